@@ -1,0 +1,57 @@
+"""What can go wrong, each with the exit code that tells the caller whether to try again."""
+
+from collections.abc import Sequence
+
+
+class TrainerError(Exception):
+    """Base of all errors whose text is written for the person who started the command.
+
+    `exit_code` is what `python -m trainer` returns: 3 cancelled, 4 refused and 5 failed are final,
+    anything else is a crash that another attempt may survive.
+    """
+
+    exit_code = 1
+
+
+class Refused(TrainerError):
+    """The input cannot be trained or measured as it is; trying again changes nothing."""
+
+    exit_code = 4
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class RunFailed(TrainerError):
+    """Training went wrong; the same input and config would go wrong again."""
+
+    exit_code = 5
+
+    def __init__(self, reason: str, *, advice: str, step: int | None = None) -> None:
+        where = "" if step is None else f" at step {step}"
+        super().__init__(f"{reason}{where}: {advice}")
+        self.reason = reason
+        self.advice = advice
+        self.step = step
+
+
+class Cancelled(TrainerError):
+    """Asked to stop by a signal; a checkpoint was written where there was something to keep."""
+
+    exit_code = 3
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"cancelled after step {step}; start it again to resume")
+        self.step = step
+
+
+class BadArtifact(Refused):
+    """An adapter directory that must not be loaded; lists every fault that was found."""
+
+    def __init__(self, path: object, faults: Sequence[str]) -> None:
+        super().__init__(*faults)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"adapter {self.path} is refused: {'; '.join(self.faults)}"
