@@ -1,0 +1,20 @@
+"""Where everything is."""
+
+from django.contrib.auth.decorators import login_not_required
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import include, path
+
+
+@login_not_required
+def health(request: HttpRequest) -> HttpResponse:
+    """For load balancers: this process answers. It asks no database and no broker."""
+    return JsonResponse({"status": "ok"})
+
+
+urlpatterns = [
+    path("health", health, name="health"),
+    path("accounts/", include("allauth.urls")),
+    path("", include("feedback_app.feedback.urls")),
+    path("", include("feedback_app.training.urls")),
+    path("", include("feedback_app.serving.urls")),
+]

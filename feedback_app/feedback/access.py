@@ -1,0 +1,49 @@
+"""Who may enter a project's pages: looked up through memberships, 404 for all others."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from django.core.exceptions import PermissionDenied
+from django.http import Http404
+from django.http.response import HttpResponseBase
+
+from feedback_app.accounts.models import Membership, Role, roles_from
+from feedback_app.feedback.models import Project
+from feedback_app.htmx import HtmxHttpRequest
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
+RoutedView = Callable[..., HttpResponseBase]
+
+
+def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
+    """Hands the view its Project instead of the slug of the URL.
+
+    Strangers get 404, as if the project did not exist; members whose role is too low get 403.
+    `request.membership` says which role let the person in.
+    """
+
+    def decorate(view: View[P]) -> RoutedView:
+        @wraps(view)
+        def routed(
+            request: HtmxHttpRequest, slug: str, *args: P.args, **kwargs: P.kwargs
+        ) -> HttpResponseBase:
+            membership = (
+                Membership.objects.select_related("project")
+                .filter(user=request.user, project__slug=slug)
+                .first()
+            )
+            if membership is None:
+                raise Http404("No such project.")
+            if membership.role not in roles_from(least):
+                raise PermissionDenied(
+                    f"This page is for the role {least.label.lower()} and above. "
+                    "Ask an owner of the project to change yours."
+                )
+            request.membership = membership
+            return view(request, membership.project, *args, **kwargs)
+
+        return routed
+
+    return decorate

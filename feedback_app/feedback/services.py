@@ -1,0 +1,354 @@
+"""What can happen to projects, prompts, completions and votes. Each function is one deed."""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from feedback_app.accounts.models import AuditEvent, Membership, Role, User
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.models import (
+    BASE_VERSION,
+    Completion,
+    Example,
+    Lease,
+    Project,
+    Prompt,
+    Sampling,
+    Skip,
+    Source,
+    Split,
+    Verdict,
+    Vote,
+    VoteEvent,
+)
+
+LEASE_MINUTES = 10
+COMMENT_LIMIT = 2_000
+ROLES = ("user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+def project_create(
+    *,
+    slug: str,
+    name: str,
+    base_model: str,
+    owner: User,
+    system_prompt: str = "",
+    guidelines: str = "",
+    **settings: int | float,
+) -> Project:
+    """An empty project; its owner may do everything in it."""
+    with transaction.atomic():
+        project = Project(
+            slug=slug,
+            name=name,
+            base_model=base_model,
+            system_prompt=system_prompt,
+            guidelines=guidelines,
+            **settings,
+        )
+        project.full_clean()
+        project.save()
+        member_set(project=project, user=owner, role=Role.OWNER)
+    return project
+
+
+def member_set(*, project: Project, user: User, role: Role) -> Membership:
+    """Gives `user` this role in the project, whatever it was before."""
+    membership, _ = Membership.objects.update_or_create(
+        project=project, user=user, defaults={"role": role}
+    )
+    return membership
+
+
+def audit(
+    *, project: Project, actor: User | None, action: str, target: str, reason: str = ""
+) -> None:
+    """Writes who did what; call it in the deed's own transaction."""
+    AuditEvent.objects.create(
+        project=project, actor=actor, action=action, target=target, reason=reason
+    )
+
+
+# -- prompts
+
+
+def content_hash(messages: Sequence[Message]) -> str:
+    """SHA-256 of the conversation, the same for equal conversations on every machine."""
+    canonical = json.dumps(
+        [[m["role"], m["content"]] for m in messages], ensure_ascii=False, separators=(",", ":")
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def split_of(digest: str, *, heldout_percent: int) -> Split:
+    """Decided by the prompt alone, so that no prompt is on both sides."""
+    return Split.HELDOUT if int(digest[:8], 16) % 100 < heldout_percent else Split.TRAIN
+
+
+def messages_check(messages: Sequence[Message]) -> None:
+    """Raises BadRequest with every fault of a conversation that a prompt cannot have."""
+    faults = []
+    if not messages:
+        faults.append("a prompt needs at least one message")
+    for index, message in enumerate(messages):
+        if message.get("role") not in ROLES:
+            faults.append(f"message {index + 1} has the role {message.get('role')!r}")
+        content = message.get("content")
+        if not isinstance(content, str) or not content.strip():
+            faults.append(f"message {index + 1} is empty")
+    if messages and messages[-1].get("role") != "user":
+        faults.append("the last message must be the user's")
+    if faults:
+        raise BadRequest("; ".join(faults))
+
+
+def prompt_get_or_create(
+    *, project: Project, messages: Sequence[Message], source: Source, topic: str = ""
+) -> Prompt:
+    """The project's prompt with this conversation; a second one is never made."""
+    messages_check(messages)
+    digest = content_hash(messages)
+    prompt, _ = Prompt.objects.get_or_create(
+        project=project,
+        content_hash=digest,
+        defaults={
+            "messages": list(messages),
+            "topic": topic,
+            "source": source,
+            "split": split_of(digest, heldout_percent=project.heldout_percent),
+        },
+    )
+    return prompt
+
+
+def prompts_add(
+    *, project: Project, prompts: Iterable[tuple[str, Sequence[Message]]], source: Source
+) -> int:
+    """Adds (topic, messages) pairs; returns how many are new."""
+    before = project.prompts.count()
+    with transaction.atomic():
+        for topic, messages in prompts:
+            prompt_get_or_create(project=project, messages=messages, source=source, topic=topic)
+    return project.prompts.count() - before
+
+
+# -- completions
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine said, with the ids of the tokens that it read and wrote."""
+
+    text: str
+    version: str
+    finish_reason: str
+    prompt_token_ids: list[int] | None
+    token_ids: list[int] | None
+
+
+def completion_create(
+    *,
+    project: Project,
+    prompt: Prompt,
+    answer: Answer,
+    source: Source,
+    sampling: Sampling | None = None,
+) -> Completion:
+    """Stores an answer. Sampled answers join the annotation queue, balanced by prompt."""
+    position = 0
+    if sampling is not None:
+        last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
+        position = 0 if last is None else last + 1
+    return Completion.objects.create(
+        project=project,
+        prompt=prompt,
+        text=answer.text,
+        version=answer.version,
+        system_prompt=project.system_prompt,
+        prompt_token_ids=answer.prompt_token_ids,
+        token_ids=answer.token_ids,
+        finish_reason=answer.finish_reason,
+        source=source,
+        sampling=sampling,
+        queued=sampling is not None,
+        queue_position=position,
+    )
+
+
+def sampling_request(
+    *, project: Project, answers_per_prompt: int = 2, version: str = BASE_VERSION
+) -> Sampling:
+    """Asks for answers to every prompt; the work queue takes it from here."""
+    return Sampling.objects.create(
+        project=project,
+        version=version,
+        answers_per_prompt=answers_per_prompt,
+        total=project.prompts.count() * answers_per_prompt,
+    )
+
+
+# -- votes
+
+
+def vote_cast(
+    *,
+    completion: Completion,
+    verdict: Verdict,
+    by: User,
+    source: Source,
+    reasons: Sequence[str] | None = None,
+    comment: str | None = None,
+) -> Vote:
+    """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
+    changes: dict[str, object] = {"verdict": verdict}
+    if reasons is not None:
+        allowed = {chip["key"] for chip in completion.project.reasons.get(verdict, [])}
+        unknown = sorted(set(reasons) - allowed)
+        if unknown:
+            raise BadRequest(f"Unknown reasons for {verdict}: {', '.join(unknown)}.")
+        changes["reasons"] = list(dict.fromkeys(reasons))
+    if comment is not None:
+        if len(comment) > COMMENT_LIMIT:
+            raise BadRequest(f"A comment has at most {COMMENT_LIMIT:,} characters.")
+        changes["comment"] = comment
+    with transaction.atomic():
+        locked = Completion.objects.select_for_update().get(pk=completion.pk)
+        vote = Vote.objects.filter(completion=locked, user=by).first()
+        if vote is not None and vote.verdict != verdict and reasons is None:
+            changes["reasons"] = []  # reasons belong to the verdict they were given with
+        if vote is None:
+            vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
+        elif all(getattr(vote, field) == value for field, value in changes.items()):
+            Lease.objects.filter(completion=locked, user=by).delete()
+            return vote  # the same again: a retry or a double click
+        turned = vote.pk is None or vote.verdict != verdict
+        for field, value in changes.items():
+            setattr(vote, field, value)
+        vote.save()
+        if turned:
+            VoteEvent.objects.create(completion=locked, user=by, verdict=verdict, source=source)
+            example_refresh(completion=locked)
+        Lease.objects.filter(completion=locked, user=by).delete()
+        Skip.objects.filter(completion=locked, user=by).delete()
+    return vote
+
+
+def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
+    """Takes the vote or skip back and puts the item on the person's screen again."""
+    with transaction.atomic():
+        locked = Completion.objects.select_for_update().get(pk=completion.pk)
+        undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
+        if undone:
+            VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
+            example_refresh(completion=locked)
+        skipped = Skip.objects.filter(completion=locked, user=by).first()
+        if skipped is not None:
+            if skipped.flag:
+                locked.flagged = False
+                locked.save(update_fields=["flagged"])
+            skipped.delete()
+        if locked.queued:
+            lease_take(completion=locked, by=by, front=True)
+    return bool(undone) or skipped is not None
+
+
+def example_refresh(*, completion: Completion) -> Example | None:
+    """Makes the Example what the votes say now. Call it in the vote's transaction."""
+    verdicts = list(Vote.objects.filter(completion=completion).values_list("verdict", flat=True))
+    completion.vote_count = len(verdicts)
+    completion.save(update_fields=["vote_count"])
+    ups = verdicts.count(Verdict.UP)
+    downs = len(verdicts) - ups
+    # an empty answer teaches nothing: there is no token to score
+    if ups == downs or not completion.text.strip():
+        Example.objects.filter(completion=completion).delete()
+        return None
+    example, _ = Example.objects.update_or_create(
+        completion=completion,
+        defaults={
+            "project_id": completion.project_id,
+            "desirable": ups > downs,
+            "weight": abs(ups - downs) / len(verdicts),
+            "split": completion.prompt.split,
+        },
+    )
+    return example
+
+
+def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:
+    """Passes an item by; a flag takes it out of everyone's queue until someone looks."""
+    with transaction.atomic():
+        skip, _ = Skip.objects.update_or_create(
+            completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
+        )
+        if flag:
+            Completion.objects.filter(pk=completion.pk).update(flagged=True)
+        Lease.objects.filter(completion=completion, user=by).delete()
+    return skip
+
+
+# -- the queue
+
+
+def lease_take(*, completion: Completion, by: User, front: bool = False) -> Lease:
+    """Holds the item for `by` from now on; call it in a transaction that has locked the item."""
+    lease, _ = Lease.objects.update_or_create(
+        completion=completion,
+        user=by,
+        defaults={
+            "expires_at": timezone.now() + dt.timedelta(minutes=LEASE_MINUTES),
+            "front": front,
+        },
+    )
+    return lease
+
+
+def items_hand_out(*, project: Project, by: User, count: int = 2) -> list[Completion]:
+    """Up to `count` items for this person, held under a lease: the one to show and the next.
+
+    Items that the person already holds come first, so a reload shows the same one. On
+    Postgres rows that another transaction is handing out are passed over; on SQLite the
+    immediate transaction lets one person in at a time.
+    """
+    with transaction.atomic():
+        held = list(
+            Completion.objects.filter(project=project)
+            .leased_to(by)
+            .in_queue()
+            .unanswered_by(by)
+            .select_related("prompt", "project")
+            .order_by("-leases__front", "leases__expires_at", "queue_position", "id")[:count]
+        )
+        wanted = count - len(held)
+        if wanted <= 0:
+            return held
+        candidates = (
+            Completion.objects.filter(project=project)
+            .open_for(by, overlap=project.overlap)
+            .exclude(pk__in=[item.pk for item in held])
+            .in_queue_order()
+            .select_related("prompt", "project")
+            .select_for_update(skip_locked=True, of=("self",))
+        )
+        for item in candidates[:wanted]:
+            # asked again under the lock: its leases may have changed since the query began
+            free = Completion.objects.filter(pk=item.pk).open_for(by, overlap=project.overlap)
+            if free.exists():
+                lease_take(completion=item, by=by)
+                held.append(item)
+    return held

@@ -1,0 +1,39 @@
+"""Celery's side of serving: sampling, and releases that nobody needs to press."""
+
+import structlog
+from celery import shared_task
+
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.models import Sampling
+from feedback_app.serving.client import EngineError
+from feedback_app.serving.sampling import claimable, sampling_claim, sampling_execute
+from feedback_app.serving.selectors import adapters_to_release
+from feedback_app.serving.services import release_promote
+
+log = structlog.get_logger(__name__)
+
+
+@shared_task(name="serving.dispatch")
+def dispatch() -> None:
+    """Every few seconds: hand samplings to a worker, release what won the gate by itself."""
+    for sampling_id in Sampling.objects.filter(claimable()).values_list("pk", flat=True):
+        sample_answers.apply_async((sampling_id,), expires=10)
+    for adapter in adapters_to_release():
+        try:
+            release_promote(
+                project=adapter.project,
+                adapter=adapter,
+                by=None,
+                reason="It won the gate; the schedule releases by itself.",
+            )
+        except (BadRequest, EngineError) as error:
+            # the next tick tries again
+            log.warning("auto_release_failed", adapter=adapter.name, why=str(error))
+
+
+@shared_task(name="serving.sample_answers")
+def sample_answers(sampling_id: int) -> None:
+    """Takes the sampling if it is free; a second delivery does nothing."""
+    claim = sampling_claim(sampling_id)
+    if claim is not None:
+        sampling_execute(claim)

@@ -1,0 +1,226 @@
+"""Snapshots, runs with their curves, schedules, and the registry of adapters."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from feedback_app.feedback.models import Completion, Project, Split
+from feedback_app.training.querysets import AdapterQuerySet, RunQuerySet
+
+
+class Snapshot(models.Model):
+    """The frozen set of examples one run trains on. The rows are the truth, the file a copy."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="snapshots")
+    train_up = models.PositiveIntegerField()
+    train_down = models.PositiveIntegerField()
+    heldout_up = models.PositiveIntegerField()
+    heldout_down = models.PositiveIntegerField()
+    # SHA-256 over the training file, set when it is written
+    sha256 = models.CharField(max_length=64, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.train_up} up, {self.train_down} down"
+
+    @property
+    def train_total(self) -> int:
+        return self.train_up + self.train_down
+
+    @property
+    def heldout_total(self) -> int:
+        return self.heldout_up + self.heldout_down
+
+
+class SnapshotItem(models.Model):
+    """An example as it was when the snapshot was taken."""
+
+    snapshot = models.ForeignKey(Snapshot, on_delete=models.CASCADE, related_name="items")
+    completion = models.ForeignKey(
+        Completion, on_delete=models.CASCADE, related_name="snapshot_items"
+    )
+    desirable = models.BooleanField()
+    weight = models.FloatField()
+    split = models.CharField(max_length=8, choices=Split.choices)
+    # how the finished policy saw it: r in nats, and z0 of its step; empty until the run is done
+    reward = models.FloatField(null=True)
+    reference_point = models.FloatField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["snapshot", "completion"], name="once_per_snapshot")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.completion_id} in {self.snapshot_id}"
+
+
+class Run(models.Model):
+    """One training attempt: config + snapshot → adapter or failure."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        RUNNING = "running", "Training"
+        EVALUATING = "evaluating", "Comparing"
+        SUCCEEDED = "succeeded", "Done"
+        FAILED = "failed", "Failed"
+        CANCELLED = "cancelled", "Cancelled"
+
+    class Trigger(models.TextChoices):
+        PERSON = "person", "By hand"
+        SCHEDULE = "schedule", "By schedule"
+
+    ACTIVE = (Status.QUEUED, Status.RUNNING, Status.EVALUATING)
+    WORKING = (Status.RUNNING, Status.EVALUATING)
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
+    number = models.PositiveIntegerField()
+    snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="runs")
+    config: Any = models.JSONField(default=dict)
+    trigger = models.CharField(max_length=8, choices=Trigger.choices)
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    auto_release = models.BooleanField(default=False)
+    status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
+    cancel_requested = models.BooleanField(default=False)
+    # the claim: whoever raised `attempt` owns the run as long as the heartbeat goes on
+    attempt = models.PositiveSmallIntegerField(default=0)
+    heartbeat_at = models.DateTimeField(null=True)
+    dispatched_at = models.DateTimeField(null=True)
+    # how far the trainer's events have been read, so that no attempt reads one twice
+    events_offset = models.PositiveBigIntegerField(default=0)
+    phase = models.CharField(max_length=20, blank=True)
+    progress_done = models.PositiveIntegerField(default=0)
+    progress_total = models.PositiveIntegerField(default=0)
+    eta_seconds = models.FloatField(null=True)
+    # lambda_d, lambda_u, device and so on, as the trainer reported them at its start
+    facts: Any = models.JSONField(default=dict)
+    error = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "number"], name="run_number"),
+            models.UniqueConstraint(
+                fields=["project"],
+                condition=Q(status__in=["queued", "running", "evaluating"]),
+                name="one_active_run_per_project",
+            ),
+        ]
+        indexes: ClassVar = [models.Index(fields=["status", "heartbeat_at"], name="run_dispatch")]
+
+    def __str__(self) -> str:
+        return f"Run {self.number}"
+
+    @property
+    def active(self) -> bool:
+        return self.status in self.ACTIVE
+
+    @property
+    def directory(self) -> Path:
+        """Where the trainer reads and writes."""
+        return Path(settings.ARTIFACT_ROOT) / "runs" / str(self.pk)
+
+    @property
+    def percent(self) -> int:
+        """Progress of the present phase, 0 to 100."""
+        if not self.progress_total:
+            return 0
+        return min(100, round(100 * self.progress_done / self.progress_total))
+
+
+class RunMetric(models.Model):
+    """One optimiser step of a run, as the trainer reported it. Rewards and KL in nats."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="metrics")
+    step = models.PositiveIntegerField()
+    loss = models.FloatField()
+    kl = models.FloatField()
+    kl_unclamped = models.FloatField()
+    reward_desirable = models.FloatField(null=True)
+    reward_undesirable = models.FloatField(null=True)
+    completion_tokens = models.FloatField(null=True)
+    learning_rate = models.FloatField()
+    grad_norm = models.FloatField()
+    seconds = models.FloatField()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["run", "step"], name="one_metric_per_step")
+        ]
+
+    def __str__(self) -> str:
+        return f"step {self.step}"
+
+
+class RunNote(models.Model):
+    """A line of a run's log: warnings, probes, checkpoints, resumptions, failures."""
+
+    class Level(models.TextChoices):
+        INFO = "info", "Info"
+        WARNING = "warning", "Warning"
+        ERROR = "error", "Error"
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="notes")
+    level = models.CharField(max_length=7, choices=Level.choices, default=Level.INFO)
+    text = models.TextField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class Adapter(models.Model):
+    """An immutable LoRA version `<project>@<n>`, numbered like the run that made it."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="adapters")
+    run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="adapter")
+    name = models.CharField(max_length=80, unique=True)
+    # relative to ARTIFACT_ROOT, so that hosts may mount it anywhere
+    path = models.CharField(max_length=300)
+    sha256 = models.CharField(max_length=64)
+    # measures and answers of new, live and base, as the evaluation reported them
+    report: Any = models.JSONField(default=dict)
+    gate: Any = models.JSONField(default=dict)
+    gate_won = models.BooleanField(default=False)
+    discarded_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = AdapterQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def directory(self) -> Path:
+        return Path(settings.ARTIFACT_ROOT) / self.path
+
+
+class Schedule(models.Model):
+    """Train when enough new examples have come in, at most so often; release if the gate is won."""
+
+    project = models.OneToOneField(
+        Project, on_delete=models.CASCADE, related_name="schedule", primary_key=True
+    )
+    enabled = models.BooleanField(default=False)
+    min_new_examples = models.PositiveIntegerField(default=50)
+    min_hours = models.FloatField(default=24)
+    auto_release = models.BooleanField(default=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(condition=Q(min_new_examples__gte=1), name="schedule_examples"),
+            models.CheckConstraint(condition=Q(min_hours__gte=0), name="schedule_hours"),
+        ]
+
+    def __str__(self) -> str:
+        return f"every {self.min_new_examples} examples"

@@ -1,0 +1,234 @@
+"""Runs the trainer as a child process and carries what it says into the database.
+
+A process of its own: CUDA does not survive a fork, a crash of the trainer must not take the
+worker along, and its memory is given back whole. No transaction spans the training.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from feedback_app.feedback.models import BASE_VERSION
+from feedback_app.training import services
+from feedback_app.training.claims import Claim
+from feedback_app.training.events import events_store, read_new_events
+from feedback_app.training.models import Run
+from feedback_app.training.registry import BadAdapter, adapter_directory, adapter_publish
+from feedback_app.training.snapshot_file import context, snapshot_write
+
+log = structlog.get_logger(__name__)
+
+# exit codes of `python -m trainer` (docs/architecture.md, the trainer's contract)
+DONE, CANCELLED, REFUSED, FAILED, LOCKED = 0, 3, 4, 5, 6
+MAX_ATTEMPTS = 5  # of a trainer that breaks off
+MAX_CLAIMS = 20  # of workers that stop or die, for whatever reason
+POLL_SECONDS = 0.5
+HEARTBEAT_SECONDS = 5.0
+GATE_PROMPTS = 40
+
+
+class RunHopeless(Exception):
+    """Trying again would only repeat the failure."""
+
+
+class ClaimLost(Exception):
+    """Another worker has taken the run up: write nothing more."""
+
+
+def run_execute(claim: Claim) -> None:
+    """From a claimed run to its end: train, evaluate, register. Safe to repeat at any point."""
+    run = claim.run
+    try:
+        if claim.attempt > MAX_CLAIMS:
+            raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
+        prepare(run)
+        # a worker may have died between publishing the adapter and registering it
+        code = (
+            DONE
+            if published(run).exists()
+            else child_run(claim, ["train", str(run.directory)], events=run.directory)
+        )
+        if code == DONE:
+            claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
+            evaluation = prepare_evaluation(run)
+            code = child_run(claim, ["evaluate", str(evaluation)], events=evaluation)
+            if code == DONE:
+                finish(claim, evaluation)
+                return
+        settle(claim, code)
+    except ClaimLost:
+        log.warning("claim_lost", run=run.pk, attempt=claim.attempt)
+    except (OSError, BadAdapter, RunHopeless) as error:
+        services.run_end(
+            claim=claim,
+            status=Run.Status.FAILED,
+            error=f"{error}. Earlier adapters are intact; mend the cause and resume the run.",
+        )
+
+
+def settle(claim: Claim, code: int) -> None:
+    """What an exit code other than 0 means for the run."""
+    run = claim.run
+    if code == CANCELLED and claim.cancel_requested():
+        services.run_end(claim=claim, status=Run.Status.CANCELLED)
+    elif code in (REFUSED, FAILED):
+        services.run_end(claim=claim, status=Run.Status.FAILED, error=last_words(run.directory))
+    elif code not in (CANCELLED, LOCKED) and claim.attempt >= MAX_ATTEMPTS:
+        services.run_end(
+            claim=claim,
+            status=Run.Status.FAILED,
+            error=f"The trainer ended with code {code} in {claim.attempt} attempts. "
+            + last_words(run.directory),
+        )
+    else:
+        why = "The worker was stopped" if code == CANCELLED else f"The trainer broke off ({code})"
+        if code == LOCKED:
+            why = "An earlier trainer of this run has not let go yet"
+        services.run_requeue(claim=claim, why=f"{why}: going on from the last checkpoint.")
+
+
+def published(run: Run) -> Path:
+    """Where the registry keeps this run's adapter once it is finished."""
+    return adapter_directory(run.project.adapter_name(run.number))
+
+
+def prepare(run: Run) -> None:
+    """Writes what the trainer reads. The same rows give the same files, so again is harmless."""
+    if not (run.directory / "examples.jsonl").exists():
+        snapshot_write(run.snapshot, run.directory)
+    config = {
+        **run.config,
+        "base_model": model_path(run.project.base_model),
+        "adapter_name": run.project.adapter_name(run.number),
+    }
+    write_json(run.directory / "config.json", config)
+
+
+def prepare_evaluation(run: Run) -> Path:
+    """The held-out comparison: new against live and base on the same prompts."""
+    directory = run.directory / "evaluation"
+    directory.mkdir(exist_ok=True)
+    adapter_name = run.project.adapter_name(run.number)
+    own = run.directory / "adapter"
+    candidates: list[dict[str, Any]] = [
+        {"name": adapter_name, "path": str(own if own.exists() else published(run))}
+    ]
+    run.project.refresh_from_db(fields=["live_version"])
+    live = run.project.adapters.filter(name=run.project.live_version).first()
+    if live is not None:
+        candidates.append({"name": live.name, "path": str(live.directory)})
+    candidates.append({"name": BASE_VERSION, "path": None})
+    write_json(
+        directory / "evaluate.json",
+        {
+            "base_model": model_path(run.project.base_model),
+            "candidates": candidates,
+            "max_tokens": run.project.max_tokens,
+            "temperature": run.project.temperature,
+            "top_p": run.project.top_p,
+            "seed": run.config.get("seed", 0),
+        },
+    )
+    (directory / "heldout.jsonl").write_bytes((run.directory / "heldout.jsonl").read_bytes())
+    prompts: dict[int, list[dict[str, str]]] = {}
+    items = run.snapshot.items.filter(split="heldout").select_related("completion__prompt")
+    for item in items.order_by("completion__prompt_id", "completion_id"):
+        prompts.setdefault(item.completion.prompt_id, context(item.completion))
+        if len(prompts) == GATE_PROMPTS:
+            break
+    with (directory / "prompts.jsonl").open("w") as file:
+        for pk, messages in prompts.items():
+            file.write(json.dumps({"id": str(pk), "messages": messages}) + "\n")
+    return directory
+
+
+def finish(claim: Claim, evaluation: Path) -> None:
+    """Publishes the adapter's files, then registers it with its gate report."""
+    run = claim.run
+    name = run.project.adapter_name(run.number)
+    report = json.loads((evaluation / "report.json").read_text())
+    fit = {}
+    for line in (run.directory / "fit.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        fit[int(row["id"])] = (float(row["reward"]), float(row["z0"]))
+    path, sha256 = adapter_publish(run.directory / "adapter", name=name)
+    adapter = services.run_finish(claim=claim, path=path, sha256=sha256, report=report, fit=fit)
+    if adapter is None:
+        raise ClaimLost
+
+
+def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
+    """Runs `python -m trainer …` to its end and returns its exit code.
+
+    Raises ClaimLost, after ending the child, if another worker owns the run now.
+    """
+    path = events / "events.jsonl"
+    # the evaluation has a stream of its own, read from its start in each attempt
+    training = arguments[0] == "train"
+    offset = claim.run.events_offset if training else 0
+    with (events / "trainer.log").open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "trainer", *arguments, "--stop-with-parent"],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=settings.BASE_DIR,
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        )
+        try:
+            beat = 0.0
+            asked_to_stop = False
+            while True:
+                code = child.poll()
+                new, offset_now = read_new_events(path, offset)
+                if new or time.monotonic() - beat >= HEARTBEAT_SECONDS:
+                    fields = {"events_offset": offset_now} if training else {}
+                    if not events_store(claim, new, **fields):
+                        raise ClaimLost
+                    offset, beat = offset_now, time.monotonic()
+                if code is not None:
+                    return code
+                if not asked_to_stop and claim.cancel_requested():
+                    child.send_signal(signal.SIGTERM)
+                    asked_to_stop = True
+                time.sleep(POLL_SECONDS)
+        finally:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+                try:
+                    child.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+
+def last_words(directory: Path) -> str:
+    """Why the trainer gave up: its failure event, or the end of its output."""
+    events, _ = read_new_events(directory / "events.jsonl", 0)
+    for event in reversed(events):
+        if event.get("type") == "failed":
+            step = f" at step {event['step']}" if event.get("step") is not None else ""
+            return f"{event['reason']}{step}. {event.get('advice', '')}".strip()
+    output = directory / "trainer.log"
+    lines = output.read_text(errors="replace").strip().splitlines() if output.exists() else []
+    return "Its last words: " + (lines[-1][:500] if lines else "none")
+
+
+def model_path(base_model: str) -> str:
+    """The local copy of a base model if there is one, else its name for the hub."""
+    local = Path(settings.MODELS_ROOT) / base_model
+    return str(local) if local.is_dir() else base_model
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1))
+    partial.replace(path)

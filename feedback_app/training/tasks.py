@@ -1,0 +1,34 @@
+"""Celery's side of training: each task reads ids, calls one service, and may run twice."""
+
+import datetime as dt
+
+from celery import shared_task
+from django.db.models import Q
+from django.utils import timezone
+
+from feedback_app.training.claims import run_claim
+from feedback_app.training.models import Run
+from feedback_app.training.runner import run_execute
+from feedback_app.training.services import schedules_run
+
+#: A message that no worker has taken for so long may be lost with the broker: send another.
+RESEND_SECONDS = 30
+
+
+@shared_task(name="training.dispatch")
+def dispatch() -> None:
+    """Every few seconds: start what is due, and hand waiting or abandoned runs to a worker."""
+    schedules_run()
+    now = timezone.now()
+    unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND_SECONDS))
+    for run_id in Run.objects.claimable().filter(unsent).values_list("pk", flat=True):
+        Run.objects.filter(pk=run_id).update(dispatched_at=now)
+        train_run.apply_async((run_id,), expires=RESEND_SECONDS)
+
+
+@shared_task(name="training.train_run")
+def train_run(run_id: int) -> None:
+    """Takes the run if it is free and carries it to its end; a second delivery does nothing."""
+    claim = run_claim(run_id)
+    if claim is not None:
+        run_execute(claim)
