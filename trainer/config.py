@@ -1,0 +1,170 @@
+"""What one training run is told: validated once, here, with every fault reported together."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from trainer.artifact import is_adapter_name
+from trainer.errors import Refused
+from trainer.losses import LOSSES
+
+MAX_RANK = 256
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`config.json` of a run directory. The defaults come from the sweep in docs/log.md.
+
+    Lengths are in tokens, `kl_brake` in nats a token, intervals in optimiser steps. None for a λ
+    means 'by the rule' (losses.lambdas), None for `kl_brake` 'off', None for `threads` 'torch's
+    choice'.
+    """
+
+    base_model: str
+    adapter_name: str
+    loss: str = "kto"
+    beta: float = 0.5
+    learning_rate: float = 2e-4
+    batch_size: int = 16
+    epochs: int = 2
+    lambda_d: float | None = None
+    lambda_u: float | None = None
+    lora_r: int = 16
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    max_length: int = 1024
+    warmup_ratio: float = 0.1
+    lr_schedule: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    kl_brake: float | None = 0.5
+    probe_every: int = 10
+    token_budget: int = 1024
+    checkpoint_every: int = 10
+    dtype: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = _faults(self)
+        if faults:
+            raise Refused(*faults)
+
+    @classmethod
+    def from_dict(cls, raw: object) -> Self:
+        """Build from parsed JSON. Raises Refused with every unknown, missing and bad field."""
+        if not isinstance(raw, dict):
+            raise Refused("config.json must hold a JSON object")
+        known = {field.name: field for field in fields(cls)}
+        faults = [f"unknown field {name!r}" for name in raw if name not in known]
+        faults += [
+            f"{name} is missing" for name in ("base_model", "adapter_name") if name not in raw
+        ]
+        given = {name: value for name, value in raw.items() if name in known}
+        try:
+            config = cls(**{"base_model": "?", "adapter_name": "unnamed@1", **given})
+        except Refused as error:
+            raise Refused(*faults, *error.faults) from None
+        if faults:
+            raise Refused(*faults)
+        return config
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read `config.json`. Raises Refused when it is missing, no JSON or faulty."""
+        return cls.from_dict(read_json(path))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, in the order of the fields."""
+        return asdict(self)
+
+
+def read_json(path: Path) -> object:
+    """Parse a JSON file that a run cannot do without. Raises Refused with the reason."""
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise Refused(f"{path.name} is missing in {path.parent}") from None
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"{path.name} is not valid JSON ({error})") from None
+
+
+def number_fault(
+    name: str,
+    value: object,
+    *,
+    low: float,
+    high: float = math.inf,
+    whole: bool = False,
+    above: bool = False,
+) -> str | None:
+    """What is wrong with a number that must lie in [low, high] (`above`: not at `low` itself)."""
+    kind = "whole number" if whole else "number"
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return f"{name} must be a {kind}, not {value!r}"
+    if whole and not isinstance(value, int):
+        return f"{name} must be a {kind}, not {value!r}"
+    if not math.isfinite(value):
+        return f"{name} must be finite"
+    if value < low or value > high or (above and value == low):
+        bound = f"above {low:g}" if above else f"at least {low:g}"
+        return f"{name} must be {bound}" + ("" if high == math.inf else f" and at most {high:g}")
+    return None
+
+
+def choice_fault(name: str, value: object, choices: tuple[str, ...]) -> str | None:
+    """What is wrong with a value that must be one of `choices`."""
+    if value in choices:
+        return None
+    return f"{name} must be one of {', '.join(choices)}, not {value!r}"
+
+
+def device_fault(device: object) -> str | None:
+    """What is wrong with a device's name; whether the machine has it is seen when it is used."""
+    if isinstance(device, str) and device.split(":")[0] in ("auto", "cpu", "cuda", "mps", "xpu"):
+        return None
+    return f"device must be auto, cpu, cuda or cuda:<n>, not {device!r}"
+
+
+def _faults(config: TrainConfig) -> list[str]:
+    def number(name: str, **bounds: Any) -> str | None:
+        return number_fault(name, getattr(config, name), **bounds)
+
+    def optional(name: str, **bounds: Any) -> str | None:
+        return None if getattr(config, name) is None else number(name, **bounds)
+
+    checks = [
+        None
+        if isinstance(config.base_model, str) and config.base_model.strip()
+        else "base_model must name a directory or a hub id",
+        None
+        if isinstance(config.adapter_name, str) and is_adapter_name(config.adapter_name)
+        else f"adapter_name must read <project>@<n>, not {config.adapter_name!r}",
+        choice_fault("loss", config.loss, tuple(LOSSES)),
+        number("beta", low=0, high=100, above=True),
+        number("learning_rate", low=0, high=1, above=True),
+        number("batch_size", low=2, high=100_000, whole=True),
+        number("epochs", low=1, high=1000, whole=True),
+        optional("lambda_d", low=0, high=1000, above=True),
+        optional("lambda_u", low=0, high=1000, above=True),
+        number("lora_r", low=1, high=MAX_RANK, whole=True),
+        number("lora_alpha", low=1, high=4096, whole=True),
+        number("lora_dropout", low=0, high=0.9),
+        number("max_length", low=8, high=1_000_000, whole=True),
+        number("warmup_ratio", low=0, high=1),
+        choice_fault("lr_schedule", config.lr_schedule, ("constant", "linear", "cosine")),
+        number("weight_decay", low=0, high=1),
+        number("max_grad_norm", low=0, above=True),
+        number("seed", low=0, high=2**31 - 1, whole=True),
+        optional("kl_brake", low=0, above=True),
+        number("probe_every", low=1, whole=True),
+        number("token_budget", low=1, whole=True),
+        number("checkpoint_every", low=1, whole=True),
+        choice_fault("dtype", config.dtype, ("auto", "float32", "bfloat16")),
+        device_fault(config.device),
+        optional("threads", low=1, high=4096, whole=True),
+    ]
+    return [fault for fault in checks if fault is not None]

@@ -1,0 +1,206 @@
+"""Examples: what people said about one completion. JSONL in and out, checked as a whole.
+
+The format is TRL's unpaired preference form (`prompt` and `completion` as messages, `label`) plus
+`id`, `weight`, the token ids that were served and how the completion ended.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer.config import number_fault
+from trainer.errors import Refused
+
+ROLES = ("system", "user", "assistant", "tool")
+_MOST_FAULTS = 20
+_FIELDS = {
+    "id",
+    "prompt",
+    "completion",
+    "label",
+    "weight",
+    "prompt_token_ids",
+    "completion_token_ids",
+    "finish_reason",
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One completion with its verdict; `label` is true for desirable.
+
+    The token ids are those the engine served, None where they are unknown. `completion_token_ids`
+    holds the EOS token exactly when `finish_reason` is "stop".
+    """
+
+    id: str
+    prompt: tuple[Message, ...]
+    completion: str
+    label: bool
+    weight: float = 1.0
+    prompt_token_ids: tuple[int, ...] | None = None
+    completion_token_ids: tuple[int, ...] | None = None
+    finish_reason: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON form of this example."""
+        raw = asdict(self)
+        raw["completion"] = [{"role": "assistant", "content": self.completion}]
+        return raw
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Read a JSONL file of examples. Raises Refused with the first 20 faults and their lines."""
+    examples, faults = [], []
+    seen: set[str] = set()
+    for number, raw in numbered_objects(path):
+        found = _faults(raw) if isinstance(raw, dict) else [str(raw)]
+        if not found and raw["id"] in seen:
+            found = [f"id {raw['id']!r} occurs twice"]
+        faults += [f"{path.name} line {number}: {fault}" for fault in found]
+        if not found:
+            seen.add(raw["id"])
+            examples.append(_example(raw))
+    refuse_if_faulty(faults)
+    return examples
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write examples as JSONL, one a line, in their order."""
+    with path.open("w", encoding="utf-8") as file:
+        for example in examples:
+            file.write(json.dumps(example.as_dict(), ensure_ascii=False) + "\n")
+
+
+def check_trainable(examples: Sequence[Example]) -> None:
+    """Refuse what KTO cannot learn from, before a model is loaded. Raises Refused."""
+    faults = []
+    counts = Counter(example.label for example in examples)
+    if len(examples) < 2:
+        faults.append(f"{len(examples)} example(s) cannot be trained on: at least 2 are needed")
+    elif len(counts) < 2:
+        faults.append(
+            f"all {len(examples)} examples are {'desirable' if counts[True] else 'undesirable'}: "
+            "collect votes of the other kind"
+        )
+    if len(examples) > 1 and len({example.prompt for example in examples}) < 2:
+        faults.append(
+            "all examples have the same prompt: z₀ needs completions of at least two prompts"
+        )
+    refuse_if_faulty(faults)
+
+
+def numbered_objects(path: Path) -> Iterable[tuple[int, Any]]:
+    """(line number, parsed object or text of the fault) of each line of a JSONL file that is not
+    blank. Raises Refused when the file is missing."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise Refused(f"{path.name} is missing in {path.parent}") from None
+    with file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
+            if not text:
+                continue
+            try:
+                raw = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                yield number, f"not valid JSON ({error})"
+                continue
+            yield number, raw if isinstance(raw, dict) else "not a JSON object"
+
+
+def refuse_if_faulty(faults: Sequence[str]) -> None:
+    """Raise Refused with the first 20 faults and the number of the others."""
+    if faults:
+        more = len(faults) - _MOST_FAULTS
+        raise Refused(*faults[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else []))
+
+
+def message_faults(messages: object, name: str = "prompt") -> list[str]:
+    """What is wrong with a list of messages that a person's turn must end."""
+    if not isinstance(messages, list) or not messages:
+        return [f"{name} must be a list of at least one message"]
+    for message in messages:
+        if (
+            not isinstance(message, dict)
+            or message.get("role") not in ROLES
+            or not isinstance(message.get("content"), str)
+        ):
+            return [f"each message of {name} needs a role of {', '.join(ROLES)} and a text content"]
+    if messages[-1]["role"] not in ("user", "tool"):
+        return [f"{name} must end with a user's turn, not {messages[-1]['role']!r}"]
+    return []
+
+
+def messages_of(raw: Sequence[Mapping[str, str]]) -> tuple[Message, ...]:
+    """Messages from their checked JSON form."""
+    return tuple(Message(role=message["role"], content=message["content"]) for message in raw)
+
+
+def _example(raw: Mapping[str, Any]) -> Example:
+    prompt_ids, completion_ids = raw.get("prompt_token_ids"), raw.get("completion_token_ids")
+    return Example(
+        id=raw["id"],
+        prompt=messages_of(raw["prompt"]),
+        completion=raw["completion"][0]["content"],
+        label=raw["label"],
+        weight=float(raw.get("weight", 1.0)),
+        prompt_token_ids=None if prompt_ids is None else tuple(prompt_ids),
+        completion_token_ids=None if completion_ids is None else tuple(completion_ids),
+        finish_reason=raw.get("finish_reason"),
+    )
+
+
+def _faults(raw: Mapping[str, Any]) -> list[str]:
+    faults = [f"unknown field {name!r}" for name in raw if name not in _FIELDS]
+    if not isinstance(raw.get("id"), str) or not raw["id"]:
+        faults.append("id must be a text")
+    if not isinstance(raw.get("label"), bool):
+        faults.append("label must be true or false")
+    fault = number_fault("weight", raw.get("weight", 1.0), low=0, high=1000, above=True)
+    faults += [] if fault is None else [fault]
+    faults += message_faults(raw.get("prompt"))
+    for name in ("prompt_token_ids", "completion_token_ids"):
+        ids = raw.get(name)
+        if ids is not None and not _are_token_ids(ids):
+            faults.append(f"{name} must be null or a list of token ids")
+    if raw.get("finish_reason") not in (None, "stop", "length"):
+        faults.append('finish_reason must be "stop", "length" or null')
+    return faults + _completion_faults(raw)
+
+
+def _completion_faults(raw: Mapping[str, Any]) -> list[str]:
+    completion = raw.get("completion")
+    if (
+        not isinstance(completion, list)
+        or len(completion) != 1
+        or not isinstance(completion[0], dict)
+        or completion[0].get("role") != "assistant"
+        or not isinstance(completion[0].get("content"), str)
+    ):
+        return ["completion must be a list of one assistant message"]
+    if not completion[0]["content"].strip():
+        return ["the completion is empty: there is nothing to learn from it"]
+    return []
+
+
+def _are_token_ids(ids: object) -> bool:
+    return (
+        isinstance(ids, list)
+        and len(ids) > 0
+        and all(
+            isinstance(token, int) and not isinstance(token, bool) and token >= 0 for token in ids
+        )
+    )

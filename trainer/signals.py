@@ -1,0 +1,31 @@
+"""Turning SIGTERM and SIGINT into a question the loop asks where stopping is safe."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Whether somebody asked this process to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Inside, SIGTERM and SIGINT are noted instead of ending the process; the handlers that were
+    there before come back afterwards. Must run in the main thread."""
+    request = StopRequest()
+    before = {
+        number: signal.signal(number, request._ask) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
