@@ -93,16 +93,19 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 def _generate(arguments: argparse.Namespace) -> None:
     from trainer.answer import answer
+    from trainer.generate import Sampling
 
     for text in answer(
         arguments.prompts,
         model=arguments.model,
         adapter=arguments.adapter,
         system=arguments.system,
-        max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        seed=arguments.seed,
+        sampling=Sampling(
+            max_tokens=arguments.max_tokens,
+            temperature=arguments.temperature,
+            top_p=arguments.top_p,
+            seed=arguments.seed,
+        ),
         dtype=arguments.dtype,
         device=arguments.device,
     ):

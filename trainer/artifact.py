@@ -157,11 +157,11 @@ def verify_adapter(path: Path, *, base_fingerprint: str | None, max_rank: int) -
     """
     path = Path(path)
     if path.is_symlink() or not path.is_dir():
-        raise BadArtifact(path, ["it is no directory of its own (missing, a file or a symlink)"])
+        raise BadArtifact("it is no directory of its own (missing, a file or a symlink)", path=path)
     faults = _directory_faults(path)
     if faults:
         # Opening what may be a symlink or a device is how a check becomes the attack.
-        raise BadArtifact(path, faults)
+        raise BadArtifact(*faults, path=path)
 
     manifest, faults = _read_manifest(path)
     if manifest is not None:
@@ -178,7 +178,7 @@ def verify_adapter(path: Path, *, base_fingerprint: str | None, max_rank: int) -
         faults.append(f"manifest.json says rank {manifest.rank}, {CONFIG} says {rank}")
     faults += _tensor_faults(path, rank)
     if faults or manifest is None:
-        raise BadArtifact(path, faults)
+        raise BadArtifact(*faults, path=path)
     return manifest
 
 

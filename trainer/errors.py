@@ -1,6 +1,6 @@
 """What can go wrong, each with the exit code that tells the caller whether to try again."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
 
 class TrainerError(Exception):
@@ -49,9 +49,10 @@ class Cancelled(TrainerError):
 class BadArtifact(Refused):
     """An adapter directory that must not be loaded; lists every fault that was found."""
 
-    def __init__(self, path: object, faults: Sequence[str]) -> None:
+    def __init__(self, *faults: str, path: Path | None = None) -> None:
         super().__init__(*faults)
         self.path = path
 
     def __str__(self) -> str:
-        return f"adapter {self.path} is refused: {'; '.join(self.faults)}"
+        named = "" if self.path is None else f"adapter {self.path} is refused: "
+        return named + "; ".join(self.faults)

@@ -105,7 +105,7 @@ class Lora:
             if name in tensors and tensors[name].shape != own[name].shape
         ]
         if faults:
-            raise BadArtifact("weights", faults)
+            raise BadArtifact(*faults)
         for name, parameter in own.items():
             parameter.data.copy_(tensors[name])
 

@@ -5,6 +5,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 _Z95 = 1.959963984540054
 _RESAMPLES = 1000
@@ -25,15 +26,19 @@ _SUFFIXES = (
     "e",
     "y",
 )
+# No content: a question and an answer that share only these may be strangers.
 _STOPWORDS = frozenset(
-    """a about after all also an and any are as ask at be because been before being best better
+    re.findall(
+        r"\S+",
+        """a about after all also an and any are as ask at be because been before being best better
     between but by can could did do does doing done each every explain few for from get give go
     good had has have he help her here him his how i i'd i'm if in into is it it's its just know
     let like make made many may me mean more most much must my need new no not of on one only or
     other our out over own please say see she should show so some tell than that the their them
     then there these they thing things this those through to too two up us use used using very
     want was way ways we were what what's when where which while who why will with without would
-    write you your yours""".split()
+    write you your yours""",
+    )
 )
 
 
@@ -72,7 +77,7 @@ def distinct_bigrams(texts: Sequence[str]) -> float | None:
     pairs = []
     for text in texts:
         found = words(text)
-        pairs += list(zip(found, found[1:], strict=False))
+        pairs += list(pairwise(found))
     return len(set(pairs)) / len(pairs) if pairs else None
 
 

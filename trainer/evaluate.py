@@ -1,0 +1,279 @@
+"""`python -m trainer evaluate EVAL_DIR`: what a gate needs to know of adapters, side by side.
+
+Every candidate answers the same prompts with the same seeds and is scored on the same held-out
+examples; the base model is measured like any other.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+
+from trainer.adapted import adapted
+from trainer.artifact import fsync, verify_adapter
+from trainer.chat import prompt_ids
+from trainer.config import MAX_RANK
+from trainer.errors import Cancelled, RunFailed, TrainerError
+from trainer.evalconfig import EvalConfig, EvalPrompt, read_prompts
+from trainer.events import EventLog
+from trainer.examples import Message, read_examples
+from trainer.generate import Answer, Sampling, generate
+from trainer.logprobs import Row
+from trainer.lora import Lora
+from trainer.measures import (
+    Measure,
+    distinct_bigrams,
+    is_relevant,
+    mean,
+    ranking,
+    repeats,
+    share,
+    words,
+)
+from trainer.model import LoadedBase, load_base
+from trainer.neutral import PASSAGES
+from trainer.probe import kl_per_token
+from trainer.run import only_one, tokenise_for
+from trainer.signals import StopRequest, stop_on_signal
+from trainer.step import batched_logprobs
+
+_TOKEN_BUDGET = 2048
+_MAX_LENGTH = 4096
+_KL_ANSWER_TOKENS = 64
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One candidate's answers (one list a prompt), held-out rewards in nats, and measures."""
+
+    answers: tuple[tuple[Answer, ...], ...]
+    rewards: tuple[float, ...]
+    measures: dict[str, Measure]
+
+
+def evaluate(eval_dir: Path) -> None:
+    """Measure all candidates of `eval_dir` and write report.json.
+
+    Raises Refused (config, prompts, examples), BadArtifact, RunFailed (a candidate gives NaN) or
+    Cancelled; failures are written to events.jsonl first.
+    """
+    config = EvalConfig.read(eval_dir / "evaluate.json")
+    with only_one(eval_dir), EventLog(eval_dir / "events.jsonl") as events:
+        try:
+            with stop_on_signal() as stop:
+                _evaluate(eval_dir, config, events, stop)
+        except Cancelled as error:
+            events.write("cancelled", step=error.step)
+            raise
+        except TrainerError as error:
+            events.write("failed", step=None, reason=str(error), advice="mend what is named")
+            raise
+
+
+def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRequest) -> None:
+    started = monotonic()
+    prompts = read_prompts(eval_dir / "prompts.jsonl")
+    heldout = read_examples(eval_dir / "heldout.jsonl")
+    paths = {
+        candidate.name: eval_dir / candidate.path
+        for candidate in config.candidates
+        if candidate.path is not None
+    }
+    for path in paths.values():  # before the base is loaded: a bad adapter needs no model
+        verify_adapter(path, base_fingerprint=None, max_rank=MAX_RANK)
+
+    def report(phase: str, done: int, total: int) -> None:
+        events.write("phase", phase=phase, done=done, total=total)
+        if stop.asked:
+            raise Cancelled(0)
+
+    report("loading", 0, 1)
+    base = load_base(config.base_model, dtype=config.dtype, device=config.device)
+    for path in paths.values():
+        verify_adapter(path, base_fingerprint=base.fingerprint, max_rank=MAX_RANK)
+    report("loading", 1, 1)
+    data = tokenise_for(base, heldout, max_length=_MAX_LENGTH)
+    rows = [(example.prompt, example.completion) for example in data.examples]
+    reference = batched_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
+
+    findings: dict[str, Findings] = {}
+    for number, candidate in enumerate(config.candidates):
+        with adapted(base, paths.get(candidate.name)) as lora:
+            findings[candidate.name] = _measure(
+                _Subject(base, lora, candidate.name),
+                config,
+                prompts=[prompt_ids(base.tokenizer, _plain(prompt.messages)) for prompt in prompts],
+                questions=[prompt.messages[-1].content for prompt in prompts],
+                rows=rows,
+                labels=[example.label for example in data.examples],
+                reference=reference,
+                report=_of_all(report, number, len(config.candidates)),
+            )
+    ids = [(example.id, example.label) for example in data.examples]
+    seconds = round(monotonic() - started, 1)
+    _write_report(eval_dir / "report.json", findings, prompts, ids, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """Who is measured: the base with an adapter, or bare where `lora` is None."""
+
+    base: LoadedBase
+    lora: Lora | None
+    name: str
+
+
+def _measure(
+    subject: _Subject,
+    config: EvalConfig,
+    *,
+    prompts: Sequence[Sequence[int]],
+    questions: Sequence[str],
+    rows: Sequence[Row],
+    labels: Sequence[bool],
+    reference: Sequence[float],
+    report: Progress,
+) -> Findings:
+    base, many = subject.base, config.answers_per_prompt
+    answers = generate(
+        base.model,
+        base.tokenizer,
+        [prompt for prompt in prompts for _ in range(many)],
+        Sampling(config.max_tokens, config.temperature, config.top_p, seed=config.seed),
+        on_progress=lambda done, total: report("sampling", done, total),
+    )
+    report("scoring", 0, 1)
+    scores = batched_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
+    rewards = tuple(score - known for score, known in zip(scores, reference, strict=True))
+    kl = _kl(subject, prompts[: config.kl_prompts], seed=config.seed)
+    neutral = _neutral(base)
+    report("scoring", 1, 1)
+    values = [*rewards, *kl, *neutral]
+    if not all(map(math.isfinite, values)):
+        raise RunFailed(
+            f"{subject.name} gives log-probabilities that are no numbers",
+            advice="its weights are damaged or exploded: do not release it, train again",
+        )
+    measures = {
+        **_answer_measures(answers, [question for question in questions for _ in range(many)]),
+        "ranking": _ranking(subject, rewards, labels, seed=config.seed),
+        "kl_per_token": mean(kl, seed=config.seed),
+        "neutral_logprob": mean(neutral, seed=config.seed),
+    }
+    grouped = tuple(tuple(answers[i : i + many]) for i in range(0, len(answers), many))
+    return Findings(grouped, rewards, measures)
+
+
+def _answer_measures(answers: Sequence[Answer], questions: Sequence[str]) -> dict[str, Measure]:
+    texts = [answer.text for answer in answers]
+    asked = zip(texts, questions, strict=True)
+    distinct = distinct_bigrams(texts)
+    return {
+        "finished": share([answer.finish_reason == "stop" for answer in answers]),
+        "words": mean([float(len(words(text))) for text in texts]),
+        "repetition": share([repeats(text) for text in texts]),
+        "relevance": share([is_relevant(text, question) for text, question in asked]),
+        "distinct": Measure(distinct, None, None, len(texts)),
+    }
+
+
+def _ranking(
+    subject: _Subject, rewards: Sequence[float], labels: Sequence[bool], *, seed: int
+) -> Measure:
+    if subject.lora is None:  # every reward of the base is 0: it ranks by tossing a coin
+        return Measure(0.5, None, None, len(labels))
+    pairs = list(zip(rewards, labels, strict=True))
+    return ranking(
+        [reward for reward, label in pairs if label],
+        [reward for reward, label in pairs if not label],
+        seed=seed,
+    )
+
+
+def _kl(subject: _Subject, prompts: Sequence[Sequence[int]], *, seed: int) -> tuple[float, ...]:
+    if not prompts:
+        return ()
+    if subject.lora is None:
+        return (0.0,) * len(prompts)
+    base = subject.base
+    return kl_per_token(
+        base.model,
+        base.tokenizer,
+        subject.lora,
+        prompts,
+        max_tokens=_KL_ANSWER_TOKENS,
+        seed=seed,
+    ).answers
+
+
+def _neutral(base: LoadedBase) -> list[float]:
+    """Mean log-probability a token of each neutral passage, in nats, without a chat around it."""
+    ids = [base.tokenizer.encode(passage, add_special_tokens=False) for passage in PASSAGES]
+    rows: list[Row] = [(tokens[:1], tokens[1:]) for tokens in ids]
+    sums = batched_logprobs(base.model, rows, _TOKEN_BUDGET).tolist()
+    return [total / len(rest) for total, (_, rest) in zip(sums, rows, strict=True)]
+
+
+def _of_all(report: Progress, number: int, candidates: int) -> Progress:
+    """Progress over all candidates, from the progress of one."""
+
+    def scaled(phase: str, done: int, total: int) -> None:
+        report(phase, number * total + done, candidates * total)
+
+    return scaled
+
+
+def _write_report(
+    path: Path,
+    findings: Mapping[str, Findings],
+    prompts: Sequence[EvalPrompt],
+    heldout: Sequence[tuple[str, bool]],
+    *,
+    seconds: float,
+) -> None:
+    report = {
+        "candidates": {
+            name: {key: asdict(measure) for key, measure in found.measures.items()}
+            for name, found in findings.items()
+        },
+        "answers": [
+            {
+                "id": prompt.id,
+                "messages": _plain(prompt.messages),
+                "answers": {
+                    name: [_as_json(answer) for answer in found.answers[number]]
+                    for name, found in findings.items()
+                },
+            }
+            for number, prompt in enumerate(prompts)
+        ],
+        "heldout": [
+            {
+                "id": example_id,
+                "label": label,
+                "rewards": {name: found.rewards[number] for name, found in findings.items()},
+            }
+            for number, (example_id, label) in enumerate(heldout)
+        ],
+        "seconds": seconds,
+    }
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
+    fsync(partial)
+    partial.rename(path)
+
+
+def _as_json(answer: Answer) -> dict[str, object]:
+    return {
+        "text": answer.text,
+        "finish_reason": answer.finish_reason,
+        "tokens": len(answer.token_ids),
+    }
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
