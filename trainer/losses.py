@@ -46,8 +46,10 @@ def kto(rewards: Tensor, labels: Tensor, z0: Tensor, beta: float, lambdas: Lambd
     `labels` (B,) is bool, true for desirable; `z0` 0-dimensional. Desirable: λ_D(1 − σ(β(r − z₀))),
     undesirable: λ_U(1 − σ(β(z₀ − r))). Ethayarajh et al. 2024, Eq. 7 with λ − v for each class.
     """
-    sign = torch.where(labels, 1.0, -1.0).to(rewards)
-    weight = torch.where(labels, lambdas.desirable, lambdas.undesirable).to(rewards)
+    sign = torch.where(labels, rewards.new_tensor(1.0), rewards.new_tensor(-1.0))
+    weight = torch.where(
+        labels, rewards.new_tensor(lambdas.desirable), rewards.new_tensor(lambdas.undesirable)
+    )
     # 1 − σ(a) written as σ(−a): the difference would lose all digits where σ(a) is close to 1.
     return weight * torch.sigmoid(-beta * sign * (rewards - z0))
 
