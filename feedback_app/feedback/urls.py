@@ -1,5 +1,17 @@
 """URLs of the feedback app."""
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from feedback_app.feedback import views, views_project
+
+urlpatterns = [
+    path("", views_project.home, name="home"),
+    path("projects/<slug:slug>/annotate/", views.annotate, name="annotate"),
+    path("projects/<slug:slug>/annotate/status/", views.annotate_status, name="annotate-status"),
+    path("projects/<slug:slug>/completions/<int:pk>/vote/", views.vote, name="vote"),
+    path("projects/<slug:slug>/completions/<int:pk>/undo/", views.vote_undo_view, name="vote-undo"),
+    path("projects/<slug:slug>/completions/<int:pk>/skip/", views.skip, name="skip"),
+    path("projects/<slug:slug>/examples/", views_project.examples, name="examples"),
+    path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
+    path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),
+]

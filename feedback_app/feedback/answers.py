@@ -1,0 +1,72 @@
+"""How deeds answer: a refusal is told in the page, a success as a toast."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Concatenate, ParamSpec
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+from django_htmx.http import trigger_client_event
+
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.models import Project
+from feedback_app.htmx import HtmxHttpRequest
+
+P = ParamSpec("P")
+ProjectView = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
+
+
+def toast(
+    response: HttpResponse, text: str, *, level: str = "info", undo: str = ""
+) -> HttpResponse:
+    """Has the page show `text`, with a button that posts to `undo` if that is given."""
+    return trigger_client_event(response, "toast", {"text": text, "level": level, "undo": undo})
+
+
+def refuse(request: HtmxHttpRequest, why: str, *, back: str | None = None) -> HttpResponse:
+    """Says why nothing was done: htmx gets a toast, a plain form goes back or to a 400 page."""
+    if request.htmx:
+        return toast(HttpResponse(why, status=422), why, level="error")
+    if back is not None:
+        messages.error(request, why)
+        return redirect(back)
+    return bad_request(request, why)
+
+
+def bad_request(request: HttpRequest, why: str) -> HttpResponse:
+    """The 400 page with the reason."""
+    return render(request, "400.html", {"message": why}, status=400)
+
+
+def deed(view: ProjectView[P]) -> ProjectView[P]:
+    """For views that change something: POST only, BadRequest is told."""
+
+    @require_http_methods(["POST"])
+    @wraps(view)
+    def told(
+        request: HtmxHttpRequest, project: Project, *args: P.args, **kwargs: P.kwargs
+    ) -> HttpResponseBase:
+        try:
+            return view(request, project, *args, **kwargs)
+        except BadRequest as error:
+            return refuse(request, str(error))
+
+    return told
+
+
+def page(view: ProjectView[P]) -> ProjectView[P]:
+    """For views that only show something: GET only, bad parameters are told."""
+
+    @require_http_methods(["GET", "HEAD"])
+    @wraps(view)
+    def told(
+        request: HtmxHttpRequest, project: Project, *args: P.args, **kwargs: P.kwargs
+    ) -> HttpResponseBase:
+        try:
+            return view(request, project, *args, **kwargs)
+        except BadRequest as error:
+            return bad_request(request, str(error))
+
+    return told

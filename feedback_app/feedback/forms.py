@@ -1,0 +1,152 @@
+"""What a request may contain. Unknown fields are errors: nobody sets what no form asks for."""
+
+from typing import Any, ClassVar
+
+from django import forms
+from django.http import HttpRequest
+
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.models import Project, Verdict
+
+
+class StrictFields:
+    """For forms: refuses keys that are no field, and describes the fields to screen readers."""
+
+    data: Any
+    fields: Any
+    errors: Any
+    prefix: str | None
+
+    def unknown(self) -> list[str]:
+        return sorted(set(self.data) - set(self.fields) - {"csrfmiddlewaretoken"})
+
+    def faults(self) -> str:
+        """Every fault in one sentence each."""
+        return " ".join(
+            f"{name}: {' '.join(errors)}" if name != "__all__" else " ".join(errors)
+            for name, errors in self.errors.items()
+        )
+
+
+class StrictForm(StrictFields, forms.Form):
+    """A form that knows all keys that may be sent."""
+
+    def clean(self) -> dict[str, Any]:
+        if unknown := self.unknown():
+            raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
+        return super().clean() or {}
+
+
+def accepted(form: StrictForm) -> dict[str, Any]:
+    """The form's cleaned values. Raises BadRequest with every fault."""
+    if not form.is_valid():
+        raise BadRequest(form.faults())
+    return dict(form.cleaned_data)
+
+
+class NoFields(StrictForm):
+    """For deeds that need nothing but their address."""
+
+
+class VoteForm(StrictForm):
+    """A verdict. `chips` says that the reasons are meant as they stand, even if there are none."""
+
+    verdict = forms.ChoiceField(choices=Verdict.choices)
+    reasons = forms.Field(required=False)
+    chips = forms.BooleanField(required=False)
+    comment = forms.CharField(required=False)
+
+    def reasons_given(self) -> list[str] | None:
+        """The chips that were sent, or None to leave them as they are."""
+        given = list(self.data.getlist("reasons"))
+        return given if given or self.cleaned_data["chips"] else None
+
+    def comment_given(self) -> str | None:
+        return self.cleaned_data["comment"] or None
+
+
+class SkipForm(StrictForm):
+    """Passing an item by. The fields of the vote beside it may come along and are not used."""
+
+    flag = forms.BooleanField(required=False)
+    reason = forms.CharField(required=False, max_length=200)
+    comment = forms.CharField(required=False)
+
+
+class SamplingForm(StrictForm):
+    """Asks for answers to every prompt."""
+
+    answers_per_prompt = forms.IntegerField(
+        min_value=1, max_value=8, initial=2, label="Answers a prompt"
+    )
+    version = forms.CharField(label="Version", required=False)
+
+
+class ProjectForm(StrictFields, forms.ModelForm[Project]):
+    """What an admin may change of a project. Its slug and base model are for life."""
+
+    class Meta:
+        model = Project
+        fields: ClassVar = [
+            "name",
+            "system_prompt",
+            "guidelines",
+            "overlap",
+            "max_tokens",
+            "temperature",
+            "top_p",
+        ]
+        labels: ClassVar = {
+            "overlap": "Votes an answer",
+            "max_tokens": "Longest answer",
+            "top_p": "Top-p",
+        }
+        help_texts: ClassVar = {
+            "system_prompt": "Goes before every conversation, in sampling, training and the demo.",
+            "guidelines": "Markdown. Annotators see it beside every answer.",
+            "overlap": "How many people judge each answer, 1 to 10.",
+            "max_tokens": "Tokens; one is about three quarters of a word.",
+            "temperature": "0 always takes the likeliest token; 0.8 varies.",
+            "top_p": "Samples from the likeliest tokens that make up this share.",
+        }
+        widgets: ClassVar = {
+            "system_prompt": forms.Textarea(attrs={"rows": 3}),
+            "guidelines": forms.Textarea(attrs={"rows": 12}),
+            "overlap": forms.NumberInput(attrs={"min": 1, "max": 10}),
+            "max_tokens": forms.NumberInput(attrs={"min": 1, "max": 2048}),
+            "temperature": forms.NumberInput(attrs={"min": 0, "max": 2, "step": "any"}),
+            "top_p": forms.NumberInput(attrs={"min": 0.01, "max": 1, "step": "any"}),
+        }
+
+    def clean(self) -> dict[str, Any]:
+        if unknown := self.unknown():
+            raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
+        values = super().clean() or self.cleaned_data
+        limits = {"max_tokens": (1, 2048), "temperature": (0, 2), "top_p": (0.01, 1)}
+        for name, (low, high) in limits.items():
+            value = values.get(name)
+            if value is not None and not low <= value <= high:
+                self.add_error(name, f"Choose {low:g} to {high:g}.")
+        return values
+
+
+def query_choice(request: HttpRequest, name: str, allowed: tuple[str, ...]) -> str:
+    """A query parameter that must be one of `allowed`; the first is the default."""
+    value = request.GET.get(name) or allowed[0]
+    if value not in allowed:
+        raise BadRequest(f"{name} must be one of: {', '.join(filter(None, allowed))}.")
+    return value
+
+
+def query_strict(request: HttpRequest, allowed: tuple[str, ...]) -> None:
+    """Refuses query parameters that the page does not know."""
+    if unknown := sorted(set(request.GET) - set(allowed)):
+        raise BadRequest(f"Unknown parameters: {', '.join(unknown)}.")
+
+
+def query_page(request: HttpRequest) -> int:
+    """The page number of a list, 1 unless given."""
+    value = request.GET.get("page", "1")
+    if not value.isdecimal() or len(value) > 6:
+        raise BadRequest("page must be a number.")
+    return int(value)

@@ -1,0 +1,122 @@
+"""How figures, times and roles are shown; `{% icon %}` and the project's tabs."""
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from django import template
+from django.http import HttpRequest
+from django.templatetags.static import static
+from django.urls import reverse
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from feedback_app.accounts.models import Membership, Role, roles_from
+from feedback_app.feedback.models import Vote
+
+register = template.Library()
+
+
+@dataclass(frozen=True)
+class Tab:
+    """One page of a project in the bar; `pages` are the URL names that it stands for."""
+
+    label: str
+    url_name: str
+    least: Role
+    pages: tuple[str, ...]
+
+
+TABS = (
+    Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate",)),
+    Tab("Examples", "examples", Role.ADMIN, ("examples",)),
+    Tab("Train", "runs", Role.ADMIN, ("runs", "run")),
+    Tab("Releases", "releases", Role.ADMIN, ("releases",)),
+    Tab("Demo", "demo", Role.VIEWER, ("demo", "conversation")),
+    Tab("Settings", "project-settings", Role.ADMIN, ("project-settings",)),
+)
+
+
+@register.inclusion_tag("_components/tabs.html", takes_context=True)
+def project_tabs(context: dict[str, Any], membership: Membership) -> dict[str, Any]:
+    """The pages of the project that this member may open."""
+    request: HttpRequest = context["request"]
+    here = request.resolver_match.url_name if request.resolver_match else ""
+    return {
+        "tabs": [
+            (
+                tab.label,
+                reverse(tab.url_name, args=[membership.project.slug]),
+                here in tab.pages,
+            )
+            for tab in TABS
+            if membership.role in roles_from(tab.least)
+        ]
+    }
+
+
+@register.filter
+def may(membership: Membership, role: str) -> bool:
+    """Whether the member's role is `role` or a higher one."""
+    return membership.role in roles_from(Role(role))
+
+
+@register.simple_tag
+def icon(name: str, label: str = "") -> SafeString:
+    """A symbol of static/icons.svg. Without a label it is decoration beside a word."""
+    href = f"{static('icons.svg')}#{name}"
+    if label:
+        return format_html(
+            '<svg class="icon" role="img" aria-label="{}"><use href="{}"/></svg>', label, href
+        )
+    return format_html('<svg class="icon" aria-hidden="true"><use href="{}"/></svg>', href)
+
+
+@register.filter
+def ago(moment: dt.datetime | None) -> SafeString | str:
+    """A time that js/time.js makes local and relative; the exact one shows on hover."""
+    if moment is None:
+        return "–"
+    return format_html(
+        '<time datetime="{}">{} UTC</time>',
+        moment.isoformat(),
+        date_format(moment, "j M Y H:i"),
+    )
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """'about 4 minutes', for things that are estimated."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} seconds"
+    if seconds < 5400:
+        return f"about {round(seconds / 60)} minutes"
+    return f"about {seconds / 3600:.1f} hours"
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """0.834 → '83 %'."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+@register.filter
+def signed(value: float | None, digits: int = 2) -> str:
+    """A number with its sign and a true minus."""
+    return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+@register.filter
+def fate(vote: Vote) -> str:
+    """What became of a vote: the answer to 'does this matter?'."""
+    example = getattr(vote.completion, "example", None)
+    if example is None:
+        return "tie, not used" if vote.completion.text.strip() else "empty answer, not used"
+    if example.split == "heldout":
+        return "held out for the gate"
+    if example.used_in_run:
+        return f"trained in run {example.used_in_run}"
+    return "in the training set"

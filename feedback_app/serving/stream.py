@@ -1,0 +1,47 @@
+"""An answer as server-sent events: turn, pieces, then done or error."""
+
+import json
+from collections.abc import Callable, Iterator
+
+from django.http import StreamingHttpResponse
+from django.urls import reverse
+
+from feedback_app.serving.client import EngineError
+from feedback_app.serving.models import Turn
+from feedback_app.serving.services import turn_stream
+
+
+def event(name: str, **data: object) -> str:
+    """One event of a text/event-stream."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def conversation_url(turn: Turn) -> str:
+    """The page of the turn's conversation, for a browser that has just begun it."""
+    conversation = turn.conversation
+    return reverse("conversation", args=[conversation.project.slug, conversation.pk])
+
+
+def turn_events(turn: Turn, *, rendered: Callable[[Turn], str]) -> Iterator[str]:
+    """Streams the turn's answer. Closing the iterator stops the engine and keeps the piece."""
+    yield event("turn", turn=turn.pk, url=conversation_url(turn))
+    pieces = turn_stream(turn=turn)
+    try:
+        for piece in pieces:
+            yield event("piece", text=piece)
+    except EngineError as error:
+        turn.refresh_from_db()
+        yield event("error", message=str(error), html=rendered(turn))
+        return
+    finally:
+        pieces.close()  # type: ignore[attr-defined]
+    turn.refresh_from_db()
+    yield event("done", completion=turn.completion_id, html=rendered(turn))
+
+
+def event_stream(events: Iterator[str]) -> StreamingHttpResponse:
+    """The response; proxies must pass pieces on as they come."""
+    response = StreamingHttpResponse(events, content_type="text/event-stream")
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response

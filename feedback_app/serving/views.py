@@ -1,0 +1,245 @@
+"""The demo: conversations with the live version or any other, and thumbs on the answers."""
+
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.answers import deed, page
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.forms import NoFields, VoteForm, accepted
+from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.services import vote_cast, vote_undo
+from feedback_app.htmx import HtmxHttpRequest
+from feedback_app.serving.client import EngineError
+from feedback_app.serving.forms import ChoiceForm, ConversationForm, MessageForm
+from feedback_app.serving.models import Conversation, Turn
+from feedback_app.serving.services import (
+    conversation_choose,
+    turn_again,
+    turn_begin,
+    turn_stream,
+    version_names,
+    version_of,
+)
+from feedback_app.serving.stream import event_stream, turn_events
+
+CONVERSATIONS_SHOWN = 30
+IDEAS_SHOWN = 4
+
+
+def own_conversations(request: HtmxHttpRequest, project: Project) -> Any:
+    return Conversation.objects.filter(project=project, user=request.user)
+
+
+def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> Conversation:
+    """The person's own conversation, or 404."""
+    conversation: Conversation = get_object_or_404(own_conversations(request, project), pk=pk)
+    conversation.project = project
+    return conversation
+
+
+def with_votes(turns: Iterable[Turn], request: HtmxHttpRequest) -> list[Turn]:
+    """The turns, each with `mine`: this person's vote on its answer, or None."""
+    turns = list(turns)
+    ids = [turn.completion_id for turn in turns if turn.completion_id]
+    mine = {
+        vote.completion_id: vote
+        for vote in Vote.objects.filter(user=request.user, completion__in=ids)
+    }
+    for turn in turns:
+        turn.mine = mine.get(turn.completion_id)  # type: ignore[attr-defined]
+    return turns
+
+
+def demo_context(
+    request: HtmxHttpRequest, project: Project, conversation: Conversation | None
+) -> dict[str, Any]:
+    turns = conversation.turns.select_related("completion") if conversation else []
+    shown = with_votes(turns, request)
+    chat = conversation or Conversation(project=project, user=request.user)
+    return {
+        "project": project,
+        "conversation": conversation,
+        "conversations": own_conversations(request, project).order_by("-updated_at")[
+            :CONVERSATIONS_SHOWN
+        ],
+        "turns": shown,
+        "last_turn": shown[-1] if shown else None,
+        "choice": chat.choice,
+        "version": version_of(chat),
+        "versions": [BASE_VERSION, *version_names(project)],
+        "ideas": ()
+        if shown
+        else project.prompts.filter(topic__gt="").order_by("content_hash")[:IDEAS_SHOWN],
+    }
+
+
+@project_view(Role.VIEWER)
+@page
+def demo(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The newest conversation, or an empty new one."""
+    newest = own_conversations(request, project).order_by("-updated_at").first()
+    if newest is not None:
+        newest.project = project
+    return render(request, "serving/demo.html", demo_context(request, project, newest))
+
+
+@project_view(Role.VIEWER)
+@page
+def conversation(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> HttpResponseBase:
+    """One conversation."""
+    found = conversation_of(request, project, pk)
+    return render(request, "serving/demo.html", demo_context(request, project, found))
+
+
+@project_view(Role.VIEWER)
+@deed
+def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """An empty conversation; an unused one is used again. What was typed is said in it."""
+    values = accepted(ConversationForm(request.POST))
+    fresh = own_conversations(request, project).filter(turns=None).first()
+    if fresh is None:
+        fresh = Conversation.objects.create(project=project, user=request.user)
+    else:
+        fresh.save(update_fields=["updated_at"])  # the newest one is what the demo opens
+    fresh.project = project
+    if values["choice"]:
+        conversation_choose(conversation=fresh, choice=values["choice"])
+    if values["text"].strip():
+        return answer(request, fresh, turn_begin(conversation=fresh, text=values["text"]))
+    return redirect("conversation", project.slug, fresh.pk)
+
+
+@project_view(Role.VIEWER)
+@deed
+def conversation_send(
+    request: HtmxHttpRequest, project: Project, pk: uuid.UUID
+) -> HttpResponseBase:
+    """Says something; the answer streams, or the page comes back when it is complete."""
+    found = conversation_of(request, project, pk)
+    text = accepted(MessageForm(request.POST))["text"]
+    try:
+        turn = turn_begin(conversation=found, text=text)
+    except BadRequest as error:
+        return refused(request, found, str(error))
+    return answer(request, found, turn)
+
+
+@project_view(Role.VIEWER)
+@deed
+def turn_again_view(
+    request: HtmxHttpRequest, project: Project, pk: uuid.UUID, turn: int
+) -> HttpResponseBase:
+    """Answers the last message again, or an edited one."""
+    found = conversation_of(request, project, pk)
+    old = get_object_or_404(found.turns, pk=turn)
+    text = accepted(MessageForm(request.POST))["text"]
+    try:
+        turn_again(turn=old, text=text or None)
+    except BadRequest as error:
+        return refused(request, found, str(error))
+    return answer(request, found, old)
+
+
+@project_view(Role.VIEWER)
+@deed
+def conversation_choose_view(
+    request: HtmxHttpRequest, project: Project, pk: uuid.UUID
+) -> HttpResponseBase:
+    """Picks the version that answers from now on."""
+    found = conversation_of(request, project, pk)
+    conversation_choose(conversation=found, choice=accepted(ChoiceForm(request.POST))["choice"])
+    return redirect("conversation", project.slug, found.pk)
+
+
+def refused(request: HtmxHttpRequest, conversation: Conversation, why: str) -> HttpResponseBase:
+    """A script gets the sentence with 422, a plain form goes back with it."""
+    if wants_stream(request):
+        return HttpResponse(why, status=422, content_type="text/plain")
+    messages.error(request, why)
+    return redirect("conversation", conversation.project.slug, conversation.pk)
+
+
+def wants_stream(request: HtmxHttpRequest) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+def answer(request: HtmxHttpRequest, conversation: Conversation, turn: Turn) -> HttpResponseBase:
+    """Has the engine answer the turn: as a stream, or to the end and back to the page."""
+    turn.conversation = conversation
+    if wants_stream(request):
+        return event_stream(turn_events(turn, rendered=lambda done: reply_html(request, done)))
+    try:
+        for _ in turn_stream(turn=turn):
+            pass
+    except EngineError as error:
+        messages.error(request, str(error))
+    return redirect("conversation", conversation.project.slug, conversation.pk)
+
+
+def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
+    """The finished answer with its thumbs, as the page shows it."""
+    [shown] = with_votes([turn], request)
+    context = {"turn": shown, "project": turn.conversation.project, "is_last": True}
+    return render_to_string("serving/_reply.html", context, request=request)
+
+
+# -- thumbs
+
+
+def own_completion(request: HtmxHttpRequest, project: Project, pk: int) -> Completion:
+    """An answer of one of the person's own conversations, or 404."""
+    own = project.completions.filter(
+        turns__conversation__user=request.user, turns__conversation__project=project
+    )
+    return get_object_or_404(own.select_related("project", "prompt").distinct(), pk=pk)
+
+
+@project_view(Role.VIEWER)
+@deed
+def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """A thumb in the demo is a vote like any other."""
+    completion = own_completion(request, project, pk)
+    form = VoteForm(request.POST)
+    values = accepted(form)
+    vote_cast(
+        completion=completion,
+        verdict=Verdict(values["verdict"]),
+        by=request.user,
+        source=Source.DEMO,
+        reasons=form.reasons_given(),
+        comment=form.comment_given(),
+    )
+    return thumbs_answer(request, project, completion)
+
+
+@project_view(Role.VIEWER)
+@deed
+def demo_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Takes the thumb back."""
+    completion = own_completion(request, project, pk)
+    accepted(NoFields(request.POST))
+    vote_undo(completion=completion, by=request.user, source=Source.DEMO)
+    return thumbs_answer(request, project, completion)
+
+
+def thumbs_answer(
+    request: HtmxHttpRequest, project: Project, completion: Completion
+) -> HttpResponse:
+    """The thumbs as they stand now."""
+    turn = get_object_or_404(
+        Turn.objects.select_related("conversation", "completion"),
+        completion=completion,
+        conversation__user=request.user,
+    )
+    if not request.htmx:
+        return redirect("conversation", project.slug, turn.conversation_id)
+    [shown] = with_votes([turn], request)
+    return render(request, "serving/_thumbs.html", {"turn": shown, "project": project})

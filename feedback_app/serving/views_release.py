@@ -1,0 +1,56 @@
+"""Releases: what was live when, and making a version live."""
+
+from django.contrib import messages
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.answers import deed, page, refuse
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.forms import accepted, query_strict
+from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.htmx import HtmxHttpRequest
+from feedback_app.serving.client import EngineError
+from feedback_app.serving.services import release_promote
+from feedback_app.serving.timeline import base_is_live, candidates, timeline, up_rates
+from feedback_app.training.forms import AdapterForm
+from feedback_app.training.models import Adapter
+
+
+@project_view(Role.ADMIN)
+@page
+def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The timeline, and what could be released next."""
+    query_strict(request, ())
+    rates = up_rates(project)
+    context = {
+        "project": project,
+        "entries": timeline(project, rates),
+        "candidates": candidates(project, rates),
+        "base_is_live": base_is_live(project),
+        "base_rate": rates.get(BASE_VERSION),
+    }
+    return render(request, "serving/releases.html", context)
+
+
+@project_view(Role.ADMIN)
+@deed
+def release(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
+    """Makes a version live; going back is the same deed on an older version."""
+    values = accepted(AdapterForm(request.POST))
+    adapter = (
+        None
+        if name == BASE_VERSION
+        else get_object_or_404(
+            Adapter.objects.select_related("project"), project=project, name=name
+        )
+    )
+    back = reverse("releases", args=[project.slug])
+    try:
+        release_promote(project=project, adapter=adapter, by=request.user, reason=values["reason"])
+    except (BadRequest, EngineError) as error:
+        return refuse(request, str(error), back=back)
+    messages.success(request, f"{name} is live now. Answers that were being written go on.")
+    return redirect(back)

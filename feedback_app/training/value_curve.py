@@ -1,0 +1,68 @@
+"""Every training example on the Kahneman–Tversky curve of KTO, as coordinates of a drawing."""
+
+import math
+from dataclasses import dataclass
+
+from feedback_app.training.models import Run
+
+WIDTH, HEIGHT = 640, 260
+#: Nats of r − z₀ that the drawing reaches to either side.
+REACH = 12.0
+POINTS = 400
+
+
+@dataclass(frozen=True)
+class Point:
+    """One example at (x, y) of the drawing."""
+
+    x: float
+    y: float
+    desirable: bool
+
+
+@dataclass(frozen=True)
+class ValueCurve:
+    """Two branches and the examples on them. Value 0 to 1 goes upwards."""
+
+    liked_path: str
+    disliked_path: str
+    points: list[Point]
+    well_placed: int
+    total: int
+    width: int = WIDTH
+    height: int = HEIGHT
+
+
+def value_curve(run: Run) -> ValueCurve | None:
+    """None until the run has told its rewards. Liked: σ(β(r−z₀)); disliked: σ(β(z₀−r))."""
+    beta = float(run.config.get("beta", 0.1))
+    rows = list(
+        run.snapshot.items.filter(reward__isnull=False)
+        .order_by("pk")
+        .values_list("reward", "reference_point", "desirable")
+    )
+    if not rows:
+        return None
+    gaps = [(reward - (point or 0.0), desirable) for reward, point, desirable in rows]
+    every = max(1, len(gaps) // POINTS)
+    return ValueCurve(
+        liked_path=_path(beta, sign=1),
+        disliked_path=_path(beta, sign=-1),
+        points=[
+            Point(*_place(gap, beta, 1 if desirable else -1), desirable)
+            for gap, desirable in gaps[::every]
+        ],
+        well_placed=sum((gap > 0) == desirable for gap, desirable in gaps),
+        total=len(gaps),
+    )
+
+
+def _place(gap: float, beta: float, sign: int) -> tuple[float, float]:
+    gap = max(-REACH, min(REACH, gap))
+    value = 1 / (1 + math.exp(-sign * beta * gap))
+    return round(WIDTH * (gap + REACH) / (2 * REACH), 1), round(HEIGHT * (1 - value), 1)
+
+
+def _path(beta: float, *, sign: int) -> str:
+    steps = [_place(-REACH + i * REACH / 30, beta, sign) for i in range(61)]
+    return "M" + " ".join(f"{x} {y}" for x, y in steps)

@@ -1,0 +1,132 @@
+"""One run: live while it works, its gate report when it is done."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponseBase, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.answers import deed, page, refuse
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.forms import NoFields, accepted, query_strict
+from feedback_app.feedback.models import Project
+from feedback_app.htmx import HtmxHttpRequest
+from feedback_app.training.advice import run_advice
+from feedback_app.training.models import Run
+from feedback_app.training.report import comparisons, gate_rows, misfits, versions_of
+from feedback_app.training.services import run_cancel, run_resume
+from feedback_app.training.value_curve import value_curve
+
+NOTES_SHOWN = 60
+CURVES = (
+    "loss",
+    "kl",
+    "kl_unclamped",
+    "reward_desirable",
+    "reward_undesirable",
+    "completion_tokens",
+)
+
+
+def run_of(project: Project, number: int) -> Run:
+    """The project's own run of this number, or 404."""
+    rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter")
+    return get_object_or_404(rows, project=project, number=number)
+
+
+def live_context(run: Run) -> dict[str, Any]:
+    metrics = list(run.metrics.order_by("-step")[:40])[::-1]
+    return {
+        "project": run.project,
+        "run": run,
+        "notes": run.notes.order_by("-pk")[:NOTES_SHOWN],
+        "advice": run_advice(metrics, kl_brake=float(run.config.get("kl_brake") or 0.5)),
+        "seconds_a_step": sum(m.seconds for m in metrics) / len(metrics) if metrics else None,
+    }
+
+
+def result_context(run: Run) -> dict[str, Any]:
+    adapter = getattr(run, "adapter", None)
+    if adapter is None:
+        return {"adapter": None}
+    return {
+        "adapter": adapter,
+        "is_live": run.project.live_version == adapter.name,
+        "versions": versions_of(adapter),
+        "gate": gate_rows(adapter),
+        "comparisons": comparisons(adapter),
+        "misfits": misfits(run),
+        "curve": value_curve(run),
+    }
+
+
+@project_view(Role.ADMIN)
+@page
+def run(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """The page."""
+    found = run_of(project, number)
+    context = live_context(found) | result_context(found)
+    return render(request, "training/run.html", context)
+
+
+@project_view(Role.ADMIN)
+@page
+def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """What changes while the run works; the last answer ends the polling and loads the result."""
+    found = run_of(project, number)
+    response = render(request, "training/run.html#live", live_context(found))
+    if not found.active:
+        response.status_code = HttpResponseStopPolling.status_code
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@project_view(Role.ADMIN)
+@page
+def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """The curves as columns, from the step after `after` on."""
+    query_strict(request, ("after",))
+    after = request.GET.get("after", "0")
+    if not after.isdecimal():
+        raise BadRequest("after must be the number of a step.")
+    found = run_of(project, number)
+    rows = list(
+        found.metrics.filter(step__gt=int(after)).order_by("step").values_list("step", *CURVES)
+    )
+    columns = list(zip(*rows, strict=True)) or [()] * (len(CURVES) + 1)
+    data: dict[str, Any] = dict(zip(("steps", *CURVES), map(list, columns), strict=True))
+    data["after"] = rows[-1][0] if rows else int(after)
+    data["active"] = found.active
+    return JsonResponse(data)
+
+
+@project_view(Role.ADMIN)
+@deed
+def run_cancel_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """Asks the run to stop; a working one writes a checkpoint first."""
+    accepted(NoFields(request.POST))
+    back = reverse("run", args=[project.slug, number])
+    try:
+        run_cancel(run=run_of(project, number), by=request.user)
+    except BadRequest as error:
+        return refuse(request, str(error), back=back)
+    messages.info(request, "Cancelling: a checkpoint is written first, so it can be resumed.")
+    return redirect(back)
+
+
+@project_view(Role.ADMIN)
+@deed
+def run_resume_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """Goes on from the last checkpoint."""
+    accepted(NoFields(request.POST))
+    back = reverse("run", args=[project.slug, number])
+    try:
+        run_resume(run=run_of(project, number), by=request.user)
+    except BadRequest as error:
+        return refuse(request, str(error), back=back)
+    messages.success(request, "The run goes on from its last checkpoint.")
+    return redirect(back)

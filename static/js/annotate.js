@@ -1,0 +1,199 @@
+// The desk: the next item is on screen before the server has answered, keys and swipes give
+// verdicts, and a verdict that could not be sent is kept and sent later.
+import { hotkeys } from "./hotkeys.js";
+import { Outbox } from "./outbox.js";
+import { toast } from "./toast.js";
+
+const desk = document.getElementById("desk");
+const banner = document.getElementById("outbox");
+let inFlight = null;
+
+const outbox = new Outbox(desk.dataset.desk, {
+  onChange: tell,
+  onRefused: (why) => toast({ level: "error", text: `One verdict was refused: ${why.slice(0, 200)}` }),
+});
+let hadEntries = outbox.size > 0;
+tell(outbox);
+outbox.flush();
+
+function tell(box) {
+  const { size } = box;
+  banner.hidden = size === 0;
+  if (size) {
+    const kept = size === 1 ? "1 verdict is kept" : `${size} verdicts are kept`;
+    banner.replaceChildren(
+      box.state === "signed-out"
+        ? `You have been signed out. ${kept} in this browser. `
+        : `No connection. ${kept} in this browser and will be sent in order.`,
+    );
+    if (box.state === "signed-out") banner.append(signIn());
+  } else if (hadEntries) {
+    // everything has arrived: show the desk as the server sees it
+    location.reload();
+  }
+  hadEntries = size > 0;
+}
+
+function signIn() {
+  const link = document.createElement("a");
+  link.href = `/accounts/login/?next=${encodeURIComponent(desk.dataset.desk)}`;
+  link.target = "_blank";
+  link.textContent = "Sign in in a new tab; then come back here.";
+  return link;
+}
+
+// -- the next item, at once
+
+function promote() {
+  const prefetched = document.getElementById("prefetched");
+  const hadFocus = document.getElementById("stage").contains(document.activeElement);
+  const item = document.getElementById("item");
+  const form = document.getElementById("verdicts");
+  if (prefetched) {
+    const next = prefetched.content.cloneNode(true);
+    const [nextItem, nextForm] = [next.querySelector("#item"), next.querySelector("#verdicts")];
+    prefetched.remove();
+    item.replaceWith(nextItem);
+    form.replaceWith(nextForm);
+    htmx.process(nextForm);
+    nextItem.dispatchEvent(new CustomEvent("page:changed", { bubbles: true }));
+  } else {
+    const rest = document.createElement("section");
+    rest.id = "item";
+    rest.className = "card empty";
+    rest.textContent = outbox.size
+      ? "The next answer needs the connection. It comes by itself."
+      : "The next answer is on its way …";
+    item.replaceWith(rest);
+    form.remove();
+  }
+  if (hadFocus) document.getElementById("item").focus({ preventScroll: true });
+  scrollTo({ top: 0 });
+}
+
+document.addEventListener("htmx:beforeRequest", (event) => {
+  const { elt, requestConfig, pathInfo } = event.detail;
+  if (!elt.matches("[data-verdicts]")) return;
+  const body = [...requestConfig.formData].filter(([name]) => name !== "csrfmiddlewaretoken");
+  const entry = { url: pathInfo.requestPath, body };
+  if (outbox.size) {
+    event.preventDefault(); // in order: behind those that wait already
+    outbox.keep(entry, outbox.state);
+  } else {
+    inFlight = entry;
+  }
+  promote();
+});
+
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (!inFlight || !event.detail.xhr.responseURL.includes("/accounts/login/")) return;
+  event.detail.handled = true;
+  keepInFlight("signed-out");
+});
+
+document.addEventListener("htmx:afterRequest", (event) => {
+  if (!inFlight || event.detail.pathInfo.requestPath !== inFlight.url) return;
+  const { status } = event.detail.xhr;
+  if (event.detail.successful) inFlight = null;
+  else if (status === 0 || status === 429 || status >= 500) keepInFlight("offline");
+  else if (status === 401 || status === 403) keepInFlight("signed-out");
+  else {
+    inFlight = null; // refused: the toast says why
+    htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
+  }
+});
+for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
+  document.addEventListener(name, (event) => (event.detail.handled = Boolean(inFlight)), true);
+}
+
+function keepInFlight(state) {
+  const entry = inFlight;
+  inFlight = null;
+  outbox.keep(entry, state);
+}
+
+let stageHadFocus = false;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  stageHadFocus = event.detail.target.id === "stage" && event.detail.target.contains(document.activeElement);
+});
+document.addEventListener("htmx:afterSwap", () => {
+  if (stageHadFocus) document.getElementById("item")?.focus({ preventScroll: true });
+  stageHadFocus = false;
+});
+
+// -- keys and swipes
+
+const press = (selector) => () => {
+  const button = document.querySelector(selector);
+  if (!button) return false;
+  button.click();
+};
+const verdict = (value) => press(`#verdicts [value=${value}]`);
+const undo = () => (document.querySelector("[data-undo-now]") ?? document.querySelector("[data-undo] button"))?.click();
+const fold = (id) => () => {
+  const details = document.getElementById(id);
+  if (details) details.open = !details.open;
+};
+const reasons = Object.fromEntries(
+  [..."123456789"].map((digit) => [
+    digit,
+    () => document.querySelectorAll("#last [name=reasons]")[digit - 1]?.click() ?? undefined,
+  ]),
+);
+
+hotkeys(
+  {
+    u: verdict("up"),
+    ArrowRight: verdict("up"),
+    d: verdict("down"),
+    ArrowLeft: verdict("down"),
+    s: press("#verdicts [formaction]:not([name=flag])"),
+    f: press("#verdicts [name=flag]"),
+    z: undo,
+    Backspace: undo,
+    c: () => {
+      const comment = document.querySelector("[data-comment]");
+      if (!comment) return false;
+      comment.open = true;
+      comment.querySelector("textarea").focus();
+    },
+    g: fold("guidelines"),
+    "?": () => document.getElementById("keys").showModal(),
+    Enter: (event) => (event.target === document.body ? document.getElementById("item")?.focus() : false),
+    ...reasons,
+  },
+  { blocked: () => inFlight !== null },
+);
+
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && event.target.id === "comment") event.target.blur();
+});
+
+let start = null;
+desk.addEventListener("touchstart", (event) => {
+  const touch = event.touches[0];
+  const scrolls = event.target.closest("pre, table");
+  start = event.touches.length === 1 && !scrolls && event.target.closest("#item") ? touch : null;
+}, { passive: true });
+desk.addEventListener("touchmove", (event) => {
+  if (!start) return;
+  const [dx, dy] = moved(event.touches[0]);
+  if (Math.abs(dy) > 40) return settle();
+  if (Math.abs(dx) > 12) document.getElementById("item").style.transform = `translateX(${dx / 2}px)`;
+}, { passive: true });
+desk.addEventListener("touchend", (event) => {
+  if (!start) return;
+  const [dx, dy] = moved(event.changedTouches[0]);
+  settle();
+  if (Math.abs(dx) > 90 && Math.abs(dy) < 40 && !inFlight) verdict(dx > 0 ? "up" : "down")();
+}, { passive: true });
+
+function moved(touch) {
+  return [touch.clientX - start.clientX, touch.clientY - start.clientY];
+}
+
+function settle() {
+  start = null;
+  const item = document.getElementById("item");
+  if (item) item.style.transform = "";
+}

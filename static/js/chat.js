@@ -1,0 +1,212 @@
+// The demo: answers stream in, can be stopped, copied, asked for again; the last question can be
+// edited. Without this file the same forms work as plain pages.
+import { csrfToken } from "./outbox.js";
+import { copyText } from "./prose.js";
+import { events } from "./sse.js";
+import { toast } from "./toast.js";
+
+const talk = document.getElementById("talk");
+const composer = document.getElementById("composer");
+const field = document.getElementById("text");
+const send = document.getElementById("send");
+const stop = document.getElementById("stop");
+let controller = null;
+
+const nearEnd = () => innerHeight + scrollY > document.documentElement.scrollHeight - 160;
+const toEnd = () => scrollTo({ top: document.documentElement.scrollHeight });
+
+function bubble(text) {
+  const element = document.createElement("div");
+  element.className = "bubble";
+  element.textContent = text;
+  return element;
+}
+
+function blankReply() {
+  const reply = document.createElement("div");
+  reply.className = "reply streaming";
+  const prose = document.createElement("div");
+  prose.className = "prose raw";
+  reply.append(prose);
+  return reply;
+}
+
+function busy(on) {
+  stop.hidden = !on;
+  send.hidden = on;
+  talk.setAttribute("aria-busy", String(on));
+}
+
+async function stream(url, fields, reply) {
+  controller = new AbortController();
+  busy(true);
+  const prose = reply.querySelector(".prose");
+  let text = "";
+  let ended = false;
+  try {
+    const response = await fetch(url, {
+      method: "POST",
+      headers: { Accept: "text/event-stream", "X-CSRFToken": csrfToken() },
+      body: new URLSearchParams(fields),
+      signal: controller.signal,
+    });
+    if (!(response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) {
+      throw new Error(await reason(response));
+    }
+    for await (const { event, data } of events(response.body)) {
+      if (event === "turn") {
+        // a first message has made its conversation: from now on this page is that one
+        history.replaceState(null, "", data.url);
+        composer.setAttribute("action", `${data.url}send/`);
+      } else if (event === "piece") {
+        const follow = nearEnd();
+        text += data.text;
+        prose.textContent = text;
+        if (follow) toEnd();
+      } else if (event === "done" || event === "error") {
+        ended = true;
+        replace(reply, data.html);
+      }
+    }
+    if (!ended) throw new Error("The connection broke while the answer was being written.");
+    return true;
+  } catch (error) {
+    if (error.name === "AbortError") {
+      await showStopped(reply);
+      return true;
+    }
+    toast({ level: "error", text: error.message || "The answer did not come." });
+    reply.classList.remove("streaming");
+    return false;
+  } finally {
+    controller = null;
+    busy(false);
+    if (matchMedia("(pointer: fine)").matches) field.focus();
+  }
+}
+
+async function reason(response) {
+  if (response.redirected || response.status === 403) {
+    return "You have been signed out: reload the page and sign in. Your message is still here.";
+  }
+  if (response.status === 422) return response.text();
+  return `The server could not answer (${response.status}). Your message is still here.`;
+}
+
+function replace(reply, html) {
+  const follow = nearEnd();
+  const template = document.createElement("template");
+  template.innerHTML = html; // rendered and cleaned by the server
+  const fresh = template.content.firstElementChild;
+  for (const old of talk.querySelectorAll("[data-again]")) old.remove();
+  reply.replaceWith(fresh);
+  htmx.process(fresh);
+  fresh.dispatchEvent(new CustomEvent("page:changed", { bubbles: true }));
+  if (follow) toEnd();
+}
+
+// what had come before the stop is stored: show it with its thumbs, as the server has it
+async function showStopped(reply) {
+  reply.classList.remove("streaming");
+  for (let tries = 0; tries < 12; tries += 1) {
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    const page = await fetch(location.href).then((response) => response.text());
+    const shown = new DOMParser().parseFromString(page, "text/html").querySelectorAll(".reply");
+    const last = shown[shown.length - 1];
+    if (last?.querySelector(".prose")) {
+      replace(reply, last.outerHTML);
+      return;
+    }
+  }
+}
+
+composer.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = field.value;
+  if (!text.trim() || controller) return;
+  document.getElementById("hello")?.remove();
+  const said = bubble(text);
+  const reply = blankReply();
+  talk.append(said, reply);
+  field.value = "";
+  toEnd();
+  if (!(await stream(composer.getAttribute("action"), { text }, reply)) && !reply.textContent) {
+    said.remove();
+    reply.remove();
+    field.value = text;
+  }
+});
+
+field.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!controller) composer.requestSubmit();
+});
+stop.addEventListener("click", () => controller?.abort());
+
+async function again(form, fields = {}) {
+  if (controller) return;
+  const reply = form.closest(".reply");
+  const fresh = blankReply();
+  const action = form.getAttribute("action");
+  reply.replaceWith(fresh);
+  if (!(await stream(action, fields, fresh)) && !fresh.textContent) fresh.replaceWith(reply);
+}
+
+talk.addEventListener("submit", (event) => {
+  if (!event.target.matches("[data-again]")) return;
+  event.preventDefault();
+  again(event.target);
+});
+
+talk.addEventListener("click", async (event) => {
+  const copy = event.target.closest("[data-copy-reply]");
+  if (copy) {
+    await copyText(copy.closest(".reply").querySelector(".prose").innerText);
+    toast({ text: "Copied." });
+  }
+  const idea = event.target.closest("[data-idea]");
+  if (idea) {
+    field.value = idea.textContent;
+    composer.requestSubmit();
+  }
+});
+
+// the last question can be edited and sent again
+talk.addEventListener("dblclick", (event) => edit(event.target.closest(".bubble")));
+document.addEventListener("keydown", (event) => {
+  if (event.key === "ArrowUp" && event.target === field && !field.value) {
+    edit([...talk.querySelectorAll(".bubble")].at(-1));
+    event.preventDefault();
+  }
+});
+
+function edit(said) {
+  const form = said?.nextElementSibling?.querySelector("[data-again]");
+  if (!form || controller) return;
+  const before = said.textContent;
+  const area = document.createElement("textarea");
+  area.className = "bubble-edit";
+  area.value = before;
+  area.setAttribute("aria-label", "Edit your message; Enter sends it, Escape leaves it as it was");
+  const done = (text) => {
+    area.replaceWith(said);
+    if (text === null || !text.trim() || text === before) return;
+    said.textContent = text;
+    again(form, { text });
+  };
+  area.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") done(null);
+    if (event.key === "Enter" && !event.shiftKey) {
+      event.preventDefault();
+      done(area.value);
+    }
+  });
+  said.replaceWith(area);
+  area.focus();
+}
+
+document.querySelector("[data-choose] select")?.addEventListener("change", (event) => {
+  event.target.form.requestSubmit();
+});
+toEnd();

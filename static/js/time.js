@@ -1,0 +1,28 @@
+// <time datetime> becomes local and relative; the exact time shows on hover.
+const relative = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+const exact = new Intl.DateTimeFormat("en-GB", { dateStyle: "full", timeStyle: "medium" });
+const day = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short", year: "numeric" });
+const UNITS = [
+  ["day", 86_400],
+  ["hour", 3_600],
+  ["minute", 60],
+];
+
+export function ago(moment, now = Date.now()) {
+  const seconds = (moment - now) / 1000;
+  if (Math.abs(seconds) < 45) return seconds > 0 ? "in less than a minute" : "just now";
+  if (Math.abs(seconds) > 14 * 86_400) return day.format(moment);
+  for (const [unit, size] of UNITS) {
+    if (Math.abs(seconds) >= size * 0.95) return relative.format(Math.round(seconds / size), unit);
+  }
+  return relative.format(Math.round(seconds / 60), "minute");
+}
+
+export function localTimes(root) {
+  for (const element of root.querySelectorAll?.("time[datetime]") ?? []) {
+    const moment = new Date(element.dateTime);
+    if (Number.isNaN(moment.getTime())) continue;
+    element.textContent = ago(moment);
+    element.title = exact.format(moment);
+  }
+}
