@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer.errors import TrainerError
+from trainer.signals import stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 
@@ -14,6 +15,8 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code (see trainer.errors)."""
     arguments = parser().parse_args(argv)
+    if getattr(arguments, "stop_with_parent", False):
+        stop_with_parent()
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
         command(arguments)
@@ -35,10 +38,12 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train the run in RUN_DIR, or resume it")
     train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     train.set_defaults(command=_train)
+    _add_stop_with_parent(train)
 
     evaluate = commands.add_parser("evaluate", help="compare adapters on held-out prompts")
     evaluate.add_argument("eval_dir", type=Path, metavar="EVAL_DIR")
     evaluate.set_defaults(command=_evaluate)
+    _add_stop_with_parent(evaluate)
 
     plan = commands.add_parser("plan", help="print what training RUN_DIR would take, as JSON")
     plan.add_argument("run_dir", type=Path, metavar="RUN_DIR")
@@ -71,6 +76,14 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--model", default=DEFAULT_MODEL)
     prepare.set_defaults(command=_prepare)
     return top
+
+
+def _add_stop_with_parent(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--stop-with-parent",
+        action="store_true",
+        help="end like on SIGTERM when the process that started this one is gone",
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:

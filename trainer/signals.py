@@ -1,6 +1,8 @@
 """Turning SIGTERM and SIGINT into a question the loop asks where stopping is safe."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -29,3 +31,20 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stop_with_parent(*, poll_seconds: float = 0.5) -> None:
+    """Ask this process to stop once its parent is gone.
+
+    A worker that is killed takes its trainer along: the run's next trainer must not find this one
+    still at work. Watching the parent's id works on every POSIX system, without a signal handler.
+    """
+    parent = os.getppid()
+    never = threading.Event()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            never.wait(poll_seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stop-with-parent", daemon=True).start()

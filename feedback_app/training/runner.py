@@ -27,7 +27,7 @@ from feedback_app.training.snapshot_file import context, snapshot_write
 log = structlog.get_logger(__name__)
 
 # exit codes of `python -m trainer` (docs/architecture.md, the trainer's contract)
-DONE, CANCELLED, REFUSED, FAILED, LOCKED = 0, 3, 4, 5, 6
+DONE, CANCELLED, REFUSED, FAILED = 0, 3, 4, 5
 MAX_ATTEMPTS = 5  # of a trainer that breaks off
 MAX_CLAIMS = 20  # of workers that stop or die, for whatever reason
 POLL_SECONDS = 0.5
@@ -81,7 +81,7 @@ def settle(claim: Claim, code: int) -> None:
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
     elif code in (REFUSED, FAILED):
         services.run_end(claim=claim, status=Run.Status.FAILED, error=last_words(run.directory))
-    elif code not in (CANCELLED, LOCKED) and claim.attempt >= MAX_ATTEMPTS:
+    elif code != CANCELLED and claim.attempt >= MAX_ATTEMPTS:
         services.run_end(
             claim=claim,
             status=Run.Status.FAILED,
@@ -90,8 +90,6 @@ def settle(claim: Claim, code: int) -> None:
         )
     else:
         why = "The worker was stopped" if code == CANCELLED else f"The trainer broke off ({code})"
-        if code == LOCKED:
-            why = "An earlier trainer of this run has not let go yet"
         services.run_requeue(claim=claim, why=f"{why}: going on from the last checkpoint.")
 
 

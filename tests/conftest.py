@@ -1,0 +1,126 @@
+"""People, a project and answers to vote on: the smallest valid world."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from feedback_app.accounts.models import Role, User
+from feedback_app.feedback.models import Completion, Project, Sampling, Source, Verdict
+from feedback_app.feedback.services import (
+    Answer,
+    completion_create,
+    member_set,
+    project_create,
+    prompt_get_or_create,
+    vote_cast,
+)
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture
+def admin(db: None) -> User:
+    return User.objects.create_user("admin@example.com", PASSWORD, name="Ada Admin")
+
+
+@pytest.fixture
+def project(admin: User) -> Project:
+    return project_create(
+        slug="bot",
+        name="Support bot",
+        base_model="SmolLM2-135M-Instruct",
+        owner=admin,
+        system_prompt="Be brief.",
+        guidelines="**Short** and honest.",
+    )
+
+
+@pytest.fixture
+def annotator(project: Project) -> User:
+    user = User.objects.create_user("ann@example.com", PASSWORD, name="Ann Otator")
+    member_set(project=project, user=user, role=Role.ANNOTATOR)
+    return user
+
+
+@pytest.fixture
+def second_annotator(project: Project) -> User:
+    user = User.objects.create_user("bob@example.com", PASSWORD, name="Bob")
+    member_set(project=project, user=user, role=Role.ANNOTATOR)
+    return user
+
+
+@pytest.fixture
+def viewer(project: Project) -> User:
+    user = User.objects.create_user("vic@example.com", PASSWORD, name="Vic Viewer")
+    member_set(project=project, user=user, role=Role.VIEWER)
+    return user
+
+
+@pytest.fixture
+def stranger(db: None) -> User:
+    """Has an account and a project of their own, but no business in `project`."""
+    user = User.objects.create_user("eve@example.com", PASSWORD)
+    project_create(slug="other", name="Other", base_model="SmolLM2-135M-Instruct", owner=user)
+    return user
+
+
+@pytest.fixture
+def as_user() -> Callable[[User], Client]:
+    """A client that is signed in as this person."""
+
+    def sign_in(user: User) -> Client:
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return sign_in
+
+
+MakeCompletions = Callable[..., list[Completion]]
+
+
+@pytest.fixture
+def make_completions(project: Project) -> MakeCompletions:
+    """`make_completions(5)`: so many sampled answers in the queue, each to its own prompt."""
+
+    def make(count: int = 1, *, queued: bool = True, of: Project = project) -> list[Completion]:
+        sampling = Sampling.objects.create(
+            project=of, status=Sampling.Status.DONE, total=count, done=count
+        )
+        start = of.prompts.count()
+        return [
+            completion_create(
+                project=of,
+                prompt=prompt_get_or_create(
+                    project=of,
+                    messages=[{"role": "user", "content": f"Question number {number}?"}],
+                    source=Source.IMPORT,
+                ),
+                answer=Answer(
+                    text=f"Answer number {number}.",
+                    version="base",
+                    finish_reason="stop",
+                    prompt_token_ids=None,
+                    token_ids=None,
+                ),
+                source=Source.IMPORT,
+                sampling=sampling if queued else None,
+            )
+            for number in range(start, start + count)
+        ]
+
+    return make
+
+
+@pytest.fixture
+def voted_project(project: Project, annotator: User, make_completions: MakeCompletions) -> Project:
+    """Sixty answers, every third one liked: enough for a run."""
+    for number, completion in enumerate(make_completions(60)):
+        vote_cast(
+            completion=completion,
+            verdict=Verdict.UP if number % 3 == 0 else Verdict.DOWN,
+            by=annotator,
+            source=Source.ANNOTATE,
+        )
+    return project

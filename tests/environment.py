@@ -1,0 +1,20 @@
+"""Loaded before Django's settings (`-p tests.environment`): the suite never touches var/."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+var = tempfile.mkdtemp(prefix="prospect-test-")
+atexit.register(shutil.rmtree, var, ignore_errors=True)
+os.environ |= {
+    "PROSPECT_ENV": "test",
+    "PROSPECT_VAR": var,
+    "SECRET_KEY": "only-for-tests-0123456789-0123456789",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    # browser tests drive the live server from Playwright's event loop
+    "DJANGO_ALLOW_ASYNC_UNSAFE": "true",
+}
+for name in ("DEBUG", "ARTIFACT_ROOT", "ENGINES", "ENGINE_URL", "REDIS_URL"):
+    os.environ.pop(name, None)
