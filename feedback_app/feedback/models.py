@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django.conf import settings
+from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
 
@@ -61,7 +62,16 @@ def default_reasons() -> dict[str, list[dict[str, str]]]:
 class Project(models.Model):
     """One model behaviour under improvement."""
 
-    slug = models.SlugField(max_length=50, unique=True)
+    # part of adapter names, directories and URLs
+    slug = models.SlugField(
+        max_length=50,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^[a-z0-9][a-z0-9-]*\Z", "Use lower-case letters, digits and hyphens only."
+            )
+        ],
+    )
     name = models.CharField(max_length=100)
     base_model = models.CharField(max_length=200)
     system_prompt = models.TextField(blank=True)

@@ -64,6 +64,21 @@ def release_promote(
     return release
 
 
+def release_rollback(*, project: Project, by: User | None, reason: str = "") -> Release:
+    """Promotes what was live before the present version; the base model if nothing was."""
+    timeline = project.releases.select_related("adapter").order_by("-pk")
+    if project.live_version == BASE_VERSION:
+        raise BadRequest("The base model is live: there is nothing to go back from.")
+    earlier = [
+        release
+        for release in timeline.filter(live=False)
+        if release.version != project.live_version
+        and (release.adapter is None or release.adapter.discarded_at is None)
+    ]
+    adapter = earlier[0].adapter if earlier else None
+    return release_promote(project=project, adapter=adapter, by=by, reason=reason)
+
+
 def release_flip(
     *,
     project: Project,
