@@ -97,8 +97,8 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "sampling_form": SamplingForm(initial={"version": project.live_version}),
         "prompts": project.prompts.count(),
         "answers": project.completions.aggregate(
-            queued=Count("pk", filter=Q(queued=True)),
-            open=Count("pk", filter=Q(queued=True, flagged=False, vote_count=0)),
+            in_queue=Count("pk", filter=Q(queued=True)),
+            unjudged=Count("pk", filter=Q(queued=True, flagged=False, vote_count=0)),
         ),
     }
 

@@ -56,7 +56,7 @@ def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
     form = RunForm({k: v for k, v in request.GET.items() if k != "csrfmiddlewaretoken"})
     accepted(form)
     context = plan_context(project, form.config().as_json())
-    return render(request, "training/runs.html#plan", context)
+    return render(request, "training/runs.html#plan-answer", context)
 
 
 @project_view(Role.ADMIN)

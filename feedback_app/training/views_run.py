@@ -78,7 +78,7 @@ def run(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponse
 def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
     """What changes while the run works; the last answer ends the polling and loads the result."""
     found = run_of(project, number)
-    response = render(request, "training/run.html#live", live_context(found))
+    response = render(request, "training/run.html#live-answer", live_context(found))
     if not found.active:
         response.status_code = HttpResponseStopPolling.status_code
         response["HX-Refresh"] = "true"

@@ -9,6 +9,9 @@ function refresh(root) {
 }
 
 refresh(document);
+// on a narrow screen the tabs scroll: the present one must be in sight
+const tab = document.querySelector(".bar [aria-current]");
+if (tab) tab.closest(".tabs").scrollLeft = tab.offsetLeft - innerWidth / 3;
 setInterval(() => localTimes(document), 30_000);
 document.addEventListener("htmx:load", (event) => refresh(event.detail.elt));
 document.addEventListener("page:changed", (event) => refresh(event.target));
