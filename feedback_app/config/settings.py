@@ -191,6 +191,9 @@ STORAGES = {
     },
 }
 
+if MODE == "test":  # files are served from where they lie: nothing has to be collected first
+    WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = True
+
 # -- language and time
 
 LANGUAGE_CODE = "en"

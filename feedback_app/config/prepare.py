@@ -1,0 +1,49 @@
+"""What must be there before the processes start: the base model, tables, static files."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from django.core.management import call_command
+
+from feedback_app.config.procfile import BASE_DIR, PACKAGED_MODEL, StackError, require_space
+
+
+def prepare_model(
+    say: Callable[[str], None], *, base_model: str | None = None, var: Path | None = None
+) -> None:
+    """Makes the packaged base model ready under var/models, once. Raises StackError.
+
+    Any other base model is the engine's business: a directory under var/models or a hub id.
+    """
+    name = base_model or os.environ.get("BASE_MODEL") or PACKAGED_MODEL
+    root = var or Path(os.environ.get("PROSPECT_VAR") or BASE_DIR / "var")
+    models = root.resolve() / "models"
+    if name != PACKAGED_MODEL or (models / name / "config.json").exists():
+        return
+    require_space(models, needed=1_500_000_000)
+    child = subprocess.Popen(
+        [sys.executable, "-m", "trainer", "prepare", "--models", str(models), "--model", name],
+        cwd=BASE_DIR,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
+    last = "it said nothing"
+    with child:
+        for line in child.stdout:
+            last = line.strip() or last
+            if not line.startswith("python -m trainer:"):
+                say(line.rstrip())
+    if child.returncode:
+        raise StackError(last.removeprefix("python -m trainer: "))
+
+
+def prepare_site() -> None:
+    """Brings tables and static files up to date with the code; nothing is lost by it."""
+    call_command("migrate", verbosity=0, interactive=False)
+    call_command("collectstatic", verbosity=0, interactive=False)
