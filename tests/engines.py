@@ -1,0 +1,75 @@
+"""A real engine process on a tiny model, for tests that need one."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """Where it listens, what it serves, and where its adapters must lie."""
+
+    url: str
+    model: Path
+    artifacts: Path
+    process: subprocess.Popen[bytes]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(
+    condition: Callable[[], object], *, seconds: float = 60.0, what: str = "condition"
+) -> None:
+    """Polls until the callable is true; fails with what was waited for."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for: {what}"
+        pause.wait(0.05)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.HTTPError:
+        return False
+
+
+@contextmanager
+def run_engine(model: Path, artifacts: Path, *, served_name: str) -> Iterator[RunningEngine]:
+    """Starts `python -m trainer serve` in float32 and ends it afterwards."""
+    port = free_port()
+    command = [sys.executable, "-m", "trainer", "serve", "--model", str(model)]
+    options = ["--artifacts", str(artifacts), "--port", str(port), "--dtype", "float32"]
+    artifacts.mkdir(parents=True, exist_ok=True)
+    with (artifacts / "engine.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, *options, "--served-model-name", served_name],
+            cwd=ROOT,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until(lambda: answers(f"{url}/health"), what=f"the engine at {url}")
+        yield RunningEngine(url, model, artifacts, process)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=20)
