@@ -1,19 +1,19 @@
 """`python manage.py closed_loop`: the whole loop without a browser, with its proof."""
 
 import json
-import sys
+import os
 import time
 from argparse import ArgumentParser
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.config.stack import Stack, StackError, prepare_model
+from feedback_app.config.stack import Stack, StackError, prepare_model, prepare_site, running
 from feedback_app.feedback.models import Project
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.closed_loop.people import PageFault
@@ -46,13 +46,9 @@ class Command(BaseCommand):
         if Project.objects.filter(slug=slug).exists():
             raise CommandError(f"There is a project {slug} already: choose another --project.")
         try:
-            url = options["url"] or running_url()
-            if url is None:
-                prepare_model(self.say)
-                self.say("Starting web, engine, workers and beat …")
-            with nullcontext() if url else Stack() as stack:
+            with self.place(options["url"]) as url:
                 proof = ClosedLoop(
-                    url=url or stack.url,  # type: ignore[union-attr]
+                    url=url,
                     slug=slug,
                     size=LoopSize(
                         annotators=options["annotators"],
@@ -70,6 +66,24 @@ class Command(BaseCommand):
         if not proof.held:
             raise CommandError("The loop is not proven: see the lines marked with ✗.")
         self.stdout.write(self.style.SUCCESS("The loop is closed: live beats base, guards held."))
+
+    @contextmanager
+    def place(self, url: str | None) -> Iterator[str]:
+        """The address to work at: the one given, that of `make demo`, or processes of our own."""
+        here = running(settings.VAR)
+        if url is not None:
+            yield url
+        elif here is not None:
+            use_engine(here.engine_url)
+            yield here.url
+        else:
+            stack = Stack(say=self.say)
+            prepare_model(self.say, base_model=settings.BASE_MODEL, var=settings.VAR)
+            prepare_site()
+            self.say(f"Starting {', '.join(stack.plan.commands)} …")
+            with stack:
+                use_engine(stack.engine_url)
+                yield stack.url
 
     def say(self, text: str) -> None:
         self.stdout.write(f"[{time.monotonic() - self.started:5.0f} s] {text}")
@@ -117,14 +131,7 @@ def free_slug(stem: str) -> str:
     return slug
 
 
-def running_url() -> str | None:
-    """Where `make demo` serves this very database, if it does."""
-    pid_file = settings.VAR / "stack.json"
-    if not pid_file.exists():
-        return None
-    url = str(json.loads(pid_file.read_text())["url"])
-    try:
-        return url if httpx.get(f"{url}/health", timeout=2).is_success else None
-    except httpx.HTTPError:
-        sys.stderr.write(f"{url} does not answer any more: starting processes of my own.\n")
-        return None
+def use_engine(url: str) -> None:
+    """The measurements ask the engine that the processes use, on whatever port it listens."""
+    if settings.BASE_MODEL in settings.ENGINES and "ENGINES" not in os.environ:
+        settings.ENGINES[settings.BASE_MODEL] = url
