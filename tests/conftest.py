@@ -16,6 +16,7 @@ from feedback_app.feedback.services import (
     vote_cast,
 )
 
+pytest_plugins = ["tests.stacks"]
 PASSWORD = "correct horse battery"
 
 

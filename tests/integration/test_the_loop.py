@@ -1,0 +1,254 @@
+"""The loop with every process real: kill what can be killed, and only one adapter comes out."""
+
+import json
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from feedback_app.accounts.models import Role, User
+from feedback_app.config.stack import Stack
+from feedback_app.feedback.models import Project, Sampling, Source, Verdict, Vote
+from feedback_app.feedback.services import (
+    Answer,
+    completion_create,
+    member_set,
+    project_create,
+    prompt_get_or_create,
+    sampling_request,
+    vote_cast,
+)
+from feedback_app.serving.closed_loop.people import Person
+from feedback_app.serving.models import Release
+from feedback_app.training.defaults import RunConfig
+from feedback_app.training.models import Adapter, Run
+from feedback_app.training.services import run_cancel, run_request, schedule_set
+from tests.conftest import PASSWORD
+from tests.engines import wait_until
+from tests.stacks import TINY, last_lines
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+LONG = RunConfig(epochs=20, batch_size=2, kl_brake=10)
+SHORT = RunConfig(epochs=1, batch_size=16, kl_brake=10)
+
+
+@pytest.fixture
+def world(stack: Stack) -> tuple[Project, User]:
+    """A project on the tiny model with sixty voted answers, and its admin."""
+    admin = User.objects.create_user("admin@example.com", PASSWORD, name="Ada")
+    project = project_create(
+        slug="bot", name="Bot", base_model=TINY, owner=admin, max_tokens=16, heldout_percent=20
+    )
+    annotator = User.objects.create_user("ann@example.com", PASSWORD)
+    member_set(project=project, user=annotator, role=Role.ANNOTATOR)
+    sampling = Sampling.objects.create(
+        project=project, status=Sampling.Status.DONE, total=60, done=60
+    )
+    for number in range(60):
+        completion = completion_create(
+            project=project,
+            prompt=prompt_get_or_create(
+                project=project,
+                messages=[{"role": "user", "content": f"Question {number}?"}],
+                source=Source.IMPORT,
+            ),
+            answer=Answer(f"Answer {number}, short and finished.", "base", "stop", None, None),
+            source=Source.IMPORT,
+            sampling=sampling,
+        )
+        verdict = Verdict.UP if number % 3 == 0 else Verdict.DOWN
+        vote_cast(completion=completion, verdict=verdict, by=annotator, source=Source.ANNOTATE)
+    return project, admin
+
+
+def ended(run: Run) -> Callable[[], bool]:
+    def check() -> bool:
+        run.refresh_from_db()
+        return not run.active
+
+    return check
+
+
+def succeeded(run: Run, stack: Stack) -> Run:
+    wait_until(ended(run), seconds=150, what=f"the end of {run}")
+    assert run.status == Run.Status.SUCCEEDED, (run.error, last_lines(stack, "worker-gpu"))
+    return run
+
+
+def test_worker_killed_in_the_middle_is_resumed_and_one_adapter_comes_out(
+    stack: Stack, world: tuple[Project, User]
+) -> None:
+    project, admin = world
+    run = run_request(project=project, by=admin, config=LONG)
+
+    def in_the_middle() -> bool:
+        run.refresh_from_db()
+        assert run.status != Run.Status.FAILED, run.error
+        return run.phase == "training" and run.progress_done >= 15
+
+    wait_until(in_the_middle, seconds=90, what="training to be under way")
+    trained = run.progress_done
+    stack.process("worker-gpu").kill()
+
+    succeeded(run, stack)
+    assert run.attempt >= 2
+    assert trained < run.facts["total_steps"]
+    notes = " ".join(run.notes.values_list("text", flat=True))
+    assert "resumed from step" in notes
+    steps = list(run.metrics.order_by("step").values_list("step", flat=True))
+    assert steps == list(range(1, len(steps) + 1)), "a step is missing or double"
+    assert Adapter.objects.count() == 1
+    manifest = json.loads((run.adapter.directory / "manifest.json").read_text())
+    assert manifest["name"] == "bot@1"
+
+
+def test_cancel_stops_the_trainer_after_a_checkpoint(
+    stack: Stack, world: tuple[Project, User]
+) -> None:
+    project, admin = world
+    run = run_request(project=project, by=admin, config=LONG)
+
+    def training() -> bool:
+        run.refresh_from_db()
+        return run.phase == "training" and run.progress_done >= 2
+
+    wait_until(training, seconds=90, what="training to be under way")
+    run_cancel(run=run, by=admin)
+    wait_until(ended(run), seconds=60, what="the cancelled run to end")
+    assert run.status == Run.Status.CANCELLED
+    assert not Adapter.objects.exists()
+    assert any((run.directory / "checkpoints").iterdir())
+
+
+def test_same_message_twice_is_one_run(stack: Stack, world: tuple[Project, User]) -> None:
+    from celery import Celery
+
+    project, admin = world
+    run = run_request(project=project, by=admin, config=SHORT)
+    broker = Celery("again", broker=stack.redis_url, set_as_current=False)
+    try:
+        for _ in range(5):
+            broker.send_task("training.train_run", (run.pk,), queue="gpu")
+    finally:
+        broker.close()
+    succeeded(run, stack)
+    assert run.attempt == 1
+    assert Adapter.objects.count() == 1
+
+
+def test_votes_land_while_the_broker_is_gone_and_the_run_goes_on_after(
+    stack: Stack, world: tuple[Project, User]
+) -> None:
+    project, admin = world
+    person = Person(stack.url, "ann@example.com", PASSWORD)
+    person.sign_in()
+    valkey = stack.process("valkey")
+    valkey.stop()
+    try:
+        voted = project.completions.first()
+        person.get(f"/projects/{project.slug}/annotate/")
+        person.post(f"/projects/{project.slug}/completions/{voted.pk}/vote/", {"verdict": "down"})
+        assert Vote.objects.get(completion=voted).verdict == "down"
+        run = run_request(project=project, by=admin, config=SHORT)
+    finally:
+        valkey.start()
+    succeeded(run, stack)
+    assert Adapter.objects.count() == 1
+
+
+def test_beat_trains_and_releases_with_nobody_there(
+    stack: Stack, world: tuple[Project, User]
+) -> None:
+    project, admin = world
+    schedule_set(
+        project=project,
+        by=admin,
+        enabled=True,
+        min_new_examples=60,
+        min_hours=1,
+        auto_release=True,
+    )
+    wait_until(lambda: Run.objects.exists(), seconds=60, what="beat to start a run")
+    run = succeeded(Run.objects.get(), stack)
+    assert run.trigger == Run.Trigger.SCHEDULE
+    if not run.adapter.gate_won:
+        assert not Release.objects.exists(), "a lost gate must not be released"
+        # noise has nothing to learn from: say that it won, and see what beat does
+        Adapter.objects.update(gate_won=True)
+    wait_until(lambda: Release.objects.filter(live=True).exists(), seconds=60, what="a release")
+    project.refresh_from_db()
+    assert project.live_version == run.adapter.name
+    assert Release.objects.get().released_by is None
+    assert Run.objects.count() == 1
+
+
+def test_answers_are_sampled_with_progress_and_survive_an_engine_that_dies(
+    stack: Stack, world: tuple[Project, User]
+) -> None:
+    project, _ = world
+    sampling = sampling_request(project=project, answers_per_prompt=3)
+
+    def some() -> bool:
+        sampling.refresh_from_db()
+        return sampling.done >= 5
+
+    wait_until(some, seconds=60, what="the first answers")
+    os.kill(stack.process("engine").pid, signal.SIGKILL)
+
+    def done() -> bool:
+        sampling.refresh_from_db()
+        return sampling.status == Sampling.Status.DONE
+
+    wait_until(done, seconds=120, what=f"all answers: {sampling.error}")
+    answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
+    assert set(answered.values()) == {3}
+    assert len(answered) == 60
+    first = sampling.completions.first()
+    assert first.token_ids
+    assert first.prompt_token_ids
+
+
+def test_demo_streams_the_live_version_and_its_thumb_is_a_vote(
+    stack: Stack, world: tuple[Project, User]
+) -> None:
+    project, _ = world
+    person = Person(stack.url, "admin@example.com", PASSWORD)
+    person.sign_in()
+    page = person.post(f"/demo/{project.slug}/new/", {})
+    conversation = str(page.url).rstrip("/").split("/")[-1]
+    token = person.client.cookies["csrftoken"]
+    pieces: list[str] = []
+    with person.client.stream(
+        "POST",
+        f"/demo/{project.slug}/c/{conversation}/send/",
+        data={"text": "Hello there", "csrfmiddlewaretoken": token},
+        headers={"Accept": "text/event-stream", "Referer": stack.url},
+    ) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        event = ""
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: "):
+                pieces.append(event)
+                last = json.loads(line.removeprefix("data: "))
+    assert pieces[0] == "turn"
+    assert pieces[-1] == "done"
+    assert pieces.count("piece") >= 2
+
+    person.post(f"/demo/{project.slug}/completions/{last['completion']}/vote/", {"verdict": "up"})
+    vote = Vote.objects.get(completion_id=last["completion"])
+    assert (vote.verdict, vote.source) == ("up", "demo")
+    assert vote.completion.token_ids
+
+
+def test_health_needs_no_sign_in_and_pages_do(stack: Stack) -> None:
+    assert httpx.get(f"{stack.url}/health").json() == {"status": "ok"}
+    answer = httpx.get(f"{stack.url}/projects/bot/annotate/")
+    assert answer.status_code == 302
+    assert "/accounts/login/" in answer.headers["location"]
+    policy = httpx.get(f"{stack.url}/accounts/login/").headers["content-security-policy"]
+    assert "unsafe" not in policy

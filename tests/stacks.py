@@ -1,0 +1,58 @@
+"""All processes for real, on a tiny model, over the suite's own database and var/ directory."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from feedback_app.config.stack import Stack
+
+TINY = "tiny"
+
+
+def database_url() -> str:
+    """The test database, as the processes must be told of it."""
+    values = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{values['NAME']}"
+    host = quote(str(values["HOST"]), safe="")
+    user = f"{quote(values['USER'])}:{quote(values['PASSWORD'])}"
+    return f"postgres://{user}@{host}:{values['PORT']}/{values['NAME']}"
+
+
+@pytest.fixture(scope="session")
+def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Web, engine, both workers, beat and Valkey; they end with the test session."""
+    from tests.tiny import make_tiny_model
+
+    var = Path(settings.VAR)
+    make_tiny_model(var / "models" / TINY)
+    with django_db_blocker.unblock():  # type: ignore[attr-defined]
+        url = database_url()
+    env: dict[str, str | None] = {
+        "PROSPECT_ENV": "test",
+        "PROSPECT_VAR": str(var),
+        "DATABASE_URL": url,
+        "BASE_MODEL": TINY,
+        "REDIS_URL": None,
+        "ENGINE_URL": None,
+        "RUN_STALE_SECONDS": "6",
+        "OMP_NUM_THREADS": "1",
+    }
+    with Stack(env=env) as running:
+        settings.ENGINES = {TINY: running.engine_url}
+        yield running
+    if "PROSPECT_KEEP_LOGS" in os.environ:
+        shutil.copytree(var / "logs", os.environ["PROSPECT_KEEP_LOGS"], dirs_exist_ok=True)
+
+
+def last_lines(stack: Stack, name: str, count: int = 20) -> str:
+    """The end of a process's log, for the message of a failing test."""
+    text = stack.process(name).log.read_text(errors="replace")
+    return json.dumps(text.splitlines()[-count:], indent=1)
