@@ -1,0 +1,62 @@
+# Each target sets up what it needs: .venv by tools/bootstrap.py, everything else under var/.
+
+PORT ?= 8000
+PY := .venv/bin/python
+# the first Python that is new enough; 3.11 is the one that is tested
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done)
+BENCHES := $(patsubst bench/%.py,bench-%,$(wildcard $(foreach name,trainer engine annotation queue scale,bench/$(name).py)))
+DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving)
+
+.PHONY: help demo loop test quick check bench $(BENCHES) install install-test clean
+
+help:
+	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
+	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
+	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
+	@echo 'make quick              lint and the fast tests'
+	@echo 'make check              ruff, mypy, import-linter, djade'
+	@echo 'make bench              $(if $(BENCHES),all of: $(BENCHES),nothing yet)'
+	@echo 'make clean              remove .venv and caches; var/ with its votes and models stays'
+
+demo: install
+	@PORT=$(PORT) $(PY) manage.py demo $(ARGS)
+
+loop: install
+	@$(PY) manage.py closed_loop $(ARGS)
+
+# The database part runs twice: on SQLite with everything else, then on PostgreSQL.
+test: check
+	@chromium=$$($(PY) tools/chromium.py) && \
+	PROSPECT_CHROMIUM="$$chromium" $(PY) -m pytest $(ARGS)
+	@$(if $(ARGS),,$(PY) tools/postgres.py $(PY) -m pytest -m 'not browser and not model' $(DATABASE_TESTS))
+
+quick: install-test
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@$(PY) -m pytest -m 'not slow and not browser and not model' $(ARGS)
+
+check: install-test
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy -p feedback_app -p trainer
+	@.venv/bin/lint-imports
+	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
+
+bench: $(BENCHES)
+
+$(BENCHES): bench-%: install-test
+	@$(PY) -m bench.$* $(ARGS)
+
+install:
+	@$(if $(PYTHON),$(PYTHON) tools/bootstrap.py,$(NO_PYTHON))
+
+install-test:
+	@$(if $(PYTHON),$(PYTHON) tools/bootstrap.py --extra test,$(NO_PYTHON))
+
+NO_PYTHON = echo 'make: no Python 3.11 or newer was found: install it (Debian: apt-get install python3 python3-venv, macOS: brew install python@3.11) or name one, for example PYTHON=/path/to/python3.11.' >&2; exit 1
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './var/*' -prune -exec rm -rf {} +
