@@ -54,7 +54,7 @@ function promote() {
     const [nextItem, nextForm] = [next.querySelector("#item"), next.querySelector("#verdicts")];
     prefetched.remove();
     item.replaceWith(nextItem);
-    form.replaceWith(nextForm);
+    retire(form).after(nextForm);
     htmx.process(nextForm);
     nextItem.dispatchEvent(new CustomEvent("page:changed", { bubbles: true }));
   } else {
@@ -65,10 +65,18 @@ function promote() {
       ? "The next answer needs the connection. It comes by itself."
       : "The next answer is on its way …";
     item.replaceWith(rest);
-    form.remove();
+    retire(form);
   }
   if (hadFocus) document.getElementById("item").focus({ preventScroll: true });
   scrollTo({ top: 0 });
+}
+
+// a form whose request is under way stays in the page, out of sight, until the answer replaces the
+// stage: htmx tells the end of a request on the element that made it
+function retire(form) {
+  form.hidden = true;
+  form.removeAttribute("id");
+  return form;
 }
 
 document.addEventListener("htmx:beforeRequest", (event) => {

@@ -11,6 +11,8 @@ export class Outbox {
     this.sending = false;
     addEventListener("online", () => this.flush());
     addEventListener("focus", () => this.flush());
+    // another tab of the desk may have sent them
+    addEventListener("storage", (event) => event.key === this.key && this.onChange(this));
     setInterval(() => this.flush(), RETRY);
   }
 

@@ -1,0 +1,78 @@
+"""Real Chromium on the live server: one browser a session, a fresh context a test."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from pytest_django.live_server_helper import LiveServer
+
+from feedback_app.accounts.models import User
+from tests.conftest import PASSWORD
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+def chromium_path(playwright: Playwright) -> str:
+    """PROSPECT_CHROMIUM, the system's Chromium, or the one that Playwright has downloaded."""
+    found = os.environ.get("PROSPECT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
+    own = playwright.chromium.executable_path
+    if not found and not Path(own).exists():
+        pytest.fail("No Chromium: install it, or run `python -m playwright install chromium`.")
+    return found or own
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium_path(playwright), headless=True, args=FLAGS
+        )
+        yield running
+        running.close()
+
+
+NewPage = Callable[..., Page]
+
+
+@pytest.fixture
+def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
+    """`new_page(user)`: a page of this person; `**options` go to the browser context.
+
+    Afterwards no page may have had a script error or a blocked resource (CSP).
+    """
+    contexts: list[BrowserContext] = []
+    faults: list[str] = []
+
+    def open_page(user: User | None = None, **options: object) -> Page:
+        context = browser.new_context(base_url=live_server.url, **options)  # type: ignore[arg-type]
+        context.set_default_timeout(15_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on(
+            "console",
+            lambda message: (
+                faults.append(message.text) if "Content Security Policy" in message.text else None
+            ),
+        )
+        if user is not None:
+            sign_in(page, user)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def sign_in(page: Page, user: User) -> None:
+    """Through the sign-in form, as people do."""
+    page.goto("/accounts/login/")
+    page.get_by_label("E-mail address").fill(user.email)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url(lambda url: "/accounts/login" not in url)

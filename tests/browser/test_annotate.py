@@ -1,0 +1,256 @@
+"""The desk in a real browser: keys, the prefetched item, undo, and a connection that goes."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Example, Project, Vote, VoteEvent
+from tests.browser.conftest import NewPage, sign_in
+from tests.engines import wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+Make = Callable[..., list[Completion]]
+
+
+def open_desk(page: Page, project: Project) -> None:
+    page.goto(reverse("annotate", args=[project.slug]))
+
+
+def shown(page: Page) -> int:
+    """The completion on the screen."""
+    return int(page.locator("#item").get_attribute("data-completion") or 0)
+
+
+def verdicts() -> dict[int, str]:
+    return dict(Vote.objects.values_list("completion_id", "verdict"))
+
+
+def test_keys_vote_and_the_next_item_is_there(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second, third = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+
+    page.keyboard.press("u")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    expect(page.locator("#last")).to_contain_text("Up, because")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    expect(page.locator("#history li")).to_have_count(2)
+
+    assert verdicts() == {first.pk: "up", second.pk: "down"}
+    assert Example.objects.count() == 2
+
+
+def test_the_next_item_is_on_screen_before_the_server_has_answered(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    _, second, _ = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+    held: list[object] = []
+    page.route("**/vote/", lambda route: held.append(route))
+
+    page.keyboard.press("u")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk), timeout=100)
+    # and no key votes on it while the first request is under way
+    page.keyboard.press("d")
+
+    assert len(held) == 1
+    assert not Vote.objects.exists()
+
+
+def test_reasons_are_toggled_by_digits(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [first, _] = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.keyboard.press("d")
+    expect(page.locator("#last")).to_contain_text("Down, because")
+
+    page.keyboard.press("2")
+    page.keyboard.press("3")
+    wait_until(
+        lambda: Vote.objects.get(completion=first).reasons == ["long", "unfinished"],
+        what="both reasons",
+    )
+    page.keyboard.press("2")
+
+    wait_until(
+        lambda: Vote.objects.get(completion=first).reasons == ["unfinished"], what="one reason"
+    )
+
+
+def test_undo_by_key_shows_the_item_again(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.keyboard.press("u")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    expect(page.locator("#last")).to_contain_text("Undo")
+
+    page.keyboard.press("z")
+
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
+    wait_until(lambda: not Vote.objects.exists(), what="the vote taken back")
+    assert list(VoteEvent.objects.order_by("pk").values_list("verdict", flat=True)) == ["up", ""]
+
+
+def test_flag_can_be_undone_from_its_toast(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.keyboard.press("f")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+
+    page.locator(".toast").get_by_role("button", name="Undo").click()
+
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
+    wait_until(
+        lambda: not Completion.objects.filter(flagged=True).exists(), what="the flag taken back"
+    )
+
+
+def test_keys_rest_while_typing_and_in_the_dialog(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    page.keyboard.press("u")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.keyboard.press("c")
+    page.keyboard.type("dull, but correct")
+    assert not Vote.objects.exists()
+    page.keyboard.press("Escape")
+    page.keyboard.press("u")
+
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    wait_until(Vote.objects.exists, what="the vote")
+    assert Vote.objects.get(completion=first).comment == "dull, but correct"
+
+
+def test_old_verdict_is_changed_in_the_history(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [first, _] = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.keyboard.press("d")
+    expect(page.locator("#history li")).to_have_count(1)
+
+    page.get_by_role("button", name=re.compile("Change to up")).click()
+
+    expect(page.get_by_role("button", name=re.compile("Change to down"))).to_be_visible()
+    assert verdicts() == {first.pk: "up"}
+
+
+def test_without_javascript_the_forms_do_the_same(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second = make_completions(2)
+    page = new_page(annotator, java_script_enabled=False)
+    open_desk(page, project)
+
+    page.get_by_role("button", name="Down").click()
+    page.get_by_label("Too long").check(force=True)
+    page.get_by_role("button", name="Save reasons").click()
+    assert shown(page) == second.pk
+    page.get_by_role("button", name="Up", exact=True).click()
+
+    assert verdicts() == {first.pk: "down", second.pk: "up"}
+    assert Vote.objects.get(completion=first).reasons == ["long"]
+    expect(page.get_by_text("All done")).to_be_visible()
+
+
+def test_connection_gone_verdicts_are_kept_and_sent_in_order_once(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second, third = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+
+    page.context.set_offline(True)
+    page.keyboard.press("u")
+    expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
+    page.keyboard.press("d")
+    expect(page.locator("#outbox")).to_contain_text("2 verdicts are kept")
+    assert not Vote.objects.exists()
+    page.context.set_offline(False)
+
+    wait_until(lambda: Vote.objects.count() == 2, what="both verdicts on the server")
+    expect(page.locator("#outbox")).to_be_hidden()
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    assert verdicts() == {first.pk: "up", second.pk: "down"}
+    order = VoteEvent.objects.order_by("pk").values_list("completion_id", flat=True)
+    assert list(order) == [first.pk, second.pk]
+
+
+def test_reload_while_offline_loses_no_verdict(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [first, _] = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.route("**/vote/", lambda route: route.abort())
+    page.keyboard.press("u")
+    expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
+
+    page.unroute("**/vote/")
+    page.reload()
+
+    wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
+
+
+def test_signed_out_verdict_survives_a_fresh_sign_in(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [first, _] = make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.context.clear_cookies()
+    page.keyboard.press("u")
+    expect(page.locator("#outbox")).to_contain_text("signed out")
+    assert not Vote.objects.exists()
+
+    other = page.context.new_page()
+    sign_in(other, annotator)
+
+    wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
+    expect(page.locator("#outbox")).to_be_hidden()
+
+
+def test_swipe_right_is_up(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second = make_completions(2)
+    page = new_page(annotator, has_touch=True, viewport={"width": 390, "height": 844})
+    open_desk(page, project)
+
+    page.evaluate(
+        """() => {
+            const item = document.getElementById("item");
+            const at = (x) => [new Touch({identifier: 1, target: item, clientX: x, clientY: 200})];
+            const fire = (type, x) => item.dispatchEvent(new TouchEvent(type, {
+                bubbles: true, touches: type === "touchend" ? [] : at(x), changedTouches: at(x)}));
+            fire("touchstart", 60); fire("touchmove", 150); fire("touchend", 220);
+        }"""
+    )
+
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    wait_until(lambda: verdicts() == {first.pk: "up"}, what="the vote")
