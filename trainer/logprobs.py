@@ -6,11 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.cache_utils import DynamicCache
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 
 # Positions whose logits exist at one time: 256 × 49,152 in fp32 are 50 MB.
 HEAD_CHUNK = 256
+# Tokens below which a forward pass of their own costs more than repeating them.
+_WORTH_SHARING = 8
 
 
 def sequence_logprobs(model: Any, rows: Sequence[Row]) -> Tensor:
@@ -37,10 +40,46 @@ def sequence_logprobs(model: Any, rows: Sequence[Row]) -> Tensor:
     column_index = torch.tensor(where_column)
     targets = ids[row_index, column_index + 1].to(device)
     row_index, column_index = row_index.to(device), column_index.to(device)
+    shared = shared_prefix(model, [prompt for prompt, _ in rows])
     # The last column predicts nothing that is scored.
-    hidden = backbone(model)(input_ids=ids[:, :-1].to(device), use_cache=False).last_hidden_state
-    per_token = token_logprobs(head(model), hidden[row_index, column_index], targets)
+    hidden = hidden_states(model, ids[:, :-1].to(device), shared=shared)
+    picked = hidden[row_index, column_index - shared]
+    per_token = token_logprobs(head(model), picked, targets)
     return torch.zeros(len(rows), device=device).index_add(0, row_index, per_token)
+
+
+def shared_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> int:
+    """How many leading tokens all prompts share and can be computed once for all of them.
+
+    The last prompt token stays with its row: its hidden state predicts the first scored token. 0
+    where sharing would save less than it costs, and for models whose state is more than a cache
+    of keys and values.
+    """
+    if len(prompts) < 2 or getattr(_causal_lm(model), "_is_stateful", False):
+        return 0
+    first, last = min(prompts), max(prompts)  # what these two share, all share
+    shortest = min(len(prompt) for prompt in prompts) - 1
+    length = 0
+    while length < shortest and first[length] == last[length]:
+        length += 1
+    return length if length >= _WORTH_SHARING else 0
+
+
+def hidden_states(model: Any, ids: Tensor, *, shared: int) -> Tensor:
+    """Last hidden states of ids (B, T) without their first `shared` columns, (B, T − shared, D).
+
+    The shared columns, equal in all rows, run once; their keys and values serve every row, and
+    gradients flow back through them as through any other.
+    """
+    run = backbone(model)
+    if shared == 0:
+        return run(input_ids=ids, use_cache=False).last_hidden_state
+    cache = DynamicCache()
+    run(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
+    for layer in cache.layers:
+        layer.keys = layer.keys.expand(len(ids), -1, -1, -1)
+        layer.values = layer.values.expand(len(ids), -1, -1, -1)
+    return run(input_ids=ids[:, shared:], past_key_values=cache, use_cache=True).last_hidden_state
 
 
 def token_logprobs(
@@ -62,14 +101,13 @@ def token_logprobs(
 
 def backbone(model: Any) -> Any:
     """The model below its head; an adapter, which lives in its layers, stays active."""
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return causal_lm.get_decoder()
+    return _causal_lm(model).get_decoder()
 
 
 def head(model: Any) -> Callable[[Tensor], Tensor]:
     """Hidden states (N, D) to logits (N, V), with the scaling that some architectures put after
     the head (Cohere, Granite, Gemma 2)."""
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal_lm = _causal_lm(model)
     config = causal_lm.config
     project = causal_lm.get_output_embeddings()
     factor = float(getattr(config, "logit_scale", None) or 1.0)
@@ -83,6 +121,10 @@ def head(model: Any) -> Callable[[Tensor], Tensor]:
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
     return logits_of
+
+
+def _causal_lm(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class _TokenLogprobs(torch.autograd.Function):

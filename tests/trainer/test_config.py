@@ -13,7 +13,12 @@ LEAST = {"base_model": "some/model", "adapter_name": "starter@3"}
 
 def test_config_needs_only_base_and_name() -> None:
     config = TrainConfig.from_dict(LEAST)
-    assert (config.loss, config.lora_r, config.lambda_d, config.max_length) == ("kto", 16, None, 1024)
+    assert (config.loss, config.lora_r, config.lambda_d, config.max_length) == (
+        "kto",
+        16,
+        None,
+        1024,
+    )
     assert TrainConfig.from_dict(config.as_dict()) == config
 
 
