@@ -1,0 +1,171 @@
+"""Every page in both themes and on a phone: accessible, inside the screen, under its weight."""
+
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from django.urls import reverse
+from playwright.sync_api import Page, Response, expect
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Project, Vote
+from feedback_app.feedback.services import sampling_request
+from tests.browser.conftest import NewPage
+from tests.browser.world import LONG, furnish
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+PHONE = {"width": 390, "height": 844}
+NARROWEST = {"width": 360, "height": 640}
+DESKTOP = {"width": 1280, "height": 860}
+#: Bytes a page may load, styles and scripts included, before compression.
+PAGE_WEIGHT = 260_000
+
+Make = Callable[..., list[Completion]]
+
+
+@pytest.fixture
+def furnished(
+    voted_project: Project, admin: User, annotator: User, make_completions: Make
+) -> Project:
+    furnish(voted_project, admin, annotator)
+    first, second = make_completions(2)
+    Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
+    Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
+    return Project.objects.get(pk=voted_project.pk)
+
+
+def project_pages(project: Project) -> list[str]:
+    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
+    runs = project.runs.values_list("number", flat=True)
+    return [
+        "/?all=1",
+        *(reverse(name, args=[project.slug]) for name in names),
+        *(reverse("run", args=[project.slug, number]) for number in runs),
+    ]
+
+
+def complaints(page: Page) -> list[str]:
+    """What axe finds, one line a rule."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{page.url} {rule['id']}: {[node['target'] for node in rule['nodes']][:3]}"
+        for rule in found
+    ]
+
+
+def wider_than_screen(page: Page) -> list[str]:
+    over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    return [f"{page.url} is {over} px too wide"] if over > 0 else []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_furnished_pages_axe_finds_nothing(
+    theme: str, new_page: NewPage, furnished: Project, admin: User
+) -> None:
+    page = new_page(admin, color_scheme=theme, viewport=DESKTOP)
+    found = []
+    for path in project_pages(furnished):
+        page.goto(path)
+        if path.endswith("/runs/4/"):
+            expect(page.locator("canvas")).to_have_count(4)
+        found += complaints(page)
+
+    assert found == []
+
+
+@pytest.mark.parametrize("viewport", [PHONE, NARROWEST], ids=["390", "360"])
+def test_furnished_pages_fit_a_phone(
+    viewport: dict[str, int], new_page: NewPage, furnished: Project, admin: User
+) -> None:
+    page = new_page(admin, viewport=viewport)
+    found = []
+    for path in project_pages(furnished):
+        page.goto(path)
+        found += wider_than_screen(page) + (complaints(page) if viewport is PHONE else [])
+
+    assert found == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_empty_pages_axe_finds_nothing(
+    theme: str, new_page: NewPage, project: Project, admin: User
+) -> None:
+    page = new_page(admin, color_scheme=theme, viewport=PHONE)
+    found = []
+    for path in [*project_pages(project), "/projects/nothing/annotate/"]:
+        page.goto(path)
+        found += complaints(page) + wider_than_screen(page)
+    sampling_request(project=project)
+    page.goto(reverse("annotate", args=[project.slug]))
+    expect(page.locator("#waiting")).to_contain_text("on their way")
+    found += complaints(page)
+
+    assert found == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_doors_axe_finds_nothing(
+    theme: str, new_page: NewPage, project: Project, viewer: User
+) -> None:
+    page = new_page(color_scheme=theme, viewport=PHONE)
+    page.goto("/accounts/login/")
+    found = complaints(page) + wider_than_screen(page)
+    page.get_by_label("E-mail address").fill(viewer.email)
+    page.get_by_label("Password").fill("wrong")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    found += complaints(page)
+    inside = new_page(viewer, color_scheme=theme, viewport=PHONE)
+    for path in ("/accounts/logout/", reverse("runs", args=[project.slug])):
+        inside.goto(path)
+        found += complaints(inside) + wider_than_screen(inside)
+
+    assert found == []
+
+
+def test_page_weight_stays_small(new_page: NewPage, furnished: Project, admin: User) -> None:
+    page = new_page(admin, viewport=DESKTOP)
+    sizes: dict[str, int] = {}
+
+    def weigh(response: Response) -> None:
+        sizes[response.url] = int(response.headers.get("content-length", 0))
+
+    page.on("response", weigh)
+    for name in ("annotate", "runs", "demo"):
+        sizes.clear()
+        page.goto(reverse(name, args=[furnished.slug]), wait_until="networkidle")
+        own = {url: size for url, size in sizes.items() if "/static/" in url}
+        assert own
+        assert sum(own.values()) < PAGE_WEIGHT, own
+
+
+def test_theme_choice_is_kept(new_page: NewPage, project: Project, admin: User) -> None:
+    page = new_page(admin, color_scheme="light")
+    page.goto(reverse("runs", args=[project.slug]))
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    page.locator("summary[aria-label^='You']").click()
+    page.get_by_role("button", name="Dark").click()
+    dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.goto(reverse("demo", args=[project.slug]))
+
+    assert dark != before
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == dark
+
+
+def test_keyboard_alone_reaches_and_presses_the_verdict(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [first] = make_completions(1)
+    page = new_page(annotator)
+    page.goto(reverse("annotate", args=[project.slug]))
+
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.value") == "up":
+            break
+    page.keyboard.press("Enter")
+
+    expect(page.get_by_text("All done")).to_be_visible()
+    assert Vote.objects.get().completion_id == first.pk

@@ -1,0 +1,144 @@
+"""A project in every state that pages can show: runs that work, ended, failed; releases; a chat."""
+
+from datetime import timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project, Source, Verdict
+from feedback_app.feedback.services import (
+    Answer,
+    completion_create,
+    prompt_get_or_create,
+    vote_cast,
+)
+from feedback_app.serving.models import Conversation, Release, Turn
+from feedback_app.training.claims import Claim, run_claim
+from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
+from feedback_app.training.services import run_end, run_finish, run_note, run_request
+
+LONG = (
+    "First of all, **read** the label.\n\n1. Boil `water`.\n2. Stir.\n\n"
+    "| step | minutes |\n|---|---|\n| boil | 9 |\n\n```\nprint('done')\n```\n\n> Taste it.\n\n"
+)
+
+
+def furnish(project: Project, admin: User, annotator: User) -> None:
+    """Run 1 lost the gate, 2 won and is live, 3 failed, 4 works; a conversation of the admin."""
+    finish(claimed(run_request(project=project, by=admin)), ranking=0.45)
+    won = finish(claimed(run_request(project=project, by=admin)), ranking=0.8)
+    failed = claimed(run_request(project=project, by=admin))
+    curves(failed.run, 9)
+    run_end(claim=failed, status=Run.Status.FAILED, error="The loss is NaN: lower the rate.")
+    working = claimed(run_request(project=project, by=admin))
+    curves(working.run, 12)
+    working.heartbeat(phase="training", progress_done=12, progress_total=30, eta_seconds=130)
+    run_note(run=working.run, text="Two prompts were cut.", level=RunNote.Level.WARNING)
+    since = timezone.now() - timedelta(days=1)
+    Release.objects.create(
+        project=project, adapter=None, live=False, until=since, reason="Back", released_by=admin
+    )
+    Release.objects.create(project=project, adapter=won, released_by=None)
+    Project.objects.filter(pk=project.pk).update(live_version=won.name)
+    chat(project, admin, version=won.name)
+
+
+def claimed(run: Run) -> Claim:
+    claim = run_claim(run.pk)
+    assert claim is not None
+    return claim
+
+
+def curves(run: Run, steps: int) -> None:
+    """Rewards of both sides fall below −1, so that the page has a warning to show."""
+    RunMetric.objects.bulk_create(
+        RunMetric(
+            run=run,
+            step=step,
+            loss=0.5 - step / 100,
+            kl=0.0,
+            kl_unclamped=-step / 4,
+            reward_desirable=-step / 8,
+            reward_undesirable=-step / 4,
+            completion_tokens=60,
+            learning_rate=2e-4,
+            grad_norm=1.0,
+            seconds=6.5,
+        )
+        for step in range(1, steps + 1)
+    )
+
+
+def finish(claim: Claim, *, ranking: float) -> Adapter:
+    """Ends a run with a report over twenty prompts."""
+    name = claim.run.project.adapter_name(claim.run.number)
+    curves(claim.run, 20)
+
+    def around(value: float) -> dict[str, float]:
+        return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 40}
+
+    base: dict[str, Any] = {
+        "ranking": {"value": 0.5, "low": None, "high": None, "n": 40},
+        "finished": around(0.5),
+        "relevance": around(0.9),
+        "repetition": around(0.2),
+        "neutral_logprob": around(-2.0),
+        "kl_per_token": around(0.0),
+        "words": {"value": 80.0, "low": 74.0, "high": 86.0, "n": 40},
+        "distinct": around(0.8),
+    }
+    new = base | {"ranking": around(ranking), "finished": around(0.9), "kl_per_token": around(0.1)}
+    answers = [
+        {
+            "id": f"p{number}",
+            "messages": [{"role": "user", "content": f"Question {number} of the gate?"}],
+            "answers": {
+                name: [{"text": LONG, "finish_reason": "stop", "tokens": 40}],
+                "base": [{"text": "On and on and", "finish_reason": "length", "tokens": 99}],
+            },
+        }
+        for number in range(20)
+    ]
+    items = claim.run.snapshot.items.filter(split="train").order_by("pk")
+    fit = {item.completion_id: ((number % 9) - 3.0, 0.2) for number, item in enumerate(items)}
+    adapter = run_finish(
+        claim=claim,
+        path=f"adapters/{name}",
+        sha256="0" * 64,
+        report={"candidates": {name: new, "base": base}, "answers": answers, "heldout": []},
+        fit=fit,
+    )
+    assert adapter is not None
+    return adapter
+
+
+def chat(project: Project, user: User, *, version: str) -> Conversation:
+    """Two answered turns, one with a thumb, and one that failed."""
+    conversation = Conversation.objects.create(project=project, user=user, title="A long talk")
+    for position, text in enumerate((LONG, "word " * 80)):
+        question = f"What about step {position}?"
+        completion = completion_create(
+            project=project,
+            prompt=prompt_get_or_create(
+                project=project,
+                messages=[{"role": "user", "content": question}],
+                source=Source.DEMO,
+            ),
+            answer=Answer(text, version, "stop" if position else "length", None, None),
+            source=Source.DEMO,
+        )
+        Turn.objects.create(
+            conversation=conversation,
+            position=position,
+            user_message=question,
+            completion=completion,
+        )
+    vote_cast(completion=completion, verdict=Verdict.DOWN, by=user, source=Source.DEMO)
+    Turn.objects.create(
+        conversation=conversation,
+        position=2,
+        user_message="Are you there?",
+        error="The engine does not answer.",
+    )
+    return conversation
