@@ -46,7 +46,7 @@ def deed(view: ProjectView[P]) -> ProjectView[P]:
     @require_http_methods(["POST"])
     @wraps(view)
     def told(
-        request: HtmxHttpRequest, project: Project, *args: P.args, **kwargs: P.kwargs
+        request: HtmxHttpRequest, project: Project, /, *args: P.args, **kwargs: P.kwargs
     ) -> HttpResponseBase:
         try:
             return view(request, project, *args, **kwargs)
@@ -62,7 +62,7 @@ def page(view: ProjectView[P]) -> ProjectView[P]:
     @require_http_methods(["GET", "HEAD"])
     @wraps(view)
     def told(
-        request: HtmxHttpRequest, project: Project, *args: P.args, **kwargs: P.kwargs
+        request: HtmxHttpRequest, project: Project, /, *args: P.args, **kwargs: P.kwargs
     ) -> HttpResponseBase:
         try:
             return view(request, project, *args, **kwargs)

@@ -72,10 +72,10 @@ def candidates(project: Project, rates: Mapping[str, UpRate]) -> list[Candidate]
         .exclude(name=project.live_version)
         .select_related("run")
         .defer("report")
-        .annotate(times_live=Count("releases"))
         .newest_first()[:RELEASES_SHOWN]
     )
-    return [Candidate(a, rates.get(a.name), bool(a.times_live)) for a in adapters]
+    released = set(project.releases.values_list("adapter", flat=True))
+    return [Candidate(a, rates.get(a.name), a.pk in released) for a in adapters]
 
 
 def base_is_live(project: Project) -> bool:

@@ -54,7 +54,7 @@ def with_votes(turns: Iterable[Turn], request: HtmxHttpRequest) -> list[Turn]:
         for vote in Vote.objects.filter(user=request.user, completion__in=ids)
     }
     for turn in turns:
-        turn.mine = mine.get(turn.completion_id)  # type: ignore[attr-defined]
+        turn.mine = mine.get(turn.completion_id or 0)  # type: ignore[attr-defined]
     return turns
 
 

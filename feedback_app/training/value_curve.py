@@ -43,7 +43,7 @@ def value_curve(run: Run) -> ValueCurve | None:
     )
     if not rows:
         return None
-    gaps = [(reward - (point or 0.0), desirable) for reward, point, desirable in rows]
+    gaps = [(reward - (point or 0.0), liked) for reward, point, liked in rows if reward is not None]
     every = max(1, len(gaps) // POINTS)
     return ValueCurve(
         liked_path=_path(beta, sign=1),
