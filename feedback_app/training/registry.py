@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +49,30 @@ def adapter_directory(name: str) -> Path:
 
 
 def adapter_publish(source: Path, *, name: str) -> tuple[str, str]:
-    """Moves a finished adapter to its place; returns (path under the root, sha256).
+    """Puts a finished adapter into the registry; returns (path under the root, sha256).
 
-    A rename within one file system: there is never half an adapter. Called again after a
-    crash it finds the adapter in place and returns the same.
+    Linked into a sibling and renamed: there is never half an adapter. Called again after a crash
+    it finds the adapter in place. Raises BadAdapter if other weights have this name.
     """
+    manifest = manifest_check(source, name=name)
+    sha256 = str(manifest["files"]["adapter_model.safetensors"])
     target = adapter_directory(name)
     if not target.exists():
-        manifest_check(source, name=name)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)
-    manifest = manifest_check(target, name=name)
-    relative = target.relative_to(settings.ARTIFACT_ROOT)
-    return str(relative), str(manifest["files"]["adapter_model.safetensors"])
+        partial = target.with_name(f".{name}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial, copy_function=link_or_copy)
+        partial.rename(target)
+    if manifest_check(target, name=name)["files"]["adapter_model.safetensors"] != sha256:
+        raise BadAdapter(
+            f"{target} holds other weights of the name {name}, perhaps of an earlier database: "
+            "move it away"
+        )
+    return str(target.relative_to(settings.ARTIFACT_ROOT)), sha256
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """One file on disk under two names where the file system can do it: adapters never change."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

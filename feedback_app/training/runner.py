@@ -21,7 +21,7 @@ from feedback_app.training import services
 from feedback_app.training.claims import Claim
 from feedback_app.training.events import events_store, read_new_events
 from feedback_app.training.models import Run
-from feedback_app.training.registry import BadAdapter, adapter_directory, adapter_publish
+from feedback_app.training.registry import BadAdapter, adapter_publish
 from feedback_app.training.snapshot_file import context, snapshot_write
 
 log = structlog.get_logger(__name__)
@@ -50,12 +50,8 @@ def run_execute(claim: Claim) -> None:
         if claim.attempt > MAX_CLAIMS:
             raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
         prepare(run)
-        # a worker may have died between publishing the adapter and registering it
-        code = (
-            DONE
-            if published(run).exists()
-            else child_run(claim, ["train", str(run.directory)], events=run.directory)
-        )
+        # at once where an earlier attempt has trained to the end
+        code = child_run(claim, ["train", str(run.directory)], events=run.directory)
         if code == DONE:
             claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
             evaluation = prepare_evaluation(run)
@@ -93,11 +89,6 @@ def settle(claim: Claim, code: int) -> None:
         services.run_requeue(claim=claim, why=f"{why}: going on from the last checkpoint.")
 
 
-def published(run: Run) -> Path:
-    """Where the registry keeps this run's adapter once it is finished."""
-    return adapter_directory(run.project.adapter_name(run.number))
-
-
 def prepare(run: Run) -> None:
     """Writes what the trainer reads. The same rows give the same files, so again is harmless."""
     if not (run.directory / "examples.jsonl").exists():
@@ -115,9 +106,8 @@ def prepare_evaluation(run: Run) -> Path:
     directory = run.directory / "evaluation"
     directory.mkdir(exist_ok=True)
     adapter_name = run.project.adapter_name(run.number)
-    own = run.directory / "adapter"
     candidates: list[dict[str, Any]] = [
-        {"name": adapter_name, "path": str(own if own.exists() else published(run))}
+        {"name": adapter_name, "path": str(run.directory / "adapter")}
     ]
     run.project.refresh_from_db(fields=["live_version"])
     live = run.project.adapters.filter(name=run.project.live_version).first()

@@ -3,8 +3,9 @@
 import json
 import os
 import signal
+import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
@@ -39,8 +40,10 @@ SHORT = RunConfig(epochs=1, batch_size=16, kl_brake=10)
 def world(stack: Stack) -> tuple[Project, User]:
     """A project on the tiny model with sixty voted answers, and its admin."""
     admin = User.objects.create_user("admin@example.com", PASSWORD, name="Ada")
+    # names are never used again, also not after the rows are gone
+    slug = f"bot-{uuid.uuid4().hex[:8]}"
     project = project_create(
-        slug="bot", name="Bot", base_model=TINY, owner=admin, max_tokens=16, heldout_percent=20
+        slug=slug, name="Bot", base_model=TINY, owner=admin, max_tokens=16, heldout_percent=20
     )
     annotator = User.objects.create_user("ann@example.com", PASSWORD)
     member_set(project=project, user=annotator, role=Role.ANNOTATOR)
@@ -62,6 +65,22 @@ def world(stack: Stack) -> tuple[Project, User]:
         verdict = Verdict.UP if number % 3 == 0 else Verdict.DOWN
         vote_cast(completion=completion, verdict=verdict, by=annotator, source=Source.ANNOTATE)
     return project, admin
+
+
+@pytest.fixture
+def people(stack: Stack) -> Iterator[Callable[[str], Person]]:
+    """Signs people in by their address; their connections are closed afterwards."""
+    made: list[Person] = []
+
+    def sign_in(email: str) -> Person:
+        person = Person(stack.url, email, PASSWORD)
+        made.append(person)
+        person.sign_in()
+        return person
+
+    yield sign_in
+    for person in made:
+        person.client.close()
 
 
 def ended(run: Run) -> Callable[[], bool]:
@@ -102,7 +121,7 @@ def test_worker_killed_in_the_middle_is_resumed_and_one_adapter_comes_out(
     assert steps == list(range(1, len(steps) + 1)), "a step is missing or double"
     assert Adapter.objects.count() == 1
     manifest = json.loads((run.adapter.directory / "manifest.json").read_text())
-    assert manifest["name"] == "bot@1"
+    assert manifest["name"] == f"{project.slug}@1"
 
 
 def test_cancel_stops_the_trainer_after_a_checkpoint(
@@ -140,11 +159,10 @@ def test_same_message_twice_is_one_run(stack: Stack, world: tuple[Project, User]
 
 
 def test_votes_land_while_the_broker_is_gone_and_the_run_goes_on_after(
-    stack: Stack, world: tuple[Project, User]
+    stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
 ) -> None:
     project, admin = world
-    person = Person(stack.url, "ann@example.com", PASSWORD)
-    person.sign_in()
+    person = people("ann@example.com")
     valkey = stack.process("valkey")
     valkey.stop()
     try:
@@ -212,11 +230,10 @@ def test_answers_are_sampled_with_progress_and_survive_an_engine_that_dies(
 
 
 def test_demo_streams_the_live_version_and_its_thumb_is_a_vote(
-    stack: Stack, world: tuple[Project, User]
+    stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
 ) -> None:
     project, _ = world
-    person = Person(stack.url, "admin@example.com", PASSWORD)
-    person.sign_in()
+    person = people("admin@example.com")
     page = person.post(f"/demo/{project.slug}/new/", {})
     conversation = str(page.url).rstrip("/").split("/")[-1]
     token = person.client.cookies["csrftoken"]
