@@ -35,10 +35,12 @@ def prepare_model(
     assert child.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
     last = "it said nothing"
     with child:
-        for line in child.stdout:
-            last = line.strip() or last
+        for line in map(str.strip, child.stdout):
+            if not line or "it/s]" in line:  # a library's progress bar: the steps say enough
+                continue
+            last = line
             if not line.startswith("python -m trainer:"):
-                say(line.rstrip())
+                say(line)
     if child.returncode:
         raise StackError(last.removeprefix("python -m trainer: "))
 

@@ -93,9 +93,13 @@ def plan(env: Mapping[str, str | None], names: Sequence[str] | None) -> Plan:
 
 
 def model_path(var: Path, base_model: str) -> str:
-    """The converted copy of a base model if there is one, else its name for the hub."""
+    """The copy of a base model under var/ if there is one, else its name for the hub.
+
+    The packaged one is there by the time the engine starts, if not yet (prepare.py).
+    """
     local = var / "models" / base_model
-    return str(local) if (local / "config.json").exists() else base_model
+    packaged = base_model == PACKAGED_MODEL
+    return str(local) if packaged or (local / "config.json").exists() else base_model
 
 
 def worker_tmp_dir(var: Path) -> str:
