@@ -1,6 +1,9 @@
 """One thread owns the model and keeps the batch going; everybody else talks to it by messages."""
 
+import logging
+import os
 import queue
+import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +18,8 @@ from trainer.engine.adapters import AdapterPool, HeldAdapter
 from trainer.engine.text import TextStream
 from trainer.errors import TrainerError
 from trainer.model import LoadedBase
+
+log = logging.getLogger("trainer.engine")
 
 MAX_BATCH = 32
 MAX_QUEUE = 256
@@ -103,7 +108,8 @@ class Scheduler:
         """Puts a request into the queue. Raises QueueFull or UnknownModel."""
         if len(self._waiting) >= MAX_QUEUE:
             raise QueueFull(f"{MAX_QUEUE} requests are waiting already")
-        if job.model != self.base_name and job.model not in self.pool.held:
+        unloading = job.model in self._draining
+        if job.model != self.base_name and (unloading or job.model not in self.pool.held):
             raise UnknownModel(f"The model {job.model!r} is not loaded.")
         self._inbox.put(lambda: self._waiting.append(job))
 
@@ -119,6 +125,9 @@ class Scheduler:
         def work() -> None:
             held = self.pool.load(name, path)
             self._batch.model = self.pool.model
+            # wanted again before its last answer had ended: it stays
+            for unloading in self._draining.pop(name, []):
+                unloading.set_result(None)
             future.set_result(held)
 
         self._inbox.put(lambda: settle(future, work))
@@ -139,19 +148,30 @@ class Scheduler:
     # -- the model's thread
 
     def _run(self) -> None:
+        try:
+            self._serve()
+            why = "The engine is shutting down: try again in a moment."
+        except Exception:
+            # a fault of this code, not of a request: end the process, so that whoever watches
+            # it starts a fresh one, instead of letting everybody wait
+            log.exception("the model's thread failed")
+            why = "The engine failed and starts again: try again in a moment."
+            os.kill(os.getpid(), signal.SIGTERM)
+        for job in [*self._waiting, *self._running.values()]:
+            job.tell(Piece([], "", error=why))
+
+    def _serve(self) -> None:
         while True:
             idle = not self._waiting and not self._running and not self._draining
             stop = self._read_inbox(block=idle)
             if stop:
-                break
+                return
             self._drop_cancelled()
             self._free_drained()
             self._admit()
             if self._batch.rows:
                 self._guarded(self._batch.step)
             self._report()
-        for job in [*self._waiting, *self._running.values()]:
-            job.tell(Piece([], "", error="The engine is shutting down: try again in a moment."))
 
     def _read_inbox(self, *, block: bool) -> bool:
         """Handles all messages; waits for the first one if there is nothing else to do."""
