@@ -89,7 +89,8 @@ def share(hits: Sequence[bool]) -> Measure:
     p = sum(hits) / n
     middle = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
     half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2)) / (1 + _Z95**2 / n)
-    return Measure(p, max(0.0, middle - half), min(1.0, middle + half), n)
+    # Rounding must not put the bounds of 0 and 1 on the wrong side of the value.
+    return Measure(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n)
 
 
 def mean(values: Sequence[float], *, seed: int = 0) -> Measure:
@@ -138,9 +139,9 @@ def _content_stems(text: str) -> set[str]:
 
 
 def _stem(word: str) -> str:
-    """Cut one common ending; three letters stay."""
+    """Cut common endings, one after the other ('watering' and 'water' meet); three letters stay."""
     word = word.removesuffix("'s").removesuffix("’s")
     for suffix in _SUFFIXES:
         if word.endswith(suffix) and len(word) - len(suffix) >= 3:
-            return word.removesuffix(suffix)
+            return _stem(word.removesuffix(suffix))
     return word

@@ -80,7 +80,9 @@ def test_rows_with_a_shared_prefix_equal_each_row_by_itself(tiny: LoadedBase) ->
         torch.nn.init.normal_(parameter, std=0.1)
     found = sequence_logprobs(tiny.model, SHARING)
     found.sum().backward()
-    gradients = {name: p.grad.clone() for name, p in lora.parameters().items() if p.grad is not None}
+    gradients = {
+        name: p.grad.clone() for name, p in lora.parameters().items() if p.grad is not None
+    }
     tiny.model.zero_grad()
     expected = torch.stack([plainly(tiny.model, row) for row in SHARING])
     expected.sum().backward()
