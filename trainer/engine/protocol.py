@@ -2,12 +2,23 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from trainer.decoding import Sampling
+from trainer.engine.sampling import Sampling
 
 MAX_MESSAGES = 2_000
+#: Tokens of an answer whose request names no limit; a small model seldom has more to say.
+DEFAULT_MAX_TOKENS = Sampling.max_tokens
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class TextPart(BaseModel):
+    """OpenAI's other form of content, of which text is the only kind a text model can read."""
+
+    type: Literal["text"]
+    text: str
 
 
 class Message(BaseModel):
@@ -15,6 +26,14 @@ class Message(BaseModel):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def join_parts(cls, content: object) -> object:
+        """Parts become one text; anything else is judged as it is."""
+        if not isinstance(content, list):
+            return content
+        return "\n".join(TextPart.model_validate(part).text for part in content)
 
 
 class StreamOptions(BaseModel):
@@ -32,37 +51,39 @@ class ChatRequest(BaseModel):
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    temperature: Annotated[Number, Field(ge=0, le=10)] = 1.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] = 1.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: str | Annotated[list[str], Field(max_length=16)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
+    n: Literal[1] | None = None  # one answer a request: ask again for another
     return_token_ids: bool = False
 
+    @property
+    def limit(self) -> int | None:
+        """The longest answer that was asked for, in tokens."""
+        return self.max_completion_tokens or self.max_tokens
+
     def sampling(self, *, room: int) -> Sampling:
-        """What the decoder needs; without a limit the answer may fill the context."""
+        """How to sample, with `room` tokens left in the context."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Sampling(
-            max_tokens=self.limit or room,
+            max_tokens=self.limit or min(DEFAULT_MAX_TOKENS, room),
             temperature=self.temperature,
             top_p=self.top_p,
             top_k=max(self.top_k, 0),
             repetition_penalty=self.repetition_penalty,
             seed=self.seed,
-            stop=tuple(text for text in stop if text),
+            stop=tuple(stop),
         )
-
-    @property
-    def limit(self) -> int | None:
-        return self.max_completion_tokens or self.max_tokens
 
 
 class LoadRequest(BaseModel):
     """`POST /v1/load_lora_adapter`. The path is absolute or relative to the artifact root."""
 
     lora_name: Name
-    lora_path: Name
+    lora_path: Annotated[str, StringConstraints(min_length=1, max_length=4_096)]
 
 
 class UnloadRequest(BaseModel):

@@ -1,29 +1,28 @@
-"""One thread owns the model and keeps the batch going; everybody else talks to it by messages."""
+"""One thread owns the model and keeps the batch going; everyone else talks to it from outside."""
 
-import logging
-import os
-import queue
-import signal
 import threading
-from collections import Counter
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from trainer.chat import eos_ids
-from trainer.decoding import DecodingBatch, FinishReason, Row, Sampling, seeded
-from trainer.engine.adapters import AdapterPool, HeldAdapter
-from trainer.engine.text import TextStream
-from trainer.errors import TrainerError
+from trainer.engine.adapters import AdapterStack, inside, read_adapter
+from trainer.engine.batch import Batch, FinishReason, Row, context_length, prefill_group
+from trainer.engine.sampling import Sampling
+from trainer.errors import BadArtifact, TrainerError
 from trainer.model import LoadedBase
-
-log = logging.getLogger("trainer.engine")
 
 MAX_BATCH = 32
 MAX_QUEUE = 256
-JOIN_AT_ONCE = 8  # prompts read between two steps: more would make the others wait
+MAX_ADAPTERS = 32
+#: Positions of keys and values held at once, padding included: bounds the engine's memory
+#: (1.5 GB for SmolLM2-135M in bfloat16). A request that needs more by itself runs alone.
+CACHE_POSITIONS = 65_536
+SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
 
 
 class QueueFull(TrainerError):
@@ -34,51 +33,90 @@ class UnknownModel(TrainerError):
     """No base model or adapter of this name is loaded."""
 
 
+class Stopped(TrainerError):
+    """The engine is shutting down."""
+
+
 @dataclass(frozen=True)
 class Piece:
-    """What a listener is told: new ids and text, and at the end why it ended."""
+    """What came of one step: a token, the text that is certain now, and at the end why.
 
-    token_ids: list[int]
-    text: str
+    `error` instead of a finish reason means that the answer broke off.
+    """
+
+    token_ids: tuple[int, ...] = ()
+    text: str = ""
     finish_reason: FinishReason | None = None
     error: str | None = None
 
 
 @dataclass(eq=False)
 class Job:
-    """One request on its way through the batch. `tell` is called from the model's thread."""
+    """One request. `tell` is called from the model's thread and must not block."""
 
-    prompt_ids: list[int]
+    prompt: tuple[int, ...]
     sampling: Sampling
     model: str
     tell: Callable[[Piece], None]
-    text: TextStream
-    row: Row | None = None
-    told: int = 0
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    adapter: "Held | None" = None
+    cancelled: bool = False
+
+
+@dataclass(eq=False)
+class Held:
+    """A loaded adapter and how many answers, waiting or running, still need it."""
+
+    name: str
+    path: Path
+    slot: int
+    users: int = 0
+    retired: bool = False
+
+
+@dataclass
+class _Inbox:
+    """What other threads left for the model's thread; guarded by the scheduler's lock."""
+
+    waiting: deque[Job] = field(default_factory=deque)
+    work: list[Callable[[], None]] = field(default_factory=list)
+    cancelled: bool = False
+    stop: bool = False
 
 
 class Scheduler:
-    """Start it once; `submit`, `cancel`, `load` and `unload` may be called from any thread."""
+    """Runs from `start` to `stop`; every public method may be called from any thread.
+
+    `on_crash` is told when the model's thread ends by a fault of its own.
+    """
 
     def __init__(
-        self, base: LoadedBase, artifact_root: Path, *, max_batch: int = MAX_BATCH
+        self,
+        base: LoadedBase,
+        artifact_root: Path,
+        *,
+        name: str,
+        max_batch: int = MAX_BATCH,
+        max_queue: int = MAX_QUEUE,
+        on_crash: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.base = base
-        self.base_name = Path(base.name).name
-        self.pool = AdapterPool(base, artifact_root)
-        self.eos = eos_ids(base.model, base.tokenizer)
-        self.max_batch = max_batch
+        self.name = name
+        self.artifact_root = artifact_root
+        self.context = context_length(base.model)
         self.counters: Counter[str] = Counter()
-        self.context_limit = int(
-            getattr(base.model.config.get_text_config(), "max_position_embeddings", 2048)
-        )
-        self._batch = DecodingBatch(base.model, with_adapters=self.pool.for_rows)
-        self._waiting: list[Job] = []
-        self._running: dict[int, Job] = {}
-        self._draining: dict[str, list[Future[None]]] = {}
-        # messages to the model's thread; None asks it to stop
-        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.step_seconds = 0.0
+        self._max_batch = max_batch
+        self._max_queue = max_queue
+        self._on_crash = on_crash
+        self._eos = eos_ids(base.model, base.tokenizer)
+        self._stack = AdapterStack(base.model)
+        self._shapes = {key: layer.frozen.weight.shape for key, layer in self._stack.layers.items()}
+        self._batch = Batch(base.model, self._stack)
+        self._running: dict[Row, Job] = {}
+        self._held: dict[str, Held] = {}
+        self._inbox = _Inbox()
+        self._changed = threading.Condition()
+        self._loading = threading.Lock()  # one adapter is loaded at a time
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
@@ -86,7 +124,9 @@ class Scheduler:
 
     def stop(self) -> None:
         """Ends after the present step; whoever still waits is told."""
-        self._inbox.put(None)
+        with self._changed:
+            self._inbox.stop = True
+            self._changed.notify()
         self._thread.join(timeout=30)
 
     @property
@@ -95,175 +135,222 @@ class Scheduler:
 
     @property
     def queued(self) -> int:
-        return len(self._waiting)
+        return len(self._inbox.waiting)
 
     @property
     def running(self) -> int:
         return len(self._running)
 
-    def adapters(self) -> list[HeldAdapter]:
-        return list(self.pool.held.values())
+    def adapters(self) -> list[Held]:
+        with self._changed:
+            return list(self._held.values())
 
     def submit(self, job: Job) -> None:
-        """Puts a request into the queue. Raises QueueFull or UnknownModel."""
-        if len(self._waiting) >= MAX_QUEUE:
-            raise QueueFull(f"{MAX_QUEUE} requests are waiting already")
-        unloading = job.model in self._draining
-        if job.model != self.base_name and (unloading or job.model not in self.pool.held):
-            raise UnknownModel(f"The model {job.model!r} is not loaded.")
-        self._inbox.put(lambda: self._waiting.append(job))
+        """Puts a request into the queue. Raises QueueFull, UnknownModel or Stopped."""
+        with self._changed:
+            if self._inbox.stop:
+                raise Stopped(SHUTTING_DOWN)
+            if job.model != self.name and job.model not in self._held:
+                raise UnknownModel(f"The model {job.model!r} is not loaded.")
+            if len(self._inbox.waiting) >= self._max_queue:
+                self.counters["refused"] += 1
+                raise QueueFull(
+                    f"{self._max_queue} requests are waiting already: try again in a moment."
+                )
+            job.adapter = self._held.get(job.model)
+            if job.adapter is not None:
+                job.adapter.users += 1
+            self.counters["prompt_tokens"] += len(job.prompt)
+            self._inbox.waiting.append(job)
+            self._changed.notify()
 
     def cancel(self, job: Job) -> None:
         """The request leaves the queue or the batch before the next token."""
-        job.cancelled.set()
-        self._inbox.put(lambda: None)  # wakes the thread
+        with self._changed:
+            job.cancelled = True
+            self._inbox.cancelled = True
+            self._changed.notify()
 
-    def load(self, name: str, path: str) -> Future[HeldAdapter]:
-        """Loads between two steps; running answers go on right after."""
-        future: Future[HeldAdapter] = Future()
+    def load(self, name: str, path: str) -> Held:
+        """Verifies and loads an adapter while answers go on; loading it twice is one load.
 
-        def work() -> None:
-            held = self.pool.load(name, path)
-            self._batch.model = self.pool.model
-            # wanted again before its last answer had ended: it stays
-            for unloading in self._draining.pop(name, []):
-                unloading.set_result(None)
-            future.set_result(held)
+        Raises BadArtifact with every fault. Blocks until requests may name it.
+        """
+        with self._loading:
+            directory = inside(self.artifact_root, path)
+            known = self._held.get(name)
+            if known is not None:
+                if known.path != directory:
+                    raise BadArtifact(
+                        f"{name} is loaded from {known.path} already and names are immutable: "
+                        "give the other directory a new name",
+                        path=directory,
+                    )
+                return known
+            if name == self.name:
+                raise BadArtifact(f"{name} is the base model's name", path=directory)
+            if len(self._held) >= MAX_ADAPTERS:
+                raise BadArtifact(
+                    f"{MAX_ADAPTERS} adapters are loaded, which is the limit: unload one",
+                    path=directory,
+                )
+            _, weights = read_adapter(directory, self.base, self._shapes, name=name)
+            held = Held(name, directory, self._between_steps(lambda: self._stack.attach(weights)))
+            with self._changed:
+                self._held[name] = held
+            return held
 
-        self._inbox.put(lambda: settle(future, work))
-        return future
-
-    def unload(self, name: str) -> Future[None]:
-        """No new request may use the adapter; it is freed when its running answers are done."""
-        future: Future[None] = Future()
-
-        def work() -> None:
-            if name not in self.pool.held:
+    def unload(self, name: str) -> None:
+        """No new request may use the adapter; its weights are freed when the last answer that
+        does is done. Raises UnknownModel."""
+        with self._changed:
+            held = self._held.pop(name, None)
+            if held is None:
                 raise UnknownModel(f"The adapter {name!r} is not loaded.")
-            self._draining.setdefault(name, []).append(future)
+            held.retired = True
+            self._free_if_unused(held)
 
-        self._inbox.put(lambda: settle(future, work))
-        return future
+    def _between_steps(self, work: Callable[[], int]) -> int:
+        """Has the model's thread do it before its next step; returns or raises what it did."""
+        outcome: Future[int] = Future()
+
+        def deed() -> None:
+            try:
+                outcome.set_result(work())
+            except Exception as error:  # carried to the caller, who knows what to say
+                outcome.set_exception(error)
+
+        with self._changed:
+            if self._inbox.stop:
+                raise Stopped(SHUTTING_DOWN)
+            self._inbox.work.append(deed)
+            self._changed.notify()
+        return outcome.result()
+
+    def _free_if_unused(self, held: Held) -> None:
+        if held.retired and held.users == 0:
+            self._inbox.work.append(lambda: self._stack.detach(held.slot))
+            self._changed.notify()
 
     # -- the model's thread
 
     def _run(self) -> None:
+        why = SHUTTING_DOWN
         try:
             self._serve()
-            why = "The engine is shutting down: try again in a moment."
-        except Exception:
-            # a fault of this code, not of a request: end the process, so that whoever watches
-            # it starts a fresh one, instead of letting everybody wait
-            log.exception("the model's thread failed")
+        except Exception as error:
+            # a fault of this code, not of a request: end the process, so that whoever watches it
+            # starts a fresh one, instead of letting everybody wait
+            with self._changed:
+                self._inbox.stop = True
             why = "The engine failed and starts again: try again in a moment."
-            os.kill(os.getpid(), signal.SIGTERM)
-        for job in [*self._waiting, *self._running.values()]:
-            job.tell(Piece([], "", error=why))
+            self._on_crash(error)
+        for deed in self._inbox.work:  # whoever waits for one must not wait for ever
+            deed()
+        for job in [*self._inbox.waiting, *self._running.values()]:
+            job.tell(Piece(error=why))
 
     def _serve(self) -> None:
         while True:
-            idle = not self._waiting and not self._running and not self._draining
-            stop = self._read_inbox(block=idle)
-            if stop:
-                return
-            self._drop_cancelled()
-            self._free_drained()
-            self._admit()
+            with self._changed:
+                self._changed.wait_for(self._has_work)
+                if self._inbox.stop:
+                    return
+                work, self._inbox.work = self._inbox.work, []
+                self._drop_cancelled()
+                newcomers = self._newcomers()
+            for deed in work:
+                deed()
+            began = time.perf_counter()
+            if newcomers:
+                self._guarded(partial(self._batch.join, newcomers))
             if self._batch.rows:
                 self._guarded(self._batch.step)
-            self._report()
+            self.step_seconds += time.perf_counter() - began
 
-    def _read_inbox(self, *, block: bool) -> bool:
-        """Handles all messages; waits for the first one if there is nothing else to do."""
-        while True:
-            try:
-                message = self._inbox.get(block=block)
-            except queue.Empty:
-                return False
-            if message is None:
-                return True
-            message()
-            block = False
-
-    def _admit(self) -> None:
-        room = min(self.max_batch - len(self._batch.rows), JOIN_AT_ONCE)
-        joining: list[Row] = []
-        while self._waiting and len(joining) < room:
-            job = self._waiting.pop(0)
-            held = self.pool.held.get(job.model)
-            if held is None and job.model != self.base_name:
-                job.tell(Piece([], "", error=f"The model {job.model!r} was unloaded."))
-                continue
-            job.row = Row(
-                prompt_ids=job.prompt_ids,
-                sampling=job.sampling,
-                eos=self.eos,
-                generator=seeded(job.sampling.seed, self.base.device),
-                adapter=held.internal if held else None,
-            )
-            self._running[id(job.row)] = job
-            joining.append(job.row)
-        if joining:
-            self._guarded(lambda: self._batch.join(joining))
-
-    def _guarded(self, work: Callable[[], None]) -> None:
-        """A fault of the model ends the answers in flight, not the engine."""
-        try:
-            work()
-        except Exception as error:  # out of memory and the like: whoever waits must hear of it
-            self.counters["failures"] += len(self._running)
-            for job in self._running.values():
-                job.tell(Piece([], "", error=f"The engine failed: {error}"))
-            self._running.clear()
-            self._batch = DecodingBatch(self.pool.model, with_adapters=self.pool.for_rows)
-
-    def _report(self) -> None:
-        """Tells every listener what is new; finished jobs leave."""
-        for key, job in list(self._running.items()):
-            row = job.row
-            if row is None or job.told == len(row.token_ids):
-                continue
-            new = row.token_ids[job.told :]
-            job.told = len(row.token_ids)
-            self.counters["tokens"] += len(new)
-            text = job.text.feed(new, last=row.finish_reason is not None)
-            reason = row.finish_reason
-            if job.text.stopped:
-                reason = "stop"
-                self._batch.remove([row])
-            job.tell(Piece(new, text, finish_reason=reason))
-            if reason is not None:
-                self.counters["finished"] += 1
-                del self._running[key]
+    def _has_work(self) -> bool:
+        inbox = self._inbox
+        return bool(inbox.stop or inbox.work or inbox.waiting or inbox.cancelled or self._running)
 
     def _drop_cancelled(self) -> None:
-        gone = [key for key, job in self._running.items() if job.cancelled.is_set()]
-        rows = [job.row for job in map(self._running.pop, gone) if job.row is not None]
-        if rows:
-            self._batch.remove(rows)
-            self.counters["cancelled"] += len(rows)
-        self._waiting = [job for job in self._waiting if not job.cancelled.is_set()]
+        if not self._inbox.cancelled:
+            return
+        self._inbox.cancelled = False
+        for row, job in list(self._running.items()):
+            if job.cancelled:
+                self._batch.leave(row)
+                del self._running[row]
+                self._ended(job, "cancelled")
+        for job in [job for job in self._inbox.waiting if job.cancelled]:
+            self._inbox.waiting.remove(job)
+            self._ended(job, "cancelled")
 
-    def _free_drained(self) -> None:
-        """Unloads what nobody uses any more. Waiting requests for it are told by `_admit`."""
-        for name, futures in list(self._draining.items()):
-            if any(job.model == name for job in [*self._running.values(), *self._waiting]):
-                continue
-            del self._draining[name]
+    def _newcomers(self) -> list[Row]:
+        """Takes from the queue, in order, what may be read before the next step."""
+        if not self._inbox.waiting or len(self._running) >= self._max_batch:
+            return []
+        places = self._max_batch - len(self._running)
+        rows = [self._row(job) for job in list(self._inbox.waiting)[:places]]
+        count = prefill_group(rows, self._fitting(rows))
+        for row in rows[:count]:
+            self._running[row] = self._inbox.waiting.popleft()
+        return rows[:count]
 
-            def work(name: str = name, futures: list[Future[None]] = futures) -> None:
-                if name in self.pool.held:
-                    self.pool.unload(name)
-                    self._batch.model = self.pool.model
-                for future in futures:
-                    future.set_result(None)
+    def _fitting(self, rows: list[Row]) -> int:
+        """How many of `rows`, in order, the cache has room for; one at least if it is empty."""
+        reach = max((row.reach for row in self._running), default=0)
+        for count, row in enumerate(rows):
+            reach = max(reach, row.reach)
+            total = len(self._running) + count
+            if total and reach * (total + 1) > CACHE_POSITIONS:
+                return count
+        return len(rows)
 
-            settle(futures[0], work)
+    def _row(self, job: Job) -> Row:
+        return Row.new(
+            job.prompt,
+            job.sampling,
+            tokenizer=self.base.tokenizer,
+            eos=self._eos,
+            slot=0 if job.adapter is None else job.adapter.slot,
+        )
 
+    def _guarded(self, work: Callable[[], list[tuple[Row, str]]]) -> None:
+        """Runs a step and tells every listener; a fault of the model ends the answers in flight,
+        not the engine."""
+        self.counters["steps"] += 1
+        try:
+            moved = work()
+        except Exception as error:  # out of memory and the like: whoever waits must hear of it
+            jobs = list(self._running.values())
+            self._running.clear()
+            self._batch = Batch(self.base.model, self._stack)
+            for job in jobs:
+                self._tell_error(job, f"The engine failed ({type(error).__name__}: {error}).")
+            return
+        for row, text in moved:
+            self._tell(row, text)
 
-def settle(future: Future[Any], work: Callable[[], None]) -> None:
-    """Runs `work` and hands its exception, if any, to whoever waits for the future."""
-    try:
-        work()
-    except Exception as error:  # carried to the caller, who knows what to say
-        future.set_exception(error)
+    def _tell(self, row: Row, text: str) -> None:
+        job = self._running[row]
+        if row.finish_reason is not None:
+            del self._running[row]
+        if row.finish_reason == "error":
+            self._tell_error(job, "The model's scores are not finite: its weights are broken.")
+            return
+        self.counters["completion_tokens"] += 1
+        job.tell(Piece((row.token_ids[-1],), text, row.finish_reason))
+        if row.finish_reason is not None:
+            with self._changed:
+                self._ended(job, row.finish_reason)
+
+    def _tell_error(self, job: Job, message: str) -> None:
+        job.tell(Piece(error=message))
+        with self._changed:
+            self._ended(job, "failed")
+
+    def _ended(self, job: Job, how: str) -> None:
+        self.counters[how] += 1
+        if job.adapter is not None:
+            job.adapter.users -= 1
+            self._free_if_unused(job.adapter)

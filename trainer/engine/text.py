@@ -1,59 +1,80 @@
-"""Token ids to text while they come in: no half characters, no stop strings."""
+"""From token ids to text while an answer is still being written."""
 
 from collections.abc import Sequence
 from typing import Any
 
-REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are no character yet
+#: What a decoder puts where bytes do not (yet) make up a character.
+INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 class TextStream:
-    """Turns a growing list of token ids into pieces of text that can be shown at once.
+    """Text of an answer, token by token, with stop strings taken out.
 
-    A character may be split over tokens, so a piece is held back until it is whole; text that
-    may be the beginning of a stop string is held back too.
+    A character may be spread over several tokens and a stop string over several pieces: both are
+    held back until it is clear what they are, so what was handed out never has to be taken back.
     """
 
     def __init__(self, tokenizer: Any, stop: Sequence[str] = ()) -> None:
-        self.tokenizer = tokenizer
-        self.stop = tuple(stop)
-        self.text = ""  # everything that was given out
+        self.text = ""
         self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
         self._ids: list[int] = []
-        self._from = 0  # decoding starts here: the text before it is settled
-        self._settled = 0  # ids up to here are in `_held` or given out
-        self._held = ""  # decoded, but may be the beginning of a stop string
+        # tokens before `_context` are settled; those up to `_read` are already in the text and
+        # are decoded again only because a tokenizer may join or space what comes after them
+        self._context = 0
+        self._read = 0
+        self._given = 0
 
-    def feed(self, token_ids: Sequence[int], *, last: bool = False) -> str:
-        """The new text that these ids make certain; `last` gives out all that is left."""
-        self._ids += token_ids
-        before = self._decode(self._ids[self._from : self._settled])
-        now = self._decode(self._ids[self._from :])
-        if now.endswith(REPLACEMENT) and not last:
+    def push(self, token: int) -> str:
+        """Takes the next token; returns the text that can be shown now (often empty)."""
+        self._ids.append(token)
+        fresh = self._fresh()
+        if not fresh or fresh.endswith(INCOMPLETE):
             return ""
-        self._held += now[len(before) :]
-        self._from = self._settled
-        self._settled = len(self._ids)
-        return self._release(last=last)
+        self._context, self._read = self._read, len(self._ids)
+        return self._add(fresh)
+
+    def finish(self) -> str:
+        """The rest, broken characters included; call it once, after the last token."""
+        piece = "" if self.stopped else self._add(self._fresh())
+        self._read = len(self._ids)
+        rest = self.text[self._given :]
+        self._given = len(self.text)
+        return piece + rest
+
+    def _fresh(self) -> str:
+        known = self._decode(self._ids[self._context : self._read])
+        return self._decode(self._ids[self._context :])[len(known) :]
 
     def _decode(self, ids: list[int]) -> str:
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        return str(
+            self._tokenizer.decode(
+                ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
 
-    def _release(self, *, last: bool) -> str:
-        found = [at for at in (self._held.find(stop) for stop in self.stop) if at >= 0]
+    def _add(self, fresh: str) -> str:
+        longest = max(map(len, self._stop), default=1)
+        start = max(0, len(self.text) - longest + 1)
+        self.text += fresh
+        found = [at for stop in self._stop if (at := self.text.find(stop, start)) >= 0]
         if found:
+            self.text = self.text[: min(found)]
             self.stopped = True
-            piece, self._held = self._held[: min(found)], ""
-        else:
-            keep = 0 if last else max((overlap(self._held, stop) for stop in self.stop), default=0)
-            cut = len(self._held) - keep
-            piece, self._held = self._held[:cut], self._held[cut:]
-        self.text += piece
+        safe = len(self.text) if self.stopped else len(self.text) - self._held_back()
+        piece = self.text[self._given : safe]
+        self._given = max(self._given, safe)
         return piece
 
-
-def overlap(text: str, stop: str) -> int:
-    """How many characters at the end of `text` begin `stop`."""
-    for size in range(min(len(text), len(stop) - 1), 0, -1):
-        if stop.startswith(text[-size:]):
-            return size
-    return 0
+    def _held_back(self) -> int:
+        """How many characters at the end could be the beginning of a stop string."""
+        return max(
+            (
+                size
+                for stop in self._stop
+                for size in range(1, len(stop))
+                if self.text.endswith(stop[:size])
+            ),
+            default=0,
+        )

@@ -1,0 +1,97 @@
+"""A real engine on the tiny model: real HTTP over loopback, in this process."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+import uvicorn
+
+from tests.engines import wait_until
+from tests.tiny import make_tiny_adapter
+from trainer.engine.scheduler import Scheduler
+from trainer.engine.server import create_app
+from trainer.model import LoadedBase, load_base
+
+NAME = "tiny"
+
+
+@dataclass(frozen=True)
+class Served:
+    """An engine that answers at `url`; `scheduler` is its inside, for waiting on conditions."""
+
+    url: str
+    scheduler: Scheduler
+    artifacts: Path
+
+
+@contextmanager
+def serving(base: LoadedBase, artifacts: Path, **options: Any) -> Iterator[Served]:
+    """Runs the engine's app under uvicorn on a free port until the block ends."""
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    scheduler = Scheduler(base, artifacts, name=NAME, **options)
+    failures: list[Exception] = []
+    app = create_app(NAME, lambda: scheduler, on_failure=failures.append)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1, lifespan="on")
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    try:
+        wait_until(lambda: scheduler.alive or failures, what="the engine")
+        assert failures == []
+        yield Served(url, scheduler, artifacts)
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+        listening.close()
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Path:
+    """An artifact root with adapters starter@1 to starter@3."""
+    root = tmp_path_factory.mktemp("artifacts")
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    for number in (1, 2, 3):
+        name = f"starter@{number}"
+        make_tiny_adapter(root / "adapters" / name, base, name=name, seed=number, rank=2 * number)
+    return root
+
+
+@pytest.fixture(scope="session")
+def engine(tiny_dir: Path, artifacts: Path) -> Iterator[Served]:
+    """One engine for all tests that leave it as they found it."""
+    torch.set_num_threads(1)
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with serving(base, artifacts) as served:
+        yield served
+
+
+@pytest.fixture
+def client(engine: Served) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=engine.url, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture
+def adapters(client: httpx.Client) -> Iterator[list[str]]:
+    """starter@1 and starter@2, loaded for the length of a test."""
+    names = ["starter@1", "starter@2"]
+    for name in names:
+        load(client, name).raise_for_status()
+    yield names
+    for name in names:
+        client.post("/v1/unload_lora_adapter", json={"lora_name": name})
+
+
+def load(client: httpx.Client, name: str, path: str | None = None) -> httpx.Response:
+    body = {"lora_name": name, "lora_path": path or f"adapters/{name}"}
+    return client.post("/v1/load_lora_adapter", json=body)

@@ -1,0 +1,243 @@
+"""Rows that share a batch say what they would say alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from tests.tiny import make_tiny_adapter
+from trainer.chat import eos_ids, prompt_ids
+from trainer.engine.adapters import AdapterStack, read_adapter
+from trainer.engine.batch import Batch, Row, context_length, prefill_group
+from trainer.engine.sampling import Sampling
+from trainer.errors import BadArtifact, Refused, RunFailed
+from trainer.generate import generate
+from trainer.model import LoadedBase, load_base
+
+QUESTIONS = (
+    "Bread?",
+    "What is the capital of France, and which river runs through it?",
+    "Write a short answer and stop when it is said. " * 3,
+    "Hello 🙂",
+)
+GREEDY = Sampling(max_tokens=24, temperature=0)
+
+
+def prompts(base: LoadedBase) -> list[list[int]]:
+    return [
+        prompt_ids(base.tokenizer, [{"role": "user", "content": question}])
+        for question in QUESTIONS
+    ]
+
+
+def lone(model: torch.nn.Module, ids: list[int], tokens: int = 24) -> list[int]:
+    """What transformers' own generate says, one prompt at a time."""
+    given = torch.tensor([ids])
+    said = model.generate(  # type: ignore[operator]
+        given, attention_mask=torch.ones_like(given), max_new_tokens=tokens, do_sample=False
+    )
+    return [int(token) for token in said[0, len(ids) :]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_greedy_answers_equal_a_lone_generate_of_transformers(
+    tiny: LoadedBase, batch_size: int
+) -> None:
+    given = prompts(tiny) * 2
+    answers = generate(tiny.model, tiny.tokenizer, given, GREEDY, batch_size=batch_size)
+    expected = [lone(tiny.model, ids) for ids in given]
+    assert [list(answer.token_ids) for answer in answers] == expected
+    assert len({answer.token_ids for answer in answers}) == len(QUESTIONS)
+
+
+def test_rows_that_join_and_leave_do_not_disturb_the_others(tiny: LoadedBase) -> None:
+    batch = Batch(tiny.model)
+    eos = eos_ids(tiny.model, tiny.tokenizer)
+    rows = [
+        Row.new(ids, Sampling(max_tokens=tokens, temperature=0), tokenizer=tiny.tokenizer, eos=eos)
+        for ids, tokens in zip(prompts(tiny), (40, 9, 30, 30), strict=True)
+    ]
+    batch.join(rows[:2])
+    for _ in range(4):
+        batch.step()
+    batch.join([rows[2]])
+    for _ in range(3):
+        batch.step()
+    batch.leave(rows[2])  # cancelled halfway
+    batch.join([rows[3]])
+    while batch.rows:
+        batch.step()
+    for row, tokens in ((rows[0], 40), (rows[1], 9), (rows[3], 30)):
+        assert row.token_ids == lone(tiny.model, list(row.prompt), tokens)
+    assert rows[2].token_ids == lone(tiny.model, list(rows[2].prompt), 30)[:4]
+
+
+def test_seeded_answers_do_not_depend_on_the_batch(tiny: LoadedBase) -> None:
+    sampling = Sampling(max_tokens=16, temperature=1.0, top_p=0.9, seed=5)
+    given = [prompts(tiny)[0]] * 6
+    by_size = [
+        [a.text for a in generate(tiny.model, tiny.tokenizer, given, sampling, batch_size=size)]
+        for size in (1, 4, 6)
+    ]
+    assert by_size[0] == by_size[1] == by_size[2]
+    assert len(set(by_size[0])) > 1, "each answer has a stream of its own"
+
+
+def test_an_answer_that_ends_by_itself_keeps_its_end_token(tiny: LoadedBase) -> None:
+    said = lone(tiny.model, prompts(tiny)[0])
+    tiny.model.generation_config.eos_token_id = [tiny.tokenizer.eos_token_id, said[5]]
+    try:
+        (answer,) = generate(tiny.model, tiny.tokenizer, prompts(tiny)[:1], GREEDY)
+    finally:
+        tiny.model.generation_config.eos_token_id = tiny.tokenizer.eos_token_id
+    assert answer.finish_reason == "stop"
+    assert list(answer.token_ids) == said[: said.index(said[5]) + 1]
+    assert generate(tiny.model, tiny.tokenizer, prompts(tiny)[:1], GREEDY)[0].finish_reason == (
+        "length"
+    )
+
+
+def test_progress_counts_every_answer(tiny: LoadedBase) -> None:
+    seen: list[tuple[int, int]] = []
+    generate(
+        tiny.model,
+        tiny.tokenizer,
+        prompts(tiny),
+        GREEDY,
+        batch_size=2,
+        on_progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (4, 4)
+    assert seen == sorted(set(seen))
+
+
+def test_prompts_that_do_not_fit_are_refused_by_number(tiny: LoadedBase) -> None:
+    with pytest.raises(Refused, match=r"prompt 1 has 600 tokens.*prompt 2 has 0"):
+        generate(tiny.model, tiny.tokenizer, [[5], [5] * 600, []], GREEDY)
+
+
+def test_answers_end_at_the_context(tiny: LoadedBase) -> None:
+    long = [5] * (context_length(tiny.model) - 3)
+    (answer,) = generate(tiny.model, tiny.tokenizer, [long], GREEDY)
+    assert len(answer.token_ids) <= 3
+
+
+def test_broken_weights_fail_instead_of_babbling(tiny_dir: Path) -> None:
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    base.model.model.norm.weight.data.fill_(torch.nan)
+    with pytest.raises(RunFailed, match="NaN"):
+        generate(base.model, base.tokenizer, prompts(base)[:1], GREEDY)
+
+
+def test_prefill_takes_at_least_one_and_stays_within_its_budget(tiny: LoadedBase) -> None:
+    def row(length: int) -> Row:
+        return Row.new([5] * length, GREEDY, tokenizer=tiny.tokenizer, eos=frozenset())
+
+    assert prefill_group([row(4000), row(10)], 8) == 1
+    assert prefill_group([row(100)] * 20, 8) == 8
+    assert prefill_group([row(300)] * 8, 8) == 3
+    assert prefill_group([row(10)], 0) == 0
+
+
+# -- adapters
+
+
+@pytest.fixture
+def adapted(tiny_dir: Path, tmp_path: Path) -> tuple[LoadedBase, AdapterStack, dict[int, Path]]:
+    """A base that serves three adapters of different rank; one leaves most layers alone."""
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    only = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
+    directories = [tmp_path / f"p@{number}" for number in (1, 2, 3)]
+    for number, directory in enumerate(directories, 1):
+        make_tiny_adapter(
+            directory,
+            base,
+            name=directory.name,
+            seed=number,
+            rank=2 * number,
+            layers=only if number == 3 else None,
+        )
+    stack = AdapterStack(base.model)
+    shapes = {key: layer.frozen.weight.shape for key, layer in stack.layers.items()}
+    slots = {}
+    for directory in directories:
+        _, weights = read_adapter(directory, base, shapes, name=directory.name)
+        slots[stack.attach(weights)] = directory
+    return base, stack, slots
+
+
+def run(base: LoadedBase, stack: AdapterStack, slots: list[int]) -> list[list[int]]:
+    eos = eos_ids(base.model, base.tokenizer)
+    rows = [
+        Row.new(ids, GREEDY, tokenizer=base.tokenizer, eos=eos, slot=slot)
+        for ids, slot in zip(prompts(base), slots, strict=True)
+    ]
+    batch = Batch(base.model, stack)
+    batch.join(rows[:2])
+    batch.step()
+    batch.join(rows[2:])
+    while batch.rows:
+        batch.step()
+    return [row.token_ids for row in rows]
+
+
+# PEFT asks transformers for an attribute that is about to be renamed
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_mixed_adapters_say_what_peft_says_alone(
+    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]], tiny_dir: Path
+) -> None:
+    base, stack, slots = adapted
+    mixture = [0, *slots]
+    expected = []
+    for slot, ids in zip(mixture, prompts(base), strict=True):
+        plain = load_base(str(tiny_dir), dtype="float32", device="cpu").model
+        model = PeftModel.from_pretrained(plain, slots[slot]) if slot else plain
+        expected.append(lone(model.eval(), ids))
+    assert run(base, stack, mixture) == expected
+
+
+def test_one_adapter_for_all_rows_and_none_at_all(
+    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+) -> None:
+    base, stack, slots = adapted
+    first = next(iter(slots))
+    by_base, by_first = run(base, stack, [0] * 4), run(base, stack, [first] * 4)
+    assert all(a != b for a, b in zip(by_base, by_first, strict=True))
+    mixed = run(base, stack, [0, first, 0, first])
+    assert mixed == [by_base[0], by_first[1], by_base[2], by_first[3]]
+
+
+def test_a_detached_adapter_leaves_the_others_as_they_were(
+    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+) -> None:
+    base, stack, slots = adapted
+    first, second, third = slots
+    before = run(base, stack, [0, first, second, third])
+    stack.detach(second)
+    after = run(base, stack, [0, first, 0, third])
+    assert [after[0], after[1], after[3]] == [before[0], before[1], before[3]]
+    assert all(second not in layer.pairs for layer in stack.layers.values())
+
+
+def test_an_adapter_that_does_not_fit_is_refused_with_every_reason(
+    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+) -> None:
+    base, stack, slots = adapted
+    shapes = {key: layer.frozen.weight.shape for key, layer in stack.layers.items()}
+    odd = "model.layers.0.self_attn.q_proj"
+    shapes[odd] = torch.Size((7, 64))
+    del shapes["model.layers.1.mlp.down_proj"]
+    with pytest.raises(BadArtifact) as caught:
+        read_adapter(next(iter(slots.values())), base, shapes, name="other@1")
+    assert "it is p@1, not other@1" in str(caught.value)
+    assert f"{odd} is for a layer of 64×64, here it has 7×64" in str(caught.value)
+    assert "model.layers.1.mlp.down_proj is no linear layer" in str(caught.value)
+
+
+def test_a_recurrent_model_is_refused() -> None:
+    class Recurrent:
+        _is_stateful = True
+
+    with pytest.raises(Refused, match="recurrent"):
+        context_length(Recurrent())

@@ -1,0 +1,59 @@
+"""`python -m trainer serve` as a process: it starts, answers, logs, and ends when asked."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.engines import ROOT, free_port, run_engine, wait_until
+
+CHAT = "/v1/chat/completions"
+
+pytestmark = pytest.mark.slow  # importing torch in a new process takes seconds
+
+
+def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: Path) -> None:
+    with run_engine(tiny_dir, tmp_path / "artifacts", served_name="tiny") as running:
+        messages = [{"role": "user", "content": "a secret of the user"}]
+        httpx.post(
+            running.url + CHAT,
+            json={"model": "tiny", "messages": messages, "max_tokens": 3},
+            timeout=30,
+        ).raise_for_status()
+        # an endless stream must not hold it up for longer than its grace
+        stream = {"model": "tiny", "messages": messages, "max_tokens": 480, "stream": True}
+        with (
+            httpx.Client(timeout=30) as client,
+            client.stream("POST", running.url + CHAT, json=stream) as response,
+        ):
+            lines = response.iter_lines()
+            assert next(lines)
+            running.process.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        assert rest[-2:] == ["data: [DONE]", ""], "what has begun is finished"
+        wait_until(lambda: running.process.poll() is not None, seconds=15, what="its end")
+    assert running.process.returncode == 0
+    log = (running.artifacts / "engine.log").read_text()
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert [line["event"] for line in lines][:2] == ["serving", "answered"]
+    assert lines[1]["completion_tokens"] == 3
+    assert "secret" not in log
+
+
+def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    serve = [sys.executable, "-m", "trainer", "serve", "--model", str(tmp_path / "nothing")]
+    done = subprocess.run(
+        [*serve, "--artifacts", str(tmp_path), "--port", str(free_port())],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "cannot be loaded" in done.stderr
+    assert "Traceback" not in done.stderr

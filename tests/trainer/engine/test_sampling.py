@@ -1,0 +1,113 @@
+"""Choosing a token: the distribution that is asked for, and one random stream a row."""
+
+from collections import Counter
+
+import pytest
+import torch
+from transformers import LogitsProcessorList
+from transformers.generation.logits_process import (
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, choose, derived_seed
+
+DRAWS = 2000
+
+
+def draws(logits: torch.Tensor, sampling: Sampling, count: int = DRAWS) -> Counter[int]:
+    sampler = Sampler(sampling)
+    return Counter(choose(logits[None], [sampler], [[0]])[0] for _ in range(count))
+
+
+def oracle(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> torch.Tensor:
+    """transformers' own processors, in its order."""
+    steps = LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        steps.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    steps.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        steps.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        steps.append(TopPLogitsWarper(sampling.top_p))
+    scores = steps(torch.tensor([seen]), logits[None].clone())
+    return torch.softmax(scores[0], dim=-1)
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(temperature=1.0, top_p=1.0, seed=1),
+        Sampling(temperature=0.5, top_p=0.8, seed=2),
+        Sampling(temperature=1.5, top_p=1.0, top_k=5, seed=3),
+        Sampling(temperature=1.0, top_p=0.7, top_k=6, seed=4),
+        Sampling(temperature=0.9, top_p=0.9, repetition_penalty=1.8, seed=5),
+    ],
+    ids=["all", "top-p", "top-k", "both", "penalty"],
+)
+@pytest.mark.parametrize("vocabulary", [12, 700], ids=["small", "wider than the candidates"])
+def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocabulary: int) -> None:
+    logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(7)) * 1.5
+    expected = oracle(logits, sampling, seen=[0])
+    found = draws(logits, sampling)
+    assert all(expected[token] > 0 for token in found), "a token outside the nucleus was drawn"
+    shares = torch.tensor([found[token] / DRAWS for token in range(vocabulary)])
+    common = expected > 0.01
+    # five standard deviations of a binomial for each common token, and of what the rest hold
+    rare = torch.stack([expected[~common].sum(), shares[~common].sum()])
+    wanted = torch.cat([expected[common], rare[:1]])
+    got = torch.cat([shares[common], rare[1:]])
+    assert bool(((got - wanted).abs() <= 5 * (wanted * (1 - wanted) / DRAWS).sqrt()).all())
+
+
+def test_flat_scores_need_the_whole_vocabulary() -> None:
+    # 90 % of 2,000 equal tokens lie far outside the candidates that are looked at first
+    found = draws(torch.zeros(2000), Sampling(temperature=1.0, top_p=0.9, seed=1))
+    assert len(found) > 900
+
+
+def test_temperature_zero_takes_the_likeliest_and_draws_nothing() -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.9]])
+    assert choose(logits, [Sampler(Sampling(temperature=0))], [[0]]) == [1]
+
+
+def test_repetition_penalty_moves_the_likeliest_away() -> None:
+    logits = torch.tensor([[3.0, 2.9, -1.0]])
+    greedy = Sampler(Sampling(temperature=0, repetition_penalty=2.0))
+    assert choose(logits, [greedy], [[0]]) == [1]
+    # a penalty makes negative scores more negative, too
+    assert choose(torch.tensor([[-1.0, -1.5]]), [greedy], [[0]]) == [1]
+
+
+def test_a_row_draws_the_same_whoever_is_beside_it() -> None:
+    logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(1))
+    hot = Sampling(temperature=1.0, top_p=0.95, seed=11)
+    cold, pure = Sampling(temperature=0), Sampling(temperature=1.0, top_p=1.0, seed=12)
+    alone = [choose(logits[:1], [sampler], [[0]]) for sampler in [Sampler(hot)] for _ in range(5)]
+    sampler, others = Sampler(hot), [Sampler(cold), Sampler(pure)]
+    beside = [choose(logits, [sampler, *others], [[0]] * 3)[:1] for _ in range(5)]
+    assert beside == alone
+
+
+def test_scores_that_are_not_finite_give_no_token() -> None:
+    logits = torch.zeros(3, 300)
+    logits[1, 5] = torch.nan
+    logits[2, 5] = torch.inf
+    samplers = [Sampler(Sampling(seed=1)) for _ in range(3)]
+    chosen = choose(logits, samplers, [[0]] * 3)
+    assert chosen[0] >= 0
+    assert chosen[1:] == [NO_TOKEN, NO_TOKEN]
+
+
+def test_derived_seeds_differ_and_repeat() -> None:
+    seeds = {derived_seed(seed, index) for seed in range(20) for index in range(20)}
+    assert len(seeds) == 400
+    assert derived_seed(3, 4) == derived_seed(3, 4)
+    assert derived_seed(None, 4) is None
+
+
+def test_bad_parameters_are_named_together() -> None:
+    with pytest.raises(ValueError, match=r"max_tokens.*temperature.*top_p"):
+        Sampling(max_tokens=0, temperature=-1, top_p=0)

@@ -1,0 +1,450 @@
+"""The engine's HTTP contract, over real HTTP on loopback (docs/architecture.md)."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from tests.engines import wait_until
+from tests.tiny import make_tiny_adapter
+from tests.trainer.engine.conftest import NAME, Served, load, serving
+from trainer.chat import prompt_ids
+from trainer.engine.server import create_app
+from trainer.errors import TrainerError
+from trainer.model import LoadedBase, load_base
+
+CHAT = "/v1/chat/completions"
+
+
+def body(**changes: Any) -> dict[str, Any]:
+    """A greedy request for twelve tokens."""
+    wanted = {
+        "model": NAME,
+        "messages": [{"role": "user", "content": "Bread?"}],
+        "max_tokens": 12,
+        "temperature": 0,
+        "return_token_ids": True,
+    }
+    return {**wanted, **changes}
+
+
+def ask(client: httpx.Client, **changes: Any) -> dict[str, Any]:
+    response = client.post(CHAT, json=body(**changes))
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def said(answer: dict[str, Any]) -> list[int]:
+    return list(answer["choices"][0]["token_ids"])
+
+
+def events(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    for line in response.iter_lines():
+        if line.startswith("data: {"):
+            yield json.loads(line.removeprefix("data: "))
+
+
+def streamed(client: httpx.Client, **changes: Any) -> list[dict[str, Any]]:
+    with client.stream("POST", CHAT, json=body(stream=True, **changes)) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        return list(events(response))
+
+
+def refusal(response: httpx.Response, status: int) -> str:
+    assert response.status_code == status, response.text
+    assert response.json()["error"]["code"] == status
+    return str(response.json()["error"]["message"])
+
+
+# -- answering
+
+
+def test_an_answer_has_text_ids_usage_and_a_reason(client: httpx.Client, tiny: LoadedBase) -> None:
+    answer = ask(client)
+    ids = prompt_ids(tiny.tokenizer, [{"role": "user", "content": "Bread?"}])
+    given = torch.tensor([ids])
+    expected = tiny.model.generate(
+        given, attention_mask=torch.ones_like(given), max_new_tokens=12, do_sample=False
+    )[0, len(ids) :].tolist()
+    assert answer["prompt_token_ids"] == ids
+    assert said(answer) == expected
+    assert answer["choices"][0]["message"] == {
+        "role": "assistant",
+        "content": tiny.tokenizer.decode(expected, skip_special_tokens=True),
+    }
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"] == {
+        "prompt_tokens": len(ids),
+        "completion_tokens": 12,
+        "total_tokens": len(ids) + 12,
+    }
+    assert (answer["object"], answer["model"]) == ("chat.completion", NAME)
+
+
+def test_token_ids_come_only_when_asked_for(client: httpx.Client) -> None:
+    answer = ask(client, return_token_ids=False)
+    assert "prompt_token_ids" not in answer
+    assert "token_ids" not in answer["choices"][0]
+
+
+def test_a_stream_adds_up_to_the_whole_answer(client: httpx.Client) -> None:
+    whole = ask(client, max_tokens=60)
+    chunks = streamed(client, max_tokens=60, stream_options={"include_usage": True})
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    assert chunks[0]["prompt_token_ids"] == whole["prompt_token_ids"]
+    assert chunks[-1]["usage"] == whole["usage"]
+    assert chunks[-1]["choices"] == []
+    choices = [chunk["choices"][0] for chunk in chunks[1:-1]]
+    assert [token for choice in choices for token in choice["token_ids"]] == said(whole)
+    text = "".join(choice["delta"].get("content", "") for choice in choices)
+    assert text == whole["choices"][0]["message"]["content"]
+    assert [choice["finish_reason"] for choice in choices[-2:]] == [None, "length"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_a_stream_ends_with_done(client: httpx.Client) -> None:
+    response = client.post(CHAT, json=body(stream=True))
+    assert response.text.endswith("data: [DONE]\n\n")
+
+
+def test_stop_strings_end_an_answer_in_both_forms(client: httpx.Client) -> None:
+    text = ask(client, max_tokens=40)["choices"][0]["message"]["content"]
+    stop = text[8:10]
+    for wanted in (stop, ["never said", stop]):
+        choice = ask(client, max_tokens=40, stop=wanted)["choices"][0]
+        assert choice["message"]["content"] == text[: text.index(stop)]
+        assert choice["finish_reason"] == "stop"
+
+
+def test_seeds_repeat_and_differ(client: httpx.Client) -> None:
+    answers = [said(ask(client, temperature=1.0, seed=seed)) for seed in (1, 1, 2)]
+    assert answers[0] == answers[1] != answers[2]
+
+
+def test_content_in_parts_and_unknown_fields_are_understood(client: httpx.Client) -> None:
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Bread?"}], "name": "x"}]
+    answer = ask(client, messages=parts, user="someone", logit_bias={}, n=1)
+    assert said(answer) == said(ask(client))
+
+
+def test_many_at_once_say_what_each_says_alone(client: httpx.Client, adapters: list[str]) -> None:
+    wanted = [
+        body(model=model, messages=[{"role": "user", "content": text}], max_tokens=tokens)
+        for model in (NAME, *adapters)
+        for text, tokens in (("Bread?", 10), ("Tell me of the river Seine, please.", 30))
+    ]
+    alone = [said(client.post(CHAT, json=each).json()) for each in wanted]
+    together: dict[int, list[int]] = {}
+
+    def one(number: int) -> None:
+        together[number] = said(client.post(CHAT, json=wanted[number]).json())
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(len(wanted))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [together[number] for number in range(len(wanted))] == alone
+    assert len({tuple(ids) for ids in alone}) == len(wanted), "every version speaks differently"
+
+
+# -- being turned down
+
+
+def test_an_unknown_model_is_not_found(client: httpx.Client) -> None:
+    response = client.post(CHAT, json=body(model="nobody@7"))
+    assert "'nobody@7' is not loaded" in refusal(response, 404)
+
+
+def test_all_faults_of_a_request_are_named_together(client: httpx.Client) -> None:
+    message = refusal(
+        client.post(
+            CHAT,
+            json=body(temperature=-1, top_p=3, max_tokens=0, messages=[], n=2, stop=[""]),
+        ),
+        400,
+    )
+    for field in ("temperature", "top_p", "max_tokens", "messages", "n:", "stop"):
+        assert field in message
+
+
+@pytest.mark.parametrize("broken", ["", "{", "[]", '{"model": "tiny", "temperature": NaN}'])
+def test_a_body_that_is_no_request_is_refused(client: httpx.Client, broken: str) -> None:
+    headers = {"content-type": "application/json"}
+    refusal(client.post(CHAT, content=broken, headers=headers), 400)
+
+
+def test_other_content_types_are_refused(client: httpx.Client) -> None:
+    # what a page in somebody's browser could send to this port without being asked
+    response = client.post(CHAT, content=json.dumps(body()), headers={"content-type": "text/plain"})
+    assert "application/json" in refusal(response, 415)
+
+
+def test_a_huge_body_is_refused(client: httpx.Client) -> None:
+    big = body(messages=[{"role": "user", "content": "x" * 9_000_000}])
+    refusal(client.post(CHAT, json=big), 413)
+
+
+def test_an_overflowing_context_is_refused_with_both_numbers(client: httpx.Client) -> None:
+    message = refusal(client.post(CHAT, json=body(max_tokens=500)), 400)
+    assert "500" in message
+    assert "512" in message
+    long = body(messages=[{"role": "user", "content": "far too long " * 400}], max_tokens=None)
+    assert "512" in refusal(client.post(CHAT, json=long), 400)
+
+
+def test_unknown_paths_answer_in_the_same_shape(client: httpx.Client) -> None:
+    refusal(client.get("/v1/nothing"), 404)
+    refusal(client.get(CHAT), 405)
+
+
+# -- adapters
+
+
+def test_models_lists_base_and_adapters(client: httpx.Client, adapters: list[str]) -> None:
+    data = client.get("/v1/models").json()["data"]
+    assert [(entry["id"], entry["parent"]) for entry in data] == [
+        (NAME, None),
+        *((name, NAME) for name in adapters),
+    ]
+    assert client.get("/health").json() == {
+        "status": "ok",
+        "model": NAME,
+        "adapters": adapters,
+    }
+
+
+def test_loading_twice_is_one_load_and_names_are_immutable(
+    client: httpx.Client, adapters: list[str], engine: Served
+) -> None:
+    absolute = str(engine.artifacts / "adapters" / adapters[0])
+    assert load(client, adapters[0], absolute).status_code == 200
+    message = refusal(load(client, adapters[0], "adapters/starter@2"), 400)
+    assert "immutable" in message
+
+
+def test_a_name_belongs_to_its_directory(client: httpx.Client) -> None:
+    message = refusal(load(client, "starter@9", "adapters/starter@3"), 400)
+    assert "it is starter@3, not starter@9" in message
+
+
+def test_a_bad_adapter_is_refused_with_every_reason(
+    client: httpx.Client, engine: Served, tiny: LoadedBase
+) -> None:
+    directory = engine.artifacts / "adapters" / "bad@1"
+    make_tiny_adapter(directory, tiny, name="bad@1")
+    (directory / "README.md").write_text("changed")
+    config = json.loads((directory / "adapter_config.json").read_text())
+    (directory / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    try:
+        message = refusal(load(client, "bad@1"), 400)
+    finally:
+        shutil.rmtree(directory)
+    assert "README.md is not the file that was written" in message
+    assert "use_dora is not supported" in message
+    refusal(client.post(CHAT, json=body(model="bad@1")), 404)
+
+
+def test_pickles_are_never_read(client: httpx.Client, engine: Served, tiny: LoadedBase) -> None:
+    directory = engine.artifacts / "adapters" / "pickle@1"
+    make_tiny_adapter(directory, tiny, name="pickle@1")
+    (directory / "adapter_model.bin").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    try:
+        assert "pickle" in refusal(load(client, "pickle@1"), 400)
+    finally:
+        shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("how", ["relative", "absolute", "symlink", "root"])
+def test_paths_outside_the_artifact_root_are_refused(
+    client: httpx.Client, engine: Served, tiny: LoadedBase, tmp_path: Path, how: str
+) -> None:
+    outside = tmp_path / "out@1"
+    make_tiny_adapter(outside, tiny, name="out@1")
+    link = engine.artifacts / "adapters" / "link@1"
+    link.symlink_to(outside)
+    path = {
+        "relative": f"../../../../../../..{outside}",
+        "absolute": str(outside),
+        "symlink": "adapters/link@1",
+        "root": ".",
+    }[how]
+    try:
+        assert "outside the artifact root" in refusal(load(client, "out@1", path), 400)
+    finally:
+        link.unlink()
+
+
+def test_a_missing_directory_is_refused(client: httpx.Client) -> None:
+    assert "missing" in refusal(load(client, "gone@1"), 400)
+
+
+def test_unloading_what_is_not_loaded_is_not_found(client: httpx.Client) -> None:
+    refusal(client.post("/v1/unload_lora_adapter", json={"lora_name": "gone@1"}), 404)
+
+
+def test_a_stream_goes_on_while_adapters_come_and_go(
+    client: httpx.Client, adapters: list[str], engine: Served
+) -> None:
+    first, second = adapters
+    expected = said(ask(client, model=first, max_tokens=200))
+    request = body(model=first, stream=True, max_tokens=200)
+    with client.stream("POST", CHAT, json=request) as response:
+        coming = events(response)
+        tokens = [next(coming) for _ in range(3)][-1]["choices"][0]["token_ids"]
+        with httpx.Client(base_url=engine.url, timeout=30) as other:
+            # its own adapter is unloaded under the stream, another goes, a third comes
+            for name in (first, second):
+                gone = other.post("/v1/unload_lora_adapter", json={"lora_name": name})
+                assert gone.status_code == 200
+            load(other, "starter@3").raise_for_status()
+            refusal(other.post(CHAT, json=body(model=first)), 404)
+            assert said(ask(other, model="starter@3"))
+            chunks = list(coming)
+        other_done = [chunk["choices"][0] for chunk in chunks]
+    assert tokens
+    ids = [token for choice in other_done for token in choice["token_ids"]]
+    assert ids == expected[-len(ids) :]
+    assert other_done[-1]["finish_reason"] == "length"
+    # and once the stream is over, nothing of the adapter is left
+    layer = next(iter(engine.scheduler._stack.layers.values()))
+    wait_until(lambda: len(layer.pairs) == 1, what="the retired adapters to be freed")
+    client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@3"})
+
+
+# -- clients that go, queues that fill
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> None:
+    before = engine.scheduler.counters["cancelled"]
+    endless = body(stream=stream, max_tokens=480)
+    client = httpx.Client(base_url=engine.url, timeout=30)
+    if stream:
+        with client.stream("POST", CHAT, json=endless) as response:
+            coming = events(response)
+            assert next(coming)
+    else:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post(CHAT, json=endless, timeout=0.2)
+    client.close()
+    wait_until(
+        lambda: engine.scheduler.counters["cancelled"] == before + 1, what="the cancellation"
+    )
+    assert engine.scheduler.running == 0
+
+
+def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> None:
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, tmp_path, max_batch=1, max_queue=1) as small,
+        httpx.Client(base_url=small.url, timeout=30) as client,
+        client.stream("POST", CHAT, json=body(stream=True, max_tokens=480)) as running,
+    ):
+        coming = events(running)
+        assert next(coming)
+        wait_until(lambda: small.scheduler.running == 1, what="the first to run")
+        waiting = threading.Thread(target=lambda: client.post(CHAT, json=body()))
+        waiting.start()
+        wait_until(lambda: small.scheduler.queued == 1, what="the second to wait")
+        refused = client.post(CHAT, json=body())
+        assert "try again" in refusal(refused, 429)
+        assert int(refused.headers["retry-after"]) >= 1
+        running.close()
+        waiting.join(timeout=30)
+        assert not waiting.is_alive(), "the place of the one that went is taken by the next"
+
+
+def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
+    tiny_dir: Path, tmp_path: Path
+) -> None:
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, tmp_path) as served,
+        httpx.Client(base_url=served.url, timeout=30) as client,
+    ):
+        good = said(ask(client))
+        norm = base.model.model.norm.weight
+        kept = norm.data
+        norm.data = kept[:3]  # as if memory had run out: the forward raises
+        assert "engine failed" in refusal(client.post(CHAT, json=body()), 503)
+        norm.data = torch.full_like(kept, torch.nan)
+        assert "not finite" in refusal(client.post(CHAT, json=body()), 503)
+        assert "not finite" in streamed(client)[-1]["error"]["message"]
+        norm.data = kept
+        assert said(ask(client)) == good
+
+
+def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crashes: list[Exception] = []
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, tmp_path, on_crash=crashes.append) as served,
+        httpx.Client(base_url=served.url, timeout=30) as client,
+    ):
+        monkeypatch.setattr(served.scheduler, "_tell", None)  # a fault of the scheduler itself
+        assert "starts again" in refusal(client.post(CHAT, json=body()), 503)
+        wait_until(lambda: not served.scheduler.alive, what="the thread to end")
+        assert client.get("/health").status_code == 503
+        assert "shutting down" in refusal(client.post(CHAT, json=body()), 503)
+    assert [type(crash) for crash in crashes] == [TypeError]
+
+
+# -- life of the process
+
+
+def test_metrics_count_what_was_done(client: httpx.Client, engine: Served) -> None:
+    before = dict(engine.scheduler.counters)
+    ask(client, max_tokens=7)
+    text = client.get("/metrics").text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    assert int(values["prospect_engine_completion_tokens_total"]) == (
+        before.get("completion_tokens", 0) + 7
+    )
+    assert int(values['prospect_engine_requests_total{outcome="length"}']) == (
+        before.get("length", 0) + 1
+    )
+    assert values["prospect_engine_queued"] == "0"
+
+
+async def get(app: Any, path: str) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+        return await client.get(path)
+
+
+def test_until_the_model_is_there_health_says_loading() -> None:
+    import asyncio
+
+    def never() -> Any:
+        raise AssertionError("without its lifespan the app loads nothing")
+
+    app = create_app(NAME, never, on_failure=lambda error: None)
+    health = asyncio.run(get(app, "/health"))
+    assert (health.status_code, health.json()) == (503, {"status": "loading"})
+    assert "still loading" in refusal(asyncio.run(get(app, "/v1/models")), 503)
+
+
+def test_a_model_that_cannot_be_loaded_is_reported() -> None:
+    import asyncio
+
+    def broken() -> Any:
+        raise TrainerError("no such model")
+
+    failures: list[Exception] = []
+    app = create_app(NAME, broken, on_failure=failures.append)
+
+    async def live() -> None:
+        async with app.router.lifespan_context(app):
+            pass
+
+    asyncio.run(live())
+    assert [str(failure) for failure in failures] == ["no such model"]

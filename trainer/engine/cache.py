@@ -1,0 +1,123 @@
+"""Keys and values of the running rows, written in place.
+
+transformers' own cache is made for batches that begin and end together and copies itself at every
+token. Here each row has its own length: a row that joins is copied in once, a token is written
+where its row ends, and a row that leaves gives its place to the last one.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+_CHUNK = 128  # positions that are added at a time: growing copies everything
+
+
+class _RowLayer(CacheLayerMixin):
+    """One layer of a RowCache: (rows, heads, positions, head size)."""
+
+    is_sliding = False
+
+    def __init__(self, rows: "RowCache", like: Any) -> None:
+        super().__init__()
+        self.rows = rows
+        self.keys = like.keys[:0, :, :0]
+        self.values = like.values[:0, :, :0]
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Nothing to do: made with its shape."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Writes one token a row (B, H, 1, D) at each row's end; returns what is attended to."""
+        where, ends, length = self.rows.where, self.rows.ends, self.rows.attended
+        self.keys[where, :, ends] = key_states[:, :, 0]
+        self.values[where, :, ends] = value_states[:, :, 0]
+        count = key_states.shape[0]
+        return self.keys[:count, :, :length], self.values[:count, :, :length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.rows.attended, 0
+
+    def get_seq_length(self) -> int:
+        return self.rows.attended
+
+    def get_max_length(self) -> int:
+        return -1
+
+    def grown(self, rows: int, positions: int) -> None:
+        self.keys = _grown(self.keys, rows, positions)
+        self.values = _grown(self.values, rows, positions)
+
+
+class RowCache(Cache):
+    """The cache of a running batch; `lengths[i]` positions of row i are filled."""
+
+    def __init__(self) -> None:
+        super().__init__(layers=[])
+        self.layers: list[Any]
+        self.lengths: list[int] = []
+        self.attended = 0
+        self.where = torch.empty(0, dtype=torch.long)
+        self.ends = torch.empty(0, dtype=torch.long)
+
+    def join(self, prefilled: DynamicCache, lengths: Sequence[int]) -> None:
+        """Takes over the rows of a prefill that was padded on the right."""
+        if not self.layers:
+            self.layers = [_RowLayer(self, layer) for layer in prefilled.layers]
+        first, last = len(self.lengths), len(self.lengths) + len(lengths)
+        width = max(lengths)
+        self._reserve(last, width)
+        for layer, new in zip(self.layers, prefilled.layers, strict=True):
+            # padding is copied along: it lies behind the row's end, where nothing looks
+            layer.keys[first:last, :, :width] = new.keys[:, :, :width]
+            layer.values[first:last, :, :width] = new.values[:, :, :width]
+        self.lengths += lengths
+
+    def leave(self, row: int) -> None:
+        """Gives the place of a row to the last one."""
+        length = self.lengths[-1]
+        last = len(self.lengths) - 1
+        if row != last:
+            for layer in self.layers:
+                layer.keys[row, :, :length] = layer.keys[last, :, :length]
+                layer.values[row, :, :length] = layer.values[last, :, :length]
+            self.lengths[row] = length
+        self.lengths.pop()
+        if not self.lengths:
+            self.layers = []  # an idle engine holds no memory for what a long answer needed
+
+    def begin_step(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Makes room for one token a row; returns positions (B, 1) and mask (B, 1, 1, L)."""
+        device = self.layers[0].keys.device
+        self.attended = max(self.lengths) + 1
+        self._reserve(len(self.lengths), self.attended)
+        self.ends = torch.tensor(self.lengths, device=device)
+        self.where = torch.arange(len(self.lengths), device=device)
+        behind = torch.arange(self.attended, device=device) > self.ends[:, None]
+        mask = torch.zeros(behind.shape, dtype=dtype, device=device)
+        mask.masked_fill_(behind, torch.finfo(dtype).min)
+        return self.ends[:, None], mask[:, None, None, :]
+
+    def end_step(self) -> None:
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def _reserve(self, rows: int, positions: int) -> None:
+        have_rows, _, have_positions, _ = self.layers[0].keys.shape
+        if rows <= have_rows and positions <= have_positions:
+            return
+        positions = max(have_positions, -(-positions // _CHUNK) * _CHUNK)
+        for layer in self.layers:
+            layer.grown(max(rows, have_rows), positions)
+
+
+def _grown(old: Tensor, rows: int, positions: int) -> Tensor:
+    # zeros, not empty: masked positions are multiplied by nought, which does not help against NaN
+    new = old.new_zeros(rows, old.shape[1], positions, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new

@@ -1,0 +1,199 @@
+"""`POST /v1/chat/completions`: one request's way from its body to the model's thread and back."""
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from trainer.chat import prompt_ids
+from trainer.engine.protocol import ChatRequest, error_body
+from trainer.engine.refusals import Refusal
+from trainer.engine.scheduler import Job, Piece, QueueFull, Scheduler, Stopped, UnknownModel
+from trainer.errors import Refused
+
+log = structlog.get_logger("trainer.engine")
+
+CLIENT_GONE = 499  # nobody reads it; for the log
+RETRY_SECONDS = 2
+
+
+class Listener:
+    """Carries a job's pieces from the model's thread into this request's coroutine."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
+
+    def tell(self, piece: Piece) -> None:
+        # a closed loop means that the server has gone: there is nobody left to tell
+        if not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
+
+
+class Exchange:
+    """One request that was let in, and what has come of it."""
+
+    def __init__(self, scheduler: Scheduler, body: ChatRequest, ids: list[int]) -> None:
+        self.scheduler = scheduler
+        self.body = body
+        self.listener = Listener()
+        self.began = time.perf_counter()
+        self.text = ""
+        self.token_ids: list[int] = []
+        self.finish_reason: str | None = None
+        self.job = Job(
+            prompt=tuple(ids),
+            sampling=body.sampling(room=scheduler.context - len(ids)),
+            model=body.model,
+            tell=self.listener.tell,
+        )
+        self.head: dict[str, Any] = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "object": "chat.completion.chunk" if body.stream else "chat.completion",
+            "created": int(time.time()),
+            "model": body.model,
+        }
+
+    def keep(self, piece: Piece) -> None:
+        self.text += piece.text
+        self.token_ids += piece.token_ids
+        self.finish_reason = piece.finish_reason
+
+    def close(self) -> None:
+        """Frees the row if it still runs (the client went away) and notes what happened."""
+        self.scheduler.cancel(self.job)
+        log.info(
+            "answered",
+            model=self.body.model,
+            finish_reason=self.finish_reason or "broken off",
+            prompt_tokens=len(self.job.prompt),
+            completion_tokens=len(self.token_ids),
+            seconds=round(time.perf_counter() - self.began, 3),
+        )
+
+    def usage(self) -> dict[str, int]:
+        prompt, completion = len(self.job.prompt), len(self.token_ids)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+        }
+
+    def whole(self) -> dict[str, Any]:
+        """The answer in one body."""
+        message = {"role": "assistant", "content": self.text}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "message": message,
+            "finish_reason": self.finish_reason,
+        }
+        answer = {**self.head, "choices": [choice], "usage": self.usage()}
+        if self.body.return_token_ids:
+            answer["prompt_token_ids"] = self.job.prompt
+            choice["token_ids"] = self.token_ids
+        return answer
+
+    def chunk(self, delta: dict[str, str], piece: Piece | None = None) -> str:
+        """One event of a stream; the first has no piece and carries the prompt's ids."""
+        choice: dict[str, Any] = {
+            "index": 0,
+            "delta": delta,
+            "finish_reason": piece.finish_reason if piece else None,
+        }
+        event = {**self.head, "choices": [choice]}
+        if self.body.return_token_ids:
+            if piece is None:
+                event["prompt_token_ids"] = self.job.prompt
+            else:
+                choice["token_ids"] = piece.token_ids
+        return sse(event)
+
+
+def context(scheduler: Scheduler, body: ChatRequest) -> list[int]:
+    """The prompt's token ids. Raises Refusal when it and the answer do not fit the context."""
+    try:
+        ids = prompt_ids(
+            scheduler.base.tokenizer, [message.model_dump() for message in body.messages]
+        )
+    except Refused as error:
+        raise Refusal(400, str(error)) from error
+    answer = body.limit or 1
+    if len(ids) + answer > scheduler.context:
+        raise Refusal(
+            400,
+            f"The prompt has {len(ids):,} tokens and the answer may have {answer:,}: together "
+            f"more than the context of {scheduler.context:,}. Shorten the conversation or lower "
+            "max_tokens.",
+        )
+    return ids
+
+
+async def answer(request: Request, scheduler: Scheduler, body: ChatRequest) -> Response:
+    """Lets the request in and answers it, whole or as a stream."""
+    # a template and a tokenizer may take long over a long conversation; streams must not wait
+    ids = await asyncio.to_thread(context, scheduler, body)
+    exchange = Exchange(scheduler, body, ids)
+    try:
+        scheduler.submit(exchange.job)
+    except UnknownModel as error:
+        raise Refusal(404, str(error), "not_found_error") from error
+    except Stopped as error:
+        raise Refusal(503, str(error), "server_error") from error
+    except QueueFull as error:
+        retry = {"Retry-After": str(RETRY_SECONDS)}
+        return JSONResponse(error_body(str(error), "overloaded_error", 429), 429, retry)
+    if body.stream:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        return StreamingResponse(stream(exchange), media_type="text/event-stream", headers=headers)
+    return await whole(request, exchange)
+
+
+async def whole(request: Request, exchange: Exchange) -> Response:
+    """Waits for the last token, or until the client has gone."""
+    # the body has been read: the next thing to be received is that the client hung up
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        while exchange.finish_reason is None:
+            coming = asyncio.create_task(exchange.listener.pieces.get())
+            await asyncio.wait({gone, coming}, return_when=asyncio.FIRST_COMPLETED)
+            if gone.done():
+                coming.cancel()
+                return Response(status_code=CLIENT_GONE)
+            piece = coming.result()
+            if piece.error:
+                raise Refusal(503, piece.error, "server_error")
+            exchange.keep(piece)
+        return JSONResponse(exchange.whole())
+    finally:
+        gone.cancel()
+        exchange.close()
+
+
+async def stream(exchange: Exchange) -> AsyncIterator[str]:
+    """Server-sent events, one for each token that makes text certain or ends the answer."""
+    try:
+        yield exchange.chunk({"role": "assistant", "content": ""})
+        while exchange.finish_reason is None:
+            piece = await exchange.listener.pieces.get()
+            if piece.error:
+                yield sse(error_body(piece.error, "server_error", 503))
+                break
+            exchange.keep(piece)
+            yield exchange.chunk({"content": piece.text} if piece.text else {}, piece)
+        options = exchange.body.stream_options
+        if exchange.finish_reason and options and options.include_usage:
+            yield sse({**exchange.head, "choices": [], "usage": exchange.usage()})
+        yield "data: [DONE]\n\n"
+    finally:
+        exchange.close()
+
+
+def sse(data: dict[str, Any]) -> str:
+    """One server-sent event."""
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
