@@ -57,7 +57,8 @@ def shared_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> int:
     """
     if len(prompts) < 2 or getattr(_causal_lm(model), "_is_stateful", False):
         return 0
-    first, last = min(prompts), max(prompts)  # what these two share, all share
+    ordered = sorted(tuple(prompt) for prompt in prompts)
+    first, last = ordered[0], ordered[-1]  # what these two share, all share
     shortest = min(len(prompt) for prompt in prompts) - 1
     length = 0
     while length < shortest and first[length] == last[length]:
