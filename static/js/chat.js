@@ -58,6 +58,7 @@ async function stream(url, fields, reply) {
         // a first message has made its conversation: from now on this page is that one
         history.replaceState(null, "", data.url);
         composer.setAttribute("action", `${data.url}send/`);
+        document.querySelector("[data-choose]")?.setAttribute("action", `${data.url}choose/`);
       } else if (event === "piece") {
         const follow = nearEnd();
         text += data.text;

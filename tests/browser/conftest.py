@@ -40,7 +40,8 @@ NewPage = Callable[..., Page]
 
 @pytest.fixture
 def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
-    """`new_page(user)`: a page of this person; `**options` go to the browser context.
+    """`new_page(user)`: a page of this person; `**options` go to the browser context
+    (`base_url` for another server than the test's own).
 
     Afterwards no page may have had a script error or a blocked resource (CSP).
     """
@@ -48,7 +49,7 @@ def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
     faults: list[str] = []
 
     def open_page(user: User | None = None, **options: object) -> Page:
-        context = browser.new_context(base_url=live_server.url, **options)  # type: ignore[arg-type]
+        context = browser.new_context(**{"base_url": live_server.url, **options})  # type: ignore[arg-type]
         context.set_default_timeout(15_000)
         contexts.append(context)
         page = context.new_page()

@@ -1,0 +1,199 @@
+"""From a thumb to a better live model by hand: every process real, on a tiny model."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+
+from feedback_app.accounts.models import User
+from feedback_app.config.stack import Stack
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.services import vote_cast
+from feedback_app.serving.models import Conversation, Turn
+from feedback_app.training.models import Adapter, Run
+from tests.browser.conftest import NewPage
+from tests.engines import wait_until
+from tests.stacks import TINY
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+RUN_SECONDS = 180_000  # milliseconds to wait for a run on a machine that does other things too
+
+Make = Callable[..., list[Completion]]
+
+
+@pytest.fixture
+def tiny_project(
+    stack: Stack, project: Project, annotator: User, make_completions: Make
+) -> Project:
+    """On the stack's model, with sixty votes and three answers that wait for one."""
+    Project.objects.filter(pk=project.pk).update(base_model=TINY, max_tokens=16)
+    answers = make_completions(63)
+    for number, completion in enumerate(answers[:60]):
+        verdict = Verdict.UP if number % 3 == 0 else Verdict.DOWN
+        vote_cast(completion=completion, verdict=verdict, by=annotator, source=Source.ANNOTATE)
+    return Project.objects.get(pk=project.pk)
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def finished_replies(page: Page, count: int) -> None:
+    expect(page.locator(".reply .thumbs")).to_have_count(count, timeout=60_000)
+
+
+def test_thumb_train_release_demo(
+    new_page: NewPage, stack: Stack, tiny_project: Project, admin: User, annotator: User
+) -> None:
+    slug = tiny_project.slug
+
+    # 1. thumbs by keys
+    desk = new_page(annotator, base_url=stack.url)
+    desk.goto(reverse("annotate", args=[slug]))
+    for key, left in (("u", 62), ("d", 61)):
+        desk.keyboard.press(key)
+        expect(desk.locator(".today")).to_contain_text(f"{124 - left - 1} of")
+    wait_until(lambda: Vote.objects.count() == 62, what="two more votes")
+
+    # 2. Train now, with the page watching
+    page = new_page(admin, base_url=stack.url)
+    page.goto(reverse("runs", args=[slug]))
+    page.get_by_text("Advanced settings").click()
+    page.get_by_label("Epochs").fill("2")
+    page.get_by_label("Batch", exact=True).fill("8")
+    page.keyboard.press("Tab")
+    page.get_by_role("button", name="Train now").click()
+    expect(page.get_by_role("heading", name="Run 1")).to_be_visible()
+    expect(page.locator("#charts canvas").first).to_be_visible(timeout=RUN_SECONDS)
+
+    # 3. the gate's table, then the release
+    expect(page.get_by_role("heading", name="Gate")).to_be_visible(timeout=RUN_SECONDS)
+    assert Run.objects.get().status == Run.Status.SUCCEEDED
+    name = Adapter.objects.get().name
+    expect(page.get_by_role("columnheader", name=name)).to_be_visible()
+    reason = page.get_by_label("Reason for the release")
+    if reason.count():  # a tiny model of noise may not win
+        reason.fill("a test")
+    page.get_by_role("button", name=f"Release {name}").click()
+    expect(page.locator(".toast")).to_contain_text(f"{name} is live now", timeout=60_000)
+
+    # 4. the demo answers with it, and its thumbs are votes
+    page.goto(reverse("demo", args=[slug]))
+    say(page, "Where is Paris?")
+    finished_replies(page, 1)
+    expect(page.locator(".reply-tools")).to_contain_text(name)
+    page.get_by_role("button", name="Up", exact=True).click()
+    expect(page.get_by_role("button", name="Up", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    vote = Vote.objects.get(source="demo")
+    assert (vote.verdict, vote.user, vote.completion.version) == ("up", admin, name)
+    assert vote.completion.example.desirable
+
+    # and base can be picked (in a new talk: the tiny model's context is full after one answer)
+    page.get_by_role("button", name="New").click()
+    page.get_by_label("Answers come from").select_option("base")
+    expect(page.locator("#hello")).to_contain_text("Talk to base")
+    say(page, "And now?")
+    finished_replies(page, 1)
+    assert Turn.objects.order_by("pk").last().completion.version == "base"
+
+
+def test_run_can_be_cancelled_while_it_works(
+    new_page: NewPage, stack: Stack, tiny_project: Project, admin: User
+) -> None:
+    page = new_page(admin, base_url=stack.url)
+    page.goto(reverse("runs", args=[tiny_project.slug]))
+    page.get_by_text("Advanced settings").click()
+    page.get_by_label("Epochs").fill("20")
+    page.get_by_label("Batch", exact=True).fill("2")
+    page.get_by_label("KL brake").fill("10")
+    page.get_by_role("button", name="Train now").click()
+    expect(page.locator("#charts canvas").first).to_be_visible(timeout=RUN_SECONDS)
+
+    page.get_by_role("button", name="Cancel").click()
+
+    expect(page.locator("#run-title")).to_contain_text("Cancelled", timeout=60_000)
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    assert not Adapter.objects.exists()
+
+
+def test_demo_streams_stops_and_answers_again(
+    new_page: NewPage, stack: Stack, tiny_project: Project, admin: User
+) -> None:
+    page = new_page(admin, base_url=stack.url)
+    page.goto(reverse("demo", args=[tiny_project.slug]))
+
+    # the first message makes a conversation of its own
+    page.evaluate(
+        """() => {
+            window.grown = [];
+            new MutationObserver(() => {
+                const raw = document.querySelector(".reply .raw");
+                if (raw) window.grown.push(raw.textContent.length);
+            }).observe(document.getElementById("talk"), {subtree: true, childList: true});
+        }"""
+    )
+    say(page, "Tell me about bread.")
+    finished_replies(page, 1)
+    grown = [length for length in page.evaluate("window.grown") if length]
+    assert len(set(grown)) > 3, "the answer came in one piece"
+    conversation = Conversation.objects.get()
+    assert page.url.endswith(f"/c/{conversation.pk}/")
+
+    # stop at the first piece, in a new talk: the tiny model's context is full after one answer
+    page.get_by_role("button", name="New").click()
+    expect(page.locator("#hello")).to_be_visible()
+    page.evaluate(
+        """() => new MutationObserver(() => {
+            if (document.querySelector(".reply .raw")?.textContent)
+                document.getElementById("stop").click();
+        }).observe(document.getElementById("talk"), {subtree: true, childList: true})"""
+    )
+    say(page, "Tell me a long story.")
+    finished_replies(page, 1)
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    turn = Turn.objects.get(user_message="Tell me a long story.")
+    kept = turn.completion
+    assert kept is not None
+    assert kept.text
+
+    # another answer, and another question, in the place of the last
+    page.reload()
+    page.get_by_role("button", name="Again").click()
+    wait_until(lambda: answer_of(turn) not in (None, kept.pk), what="another answer")
+    finished_replies(page, 1)
+    page.get_by_label("Your message").focus()
+    page.keyboard.press("ArrowUp")
+    page.get_by_label(re.compile("Edit your message")).fill("Tell me a short story.")
+    page.keyboard.press("Enter")
+    expect(page.locator(".bubble")).to_have_text("Tell me a short story.")
+    finished_replies(page, 1)
+    turn.refresh_from_db()
+    assert turn.user_message == "Tell me a short story."
+    assert Turn.objects.count() == 2
+
+
+def answer_of(turn: Turn) -> int | None:
+    return Turn.objects.get(pk=turn.pk).completion_id
+
+
+def test_demo_without_javascript(
+    new_page: NewPage, stack: Stack, tiny_project: Project, admin: User
+) -> None:
+    page = new_page(admin, base_url=stack.url, java_script_enabled=False)
+    page.goto(reverse("demo", args=[tiny_project.slug]))
+
+    page.get_by_label("Your message").fill("Where is Paris?")
+    page.get_by_role("button", name="Send").click()
+    finished_replies(page, 1)
+    page.get_by_role("button", name="Down").click()
+    expect(page.get_by_role("button", name="Down")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("button", name="Down").click()
+
+    assert not Vote.objects.filter(source="demo").exists()
+    assert Turn.objects.get().completion is not None
