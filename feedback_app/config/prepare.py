@@ -36,7 +36,7 @@ def prepare_model(
     last = "it said nothing"
     with child:
         for line in map(str.strip, child.stdout):
-            if not line or "it/s]" in line:  # a library's progress bar: the steps say enough
+            if not line or "%|" in line:  # a library's progress bar: the steps say enough
                 continue
             last = line
             if not line.startswith("python -m trainer:"):

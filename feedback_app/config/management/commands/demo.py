@@ -30,7 +30,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.started = time.monotonic()
-        for number in (signal.SIGTERM, signal.SIGHUP):
+        # SIGINT too: a script that starts this in the background has it ignored
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, interrupt)
         try:
             self.demo(options["port"] or os.environ.get("PORT") or "8000", options["verbose"])
