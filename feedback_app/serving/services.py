@@ -1,5 +1,6 @@
 """What can happen to releases and demo conversations."""
 
+import time
 from collections.abc import Iterator
 
 import structlog
@@ -26,6 +27,7 @@ log = structlog.get_logger(__name__)
 CANARY: list[Message] = [{"role": "user", "content": "Say hello in one short sentence."}]
 MESSAGE_LIMIT = 8_000
 TURN_LIMIT = 40
+ACCOUNT_SECONDS = 1.0  # how often a stream looks whether its reader may still read
 
 
 class PromotionLost(BadRequest):
@@ -185,7 +187,8 @@ def turn_messages(turn: Turn) -> list[Message]:
 def turn_stream(*, turn: Turn) -> Iterator[str]:
     """Yields the answer's text as the engine writes it, then stores it as a Completion.
 
-    If the reader goes away (the iterator is closed), what came so far is stored as aborted.
+    If the reader goes away (the iterator is closed) or the account is deactivated, what came so
+    far is stored as aborted.
     Raises EngineError; the turn then says so and can be answered again.
     """
     project = turn.conversation.project
@@ -193,9 +196,16 @@ def turn_stream(*, turn: Turn) -> Iterator[str]:
     messages = turn_messages(turn)
     streamed = Streamed()
     try:
-        yield from Engine(project).stream(
+        looked = time.monotonic()
+        for piece in Engine(project).stream(
             messages, version=version, sampling=demo_sampling(project), into=streamed
-        )
+        ):
+            yield piece
+            if time.monotonic() - looked > ACCOUNT_SECONDS:
+                looked = time.monotonic()
+                if not User.objects.filter(pk=turn.conversation.user_id, is_active=True).exists():
+                    streamed.finish_reason = "aborted"
+                    return
     except EngineError as error:
         Turn.objects.filter(pk=turn.pk).update(error=str(error))
         raise

@@ -6,9 +6,11 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
+from django.conf import settings
 
 from feedback_app.accounts.models import Role, User
 from feedback_app.config.stack import Stack
@@ -22,13 +24,14 @@ from feedback_app.feedback.services import (
     sampling_request,
     vote_cast,
 )
+from feedback_app.serving import services
 from feedback_app.serving.closed_loop.people import Person
-from feedback_app.serving.models import Release
+from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.training.defaults import RunConfig
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.services import run_cancel, run_request, schedule_set
 from tests.conftest import PASSWORD
-from tests.engines import wait_until
+from tests.engines import answers, wait_until
 from tests.stacks import TINY, last_lines
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -81,6 +84,29 @@ def people(stack: Stack) -> Iterator[Callable[[str], Person]]:
     yield sign_in
     for person in made:
         person.client.close()
+
+
+def read_stream(
+    person: Person,
+    path: str,
+    *,
+    text: str = "Hello there",
+    on_piece: Callable[[int], None] = lambda count: None,
+) -> tuple[list[str], dict[str, Any]]:
+    """Sends a message and reads its events: their names, and the last one's data."""
+    names: list[str] = []
+    data: dict[str, Any] = {}
+    form = {"text": text, "csrfmiddlewaretoken": person.client.cookies["csrftoken"]}
+    headers = {"Accept": "text/event-stream", "Referer": person.base_url}
+    with person.client.stream("POST", path, data=form, headers=headers) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for line in response.iter_lines():
+            if line.startswith("event: "):
+                names.append(line.removeprefix("event: "))
+            elif line.startswith("data: "):
+                data = json.loads(line.removeprefix("data: "))
+                on_piece(names.count("piece"))
+    return names, data
 
 
 def ended(run: Run) -> Callable[[], bool]:
@@ -236,22 +262,7 @@ def test_demo_streams_the_live_version_and_its_thumb_is_a_vote(
     person = people("admin@example.com")
     page = person.post(f"/demo/{project.slug}/new/", {})
     conversation = str(page.url).rstrip("/").split("/")[-1]
-    token = person.client.cookies["csrftoken"]
-    pieces: list[str] = []
-    with person.client.stream(
-        "POST",
-        f"/demo/{project.slug}/c/{conversation}/send/",
-        data={"text": "Hello there", "csrfmiddlewaretoken": token},
-        headers={"Accept": "text/event-stream", "Referer": stack.url},
-    ) as response:
-        assert response.headers["content-type"].startswith("text/event-stream")
-        event = ""
-        for line in response.iter_lines():
-            if line.startswith("event: "):
-                event = line.removeprefix("event: ")
-            elif line.startswith("data: "):
-                pieces.append(event)
-                last = json.loads(line.removeprefix("data: "))
+    pieces, last = read_stream(person, f"/demo/{project.slug}/c/{conversation}/send/")
     assert pieces[0] == "turn"
     assert pieces[-1] == "done"
     assert pieces.count("piece") >= 2
@@ -260,6 +271,66 @@ def test_demo_streams_the_live_version_and_its_thumb_is_a_vote(
     vote = Vote.objects.get(completion_id=last["completion"])
     assert (vote.verdict, vote.source) == ("up", "demo")
     assert vote.completion.token_ids
+
+
+def test_engine_killed_mid_stream_the_reader_is_told_and_can_try_again(
+    stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
+) -> None:
+    project, _ = world
+    Project.objects.filter(pk=project.pk).update(max_tokens=480)
+    person = people("admin@example.com")
+    page = person.post(f"/demo/{project.slug}/new/", {})
+    conversation = str(page.url).rstrip("/").split("/")[-1]
+    killed = []
+
+    def kill_once(count: int) -> None:
+        if count >= 3 and not killed:
+            killed.append(stack.process("engine").pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    path = f"/demo/{project.slug}/c/{conversation}"
+    # noise may end early: the message decides how long, so try some until one is long enough
+    for attempt in range(10):
+        names, last = read_stream(
+            person, f"{path}/send/", text=f"Attempt {attempt}", on_piece=kill_once
+        )
+        if killed:
+            break
+    assert killed
+    assert names[-1] == "error"
+    assert "does not answer" in last["message"]
+    turn = Turn.objects.get(conversation_id=conversation, error__gt="")
+    assert turn.completion is not None
+    assert turn.completion.finish_reason == "aborted"
+
+    wait_until(lambda: answers(f"{stack.engine_url}/health"), what="the engine to be back")
+    names, _ = read_stream(person, f"{path}/turns/{turn.pk}/again/", text="Once more")
+    assert names[-1] == "done"
+
+
+def test_account_deactivated_mid_stream_ends_the_stream(
+    stack: Stack, world: tuple[Project, User], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, admin = world
+    settings.ENGINES = {TINY: stack.engine_url}
+    monkeypatch.setattr(services, "ACCOUNT_SECONDS", 0.0)
+    Project.objects.filter(pk=project.pk).update(max_tokens=480)
+    project.refresh_from_db()
+    pieces = 0
+    for attempt in range(10):
+        User.objects.filter(pk=admin.pk).update(is_active=True)
+        conversation = Conversation.objects.create(project=project, user=admin)
+        turn = services.turn_begin(conversation=conversation, text=f"Attempt {attempt}")
+        pieces = 0
+        for _ in services.turn_stream(turn=turn):
+            pieces += 1
+            User.objects.filter(pk=admin.pk).update(is_active=False)
+        turn.refresh_from_db()
+        assert turn.completion is not None
+        if turn.completion.finish_reason == "aborted":
+            break
+    assert turn.completion.finish_reason == "aborted"
+    assert pieces == 1
 
 
 def test_health_needs_no_sign_in_and_pages_do(stack: Stack) -> None:
