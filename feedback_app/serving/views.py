@@ -45,8 +45,12 @@ def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -
     return conversation
 
 
-def with_votes(turns: Iterable[Turn], request: HtmxHttpRequest) -> list[Turn]:
-    """The turns, each with `mine`: this person's vote on its answer, or None."""
+def with_votes(turns: Iterable[Turn], request: HtmxHttpRequest, *, before: str = "") -> list[Turn]:
+    """The turns as the page shows them.
+
+    Each gets `mine`, this person's vote on its answer or None, and `new_version`, set where
+    another version answers than before; `before` is what answered ahead of the first.
+    """
     turns = list(turns)
     ids = [turn.completion_id for turn in turns if turn.completion_id]
     mine = {
@@ -55,6 +59,9 @@ def with_votes(turns: Iterable[Turn], request: HtmxHttpRequest) -> list[Turn]:
     }
     for turn in turns:
         turn.mine = mine.get(turn.completion_id or 0)  # type: ignore[attr-defined]
+        version = turn.completion.version if turn.completion else before
+        turn.new_version = version if before and version != before else ""  # type: ignore[attr-defined]
+        before = version
     return turns
 
 
@@ -186,7 +193,9 @@ def answer(request: HtmxHttpRequest, conversation: Conversation, turn: Turn) -> 
 
 def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
     """The finished answer with its thumbs, as the page shows it."""
-    [shown] = with_votes([turn], request)
+    earlier = turn.conversation.turns.filter(position__lt=turn.position, completion__isnull=False)
+    before = earlier.order_by("-position").values_list("completion__version", flat=True).first()
+    [shown] = with_votes([turn], request, before=before or "")
     context = {"turn": shown, "project": turn.conversation.project, "is_last": True}
     return render_to_string("serving/_reply.html", context, request=request)
 

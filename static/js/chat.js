@@ -99,7 +99,7 @@ function replace(reply, html) {
   const template = document.createElement("template");
   template.innerHTML = html; // rendered and cleaned by the server
   const fresh = template.content.firstElementChild;
-  for (const old of talk.querySelectorAll("[data-again]")) old.remove();
+  for (const old of talk.querySelectorAll("[data-again], [data-edit]")) old.remove();
   reply.replaceWith(fresh);
   htmx.process(fresh);
   fresh.dispatchEvent(new CustomEvent("page:changed", { bubbles: true }));
@@ -166,6 +166,7 @@ talk.addEventListener("click", async (event) => {
     await copyText(copy.closest(".reply").querySelector(".prose").innerText);
     toast({ text: "Copied." });
   }
+  if (event.target.closest("[data-edit]")) edit(lastSaid());
   const idea = event.target.closest("[data-idea]");
   if (idea) {
     field.value = idea.textContent;
@@ -173,14 +174,17 @@ talk.addEventListener("click", async (event) => {
   }
 });
 
-// the last question can be edited and sent again
-talk.addEventListener("dblclick", (event) => edit(event.target.closest(".bubble")));
+// the last question can be edited and sent again: by its button, or by the arrow up
 document.addEventListener("keydown", (event) => {
   if (event.key === "ArrowUp" && event.target === field && !field.value) {
-    edit([...talk.querySelectorAll(".bubble")].at(-1));
+    edit(lastSaid());
     event.preventDefault();
   }
 });
+
+function lastSaid() {
+  return [...talk.querySelectorAll(".bubble")].at(-1);
+}
 
 function edit(said) {
   const form = said?.nextElementSibling?.querySelector("[data-again]");

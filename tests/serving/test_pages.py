@@ -169,6 +169,27 @@ def test_again_with_another_question_replaces_the_last_turn(
     assert turn.completion_id not in (None, answered.completion_id)
 
 
+def test_conversation_says_where_another_version_took_over(
+    answered: Turn, viewer: User, as_user: As
+) -> None:
+    conversation = answered.conversation
+    newer = turn_begin(conversation=conversation, text="And Rome?")
+    Turn.objects.filter(pk=newer.pk).update(completion=copy_of(answered, version="bot@2"))
+
+    page = as_user(viewer).get(url("conversation", conversation.project, conversation.pk))
+
+    assert page.content.decode().count("answers from here on") == 1
+    assert b"bot@2 answers from here on" in page.content
+
+
+def copy_of(turn: Turn, *, version: str) -> Completion:
+    completion = Completion.objects.get(pk=turn.completion_id)
+    completion.pk = None
+    completion.version = version
+    completion.save()
+    return completion
+
+
 @pytest.mark.parametrize(
     ("body", "why"),
     [({"text": "  "}, "Write something"), ({"text": "x" * 8001}, "8,000 characters")],
