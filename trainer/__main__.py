@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer.errors import TrainerError
+from trainer.errors import Cancelled, TrainerError
 from trainer.signals import stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
@@ -92,13 +93,22 @@ def _add_stop_with_parent(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _cancel_from_now_on() -> None:
+    """Imports take seconds; a SIGTERM in them is a cancel like any other (there is nothing to
+    keep yet), not a crash that somebody would try again."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(Cancelled.exit_code))
+
+
 def _train(arguments: argparse.Namespace) -> None:
+    _cancel_from_now_on()
     from trainer.train import train
 
     train(arguments.run_dir)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    _cancel_from_now_on()
     from trainer.evaluate import evaluate
 
     evaluate(arguments.eval_dir)

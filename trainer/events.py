@@ -18,6 +18,7 @@ class EventLog:
     def __init__(self, path: Path) -> None:
         # A process that was killed may have left half a line; it must not swallow the next event.
         torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
+        self._path = path
         self._file = path.open("a", encoding="utf-8")
         if torn:
             self._file.write("\n")
@@ -27,6 +28,12 @@ class EventLog:
         record = {"type": kind, "time": round(time.time(), 3), **values}
         self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
         self._file.flush()
+
+    def write_once(self, kind: str, **values: object) -> None:
+        """Append an event unless the file holds one of its kind: a process that was killed may
+        have done its work and not said so."""
+        if f'{{"type": "{kind}"' not in self._path.read_text(encoding="utf-8"):
+            self.write(kind, **values)
 
     def close(self) -> None:
         self._file.close()

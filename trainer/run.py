@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from trainer.artifact import MANIFEST, fsync, verify_adapter
+from trainer.artifact import MANIFEST, Manifest, fsync, verify_adapter
 from trainer.batches import steps_per_epoch
 from trainer.chat import eos_ids
 from trainer.checkpoint import Fit
@@ -110,16 +110,15 @@ def run_identity(run_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def is_complete(adapter: Path) -> bool:
-    """Whether the run's adapter is there and whole. Raises nothing: a damaged one is trained
-    again from the last checkpoint."""
+def complete_manifest(adapter: Path) -> Manifest | None:
+    """The manifest of the run's adapter when it is there and whole. A damaged one is none: it is
+    written again from the last checkpoint."""
     if not (adapter / MANIFEST).exists():
-        return False
+        return None
     try:
-        verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK)
+        return verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK)
     except BadArtifact:
-        return False
-    return True
+        return None
 
 
 def write_fit(path: Path, fit: Sequence[Fit]) -> None:

@@ -1,5 +1,7 @@
 """`python -m trainer train RUN_DIR`: what can be refused is refused before the model is loaded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -8,7 +10,7 @@ from trainer.errors import Cancelled, Refused, RunFailed, TrainerError
 from trainer.events import EventLog
 from trainer.loop import Trainer
 from trainer.model import load_base
-from trainer.run import is_complete, load_run, only_one, read_run, run_identity
+from trainer.run import complete_manifest, load_run, only_one, read_run, run_identity
 from trainer.signals import stop_on_signal
 
 
@@ -21,10 +23,13 @@ def train(run_dir: Path) -> None:
     if not run_dir.is_dir():
         raise Refused(f"{run_dir} is no directory: a run needs config.json and examples.jsonl")
     with only_one(run_dir), EventLog(run_dir / "events.jsonl") as events:
-        if is_complete(run_dir / "adapter"):
+        manifest = complete_manifest(run_dir / "adapter")
+        if manifest is not None:
+            events.write_once("done", adapter=str(run_dir / "adapter"), sha256=manifest.sha256)
             return
         try:
-            _train(run_dir, events)
+            with _memory_is_no_crash():
+                _train(run_dir, events)
         except Cancelled as error:
             events.write("cancelled", step=error.step)
             raise
@@ -49,3 +54,17 @@ def _train(run_dir: Path, events: EventLog) -> None:
         if stop.asked:
             raise Cancelled(0)
         Trainer(run, run_dir, events, stop).run()
+
+
+@contextmanager
+def _memory_is_no_crash() -> Iterator[None]:
+    """Running out of memory would happen again: say what to change instead of trying again."""
+    try:
+        yield
+    except RuntimeError as error:
+        exhausted = isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
+        if not exhausted:
+            raise
+        raise RunFailed(
+            "out of memory", advice="lower token_budget or max_length and start a new run"
+        ) from error

@@ -73,6 +73,30 @@ def test_complete_run_is_left_alone(make_run: MakeRun) -> None:
     assert (run_dir / "events.jsonl").read_bytes() == before
 
 
+def test_run_that_was_killed_before_it_said_done_says_so(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    train.train(run_dir)
+    lines = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)
+    (run_dir / "events.jsonl").write_text("".join(lines[:-1]))
+    train.train(run_dir)
+    assert [json.loads(line)["sha256"] for line in lines[-1:]] == [
+        found["sha256"] for found in events(run_dir, "done")
+    ]
+
+
+def test_memory_that_runs_out_is_a_failure_with_advice(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(step, "sequence_logprobs", exhausted)
+    run_dir = make_run()
+    with pytest.raises(RunFailed, match="out of memory: lower token_budget"):
+        train.train(run_dir)
+    assert events(run_dir, "failed")
+
+
 def test_example_weight_scales_its_pull(make_run: MakeRun) -> None:
     light = [example(n, weight=0.01 if n % 2 else 1.0) for n in range(9)]
     runs = [make_run("even", epochs=4), make_run("light", epochs=4, examples=light)]
