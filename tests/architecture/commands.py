@@ -1,0 +1,47 @@
+"""Checks a command line against the code it would run, without running it."""
+
+import importlib
+from collections.abc import Sequence
+
+import click
+from celery.bin.beat import beat
+from celery.bin.control import inspect
+from celery.bin.worker import worker
+from django.conf import settings
+from django.core.management import get_commands, load_command_class
+from gunicorn.config import Config
+
+from trainer.__main__ import parser as trainer_parser
+
+CELERY = {"worker": worker, "beat": beat, "inspect": inspect}
+
+
+def check(argv: Sequence[str]) -> None:
+    """Raises if the program, a module, a subcommand or a flag of this command does not exist."""
+    program, *arguments = argv
+    if program == "python" and arguments[:2] == ["-m", "trainer"]:
+        trainer_parser().parse_args(arguments[2:])
+    elif program == "python" and arguments[0] == "manage.py":
+        command = load_command_class(get_commands()[arguments[1]], arguments[1])
+        command.create_parser("manage.py", arguments[1]).parse_args(arguments[2:])
+    elif program == "python":
+        assert (settings.BASE_DIR / arguments[0]).is_file(), f"{arguments[0]} is not there"
+    elif program == "gunicorn":
+        options = Config().parser().parse_args(arguments)
+        (application,) = options.args
+        assert callable(importlib.import_module(application).application)
+    elif program == "celery":
+        check_celery(arguments)
+    else:
+        raise AssertionError(f"{program} is no program of ours")
+
+
+def check_celery(arguments: Sequence[str]) -> None:
+    """`celery -A MODULE COMMAND …`: the module has an app, the command takes these flags."""
+    flag, *rest = arguments
+    module = flag.removeprefix("--app=") if flag.startswith("--app=") else rest.pop(0)
+    assert flag == "-A" or flag.startswith("--app="), flag
+    importlib.import_module(module).celery_app  # noqa: B018 - raises if there is none
+    command = CELERY[rest[0]]
+    # the parser alone: converting the values would need a broker
+    command.make_parser(click.Context(command)).parse_args(list(rest[1:]))

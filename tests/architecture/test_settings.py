@@ -1,0 +1,83 @@
+"""Production refuses to start with what would be unsafe there; real processes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+SAFE = {
+    "PROSPECT_ENV": "production",
+    "SECRET_KEY": "a-secret-that-nobody-else-has-0123456789",
+    "ALLOWED_HOSTS": "prospect.example.com",
+}
+LOOK = (
+    "from django.conf import settings as s; "
+    "print(s.SESSION_COOKIE_SECURE, s.CSRF_COOKIE_SECURE, s.SECURE_SSL_REDIRECT, s.DEBUG)"
+)
+
+
+def start(var: Path, env: dict[str, str], code: str = LOOK) -> subprocess.CompletedProcess[str]:
+    """A clean process that reads the settings."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=settings.BASE_DIR,
+        env={
+            "PATH": os.environ["PATH"],
+            "PROSPECT_VAR": str(var),
+            "DJANGO_SETTINGS_MODULE": "feedback_app.config.settings",
+            **env,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_production_starts_with_safe_settings(tmp_path: Path) -> None:
+    done = start(tmp_path, SAFE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["True", "True", "True", "False"]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"SECRET_KEY": ""}, "SECRET_KEY"),
+        ({"SECRET_KEY": "change-me"}, "SECRET_KEY"),
+        ({"SECRET_KEY": "change-me-" + "x" * 40}, "SECRET_KEY"),
+        ({"SECRET_KEY": "short"}, "SECRET_KEY"),
+        ({"DEBUG": "true"}, "DEBUG"),
+        ({"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS"),
+        ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
+        ({"ALLOWED_HOSTS": "prospect.example.com,*"}, "ALLOWED_HOSTS"),
+    ],
+)
+def test_production_refuses_to_start(tmp_path: Path, change: dict[str, str], named: str) -> None:
+    done = start(tmp_path, {**SAFE, **change})
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "Refusing to start in production" in last
+    assert named in last
+
+
+def test_production_names_every_fault_at_once(tmp_path: Path) -> None:
+    done = start(tmp_path, {"PROSPECT_ENV": "production", "DEBUG": "true"})
+    last = done.stderr.strip().splitlines()[-1]
+    assert all(name in last for name in ("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS"))
+
+
+def test_one_machine_makes_a_secret_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+    code = "from django.conf import settings; print(settings.SECRET_KEY)"
+    first, second = (start(tmp_path, {}, code).stdout.strip() for _ in range(2))
+    assert len(first) >= 50
+    assert first == second
+    assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0, "readable for its owner only"
+
+
+def test_an_engine_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
+    done = start(tmp_path, {"ENGINES": '{"m": "file:///etc/passwd"}'})
+    assert done.returncode != 0
+    assert "no http(s) URL" in done.stderr

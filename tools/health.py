@@ -1,0 +1,51 @@
+"""Health checks of the containers: exit code 0 if well, else one line on stderr.
+
+`tools/health.py URL` asks a server, under a host name that it accepts; `tools/health.py --fresh
+FILE SECONDS` looks whether a file (by the start of its name) was written lately.
+"""
+
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one check."""
+    if arguments[0] == "--fresh":
+        fault = stale(Path(arguments[1]), float(arguments[2]))
+    else:
+        fault = unwell(arguments[0])
+    if fault is None:
+        return 0
+    print(fault, file=sys.stderr)
+    return 1
+
+
+def unwell(url: str) -> str | None:
+    """What is wrong with a server; None if it answers with success."""
+    request = urllib.request.Request(url)
+    host = os.environ.get("ALLOWED_HOSTS", "").split(",")[0].strip().removeprefix(".")
+    if host and host != "*":
+        request.add_header("Host", host)
+    try:
+        with urllib.request.urlopen(request, timeout=10):
+            return None
+    except (urllib.error.URLError, OSError) as error:
+        return f"{url}: {error}"
+
+
+def stale(path: Path, seconds: float) -> str | None:
+    """What is wrong with a file that should be written all the time."""
+    # a shelf has one to three files, by the database that is behind it
+    written = [file.stat().st_mtime for file in path.parent.glob(f"{path.name}*")]
+    if not written:
+        return f"{path} is not there."
+    age = time.time() - max(written)
+    return None if age <= seconds else f"{path} was last written {age:.0f} s ago."
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
