@@ -117,7 +117,8 @@ def test_doors_axe_finds_nothing(
     expect(page.get_by_role("alert")).to_be_visible()
     found += complaints(page)
     inside = new_page(viewer, color_scheme=theme, viewport=PHONE)
-    for path in ("/accounts/logout/", reverse("runs", args=[project.slug])):
+    account = ("/accounts/logout/", "/accounts/password/change/")
+    for path in (*account, reverse("runs", args=[project.slug])):
         inside.goto(path)
         found += complaints(inside) + wider_than_screen(inside)
 
