@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,11 +11,6 @@ from trainer.errors import Cancelled, TrainerError
 from trainer.signals import stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
-
-# Trainer, engine and web share the cores of a small machine. OpenMP threads that spin while they
-# wait for each other starve the others and, when preempted, themselves: seen here, steps took five
-# times as long. Read when torch is loaded, which the subcommands do.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
