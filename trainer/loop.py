@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from trainer.checkpoint import (
     save_checkpoint,
     save_under_brake,
 )
-from trainer.config import TrainConfig
 from trainer.errors import Cancelled, RunFailed
 from trainer.events import EventLog
 from trainer.lora import Lora, MasterWeights, adapter_config
@@ -28,8 +27,10 @@ from trainer.losses import loss_named
 from trainer.probe import KlProbe
 from trainer.reference import ReferenceCache
 from trainer.run import LoadedRun, write_fit
+from trainer.schedule import learning_rate
 from trainer.signals import StopRequest
 from trainer.step import StepResult, StepRunner
+from trainer.telling import start_values, step_values
 
 # Nobody's thumbs are worth a factor of e^10 on every single token: the weights have run away.
 _EXPLODED_NATS_PER_TOKEN = 10.0
@@ -156,7 +157,13 @@ class Trainer:
         for index, reward in zip(step.examples, result.rewards, strict=True):
             example = self.data.examples[index]
             self.fit[example.id] = Fit(example.id, example.label, reward, result.z0)
-        self._report(step, result, elapsed=elapsed, norm=norm, rate=rate)
+        self.events.write(
+            "step",
+            **step_values(self.data, step, result, number=number, total_seconds=self.seconds),
+            seconds=round(elapsed, 3),
+            learning_rate=rate,
+            grad_norm=norm,
+        )
 
     def _raise_if_broken(self, number: int, result: StepResult, step: Step) -> None:
         lengths = [len(self.data.examples[index].completion) for index in step.examples]
@@ -201,51 +208,9 @@ class Trainer:
         )
         return True
 
-    def _report(
-        self, step: Step, result: StepResult, *, elapsed: float, norm: float, rate: float
-    ) -> None:
-        examples = [self.data.examples[index] for index in step.examples]
-        rewards = list(zip(examples, result.rewards, strict=True))
-        up = _mean([reward for example, reward in rewards if example.label])
-        down = _mean([reward for example, reward in rewards if not example.label])
-        total = self.data.total_steps
-        self.events.write(
-            "step",
-            step=self.step,
-            total_steps=total,
-            epoch=round(self.step * self.config.epochs / total, 4),
-            loss=result.loss,
-            kl=result.z0,
-            kl_unclamped=result.z0_unclamped,
-            reward_desirable=up,
-            reward_undesirable=down,
-            margin=None if up is None or down is None else up - down,
-            completion_tokens=sum(len(e.completion) for e in examples) / len(examples),
-            tokens=result.tokens,
-            seconds=round(elapsed, 3),
-            learning_rate=rate,
-            grad_norm=norm,
-            eta_seconds=round(self.seconds / self.step * (total - self.step), 1),
-        )
-
     def _announce(self, *, resumed_from: int) -> None:
-        run, config = self.data, self.config
-        self.events.write(
-            "start",
-            total_steps=run.total_steps,
-            examples=len(run.examples),
-            desirable=run.desirable,
-            undesirable=run.undesirable,
-            lambda_d=run.lambdas.desirable,
-            lambda_u=run.lambdas.undesirable,
-            beta=config.beta,
-            learning_rate=config.learning_rate,
-            device=str(run.base.device),
-            dtype=str(run.base.dtype).removeprefix("torch."),
-            resumed_from_step=resumed_from,
-            prompts_truncated=run.truncated,
-        )
-        for message in run.warnings:
+        self.events.write("start", **start_values(self.data, resumed_from=resumed_from))
+        for message in self.data.warnings:
             self.events.write("warning", message=message)
 
     def _compute_reference(self) -> None:
@@ -326,24 +291,6 @@ class Trainer:
     def _raise_if_stopped(self) -> None:
         if self.stop.asked:
             raise Cancelled(self.step)
-
-
-def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """The rate of a step (counted from 1): linear warm-up, then as `lr_schedule` says."""
-    warmup = math.ceil(config.warmup_ratio * total)
-    if step <= warmup:
-        return config.learning_rate * step / warmup
-    left = (total - step + 1) / (total - warmup + 1)
-    factor = {
-        "constant": 1.0,
-        "linear": left,
-        "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
-    }[config.lr_schedule]
-    return config.learning_rate * factor
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
 
 
 def _progress(

@@ -15,9 +15,9 @@ from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import Refused, RunFailed, TrainerError
 from trainer.events import EventLog
-from trainer.loop import learning_rate
 from trainer.probe import KlEstimate, KlProbe
 from trainer.run import only_one
+from trainer.schedule import learning_rate
 
 
 def weights(run_dir: Path) -> bytes:

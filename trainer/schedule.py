@@ -1,0 +1,19 @@
+"""The learning rate of each step."""
+
+import math
+
+from trainer.config import TrainConfig
+
+
+def learning_rate(config: TrainConfig, step: int, total: int) -> float:
+    """The rate of a step (counted from 1): linear warm-up, then as `lr_schedule` says."""
+    warmup = math.ceil(config.warmup_ratio * total)
+    if step <= warmup:
+        return config.learning_rate * step / warmup
+    left = (total - step + 1) / (total - warmup + 1)
+    factor = {
+        "constant": 1.0,
+        "linear": left,
+        "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
+    }[config.lr_schedule]
+    return config.learning_rate * factor
