@@ -9,7 +9,7 @@ from pathlib import Path
 import environ
 import pytest
 from django.conf import settings
-from pytest_django.fixtures import SettingsWrapper
+from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
 from tools import bootstrap, health, postgres
@@ -112,7 +112,7 @@ def test_health_sees_whether_a_file_is_fresh(tmp_path: Path) -> None:
 
 
 def test_health_asks_a_server_under_a_name_that_it_accepts(
-    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch, settings: SettingsWrapper
+    live_server: LiveServer, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.ALLOWED_HOSTS = ["prospect.example.com"]
     url = f"{live_server.url}/health"
