@@ -149,6 +149,11 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_SESSION_REMEMBER = True
 
+# -- mail: a forgotten password is the only one; without a server it goes to the web log
+
+vars().update(env.email_url("EMAIL_URL", "consolemail://"))
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "prospect@localhost")
+
 # -- cookies and headers
 
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PRODUCTION
