@@ -41,6 +41,7 @@ class LoopSize:
     """How much work the proof does; the defaults fit into 15 minutes on two cores."""
 
     annotators: int = 3
+    prompts: int = 150
     answers_per_prompt: int = 2
     noise: float = 0.10
     unseen_prompts: int = 80
@@ -144,7 +145,8 @@ class ClosedLoop:
             system_prompt=starter_text("system_prompt.txt"),
             guidelines=starter_text("guidelines.md"),
         )
-        prompts_add(project=project, prompts=starter_prompts(), source=Source.IMPORT)
+        prompts = starter_prompts()[: self.size.prompts]
+        prompts_add(project=project, prompts=prompts, source=Source.IMPORT)
         annotators = []
         for number in range(1, self.size.annotators + 1):
             email = f"annotator{number}@{self.slug}.example.com"

@@ -35,6 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--url", help="use the processes that serve this address")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
         parser.add_argument("--annotators", type=int, default=size.annotators)
+        parser.add_argument("--prompts", type=int, default=size.prompts)
         parser.add_argument("--answers", type=int, default=size.answers_per_prompt)
         parser.add_argument("--unseen", type=int, default=size.unseen_prompts)
 
@@ -52,6 +53,7 @@ class Command(BaseCommand):
                     slug=slug,
                     size=LoopSize(
                         annotators=options["annotators"],
+                        prompts=options["prompts"],
                         answers_per_prompt=options["answers"],
                         unseen_prompts=options["unseen"],
                     ),
