@@ -62,6 +62,8 @@ class Command(BaseCommand):
                 ).run(base_model=settings.BASE_MODEL)
         except (LoopBroken, PageFault, EngineError, StackError) as error:
             raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError("Stopped. What it made so far is kept.", returncode=130) from None
         self.table(proof)
         if options["json"]:
             options["json"].write_text(json.dumps(proof.as_json(), indent=1) + "\n")
