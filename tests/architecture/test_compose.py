@@ -134,6 +134,7 @@ def test_secrets_have_no_default() -> None:
         assert all(found[2].startswith(":?") for found in uses), f"{name} has a default"
 
 
+@pytest.mark.slow
 def test_the_settings_start_with_the_environment_of_a_service() -> None:
     given = {
         "SECRET_KEY": "only-for-this-test-0123456789-0123456789",

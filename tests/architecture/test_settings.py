@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+pytestmark = pytest.mark.slow  # a dozen processes
 SAFE = {
     "PROSPECT_ENV": "production",
     "SECRET_KEY": "a-secret-that-nobody-else-has-0123456789",
