@@ -106,7 +106,7 @@ def make_tiny_adapter(
     tensors = {}
     for key, (out_features, in_features) in chosen.items():
         a = torch.randn(rank, in_features, generator=generator) / in_features**0.5
-        b = torch.randn(out_features, rank, generator=generator) * strength / rank**0.5
+        b = torch.randn(out_features, rank, generator=generator) * strength / (2 * rank**0.5)
         tensors[f"base_model.model.{key}.lora_A.weight"] = a
         tensors[f"base_model.model.{key}.lora_B.weight"] = b
     config: dict[str, Any] = {
@@ -114,7 +114,7 @@ def make_tiny_adapter(
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base.name,
         "bias": "none",
-        "lora_alpha": rank,
+        "lora_alpha": 2 * rank,
         "r": rank,
         "target_modules": sorted(chosen),
         "inference_mode": True,

@@ -339,15 +339,15 @@ class Scheduler:
             self._tell_error(job, "The model's scores are not finite: its weights are broken.")
             return
         self.counters["completion_tokens"] += 1
-        job.tell(Piece((row.token_ids[-1],), text, row.finish_reason))
         if row.finish_reason is not None:
             with self._changed:
                 self._ended(job, row.finish_reason)
+        job.tell(Piece((row.token_ids[-1],), text, row.finish_reason))
 
     def _tell_error(self, job: Job, message: str) -> None:
-        job.tell(Piece(error=message))
         with self._changed:
             self._ended(job, "failed")
+        job.tell(Piece(error=message))
 
     def _ended(self, job: Job, how: str) -> None:
         self.counters[how] += 1

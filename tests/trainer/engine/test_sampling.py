@@ -68,6 +68,12 @@ def test_flat_scores_need_the_whole_vocabulary() -> None:
     assert len(found) > 900
 
 
+def test_a_nucleus_is_a_share_of_everything_not_of_the_candidates() -> None:
+    # 240 of 300 equal tokens hold 79.9 %; of the 256 candidates alone it would be 205
+    found = draws(torch.zeros(300), Sampling(temperature=1.0, top_p=0.799, seed=1), 4 * DRAWS)
+    assert len(found) == 240
+
+
 def test_temperature_zero_takes_the_likeliest_and_draws_nothing() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9]])
     assert choose(logits, [Sampler(Sampling(temperature=0))], [[0]]) == [1]

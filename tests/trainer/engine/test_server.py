@@ -15,6 +15,7 @@ from tests.engines import wait_until
 from tests.tiny import make_tiny_adapter
 from tests.trainer.engine.conftest import NAME, Served, load, serving
 from trainer.chat import prompt_ids
+from trainer.engine import scheduler as scheduling
 from trainer.engine.server import create_app
 from trainer.errors import TrainerError
 from trainer.model import LoadedBase, load_base
@@ -359,6 +360,28 @@ def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> 
         running.close()
         waiting.join(timeout=30)
         assert not waiting.is_alive(), "the place of the one that went is taken by the next"
+
+
+def test_answers_that_would_not_fit_together_take_turns(
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduling, "CACHE_POSITIONS", 600)
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, tmp_path) as served,
+        httpx.Client(base_url=served.url, timeout=30) as client,
+        client.stream("POST", CHAT, json=body(stream=True, max_tokens=480)) as running,
+    ):
+        coming = events(running)
+        assert next(coming)
+        wait_until(lambda: served.scheduler.running == 1, what="the first to run")
+        small = threading.Thread(target=lambda: client.post(CHAT, json=body()))
+        small.start()
+        wait_until(lambda: served.scheduler.queued == 1, what="the second to wait")
+        rest = list(coming)
+        assert rest[-1]["choices"][0]["finish_reason"] == "length"
+        small.join(timeout=30)
+        assert served.scheduler.counters["length"] == 2
 
 
 def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
