@@ -32,10 +32,11 @@ test: check
 	PROSPECT_CHROMIUM="$$chromium" $(PY) -m pytest $(ARGS)
 	@$(if $(ARGS),,$(PY) tools/postgres.py $(PY) -m pytest -m 'not browser and not model' $(DATABASE_TESTS))
 
+# one thread: on tiny models more of them only wait for each other
 quick: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
-	@$(PY) -m pytest -m 'not slow and not browser and not model' $(ARGS)
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow and not browser and not model' $(ARGS)
 
 check: install-test
 	@.venv/bin/ruff check .
