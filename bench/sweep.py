@@ -1,6 +1,6 @@
 """Which defaults make the loop work? Simulated thumbs, one training run a config, then a count.
 
-    python bench/sweep.py --config '{"learning_rate": 2e-4, "beta": 0.5}' [--config …] [--json FILE]
+    python -m bench.sweep --config '{"learning_rate": 2e-4, "beta": 0.5}' [--config …] [--json FILE]
 
 Answers of the base model to the starter prompts are judged by a rule on the text (ended by itself
 with a whole sentence, 5 to 80 words, on the topic, no repeated run of four words), a tenth of the
