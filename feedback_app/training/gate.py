@@ -15,6 +15,8 @@ KL_BRAKE = 0.5
 NEUTRAL_LOSS = 0.05
 #: Points by which a share may fall before it counts as worse (small samples swing).
 SHARE_SLACK = 0.10
+#: Quantiles of the normal distribution: 95 % one-sided over 95 % two-sided.
+ONE_SIDED = 1.645 / 1.960
 #: Answers shorter than this many words on average are taken for a collapse.
 WORDS_FLOOR = 8.0
 
@@ -81,14 +83,16 @@ def _missing(measure: str, label: str) -> Rule:
 
 def _ranking(new: Measures, old: Measures, *, is_base: bool) -> Rule:
     label = "Liked answers ranked above disliked ones"
-    value, low, before = _value(new, "ranking"), _value(new, "ranking", "low"), None
+    value, low = _value(new, "ranking"), _value(new, "ranking", "low")
     if value is None or low is None:
         return _missing("ranking", label)
+    # 'better than chance' asks in one direction: 95 % one-sided from the two-sided interval
+    surely_better = value - (value - low) * ONE_SIDED > 0.5
     if is_base:
-        passed = low > 0.5
-        return Rule("ranking", label, passed, "better than chance" if passed else "may be chance")
+        text = "better than chance" if surely_better else "may be chance: more votes would tell"
+        return Rule("ranking", label, surely_better, text)
     before = _value(old, "ranking")
-    passed = low > 0.5 and (before is None or value >= before)
+    passed = surely_better and (before is None or value >= before)
     return Rule("ranking", label, passed, "not worse than live" if passed else "worse than live")
 
 

@@ -163,6 +163,23 @@ def test_gate_holds_back_a_model_that_got_worse(
     assert fault in lost["label"]
 
 
+@pytest.mark.parametrize(
+    ("low", "won"),
+    [
+        (0.46, True),  # 0.75 - 0.29 * 1.645 / 1.96 = 0.507
+        (0.44, False),  # 0.75 - 0.31 * 1.645 / 1.96 = 0.490
+    ],
+)
+def test_gate_asks_in_one_direction_whether_it_may_be_chance(
+    claim: Claim, low: float, won: bool
+) -> None:
+    data = report("bot@1", ranking=0.75)
+    data["candidates"]["bot@1"]["ranking"]["low"] = low
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=data, fit={})
+    assert adapter is not None
+    assert adapter.gate_won is won
+
+
 def test_gate_compares_with_what_is_live(claim: Claim) -> None:
     adapter = run_finish(
         claim=claim,

@@ -42,6 +42,7 @@ class LoopSize:
 
     annotators: int = 3
     prompts: int = 150
+    heldout_percent: int = 30  # 300 votes are few for a gate: a fifth of them decides nothing
     answers_per_prompt: int = 2
     noise: float = 0.10
     unseen_prompts: int = 80
@@ -144,6 +145,7 @@ class ClosedLoop:
             owner=owner,
             system_prompt=starter_text("system_prompt.txt"),
             guidelines=starter_text("guidelines.md"),
+            heldout_percent=self.size.heldout_percent,
         )
         prompts = starter_prompts()[: self.size.prompts]
         prompts_add(project=project, prompts=prompts, source=Source.IMPORT)
