@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 from django.test import Client
 
@@ -15,6 +16,10 @@ from feedback_app.feedback.services import (
     prompt_get_or_create,
     vote_cast,
 )
+
+# a deadline a draw would test the machine's load
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 pytest_plugins = ["tests.stacks"]
 PASSWORD = "correct horse battery"

@@ -177,7 +177,8 @@ def completion_create(
     return Completion.objects.create(
         project=project,
         prompt=prompt,
-        text=answer.text,
+        # PostgreSQL stores no NUL, and a model may write one
+        text=answer.text.replace("\x00", "\ufffd"),
         version=answer.version,
         system_prompt=project.system_prompt,
         prompt_token_ids=answer.prompt_token_ids,

@@ -142,7 +142,8 @@ def finish(claim: Claim, evaluation: Path) -> None:
     """Publishes the adapter's files, then registers it with its gate report."""
     run = claim.run
     name = run.project.adapter_name(run.number)
-    report = json.loads((evaluation / "report.json").read_text())
+    # PostgreSQL stores no NUL, and a model may write one
+    report = json.loads((evaluation / "report.json").read_text().replace("\\u0000", "\\ufffd"))
     fit = {}
     for line in (run.directory / "fit.jsonl").read_text().splitlines():
         row = json.loads(line)

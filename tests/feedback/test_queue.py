@@ -9,6 +9,8 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Lease, Project, Sampling, Source, Split, Verdict
 from feedback_app.feedback.selectors import empty_queue, queue_progress
 from feedback_app.feedback.services import (
+    Answer,
+    completion_create,
     item_skip,
     items_hand_out,
     prompts_add,
@@ -91,8 +93,6 @@ def test_skipped_item_goes_to_somebody_else(
 def test_first_answers_of_all_prompts_come_before_second_ones(
     project: Project, make_completions: MakeCompletions
 ) -> None:
-    from feedback_app.feedback.services import Answer, completion_create
-
     first = make_completions(3)
     sampling = Sampling.objects.get()
     second = completion_create(
@@ -106,6 +106,20 @@ def test_first_answers_of_all_prompts_come_before_second_ones(
         *[c.pk for c in first],
         second.pk,
     ]
+
+
+def test_answer_with_a_nul_is_stored_on_every_database(
+    project: Project, make_completions: MakeCompletions
+) -> None:
+    (first,) = make_completions(1)
+    stored = completion_create(
+        project=project,
+        prompt=first.prompt,
+        answer=Answer("Before\x00after.", "base", "stop", None, None),
+        source=Source.DEMO,
+    )
+    stored.refresh_from_db()
+    assert stored.text == "Before\ufffdafter."
 
 
 def test_empty_queue_says_why(
