@@ -161,6 +161,11 @@ class Answer:
     token_ids: list[int] | None
 
 
+def storable(text: str) -> str:
+    """Text as every database can keep it: PostgreSQL stores no NUL, and a model may write one."""
+    return text.replace("\x00", "\ufffd")
+
+
 def completion_create(
     *,
     project: Project,
@@ -177,8 +182,7 @@ def completion_create(
     return Completion.objects.create(
         project=project,
         prompt=prompt,
-        # PostgreSQL stores no NUL, and a model may write one
-        text=answer.text.replace("\x00", "\ufffd"),
+        text=storable(answer.text),
         version=answer.version,
         system_prompt=project.system_prompt,
         prompt_token_ids=answer.prompt_token_ids,

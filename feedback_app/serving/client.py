@@ -9,7 +9,7 @@ import httpx
 from django.conf import settings
 
 from feedback_app.feedback.models import BASE_VERSION, Project
-from feedback_app.feedback.services import Answer, Message
+from feedback_app.feedback.services import Answer, Message, storable
 from feedback_app.training.models import Adapter
 
 LOAD_SECONDS = 60.0
@@ -140,6 +140,7 @@ class Engine:
                 into.finish_reason = choice.get("finish_reason") or into.finish_reason
                 piece = (choice.get("delta") or {}).get("content")
                 if piece:
+                    piece = storable(piece)  # what is read is what is kept
                     into.text += piece
                     yield piece
 
