@@ -7,7 +7,6 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
 
-from feedback_app.accounts.models import User
 from feedback_app.feedback.querysets import (
     CompletionQuerySet,
     ExampleQuerySet,
@@ -327,21 +326,3 @@ class Sampling(models.Model):
     @property
     def active(self) -> bool:
         return self.status in (self.Status.QUEUED, self.Status.RUNNING)
-
-
-__all__ = [
-    "BASE_VERSION",
-    "Completion",
-    "Example",
-    "Lease",
-    "Project",
-    "Prompt",
-    "Sampling",
-    "Skip",
-    "Source",
-    "Split",
-    "User",
-    "Verdict",
-    "Vote",
-    "VoteEvent",
-]

@@ -7,17 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import settings
 
 from tests.tiny import make_tiny_model
 from trainer.examples import Example, Message, write_examples
 from trainer.model import LoadedBase, load_base
 
 MakeRun = Callable[..., Path]
-
-# A busy machine is no reason to fail a property.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True, scope="session")
