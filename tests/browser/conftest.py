@@ -1,4 +1,4 @@
-"""Real Chromium on the live server: one browser a session, a fresh context a test."""
+"""Real Chromium on the live server: one browser a module, a fresh context a test."""
 
 import os
 import shutil
@@ -25,7 +25,9 @@ def chromium_path(playwright: Playwright) -> str:
     return found or own
 
 
-@pytest.fixture(scope="session")
+# a module's, not the session's: Playwright keeps an event loop running in this thread, and the
+# tests after it have loops of their own
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
