@@ -1,0 +1,58 @@
+"""What `make demo` installs is enough to run: no code leans on a package that only tests need."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+ROOT = Path(settings.BASE_DIR)
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+OURS = {"feedback_app", "trainer"}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {canonical(re.split(r"[\[<>=!~ ]", line)[0]) for line in requirements}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of everything a module imports, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+@pytest.mark.parametrize("package", sorted(OURS))
+def test_every_import_is_a_runtime_dependency(package: str) -> None:
+    runtime = names(PROJECT["dependencies"])
+    providers = packages_distributions()
+    outside = {
+        name: path.relative_to(ROOT)
+        for path in (ROOT / package).rglob("*.py")
+        for name in imported(path) - OURS - set(sys.stdlib_module_names)
+    }
+    assert outside
+    missing = {
+        name: str(path)
+        for name, path in outside.items()
+        if not {canonical(provider) for provider in providers.get(name, [])} & runtime
+    }
+    assert missing == {}
+
+
+def test_every_dependency_has_a_tested_version() -> None:
+    pinned = names((ROOT / "constraints.txt").read_text().splitlines())
+    declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["test"])
+    assert declared - pinned == set()
