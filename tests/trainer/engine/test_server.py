@@ -178,7 +178,7 @@ def test_all_faults_of_a_request_are_named_together(client: httpx.Client) -> Non
 @pytest.mark.parametrize("broken", ["", "{", "[]", '{"model": "tiny", "temperature": NaN}'])
 def test_a_body_that_is_no_request_is_refused(client: httpx.Client, broken: str) -> None:
     headers = {"content-type": "application/json"}
-    refusal(client.post(CHAT, content=broken, headers=headers), 400)
+    assert refusal(client.post(CHAT, content=broken, headers=headers), 400)
 
 
 def test_other_content_types_are_refused(client: httpx.Client) -> None:
@@ -189,7 +189,7 @@ def test_other_content_types_are_refused(client: httpx.Client) -> None:
 
 def test_a_huge_body_is_refused(client: httpx.Client) -> None:
     big = body(messages=[{"role": "user", "content": "x" * 9_000_000}])
-    refusal(client.post(CHAT, json=big), 413)
+    assert refusal(client.post(CHAT, json=big), 413)
 
 
 def test_an_overflowing_context_is_refused_with_both_numbers(client: httpx.Client) -> None:
@@ -201,8 +201,8 @@ def test_an_overflowing_context_is_refused_with_both_numbers(client: httpx.Clien
 
 
 def test_unknown_paths_answer_in_the_same_shape(client: httpx.Client) -> None:
-    refusal(client.get("/v1/nothing"), 404)
-    refusal(client.get(CHAT), 405)
+    assert refusal(client.get("/v1/nothing"), 404)
+    assert refusal(client.get(CHAT), 405)
 
 
 # -- adapters
@@ -287,7 +287,7 @@ def test_a_missing_directory_is_refused(client: httpx.Client) -> None:
 
 
 def test_unloading_what_is_not_loaded_is_not_found(client: httpx.Client) -> None:
-    refusal(client.post("/v1/unload_lora_adapter", json={"lora_name": "gone@1"}), 404)
+    assert refusal(client.post("/v1/unload_lora_adapter", json={"lora_name": "gone@1"}), 404)
 
 
 def test_a_stream_goes_on_while_adapters_come_and_go(
