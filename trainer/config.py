@@ -19,13 +19,15 @@ class TrainConfig:
 
     Lengths are in tokens, `kl_brake` in nats a token, intervals in optimiser steps. None for a λ
     means 'by the rule' (losses.lambdas), None for `kl_brake` 'off', None for `threads` 'torch's
-    choice'.
+    choice'. `sft` knows neither β nor λ, `dpo` no λ. Whether loss, batch size and snapshot fit
+    each other is seen where the examples are known (trainer/fitness.py).
     """
 
     base_model: str
     adapter_name: str
     loss: str = "kto"
     beta: float = 0.5
+    beta_schedule: str = "constant"
     learning_rate: float = 2e-4
     batch_size: int = 16
     epochs: int = 2
@@ -145,8 +147,9 @@ def _faults(config: TrainConfig) -> list[str]:
         else f"adapter_name must read <project>@<n>, not {config.adapter_name!r}",
         choice_fault("loss", config.loss, tuple(LOSSES)),
         number("beta", low=0, high=100, above=True),
+        choice_fault("beta_schedule", config.beta_schedule, ("constant", "linear_warmup")),
         number("learning_rate", low=0, high=1, above=True),
-        number("batch_size", low=2, high=100_000, whole=True),
+        number("batch_size", low=1, high=100_000, whole=True),
         number("epochs", low=1, high=1000, whole=True),
         optional("lambda_d", low=0, high=1000, above=True),
         optional("lambda_u", low=0, high=1000, above=True),

@@ -1,4 +1,4 @@
-"""The learning rate of each step."""
+"""The learning rate and the β of each step."""
 
 import math
 
@@ -17,3 +17,12 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
         "cosine": 0.5 * (1 + math.cos(math.pi * (1 - left))),
     }[config.lr_schedule]
     return config.learning_rate * factor
+
+
+def beta_at(config: TrainConfig, step: int, total: int) -> float:
+    """β of a step (counted from 1): `config.beta` throughout, or with "linear_warmup" a straight
+    rise to it over the steps in which the learning rate rises."""
+    warmup = math.ceil(config.warmup_ratio * total)
+    if config.beta_schedule == "constant" or step >= warmup:
+        return config.beta
+    return config.beta * step / warmup

@@ -1,12 +1,15 @@
 """TrainConfig: every fault at once, before anything else happens."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from trainer.config import TrainConfig
 from trainer.errors import Refused
+from trainer.losses import LOSSES
+from trainer.schedule import beta_at, learning_rate
 
 LEAST = {"base_model": "some/model", "adapter_name": "starter@3"}
 
@@ -31,14 +34,15 @@ def test_config_reports_all_faults_together() -> None:
                 "beta": 0,
                 "epochs": 1.5,
                 "batch_size": True,
-                "loss": "dpo",
+                "loss": "ppo",
+                "beta_schedule": "cosine",
                 "lr_schedule": "step",
                 "kl_brake": -1,
                 "learning_rate": float("nan"),
             }
         )
     text = str(caught.value)
-    assert len(caught.value.faults) == 10
+    assert len(caught.value.faults) == 11
     for word in (
         "unknown field 'learning_rte'",
         "base_model is missing",
@@ -46,7 +50,8 @@ def test_config_reports_all_faults_together() -> None:
         "beta must be above 0",
         "epochs must be a whole number",
         "batch_size must be a whole number",
-        "loss must be one of kto",
+        "loss must be one of kto, kto_humanline, apo_zero_unpaired, bco, sft, dpo, not 'ppo'",
+        "beta_schedule must be one of constant, linear_warmup",
         "lr_schedule must be one of",
         "kl_brake must be above 0",
         "learning_rate must be finite",
@@ -57,6 +62,33 @@ def test_config_reports_all_faults_together() -> None:
 def test_config_rank_beyond_the_limit_is_refused() -> None:
     with pytest.raises(Refused, match="lora_r must be at least 1 and at most 256"):
         TrainConfig.from_dict({**LEAST, "lora_r": 1000})
+
+
+def test_config_takes_every_loss_and_a_batch_of_one() -> None:
+    # whether the loss can use them is a question of the snapshot: tests/trainer/test_fitness.py
+    for name in LOSSES:
+        assert TrainConfig.from_dict({**LEAST, "loss": name, "batch_size": 1}).loss == name
+    with pytest.raises(Refused, match="batch_size must be at least 1"):
+        TrainConfig.from_dict({**LEAST, "batch_size": 0})
+
+
+def test_beta_is_constant_unless_it_is_asked_to_rise() -> None:
+    config = TrainConfig.from_dict({**LEAST, "beta": 0.4, "warmup_ratio": 0.4})
+    assert [beta_at(config, step, 10) for step in (1, 4, 10)] == [0.4, 0.4, 0.4]
+    # warm-up of 0.4·10 = 4 steps: a quarter of β more in each
+    rising = replace(config, beta_schedule="linear_warmup")
+    found = [beta_at(rising, step, 10) for step in range(1, 11)]
+    assert found == pytest.approx([0.1, 0.2, 0.3] + [0.4] * 7)
+    # β has arrived when the learning rate has
+    rates = [learning_rate(rising, step, 10) for step in range(1, 11)]
+    assert rates.index(max(rates)) == 3
+
+
+def test_beta_that_rises_without_a_warm_up_is_there_at_once() -> None:
+    rising = TrainConfig.from_dict(
+        {**LEAST, "beta": 0.4, "warmup_ratio": 0, "beta_schedule": "linear_warmup"}
+    )
+    assert beta_at(rising, 1, 10) == 0.4
 
 
 @pytest.mark.parametrize(
