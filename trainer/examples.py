@@ -5,7 +5,6 @@ The format is TRL's unpaired preference form (`prompt` and `completion` as messa
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -81,24 +80,6 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
     with path.open("w", encoding="utf-8") as file:
         for example in examples:
             file.write(json.dumps(example.as_dict(), ensure_ascii=False) + "\n")
-
-
-def check_trainable(examples: Sequence[Example]) -> None:
-    """Refuse what KTO cannot learn from, before a model is loaded. Raises Refused."""
-    faults = []
-    counts = Counter(example.label for example in examples)
-    if len(examples) < 2:
-        faults.append(f"{len(examples)} example(s) cannot be trained on: at least 2 are needed")
-    elif len(counts) < 2:
-        faults.append(
-            f"all {len(examples)} examples are {'desirable' if counts[True] else 'undesirable'}: "
-            "collect votes of the other kind"
-        )
-    if len(examples) > 1 and len({example.prompt for example in examples}) < 2:
-        faults.append(
-            "all examples have the same prompt: z₀ needs completions of at least two prompts"
-        )
-    refuse_if_faulty(faults)
 
 
 def numbered_objects(path: Path) -> Iterable[tuple[int, Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.trainer.conftest import example
 from trainer.errors import Refused
-from trainer.examples import Example, check_trainable, read_examples, write_examples
+from trainer.examples import Example, read_examples, write_examples
 
 GOOD: dict[str, Any] = {
     "id": "a",
@@ -83,22 +83,3 @@ def test_faults_of_many_lines_come_together_but_not_all_of_thousands(tmp_path: P
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"examples\.jsonl is missing"):
         read_examples(tmp_path / "examples.jsonl")
-
-
-@pytest.mark.parametrize(
-    ("examples", "reason"),
-    [
-        ([], "at least 2 are needed"),
-        ([example(0)], "at least 2 are needed"),
-        ([example(0), example(4)], "all 2 examples are desirable"),
-        ([example(1), example(5)], "all 2 examples are undesirable"),
-        ([example(0), example(1)], "same prompt"),
-    ],
-)
-def test_examples_kto_cannot_learn_from_are_refused(examples: list[Example], reason: str) -> None:
-    with pytest.raises(Refused, match=reason):
-        check_trainable(examples)
-
-
-def test_two_prompts_and_both_classes_are_enough() -> None:
-    assert check_trainable([example(0), example(5)]) is None
