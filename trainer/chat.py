@@ -1,30 +1,68 @@
-"""Messages to token ids: one place, so that training context equals serving context."""
+"""Messages to token ids, and how an answer ends: one place, so that the context of training is
+the context of serving.
+
+Chat templates differ in what they can say. One that refuses or drops a system message gets its
+text at the head of the next user turn, as Llama 2 and Gemma 3 do by themselves; anything else that
+a template refuses is refused here, in its own words.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.errors import Refused
 
+# Words that no template says by itself, and that none would trim or rewrite.
+_RULE, _QUESTION, _ANSWER, _NEXT = "RULEPROBE", "QUESTIONPROBE", "ANSWERPROBE", "NEXTPROBE"
+
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
     """Token ids of the conversation up to where the assistant begins to write.
 
-    The template runs in transformers' sandbox. Raises Refused, with the template's own words,
-    when it is missing, broken or cannot express the conversation.
+    The template runs in transformers' sandbox, and it alone writes BOS. Raises Refused, with the
+    template's own words, when it is missing, broken or cannot express the conversation.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise Refused("The base model has no chat template: choose an instruction-tuned model.")
+    chat = [dict(message) for message in messages]
+    if any(message["role"] == "system" for message in chat) and not _takes_system(tokenizer):
+        chat = _folded(chat)
     try:
         ids = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=True, return_dict=False
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False
         )
     except Exception as error:  # templates raise whatever their authors chose
         raise Refused(f"The base model's chat template refused the messages: {error}") from error
+    if not ids:
+        raise Refused("The base model's chat template writes nothing for these messages.")
     return [int(token) for token in ids]
 
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer: the generation config may name several."""
+    """Every token that ends an answer: the generation config may name several, and what the chat
+    template writes after an answer is one of them even where nobody names it."""
+    named = _named_ends(model, tokenizer)
+    turn = _end_of_turn(tokenizer, named)
+    return named if turn is None else named | {turn}
+
+
+def answer_end(model: Any, tokenizer: Any) -> int:
+    """The token that a finished answer is trained to end with: of all in `eos_ids` the one that
+    the chat template writes there, because it is what the base model itself was trained on.
+
+    That is often not `tokenizer.eos_token`: Llama 3 ends turns with <|eot_id|>, Gemma with
+    <end_of_turn>, Phi-3 with <|end|>. Raises Refused when no token could ever end an answer.
+    """
+    named = _named_ends(model, tokenizer)
+    turn = _end_of_turn(tokenizer, named)
+    if turn is not None:
+        return turn
+    if not named:
+        raise Refused("The base model names no end-of-sequence token: no answer could ever end.")
+    own = tokenizer.eos_token_id
+    return int(own) if own in named else min(named)
+
+
+def _named_ends(model: Any, tokenizer: Any) -> frozenset[int]:
     found: set[int] = set()
     for value in (
         getattr(getattr(model, "generation_config", None), "eos_token_id", None),
@@ -35,3 +73,70 @@ def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
         elif value is not None:
             found.update(int(token) for token in value)
     return frozenset(found)
+
+
+def _end_of_turn(tokenizer: Any, named: frozenset[int]) -> int | None:
+    """The token that the chat template writes after an answer, None where it writes none.
+
+    At the end of a conversation that is the first named end or added token: a template may write
+    an end that no config names, and more after it (Phi-3 closes the text with EOS). A template
+    that writes nothing there may end a turn by opening the next one (GLM), with a named end.
+    """
+    chat = [{"role": "user", "content": _QUESTION}, {"role": "assistant", "content": _ANSWER}]
+    added = {
+        token
+        for token, content in getattr(tokenizer, "added_tokens_decoder", {}).items()
+        if str(content).strip().strip("▁")  # some vocabularies add runs of blanks
+    }
+    closing = _written_after_answer(tokenizer, chat, before="")
+    opening = _written_after_answer(
+        tokenizer, [*chat, {"role": "user", "content": _NEXT}], before=_NEXT
+    )
+    found = [token for token in closing if token in named | added]
+    found += [token for token in opening if token in named]
+    return found[0] if found else None
+
+
+def _written_after_answer(
+    tokenizer: Any, chat: Sequence[dict[str, str]], *, before: str
+) -> list[int]:
+    """Token ids of what the template writes between the answer and a later text, or the end."""
+    rest = _rendered(tokenizer, chat, prompt=False).partition(_ANSWER)[2]
+    if before:
+        rest = rest.partition(before)[0]
+    return list(tokenizer.encode(rest, add_special_tokens=False)) if rest else []
+
+
+def _takes_system(tokenizer: Any) -> bool:
+    chat = [{"role": "system", "content": _RULE}, {"role": "user", "content": _QUESTION}]
+    return _RULE in _rendered(tokenizer, chat, prompt=True)
+
+
+def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]], *, prompt: bool) -> str:
+    """What the template makes of the messages; nothing where it refuses them or is missing."""
+    try:
+        return str(
+            tokenizer.apply_chat_template(list(chat), add_generation_prompt=prompt, tokenize=False)
+        )
+    except Exception:  # whatever their authors chose; who asks for ids hears of it
+        return ""
+
+
+def _folded(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """Each system message at the head of the user turn that follows it, a blank line between.
+
+    A system message that no user turn follows has no place: then all stay as they are, and the
+    template has the last word.
+    """
+    folded: list[dict[str, str]] = []
+    waiting: list[str] = []
+    for message in messages:
+        if message["role"] == "system":
+            waiting.append(message["content"])
+        elif message["role"] == "user" and waiting:
+            texts = [text for text in waiting if text.strip()]
+            folded.append({**message, "content": "\n\n".join([*texts, message["content"]])})
+            waiting = []
+        else:
+            folded.append(message)
+    return list(messages) if waiting else folded

@@ -1,5 +1,6 @@
 """The boundary between prompt and completion, EOS, and prompts that are too long."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def test_served_prompt_that_is_too_long_is_rendered_again_without_old_turns(toke
     assert found is not None
     assert found.truncated
     assert found.prompt == template(tokenizer, ("user", "a"), ("assistant", "b"), ("user", "c?"))
+    assert found.cut == 400 - len(found.prompt)
 
 
 def test_set_counts_truncated_prompts_and_names_what_does_not_fit(tokenizer: Any) -> None:
@@ -108,6 +110,9 @@ def test_set_counts_truncated_prompts_and_names_what_does_not_fit(tokenizer: Any
     )
     assert found.left_out == ("e7",)
     assert found.truncated == 1
+    whole = len(prompt_ids(tokenizer, [asdict(message) for message in endless.prompt]))
+    assert found.tokens_cut == whole - len(found.examples[1].prompt) > 100_000
+    assert [item.cut for item in found.examples] == [0, found.tokens_cut]
     assert [item.truncated for item in found.examples] == [False, True]
     assert all(item.length <= 200 for item in found.examples)
 
