@@ -1,4 +1,4 @@
-"""LoRA on every linear layer of a causal LM: found, switched, saved under PEFT's names.
+"""LoRA on the linear layers of a causal LM: put on, switched, saved under PEFT's names.
 
 y = W x + (α/r)·B A x with W frozen; A starts random, B at zero, so that the policy starts as the
 reference (Hu et al. 2021, Section 4.1). The layer is our own because PEFT's costs a fifth of the
@@ -6,42 +6,98 @@ step here; what is written to disk is PEFT's format, and a test loads it with PE
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from trainer.errors import BadArtifact, Refused
+from trainer.layers import (
+    Linear,
+    dense_weight,
+    is_transposed,
+    layer_dtype,
+    layer_shape,
+    linear_layers,
+    target_modules,
+)
 
-_PREFIX = "base_model.model."
+PREFIX = "base_model.model."
+
+
+class _LowRank(torch.autograd.Function):
+    """x Wᵀ + b + s·(x Aᵀ) Bᵀ for a frozen W and b, x (N, in), A (r, in), B (out, r).
+
+    Autograd would keep x and x Aᵀ as well, but walk through five nodes and add up three partial
+    results; here every sum is taken in the pass that multiplies, and nothing is computed for an x
+    that needs no gradient (the first layer's).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+    ) -> Tensor:
+        low = x @ a.t()
+        ctx.save_for_backward(x, low, weight, a, b)
+        ctx.scale = scale
+        return F.linear(x, weight, bias).addmm_(low, b.t(), alpha=scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, weight, a, b = ctx.saved_tensors
+        d_low = (dy @ b).mul_(ctx.scale)
+        d_x = (dy @ weight).addmm_(d_low, a) if ctx.needs_input_grad[0] else None
+        d_a = d_low.t() @ x
+        d_b = (dy.t() @ low).mul_(ctx.scale)
+        return d_x, None, None, d_a, d_b, None
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer with a low-rank addition that can be switched off."""
+    """A frozen linear layer with a low-rank addition that can be switched off.
 
-    def __init__(self, frozen: nn.Linear, rank: int, alpha: float, dropout: float) -> None:
+    Plain layers take the fast path above. What keeps its weight in a form of its own (4-bit) is
+    called, and so is every layer while dropout is on; autograd does the rest.
+    """
+
+    def __init__(self, frozen: Linear, rank: int, alpha: float, dropout: float) -> None:
         super().__init__()
-        weight = frozen.weight
+        out_features, in_features = layer_shape(frozen)
+        like: dict[str, Any] = {"dtype": layer_dtype(frozen), "device": frozen.weight.device}
         self.frozen = frozen
         self.scale = alpha / rank
         self.dropout = dropout
         self.active = True
-        self.lora_a = nn.Parameter(torch.zeros(rank, frozen.in_features).to(weight))
-        self.lora_b = nn.Parameter(torch.zeros(frozen.out_features, rank).to(weight))
+        self.lora_a = nn.Parameter(torch.zeros(rank, in_features, **like))
+        self.lora_b = nn.Parameter(torch.zeros(out_features, rank, **like))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
-        base: Tensor = self.frozen(x)
         if not self.active:
+            base: Tensor = self.frozen(x)
             return base
-        dropped = F.dropout(x, self.dropout) if self.training and self.dropout > 0 else x
-        low = F.linear(dropped, self.lora_a).flatten(0, -2)
-        flat = base.flatten(0, -2)
-        return torch.addmm(flat, low, self.lora_b.t(), alpha=self.scale).view(base.shape)
+        weight = dense_weight(self.frozen)
+        drops = self.training and self.dropout > 0
+        if weight is None or drops:
+            base = self.frozen(x)
+            dropped = F.dropout(x, self.dropout) if drops else x
+            low = F.linear(dropped, self.lora_a).flatten(0, -2)
+            flat = torch.addmm(base.flatten(0, -2), low, self.lora_b.t(), alpha=self.scale)
+            return flat.view(base.shape)
+        a, b = self.lora_a, self.lora_b
+        y: Tensor = _LowRank.apply(x.flatten(0, -2), weight, self.frozen.bias, a, b, self.scale)
+        return y.view(*x.shape[:-1], -1)
 
 
 @dataclass(frozen=True)
@@ -56,9 +112,16 @@ class Lora:
 
     @classmethod
     def attach(
-        cls, model: Any, *, rank: int, alpha: float, dropout: float = 0.0, seed: int = 0
+        cls,
+        model: Any,
+        *,
+        rank: int,
+        alpha: float,
+        dropout: float = 0.0,
+        seed: int = 0,
+        only: Collection[str] | None = None,
     ) -> Self:
-        """Freeze the model and wrap each of its linear layers except the head.
+        """Freeze the model and wrap its linear layers (those named in `only`, where it is given).
 
         A is drawn from U(−1/√in, 1/√in), as PEFT does, from a generator of its own: the same seed
         gives the same adapter wherever the process has drawn before. Raises Refused when the model
@@ -68,6 +131,8 @@ class Lora:
         model.eval()
         layers = {}
         for name, linear in linear_layers(model).items():
+            if only is not None and name not in only:
+                continue
             parent, _, leaf = name.rpartition(".")
             layers[name] = LoraLinear(linear, rank, alpha, dropout)
             setattr(model.get_submodule(parent), leaf, layers[name])
@@ -90,8 +155,8 @@ class Lora:
         """The trainable matrices under PEFT's names."""
         named = {}
         for name, layer in self.layers.items():
-            named[f"{_PREFIX}{name}.lora_A.weight"] = layer.lora_a
-            named[f"{_PREFIX}{name}.lora_B.weight"] = layer.lora_b
+            named[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_a
+            named[f"{PREFIX}{name}.lora_B.weight"] = layer.lora_b
         return named
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -128,22 +193,12 @@ class Lora:
             layer.active = active
 
 
-def linear_layers(model: Any) -> dict[str, nn.Linear]:
-    """Every linear layer by name, without the head (also where it is no attribute `lm_head`)."""
-    head = model.get_output_embeddings()
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not head
-    }
-
-
 def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
     """PEFT's adapter_config.json for this adapter."""
     return {
         "base_model_name_or_path": base_model,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": any(is_transposed(layer.frozen) for layer in lora.layers.values()),
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": lora.alpha,
@@ -151,7 +206,7 @@ def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": lora.rank,
-        "target_modules": sorted({name.rpartition(".")[2] for name in lora.layers}),
+        "target_modules": target_modules(lora.model, lora.layers),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
         "use_rslora": False,
@@ -175,28 +230,30 @@ class MasterWeights:
 
     def collect(self) -> None:
         """Add the adapter's gradients to the masters' and clear them."""
-        for name, parameter in self._adapter.items():
-            if parameter.grad is not None:
-                gradient = self.tensors[name].grad
-                assert gradient is not None  # noqa: S101 - set once in __init__
-                gradient.add_(parameter.grad)
-                parameter.grad = None
+        found = [name for name, parameter in self._adapter.items() if parameter.grad is not None]
+        if found:
+            gradients = _gradients(self._adapter[name] for name in found)
+            torch._foreach_add_(_gradients(self.tensors[name] for name in found), gradients)
+        for name in found:
+            self._adapter[name].grad = None
 
     def clear(self) -> None:
         """Drop all gradients: of the last step, or of one that was interrupted."""
         for parameter in self._adapter.values():
             parameter.grad = None
-        for tensor in self.tensors.values():
-            if tensor.grad is not None:
-                tensor.grad.zero_()
+        torch._foreach_zero_(_gradients(self.tensors.values()))
 
     def publish(self) -> None:
         """Copy the masters into the adapter, rounding to its type."""
-        for name, parameter in self._adapter.items():
-            parameter.data.copy_(self.tensors[name])
+        with torch.no_grad():
+            torch._foreach_copy_(list(self._adapter.values()), list(self.tensors.values()))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved masters and publish them."""
         for name, tensor in self.tensors.items():
             tensor.copy_(tensors[name])
         self.publish()
+
+
+def _gradients(tensors: Iterable[Tensor]) -> list[Tensor]:
+    return [tensor.grad for tensor in tensors if tensor.grad is not None]

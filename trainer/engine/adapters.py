@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from trainer.artifact import CONFIG, WEIGHTS, Manifest, verify_adapter
 from trainer.errors import BadArtifact
-from trainer.lora import linear_layers
+from trainer.layers import Linear, layer_dtype, layer_shape, linear_layers
 from trainer.model import LoadedBase
 
 MAX_RANK = 256
@@ -41,16 +41,17 @@ class Choice:
 class ServedLinear(nn.Module):
     """A frozen linear layer and what the loaded adapters add to it."""
 
-    def __init__(self, frozen: nn.Linear, stack: "AdapterStack") -> None:
+    def __init__(self, frozen: Linear, stack: "AdapterStack") -> None:
         super().__init__()
         self.frozen = frozen
+        self.shape = layer_shape(frozen)
         # in a list, so that torch does not take the owner for a child
         self._stack = [stack]
         self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self.stacked: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, in) → (B, T, out)."""
+        """(B, T, in) → (B, T, out), or the same with rows and tokens in one: (B·T, in) → …"""
         base: Tensor = self.frozen(x)
         choice = self._stack[0].choice
         if choice is None:
@@ -60,7 +61,7 @@ class ServedLinear(nn.Module):
             return base
         low = F.linear(x, pair[0])
         if choice.mask is not None:
-            low = low * choice.mask
+            low = low.view(len(choice.mask), -1, low.shape[-1]) * choice.mask
         # flat, because addmm adds in the same pass that multiplies
         flat = torch.addmm(base.flatten(0, -2), low.flatten(0, -2), pair[1].t())
         return flat.view(base.shape)
@@ -80,6 +81,11 @@ class AdapterStack:
             self.layers[name] = ServedLinear(linear, self)
             setattr(model.get_submodule(parent), leaf, self.layers[name])
 
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """(out, in) of each layer: what an adapter's matrices must fit."""
+        return {name: layer.shape for name, layer in self.layers.items()}
+
     def attach(self, weights: Weights) -> int:
         """Takes an adapter in; returns its slot, which is never used again for another."""
         self._last_slot += 1
@@ -87,13 +93,12 @@ class AdapterStack:
         ranks = {a.shape[0] for a, _ in weights.values()}
         self._ranks[slot] = max(ranks)
         for name, layer in self.layers.items():
-            like = layer.frozen.weight
             pair = weights.get(name)
             if pair is None:  # the adapter leaves this layer as it is
-                rank = self._ranks[slot]
+                (out_features, in_features), rank = layer.shape, self._ranks[slot]
                 pair = (
-                    like.new_zeros(rank, like.shape[1]),
-                    like.new_zeros(like.shape[0], rank),
+                    torch.zeros(rank, in_features, **_like(layer.frozen)),
+                    torch.zeros(out_features, rank, **_like(layer.frozen)),
                 )
             layer.pairs[slot] = pair
         return slot
@@ -120,10 +125,10 @@ class AdapterStack:
             self.choice = Choice(mask=self._mask(slots))
 
     def _mask(self, slots: Sequence[int]) -> Tensor:
-        like = next(iter(self.layers.values())).frozen.weight
+        like = _like(next(iter(self.layers.values())).frozen)
         owner = torch.tensor([slot for slot in self._stacked for _ in range(self._ranks[slot])])
         mine = torch.tensor(slots)[:, None] == owner[None, :]
-        return mine[:, None, :].to(like.device, like.dtype)
+        return mine[:, None, :].to(**like)
 
     def _stack(self, slots: tuple[int, ...]) -> None:
         self._stacked = slots
@@ -134,6 +139,11 @@ class AdapterStack:
                 if pairs
                 else None
             )
+
+
+def _like(layer: Linear) -> dict[str, Any]:
+    """Where and in which type a layer's matrices are held."""
+    return {"dtype": layer_dtype(layer), "device": layer.weight.device}
 
 
 def inside(root: Path, path: str) -> Path:
