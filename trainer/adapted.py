@@ -7,22 +7,36 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
-from trainer.artifact import CONFIG, WEIGHTS
-from trainer.lora import Lora
+from trainer.artifact import CONFIG, WEIGHTS, verify_adapter
+from trainer.config import MAX_RANK
+from trainer.layers import layer_shapes
+from trainer.lora import Lora, adapted_layers
 from trainer.model import LoadedBase
 
 
 @contextmanager
 def adapted(base: LoadedBase, path: Path | None) -> Iterator[Lora | None]:
-    """Inside, the base carries the verified adapter at `path` (None: it stays bare); afterwards it
-    is bare again."""
+    """Inside, the base carries the adapter at `path` (None: it stays bare); afterwards it is bare
+    again. Raises BadArtifact with every fault of the directory and of how it fits the base."""
     if path is None:
         yield None
         return
+    verify_adapter(
+        path,
+        base_fingerprint=base.fingerprint,
+        max_rank=MAX_RANK,
+        shapes=layer_shapes(base.model),
+    )
     settings = json.loads((path / CONFIG).read_bytes())
-    lora = Lora.attach(base.model, rank=settings["r"], alpha=settings["lora_alpha"])
+    tensors = load_file(path / WEIGHTS)
+    lora = Lora.attach(
+        base.model,
+        rank=settings["r"],
+        alpha=settings["lora_alpha"],
+        only=adapted_layers(tensors),
+    )
     try:
-        lora.load(load_file(path / WEIGHTS))
+        lora.load(tensors)
         yield lora
     finally:
         lora.detach()

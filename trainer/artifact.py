@@ -20,11 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trainer.adapter_faults import Shapes, config_faults, tensor_faults
 from trainer.errors import BadArtifact
 
 WEIGHTS = "adapter_model.safetensors"
@@ -38,28 +37,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*@[1-9][0-9]*")
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PICKLES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
-_TENSOR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
-_FLOATS = {"F32", "F16", "BF16"}
 _MAX_JSON_BYTES = 1_000_000
-
-# LoraConfig fields that change what is computed or imported and that the engine does not support.
-_UNSUPPORTED = (
-    "alpha_pattern",
-    "auto_mapping",
-    "exclude_modules",
-    "layer_replication",
-    "layers_pattern",
-    "layers_to_transform",
-    "lora_bias",
-    "megatron_config",
-    "modules_to_save",
-    "rank_pattern",
-    "target_parameters",
-    "trainable_token_indices",
-    "use_dora",
-    "use_qalora",
-    "use_rslora",
-)
 
 
 @dataclass(frozen=True)
@@ -149,11 +127,20 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def verify_adapter(path: Path, *, base_fingerprint: str | None, max_rank: int) -> Manifest:
+def verify_adapter(
+    path: Path,
+    *,
+    base_fingerprint: str | None,
+    max_rank: int,
+    shapes: Shapes | None = None,
+    name: str | None = None,
+) -> Manifest:
     """Check every file of an adapter directory and return its manifest.
 
-    `base_fingerprint` is the loaded base's; None skips that one check (no base at hand). Raises
-    BadArtifact with all faults found, not only the first.
+    Held are: the kind of each file, its SHA-256, PEFT's settings, rank, types and finite values of
+    all matrices; `base_fingerprint`, the loaded base's; `shapes`, (out, in) of the base's linear
+    layers; and the `name` it must bear. None skips one of the last three. Raises BadArtifact with
+    all faults found, not only the first.
     """
     path = Path(path)
     if path.is_symlink() or not path.is_dir():
@@ -172,11 +159,17 @@ def verify_adapter(path: Path, *, base_fingerprint: str | None, max_rank: int) -
                 f"{manifest.base_sha256[:12]}), not on the one that is loaded "
                 f"({base_fingerprint[:12]})"
             )
-    rank, config_faults = _config_rank(path, max_rank)
-    faults += config_faults
+        if name is not None and manifest.name != name:
+            faults.append(f"it is {manifest.name}, not {name}: names belong to one adapter")
+    rank = None
+    settings, settings_faults = _read_json(path / CONFIG)
+    faults += settings_faults
+    if settings is not None:
+        rank, settings_faults = config_faults(settings, max_rank=max_rank)
+        faults += [f"{CONFIG}: {fault}" for fault in settings_faults]
     if manifest is not None and rank is not None and manifest.rank != rank:
         faults.append(f"manifest.json says rank {manifest.rank}, {CONFIG} says {rank}")
-    faults += _tensor_faults(path, rank)
+    faults += tensor_faults(path / WEIGHTS, rank=rank, shapes=shapes)
     if faults or manifest is None:
         raise BadArtifact(*faults, path=path)
     return manifest
@@ -249,63 +242,6 @@ def _file_faults(path: Path, manifest: Manifest) -> list[str]:
         if entry.name not in listed
     ]
     return faults
-
-
-def _config_rank(path: Path, max_rank: int) -> tuple[int | None, list[str]]:
-    raw, faults = _read_json(path / CONFIG)
-    if raw is None:
-        return None, faults
-    if raw.get("peft_type") != "LORA":
-        faults.append(f"{CONFIG}: peft_type is {raw.get('peft_type')!r}, only LORA is served")
-    if raw.get("bias", "none") != "none":
-        faults.append(f"{CONFIG}: bias is {raw['bias']!r}, only 'none' is served")
-    faults += [f"{CONFIG}: {key} is not supported" for key in _UNSUPPORTED if raw.get(key)]
-    alpha = raw.get("lora_alpha")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < 10_000:
-        faults.append(f"{CONFIG}: lora_alpha must be a positive number")
-    rank = raw.get("r")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
-        faults.append(f"{CONFIG}: r must be a positive whole number")
-        return None, faults
-    if rank > max_rank:
-        faults.append(f"rank {rank} is above the limit of {max_rank}")
-    return rank, faults
-
-
-def _tensor_faults(path: Path, rank: int | None) -> list[str]:
-    faults = []
-    sides: dict[str, set[str]] = {}
-    try:
-        with safe_open(path / WEIGHTS, framework="pt") as file:
-            for key in sorted(file.keys()):
-                match = _TENSOR.fullmatch(key)
-                if match is None:
-                    faults.append(f"tensor {key!r} is no LoRA matrix")
-                    continue
-                sides.setdefault(match["module"], set()).add(match["side"])
-                faults += _one_tensor_faults(file, key, match["side"], rank)
-    except (SafetensorError, OSError) as error:
-        return [f"{WEIGHTS} cannot be read as safetensors ({error})"]
-    faults += [
-        f"{module} lacks lora_{'B' if found == {'A'} else 'A'}"
-        for module, found in sides.items()
-        if found != {"A", "B"}
-    ]
-    if not sides and not faults:
-        faults.append(f"{WEIGHTS} holds no tensors")
-    return faults
-
-
-def _one_tensor_faults(file: Any, key: str, side: str, rank: int | None) -> list[str]:
-    header = file.get_slice(key)
-    shape = header.get_shape()
-    if header.get_dtype() not in _FLOATS:
-        return [f"{key} has type {header.get_dtype()}, expected one of {sorted(_FLOATS)}"]
-    if len(shape) != 2 or (rank is not None and shape[0 if side == "A" else 1] != rank):
-        return [f"{key} has shape {tuple(shape)}, which does not fit rank {rank}"]
-    if not bool(torch.isfinite(file.get_tensor(key)).all()):
-        return [f"{key} holds NaN or infinite values"]
-    return []
 
 
 def _read_json(path: Path) -> tuple[dict[str, Any] | None, list[str]]:

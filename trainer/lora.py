@@ -193,6 +193,11 @@ class Lora:
             layer.active = active
 
 
+def adapted_layers(names: Iterable[str]) -> list[str]:
+    """The layers that matrices under PEFT's names belong to."""
+    return sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in names})
+
+
 def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
     """PEFT's adapter_config.json for this adapter."""
     return {

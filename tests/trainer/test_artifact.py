@@ -14,6 +14,7 @@ from trainer.artifact import CARD, CONFIG, MANIFEST, WEIGHTS, verify_adapter, wr
 from trainer.errors import BadArtifact
 
 BASE = "b" * 64
+SHAPES = {"model.layers.0.self_attn.q_proj": (6, 8), "model.layers.0.mlp.up_proj": (12, 8)}
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 Change = Callable[[Path], object]
 
@@ -89,6 +90,10 @@ def test_written_adapter_verifies_and_carries_its_identity(tmp_path: Path) -> No
     assert manifest.sha256 == artifact.file_sha256(path / WEIGHTS)
     assert {entry.name for entry in path.iterdir()} == {WEIGHTS, CONFIG, CARD, MANIFEST}
     assert verify_adapter(path, base_fingerprint=None, max_rank=64) == manifest
+    strict = verify_adapter(
+        path, base_fingerprint=BASE, max_rank=64, shapes=SHAPES, name="starter@2"
+    )
+    assert strict == manifest
 
 
 @pytest.mark.parametrize(
@@ -115,6 +120,8 @@ def test_written_adapter_verifies_and_carries_its_identity(tmp_path: Path) -> No
         (lambda path: (path / MANIFEST).write_text("[]"), "must hold a JSON object"),
         (both(change_json(CONFIG, peft_type="LOHA"), rehash), "only LORA is served"),
         (both(change_json(CONFIG, use_dora=True), rehash), "use_dora is not supported"),
+        (both(change_json(CONFIG, arrow_config={"top_k": 1}), rehash), "arrow_config is not"),
+        (both(change_json(CONFIG, init_lora_weights="pissa_niter_4"), rehash), "changes the base"),
         (both(change_json(CONFIG, auto_mapping={"parent_library": "os"}), rehash), "auto_mapping"),
         (both(change_json(CONFIG, r=0), rehash), "r must be a positive whole number"),
         (both(change_json(CONFIG, lora_alpha="NaN"), rehash), "lora_alpha must be a positive"),
@@ -128,13 +135,25 @@ def test_written_adapter_verifies_and_carries_its_identity(tmp_path: Path) -> No
             change_tensor(f"{Q}x.lora_A.weight", torch.ones(4, 8)),
             "model.layers.0.self_attn.q_projx lacks lora_B",
         ),
+        (
+            change_tensor(f"{Q}.lora_B.weight", torch.ones(7, 4)),
+            "model.layers.0.self_attn.q_proj is for a layer of 7×8, here it has 6×8",
+        ),
+        (
+            both(
+                change_tensor(f"{Q}x.lora_A.weight", torch.ones(4, 8)),
+                change_tensor(f"{Q}x.lora_B.weight", torch.ones(6, 4)),
+            ),
+            "model.layers.0.self_attn.q_projx is no linear layer of the base",
+        ),
+        (change_json(MANIFEST, name="starter@3"), "it is starter@3, not starter@2"),
     ],
 )
 def test_faulty_adapter_is_refused(tmp_path: Path, change: Change, reason: str) -> None:
     path = write(tmp_path / "adapter")
     change(path)
     with pytest.raises(BadArtifact) as caught:
-        verify_adapter(path, base_fingerprint=BASE, max_rank=64)
+        verify_adapter(path, base_fingerprint=BASE, max_rank=64, shapes=SHAPES, name="starter@2")
     assert reason in str(caught.value)
 
 
@@ -148,9 +167,10 @@ def test_all_faults_are_reported_together(tmp_path: Path) -> None:
     path = write(tmp_path / "adapter", rank=8)
     (path / CARD).write_text("other")
     change_json(MANIFEST, base_sha256="c" * 64)(path)
+    shapes = {"model.layers.0.self_attn.q_proj": (6, 9)}
     with pytest.raises(BadArtifact) as caught:
-        verify_adapter(path, base_fingerprint=BASE, max_rank=4)
-    assert len(caught.value.faults) == 3
+        verify_adapter(path, base_fingerprint=BASE, max_rank=4, shapes=shapes, name="other@1")
+    assert len(caught.value.faults) == 5
 
 
 def test_directory_that_is_a_symlink_or_missing_is_refused(tmp_path: Path) -> None:

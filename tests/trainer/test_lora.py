@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
+from tests.tiny import make_tiny_adapter, make_tiny_model
+from trainer.adapted import adapted
 from trainer.artifact import WEIGHTS, verify_adapter, write_adapter
 from trainer.errors import BadArtifact
 from trainer.lora import Lora, LoraLinear, MasterWeights, adapter_config
@@ -225,9 +227,22 @@ def test_adapter_of_some_layers_names_them_in_full_and_peft_agrees(
         card="card",
     )
     other = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with adapted(other, tmp_path / "adapter"):
+        assert torch.equal(logits(other), logits(tiny))
     peft = PeftModel.from_pretrained(other.model, tmp_path / "adapter")
     with torch.no_grad():
         torch.testing.assert_close(peft(IDS).logits, logits(tiny))
+
+
+def test_adapter_that_does_not_fit_leaves_the_base_bare(tiny: LoadedBase, tmp_path: Path) -> None:
+    make_tiny_adapter(tmp_path / "adapter", tiny)
+    shallow = make_tiny_model(tmp_path / "shallow", layers=1)
+    other = load_base(str(shallow), dtype="float32", device="cpu")
+    with pytest.raises(BadArtifact) as caught, adapted(other, tmp_path / "adapter"):
+        pass
+    assert "trained on another base model" in str(caught.value)
+    assert "model.layers.1.mlp.up_proj is no linear layer of the base" in str(caught.value)
+    assert not any("lora" in name for name, _ in other.model.named_parameters())
 
 
 def test_matrices_that_do_not_fit_are_refused_all_together(tiny: LoadedBase) -> None:

@@ -21,10 +21,10 @@ from torch.nn import functional as F
 from trainer.artifact import CONFIG, WEIGHTS, Manifest, verify_adapter
 from trainer.errors import BadArtifact
 from trainer.layers import Linear, layer_dtype, layer_shape, linear_layers
+from trainer.lora import PREFIX, adapted_layers
 from trainer.model import LoadedBase
 
 MAX_RANK = 256
-_PREFIX = "base_model.model."
 
 #: (A, B) by the name of the linear layer, (rank, in) and (out, rank), B times alpha/rank.
 Weights = Mapping[str, tuple[Tensor, Tensor]]
@@ -167,28 +167,20 @@ def read_adapter(
 
     Raises BadArtifact with every fault: of the directory, or of how it fits this base and name.
     """
-    manifest = verify_adapter(directory, base_fingerprint=base.fingerprint, max_rank=MAX_RANK)
-    faults = []
-    if manifest.name != name:
-        faults.append(f"it is {manifest.name}, not {name}: names belong to one adapter")
+    manifest = verify_adapter(
+        directory,
+        base_fingerprint=base.fingerprint,
+        max_rank=MAX_RANK,
+        shapes=shapes,
+        name=name,
+    )
     scale = json.loads((directory / CONFIG).read_bytes())["lora_alpha"] / manifest.rank
     tensors = load_file(directory / WEIGHTS)
-    weights = {}
-    for key in sorted({key.rpartition(".lora_")[0] for key in tensors}):
-        layer = key.removeprefix(_PREFIX)
-        a, b = tensors[f"{key}.lora_A.weight"], tensors[f"{key}.lora_B.weight"]
-        if layer not in shapes:
-            faults.append(f"{layer} is no linear layer of {base.name}")
-        elif (b.shape[0], a.shape[1]) != tuple(shapes[layer]):
-            faults.append(
-                f"{layer} is for a layer of {b.shape[0]}×{a.shape[1]}, here it has "
-                f"{shapes[layer][0]}×{shapes[layer][1]}"
-            )
-        else:
-            weights[layer] = (
-                a.to(base.device, base.dtype),
-                (b.float() * scale).to(base.device, base.dtype),
-            )
-    if faults:
-        raise BadArtifact(*faults, path=directory)
+    weights = {
+        layer: (
+            tensors[f"{PREFIX}{layer}.lora_A.weight"].to(base.device, base.dtype),
+            (tensors[f"{PREFIX}{layer}.lora_B.weight"].float() * scale).to(base.device, base.dtype),
+        )
+        for layer in adapted_layers(tensors)
+    }
     return manifest, weights
