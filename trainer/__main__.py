@@ -63,6 +63,18 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("prompts", nargs="+", metavar="PROMPT")
     generate.set_defaults(command=_generate)
 
+    merge = commands.add_parser("merge", help="write base and adapter as one model")
+    merge.add_argument("--model", required=True, help="directory or hub id of the base model")
+    merge.add_argument("--adapter", required=True, type=Path, help="adapter directory")
+    merge.add_argument("--out", required=True, type=Path, help="directory to write; must not exist")
+    merge.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="type of the stored weights; auto: as the base is stored",
+    )
+    merge.set_defaults(command=_merge)
+
     serve = commands.add_parser("serve", help="run the engine")
     serve.add_argument("--model", required=True, help="directory or hub id of the base model")
     serve.add_argument("--artifacts", required=True, type=Path, help="root of all adapters")
@@ -133,6 +145,12 @@ def _generate(arguments: argparse.Namespace) -> None:
         device=arguments.device,
     ):
         print(text)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from trainer.merge import merge
+
+    print(merge(arguments.model, arguments.adapter, arguments.out, dtype=arguments.dtype))
 
 
 def _serve(arguments: argparse.Namespace) -> None:

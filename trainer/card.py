@@ -48,12 +48,11 @@ def model_card(
     `curve` holds `step` events (see read_curve), `gate` what a gate found when it has run; rewards
     and z₀ are in nats.
     """
-    spdx = licence if re.fullmatch(r"[a-z0-9.-]+", licence) else "unknown"
     parts = [
         f"""---
 base_model: {json.dumps(config.base_model)}
 library_name: peft
-license: {spdx}
+license: {licence_identifier(licence)}
 tags: [lora, kto]
 ---
 
@@ -141,6 +140,11 @@ def base_licence(base_model: str) -> str:
             if line.strip():
                 return f"{name}: {_cell(line)[:80]}"
     return UNKNOWN_LICENCE
+
+
+def licence_identifier(licence: str) -> str:
+    """What model hubs accept as `license`: an identifier as it is, any other text as unknown."""
+    return licence if re.fullmatch(r"[a-z0-9.-]+", licence) else "unknown"
 
 
 def _front_matter_licence(readme: Path) -> str | None:

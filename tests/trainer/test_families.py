@@ -26,6 +26,7 @@ from trainer.engine.adapters import AdapterStack, read_adapter
 from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling
 from trainer.examples import Example, Message, write_examples
+from trainer.merge import merge
 from trainer.model import LoadedBase, load_base
 from trainer.train import train
 
@@ -235,6 +236,20 @@ def test_peft_reads_the_adapter_and_computes_the_same(trained: Trained) -> None:
         theirs = trained.peft(trained.base())(row).logits
     torch.testing.assert_close(ours, theirs)
     assert not torch.allclose(ours, bare, atol=1e-3)
+
+
+def test_merged_model_computes_the_same_without_an_adapter(
+    trained: Trained, tmp_path: Path
+) -> None:
+    row = torch.tensor([ids(8, 2 * WINDOW)])
+    made = merge(str(trained.base_dir), trained.one_step / "adapter", tmp_path / "merged")
+    base = trained.base()
+    with torch.no_grad(), adapted(base, trained.one_step / "adapter"):
+        expected = base.model(row).logits
+    merged = load_base(str(made), dtype="float32", device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(merged.model(row).logits, expected, atol=2e-4, rtol=1e-3)
+    assert merged.fingerprint != base.fingerprint
 
 
 def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
