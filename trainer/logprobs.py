@@ -1,162 +1,247 @@
-"""Sequence log-probabilities of completions, spent on completion positions only."""
+"""Log-probabilities of completions, token by token: every shared token is computed once, and the
+head is spent on completion positions only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from transformers.cache_utils import DynamicCache
+
+from trainer.attention import NAME, KeysValues, Layout
+from trainer.head import causal_lm_of, head, token_logprobs
+from trainer.prefixes import WORTH_SHARING, Forest, branches, common_prefix, forest
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 
-# Positions whose logits exist at one time: 256 × 49,152 in fp32 are 50 MB.
-HEAD_CHUNK = 256
-# Tokens below which a forward pass of their own costs more than repeating them.
-_WORTH_SHARING = 8
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """log π of every completion token in nats, (N,) fp32, row after row; `owners` (N,) names the
+    row of each."""
+
+    values: Tensor
+    owners: Tensor
+    rows: int
+
+    def sums(self) -> Tensor:
+        """log π(y|x) of each row, (B,)."""
+        zeros = torch.zeros(self.rows, device=self.values.device)
+        return zeros.index_add(0, self.owners, self.values)
+
+    def split(self) -> list[Tensor]:
+        """The values of each row."""
+        counts = torch.bincount(self.owners, minlength=self.rows)
+        return list(self.values.split(counts.tolist()))
 
 
-def sequence_logprobs(model: Any, rows: Sequence[Row]) -> Tensor:
-    """log π(y|x) of each row in nats, shape (B,), fp32, summed over completion tokens.
+@dataclass(frozen=True)
+class Scored:
+    """Rows that have run through the model: their log-probabilities, and what it takes to score
+    other completions of the same prompts without running the prompts again."""
 
-    Rows are padded on the right without an attention mask: with causal attention no position that
-    is scored sees the padding, and attention without a mask takes the fast path. With gradients
-    enabled the result carries them. Raises ValueError for an empty prompt or completion.
+    logprobs: TokenLogprobs
+    _model: Any
+    _rows: Sequence[Row]
+    _forest: Forest
+    _hidden: Tensor
+    _kept: KeysValues | None
+
+    def others(self, completions: Sequence[Sequence[int]]) -> TokenLogprobs:
+        """log π of another completion on each row's prompt, without gradient: each row's prompt
+        is read from the keys and values that the row has left behind."""
+        if self._kept is None:  # the model shares nothing: whole rows
+            rows = [(x, y) for (x, _), y in zip(self._rows, completions, strict=True)]
+            with torch.no_grad():
+                return score(self._model, rows).logprobs
+        with torch.no_grad(), as_forest(self._model):
+            # The first token is predicted by the prompt's last hidden state, which is known.
+            first = [
+                self._forest.columns(row, len(prompt) - 1, len(prompt))[0]
+                for row, (prompt, _) in enumerate(self._rows)
+            ]
+            longer = [row for row, answer in enumerate(completions) if len(answer) > 1]
+            hidden = self._hidden.detach()[torch.tensor(first, device=self._hidden.device)]
+            where = {row: [row] for row in range(len(first))}
+            if longer:
+                tree = branches(
+                    self._forest,
+                    [(row, len(self._rows[row][0])) for row in longer],
+                    [tuple(completions[row][:-1]) for row in longer],
+                )
+                more = _hidden_states(self._model, tree, Layout(tree, stored=self._kept))
+                for number, row in enumerate(longer):
+                    columns = tree.columns(number, 0, len(completions[row]) - 1)
+                    where[row] += [len(first) + column for column in columns]
+                hidden = torch.cat([hidden, more])
+            return _gather(self._model, hidden, [where[row] for row in where], completions)
+
+
+def score(model: Any, rows: Sequence[Row], *, keep: bool = False) -> Scored:
+    """log π of each row's completion tokens given its prompt; with gradients where enabled.
+
+    `keep` holds on to keys and values, for `Scored.others`. Raises ValueError for an empty prompt
+    or completion.
     """
     if any(not prompt or not completion for prompt, completion in rows):
         raise ValueError("a row needs at least one prompt token and one completion token")
-    device = next(model.parameters()).device
-    width = max(len(prompt) + len(completion) for prompt, completion in rows)
-    ids = torch.zeros((len(rows), width), dtype=torch.long)
-    where_row: list[int] = []
-    where_column: list[int] = []
-    for number, (prompt, completion) in enumerate(rows):
-        length = len(prompt) + len(completion)
-        ids[number, :length] = torch.tensor([*prompt, *completion])
-        where_row += [number] * len(completion)
+    if not shares_prefixes(model):
+        return _score_apart(model, rows)
+    return _score_packed(model, rows, keep=keep)
+
+
+def _score_packed(model: Any, rows: Sequence[Row], *, keep: bool) -> Scored:
+    # The last token predicts nothing that is scored.
+    tree = forest([(*prompt, *completion)[:-1] for prompt, completion in rows])
+    kept = KeysValues() if keep else None
+    with as_forest(model):
+        hidden = _hidden_states(model, tree, Layout(tree, keep=kept))
+    columns = [
         # The token at position t is predicted by the hidden state at t − 1.
-        where_column += range(len(prompt) - 1, length - 1)
-    row_index = torch.tensor(where_row)
-    column_index = torch.tensor(where_column)
-    targets = ids[row_index, column_index + 1].to(device)
-    row_index, column_index = row_index.to(device), column_index.to(device)
-    shared = shared_prefix(model, [prompt for prompt, _ in rows])
-    # The last column predicts nothing that is scored.
-    hidden = hidden_states(model, ids[:, :-1].to(device), shared=shared)
-    picked = hidden[row_index, column_index - shared]
-    per_token = token_logprobs(head(model), picked, targets)
-    return torch.zeros(len(rows), device=device).index_add(0, row_index, per_token)
+        tree.columns(row, len(prompt) - 1, len(prompt) + len(completion) - 1)
+        for row, (prompt, completion) in enumerate(rows)
+    ]
+    found = _gather(model, hidden, columns, [completion for _, completion in rows])
+    return Scored(found, model, rows, tree, hidden, kept)
 
 
-def shared_prefix(model: Any, prompts: Sequence[Sequence[int]]) -> int:
-    """How many leading tokens all prompts share and can be computed once for all of them.
+def batched_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> list[Tensor]:
+    """log π of the completion tokens of any number of rows, without gradient, in packs."""
+    found: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for pack in packs(rows, token_budget):
+            values = score(model, [rows[index] for index in pack]).logprobs.split()
+            found.update(zip(pack, values, strict=True))
+    return [found[index] for index in range(len(rows))]
 
-    The last prompt token stays with its row: its hidden state predicts the first scored token. 0
-    where sharing would save less than it costs, and for models whose state is more than a cache
-    of keys and values.
+
+def sequence_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> Tensor:
+    """log π(y|x) of any number of rows in nats, (B,), without gradient."""
+    return torch.stack([values.sum() for values in batched_logprobs(model, rows, token_budget)])
+
+
+def packs(rows: Sequence[Row], token_budget: int) -> list[list[int]]:
+    """Rows grouped so that rows with a common beginning stand together and the tokens of a group,
+    shared ones counted once, stay within the budget; a longer row stands alone."""
+    whole = [(*prompt, *completion) for prompt, completion in rows]
+    groups: list[list[int]] = []
+    used = 0
+    for index in sorted(range(len(rows)), key=lambda row: whole[row]):
+        own = len(whole[index])
+        extra = own - common_prefix(whole[groups[-1][-1]], whole[index]) if groups else own
+        if groups and used + extra <= token_budget:
+            groups[-1].append(index)
+            used += extra
+        else:
+            groups.append([index])
+            used = own
+    return groups
+
+
+def shares_prefixes(model: Any) -> bool:
+    """Whether rows of this model may share their beginnings: its state is keys and values alone,
+    its attention can be exchanged, and packed rows were seen to get the values of plain ones.
+
+    The last is tried once a model: an architecture may ask of its attention what nobody here has
+    heard of, and then it must run row by row rather than wrongly.
     """
-    if len(prompts) < 2 or getattr(_causal_lm(model), "_is_stateful", False):
-        return 0
-    ordered = sorted(tuple(prompt) for prompt in prompts)
-    first, last = ordered[0], ordered[-1]  # what these two share, all share
-    shortest = min(len(prompt) for prompt in prompts) - 1
-    length = 0
-    while length < shortest and first[length] == last[length]:
-        length += 1
-    return length if length >= _WORTH_SHARING else 0
+    causal_lm = causal_lm_of(model)
+    if causal_lm not in _SHARES:
+        _SHARES[causal_lm] = (
+            bool(getattr(causal_lm, "_supports_attention_backend", False))
+            and not bool(getattr(causal_lm, "_is_stateful", False))
+            and _agrees(causal_lm)
+        )
+    return _SHARES[causal_lm]
 
 
-def hidden_states(model: Any, ids: Tensor, *, shared: int) -> Tensor:
-    """Last hidden states of ids (B, T) without their first `shared` columns, (B, T − shared, D).
-
-    The shared columns, equal in all rows, run once; their keys and values serve every row, and
-    gradients flow back through them as through any other.
-    """
-    run = backbone(model)
-    if shared == 0:
-        return run(input_ids=ids, use_cache=False).last_hidden_state
-    cache = DynamicCache()
-    run(input_ids=ids[:1, :shared], past_key_values=cache, use_cache=True)
-    for layer in cache.layers:
-        layer.keys = layer.keys.expand(len(ids), -1, -1, -1)
-        layer.values = layer.values.expand(len(ids), -1, -1, -1)
-    return run(input_ids=ids[:, shared:], past_key_values=cache, use_cache=True).last_hidden_state
+_SHARES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+#: Share of a token's log-probability by which rounding may part the two ways, in bf16 too.
+_ROUNDING = 0.02
 
 
-def token_logprobs(
-    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
-) -> Tensor:
-    """log-probability of each target, shape (N,), fp32, from hidden states (N, D).
+def _agrees(model: Any) -> bool:
+    """Whether two rows with a common beginning get the same values packed and row by row."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    shared = [number % vocabulary for number in range(3, 3 + 2 * WORTH_SHARING)]
+    rows: list[Row] = [(shared, shared[:3]), (shared, shared[5:9])]
+    with torch.no_grad():
+        plain = _score_apart(model, rows).logprobs.values
+        try:
+            packed = _score_packed(model, rows, keep=False).logprobs.values
+        except (TypeError, ValueError, AttributeError, KeyError):
+            return False
+    apart = (plain - packed).abs().mean()
+    return bool(apart <= _ROUNDING * (1 + plain.abs().mean()))
 
-    Worked through in chunks; with gradients enabled each chunk's gradient with respect to its
-    hidden states is taken at once (a target's log-probability depends on its own position only,
-    and the head is frozen), so that no logits outlive their chunk.
-    """
-    if torch.is_grad_enabled() and hidden.requires_grad:
-        result: Tensor = _TokenLogprobs.apply(hidden, targets, logits_of)
-        return result
-    return torch.cat(
-        [_chunk_logprobs(logits_of, chunk, wanted) for chunk, wanted in _chunks(hidden, targets)]
+
+def _gather(
+    model: Any,
+    hidden: Tensor,
+    columns: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> TokenLogprobs:
+    """Log-probabilities from hidden states (T, D): column c of row i predicts its c-th token."""
+    device = hidden.device
+    picked = hidden[_moved([column for row in columns for column in row], device)]
+    targets = _moved([token for row in completions for token in row], device)
+    lengths = _moved([len(row) for row in completions], device)
+    owners = torch.repeat_interleave(torch.arange(len(completions), device=device), lengths)
+    return TokenLogprobs(token_logprobs(head(model), picked, targets), owners, len(completions))
+
+
+def _hidden_states(model: Any, tree: Forest, layout: Layout) -> Tensor:
+    """Last hidden states of a packed stream, (T, D)."""
+    device = next(model.parameters()).device
+    found: Tensor = (
+        causal_lm_of(model)
+        .get_decoder()(
+            input_ids=_moved([tree.ids], device),
+            position_ids=_moved([tree.positions], device),
+            use_cache=False,
+            layout=layout,
+        )
+        .last_hidden_state
     )
+    return found[0]
 
 
-def backbone(model: Any) -> Any:
-    """The model below its head; an adapter, which lives in its layers, stays active."""
-    return _causal_lm(model).get_decoder()
+def _moved(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Whole numbers as a tensor on the device; CUDA takes them from pinned memory while it is
+    still busy with what came before."""
+    tensor = torch.tensor(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
-def head(model: Any) -> Callable[[Tensor], Tensor]:
-    """Hidden states (N, D) to logits (N, V), with the scaling that some architectures put after
-    the head (Cohere, Granite, Gemma 2)."""
-    causal_lm = _causal_lm(model)
-    config = causal_lm.config
-    project = causal_lm.get_output_embeddings()
-    factor = float(getattr(config, "logit_scale", None) or 1.0)
-    factor /= float(getattr(config, "logits_scaling", None) or 1.0)
-    cap = getattr(config, "final_logit_softcapping", None)
-
-    def logits_of(hidden: Tensor) -> Tensor:
-        logits: Tensor = project(hidden)
-        if factor != 1.0:
-            logits = logits * factor
-        return logits if cap is None else cap * torch.tanh(logits / cap)
-
-    return logits_of
+@contextmanager
+def as_forest(model: Any) -> Iterator[None]:
+    """Inside, the model attends to packed forests; generation before and after does not."""
+    config = causal_lm_of(model).get_decoder().config
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
 
 
-def _causal_lm(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-class _TokenLogprobs(torch.autograd.Function):
-    """token_logprobs with its gradient computed in the forward pass, chunk by chunk."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, hidden: Tensor, targets: Tensor, logits_of: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        values, gradients = [], []
-        for chunk, wanted in _chunks(hidden.detach(), targets):
-            with torch.enable_grad():
-                leaf = chunk.requires_grad_()
-                logprobs = _chunk_logprobs(logits_of, leaf, wanted)
-                (gradient,) = torch.autograd.grad(logprobs.sum(), leaf)
-            values.append(logprobs.detach())
-            gradients.append(gradient)
-        ctx.save_for_backward(torch.cat(gradients))
-        return torch.cat(values)
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None
-
-
-def _chunk_logprobs(
-    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, targets: Tensor
-) -> Tensor:
-    return -F.cross_entropy(logits_of(hidden).float(), targets, reduction="none")
-
-
-def _chunks(hidden: Tensor, targets: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(hidden.split(HEAD_CHUNK), targets.split(HEAD_CHUNK), strict=True))
+def _score_apart(model: Any, rows: Sequence[Row]) -> Scored:
+    """`score` for models whose rows share nothing: padded on the right, no mask, since causality
+    keeps the padding out of sight of every position that is scored."""
+    device = next(model.parameters()).device
+    width = max(len(prompt) + len(completion) for prompt, completion in rows) - 1
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    columns = []
+    for number, (prompt, completion) in enumerate(rows):
+        length = len(prompt) + len(completion) - 1
+        ids[number, :length] = torch.tensor([*prompt, *completion][:-1])
+        start = number * width + len(prompt) - 1
+        columns.append(range(start, start + len(completion)))
+    hidden = causal_lm_of(model).get_decoder()(input_ids=ids.to(device), use_cache=False)
+    flat = hidden.last_hidden_state.flatten(0, 1)
+    found = _gather(model, flat, columns, [completion for _, completion in rows])
+    return Scored(found, model, rows, Forest((), (), (), ()), flat, None)

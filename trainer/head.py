@@ -1,0 +1,100 @@
+"""From hidden states to log-probabilities of given tokens, without logits that outlive a chunk."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: Positions whose logits exist at one time: large enough for a fast matrix product.
+CHUNK = 256
+#: Positions whose logits are looked at in fp32 at one time: 8 × 49,152 are 1.5 MB, which caches
+#: hold; the whole chunk at once takes three times as long.
+_CLOSE = 8
+
+LogitsOf = Callable[[Tensor], Tensor]
+
+
+def token_logprobs(logits_of: LogitsOf, hidden: Tensor, targets: Tensor) -> Tensor:
+    """log-probability of each target, shape (N,), fp32, from hidden states (N, D).
+
+    Worked through in chunks; with gradients enabled each chunk's gradient with respect to its
+    hidden states is taken at once (a target's log-probability depends on its own position only,
+    and the head is frozen), so that no logits outlive their chunk.
+    """
+    if torch.is_grad_enabled() and hidden.requires_grad:
+        result: Tensor = _TokenLogprobs.apply(hidden, targets, logits_of)
+        return result
+    found = hidden.new_empty(len(targets), dtype=torch.float32)
+    for start in range(0, len(targets), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        logits = logits_of(hidden[chunk])
+        found[chunk] = _logprobs(logits, targets[chunk])
+    return found
+
+
+def head(model: Any) -> LogitsOf:
+    """Hidden states (N, D) to logits (N, V), with the scaling that some architectures put after
+    the head (Cohere, Granite, Gemma 2)."""
+    causal_lm = causal_lm_of(model)
+    config = causal_lm.config
+    project = causal_lm.get_output_embeddings()
+    factor = float(getattr(config, "logit_scale", None) or 1.0)
+    factor /= float(getattr(config, "logits_scaling", None) or 1.0)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def logits_of(hidden: Tensor) -> Tensor:
+        logits: Tensor = project(hidden)
+        if factor != 1.0:
+            logits = logits * factor
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    return logits_of
+
+
+def causal_lm_of(model: Any) -> Any:
+    """The causal LM inside a wrapper such as PEFT's, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """token_logprobs with its gradient computed in the forward pass, chunk by chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, logits_of: LogitsOf) -> Tensor:
+        found = hidden.new_empty(len(targets), dtype=torch.float32)
+        gradient = torch.empty_like(hidden)
+        for start in range(0, len(targets), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            with torch.enable_grad():
+                leaf = hidden[chunk].detach().requires_grad_()
+                logits = logits_of(leaf)
+            slope = torch.empty_like(logits)
+            found[chunk] = _logprobs(logits.detach(), targets[chunk], slope)
+            (gradient[chunk],) = torch.autograd.grad(logits, leaf, slope)
+        ctx.save_for_backward(gradient)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None
+
+
+def _logprobs(logits: Tensor, targets: Tensor, slope: Tensor | None = None) -> Tensor:
+    """log p of the targets (N,) in fp32 from logits (N, V); into `slope` (N, V), where it is given,
+    its derivative by the logits: onehot(target) − softmax, from the same exponentials."""
+    found = torch.empty(len(targets), dtype=torch.float32, device=logits.device)
+    step = _CLOSE if logits.device.type == "cpu" else len(targets)
+    for start in range(0, len(targets), step):
+        rows = slice(start, start + step)
+        scores = logits[rows].to(torch.float32, copy=True)
+        scores -= scores.amax(-1, keepdim=True)
+        picked = scores.gather(-1, targets[rows, None])
+        total = scores.exp_().sum(-1, keepdim=True)
+        found[rows] = (picked - total.log()).squeeze(-1)
+        if slope is not None:
+            slope[rows] = scores.div_(-total)
+    if slope is not None:
+        slope[torch.arange(len(targets), device=slope.device), targets] += 1
+    return found

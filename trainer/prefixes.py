@@ -1,0 +1,172 @@
+"""Rows of token ids as a forest: what several rows begin with is held, and computed, once.
+
+A prompt is shared by its own completion, by the other completions people judged and by the
+mismatched completion that z₀ needs; a system prompt by all of them. Every node of the forest is a
+run of tokens; a row is the path of nodes from its root. The nodes stand one after the other in a
+packed stream without padding, and a token sees its own node up to itself and the nodes above it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+#: Tokens below which a node of its own costs more than computing them twice.
+WORTH_SHARING = 16
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Columns [start, stop) of a packed stream."""
+
+    start: int
+    stop: int
+
+    @property
+    def length(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Node:
+    """A run of tokens: its columns, the position of its first token in the row, and what it sees
+    before itself: columns of a stream that was computed earlier (`stored`), then columns of its
+    own stream (`above`), both in the order of positions."""
+
+    span: Span
+    position: int
+    stored: tuple[Span, ...] = ()
+    above: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Forest:
+    """A packed stream: token ids (T,), positions (T,), its nodes in the order of their columns,
+    and each row's path as spans of the stream."""
+
+    ids: Ids
+    positions: Ids
+    nodes: tuple[Node, ...]
+    paths: tuple[tuple[Span, ...], ...]
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+    def columns(self, row: int, start: int, stop: int) -> list[int]:
+        """Columns that hold tokens [start, stop) of a row."""
+        found: list[int] = []
+        offset = 0
+        for span in self.paths[row]:
+            low, high = max(start - offset, 0), min(stop - offset, span.length)
+            if low < high:
+                found += range(span.start + low, span.start + high)
+            offset += span.length
+        return found
+
+    def prefix(self, row: int, length: int) -> tuple[Span, ...]:
+        """Spans that hold the first `length` tokens of a row."""
+        found: list[Span] = []
+        left = length
+        for span in self.paths[row]:
+            if left <= 0:
+                break
+            found.append(Span(span.start, span.start + min(left, span.length)))
+            left -= span.length
+        return tuple(found)
+
+
+def forest(rows: Sequence[Sequence[int]]) -> Forest:
+    """The forest of rows, none of them empty. Equal rows share one path."""
+    builder = _Builder([tuple(row) for row in rows])
+    order = sorted(range(len(rows)), key=lambda row: builder.rows[row])
+    builder.grow(order, offset=0, above=())
+    return builder.done()
+
+
+def branches(
+    base: Forest, parents: Sequence[tuple[int, int]], rows: Sequence[Sequence[int]]
+) -> Forest:
+    """Rows that go on where rows of `base`, computed earlier, have reached: row i after the first
+    `parents[i][1]` tokens of base row `parents[i][0]`."""
+    builder = _Builder([tuple(row) for row in rows])
+    for row, (parent, length) in enumerate(parents):
+        builder.leaf([row], 0, length, base.prefix(parent, length), ())
+    return builder.done()
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many leading tokens two rows share."""
+    shortest = min(len(first), len(second))
+    if first[:shortest] == second[:shortest]:
+        return shortest
+    low, high = 0, shortest  # the first difference lies in [low, high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+class _Builder:
+    def __init__(self, rows: list[Ids]) -> None:
+        self.rows = rows
+        self._ids: list[int] = []
+        self._positions: list[int] = []
+        self._nodes: list[Node] = []
+        self._paths: list[tuple[Span, ...]] = [()] * len(rows)
+
+    def grow(self, group: list[int], offset: int, above: tuple[Span, ...]) -> None:
+        """Add a sorted group of rows whose first `offset` tokens are equal and held by `above`."""
+        first, last = self.rows[group[0]], self.rows[group[-1]]
+        shared = common_prefix(first, last)  # sorted: what these two share, all share
+        if len(group) == 1 or shared == len(last):  # equal rows
+            self.leaf(group, offset, offset, (), above)
+            return
+        if shared - offset >= WORTH_SHARING:
+            span = self._add(first[offset:shared], offset, (), above)
+            offset, above = shared, (*above, span)
+        # A row that ends where the others go on is a leaf without tokens of its own.
+        ended = [row for row in group if len(self.rows[row]) == shared]
+        if ended:
+            self.leaf(ended, offset, offset, (), above)
+        start = len(ended)
+        for end in range(start + 1, len(group) + 1):
+            if (
+                end == len(group)
+                or self.rows[group[end]][shared] != self.rows[group[start]][shared]
+            ):
+                self.grow(group[start:end], offset, above)
+                start = end
+
+    def leaf(
+        self,
+        rows: list[int],
+        offset: int,
+        position: int,
+        stored: tuple[Span, ...],
+        above: tuple[Span, ...],
+    ) -> None:
+        """The tokens of equal rows from `offset` on."""
+        tokens = self.rows[rows[0]][offset:]
+        path = above
+        if tokens:
+            path = (*above, self._add(tokens, position, stored, above))
+        for row in rows:
+            self._paths[row] = path
+
+    def done(self) -> Forest:
+        return Forest(
+            tuple(self._ids), tuple(self._positions), tuple(self._nodes), tuple(self._paths)
+        )
+
+    def _add(
+        self, tokens: Ids, position: int, stored: tuple[Span, ...], above: tuple[Span, ...]
+    ) -> Span:
+        span = Span(len(self._ids), len(self._ids) + len(tokens))
+        self._ids += tokens
+        self._positions += range(position, position + len(tokens))
+        self._nodes.append(Node(span, position, stored, above))
+        return span
