@@ -1,87 +1,174 @@
-"""Which examples form a step, which completion is the mismatch of which prompt, and which rows
-share a micro-batch."""
+"""Which examples form a step, and which completion is the mismatch of which prompt."""
 
+import hashlib
 import random
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 from trainer.tokenise import Tokenised
+
+#: Examples of a block, within which each completion serves as one mismatch: at least, on average
+#: beyond that, at most.
+_BLOCK_LEAST, _BLOCK_MORE, _BLOCK_MOST = 16, 32, 128
+
+#: What a step is made of: single examples, or an up and a down of one prompt.
+Unit = Literal["example", "pair"]
 
 
 @dataclass(frozen=True)
 class Step:
     """One optimiser step: indices of its examples, and for each the index of the example whose
-    completion is scored on its prompt for z₀."""
+    completion is scored on its prompt for z₀ (empty where the loss needs none). Of a step of
+    pairs, an up and its down stand side by side."""
 
     examples: tuple[int, ...]
-    mismatched: tuple[int, ...]
+    mismatched: tuple[int, ...] = ()
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """Optimiser steps that one pass takes; also the number that `plan` promises."""
-    return -(-examples // batch_size)
+#: The steps of an epoch, counted from 0.
+StepsOf = Callable[[int], Sequence[Step]]
 
 
-def epoch_steps(
-    examples: Sequence[Tokenised], *, batch_size: int, seed: int, epoch: int
-) -> list[Step]:
-    """The steps of one epoch (counted from 0): a fresh order and fresh pairs each time.
+@dataclass(frozen=True)
+class Sampler:
+    """Makes the steps of an epoch: a fresh order and fresh pairs each time.
 
-    The order depends on (seed, epoch) alone, so a resumed run finds its place by counting. Steps
-    differ in size by at most one: a remainder of one or two examples as a step of its own would
-    move the weights as far as a full batch. Each class is spread evenly over the epoch, so that a
-    rare class does not miss most steps by chance.
+    Everything depends on (seed, epoch) alone, so a resumed run finds its place by counting. Steps
+    differ in size by at most one unit: a remainder of one or two examples as a step of its own
+    would move the weights as far as a full batch.
     """
-    rng = random.Random(f"{seed}/{epoch}")  # noqa: S311 - an order, not a secret
-    order = _interleave(examples, rng)
-    count = steps_per_epoch(len(order), batch_size)
-    bounds = [len(order) * step // count for step in range(count + 1)]
-    return [
-        Step(chosen, mismatched_pairs(examples, chosen, rng))
-        for chosen in (tuple(order[low:high]) for low, high in pairwise(bounds))
-    ]
+
+    examples: Sequence[Tokenised]
+    batch_size: int
+    seed: int
+    unit: Unit = "example"
+    mismatched: bool = True
+
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps of one pass."""
+        if self.unit == "example":
+            return steps_per_epoch(len(self.examples), self.batch_size)
+        return steps_per_epoch(pairs_per_epoch(self.examples), max(1, self.batch_size // 2))
+
+    def steps(self, epoch: int) -> list[Step]:
+        """The steps of one epoch. Each class is spread evenly over it, so that a rare class does
+        not miss most steps by chance."""
+        rng = random.Random(f"{self.seed}/{epoch}")  # noqa: S311 - an order, not a secret
+        units: list[tuple[int, ...]]
+        if self.unit == "pair":
+            units = [*preference_pairs(self.examples, rng)]
+            rng.shuffle(units)
+        else:
+            units = [(index,) for index in _interleave(self.examples, rng)]
+        partners = epoch_pairs(self.examples, self.seed, epoch) if self.mismatched else ()
+        count = self.steps_per_epoch()
+        bounds = [len(units) * step // count for step in range(count + 1)]
+        steps = []
+        for low, high in pairwise(bounds):
+            chosen = tuple(index for unit in units[low:high] for index in unit)
+            steps.append(Step(chosen, tuple(partners[index] for index in chosen if partners)))
+        return steps
 
 
-def mismatched_pairs(
-    examples: Sequence[Tokenised], chosen: Sequence[int], rng: random.Random
-) -> tuple[int, ...]:
-    """For each chosen example the index of one with another prompt.
+def steps_per_epoch(units: int, batch_size: int) -> int:
+    """Optimiser steps that one pass over so many units takes; also the number `plan` promises."""
+    return -(-units // batch_size)
 
-    Within the step every completion serves once wherever that is possible: sorted by prompt and
-    turned by the size of the largest group, no example meets its own prompt unless one prompt
-    holds more than half of the step. Those left over take a completion of another prompt from the
-    step, and from the rest of the snapshot where the step has none (a step of one). Raises
-    ValueError when the whole snapshot has one prompt.
+
+def epoch_pairs(examples: Sequence[Tokenised], seed: int, epoch: int) -> tuple[int, ...]:
+    """For each example the index of one with another prompt, whose completion is its mismatch.
+
+    Pairs are made within blocks of neighbouring examples. Where a block ends is decided by the
+    examples' ids, not by their number: examples that are added later, or taken out, leave the
+    pairs of all other blocks as they were, so that the reference log-probabilities of earlier runs
+    serve again. Within a block every completion serves once wherever that is possible. Raises
+    ValueError when all examples have the same prompt.
     """
-    groups = Counter(examples[index].prompt_key for index in chosen)
-    shuffled = list(chosen)
+    partners = [0] * len(examples)
+    for block in _blocks(examples):
+        rng = random.Random(f"{seed}/{epoch}/{examples[block[0]].id}")  # noqa: S311
+        for index, partner in zip(block, _pairs_within(examples, block, rng), strict=True):
+            partners[index] = _neighbour(examples, index) if partner is None else partner
+    return tuple(partners)
+
+
+def preference_pairs(examples: Sequence[Tokenised], rng: random.Random) -> list[tuple[int, int]]:
+    """(up, down) of one prompt, for every prompt that has both: as many as the larger side holds,
+    so that each of its examples is used; the smaller side serves again."""
+    pairs = []
+    for ups, downs in _both_sides(examples):
+        rng.shuffle(ups)
+        rng.shuffle(downs)
+        pairs += [
+            (ups[number % len(ups)], downs[number % len(downs)])
+            for number in range(max(len(ups), len(downs)))
+        ]
+    return pairs
+
+
+def pairs_per_epoch(examples: Sequence[Tokenised]) -> int:
+    """How many pairs `preference_pairs` makes."""
+    return sum(max(len(ups), len(downs)) for ups, downs in _both_sides(examples))
+
+
+def _both_sides(examples: Sequence[Tokenised]) -> list[tuple[list[int], list[int]]]:
+    sides: dict[str, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for index, example in enumerate(examples):
+        sides[example.prompt_key][0 if example.label else 1].append(index)
+    return [(ups, downs) for ups, downs in sides.values() if ups and downs]
+
+
+def _blocks(examples: Sequence[Tokenised]) -> list[list[int]]:
+    blocks: list[list[int]] = [[]]
+    for index, example in enumerate(examples):
+        blocks[-1].append(index)
+        size = len(blocks[-1])
+        mark = hashlib.blake2b(example.id.encode(), digest_size=4).digest()
+        at_mark = int.from_bytes(mark, "big") % _BLOCK_MORE == 0
+        if (size >= _BLOCK_LEAST and at_mark) or size == _BLOCK_MOST:
+            blocks.append([])
+    return [block for block in blocks if block]
+
+
+def _pairs_within(
+    examples: Sequence[Tokenised], block: Sequence[int], rng: random.Random
+) -> list[int | None]:
+    """Partners of a block's examples; None for all of them where the block has one prompt.
+
+    Sorted by prompt and turned by the size of the largest group, no example meets its own prompt
+    unless one prompt holds more than half of the block; those left over take any other.
+    """
+    groups = Counter(examples[index].prompt_key for index in block)
+    if len(groups) == 1:
+        return [None] * len(block)
+    shuffled = list(block)
     rng.shuffle(shuffled)
-    order = sorted(
-        shuffled, key=lambda i: (-groups[examples[i].prompt_key], examples[i].prompt_key)
-    )
+    prompts = list(groups)
+    rng.shuffle(prompts)
+    place = {key: (-groups[key], number) for number, key in enumerate(prompts)}
+    order = sorted(shuffled, key=lambda index: place[examples[index].prompt_key])
     turn = max(groups.values())
     partner: dict[int, int] = {}
     for position, index in enumerate(order):
         other = order[(position + turn) % len(order)]
         if examples[other].prompt_key == examples[index].prompt_key:
-            other = _other_prompt(examples, index, order, rng)
+            key = examples[index].prompt_key
+            other = rng.choice([i for i in order if examples[i].prompt_key != key])
         partner[index] = other
-    return tuple(partner[index] for index in chosen)
+    return [partner[index] for index in block]
 
 
-def micro_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Positions grouped so that rows × longest row ≤ budget, longest first; a row that is longer
-    than the budget stands alone. Rows of like length share a group: little is spent on padding,
-    and a memory limit that is too small shows in the first group."""
-    groups: list[list[int]] = []
-    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= token_budget:
-            groups[-1].append(position)
-        else:
-            groups.append([position])
-    return groups
+def _neighbour(examples: Sequence[Tokenised], index: int) -> int:
+    """The nearest earlier example with another prompt (earlier ones stay what they are), else the
+    nearest later one."""
+    key = examples[index].prompt_key
+    for other in (*range(index - 1, -1, -1), *range(index + 1, len(examples))):
+        if examples[other].prompt_key != key:
+            return other
+    raise ValueError("all examples have the same prompt: there is no mismatched pair")
 
 
 def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
@@ -94,14 +181,3 @@ def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
             for position, index in enumerate(members)
         ]
     return [index for _, index in sorted(placed)]
-
-
-def _other_prompt(
-    examples: Sequence[Tokenised], index: int, order: Sequence[int], rng: random.Random
-) -> int:
-    key = examples[index].prompt_key
-    others = [i for i in order if examples[i].prompt_key != key]
-    others = others or [i for i, example in enumerate(examples) if example.prompt_key != key]
-    if not others:
-        raise ValueError("all examples have the same prompt: there is no mismatched pair")
-    return rng.choice(others)

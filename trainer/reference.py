@@ -1,100 +1,167 @@
-"""log π₀(y|x) of the frozen reference, computed once a (prompt, completion) pair and kept on disk.
+"""log π₀ of the frozen reference, token by token, computed once a (prompt, completion) pair and
+kept on disk for every epoch, every resume and every later run on the same base.
 
-The reference is the base model with the adapter switched off: it never changes, so a value holds
-for every epoch, every resume and, with one cache file for several runs, for every run on the same
-base. The file is JSON lines: a header that names what the values belong to, then one pair a line.
+The reference is the base model with the adapter switched off: it never changes, so a run on old
+and new feedback pays for the new feedback only. The file is a line of JSON that names what the
+values belong to, then records: key (16 bytes), number of tokens (uint32), their log-probabilities
+(float32 each), CRC-32. Records are only ever appended; of two with one key the first counts.
 """
 
+import fcntl
 import hashlib
 import json
+import os
+import struct
+import zlib
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from trainer.batches import micro_batches
-from trainer.logprobs import Row, sequence_logprobs
+from trainer.artifact import fsync
+from trainer.logprobs import Row, packs, score
+from trainer.world import World
+
+_HEAD = struct.Struct("<16sI")
+_CRC = struct.Struct("<I")
+_FORMAT = 1
+
+Progress = Callable[[int, int], None]
 
 
 class ReferenceCache:
-    """Reference log-probabilities by pair; `fingerprint` names base model, type and device kind."""
+    """Values by pair in one file of `directory`; `fingerprint` names base model, type and device
+    kind. Several processes may append at the same time."""
 
-    def __init__(self, path: Path, *, fingerprint: str) -> None:
-        self._path = path
-        self._values: dict[str, float] = {}
-        header = {"fingerprint": fingerprint}
-        if not self._read(header):
-            path.write_text(json.dumps(header) + "\n", encoding="utf-8")
-            self._values.clear()
-
-    def logprobs(
-        self,
-        model: Any,
-        rows: Sequence[Row],
-        *,
-        token_budget: int,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> list[float]:
-        """log π₀(y|x) of each row in nats; only groups with an unknown row cost a forward pass.
-
-        `model` must run as the reference (adapter off). A group is computed as a whole even where
-        some of its rows are known: rounding depends on the group, and a run that was interrupted
-        here must end with the same numbers as one that was not.
-        """
-        keys = [pair_key(row) for row in rows]
-        groups = micro_batches([len(prompt) + len(answer) for prompt, answer in rows], token_budget)
-        done = 0
-        for group in groups:
-            if any(keys[position] not in self._values for position in group):
-                with torch.no_grad():
-                    values = sequence_logprobs(model, [rows[position] for position in group])
-                self._add(
-                    {
-                        keys[position]: value
-                        for position, value in zip(group, values.tolist(), strict=True)
-                    }
-                )
-            done += len(group)
-            if on_progress is not None:
-                on_progress(done, len(rows))
-        return [self._values[key] for key in keys]
-
-    def _add(self, found: dict[str, float]) -> None:
-        # The first value stays: a resumed run must not see what a later step computed.
-        new = {key: value for key, value in found.items() if key not in self._values}
-        self._values.update(new)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps([key, value]) + "\n" for key, value in new.items())
-
-    def _read(self, header: dict[str, str]) -> bool:
-        """Load the file; False when there is none for this header. A line that a crash cut off is
-        dropped together with what follows it."""
-        if not self._path.exists():
-            return False
-        lines = self._path.read_bytes().splitlines(keepends=True)
-        good = 0
+    def __init__(self, directory: Path, *, fingerprint: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        header = json.dumps({"format": _FORMAT, "fingerprint": fingerprint}) + "\n"
+        self._header = header.encode()
+        name = hashlib.sha256(self._header).hexdigest()[:16]
+        self.path = directory / f"{name}.logprobs"
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._found: dict[bytes, tuple[int, int]] = {}  # offset of the values, their number
+        self._end = 0
+        fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
-            if not lines or json.loads(lines[0]) != header:
-                return False
-            good = len(lines[0])
-            for line in lines[1:]:
-                key, value = json.loads(line)
-                if not line.endswith(b"\n"):
-                    break
-                self._values[key] = value
-                good += len(line)
-        except ValueError:
-            pass
-        if good < self._path.stat().st_size:
-            with self._path.open("r+b") as file:
-                file.truncate(good)
-        return good > 0
+            if os.pread(self._file, len(self._header), 0) != self._header:
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, self._header, 0)
+            self._end = len(self._header)
+            self._scan()
+            os.ftruncate(self._file, self._end)  # what a crash cut off
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def __contains__(self, row: Row) -> bool:
+        return pair_key(row) in self._found
+
+    def __getitem__(self, row: Row) -> Tensor:
+        """log π₀ of the row's completion tokens in nats, fp32. Raises KeyError when unknown."""
+        offset, count = self._found[pair_key(row)]
+        packed = os.pread(self._file, 4 * count, offset)
+        return torch.frombuffer(bytearray(packed), dtype=torch.float32)
+
+    def add(self, values: Mapping[bytes, Tensor]) -> None:
+        """Append values by key that are not there yet, so that they survive this process."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            self._scan()  # another process may have added some, or died while it did
+            new = b""
+            for key, tensor in values.items():
+                if key in self._found:
+                    continue
+                body = tensor.detach().float().cpu().contiguous().numpy().tobytes()
+                head = _HEAD.pack(key, len(body) // 4)
+                self._found[key] = (self._end + len(new) + _HEAD.size, len(body) // 4)
+                new += head + body + _CRC.pack(zlib.crc32(head + body))
+            os.ftruncate(self._file, self._end)
+            written = os.pwrite(self._file, new, self._end)
+            if written != len(new):
+                raise OSError(f"the reference cache {self.path} could not be written: disk full?")
+            self._end += len(new)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def refresh(self) -> None:
+        """Take in what other processes have added."""
+        self.add({})
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _scan(self) -> None:
+        """Index whole records from the known end on; what follows a damaged one is not trusted."""
+        size = os.fstat(self._file).st_size
+        while self._end + _HEAD.size + _CRC.size <= size:
+            head = os.pread(self._file, _HEAD.size, self._end)
+            key, count = _HEAD.unpack(head)
+            whole = _HEAD.size + 4 * count + _CRC.size
+            if self._end + whole > size:
+                return
+            body = os.pread(self._file, 4 * count + _CRC.size, self._end + _HEAD.size)
+            if zlib.crc32(head + body[:-4]) != _CRC.unpack(body[-4:])[0]:
+                return
+            self._found.setdefault(key, (self._end + _HEAD.size, count))
+            self._end += whole
 
 
-def pair_key(row: Row) -> str:
+def complete(
+    cache: ReferenceCache,
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    token_budget: int,
+    plan: Path,
+    on_progress: Progress,
+    world: World,
+) -> None:
+    """Compute what the cache lacks of `rows`; `model` must run as the reference (adapter off).
+
+    Rounding depends on which rows run together. Therefore the rows that were missing at first are
+    written to `plan`, and a run that was interrupted here forms the same packs again, skips those
+    it has and ends with the numbers of a run that was not.
+    """
+    missing = world.gather(_planned(plan, cache, rows) if world.first else None)[0]
+    wanted = [rows[index] for index in missing]
+    groups = packs(wanted, token_budget)
+    done = 0
+    for turn in range(0, len(groups), world.size):
+        found: dict[bytes, Tensor] = {}
+        for pack in groups[turn : turn + world.size][world.rank : world.rank + 1]:
+            chosen = [wanted[index] for index in pack]
+            if any(row not in cache for row in chosen):
+                with torch.no_grad():
+                    values = score(model, chosen).logprobs.split()
+                found = dict(zip(map(pair_key, chosen), values, strict=True))
+        everyone = world.gather(found)
+        if world.first:
+            cache.add({key: value for part in everyone for key, value in part.items()})
+        done += sum(map(len, groups[turn : turn + world.size]))
+        on_progress(done, len(wanted))
+    world.gather(None)  # all is written
+    cache.refresh()
+
+
+def _planned(plan: Path, cache: ReferenceCache, rows: Sequence[Row]) -> list[int]:
+    """Indices of the rows that were missing when this was asked first, one for each pair."""
+    if plan.exists():
+        found: list[int] = json.loads(plan.read_bytes())
+        return found
+    first = {pair_key(row): index for index, row in reversed(list(enumerate(rows)))}
+    missing = sorted(index for index in first.values() if rows[index] not in cache)
+    partial = plan.with_suffix(".partial")
+    partial.write_text(json.dumps(missing), encoding="utf-8")
+    fsync(partial)
+    partial.rename(plan)
+    return missing
+
+
+def pair_key(row: Row) -> bytes:
     """The pair's key: a hash of both lists of token ids and of where one ends."""
     prompt, completion = row
     packed = array("q", [len(prompt), *prompt, *completion]).tobytes()
-    return hashlib.sha256(packed).hexdigest()[:32]
+    return hashlib.sha256(packed).digest()[:16]
