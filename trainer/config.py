@@ -18,9 +18,15 @@ class TrainConfig:
     """`config.json` of a run directory. The defaults come from the sweep in docs/log.md.
 
     Lengths are in tokens, `kl_brake` in nats a token, intervals in optimiser steps. None for a λ
-    means 'by the rule' (losses.lambdas), None for `kl_brake` 'off', None for `threads` 'torch's
-    choice'. `sft` knows neither β nor λ, `dpo` no λ. Whether loss, batch size and snapshot fit
-    each other is seen where the examples are known (trainer/fitness.py).
+    means 'by the rule' (losses.lambdas), None for `kl_brake` and `patience` 'off', None for
+    `threads` 'torch's choice'. `sft` knows neither β nor λ, `dpo` no λ. Whether loss, batch size
+    and snapshot fit each other is seen where the examples are known (trainer/fitness.py).
+
+    `token_budget` bounds the tokens of one forward pass, `held_tokens` those whose activations
+    wait until z₀ is known, which saves a second pass over their prompts. `patience` counts probes
+    in a row with a rising held-out loss. `reference_cache` is a directory that several runs
+    share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base in four bits
+    (CUDA); `gradient_checkpointing` computes a layer's activations again instead of keeping them.
     """
 
     base_model: str
@@ -44,9 +50,14 @@ class TrainConfig:
     seed: int = 0
     kl_brake: float | None = 0.5
     probe_every: int = 10
-    token_budget: int = 1024
+    token_budget: int = 2048
+    held_tokens: int = 8192
+    patience: int | None = 3
+    reference_cache: str | None = None
     checkpoint_every: int = 10
     dtype: str = "auto"
+    quantisation: str | None = None
+    gradient_checkpointing: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -165,8 +176,19 @@ def _faults(config: TrainConfig) -> list[str]:
         optional("kl_brake", low=0, above=True),
         number("probe_every", low=1, whole=True),
         number("token_budget", low=1, whole=True),
+        number("held_tokens", low=0, whole=True),
+        optional("patience", low=1, whole=True),
+        None
+        if config.reference_cache is None or isinstance(config.reference_cache, str)
+        else "reference_cache must name a directory",
         number("checkpoint_every", low=1, whole=True),
         choice_fault("dtype", config.dtype, ("auto", "float32", "bfloat16")),
+        None
+        if config.quantisation in (None, "4bit")
+        else f"quantisation must be 4bit or null, not {config.quantisation!r}",
+        None
+        if isinstance(config.gradient_checkpointing, bool)
+        else "gradient_checkpointing must be true or false",
         device_fault(config.device),
         optional("threads", low=1, high=4096, whole=True),
     ]

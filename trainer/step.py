@@ -1,23 +1,34 @@
-"""One optimiser step's loss and gradient: z₀ first, without gradient, then the examples."""
+"""One optimiser step's loss and gradient."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from trainer.batches import Step, micro_batches
-from trainer.logprobs import Row, sequence_logprobs
-from trainer.lora import Lora
-from trainer.losses import Lambdas, Loss, kl_reference_point
+from trainer.batches import Step
+from trainer.logprobs import Row, Scored, TokenLogprobs, as_forest, packs, score, shares_prefixes
+from trainer.lora import Lora, MasterWeights
+from trainer.losses import (
+    Lambdas,
+    LikelihoodLoss,
+    Loss,
+    PairLoss,
+    kl_reference_point,
+    summed_rewards,
+)
+from trainer.memory_saving import forgetful_layers
 from trainer.reference import ReferenceCache
 from trainer.tokenise import Tokenised
+from trainer.world import World
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured; rewards r in nats, in the order of the step's examples."""
+    """What a step measured; rewards r in nats, in the order of the step's examples. `z0` is what
+    the loss compared rewards with (0 where it compares with nothing)."""
 
     loss: float
     z0: float
@@ -26,88 +37,207 @@ class StepResult:
     tokens: int
 
 
+@dataclass
+class Budget:
+    """Tokens of a pack, and tokens whose activations may wait until z₀ is known. Running out of
+    memory lowers them for the rest of the run."""
+
+    pack: int
+    held: int
+
+    def lower(self, longest: int) -> bool:
+        """Ask for less; False when nothing is left to give up but single rows."""
+        if self.held:
+            self.held = 0
+            return True
+        if self.pack <= longest:
+            return False
+        self.pack //= 2
+        return True
+
+
 @dataclass(frozen=True)
 class StepRunner:
-    """Computes steps of one run; `after_micro_batch` runs after each backward pass, and may raise
-    to interrupt the step."""
+    """Computes steps over `examples`. `check` runs between packs and may raise to interrupt."""
 
     model: Any
     lora: Lora
+    masters: MasterWeights
     reference: ReferenceCache
     examples: Sequence[Tokenised]
     loss: Loss
     lambdas: Lambdas
-    beta: float
     max_length: int
-    token_budget: int
-    after_micro_batch: Callable[[], None]
+    budget: Budget
+    world: World
+    checkpointing: bool
+    check: Callable[[], None]
+    on_less_memory: Callable[[str], None]
 
-    def backward(self, step: Step) -> StepResult:
-        """Add the gradient of the step's loss to the adapter's parameters.
+    def backward(self, step: Step, *, beta: float, mean_reward: float = 0.0) -> StepResult:
+        """Add the gradient of the step's loss to the masters: the mean over its examples (or its
+        pairs) of weight × loss, whatever the packs and however many processes share them.
 
-        The step's loss is the mean over its examples of weight × loss, whatever the micro-batches:
-        z₀ belongs to the step, therefore all mismatched pairs are scored before the first example.
+        `mean_reward` is the running mean that BCO compares with. Memory that runs out costs a
+        repetition in smaller packs, not the run.
         """
-        chosen = [self.examples[index] for index in step.examples]
-        rows = [(example.prompt, example.completion) for example in chosen]
-        pairs = self._pairs(step)
-        z0, unclamped = kl_reference_point(self._rewards(pairs))
-        known = torch.tensor(self._reference(rows), device=z0.device)
-        labels = torch.tensor([example.label for example in chosen], device=z0.device)
-        weights = torch.tensor([example.weight for example in chosen], device=z0.device)
+        while True:
+            self.masters.clear()
+            try:
+                with self._saving():
+                    return self._whole(step, beta, mean_reward, train=True)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or self.world.size > 1:
+                    raise
+                longest = max(self.examples[index].length for index in step.examples)
+                if not self.budget.lower(longest):
+                    raise
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                self.on_less_memory(
+                    f"out of memory: going on with packs of {self.budget.pack} tokens, "
+                    f"{self.budget.held} of them held"
+                )
 
-        total = 0.0
-        rewards = [0.0] * len(rows)
-        self.lora.train()
-        for group in micro_batches([len(x) + len(y) for x, y in rows], self.token_budget):
-            picked = torch.tensor(group, device=z0.device)
-            logprobs = sequence_logprobs(self.model, [rows[position] for position in group])
-            reward = logprobs - known[picked]
-            losses = self.loss(reward, labels[picked], z0, self.beta, self.lambdas)
-            loss = (losses * weights[picked]).sum() / len(rows)
-            loss.backward()
-            total += loss.item()
-            for position, value in zip(group, reward.tolist(), strict=True):
-                rewards[position] = value
-            self.after_micro_batch()
-        self.lora.train(False)
+    def measure(self, step: Step, *, beta: float, mean_reward: float = 0.0) -> StepResult:
+        """The same figures without gradient and without dropout."""
+        with torch.no_grad():
+            return self._whole(step, beta, mean_reward, train=False)
+
+    def rows(self, step: Step) -> tuple[list[Row], list[Row]]:
+        """What the step scores: its examples, and each prompt with its mismatched completion, cut
+        where it would pass max_length."""
+        own: list[Row] = []
+        mismatched: list[Row] = []
+        for index in step.examples:
+            own.append((self.examples[index].prompt, self.examples[index].completion))
+        for index, other in zip(step.examples, step.mismatched, strict=bool(step.mismatched)):
+            prompt = self.examples[index].prompt
+            room = self.max_length - len(prompt)
+            mismatched.append((prompt, self.examples[other].completion[:room]))
+        return own, mismatched
+
+    def _whole(self, step: Step, beta: float, mean_reward: float, *, train: bool) -> StepResult:
+        own, mismatched = self.rows(step)
+        groups = self._packs(own)
+        sizes = [sum(len(own[i][0]) + len(own[i][1]) for i in group) for group in groups]
+        mine = [groups[piece] for piece in self.world.share(sizes)]
+        mine_size = sum(len(own[i][0]) + len(own[i][1]) for group in mine for i in group)
+        # Dropout would reach z₀ by way of the prompt; and z₀ is no place for noise.
+        hold = not train or (mine_size <= self.budget.held and self.lora.dropout == 0)
+
+        held: list[TokenLogprobs] = []
+        anchor = unclamped = self._tensor(mean_reward)
+        if self.loss.anchor == "z0":
+            strangers = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
+            for group in mine:
+                others: TokenLogprobs
+                if hold:
+                    scored = self._score(own, group, train=train, keep=True)
+                    held.append(scored.logprobs)
+                    others = scored.others([mismatched[i][1] for i in group])
+                    del scored
+                else:
+                    with torch.no_grad():
+                        others = self._score(mismatched, group, train=False).logprobs
+                found = self._rewards(others, [mismatched[i] for i in group])
+                strangers[torch.tensor(group, device=anchor.device)] = found.double()
+                self.check()
+            z0, before = kl_reference_point(self.world.sum(strangers))
+            anchor, unclamped = z0.float(), before.float()
+
+        total = self._tensor(0.0, torch.float64)
+        rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
+        for number, group in enumerate(mine):
+            logprobs = held[number] if held else self._score(own, group, train=train).logprobs
+            reward = self._rewards(logprobs, [own[i] for i in group])
+            loss = self._loss(step, group, logprobs, reward, anchor, beta)
+            if train:
+                loss.backward()
+                self.masters.collect()
+            if held:
+                held[number] = logprobs = _NOTHING  # its activations are not needed any more
+            total += loss.detach().double()
+            rewards[torch.tensor(group, device=rewards.device)] = reward.detach().double()
+            self.check()
+        if train:
+            self.world.sum_each(self.masters.gradients())
         return StepResult(
-            loss=total,
-            z0=z0.item(),
+            loss=self.world.sum(total).item(),
+            z0=anchor.item(),
             z0_unclamped=unclamped.item(),
-            rewards=tuple(rewards),
-            tokens=sum(len(x) + len(y) for x, y in rows + pairs),
+            rewards=tuple(self.world.sum(rewards).tolist()),
+            tokens=sum(len(x) + len(y) for x, y in own + mismatched),
         )
 
-    def _pairs(self, step: Step) -> list[Row]:
-        """Each prompt with the completion of another one, cut where it would pass max_length."""
-        return [
-            (
-                self.examples[index].prompt,
-                self.examples[other].completion[
-                    : self.max_length - len(self.examples[index].prompt)
-                ],
-            )
-            for index, other in zip(step.examples, step.mismatched, strict=True)
+    @contextmanager
+    def _saving(self) -> Iterator[None]:
+        if not self.checkpointing:
+            yield
+            return
+        # What computes again in the backward pass must meet the attention it met before.
+        packed = as_forest(self.model) if shares_prefixes(self.model) else nullcontext()
+        with packed, forgetful_layers(self.model):
+            yield
+
+    def _packs(self, own: Sequence[Row]) -> list[list[int]]:
+        """Positions of the step by pack; an up and its down are not parted."""
+        if self.loss.unit == "example":
+            return packs(own, self.budget.pack)
+        joined: list[Row] = [
+            (own[up][0], (*own[up][1], *own[up + 1][1])) for up in range(0, len(own), 2)
         ]
+        groups = packs(joined, self.budget.pack)
+        return [[i for pair in group for i in (2 * pair, 2 * pair + 1)] for group in groups]
 
-    def _rewards(self, rows: Sequence[Row]) -> Tensor:
-        """r of each row, shape (B,), without gradient and without dropout."""
-        self.lora.train(False)
-        with torch.no_grad():
-            policy = batched_logprobs(self.model, rows, self.token_budget)
-        return policy - torch.tensor(self._reference(rows), device=policy.device)
+    def _score(
+        self, rows: Sequence[Row], group: Sequence[int], *, train: bool, keep: bool = False
+    ) -> Scored:
+        self.lora.train(train)
+        try:
+            return score(self.model, [rows[position] for position in group], keep=keep)
+        finally:
+            self.lora.train(False)
 
-    def _reference(self, rows: Sequence[Row]) -> list[float]:
-        with self.lora.off():
-            return self.reference.logprobs(self.model, rows, token_budget=self.token_budget)
+    def _rewards(self, logprobs: TokenLogprobs, rows: Sequence[Row]) -> Tensor:
+        known = torch.cat([self.reference[row] for row in rows]).to(logprobs.values.device)
+        ratios = logprobs.values - known
+        return summed_rewards(
+            ratios, logprobs.owners, examples=logprobs.rows, clamp=self.loss.clamp
+        )
+
+    def _loss(
+        self,
+        step: Step,
+        group: Sequence[int],
+        logprobs: TokenLogprobs,
+        rewards: Tensor,
+        anchor: Tensor,
+        beta: float,
+    ) -> Tensor:
+        """What a pack adds to the step's loss, 0-dimensional."""
+        chosen = [self.examples[step.examples[position]] for position in group]
+        weights = self._tensor([example.weight for example in chosen])
+        if isinstance(self.loss, PairLoss):
+            losses = self.loss.function(rewards[0::2], rewards[1::2], beta)
+            weights = torch.minimum(weights[0::2], weights[1::2])
+            return (losses * weights).sum() / (len(step.examples) // 2)
+        if isinstance(self.loss, LikelihoodLoss):
+            lengths = torch.bincount(logprobs.owners, minlength=logprobs.rows)
+            losses = self.loss.function(logprobs.sums(), lengths)
+        else:
+            labels = torch.tensor([example.label for example in chosen], device=rewards.device)
+            losses = self.loss.function(rewards, labels, anchor, beta, self.lambdas)
+        return (losses * weights).sum() / len(step.examples)
+
+    def _tensor(self, value: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+        device = next(iter(self.masters.tensors.values())).device
+        return torch.tensor(value, dtype=dtype, device=device)
 
 
-def batched_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> Tensor:
-    """sequence_logprobs of any number of rows, shape (B,), in micro-batches, without gradient."""
-    values: dict[int, Tensor] = {}
-    with torch.no_grad():
-        for group in micro_batches([len(x) + len(y) for x, y in rows], token_budget):
-            found = sequence_logprobs(model, [rows[position] for position in group])
-            values.update(zip(group, found, strict=True))
-    return torch.stack([values[position] for position in range(len(rows))])
+_NOTHING = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), 0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device, or the machine, had no memory left."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)

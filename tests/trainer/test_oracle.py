@@ -1,24 +1,28 @@
-"""Our step against TRL's KTOTrainer on the same batch: loss, z₀, rewards and LoRA gradients.
+"""Our steps against TRL's KTOTrainer on the same batches: loss, z₀, rewards, log-probabilities and
+every LoRA gradient, over several steps.
 
-TRL pairs each prompt with the completion of the row before it; the same pairs are given to our
-step. Both work in fp32 on the same tiny random Llama with the same adapter weights.
+TRL pairs each prompt with the completion of another row; the same pairs are given to our step.
+Both work in fp32 on the same tiny random Llama with the same adapter weights, and both then take
+the same gradient step.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from trainer.batches import Step
-from trainer.logprobs import Row
-from trainer.lora import Lora
-from trainer.losses import Lambdas, kto
+from trainer.logprobs import Row, sequence_logprobs
+from trainer.lora import Lora, MasterWeights
+from trainer.losses import Lambdas, loss_named
 from trainer.model import LoadedBase, load_base
-from trainer.reference import ReferenceCache
-from trainer.step import StepResult, StepRunner
+from trainer.reference import ReferenceCache, complete
+from trainer.step import Budget, StepResult, StepRunner
 from trainer.tokenise import Tokenised
+from trainer.world import World
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,41 +31,78 @@ pytestmark = [
 ]
 
 BETA = 0.4
-WEIGHTS = Lambdas(1.5, 0.75)
-LABELS = (True, False, False, True, False)
-ROWS: list[Row] = [
-    ((5, 6, 7), (8, 9, 10, 11)),
-    ((12,), (13,)),
-    ((20, 21, 22, 23, 24), (25, 26)),
-    ((30, 31), (32, 33, 34, 35, 36, 37, 38)),
-    ((40, 41, 42), (43, 44)),
-]
+RATE = 0.05
+SCALE = 0.1
+STEPS = 3
+RELATIVE = 1e-5
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows, labels and class weights of one comparison, and whether z₀ starts at its clamp."""
+
+    rows: Sequence[Row]
+    labels: Sequence[bool]
+    lambdas: Lambdas
+    clamped: bool
+
+    @property
+    def partners(self) -> tuple[int, ...]:
+        """The completion of the row before, the first row takes the last one's."""
+        return tuple((number - 1) % len(self.rows) for number in range(len(self.rows)))
+
+
+def rows(count: int, *, shared: int) -> list[Row]:
+    """Rows of many lengths whose prompts all begin with the same `shared` tokens."""
+    generator = torch.Generator().manual_seed(count)
+
+    def draw(low: int, high: int) -> tuple[int, ...]:
+        length = int(torch.randint(low, high, (), generator=generator))
+        return tuple(torch.randint(5, 300, (length,), generator=generator).tolist())
+
+    return [((*range(100, 100 + shared), *draw(1, 9)), draw(1, 12)) for _ in range(count)]
+
+
+BALANCED = [number % 2 == 0 for number in range(6)]
+CASES = {
+    "balanced, z0 clamped": Case(rows(6, shared=0), BALANCED, Lambdas(1, 1), clamped=True),
+    "balanced, z0 above zero": Case(
+        rows(6, shared=20), BALANCED, Lambdas(1.5, 0.75), clamped=False
+    ),
+    "19 to 1": Case(
+        rows(20, shared=20), [n != 7 for n in range(20)], Lambdas(1, 14.25), clamped=False
+    ),
+}
 
 
 class Oracle:
     """TRL's trainer with a PEFT adapter of known weights."""
 
-    def __init__(self, tiny_dir: Path, output: Path, weights: dict[str, Tensor]) -> None:
+    def __init__(
+        self, tiny_dir: Path, output: Path, case: Case, loss: str, weights: dict[str, Tensor]
+    ) -> None:
         from datasets import Dataset
         from peft import LoraConfig
         from trl import KTOConfig, KTOTrainer
 
+        self.case = case
         base = load_base(str(tiny_dir), dtype="float32", device="cpu")
-        rows = [
+        texts = [
             {"prompt": f"p{number}", "completion": f"c{number}", "label": label}
-            for number, label in enumerate(LABELS)
+            for number, label in enumerate(case.labels)
         ]
         self.trainer = KTOTrainer(
             model=base.model,
             processing_class=base.tokenizer,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(texts),
             peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"),
             args=KTOConfig(
                 output_dir=str(output),
-                per_device_train_batch_size=len(LABELS),
+                loss_type=loss,
+                per_device_train_batch_size=len(case.labels),
                 beta=BETA,
-                desirable_weight=WEIGHTS.desirable,
-                undesirable_weight=WEIGHTS.undesirable,
+                desirable_weight=case.lambdas.desirable,
+                undesirable_weight=case.lambdas.undesirable,
                 report_to=[],
                 use_cpu=True,
                 bf16=False,
@@ -77,75 +118,124 @@ class Oracle:
         for name, parameter in self.named.items():
             parameter.data.copy_(weights[name])
 
-    def step(self, partners: tuple[int, ...]) -> tuple[float, dict[str, float]]:
+    def step(self) -> tuple[float, dict[str, float]]:
         """Loss and logged metrics; gradients are left on `named`."""
+        case = self.case
         batch = self.trainer.data_collator(
             [
                 {
                     "prompt_ids": list(prompt),
                     "completion_ids": list(completion),
-                    "KL_completion_ids": list(ROWS[partner][1]),
+                    "KL_completion_ids": list(case.rows[partner][1]),
                     "label": label,
                 }
-                for (prompt, completion), partner, label in zip(ROWS, partners, LABELS, strict=True)
+                for (prompt, completion), partner, label in zip(
+                    case.rows, case.partners, case.labels, strict=True
+                )
             ]
         )
         self.trainer.model.train()
+        self.trainer.model.zero_grad()
         loss = self.trainer.compute_loss(self.trainer.model, batch)
         loss.backward()
         metrics = self.trainer._metrics["train"]
         return loss.item(), {key: values[-1] for key, values in metrics.items()}
 
 
-def our_step(
-    tiny: LoadedBase, path: Path, scale: float, partners: tuple[int, ...], budget: int
-) -> tuple[StepResult, Lora, dict[str, Tensor]]:
-    lora = Lora.attach(tiny.model, rank=4, alpha=8)
-    generator = torch.Generator().manual_seed(11)
-    weights = {
-        name: torch.randn(parameter.shape, generator=generator) * scale
-        for name, parameter in lora.parameters().items()
-    }
-    lora.load(weights)
-    runner = StepRunner(
-        model=tiny.model,
-        lora=lora,
-        reference=ReferenceCache(path / "reference.jsonl", fingerprint="tiny"),
-        examples=[
-            Tokenised(str(number), tuple(prompt), tuple(completion), label, 1.0, str(number))
-            for number, ((prompt, completion), label) in enumerate(zip(ROWS, LABELS, strict=True))
-        ],
-        loss=kto,
-        lambdas=WEIGHTS,
-        beta=BETA,
-        max_length=64,
-        token_budget=budget,
-        after_micro_batch=lambda: None,
-    )
-    return runner.backward(Step(tuple(range(5)), partners)), lora, weights
+class Ours:
+    """Our step with an adapter of the same weights."""
+
+    def __init__(self, tiny: LoadedBase, path: Path, case: Case, loss: str, budget: Budget) -> None:
+        self.model = tiny.model
+        self.case = case
+        self.lora = Lora.attach(tiny.model, rank=4, alpha=8)
+        generator = torch.Generator().manual_seed(11)
+        self.weights = {
+            name: torch.randn(parameter.shape, generator=generator) * SCALE
+            for name, parameter in self.lora.parameters().items()
+        }
+        self.lora.load(self.weights)
+        self.masters = MasterWeights(self.lora)
+        self.runner = StepRunner(
+            model=tiny.model,
+            lora=self.lora,
+            masters=self.masters,
+            reference=ReferenceCache(path / "reference", fingerprint="tiny"),
+            examples=[
+                Tokenised(str(number), tuple(prompt), tuple(completion), label, 1.0, str(number))
+                for number, ((prompt, completion), label) in enumerate(
+                    zip(case.rows, case.labels, strict=True)
+                )
+            ],
+            loss=loss_named(loss),
+            lambdas=case.lambdas,
+            max_length=64,
+            budget=budget,
+            world=World(),
+            checkpointing=False,
+            check=lambda: None,
+            on_less_memory=lambda message: None,
+        )
+        kept = case.partners if loss == "kto" else ()
+        self.batch = Step(tuple(range(len(case.rows))), kept)
+        own, mismatched = self.runner.rows(self.batch)
+        with self.lora.off():
+            complete(
+                self.runner.reference,
+                tiny.model,
+                own + mismatched,
+                token_budget=40,
+                plan=path / "plan",
+                on_progress=lambda done, total: None,
+                world=World(),
+            )
+
+    def step(self) -> tuple[StepResult, list[float]]:
+        """The step and the log-probabilities before it; gradients are left on the masters."""
+        logprobs = sequence_logprobs(self.model, self.case.rows, 60).tolist()
+        return self.runner.backward(self.batch, beta=BETA), logprobs
 
 
-@pytest.mark.parametrize(
-    ("scale", "clamped"), [(0.05, True), (0.3, False)], ids=["z0-clamped", "z0-above-zero"]
-)
-def test_step_equals_trl(
-    tiny: LoadedBase, tiny_dir: Path, tmp_path: Path, scale: float, clamped: bool
+def mean(values: Sequence[float], labels: Sequence[bool], wanted: bool) -> float:
+    chosen = [value for value, label in zip(values, labels, strict=True) if label is wanted]
+    return sum(chosen) / len(chosen)
+
+
+@pytest.mark.parametrize("loss", ["kto", "apo_zero_unpaired"])
+@pytest.mark.parametrize("budget", [Budget(1000, 1000), Budget(48, 0)], ids=["held", "two passes"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_steps_equal_trl(
+    tiny: LoadedBase, tiny_dir: Path, tmp_path: Path, case: Case, budget: Budget, loss: str
 ) -> None:
-    partners = (4, 0, 1, 2, 3)
-    ours, lora, weights = our_step(tiny, tmp_path, scale, partners, budget=16)
-    oracle = Oracle(tiny_dir, tmp_path / "trl", weights)
-    loss, metrics = oracle.step(partners)
+    ours = Ours(tiny, tmp_path, case, loss, Budget(budget.pack, budget.held))
+    oracle = Oracle(tiny_dir, tmp_path / "trl", case, loss, ours.weights)
+    assert ours.masters.tensors.keys() == oracle.named.keys()
 
-    assert (ours.z0_unclamped < 0) == clamped
-    assert ours.loss == pytest.approx(loss, abs=1e-4)
-    assert ours.z0 == pytest.approx(metrics["kl"], abs=1e-4)
-    up = [r for r, label in zip(ours.rewards, LABELS, strict=True) if label]
-    down = [r for r, label in zip(ours.rewards, LABELS, strict=True) if not label]
-    assert BETA * sum(up) / len(up) == pytest.approx(metrics["rewards/chosen"], abs=1e-4)
-    assert BETA * sum(down) / len(down) == pytest.approx(metrics["rewards/rejected"], abs=1e-4)
-    found: dict[str, Any] = lora.parameters()
-    assert found.keys() == oracle.named.keys()
-    largest = max(parameter.grad.abs().max().item() for parameter in oracle.named.values())
-    assert largest > 1e-3
-    for name, parameter in oracle.named.items():
-        torch.testing.assert_close(found[name].grad, parameter.grad, rtol=1e-4, atol=1e-4)
+    for number in range(STEPS):
+        found, logprobs = ours.step()
+        expected, metrics = oracle.step()
+
+        def close(value: float, other: float) -> None:
+            # a sum of log-probabilities carries the rounding of its largest terms
+            assert value == pytest.approx(other, rel=RELATIVE, abs=RELATIVE)
+
+        close(found.loss, expected)
+        if loss == "kto":
+            assert number > 0 or (found.z0_unclamped < 0) == case.clamped
+            close(found.z0, metrics["kl"])
+        for wanted, name in ((True, "chosen"), (False, "rejected")):
+            close(BETA * mean(found.rewards, case.labels, wanted), metrics[f"rewards/{name}"])
+            close(mean(logprobs, case.labels, wanted), metrics[f"logps/{name}"])
+        for name, parameter in oracle.named.items():
+            assert parameter.grad is not None
+            largest = parameter.grad.abs().max().item()
+            assert largest > 1e-7, f"{name} is not tested in step {number}"
+            torch.testing.assert_close(
+                ours.masters.tensors[name].grad,
+                parameter.grad,
+                rtol=RELATIVE,
+                atol=RELATIVE * largest,
+            )
+            ours.masters.tensors[name].sub_(RATE * ours.masters.tensors[name].grad)
+            parameter.data.sub_(RATE * parameter.grad)
+        ours.masters.publish()
