@@ -22,7 +22,7 @@ from trainer.errors import Refused
 KEPT = 2
 _TENSORS = "state.safetensors"
 _STATE = "state.json"
-_UNDER_BRAKE = "under-brake.safetensors"
+_BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,15 @@ class Fit:
 @dataclass(frozen=True)
 class Position:
     """What a checkpoint says beside its tensors. `identity` names config and examples; `fit` holds
-    the current epoch so far; `under_brake` is the step of the last adapter a probe accepted."""
+    the current epoch so far; `best` is the adapter a probe liked best (step, loss, worse);
+    `mean_reward` the running mean that BCO compares with."""
 
     identity: str
     step: int
     seconds: float
     fit: tuple[Fit, ...]
-    under_brake: int | None
+    best: dict[str, Any] | None
+    mean_reward: float | None = None
 
 
 def save_checkpoint(
@@ -112,19 +114,19 @@ def load_checkpoint(
     return None
 
 
-def save_under_brake(directory: Path, masters: Mapping[str, Tensor], *, step: int) -> None:
-    """Keep the adapter that a KL probe accepted, in place of the one before."""
-    partial = directory / f".{_UNDER_BRAKE}.partial"
+def save_best(directory: Path, masters: Mapping[str, Tensor], *, step: int) -> None:
+    """Keep the adapter that a probe liked best, in place of the one before."""
+    partial = directory / f".{_BEST}.partial"
     metadata = {"step": str(step)}
     save_file({key: value.detach().cpu() for key, value in masters.items()}, partial, metadata)
     fsync(partial)
-    partial.rename(directory / _UNDER_BRAKE)
+    partial.rename(directory / _BEST)
     fsync(directory)
 
 
-def load_under_brake(directory: Path) -> tuple[dict[str, Tensor], int]:
+def load_best(directory: Path) -> tuple[dict[str, Tensor], int]:
     """The adapter kept last, and its step."""
-    with safe_open(directory / _UNDER_BRAKE, framework="pt") as file:
+    with safe_open(directory / _BEST, framework="pt") as file:
         step = int(file.metadata()["step"])
         return {key: file.get_tensor(key) for key in file.keys()}, step  # noqa: SIM118
 

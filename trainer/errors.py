@@ -36,6 +36,10 @@ class RunFailed(TrainerError):
         self.step = step
 
 
+class ProcessLost(TrainerError):
+    """Another process of the same run is gone; a new attempt goes on from the checkpoint."""
+
+
 class Cancelled(TrainerError):
     """Asked to stop by a signal; a checkpoint was written where there was something to keep."""
 

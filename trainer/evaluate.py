@@ -20,7 +20,7 @@ from trainer.evalconfig import EvalConfig, EvalPrompt, read_prompts
 from trainer.events import EventLog
 from trainer.examples import Message, read_examples
 from trainer.generate import Answer, Sampling, generate
-from trainer.logprobs import Row
+from trainer.logprobs import Row, sequence_logprobs
 from trainer.lora import Lora
 from trainer.measures import (
     Measure,
@@ -37,7 +37,6 @@ from trainer.neutral import PASSAGES
 from trainer.probe import kl_per_token
 from trainer.run import only_one, tokenise_for
 from trainer.signals import StopRequest, stop_on_signal
-from trainer.step import batched_logprobs
 
 _TOKEN_BUDGET = 2048
 _MAX_LENGTH = 4096
@@ -98,7 +97,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     report("loading", 1, 1)
     data = tokenise_for(base, heldout, max_length=_MAX_LENGTH)
     rows = [(example.prompt, example.completion) for example in data.examples]
-    reference = batched_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
+    reference = sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
 
     findings: dict[str, Findings] = {}
     for number, candidate in enumerate(config.candidates):
@@ -147,7 +146,7 @@ def _measure(
         on_progress=lambda done, total: report("sampling", done, total),
     )
     report("scoring", 0, 1)
-    scores = batched_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
+    scores = sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
     rewards = tuple(score - known for score, known in zip(scores, reference, strict=True))
     kl = _kl(subject, prompts[: config.kl_prompts], seed=config.seed)
     neutral = _neutral(base)
@@ -214,7 +213,7 @@ def _neutral(base: LoadedBase) -> list[float]:
     """Mean log-probability a token of each neutral passage, in nats, without a chat around it."""
     ids = [base.tokenizer.encode(passage, add_special_tokens=False) for passage in PASSAGES]
     rows: list[Row] = [(tokens[:1], tokens[1:]) for tokens in ids]
-    sums = batched_logprobs(base.model, rows, _TOKEN_BUDGET).tolist()
+    sums = sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist()
     return [total / len(rest) for total, (_, rest) in zip(sums, rows, strict=True)]
 
 

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,37 +11,38 @@ import torch
 from torch import Tensor
 
 from trainer.artifact import Manifest, write_adapter
-from trainer.batches import Step, epoch_steps
-from trainer.card import model_card
-from trainer.checkpoint import (
-    Fit,
-    Position,
-    load_checkpoint,
-    load_under_brake,
-    save_checkpoint,
-    save_under_brake,
-)
+from trainer.batches import Step, StepsOf
+from trainer.card import base_licence, model_card, read_curve
+from trainer.checkpoint import Fit, Position, load_best, load_checkpoint, save_checkpoint
 from trainer.errors import Cancelled, RunFailed
 from trainer.events import EventLog
+from trainer.logprobs import Row
 from trainer.lora import Lora, MasterWeights, adapter_config
-from trainer.losses import loss_named
+from trainer.losses import loss_named, update_anchor
 from trainer.probe import KlProbe
-from trainer.reference import ReferenceCache
+from trainer.reference import ReferenceCache, complete
 from trainer.run import LoadedRun, write_fit
-from trainer.schedule import learning_rate
+from trainer.schedule import beta_at, learning_rate
 from trainer.signals import StopRequest
-from trainer.step import StepResult, StepRunner
+from trainer.step import Budget, StepResult, StepRunner
 from trainer.telling import start_values, step_values
-
-# Nobody's thumbs are worth a factor of e^10 on every single token: the weights have run away.
-_EXPLODED_NATS_PER_TOKEN = 10.0
-_ADVICE = "lower learning_rate or max_grad_norm, or raise beta, and start a new run"
+from trainer.watch import ADVICE, Limits, Probe, Watch, best_from, raise_if_broken
+from trainer.world import World
 
 
 class Trainer:
     """One run's moving parts, put together once and stepped until done."""
 
-    def __init__(self, run: LoadedRun, run_dir: Path, events: EventLog, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        run: LoadedRun,
+        run_dir: Path,
+        events: EventLog,
+        stop: StopRequest,
+        *,
+        world: World | None = None,
+        steps_of: StepsOf | None = None,
+    ) -> None:
         config = run.config
         self.data = run
         self.config = config
@@ -49,9 +51,9 @@ class Trainer:
         self.checkpoints.mkdir(exist_ok=True)
         self.events = events
         self.stop = stop
-        if run.base.device.type == "cpu":
-            # For rows of a few hundred tokens plain matrix products beat the fused kernel here.
-            run.base.model.set_attn_implementation("eager")
+        self.world = world or World()
+        self.steps_of = steps_of or run.sampler.steps
+        self.loss = loss_named(config.loss)
         self.lora = Lora.attach(
             run.base.model,
             rank=config.lora_r,
@@ -63,29 +65,44 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.masters.tensors.values(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
+        shared = config.reference_cache
+        self.reference = ReferenceCache(
+            run_dir / "reference" if shared is None else Path(shared),
+            fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}",
+        )
         self.runner = StepRunner(
             model=run.base.model,
             lora=self.lora,
-            reference=ReferenceCache(
-                run_dir / "reference.jsonl",
-                fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}",
-            ),
+            masters=self.masters,
+            reference=self.reference,
             examples=run.examples,
-            loss=loss_named(config.loss),
+            loss=self.loss,
             lambdas=run.lambdas,
-            beta=config.beta,
             max_length=config.max_length,
-            token_budget=config.token_budget,
-            after_micro_batch=self._after_micro_batch,
+            budget=Budget(pack=config.token_budget, held=config.held_tokens),
+            world=self.world,
+            checkpointing=config.gradient_checkpointing,
+            check=self._between_packs,
+            on_less_memory=lambda message: self.events.write("warning", message=message),
         )
+        self.heldout = replace(self.runner, examples=run.heldout)
+        self.heldout_step = run.heldout_step
         self.probe = KlProbe.of(run.examples, seed=config.seed)
+        self.watch = Watch(
+            self.checkpoints,
+            Limits(config.kl_brake, config.patience),
+            events,
+            masters=self.masters.tensors,
+            writes=self.world.first,
+        )
         self.step = 0
         self.seconds = 0.0
-        self.under_brake: int | None = None
+        self.mean_reward: float | None = None
         self.fit: dict[str, Fit] = {}
 
-    def run(self) -> Manifest:
-        """Train to the end (or to the brake) and write the adapter."""
+    def run(self) -> Manifest | None:
+        """Train to the end (or to a brake) and write the adapter. None where another process of
+        the run writes it."""
         position = load_checkpoint(
             self.checkpoints,
             identity=self.data.identity,
@@ -95,53 +112,62 @@ class Trainer:
         if position is not None:
             self._restore(position)
         self._announce(resumed_from=0 if position is None else position.step)
-        self._compute_reference()
-        self.events.write("phase", phase="training", done=self.step, total=self.data.total_steps)
         try:
-            braked = self._steps()
+            self._steps()
         except Cancelled:
             self._checkpoint()
             raise
         self.events.write("phase", phase="saving", done=0, total=1)
-        tensors = self.masters.tensors
-        if braked:
-            tensors, self.step = load_under_brake(self.checkpoints)
-        return self._export(tensors)
+        if not self.world.first:
+            self.world.gather(None)  # the first process writes; nobody leaves before it is done
+            return None
+        tensors: dict[str, Tensor] = self.masters.tensors
+        if self.watch.best is not None and self.watch.best.step != self.step:
+            tensors, self.step = load_best(self.checkpoints)
+        manifest = self._export(tensors)
+        self.world.gather(None)
+        return manifest
 
-    def _steps(self) -> bool:
-        """Step until the last step or the brake; True when the brake ended it."""
+    def _steps(self) -> None:
+        """Step until the last step, or until the watch says stop."""
         per_epoch = self.data.total_steps // self.config.epochs
         while self.step < self.data.total_steps:
             epoch, offset = divmod(self.step, per_epoch)
-            steps = epoch_steps(
-                self.data.examples,
-                batch_size=self.config.batch_size,
-                seed=self.config.seed,
-                epoch=epoch,
+            steps = self.steps_of(epoch)
+            self._compute_reference(epoch, steps)
+            self.events.write(
+                "phase", phase="training", done=self.step, total=self.data.total_steps
             )
             for step in steps[offset:]:
                 self._one_step(step, first_of_epoch=step is steps[0])
                 last = self.step == self.data.total_steps
-                if (last or self.step % self.config.probe_every == 0) and self._over_brake():
-                    return True
+                if (last or self.step % self.config.probe_every == 0) and self._probe_stops():
+                    return
                 if self.step % self.config.checkpoint_every == 0 and not last:
                     self._checkpoint()
                 self._raise_if_stopped()
-        return False
 
     def _one_step(self, step: Step, *, first_of_epoch: bool) -> None:
         started = time.monotonic()
         number = self.step + 1
         # Dropout depends on (seed, step) alone: a resumed run draws what it would have drawn.
         torch.manual_seed(self.config.seed * 1_000_003 + number)
-        self.masters.clear()
-        result = self.runner.backward(step)
-        self._raise_if_broken(number, result, step)
+        result = self.runner.backward(
+            step,
+            beta=beta_at(self.config, number, self.data.total_steps),
+            mean_reward=self.mean_reward or 0.0,
+        )
+        raise_if_broken(
+            step=number,
+            loss=result.loss,
+            rewards=result.rewards,
+            tokens=sum(len(self.data.examples[index].completion) for index in step.examples),
+        )
         norm = float(
             torch.nn.utils.clip_grad_norm_(self.masters.tensors.values(), self.config.max_grad_norm)
         )
         if not math.isfinite(norm):
-            raise RunFailed("the gradient is not finite", step=number, advice=_ADVICE)
+            raise RunFailed("the gradient is not finite", step=number, advice=ADVICE)
         rate = learning_rate(self.config, number, self.data.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -152,11 +178,7 @@ class Trainer:
         self.step = number
         elapsed = time.monotonic() - started
         self.seconds += elapsed
-        if first_of_epoch:
-            self.fit.clear()
-        for index, reward in zip(step.examples, result.rewards, strict=True):
-            example = self.data.examples[index]
-            self.fit[example.id] = Fit(example.id, example.label, reward, result.z0)
+        self._remember(step, result, first_of_epoch=first_of_epoch)
         self.events.write(
             "step",
             **step_values(self.data, step, result, number=number, total_seconds=self.seconds),
@@ -165,63 +187,60 @@ class Trainer:
             grad_norm=norm,
         )
 
-    def _raise_if_broken(self, number: int, result: StepResult, step: Step) -> None:
-        lengths = [len(self.data.examples[index].completion) for index in step.examples]
-        if not math.isfinite(result.loss) or not all(map(math.isfinite, result.rewards)):
-            raise RunFailed("the loss is not a finite number", step=number, advice=_ADVICE)
-        drift = sum(map(abs, result.rewards)) / sum(lengths)
-        if drift > _EXPLODED_NATS_PER_TOKEN:
-            raise RunFailed(
-                f"the policy exploded ({drift:.1f} nats a token away from the reference)",
-                step=number,
-                advice=_ADVICE,
+    def _remember(self, step: Step, result: StepResult, *, first_of_epoch: bool) -> None:
+        """Keep how each example stood, and the running mean of rewards."""
+        if first_of_epoch:
+            self.fit.clear()
+        for index, reward in zip(step.examples, result.rewards, strict=True):
+            example = self.data.examples[index]
+            self.fit[example.id] = Fit(example.id, example.label, reward, result.z0)
+        if self.loss.anchor == "mean":
+            labels = [self.data.examples[index].label for index in step.examples]
+            self.mean_reward = update_anchor(
+                self.mean_reward, torch.tensor(result.rewards), torch.tensor(labels)
             )
 
-    def _over_brake(self) -> bool:
-        """Probe; keep the adapter when it is under the brake, else say so and stop the run."""
+    def _probe_stops(self) -> bool:
+        """Measure where the run stands; True when it must end here."""
         found = self.probe.measure(
             self.data.base.model, self.data.base.tokenizer, self.lora, step=self.step
         )
-        self.events.write(
-            "probe", step=self.step, kl_per_token=found.per_token, answers=len(found.answers)
-        )
-        brake = self.config.kl_brake
-        if not math.isfinite(found.per_token):
-            raise RunFailed("the KL probe is not finite", step=self.step, advice=_ADVICE)
-        if brake is None or found.per_token <= brake:
-            self.under_brake = self.step
-            save_under_brake(self.checkpoints, self.masters.tensors, step=self.step)
-            return False
-        if self.under_brake is None:
-            raise RunFailed(
-                f"KL of {found.per_token:.2f} nats a token is over the brake of {brake:g} and no "
-                "earlier adapter was under it",
-                step=self.step,
-                advice=_ADVICE,
-            )
-        self.events.write(
-            "braked",
-            step=self.step,
-            kl_per_token=found.per_token,
-            message=f"stopped at step {self.step}: KL of {found.per_token:.2f} nats a token is "
-            f"over the brake of {brake:g}; the adapter of step {self.under_brake} is kept",
-        )
-        return True
+        loss = None
+        # One process decides: a last bit of difference must not part them.
+        kl_per_token = self.world.gather(found.per_token)[0]
+        if self.heldout_step is not None:
+            loss = self.heldout.measure(
+                self.heldout_step, beta=self.config.beta, mean_reward=self.mean_reward or 0.0
+            ).loss
+        return self.watch.stops(Probe(self.step, kl_per_token, len(found.answers), loss))
 
     def _announce(self, *, resumed_from: int) -> None:
-        self.events.write("start", **start_values(self.data, resumed_from=resumed_from))
+        self.events.write(
+            "start",
+            **start_values(self.data, resumed_from=resumed_from, processes=self.world.size),
+        )
         for message in self.data.warnings:
             self.events.write("warning", message=message)
 
-    def _compute_reference(self) -> None:
-        rows = [(example.prompt, example.completion) for example in self.data.examples]
-        report = _progress(self.events, "reference", self._raise_if_stopped)
+    def _compute_reference(self, epoch: int, steps: Sequence[Step]) -> None:
+        """Log-probabilities of the base for all that the epoch scores; what an earlier epoch or
+        run has computed costs nothing."""
+        rows: list[Row] = []
+        for step in steps:
+            own, mismatched = self.runner.rows(step)
+            rows += own + mismatched
+        if self.heldout_step is not None:
+            own, mismatched = self.heldout.rows(self.heldout_step)
+            rows += own + mismatched
         with self.lora.off():
-            self.runner.reference.logprobs(
+            complete(
+                self.reference,
                 self.data.base.model,
                 rows,
                 token_budget=self.config.token_budget,
-                on_progress=report,
+                plan=self.checkpoints / f"reference-{epoch}.json",
+                on_progress=_progress(self.events, "reference", self._between_packs),
+                world=self.world,
             )
 
     def _export(self, tensors: dict[str, Tensor]) -> Manifest:
@@ -252,6 +271,9 @@ class Trainer:
                 undesirable=run.undesirable,
                 lambdas=run.lambdas,
                 steps=position.step,
+                base_sha256=run.base.fingerprint,
+                licence=base_licence(config.base_model),
+                curve=read_curve(self.run_dir / "events.jsonl", up_to=position.step),
             ),
         )
         self.events.write("done", adapter=str(self.run_dir / "adapter"), sha256=manifest.sha256)
@@ -261,7 +283,8 @@ class Trainer:
         self.masters.publish()
         self.step = position.step
         self.seconds = position.seconds
-        self.under_brake = position.under_brake
+        self.watch.best = best_from(position.best)
+        self.mean_reward = position.mean_reward
         self.fit = {fit.id: fit for fit in position.fit}
 
     def _position(self) -> Position:
@@ -270,11 +293,12 @@ class Trainer:
             step=self.step,
             seconds=round(self.seconds, 3),
             fit=tuple(self.fit.values()),
-            under_brake=self.under_brake,
+            best=None if self.watch.best is None else asdict(self.watch.best),
+            mean_reward=self.mean_reward,
         )
 
     def _checkpoint(self) -> None:
-        if self.step == 0:
+        if self.step == 0 or not self.world.first:
             return  # the first step costs no more than reading a checkpoint of nothing
         save_checkpoint(
             self.checkpoints,
@@ -284,12 +308,13 @@ class Trainer:
         )
         self.events.write("checkpoint", step=self.step)
 
-    def _after_micro_batch(self) -> None:
-        self.masters.collect()
-        self._raise_if_stopped()
+    def _between_packs(self) -> None:
+        # Processes that train together must stop at the same place: after a step, not within it.
+        if self.stop.asked and self.world.size == 1:
+            raise Cancelled(self.step)
 
     def _raise_if_stopped(self) -> None:
-        if self.stop.asked:
+        if self.world.any(self.stop.asked, self.data.base.device):
             raise Cancelled(self.step)
 
 

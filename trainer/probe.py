@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from trainer.generate import Sampling, generate
-from trainer.logprobs import Row
+from trainer.logprobs import Row, sequence_logprobs
 from trainer.lora import Lora
-from trainer.step import batched_logprobs
 from trainer.tokenise import Tokenised
 
 PROMPTS = 8
@@ -70,9 +69,9 @@ def kl_per_token(
     answers = generate(model, tokenizer, prompts, sampling, on_progress=on_progress)
     rows: list[Row] = [(answer.prompt_ids, answer.token_ids) for answer in answers]
     budget = 4096
-    policy = batched_logprobs(model, rows, budget)
+    policy = sequence_logprobs(model, rows, budget)
     with lora.off():
-        reference = batched_logprobs(model, rows, budget)
+        reference = sequence_logprobs(model, rows, budget)
     lengths = [len(answer.token_ids) for answer in answers]
     values = [
         difference / length

@@ -9,15 +9,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainer.artifact import MANIFEST, Manifest, fsync, verify_adapter
-from trainer.batches import steps_per_epoch
-from trainer.chat import eos_ids
+from trainer.batches import Sampler, Step
+from trainer.chat import answer_end
 from trainer.checkpoint import Fit
 from trainer.config import MAX_RANK, TrainConfig
 from trainer.errors import BadArtifact, Refused, TrainerError
-from trainer.examples import Example, check_trainable, read_examples
-from trainer.losses import MAX_LAMBDA, Lambdas, lambdas
+from trainer.examples import Example, read_examples
+from trainer.fitness import check_trainable
+from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named
 from trainer.model import LoadedBase
 from trainer.tokenise import Tokenised, TokenisedSet, tokenise_all
+
+#: Held-out examples below which their loss says nothing, and beyond which it costs too much.
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 8, 64
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,9 @@ class LoadedRun:
     config: TrainConfig
     base: LoadedBase
     examples: tuple[Tokenised, ...]
+    heldout: tuple[Tokenised, ...]
     truncated: int
+    tokens_cut: int
     lambdas: Lambdas
     identity: str
     warnings: tuple[str, ...]
@@ -41,8 +47,24 @@ class LoadedRun:
         return len(self.examples) - self.desirable
 
     @property
+    def sampler(self) -> Sampler:
+        """How the steps are made, by what the loss asks for."""
+        return _sampler(self.config, self.examples, self.config.batch_size)
+
+    @property
     def total_steps(self) -> int:
-        return self.config.epochs * steps_per_epoch(len(self.examples), self.config.batch_size)
+        return self.config.epochs * self.sampler.steps_per_epoch()
+
+    @property
+    def heldout_step(self) -> Step | None:
+        """The held-out examples as one step, always the same; None where too few are held out to
+        choose an adapter by (eight, of both kinds, under two prompts)."""
+        few = len(self.heldout) < _LEAST_HELD_OUT
+        labels = {example.label for example in self.heldout}
+        if few or len(labels) < 2 or len({example.prompt_key for example in self.heldout}) < 2:
+            return None
+        sampler = _sampler(self.config, self.heldout, 2 * len(self.heldout))
+        return sampler.steps(0)[0] if sampler.steps_per_epoch() else None
 
 
 def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
@@ -55,7 +77,9 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
         faults += error.faults
     try:
         examples = read_examples(run_dir / "examples.jsonl")
-        check_trainable(examples)
+        # a faulty config hides no fault of the examples: they are held against the defaults
+        assumed = config or TrainConfig(base_model="?", adapter_name="unnamed@1")
+        check_trainable(loss_named(assumed.loss), examples, assumed)
     except Refused as error:
         faults += error.faults
     if faults or config is None or examples is None:
@@ -63,24 +87,49 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
     return config, examples
 
 
+def read_heldout(run_dir: Path) -> list[Example]:
+    """The examples of heldout.jsonl, by which the best adapter of the run is chosen; none where
+    there is no such file. Of many, some that are spread evenly. Raises Refused."""
+    path = run_dir / "heldout.jsonl"
+    found = read_examples(path) if path.exists() else []
+    count = min(len(found), _MOST_HELD_OUT)
+    return [found[len(found) * number // count] for number in range(count)]
+
+
 def load_run(
-    config: TrainConfig, examples: Sequence[Example], base: LoadedBase, *, identity: str
+    config: TrainConfig,
+    examples: Sequence[Example],
+    base: LoadedBase,
+    *,
+    identity: str,
+    heldout: Sequence[Example] = (),
 ) -> LoadedRun:
     """Tokenise the examples and weigh the classes. Raises Refused when what is left after
     tokenisation cannot be trained on."""
+    loss = loss_named(config.loss)
+    if loss.ups_only:
+        examples = [example for example in examples if example.label]
+        heldout = [example for example in heldout if example.label]
     data = tokenise_for(base, examples, max_length=config.max_length)
     left_out = set(data.left_out)
     if left_out:
-        check_trainable([example for example in examples if example.id not in left_out])
+        kept = [example for example in examples if example.id not in left_out]
+        check_trainable(loss, kept, config)
     desirable = sum(example.label for example in data.examples)
-    weights = lambdas(
-        desirable, len(data.examples) - desirable, given_d=config.lambda_d, given_u=config.lambda_u
+    weights = class_weights(
+        loss,
+        desirable,
+        len(data.examples) - desirable,
+        given_d=config.lambda_d,
+        given_u=config.lambda_u,
     )
     return LoadedRun(
         config=config,
         base=base,
         examples=data.examples,
+        heldout=tokenise_for(base, heldout, max_length=config.max_length).examples,
         truncated=data.truncated,
+        tokens_cut=data.tokens_cut,
         lambdas=weights,
         identity=identity,
         warnings=_warnings(config, data, weights),
@@ -89,24 +138,22 @@ def load_run(
 
 def tokenise_for(base: LoadedBase, examples: Sequence[Example], *, max_length: int) -> TokenisedSet:
     """Tokenise examples for a base model, its end-of-turn token included."""
-    ends = eos_ids(base.model, base.tokenizer)
-    if not ends:
-        raise Refused("the base model names no end-of-sequence token: no answer could ever end")
-    own = base.tokenizer.eos_token_id
     return tokenise_all(
         examples,
         base.tokenizer,
-        eos=own if own in ends else min(ends),
+        eos=answer_end(base.model, base.tokenizer),
         vocabulary=base.model.get_input_embeddings().num_embeddings,
         max_length=max_length,
     )
 
 
 def run_identity(run_dir: Path) -> str:
-    """A hash of config.json and examples.jsonl: a checkpoint fits only the run it was made for."""
+    """A hash of the files a run reads: a checkpoint fits only the run it was made for."""
     digest = hashlib.sha256()
-    for name in ("config.json", "examples.jsonl"):
-        digest.update(hashlib.sha256((run_dir / name).read_bytes()).digest())
+    for name in ("config.json", "examples.jsonl", "heldout.jsonl"):
+        path = run_dir / name
+        content = path.read_bytes() if path.exists() else b""
+        digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
@@ -140,6 +187,17 @@ def only_one(directory: Path) -> Iterator[None]:
         except BlockingIOError:
             raise TrainerError(f"another process is at work in {directory}") from None
         yield
+
+
+def _sampler(config: TrainConfig, examples: Sequence[Tokenised], batch_size: int) -> Sampler:
+    loss = loss_named(config.loss)
+    return Sampler(
+        examples,
+        batch_size=batch_size,
+        seed=config.seed,
+        unit=loss.unit,
+        mismatched=loss.anchor == "z0",
+    )
 
 
 def _warnings(config: TrainConfig, data: TokenisedSet, weights: Lambdas) -> tuple[str, ...]:

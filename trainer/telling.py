@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.batches import Step
+from trainer.logprobs import shares_prefixes
 from trainer.run import LoadedRun
 from trainer.step import StepResult
 
 
-def start_values(run: LoadedRun, *, resumed_from: int) -> dict[str, Any]:
+def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[str, Any]:
     """The run as it begins, or goes on."""
     return {
         "total_steps": run.total_steps,
@@ -21,8 +22,11 @@ def start_values(run: LoadedRun, *, resumed_from: int) -> dict[str, Any]:
         "learning_rate": run.config.learning_rate,
         "device": str(run.base.device),
         "dtype": str(run.base.dtype).removeprefix("torch."),
+        "processes": processes,
         "resumed_from_step": resumed_from,
         "prompts_truncated": run.truncated,
+        "tokens_cut": run.tokens_cut,
+        "shares_prefixes": shares_prefixes(run.base.model),
     }
 
 

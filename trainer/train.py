@@ -1,40 +1,59 @@
 """`python -m trainer train RUN_DIR`: what can be refused is refused before the model is loaded."""
 
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
-from trainer.errors import Cancelled, Refused, RunFailed, TrainerError
+from trainer.errors import Cancelled, ProcessLost, Refused, RunFailed, TrainerError
 from trainer.events import EventLog
 from trainer.loop import Trainer
 from trainer.model import load_base
-from trainer.run import complete_manifest, load_run, only_one, read_run, run_identity
+from trainer.run import (
+    complete_manifest,
+    load_run,
+    only_one,
+    read_heldout,
+    read_run,
+    run_identity,
+)
 from trainer.signals import stop_on_signal
+from trainer.step import is_out_of_memory
+from trainer.world import World, rank, size
 
 
 def train(run_dir: Path) -> None:
     """Train the run in `run_dir`, or go on with it, until `adapter/` is complete.
 
-    Raises Refused (config, examples), RunFailed (NaN, brake at once) or Cancelled (SIGTERM,
-    SIGINT); each is written to events.jsonl first.
+    Under `accelerate launch` or `torchrun` every process calls this; the first one writes, and the
+    run directory must be the same to all. Raises Refused (config, examples), RunFailed (NaN, brake
+    at once) or Cancelled (SIGTERM, SIGINT); each is written to events.jsonl first.
     """
     if not run_dir.is_dir():
         raise Refused(f"{run_dir} is no directory: a run needs config.json and examples.jsonl")
-    with only_one(run_dir), EventLog(run_dir / "events.jsonl") as events:
+    first = rank() == 0
+    with (
+        only_one(run_dir) if first else nullcontext(),
+        EventLog(run_dir / "events.jsonl" if first else Path(os.devnull)) as events,
+    ):
         manifest = complete_manifest(run_dir / "adapter")
         if manifest is not None:
             events.write_once("done", adapter=str(run_dir / "adapter"), sha256=manifest.sha256)
             return
         try:
-            with _memory_is_no_crash():
+            with _told_in_a_sentence():
                 _train(run_dir, events)
         except Cancelled as error:
             events.write("cancelled", step=error.step)
             raise
         except RunFailed as error:
             events.write("failed", step=error.step, reason=error.reason, advice=error.advice)
+            raise
+        except ProcessLost as error:
+            events.write("warning", message=str(error))
             raise
         except TrainerError as error:
             advice = "mend what is named and start a new run"
@@ -44,27 +63,42 @@ def train(run_dir: Path) -> None:
 
 def _train(run_dir: Path, events: EventLog) -> None:
     config, examples = read_run(run_dir)
+    heldout = read_heldout(run_dir)
     with stop_on_signal() as stop:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         events.write("phase", phase="loading", done=0, total=1)
-        base = load_base(config.base_model, dtype=config.dtype, device=config.device)
-        run = load_run(config, examples, base, identity=run_identity(run_dir))
-        events.write("phase", phase="loading", done=1, total=1)
-        if stop.asked:
-            raise Cancelled(0)
-        Trainer(run, run_dir, events, stop).run()
+        world = World.join()
+        try:
+            base = load_base(
+                config.base_model,
+                dtype=config.dtype,
+                device=config.device,
+                quantisation=config.quantisation,
+            )
+            run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
+            events.write("phase", phase="loading", done=1, total=1)
+            if world.any(stop.asked, base.device):
+                raise Cancelled(0)
+            Trainer(run, run_dir, events, stop, world=world).run()
+        finally:
+            world.leave()
 
 
 @contextmanager
-def _memory_is_no_crash() -> Iterator[None]:
-    """Running out of memory would happen again: say what to change instead of trying again."""
+def _told_in_a_sentence() -> Iterator[None]:
+    """Running out of memory would happen again: say what to change instead of trying again. That
+    another process of the run has died is no fault of the run: the next attempt may succeed."""
     try:
         yield
     except RuntimeError as error:
-        exhausted = isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
-        if not exhausted:
-            raise
-        raise RunFailed(
-            "out of memory", advice="lower token_budget or max_length and start a new run"
-        ) from error
+        if is_out_of_memory(error):
+            raise RunFailed(
+                "out of memory", advice="lower token_budget or max_length and start a new run"
+            ) from error
+        if isinstance(error, dist.DistError) or (size() > 1 and "onnection" in str(error)):
+            raise ProcessLost(
+                f"another of the {size()} processes of this run has ended; start all of them "
+                "again to go on from the last checkpoint"
+            ) from error
+        raise

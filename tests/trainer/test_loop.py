@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they write, what stops them, where they resume."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.conftest import MakeRun, events, example
-from trainer import loop, step, train
+from trainer import loop, step, train, watch
 from trainer.artifact import MANIFEST, WEIGHTS, verify_adapter
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
@@ -87,14 +88,38 @@ def test_run_that_was_killed_before_it_said_done_says_so(make_run: MakeRun) -> N
 def test_memory_that_runs_out_is_a_failure_with_advice(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def exhausted(*_: Any) -> None:
+    def exhausted(*_: Any, **__: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(step, "sequence_logprobs", exhausted)
+    monkeypatch.setattr(step, "score", exhausted)
     run_dir = make_run()
     with pytest.raises(RunFailed, match="out of memory: lower token_budget"):
         train.train(run_dir)
     assert events(run_dir, "failed")
+
+
+def test_memory_that_runs_short_costs_smaller_packs_not_the_run(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plenty, short = make_run("plenty"), make_run("short")
+    train.train(plenty)
+    real = step.score
+
+    def scarce(model: Any, rows: Any, **given: Any) -> Any:
+        if torch.is_grad_enabled() and sum(len(x) + len(y) for x, y in rows) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(model, rows, **given)
+
+    monkeypatch.setattr(step, "score", scarce)
+    train.train(short)
+    warnings = [found["message"] for found in events(short, "warning")]
+    assert warnings == [
+        "out of memory: going on with packs of 128 tokens, 0 of them held",
+        "out of memory: going on with packs of 64 tokens, 0 of them held",
+    ]
+    for before, after in zip(events(plenty, "step"), events(short, "step"), strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], abs=1e-4)
+        assert after["kl_unclamped"] == pytest.approx(before["kl_unclamped"], abs=1e-3)
 
 
 def test_example_weight_scales_its_pull(make_run: MakeRun) -> None:
@@ -166,15 +191,18 @@ def test_prompt_of_100000_tokens_is_shortened_and_reported(make_run: MakeRun) ->
 def test_nan_loss_stops_the_run_and_leaves_no_adapter(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = step.sequence_logprobs
+    real = step.score
     calls = []
 
-    def broken(model: Any, rows: Any) -> Any:
-        found = real(model, rows)
+    def broken(model: Any, rows: Any, **given: Any) -> Any:
+        found = real(model, rows, **given)
         calls.append(1)
-        return found * float("nan") if torch.is_grad_enabled() and len(calls) > 8 else found
+        if not torch.is_grad_enabled() or len(calls) <= 3:
+            return found
+        values = found.logprobs.values * float("nan")
+        return replace(found, logprobs=replace(found.logprobs, values=values))
 
-    monkeypatch.setattr(step, "sequence_logprobs", broken)
+    monkeypatch.setattr(step, "score", broken)
     run_dir = make_run()
     with pytest.raises(RunFailed, match=r"not a finite number at step \d: lower learning_rate"):
         train.train(run_dir)
@@ -186,7 +214,7 @@ def test_nan_loss_stops_the_run_and_leaves_no_adapter(
 
 def test_exploding_policy_stops_the_run(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     # a model this small cannot drift ten nats a token; the limit comes down to meet it
-    monkeypatch.setattr(loop, "_EXPLODED_NATS_PER_TOKEN", 0.5)
+    monkeypatch.setattr(watch, "EXPLODED_NATS_PER_TOKEN", 0.5)
     run_dir = make_run(learning_rate=1.0, warmup_ratio=0.0)
     with pytest.raises(RunFailed, match=r"the policy exploded \(\d+\.\d nats a token"):
         train.train(run_dir)
