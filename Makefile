@@ -6,7 +6,9 @@ PY := .venv/bin/python
 PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
-BENCHES := $(patsubst bench/%.py,bench-%,$(wildcard $(foreach name,trainer engine annotation queue scale,bench/$(name).py)))
+# bench-<name> runs bench/<name>.py, or bench/<name>_vs_<peer> where there is one to beat
+bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1)_vs_*)))
+BENCHES := $(foreach name,trainer engine annotation queue scale,$(if $(call bench_of,$(name)),bench-$(name)))
 DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving)
 
 .PHONY: help demo loop test quick check bench $(BENCHES) install install-test clean
@@ -48,7 +50,7 @@ check: install-test
 bench: $(BENCHES)
 
 $(BENCHES): bench-%: install-test
-	@$(PY) -m bench.$* $(ARGS)
+	@$(PY) -m bench.$(call bench_of,$*) $(ARGS)
 
 install:
 	@$(if $(PYTHON),$(PYTHON) tools/bootstrap.py,$(NO_PYTHON))

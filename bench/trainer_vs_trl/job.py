@@ -1,0 +1,115 @@
+"""One measurement in a process of its own: what it is told, what it tells, how it is started."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Self
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = ROOT / "var" / "bench" / "trainer_vs_trl"
+_LAST_WORDS = 3000
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child process is told. `config` holds TrainConfig's fields as far as both sides know
+    them; `after` names a finished job of ours whose reference cache is taken over, `follow` one of
+    TRL's whose order and pairs are taken over; `reference_only` times the reference pass before
+    the first step and stops there."""
+
+    name: str
+    side: str
+    rows: str
+    config: dict[str, object]
+    precompute: bool = False
+    after: str | None = None
+    follow: str | None = None
+    reference_only: bool = False
+
+    @property
+    def directory(self) -> Path:
+        """Where the job works."""
+        return WORK / self.name
+
+    @classmethod
+    def read(cls, path: str) -> Self:
+        """The job that a child was started with."""
+        return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a child process found. Seconds are those of the training work, from the moment the model
+    is loaded and the data tokenised to the last optimiser step; `process_seconds` is everything.
+    Memory in bytes: the highest resident size of the process, then what it was before training and
+    the highest since. A step is (its examples, the examples whose completions are mismatched)."""
+
+    seconds: float
+    losses: tuple[float, ...]
+    steps: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    peak: int
+    loaded: int | None
+    peak_training: int | None
+    facts: dict[str, float] = field(default_factory=dict)
+    process_seconds: float = 0.0
+
+    @property
+    def training_memory(self) -> int | None:
+        """What training takes beyond the loaded model."""
+        if self.loaded is None or self.peak_training is None:
+            return None
+        return self.peak_training - self.loaded
+
+    def write(self, job: Job) -> None:
+        """Leave the result where the parent finds it."""
+        text = json.dumps(asdict(self))
+        (job.directory / "result.json").write_text(text, encoding="utf-8")
+
+    @classmethod
+    def of(cls, job: str) -> Self:
+        """What the job of this name left."""
+        raw = json.loads((WORK / job / "result.json").read_text(encoding="utf-8"))
+        steps = tuple((tuple(examples), tuple(others)) for examples, others in raw.pop("steps"))
+        return cls(losses=tuple(raw.pop("losses")), steps=steps, **raw)
+
+
+def run(job: Job) -> Result:
+    """Run a job to its end. Raises SystemExit with the child's last words when it fails."""
+    shutil.rmtree(job.directory, ignore_errors=True)
+    job.directory.mkdir(parents=True)
+    told = job.directory / "job.json"
+    told.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    threads = str(job.config["threads"])
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_DATASETS_CACHE": str(job.directory / "datasets"),
+        "HF_HUB_OFFLINE": "1",
+        "MKL_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    # Set by our trainer when it is loaded, here too: nobody else's children inherit it.
+    environment.pop("OMP_WAIT_POLICY", None)
+    started = time.monotonic()
+    with (job.directory / "log.txt").open("w") as log:
+        code = subprocess.run(
+            [sys.executable, "-m", f"bench.trainer_vs_trl.{job.side}", str(told)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    seconds = time.monotonic() - started
+    if code:
+        words = (job.directory / "log.txt").read_text(errors="replace")[-_LAST_WORDS:]
+        raise SystemExit(f"{job.name} ended with code {code}:\n{words}")
+    result = Result.of(job.name)
+    return Result(**{**vars(result), "process_seconds": seconds})

@@ -1,0 +1,107 @@
+"""Our trainer on the rows. Run as a child process by bench.trainer_vs_trl."""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from bench.trainer_vs_trl.job import WORK, Job, Result
+from bench.trainer_vs_trl.memory import Start
+from bench.trainer_vs_trl.rows import Row
+from trainer.batches import Step, StepsOf
+from trainer.errors import Cancelled
+from trainer.events import EventLog
+from trainer.examples import write_examples
+from trainer.loop import Trainer
+from trainer.lora import linear_layers
+from trainer.model import load_base
+from trainer.run import load_run, read_run, run_identity
+from trainer.signals import StopRequest
+
+
+class UntilTraining(EventLog):
+    """Asks the run to stop where its first step would begin."""
+
+    def __init__(self, path: Path, stop: StopRequest) -> None:
+        super().__init__(path)
+        self.stop = stop
+
+    def write(self, kind: str, **values: object) -> None:
+        super().write(kind, **values)
+        if values.get("phase") == "training":
+            self.stop.asked = True
+
+
+def main(job: Job) -> None:
+    run_dir = job.directory / "run"
+    write_run(job, run_dir)
+    config, examples = read_run(run_dir)
+    assert config.threads is not None
+    torch.set_num_threads(config.threads)
+    base = load_base(config.base_model, dtype=config.dtype, device=config.device)
+    run = load_run(config, examples, base, identity=run_identity(run_dir))
+    facts = {
+        "parameters": float(
+            sum(layer.weight.numel() for layer in linear_layers(base.model).values())
+        ),
+        "head": float(base.model.get_output_embeddings().weight.numel()),
+    }
+    stop = StopRequest()
+    path = run_dir / "events.jsonl"
+    with UntilTraining(path, stop) if job.reference_only else EventLog(path) as events:
+        start = Start.now()
+        began = time.time()
+        try:
+            Trainer(run, run_dir, events, stop, steps_of=steps_to_follow(job)).run()
+        except Cancelled:
+            assert job.reference_only
+    peak = start.peak_since()
+    told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = [event for event in told if event["type"] == "step"]
+    if job.reference_only:
+        announced = next(event["time"] for event in told if event["type"] == "start")
+        ready = next(event["time"] for event in told if event.get("phase") == "training")
+        seconds = ready - announced
+    else:
+        seconds = steps[-1]["time"] - began
+    Result(
+        seconds=seconds,
+        losses=tuple(event["loss"] for event in steps),
+        steps=(),
+        peak=peak.whole,
+        loaded=peak.at_start,
+        peak_training=peak.since_start,
+        facts=facts,
+    ).write(job)
+
+
+def write_run(job: Job, run_dir: Path) -> None:
+    """The run directory, and the reference cache: that of the run before, where there was one."""
+    run_dir.mkdir()
+    cache = reference_cache(job.name)
+    if job.after is not None:
+        shutil.copytree(reference_cache(job.after), cache)
+    config = {**job.config, "reference_cache": str(cache)}
+    (run_dir / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    rows = Row.read_all(Path(job.rows))
+    write_examples(run_dir / "examples.jsonl", (row.example(n) for n, row in enumerate(rows)))
+
+
+def reference_cache(job: str) -> Path:
+    """Where a job keeps its reference log-probabilities."""
+    return WORK / job / "reference"
+
+
+def steps_to_follow(job: Job) -> StepsOf | None:
+    """TRL's order and pairs, for a job that is to follow them."""
+    if job.follow is None:
+        return None
+    steps = tuple(Step(examples, others) for examples, others in Result.of(job.follow).steps)
+    return lambda epoch: steps
+
+
+if __name__ == "__main__":
+    main(Job.read(sys.argv[1]))
