@@ -15,8 +15,8 @@ from trainer.batches import Step, StepsOf
 from trainer.errors import Cancelled
 from trainer.events import EventLog
 from trainer.examples import write_examples
+from trainer.layers import layer_shapes
 from trainer.loop import Trainer
-from trainer.lora import linear_layers
 from trainer.model import load_base
 from trainer.run import load_run, read_run, run_identity
 from trainer.signals import StopRequest
@@ -44,9 +44,7 @@ def main(job: Job) -> None:
     base = load_base(config.base_model, dtype=config.dtype, device=config.device)
     run = load_run(config, examples, base, identity=run_identity(run_dir))
     facts = {
-        "parameters": float(
-            sum(layer.weight.numel() for layer in linear_layers(base.model).values())
-        ),
+        "parameters": float(sum(shape.numel() for shape in layer_shapes(base.model).values())),
         "head": float(base.model.get_output_embeddings().weight.numel()),
     }
     stop = StopRequest()
