@@ -131,12 +131,10 @@ def test_directory_that_is_half_written_does_not_count(
 ) -> None:
     for number, name in enumerate((".step-00000003.partial", ".adapter.partial")):
         run_dir = make(f"torn-{number}")
-        end = killer.run(run_dir, how="tear", at=quiet.first(name), size=20_000)
+        end = killer.run(run_dir, how="tear", at=quiet.first(name), size=10_000)
         assert_killed(end, run_dir)
         (half,) = run_dir.rglob(name)
-        assert [
-            path.stat().st_size for path in half.iterdir() if path.stat().st_size > 20_000
-        ] == []
+        assert max(path.stat().st_size for path in half.iterdir()) <= 10_000
         assert_all_steps(quiet.assert_resumes(run_dir))
 
 
@@ -147,16 +145,6 @@ def test_half_a_line_of_events_does_not_count(quiet: Quiet, killer: Killer, make
     end = killer.run(run_dir, how="tear", at=at, size=7, beyond_events=True)
     assert_killed(end, run_dir)
     assert not (run_dir / "events.jsonl").read_bytes().endswith(b"\n")
-    assert_all_steps(quiet.assert_resumes(run_dir))
-
-
-def test_end_that_was_torn_is_said_again(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
-    run_dir = make("torn")
-    at = len(quiet.end.changes)
-    end = killer.run(run_dir, how="tear", at=at, size=25, beyond_events=True)
-    assert_killed(end, run_dir)
-    assert '{"type": "done"' in (run_dir / "events.jsonl").read_text().splitlines()[-1]
-    assert [event for event in readable_events(run_dir) if event["type"] == "done"] == []
     assert_all_steps(quiet.assert_resumes(run_dir))
 
 
@@ -174,13 +162,14 @@ def test_damage_that_a_power_cut_leaves_is_passed_over(
         path.write_bytes(path.read_bytes()[:-5])
     quiet.assert_resumes(run_dir)
 
-    # killed after the fourth checkpoint; it is on disk in part, beside half of a fifth
+    # killed after the fourth checkpoint; half of it is zeros, and half of a fifth stands beside it
     run_dir = make("checkpoint")
     at = quiet.first(".step-00000005.partial")
     assert_killed(killer.run(run_dir, how="change", at=at), run_dir)
     (newest,) = (run_dir / "checkpoints").glob("step-00000004")
     tensors = newest / "state.safetensors"
-    tensors.write_bytes(tensors.read_bytes()[:50_000])
+    whole = tensors.read_bytes()
+    tensors.write_bytes(whole[:50_000] + bytes(len(whole) - 50_000))
     half = run_dir / "checkpoints" / ".step-00000005.partial"
     half.mkdir()
     (half / "state.json").write_text('{"step": 5')
@@ -192,7 +181,7 @@ def test_damage_that_a_power_cut_leaves_is_passed_over(
     at = len(quiet.end.changes)
     assert_killed(killer.run(run_dir, how="change", at=at), run_dir)
     weights = run_dir / "adapter" / WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:20_000])
+    weights.write_bytes(weights.read_bytes()[:10_000])
     quiet.assert_resumes(run_dir)
 
 
