@@ -72,7 +72,7 @@ def main(job: Job) -> None:
         peak=peak.whole,
         loaded=peak.at_start,
         peak_training=peak.since_start,
-        facts=facts,
+        facts={**facts, "cache": float(cache_size(job.name))},
     ).write(job)
 
 
@@ -91,6 +91,11 @@ def write_run(job: Job, run_dir: Path) -> None:
 def reference_cache(job: str) -> Path:
     """Where a job keeps its reference log-probabilities."""
     return WORK / job / "reference"
+
+
+def cache_size(job: str) -> int:
+    """Bytes of a job's reference cache."""
+    return sum(path.stat().st_size for path in reference_cache(job).iterdir())
 
 
 def steps_to_follow(job: Job) -> StepsOf | None:
