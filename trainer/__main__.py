@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trainer.errors import Cancelled, TrainerError
+from trainer.errors import Cancelled, Refused, TrainerError
+from trainer.kernels import limit_kernel_caches
 from trainer.signals import stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
@@ -18,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     if getattr(arguments, "stop_with_parent", False):
         stop_with_parent()
+    limit_kernel_caches()
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
         command(arguments)
@@ -46,8 +48,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
     _add_stop_with_parent(evaluate)
 
-    plan = commands.add_parser("plan", help="print what training RUN_DIR would take, as JSON")
-    plan.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    plan = commands.add_parser("plan", help="print what training would take, as JSON or a table")
+    plan.add_argument("run_dir", type=Path, metavar="RUN_DIR", nargs="?", help="printed as JSON")
+    plan.add_argument("--model", help="directory or hub id of the base model, without RUN_DIR")
+    plan.add_argument("--examples", type=Path, metavar="FILE", help="JSONL, with --model")
+    plan.add_argument("--config", type=Path, metavar="FILE", help="settings that differ, JSON")
+    plan.add_argument("--json", action="store_true", help="JSON instead of a table")
     plan.set_defaults(command=_plan)
 
     generate = commands.add_parser("generate", help="answer prompts")
@@ -121,9 +127,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from trainer.plan import plan
+    from trainer.plan import as_text, plan, plan_model
 
-    print(json.dumps(plan(arguments.run_dir), indent=2))
+    if arguments.run_dir is not None and arguments.model is None:
+        print(json.dumps(plan(arguments.run_dir), indent=2))
+        return
+    if arguments.run_dir is not None or arguments.model is None or arguments.examples is None:
+        raise Refused("give either RUN_DIR or --model and --examples")
+    found = plan_model(arguments.model, arguments.examples, arguments.config)
+    print(json.dumps(found, indent=2) if arguments.json else as_text(found))
 
 
 def _generate(arguments: argparse.Namespace) -> None:
