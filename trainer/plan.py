@@ -1,20 +1,28 @@
-"""`python -m trainer plan RUN_DIR`: what a run would train on and how long it would take."""
+"""`python -m trainer plan`: what a run would train on, how long it would take, and the memory it
+would need here and on devices of other kinds and numbers. Nothing is loaded."""
 
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from trainer.batches import steps_per_epoch
-from trainer.config import TrainConfig
-from trainer.errors import TrainerError
-from trainer.examples import Example
-from trainer.losses import lambdas
+from trainer.architecture import Architecture
+from trainer.batches import Sampler, Step
+from trainer.config import TrainConfig, read_json
+from trainer.errors import Refused, TrainerError
+from trainer.examples import Example, read_examples
+from trainer.fitness import check_trainable
+from trainer.losses import class_weights, loss_named
+from trainer.memory import Memory, Setup, estimate
 from trainer.model import resolve_device, resolve_dtype
+from trainer.peak import peak_load
+from trainer.quantise import FOUR_BIT
 from trainer.run import read_run
-from trainer.tokenise import tokenise
+from trainer.tokenise import Tokenised, tokenise
 
 # Forward passes' worth of work for a token: gradient step about 3, z₀'s policy and reference 1
 # each; the reference of the example itself once a run.
@@ -24,67 +32,165 @@ _PASSES_ONCE = 1.0
 # normalisation, adapters and small shapes. Measured with bench/sweep.py.
 _EFFICIENCY = 0.45
 _START_SECONDS = 10.0
+# Numbers of devices for which memory is told.
+DEVICES = (1, 2, 4, 8)
 
 
 def plan(run_dir: Path) -> dict[str, Any]:
-    """Counts, λ, steps, tokens of one epoch and estimated seconds; loads no weights.
+    """What the run in `run_dir` would take: see plan_of.
 
     Raises Refused exactly where `train` would refuse before loading the model.
     """
-    config, examples = read_run(run_dir)
+    return plan_of(*read_run(run_dir))
+
+
+def plan_model(model: str, examples: Path, config: Path | None = None) -> dict[str, Any]:
+    """The same for a base model (directory or hub id), a file of examples and settings that differ
+    from the defaults. Raises Refused with the faults of both files."""
+    given = {} if config is None else read_json(config)
+    if not isinstance(given, dict):
+        raise Refused(f"{config} must hold a JSON object")
+    settings = TrainConfig.from_dict({"adapter_name": "plan@1", **given, "base_model": model})
+    found = read_examples(examples)
+    check_trainable(loss_named(settings.loss), found, settings)
+    return plan_of(settings, found)
+
+
+def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
+    """Counts, λ, steps, tokens of one epoch, estimated seconds, and bytes of memory: `memory` on
+    the device of the config, `devices` on 1 to 8 CUDA devices (see `setups`)."""
+    loss = loss_named(config.loss)
     desirable = sum(example.label for example in examples)
-    weights = lambdas(
+    weights = class_weights(
+        loss,
         desirable,
         len(examples) - desirable,
         given_d=config.lambda_d,
         given_u=config.lambda_u,
     )
-    tokens = _tokens(config, examples)
+    used = [example for example in examples if example.label or not loss.ups_only]
+    tokenised = _tokenised(config, used)
+    sampler = Sampler(
+        tokenised,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        unit=loss.unit,
+        mismatched=False,
+    )
+    architecture = _architecture(config.base_model)
+    tokens = sum(example.length for example in tokenised)
     passes = config.epochs * _PASSES_PER_EPOCH + _PASSES_ONCE
-    operations = 2.0 * _parameters(config.base_model) * tokens * passes
+    operations = 2.0 * architecture.active * tokens * passes
     seconds = _START_SECONDS + operations / (_operations_per_second(config) * _EFFICIENCY)
+    device = resolve_device(config.device)
+    here = Setup(config.lora_r, resolve_dtype(config.dtype, device), device.type)
+    steps = sampler.steps(0)
     return {
         "examples": len(examples),
         "desirable": desirable,
         "undesirable": len(examples) - desirable,
         "lambda_d": weights.desirable,
         "lambda_u": weights.undesirable,
-        "steps": config.epochs * steps_per_epoch(len(examples), config.batch_size),
+        "steps": config.epochs * sampler.steps_per_epoch(),
         "tokens": tokens,
         "estimated_seconds": round(seconds),
+        "device": f"{device.type}, {str(here.dtype).removeprefix('torch.')}",
+        "memory": _memory(config, architecture, tokenised, steps, here).parts(),
+        "devices": [
+            {
+                "devices": setup.devices,
+                "base": _base_words(setup),
+                "memory": _memory(config, architecture, tokenised, steps, setup).parts(),
+            }
+            for setup in setups(config.lora_r)
+        ],
     }
 
 
-def _tokens(config: TrainConfig, examples: list[Example]) -> int:
-    """Prompt and completion tokens of one epoch; served ids need no tokeniser."""
-    known = [
-        len(example.prompt_token_ids) + len(example.completion_token_ids)
-        for example in examples
-        if example.prompt_token_ids and example.completion_token_ids
+def setups(rank: int) -> Iterator[Setup]:
+    """CUDA devices, base in bfloat16 and in 4 bits: one, several with a copy each (DDP), several
+    with a share each (FSDP)."""
+    for quantisation in (None, FOUR_BIT):
+        one = Setup(rank, quantisation=quantisation)
+        for devices in DEVICES:
+            yield replace(one, devices=devices)
+        for devices in DEVICES[1:]:
+            yield replace(one, devices=devices, sharded=True)
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """A plan for reading: one sentence, then a row of GiB for each way to run it."""
+    rows = [(f"here ({found['device']})", found["memory"])]
+    rows += [(f"{row['devices']} × CUDA, {row['base']}", row["memory"]) for row in found["devices"]]
+    names = list(found["memory"])
+    lines = [
+        f"{found['examples']} examples ({found['desirable']} up, {found['undesirable']} down), "
+        f"{found['tokens']:,} tokens an epoch, {found['steps']} steps, about "
+        f"{found['estimated_seconds']} s here.",
+        "",
+        "Memory of one device, GiB:",
+        "",
+        f"{'':46}" + "".join(f"{name:>12}" for name in names),
     ]
-    if len(known) == len(examples) and max(known) <= config.max_length:
-        return sum(known)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.base_model)
-    except (OSError, ValueError) as error:
-        raise TrainerError(
-            f"the tokeniser of {config.base_model} does not load: {error}"
-        ) from error
+    lines += [
+        f"{title:46}" + "".join(f"{memory[name] / 2**30:12.2f}" for name in names)
+        for title, memory in rows
+    ]
+    return "\n".join(lines)
+
+
+def _base_words(setup: Setup) -> str:
+    kind = "4-bit" if setup.quantisation == FOUR_BIT else "bfloat16"
+    if setup.devices == 1:
+        return kind
+    return f"{kind}, {'a share each (FSDP)' if setup.sharded else 'a copy each (DDP)'}"
+
+
+def _memory(
+    config: TrainConfig,
+    architecture: Architecture,
+    examples: Sequence[Tokenised],
+    steps: Sequence[Step],
+    setup: Setup,
+) -> Memory:
+    waits = loss_named(config.loss).anchor == "z0" and config.lora_dropout == 0
+    load = peak_load(
+        examples,
+        steps,
+        token_budget=config.token_budget,
+        held_tokens=config.held_tokens if waits else 0,
+        devices=setup.devices,
+    )
+    return estimate(architecture, load, setup)
+
+
+def _tokenised(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenised]:
+    """The examples that fit, as token ids; served ids need no tokeniser."""
+    tokenizer = None
+    if not all(_is_served(example, config.max_length) for example in examples):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.base_model)
+        except (OSError, ValueError) as error:
+            raise TrainerError(
+                f"the tokeniser of {config.base_model} does not load: {error}"
+            ) from error
     found = [
         tokenise(example, tokenizer, eos=0, max_length=config.max_length) for example in examples
     ]
-    return sum(item.length for item in found if item is not None)
+    return [item for item in found if item is not None]
 
 
-def _parameters(base_model: str) -> int:
-    """Number of weights, from the architecture alone."""
+def _is_served(example: Example, max_length: int) -> bool:
+    if not example.prompt_token_ids or not example.completion_token_ids:
+        return False
+    return len(example.prompt_token_ids) + len(example.completion_token_ids) <= max_length
+
+
+def _architecture(base_model: str) -> Architecture:
     try:
-        architecture = AutoConfig.from_pretrained(base_model)
+        return Architecture.of(AutoConfig.from_pretrained(base_model))
     except (OSError, ValueError) as error:
         raise TrainerError(f"the base model {base_model} does not load: {error}") from error
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(architecture)
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _operations_per_second(config: TrainConfig) -> float:
