@@ -30,9 +30,10 @@ class EventLog:
         self._file.flush()
 
     def write_once(self, kind: str, **values: object) -> None:
-        """Append an event unless the file holds one of its kind: a process that was killed may
-        have done its work and not said so."""
-        if f'{{"type": "{kind}"' not in self._path.read_text(encoding="utf-8"):
+        """Append an event unless the file holds a whole one of its kind: a process that was killed
+        may have done its work and not said so, or said it in half a line."""
+        lines = self._path.read_text(encoding="utf-8").splitlines()
+        if not any(_kind(line) == kind for line in lines if kind in line):
             self.write(kind, **values)
 
     def close(self) -> None:
@@ -52,3 +53,11 @@ class EventLog:
 
 def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _kind(line: str) -> object:
+    """The type of an event; None where the line is no whole event."""
+    try:
+        return json.loads(line).get("type")
+    except ValueError:
+        return None

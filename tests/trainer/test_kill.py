@@ -148,6 +148,16 @@ def test_half_a_line_of_events_does_not_count(quiet: Quiet, killer: Killer, make
     assert_all_steps(quiet.assert_resumes(run_dir))
 
 
+def test_end_that_was_torn_is_said_again(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+    run_dir = make("torn")
+    at = len(quiet.end.changes)
+    end = killer.run(run_dir, how="tear", at=at, size=25, beyond_events=True)
+    assert_killed(end, run_dir)
+    assert '{"type": "done"' in (run_dir / "events.jsonl").read_text().splitlines()[-1]
+    assert [event for event in readable_events(run_dir) if event["type"] == "done"] == []
+    assert_all_steps(quiet.assert_resumes(run_dir))
+
+
 def test_damage_that_a_power_cut_leaves_is_passed_over(
     quiet: Quiet, killer: Killer, make: MakeRun
 ) -> None:
