@@ -233,6 +233,10 @@ class MasterWeights:
         for tensor in self.tensors.values():
             tensor.grad = torch.zeros_like(tensor)
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients of all masters, to be added up over processes."""
+        return [tensor.grad for tensor in self.tensors.values() if tensor.grad is not None]
+
     def collect(self) -> None:
         """Add the adapter's gradients to the masters' and clear them."""
         found = [name for name, parameter in self._adapter.items() if parameter.grad is not None]

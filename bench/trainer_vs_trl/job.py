@@ -94,8 +94,9 @@ def run(job: Job) -> Result:
         "OMP_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
     }
-    # Set by our trainer when it is loaded, here too: nobody else's children inherit it.
-    environment.pop("OMP_WAIT_POLICY", None)
+    # Both sides wait as OpenMP does by default. Our trainer would calm its threads, which is for a
+    # machine that also serves; here it has the machine to itself, as TRL has.
+    environment |= {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
     started = time.monotonic()
     with (job.directory / "log.txt").open("w") as log:
         code = subprocess.run(

@@ -105,6 +105,8 @@ def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
             f"Step {event['step']}: {event['kl_per_token']:.3f} nats a token away from the base, "
             f"measured on {event['answers']} answers"
         )
+        if event.get("heldout_loss") is not None:
+            text += f"; loss on held-out examples {event['heldout_loss']:.4f}"
     elif kind == "checkpoint":
         text = f"Checkpoint at step {event['step']}"
     elif kind == "warning" or kind == "braked":

@@ -97,6 +97,8 @@ def prepare(run: Run) -> None:
         **run.config,
         "base_model": model_path(run.project.base_model),
         "adapter_name": run.project.adapter_name(run.number),
+        # of all runs: what the base says of old feedback is not computed again
+        "reference_cache": str(Path(settings.ARTIFACT_ROOT) / "reference"),
     }
     write_json(run.directory / "config.json", config)
 
