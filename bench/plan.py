@@ -1,8 +1,8 @@
 """How good is `python -m trainer plan`? Predicted memory and time beside real, short trainings.
 
 Each workload trains SmolLM2-135M for a step or two in a process of its own, whose peak resident
-memory (VmHWM) is compared with what the plan says. Afterwards the two measured constants of
-trainer/memory.py are fitted anew: copy them there when the loop has changed.
+memory (VmHWM) is compared with what the plan says. Afterwards the measured constants of
+trainer/memory.py and trainer/plan.py are fitted anew: copy them there when the loop has changed.
 
     python bench/plan.py [--model DIR] [--threads N] [--only TEXT] [--json FILE]
 """
@@ -16,6 +16,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -195,6 +196,7 @@ def main() -> None:
             flush=True,
         )
     from trainer.memory import HEAP, KERNELS_CPU, PROCESS_CPU
+    from trainer.plan import EFFICIENCY, START_SECONDS
 
     if sum(row["dtype"] == "bfloat16" for row in rows) > 1:
         process, heap = fitted(rows, HEAP)
@@ -202,6 +204,11 @@ def main() -> None:
             f"\nFitted: PROCESS_CPU + KERNELS_CPU = {process:.0f} MiB "
             f"(now {(PROCESS_CPU + KERNELS_CPU) / MIB:.0f}), HEAP = {heap:.2f} (now {HEAP:.2f})"
         )
+    speeds = [
+        (row["predicted_seconds"] - START_SECONDS) / max(1, row["measured_seconds"] - START_SECONDS)
+        for row in rows
+    ]
+    print(f"Fitted: EFFICIENCY = {EFFICIENCY * median(speeds):.2f} (now {EFFICIENCY:.2f})")
     if arguments.json:
         arguments.json.write_text(json.dumps(rows, indent=2))
 

@@ -29,9 +29,9 @@ from trainer.tokenise import Tokenised, tokenise
 _PASSES_PER_EPOCH = 5.0
 _PASSES_ONCE = 1.0
 # Share of the matrix-multiplication speed below that a step reaches: the rest is attention,
-# normalisation, adapters and small shapes. Measured with bench/sweep.py.
-_EFFICIENCY = 0.45
-_START_SECONDS = 10.0
+# normalisation, adapters and small shapes. Measured; bench/plan.py measures it anew.
+EFFICIENCY = 0.45
+START_SECONDS = 10.0
 # Numbers of devices for which memory is told.
 DEVICES = (1, 2, 4, 8)
 
@@ -81,7 +81,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
     tokens = sum(example.length for example in tokenised)
     passes = config.epochs * _PASSES_PER_EPOCH + _PASSES_ONCE
     operations = 2.0 * architecture.active * tokens * passes
-    seconds = _START_SECONDS + operations / (_operations_per_second(config) * _EFFICIENCY)
+    seconds = START_SECONDS + operations / (_operations_per_second(config) * EFFICIENCY)
     device = resolve_device(config.device)
     here = Setup(config.lora_r, resolve_dtype(config.dtype, device), device.type)
     steps = sampler.steps(0)
