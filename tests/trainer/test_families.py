@@ -258,8 +258,8 @@ def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
     _, weights = read_adapter(trained.one_step / "adapter", base, stack.shapes, name=NAME)
     slot = stack.attach(weights)
     plain = trained.base()
-    prompts = [ids(200 + number, 3 + 2 * number) for number in range(4)]
-    tokens = WINDOW - len(prompts[-1])
+    prompts = [ids(200 + number, 3 + 12 * number) for number in range(4)]
+    tokens = 2 * WINDOW
     bare = [greedy(plain.model, prompt, tokens) for prompt in prompts]
     model = trained.peft(plain)
     expected = [greedy(model, prompt, tokens) for prompt in prompts]

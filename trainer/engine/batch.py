@@ -117,7 +117,13 @@ class Batch:
         """One more token for every row; returns (row, text to show); finished rows are gone."""
         rows = list(self.rows)
         self._select(rows, rows)
-        positions, mask = self._cache.begin_step(self.model.dtype)
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None)
+        positions, full, near = self._cache.begin_step(self.model.dtype, window)
+        kinds = getattr(config, "layer_types", None)
+        mask: Any = near if kinds is None else full
+        if kinds is not None and "sliding_attention" in kinds:  # each layer takes its own
+            mask = {"full_attention": full, "sliding_attention": near}
         last = torch.tensor([[row.token_ids[-1]] for row in rows])
         logits = self.model(
             input_ids=last.to(self.model.device),
@@ -162,20 +168,13 @@ def prefill_group(waiting: Sequence[Row], places: int) -> int:
 
 
 def context_length(model: Any) -> int:
-    """Tokens of prompt and answer together that this model can hold.
-
-    Within a sliding window, attending to the window and to everything are the same: a model that
-    has one is served up to it. Raises Refused for models that keep no keys and values.
-    """
+    """Tokens of prompt and answer together that this model can hold. Raises Refused for models
+    that keep no keys and values."""
     if getattr(model, "_is_stateful", False):
         raise Refused(
             f"{type(model).__name__} keeps a recurrent state, which cannot be served here: choose "
             "a transformer with attention in every layer."
         )
     config = model.config.get_text_config()
-    limits = (
-        getattr(config, "max_position_embeddings", None),
-        getattr(config, "sliding_window", None),
-    )
-    known = [limit for limit in limits if isinstance(limit, int) and limit > 0]
-    return min(known, default=2048)
+    known = getattr(config, "max_position_embeddings", None)
+    return known if isinstance(known, int) and known > 0 else 2048

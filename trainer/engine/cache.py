@@ -92,17 +92,25 @@ class RowCache(Cache):
         if not self.lengths:
             self.layers = []  # an idle engine holds no memory for what a long answer needed
 
-    def begin_step(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Makes room for one token a row; returns positions (B, 1) and mask (B, 1, 1, L)."""
+    def begin_step(
+        self, dtype: torch.dtype, window: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Makes room for one token a row; returns positions (B, 1) and two masks (B, 1, 1, L): of
+        layers that see everything, and of those that see the last `window` positions."""
         device = self.layers[0].keys.device
         self.attended = max(self.lengths) + 1
         self._reserve(len(self.lengths), self.attended)
         self.ends = torch.tensor(self.lengths, device=device)
         self.where = torch.arange(len(self.lengths), device=device)
-        behind = torch.arange(self.attended, device=device) > self.ends[:, None]
-        mask = torch.zeros(behind.shape, dtype=dtype, device=device)
-        mask.masked_fill_(behind, torch.finfo(dtype).min)
-        return self.ends[:, None], mask[:, None, None, :]
+        columns = torch.arange(self.attended, device=device)
+        behind = columns > self.ends[:, None]
+        far = behind if window is None else behind | (columns <= self.ends[:, None] - window)
+        masks = []
+        for hidden in (behind, far):
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=device)
+            mask.masked_fill_(hidden, torch.finfo(dtype).min)
+            masks.append(mask[:, None, None, :])
+        return self.ends[:, None], masks[0], masks[1]
 
     def end_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
