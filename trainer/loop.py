@@ -68,7 +68,8 @@ class Trainer:
         shared = config.reference_cache
         self.reference = ReferenceCache(
             run_dir / "reference" if shared is None else Path(shared),
-            fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}",
+            fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}"
+            f"/{run.base.quantisation}",
         )
         self.runner = StepRunner(
             model=run.base.model,

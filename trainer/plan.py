@@ -83,7 +83,12 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
     operations = 2.0 * architecture.active * tokens * passes
     seconds = START_SECONDS + operations / (_operations_per_second(config) * EFFICIENCY)
     device = resolve_device(config.device)
-    here = Setup(config.lora_r, resolve_dtype(config.dtype, device), device.type)
+    here = Setup(
+        config.lora_r,
+        resolve_dtype(config.dtype, device),
+        device.type,
+        quantisation=config.quantisation,
+    )
     steps = sampler.steps(0)
     return {
         "examples": len(examples),

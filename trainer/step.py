@@ -159,6 +159,7 @@ class StepRunner:
                 held[number] = logprobs = _NOTHING  # its activations are not needed any more
             total += loss.detach().double()
             rewards[torch.tensor(group, device=rewards.device)] = reward.detach().double()
+            del logprobs, reward, loss  # with what their graph holds, before the next pack runs
             self.check()
         if train:
             self.world.sum_each(self.masters.gradients())

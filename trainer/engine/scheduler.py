@@ -110,7 +110,7 @@ class Scheduler:
         self._on_crash = on_crash
         self._eos = eos_ids(base.model, base.tokenizer)
         self._stack = AdapterStack(base.model)
-        self._shapes = {key: layer.frozen.weight.shape for key, layer in self._stack.layers.items()}
+        self._shapes = self._stack.shapes
         self._batch = Batch(base.model, self._stack)
         self._running: dict[Row, Job] = {}
         self._held: dict[str, Held] = {}
