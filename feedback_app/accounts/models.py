@@ -1,6 +1,7 @@
-"""People, what they may do in which project, and the trail of who did what."""
+"""People, what they may do in which project, tokens of programs, and who did what."""
 
-from typing import Any, ClassVar
+import uuid
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
@@ -19,6 +20,11 @@ class UserManager(BaseUserManager["User"]):
 
     def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
         return self.create_user(email, password, is_superuser=True, **fields)
+
+    def create_service(self, *, name: str) -> "User":
+        """Someone whose votes arrive through the gateway: no password, and never signs in."""
+        address = f"{uuid.uuid4().hex}@service.invalid"  # RFC 2606: no mail ever gets there
+        return self.create_user(address, None, name=name[:100], is_active=False)
 
     def get_by_natural_key(self, username: str | None) -> "User":
         return self.get(email=(username or "").lower())
@@ -84,6 +90,78 @@ class Membership(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user} · {self.role} · {self.project_id}"
+
+
+class Scope(models.TextChoices):
+    """What a token may be used for."""
+
+    CHAT = "chat", "Chat: ask versions and read their answers"
+    FEEDBACK = "feedback", "Feedback: vote on those answers"
+
+
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def valid(self) -> Self:
+        return self.filter(revoked_at=None)
+
+
+class ApiToken(models.Model):
+    """Lets a program into one project. Only a hash of the secret is kept (accounts/tokens.py)."""
+
+    project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=60)
+    # the secret's first characters, so that people can tell tokens apart
+    prefix = models.CharField(max_length=20)
+    # SHA-256 in hexadecimal: the secret is 256 random bits, a slow hash would add nothing
+    digest = models.CharField(max_length=64, unique=True)
+    scopes: Any = models.JSONField(default=list)
+    # casts the votes that name nobody
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="token"
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True)
+    # the minute of its latest request, and how many there were in it
+    last_used_at = models.DateTimeField(null=True)
+    used_in_minute = models.PositiveIntegerField(default=0)
+
+    objects = ApiTokenQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["project", "-created_at"], name="token_list")]
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…)"
+
+    @property
+    def scope_labels(self) -> list[str]:
+        """The scopes in one word each, for lists."""
+        return [scope.label.split(":")[0] for scope in Scope if scope in self.scopes]
+
+
+class ApiPerson(models.Model):
+    """One of a product's own users, known by the name that the product's code gives them.
+
+    The user behind it makes them a person like any other: one vote a completion, caps, erasure.
+    """
+
+    project = models.ForeignKey(
+        "feedback.Project", on_delete=models.CASCADE, related_name="api_people"
+    )
+    name = models.CharField(max_length=200)
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_person"
+    )
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "name"], name="one_api_person_per_name")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class AuditEvent(models.Model):

@@ -242,6 +242,10 @@ for engine_url in ENGINES.values():
     if urlsplit(engine_url).scheme not in ("http", "https"):
         raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is no http(s) URL.")
 
+# -- the gateway
+
+API_REQUESTS_PER_MINUTE = env.int("API_REQUESTS_PER_MINUTE", 120)  # of one token
+
 # -- logs
 
 structlog.configure(

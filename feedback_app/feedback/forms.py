@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.http import HttpRequest
 
+from feedback_app.accounts.models import Scope
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Project, Verdict
 
@@ -80,6 +81,20 @@ class SamplingForm(StrictForm):
         min_value=1, max_value=8, initial=2, label="Answers a prompt"
     )
     version = forms.CharField(label="Version", required=False)
+
+
+class TokenForm(StrictForm):
+    """A new API token."""
+
+    name = forms.CharField(
+        max_length=60, label="Name", help_text="Where it will be used, for example 'Help centre'."
+    )
+    scopes = forms.MultipleChoiceField(
+        choices=Scope.choices,
+        initial=list(Scope),
+        label="May be used for",
+        widget=forms.CheckboxSelectMultiple,
+    )
 
 
 class ProjectForm(StrictFields, forms.ModelForm[Project]):

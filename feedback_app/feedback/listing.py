@@ -11,7 +11,7 @@ from feedback_app.feedback.models import Completion, Project
 
 LABELS = ("", "up", "down", "tie")
 SPLITS = ("", "train", "heldout")
-SOURCES = ("", "annotate", "demo", "import")
+SOURCES = ("", "annotate", "demo", "import", "api")
 SORTS = {
     "newest": ("-example__updated_at", "-pk"),
     "oldest": ("example__updated_at", "pk"),

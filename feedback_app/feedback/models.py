@@ -31,6 +31,7 @@ class Source(models.TextChoices):
     ANNOTATE = "annotate", "Annotation"
     DEMO = "demo", "Demo"
     IMPORT = "import", "Import"
+    API = "api", "API"
 
 
 class Split(models.TextChoices):

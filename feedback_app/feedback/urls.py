@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback_app.feedback import views, views_project
+from feedback_app.feedback import views, views_project, views_tokens
 
 urlpatterns = [
     path("", views_project.home, name="home"),
@@ -14,4 +14,10 @@ urlpatterns = [
     path("projects/<slug:slug>/examples/", views_project.examples, name="examples"),
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
     path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),
+    path("projects/<slug:slug>/tokens/", views_tokens.tokens, name="tokens"),
+    path(
+        "projects/<slug:slug>/tokens/<int:pk>/revoke/",
+        views_tokens.token_revoke_view,
+        name="token-revoke",
+    ),
 ]

@@ -36,7 +36,7 @@ def furnished(
 
 
 def project_pages(project: Project) -> list[str]:
-    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
+    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings", "tokens")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
