@@ -4,6 +4,8 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 
+from feedback_app.serving.gateway.api import gateway_urls
+
 
 @login_not_required
 def health(request: HttpRequest) -> HttpResponse:
@@ -13,6 +15,7 @@ def health(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("health", health, name="health"),
+    path("v1/", gateway_urls()),
     path("accounts/", include("allauth.urls")),
     path("", include("feedback_app.feedback.urls")),
     path("", include("feedback_app.training.urls")),

@@ -173,8 +173,12 @@ def completion_create(
     answer: Answer,
     source: Source,
     sampling: Sampling | None = None,
+    system_prompt: str | None = None,
 ) -> Completion:
-    """Stores an answer. Sampled answers join the annotation queue, balanced by prompt."""
+    """Stores an answer. Sampled answers join the annotation queue, balanced by prompt.
+
+    `system_prompt` is what the version was told, if that was not the project's.
+    """
     position = 0
     if sampling is not None:
         last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
@@ -184,7 +188,7 @@ def completion_create(
         prompt=prompt,
         text=storable(answer.text),
         version=answer.version,
-        system_prompt=project.system_prompt,
+        system_prompt=project.system_prompt if system_prompt is None else system_prompt,
         prompt_token_ids=answer.prompt_token_ids,
         token_ids=answer.token_ids,
         finish_reason=answer.finish_reason,

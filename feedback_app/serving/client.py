@@ -99,14 +99,22 @@ class Engine:
         )
 
     def stream(
-        self, messages: Sequence[Message], *, version: str, sampling: Sampling, into: Streamed
+        self,
+        messages: Sequence[Message],
+        *,
+        version: str,
+        sampling: Sampling,
+        into: Streamed,
+        system_prompt: str | None = None,
     ) -> Iterator[str]:
         """Yields pieces of text as they come and keeps everything in `into`.
 
+        `system_prompt` stands in for the project's.
         Closing the iterator closes the connection, which frees the slot in the engine.
         Raises EngineError, also halfway; what came until then is in `into`.
         """
-        body = {**self._body(messages, version=version, sampling=sampling), "stream": True}
+        body = self._body(messages, version=version, sampling=sampling, system_prompt=system_prompt)
+        body["stream"] = True
         if version != BASE_VERSION:
             # cheap if it is loaded; an engine that was restarted has forgotten it
             self.load_version(version)
@@ -145,9 +153,14 @@ class Engine:
                     yield piece
 
     def _body(
-        self, messages: Sequence[Message], *, version: str, sampling: Sampling
+        self,
+        messages: Sequence[Message],
+        *,
+        version: str,
+        sampling: Sampling,
+        system_prompt: str | None = None,
     ) -> dict[str, Any]:
-        system = self.project.system_prompt
+        system = self.project.system_prompt if system_prompt is None else system_prompt
         context = [{"role": "system", "content": system}] if system else []
         body: dict[str, Any] = {
             "model": self.model_of(version),

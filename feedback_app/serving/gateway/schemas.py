@@ -1,0 +1,178 @@
+"""What the gateway is sent and what it answers. Unknown fields are errors."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+
+MAX_MESSAGES = 200
+MAX_CHARACTERS = 32_000
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def keepable(text: str) -> str:
+    """Refuses what no database keeps: a prompt must be stored as it was sent.
+
+    PostgreSQL stores no NUL, and half of a surrogate pair, which JSON can spell, is no text.
+    """
+    if "\x00" in text or any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("must not contain NUL or half of a surrogate pair")
+    return text
+
+
+Text = Annotated[str, AfterValidator(keepable)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class TextPart(Strict):
+    """OpenAI's other form of content; text is the only kind that a text model reads."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ChatMessage(Strict):
+    """One message of the conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[Text, Field(min_length=1, max_length=MAX_CHARACTERS)]
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def join_parts(cls, content: object) -> object:
+        """Parts become one text; anything else is judged as it is."""
+        if not isinstance(content, list):
+            return content
+        return "\n".join(TextPart.model_validate(part).text for part in content)
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+
+
+class ChatAsk(Strict):
+    """`POST /v1/chat/completions`. What is not named here is not supported, and refused."""
+
+    model: Annotated[
+        Text, Field(min_length=1, max_length=200, description="'live', 'base' or a version's name")
+    ]
+    messages: Annotated[
+        list[ChatMessage],
+        Field(
+            min_length=1,
+            max_length=MAX_MESSAGES,
+            description="A system message may come first; without one the project's is used.",
+        ),
+    ]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=32_768)] | None = None
+    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    n: Literal[1] | None = None
+    user: Annotated[str, Field(max_length=200, description="Not used")] | None = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class AnswerMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class Choice(BaseModel):
+    index: int = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: str
+
+
+class ChatAnswer(BaseModel):
+    """A whole answer. `completion_id` is what feedback names."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    completion_id: int
+
+
+class ModelEntry(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "prospect"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ModelEntry]
+
+
+class FeedbackAsk(Strict):
+    """`POST /v1/feedback`: one person's verdict on one answer."""
+
+    completion_id: (
+        Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+        | Annotated[str, Field(pattern=r"^cmpl-[0-9]{1,18}$")]
+    )
+    verdict: Literal["up", "down"]
+    reasons: (
+        Annotated[list[Annotated[Text, Field(min_length=1, max_length=40)]], Field(max_length=20)]
+        | None
+    ) = None
+    comment: Annotated[Text, Field(max_length=2_000)] | None = None
+    user: (
+        Annotated[
+            Text,
+            Field(
+                min_length=1,
+                max_length=200,
+                description="Who says so, in your own naming: one vote a person and answer",
+            ),
+        ]
+        | None
+    ) = None
+
+    @property
+    def key(self) -> int:
+        """The completion's number."""
+        return int(str(self.completion_id).removeprefix("cmpl-"))
+
+
+class FeedbackAnswer(BaseModel):
+    """The vote as it stands."""
+
+    object: Literal["feedback"] = "feedback"
+    completion_id: int
+    verdict: Literal["up", "down"]
+    reasons: list[str]
+    comment: str
+    user: str | None
+
+
+class Fault(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class FaultAnswer(BaseModel):
+    """Every error has this shape."""
+
+    error: Fault
+
+
+#: The statuses that every operation may answer with.
+FAULTS: dict[int, Any] = dict.fromkeys((400, 401, 403, 404, 413, 429, 503), FaultAnswer)
