@@ -7,9 +7,10 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import ApiToken, Scope, User
 from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.services import sampling_request
+from feedback_app.feedback.services_tokens import token_create, token_revoke
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish
 
@@ -29,6 +30,9 @@ def furnished(
     voted_project: Project, admin: User, annotator: User, make_completions: Make
 ) -> Project:
     furnish(voted_project, admin, annotator)
+    for name in ("Shop", "Help centre, a name that is long for a phone"):
+        token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
+    token_revoke(token=token, by=admin)
     first, second = make_completions(2)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
@@ -102,6 +106,27 @@ def test_empty_pages_axe_finds_nothing(
     found += complaints(page)
 
     assert found == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_new_token_is_shown_copied_and_axe_finds_nothing(
+    theme: str, new_page: NewPage, project: Project, admin: User
+) -> None:
+    page = new_page(admin, color_scheme=theme, viewport=PHONE)
+    page.goto(reverse("project-settings", args=[project.slug]))
+    page.get_by_role("link", name="Manage tokens").click()
+    page.get_by_label("Name").fill("Shop")
+    page.get_by_role("button", name="Make token").click()
+    expect(page.get_by_role("heading", name="Shop is ready")).to_be_visible()
+    page.locator("summary", has_text="Revoke").click()
+    found = complaints(page) + wider_than_screen(page)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    page.get_by_role("button", name="Revoke now").click()
+
+    expect(page.get_by_text("Shop is revoked")).to_be_visible()
+    assert found == []
+    assert ApiToken.objects.get().revoked_at
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -1,14 +1,18 @@
 """`POST /v1/feedback`: thumbs of a product's users become votes like any other."""
 
+import json
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
+from pytest_django import Settings
 
 from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.models import Completion, Example, Project, Source, Vote, VoteEvent
 from feedback_app.feedback.services import Answer, completion_create, prompt_get_or_create
 from feedback_app.feedback.services_tokens import token_create
-from tests.serving.gateway import FEEDBACK, Program, fault
+from tests.serving.gateway import CHAT, FEEDBACK, HELLO, Program, fault
 
 pytestmark = pytest.mark.django_db
 
@@ -149,3 +153,39 @@ def test_thumb_of_a_known_person_makes_few_queries(
     # token, minute, answer, person; lock, vote, event, verdicts, example; lease, skip; savepoints
     with django_assert_max_num_queries(24):
         program.thumb(answer.pk, "down", user="jo")
+
+
+# -- anything at all
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+ANYTHING = st.recursive(
+    LEAVES | st.sampled_from(["up", "base", "user", "\x00", "\ud800", 10**30]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+VALID = {
+    FEEDBACK: {"completion_id": 1, "verdict": "up", "user": "jo"},
+    CHAT: {"model": "base", "messages": HELLO, "temperature": 1},
+}
+
+
+@pytest.mark.parametrize("path", VALID)
+@hypothesis.settings(
+    max_examples=80, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(data=st.data())
+def test_any_body_is_answered_in_the_shape_of_the_schema(
+    path: str, data: st.DataObject, program: Program, settings: Settings
+) -> None:
+    settings.ENGINES, settings.API_REQUESTS_PER_MINUTE = {}, 1_000_000
+    type(program.token).objects.update(scopes=list(Scope))
+    change = data.draw(
+        ANYTHING | st.dictionaries(st.sampled_from([*VALID[path], "more"]), ANYTHING)
+    )
+    body = {**VALID[path], **change} if isinstance(change, dict) else change
+
+    answer = program.post(path, json.dumps(body))
+
+    assert answer.status_code in (200, 400, 404, 503)
+    if answer.status_code != 200:
+        fault(answer)
