@@ -117,7 +117,11 @@ class Engine:
         body["stream"] = True
         if version != BASE_VERSION:
             # cheap if it is loaded; an engine that was restarted has forgotten it
-            self.load_version(version)
+            try:
+                self.load_version(version)
+            except EngineError as error:
+                # not the conversation's fault, which is what a 400 of the answer itself means
+                raise EngineError(str(error), status=httpx.codes.SERVICE_UNAVAILABLE) from error
         timeout = httpx.Timeout(10.0, read=120.0)
         try:
             with (

@@ -1,7 +1,7 @@
 """The gateway against a real engine: answers, streams, refusals, and what is kept of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import httpx
@@ -15,6 +15,7 @@ from feedback_app.feedback.models import Completion, Project, Prompt
 from feedback_app.feedback.services import content_hash
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from feedback_app.serving.gateway import answers
+from feedback_app.serving.gateway.shapes import Begun
 from feedback_app.serving.services import release_promote
 from tests.engines import RunningEngine, wait_until
 from tests.serving.conftest import MODEL, MakeAdapter
@@ -179,6 +180,21 @@ def test_reader_gone_before_the_first_event_frees_the_engine(
     assert Completion.objects.get().finish_reason == "aborted"
 
 
+def test_closing_events_that_nobody_took_closes_their_source() -> None:
+    ended = []
+
+    def source() -> Generator[str]:
+        try:
+            yield "first"
+        finally:
+            ended.append(True)
+
+    running = source()
+    Begun(running).close()
+
+    assert ended
+
+
 def test_token_revoked_in_mid_stream_ends_it(
     program: Program, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -221,6 +237,19 @@ def test_engine_away_is_503_and_keeps_nothing(program: Program, settings: Settin
         assert int(response["Retry-After"]) > 0
     settings.ENGINES = {}
     assert fault(program.ask()) == (503, "engine_unavailable", None)
+    assert not Completion.objects.exists()
+
+
+def test_version_that_the_engine_can_not_load_is_503(
+    program: Program, make_adapter: MakeAdapter
+) -> None:
+    adapter = make_adapter(77)
+    adapter.path = "adapters/gone"
+    adapter.save()
+
+    for stream in (False, True):
+        refused = program.ask(model=adapter.name, stream=stream)
+        assert fault(refused) == (503, "engine_unavailable", None)
     assert not Completion.objects.exists()
 
 
