@@ -11,8 +11,8 @@ from typing import Literal
 from trainer.tokenise import Tokenised
 
 #: Examples of a block, within which each completion serves as one mismatch: at least, on average
-#: beyond that, at most.
-_BLOCK_LEAST, _BLOCK_MORE, _BLOCK_MOST = 16, 32, 128
+#: beyond that, at most. Small, because the last block is paired anew when examples are added.
+_BLOCK_LEAST, _BLOCK_MORE, _BLOCK_MOST = 8, 8, 32
 
 #: What a step is made of: single examples, or an up and a down of one prompt.
 Unit = Literal["example", "pair"]
@@ -172,6 +172,8 @@ def _neighbour(examples: Sequence[Tokenised], index: int) -> int:
 
 
 def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
+    """A fresh order that spreads both classes evenly and keeps the completions of a prompt
+    together: their prompt then costs once."""
     placed: list[tuple[float, int]] = []
     for label in (True, False):
         members = [index for index, example in enumerate(examples) if example.label is label]
@@ -180,4 +182,13 @@ def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
             ((position + rng.random()) / len(members), index)
             for position, index in enumerate(members)
         ]
-    return [index for _, index in sorted(placed)]
+    rng.shuffle(placed)
+    where: dict[str, float] = {}
+    for place, index in placed:  # any of its completions says where a prompt stands
+        where.setdefault(examples[index].prompt_key, place)
+    return [
+        index
+        for _, index in sorted(
+            placed, key=lambda item: (where[examples[item[1]].prompt_key], item[0])
+        )
+    ]

@@ -60,8 +60,8 @@ def test_epoch_visits_every_example_once_and_pairs_across_prompts(
 def test_pairs_use_each_completion_once_where_that_is_possible(
     examples: list[Tokenised], seed: int
 ) -> None:
-    found = epoch_pairs(examples[:16], seed, 0)  # one block
-    largest = max(Counter(example.prompt_key for example in examples[:16]).values())
+    found = epoch_pairs(examples[:8], seed, 0)  # one block
+    largest = max(Counter(example.prompt_key for example in examples[:8]).values())
     if 2 * largest <= len(found):
         assert sorted(found) == list(range(len(found)))
 
@@ -92,14 +92,20 @@ def test_later_examples_leave_the_pairs_of_earlier_ones_as_they_were() -> None:
         example.id: examples[partner].id for example, partner in zip(examples, before, strict=False)
     }
     moved = sum(kept[example.id] != other for example, other in zip(without, fewer, strict=True))
-    assert moved <= 2 * 128
+    assert moved <= 2 * 32
 
 
 def test_pairs_are_fresh_in_each_epoch() -> None:
     examples = [tokenised(n, prompt=n, label=True) for n in range(200)]
     first, second = epoch_pairs(examples, 0, 0), epoch_pairs(examples, 0, 1)
-    assert sum(a == b for a, b in zip(first, second, strict=True)) < 20
+    assert sum(a == b for a, b in zip(first, second, strict=True)) < 50
     assert first == epoch_pairs(examples, 0, 0)
+
+
+def test_completions_of_one_prompt_stand_together() -> None:
+    examples = [tokenised(n, prompt=n % 8, label=n % 2 == 0) for n in range(32)]
+    for step in steps(examples, batch_size=8, seed=3):
+        assert len({examples[index].prompt_key for index in step.examples}) == 2
 
 
 def test_preference_pairs_use_every_example_of_prompts_with_both_labels() -> None:
