@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback_app.feedback import views, views_project, views_tokens
+from feedback_app.feedback import views, views_export, views_project, views_tokens
 
 urlpatterns = [
     path("", views_project.home, name="home"),
@@ -12,6 +12,11 @@ urlpatterns = [
     path("projects/<slug:slug>/completions/<int:pk>/undo/", views.vote_undo_view, name="vote-undo"),
     path("projects/<slug:slug>/completions/<int:pk>/skip/", views.skip, name="skip"),
     path("projects/<slug:slug>/examples/", views_project.examples, name="examples"),
+    path(
+        "projects/<slug:slug>/examples/export/",
+        views_export.examples_export,
+        name="examples-export",
+    ),
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
     path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),
     path("projects/<slug:slug>/tokens/", views_tokens.tokens, name="tokens"),

@@ -1,0 +1,51 @@
+"""`python manage.py export_examples --project SLUG --format jsonl|parquet|csv`."""
+
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from feedback_app.feedback.exporting import FORMATS, ExportRow, export_write, project_rows
+from feedback_app.feedback.models import Project
+from feedback_app.training.snapshot_rows import snapshot_rows
+
+
+class Command(BaseCommand):
+    help = "Writes the project's KTO examples, or one run's snapshot, to a file."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--project", required=True)
+        parser.add_argument("--format", required=True, choices=FORMATS)
+        parser.add_argument("--out", type=Path, help="default: <project>-examples.<format>")
+        parser.add_argument(
+            "--snapshot", type=int, metavar="N", help="what run N was trained and compared on"
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = Project.objects.filter(slug=options["project"]).first()
+        if project is None:
+            raise CommandError(f"There is no project {options['project']}.")
+        number = options["snapshot"]
+        what = "examples" if number is None else f"run-{number}"
+        path: Path = options["out"] or Path(f"{project.slug}-{what}.{options['format']}")
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            rows = self.rows(project, number)
+            with partial.open("wb") as file:
+                count = export_write(rows, file, as_format=options["format"])
+            partial.replace(path)
+        except OSError as error:
+            raise CommandError(f"{path} could not be written: {error.strerror}.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+        self.stdout.write(f"{count:,} examples are in {path}.")
+
+    def rows(self, project: Project, number: int | None) -> Iterator[ExportRow]:
+        if number is None:
+            return project_rows(project)
+        run = project.runs.filter(number=number).select_related("snapshot").first()
+        if run is None:
+            raise CommandError(f"{project.name} has no run {number}.")
+        return snapshot_rows(run.snapshot)
