@@ -225,6 +225,11 @@ CELERY_BEAT_SCHEDULE = {
         "schedule": 3.0,
         "options": {"expires": 3.0},
     },
+    "feedback-dispatch": {
+        "task": "feedback.dispatch",
+        "schedule": 3.0,
+        "options": {"expires": 3.0},
+    },
     "serving-dispatch": {
         "task": "serving.dispatch",
         "schedule": 3.0,

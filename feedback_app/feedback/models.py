@@ -7,6 +7,8 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
 
+from feedback_app.feedback.models_import import ImportJob as ImportJob
+from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
 from feedback_app.feedback.querysets import (
     CompletionQuerySet,
     ExampleQuerySet,
@@ -16,6 +18,8 @@ from feedback_app.feedback.querysets import (
 
 #: The version string of the base model itself; adapters are `<slug>@<n>`.
 BASE_VERSION = "base"
+#: What imported answers stand under: nobody knows which model gave them.
+IMPORTED_VERSION = "import"
 
 
 class Verdict(models.TextChoices):
@@ -143,6 +147,8 @@ class Completion(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="completions")
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="completions")
     text = models.TextField()
+    # of prompt, system prompt and text, so that an import knows what is there already
+    content_hash = models.CharField(max_length=64, blank=True)
     # 'base' or the adapter's name; the registry lives a layer above
     version = models.CharField(max_length=80)
     system_prompt = models.TextField(blank=True)
@@ -171,6 +177,7 @@ class Completion(models.Model):
                 name="completion_queue",
             ),
             models.Index(fields=["project", "version"], name="completion_version"),
+            models.Index(fields=["project", "content_hash"], name="completion_content"),
         ]
 
     def __str__(self) -> str:

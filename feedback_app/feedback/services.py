@@ -166,6 +166,12 @@ def storable(text: str) -> str:
     return text.replace("\x00", "\ufffd")
 
 
+def completion_hash(*, prompt_hash: str, system_prompt: str, text: str) -> str:
+    """SHA-256 of a prompt with its answer: equal for what nobody could tell apart."""
+    canonical = json.dumps([prompt_hash, system_prompt, text], ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
 def completion_create(
     *,
     project: Project,
@@ -183,10 +189,14 @@ def completion_create(
     if sampling is not None:
         last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
         position = 0 if last is None else last + 1
+    text = storable(answer.text)
     return Completion.objects.create(
         project=project,
         prompt=prompt,
-        text=storable(answer.text),
+        text=text,
+        content_hash=completion_hash(
+            prompt_hash=prompt.content_hash, system_prompt=project.system_prompt, text=text
+        ),
         version=answer.version,
         system_prompt=project.system_prompt if system_prompt is None else system_prompt,
         prompt_token_ids=answer.prompt_token_ids,
@@ -276,23 +286,39 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
     return bool(undone) or skipped is not None
 
 
+@dataclass(frozen=True)
+class Amounts:
+    """What votes amount to: the fields of an Example that they decide."""
+
+    desirable: bool
+    weight: float
+
+
+def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
+    """The rule: the majority decides, agreement is the weight; None for a tie or an empty text."""
+    ups = verdicts.count(Verdict.UP)
+    downs = len(verdicts) - ups
+    # an empty answer teaches nothing: there is no token to score
+    if ups == downs or not text.strip():
+        return None
+    return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
+
+
 def example_refresh(*, completion: Completion) -> Example | None:
     """Makes the Example what the votes say now. Call it in the vote's transaction."""
     verdicts = list(Vote.objects.filter(completion=completion).values_list("verdict", flat=True))
     completion.vote_count = len(verdicts)
     completion.save(update_fields=["vote_count"])
-    ups = verdicts.count(Verdict.UP)
-    downs = len(verdicts) - ups
-    # an empty answer teaches nothing: there is no token to score
-    if ups == downs or not completion.text.strip():
+    amounts = votes_amount_to(verdicts, text=completion.text)
+    if amounts is None:
         Example.objects.filter(completion=completion).delete()
         return None
     example, _ = Example.objects.update_or_create(
         completion=completion,
         defaults={
             "project_id": completion.project_id,
-            "desirable": ups > downs,
-            "weight": abs(ups - downs) / len(verdicts),
+            "desirable": amounts.desirable,
+            "weight": amounts.weight,
             "split": completion.prompt.split,
         },
     )

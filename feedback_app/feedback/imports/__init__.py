@@ -1,0 +1,1 @@
+"""Files of examples and prompts coming in: read, recognised, written in chunks, resumable."""

@@ -1,0 +1,269 @@
+"""Streams the rows of a JSONL, CSV or Parquet file. Nothing in a file can make this raise, except
+`Unreadable` when the file as a whole is of no use; a bad row comes with its fault."""
+
+import csv
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feedback_app.feedback.exporting import as_written
+
+MAX_ROW = 8_000_000  # bytes of a line
+MAX_CELL = 4_000_000  # characters of a CSV cell
+EXCERPT = 1_000
+BATCH = 64  # Parquet rows in memory at once
+BOM = b"\xef\xbb\xbf"
+
+#: Columns that any shape uses; others are not even read.
+KNOWN = frozenset(
+    ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic"]
+)
+#: CSV cells of these columns may hold messages as JSON.
+_CONVERSATIONS = KNOWN - {"label", "topic"}
+
+# the only cap on how much of a broken quote the csv module gathers; it is the process's own
+csv.field_size_limit(MAX_CELL)
+
+
+class Unreadable(Exception):
+    """The file cannot be imported; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row by its number (the line in JSONL, else counted from 1), or what is wrong with it."""
+
+    number: int
+    value: Mapping[str, Any]
+    fault: str = ""
+    text: str = ""
+
+    @property
+    def excerpt(self) -> str:
+        """The beginning of the row as text that every database can keep."""
+        text = self.text or json.dumps(self.value, ensure_ascii=False, default=str)
+        return cleaned(text[:EXCERPT].rstrip())
+
+
+def cleaned(text: str) -> str:
+    """Without NUL and lone surrogates, which no database takes."""
+    return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+class Rows(ABC):
+    """An open file of rows. `share` says how much of it has been read, 0 to 1."""
+
+    share: float = 0.0
+
+    @abstractmethod
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        """The rows whose number is above `after`."""
+
+
+def open_rows(file: IO[bytes]) -> Rows:
+    """Tells the format by the content. Raises Unreadable."""
+    head = file.read(4096)
+    file.seek(0)
+    start = head.removeprefix(BOM).lstrip()
+    if head[:4] == b"PAR1":
+        return ParquetRows(file)
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise Unreadable("The file is UTF-16: save it as UTF-8.")
+    if head[:2] in (b"\x1f\x8b", b"PK"):
+        raise Unreadable("The file is compressed: unpack it first.")
+    if not start:
+        raise Unreadable("The file is empty.")
+    if start[:1] == b"[":
+        raise Unreadable("The file is a JSON array: write one object a line (jq -c '.[]').")
+    return JsonlRows(file) if start[:1] == b"{" else CsvRows(file)
+
+
+def open_path(path: Path) -> IO[bytes]:
+    """The file, opened. Raises Unreadable."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise Unreadable(f"The file cannot be opened: {error.strerror}.") from error
+
+
+# -- text
+
+
+class Lines:
+    """Physical lines of a binary file, never longer than MAX_ROW; the rest of a longer one is
+    passed over and `cut` is set until the next line."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.size = max(1, file.seek(0, 2))
+        file.seek(0)
+        self.read = 0
+        self.cut = False
+
+    @property
+    def share(self) -> float:
+        return min(1.0, self.read / self.size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        first = True
+        while line := self.file.readline(MAX_ROW):
+            self.read += len(line)
+            self.cut = len(line) == MAX_ROW and not line.endswith(b"\n")
+            if self.cut:
+                while rest := self.file.readline(MAX_ROW):
+                    self.read += len(rest)
+                    if rest.endswith(b"\n"):
+                        break
+            yield line.removeprefix(BOM) if first else line
+            first = False
+
+
+class JsonlRows(Rows):
+    """One JSON object a line; blank lines are passed over."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.lines = Lines(file)
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        for number, line in enumerate(self.lines, start=1):
+            self.share = self.lines.share
+            if number > after and line.strip():
+                yield json_record(number, line, cut=self.lines.cut)
+
+
+def json_record(number: int, line: bytes, *, cut: bool) -> Record:
+    """The row that a line holds."""
+    text = line.decode("utf-8", "replace")
+    if cut:
+        return Record(number, {}, f"the line is longer than {MAX_ROW // 10**6} MB", text[:EXCERPT])
+    try:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError as error:
+        return Record(number, {}, f"not valid UTF-8 at byte {error.start + 1} of the line", text)
+    except RecursionError:
+        return Record(number, {}, "nested too deeply", text)
+    except ValueError as error:
+        return Record(number, {}, f"not valid JSON: {error}", text)
+    if not isinstance(value, dict):
+        return Record(number, {}, "not a JSON object", text)
+    return Record(number, value, text=text)
+
+
+class CsvRows(Rows):
+    """Comma, semicolon or tab; the first record names the columns."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.lines = Lines(file)
+        delimiter = most_frequent(file.readline(65_536))
+        file.seek(0)
+        # bytes that are no UTF-8 become lone surrogates: refused with the cell they are in
+        decoded = (line.decode("utf-8", "surrogateescape") for line in self.lines)
+        self.reader = csv.reader(decoded, delimiter=delimiter)
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        header = self.header()
+        number = 0
+        while True:
+            number += 1
+            fault, cells = "", []
+            try:
+                cells = next(self.reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                fault = f"not valid CSV: {error}"
+            self.share = self.lines.share
+            if number <= after or not (cells or fault):
+                continue
+            if self.lines.cut:
+                fault = f"a line is longer than {MAX_ROW // 10**6} MB"
+            elif not fault and len(cells) != len(header):
+                fault = f"{len(cells)} cells where the header names {len(header)} columns"
+            text = "" if not fault else ",".join(cells)[:EXCERPT]
+            named = [] if fault else zip(header, cells, strict=True)
+            value = {name: cell_of(name, cell) for name, cell in named if name in KNOWN}
+            yield Record(number, value, fault, text)
+
+    def header(self) -> list[str]:
+        """Column names in lower case. Raises Unreadable if they make no sense."""
+        try:
+            names = [name.strip().lower() for name in next(self.reader, [])]
+        except csv.Error as error:
+            raise Unreadable(f"The first line is no CSV header: {error}.") from error
+        if not KNOWN & set(names):
+            raise Unreadable(
+                "The file is neither JSONL nor Parquet, and its first line is no CSV header: "
+                "no column is called prompt, completion, label, chosen, rejected or messages."
+            )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise Unreadable(f"The CSV header names a column twice: {', '.join(twice)}.")
+        return names
+
+
+def most_frequent(header: bytes) -> str:
+    """The delimiter of a CSV header."""
+    return max((",", ";", "\t"), key=lambda mark: header.count(mark.encode()))
+
+
+def cell_of(column: str, cell: str) -> object:
+    """What a CSV cell says: nothing, messages written as JSON, or text."""
+    text = as_written(cell)
+    if column in _CONVERSATIONS and text.lstrip().startswith("[{"):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
+    return text or None
+
+
+# -- Parquet
+
+
+class ParquetRows(Rows):
+    """Row groups are read in small batches, and only the columns that a shape can use."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        try:
+            self.file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            self.columns = [name for name in self.file.schema_arrow.names if name in KNOWN]
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(f"The file is no valid Parquet: {error}") from error
+        if not self.columns:
+            raise Unreadable(
+                "No column is called prompt, completion, label, chosen, rejected or messages."
+            )
+
+    def records(self, *, after: int = 0) -> Iterator[Record]:
+        meta = self.file.metadata
+        total = max(1, meta.num_rows)
+        number, group = 0, 0
+        while group < meta.num_row_groups and number + meta.row_group(group).num_rows <= after:
+            number += meta.row_group(group).num_rows
+            group += 1
+        rest = list(range(group, meta.num_row_groups))
+        try:
+            for batch in self.file.iter_batches(
+                BATCH, row_groups=rest, columns=self.columns, use_threads=False
+            ):
+                for index in range(batch.num_rows):
+                    number += 1
+                    if number > after:
+                        yield parquet_record(number, batch, index)
+                self.share = number / total
+        except (pa.ArrowException, OSError) as error:
+            raise Unreadable(f"The file is damaged after row {number}: {error}") from error
+
+
+def parquet_record(number: int, batch: pa.RecordBatch, index: int) -> Record:
+    """One row of a batch; text that is no UTF-8 is found only here."""
+    try:
+        return Record(number, batch.slice(index, 1).to_pylist()[0])
+    except (UnicodeDecodeError, pa.ArrowException, ValueError) as error:
+        return Record(number, {}, f"not readable: {error}")

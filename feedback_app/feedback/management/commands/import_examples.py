@@ -1,0 +1,107 @@
+"""`python manage.py import_examples FILE --project SLUG [--dry-run]`."""
+
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+
+from feedback_app.accounts.models import Role, User
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.exporting import csv_line
+from feedback_app.feedback.imports.chunks import Refusal, chunk_write, in_chunks
+from feedback_app.feedback.imports.jobs import import_execute, import_take_here
+from feedback_app.feedback.imports.readers import Unreadable, open_path, open_rows
+from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
+
+SHOWN = 100
+
+
+class Command(BaseCommand):
+    help = "Imports examples, pairs or prompts from a JSONL, CSV or Parquet file."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("file", type=Path)
+        parser.add_argument("--project", required=True)
+        parser.add_argument("--by", help="e-mail of whose votes they become (default: an owner)")
+        parser.add_argument("--dry-run", action="store_true", help="say what would happen")
+        parser.add_argument("--report", type=Path, help="write every refused row to this CSV file")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        project = Project.objects.filter(slug=options["project"]).first()
+        if project is None:
+            raise CommandError(f"There is no project {options['project']}.")
+        by = self.person(project, options["by"])
+        path: Path = options["file"].resolve()
+        try:
+            if options["dry_run"]:
+                self.try_out(path, project, by, options["report"])
+            else:
+                self.run(path, project, by, options["report"])
+        except (BadRequest, Unreadable) as error:
+            raise CommandError(str(error)) from error
+
+    def person(self, project: Project, email: str | None) -> User:
+        members = User.objects.filter(is_active=True, memberships__project=project)
+        if email:
+            found = members.filter(email=email.lower()).first()
+        else:
+            found = members.filter(memberships__role=Role.OWNER).order_by("pk").first()
+        if found is None:
+            raise CommandError(f"{project.name} has no member {email or 'who owns it'}.")
+        return found
+
+    def run(self, path: Path, project: Project, by: User, report: Path | None) -> None:
+        claim = import_take_here(project=project, path=path, by=by)
+        if claim.job.offset:
+            self.stdout.write(f"Going on after row {claim.job.offset:,}.")
+        import_execute(claim)
+        job = ImportJob.objects.get(pk=claim.job.pk)
+        self.tell(job.rows, job.imported, job.prompts, job.duplicates, job.refused)
+        refusals = job.refusals.order_by("pk")
+        self.refusals(refusals.iterator(), job.refused, report)
+        if job.status != ImportJob.Status.DONE:
+            raise CommandError(f"{job.get_status_display()}. {job.error}".strip())
+
+    def try_out(self, path: Path, project: Project, by: User, report: Path | None) -> None:
+        """Writes each chunk and takes it back: duplicates between chunks are not seen."""
+        counts: Counter[str] = Counter()
+        shapes: set[str] = set()
+        refusals: list[Refusal] = []
+        with open_path(path) as file:
+            for chunk in in_chunks(open_rows(file).records()):
+                with transaction.atomic():
+                    written = chunk_write(chunk, project=project, by=by)
+                    transaction.set_rollback(True)
+                counts.update(vars(written), rows=chunk.rows, refused=len(chunk.refusals))
+                shapes |= chunk.shapes
+                refusals += chunk.refusals[: 20_000 - len(refusals)]
+        self.stdout.write(f"Nothing was written. Recognised: {', '.join(sorted(shapes)) or '–'}.")
+        self.tell(*(counts[k] for k in ("rows", "imported", "prompts", "duplicates", "refused")))
+        self.refusals(refusals, counts["refused"], report)
+
+    def tell(self, rows: int, imported: int, prompts: int, duplicates: int, refused: int) -> None:
+        self.stdout.write(
+            f"{rows:,} rows: {imported:,} examples, {prompts:,} prompts without an answer, "
+            f"{duplicates:,} there already, {refused:,} refused."
+        )
+
+    def refusals(
+        self, found: Iterable[Refusal | ImportRefusal], count: int, report: Path | None
+    ) -> None:
+        """Prints the first reasons; the report has all of them."""
+        lines = [csv_line(("row", "reason", "content"))] if report else []
+        for index, refusal in enumerate(found):
+            if index < SHOWN:
+                self.stdout.write(f"row {refusal.number}: {refusal.reason}")
+            if report:
+                cells = (str(refusal.number), refusal.reason, refusal.excerpt)
+                lines.append(csv_line(cells))
+        if count > SHOWN:
+            more = f"{report} has them" if report else "--report FILE writes them to a file"
+            self.stdout.write(f"and {count - SHOWN:,} more: {more}.")
+        if report:
+            report.write_bytes(b"".join(lines))
