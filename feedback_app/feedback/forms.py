@@ -49,6 +49,12 @@ class NoFields(StrictForm):
     """For deeds that need nothing but their address."""
 
 
+class UploadForm(StrictForm):
+    """A file to import."""
+
+    file = forms.FileField(max_length=1_000)
+
+
 class VoteForm(StrictForm):
     """A verdict. `chips` says that the reasons are meant as they stand, even if there are none."""
 

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback_app.feedback import views, views_export, views_project, views_tokens
+from feedback_app.feedback import views, views_, views_export, views_project, views_tokens
 
 urlpatterns = [
     path("", views_project.home, name="home"),
@@ -16,6 +16,23 @@ urlpatterns = [
         "projects/<slug:slug>/examples/export/",
         views_export.examples_export,
         name="examples-export",
+    ),
+    path("projects/<slug:slug>/import/", views_import.imports, name="imports"),
+    path("projects/<slug:slug>/import/<int:pk>/", views_import.import_job, name="import-job"),
+    path(
+        "projects/<slug:slug>/import/<int:pk>/start/",
+        views_import.import_job_start,
+        name="import-start",
+    ),
+    path(
+        "projects/<slug:slug>/import/<int:pk>/stop/",
+        views_import.import_job_stop,
+        name="import-stop",
+    ),
+    path(
+        "projects/<slug:slug>/import/<int:pk>/refused/",
+        views_import.import_refusals,
+        name="import-refusals",
     ),
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
     path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),

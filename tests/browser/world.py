@@ -3,9 +3,12 @@
 from datetime import timedelta
 from typing import Any
 
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.imports.jobs import import_claim, import_execute, import_start
+from feedback_app.feedback.imports.uploads import import_upload
 from feedback_app.feedback.models import Project, Source, Verdict
 from feedback_app.feedback.services import (
     Answer,
@@ -42,6 +45,26 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     Release.objects.create(project=project, adapter=won, released_by=None)
     Project.objects.filter(pk=project.pk).update(live_version=won.name)
     chat(project, admin, version=won.name)
+    imports(project, admin)
+
+
+def imports(project: Project, admin: User) -> None:
+    """One file that is looked at, one that waits, one that is done with refused rows."""
+    rows = [
+        '{"prompt": "How long does rice take?", "completion": "Twelve minutes.", "label": true}',
+        '{"prompt": "Why?", "chosen": "' + "Because. " * 40 + '", "rejected": "No."}',
+        '{"prompt": "Only a question?"}',
+        '{"prompt": "<script>alert(1)</script>", "completion": "<b hx-get=/>", "label": "maybe"}',
+    ]
+    for status in ("preview", "done", "queued"):
+        file = SimpleUploadedFile(f"{status}.jsonl", "\n".join(rows).encode())
+        job = import_upload(project=project, by=admin, upload=file)
+        if status != "preview":
+            import_start(job=job, by=admin)
+        if status == "done":
+            claim = import_claim(job.pk)
+            assert claim is not None
+            import_execute(claim)
 
 
 def claimed(run: Run) -> Claim:

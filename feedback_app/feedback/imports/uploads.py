@@ -1,0 +1,80 @@
+"""An uploaded file until its import starts: kept, looked at, thrown away."""
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.files.uploadedfile import UploadedFile
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.imports.jobs import file_discard
+from feedback_app.feedback.imports.readers import Record, Unreadable, cleaned, open_path, open_rows
+from feedback_app.feedback.imports.shapes import Candidate, RowRefused, recognise
+from feedback_app.feedback.models import ImportJob, Project
+
+UPLOAD_LIMIT = 2_000_000_000  # bytes
+PREVIEW_ROWS = 10
+#: A file that was looked at and not imported goes after so many hours.
+PREVIEW_HOURS = 24
+
+
+@dataclass(frozen=True)
+class PreviewRow:
+    """One row as it was understood: its shape and candidates, or why it would be refused."""
+
+    number: int
+    shape: str = ""
+    candidates: tuple[Candidate, ...] = ()
+    reason: str = ""
+    excerpt: str = ""
+
+
+def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") -> ImportJob:
+    """Keeps the file where workers find it. Raises BadRequest if nothing can be read from it."""
+    previews_expire(project)
+    if (upload.size or 0) > UPLOAD_LIMIT:
+        raise BadRequest("The file is larger than 2 GB: use manage.py import_examples.")
+    directory = Path(settings.ARTIFACT_ROOT) / "imports"
+    directory.mkdir(parents=True, exist_ok=True)
+    # nothing of the sender's name gets into the path
+    path = directory / uuid.uuid4().hex
+    try:
+        with path.open("wb") as file:
+            file.writelines(upload.chunks())
+        with path.open("rb") as file:
+            next(open_rows(file).records(), None)
+    except Unreadable as error:
+        path.unlink()
+        raise BadRequest(str(error)) from error
+    name = cleaned(upload.name or "file")[:200]
+    return ImportJob.objects.create(
+        project=project, by=by, name=name, path=str(path), uploaded=True
+    )
+
+
+def previews_expire(project: Project) -> None:
+    """Forgets files that were uploaded and never imported."""
+    before = timezone.now() - dt.timedelta(hours=PREVIEW_HOURS)
+    for job in project.import_jobs.filter(status=ImportJob.Status.PREVIEW, created_at__lt=before):
+        file_discard(job)
+        job.delete()
+
+
+def preview(job: ImportJob) -> list[PreviewRow]:
+    """The first rows. Raises Unreadable."""
+    with open_path(Path(job.path)) as file:
+        return [preview_row(record) for record in islice(open_rows(file).records(), PREVIEW_ROWS)]
+
+
+def preview_row(record: Record) -> PreviewRow:
+    try:
+        found = recognise(record)
+    except RowRefused as refused:
+        return PreviewRow(record.number, reason=cleaned(str(refused)), excerpt=record.excerpt)
+    return PreviewRow(record.number, found.shape, found.candidates)

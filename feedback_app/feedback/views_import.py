@@ -1,0 +1,115 @@
+"""Bringing a file in: upload, preview, start, progress, report."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.answers import deed, page
+from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.exporting import csv_line
+from feedback_app.feedback.forms import NoFields, UploadForm, accepted
+from feedback_app.feedback.imports.jobs import import_cancel, import_start
+from feedback_app.feedback.imports.readers import Unreadable
+from feedback_app.feedback.imports.uploads import import_upload, preview
+from feedback_app.feedback.models import ImportJob, Project
+from feedback_app.htmx import HtmxHttpRequest
+
+JOBS_SHOWN = 20
+REFUSALS_SHOWN = 20
+
+
+@project_view(Role.ADMIN)
+def imports(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """What can be imported, and what was."""
+    return upload(request, project) if request.method == "POST" else overview(request, project)
+
+
+@page
+def overview(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    return render(request, "feedback/imports.html", overview_context(project))
+
+
+def overview_context(project: Project) -> dict[str, Any]:
+    jobs = project.import_jobs.select_related("by").order_by("-pk")[:JOBS_SHOWN]
+    return {"project": project, "jobs": jobs}
+
+
+@deed
+def upload(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Keeps the file and shows how it is understood; a file of no use is told beside the form."""
+    try:
+        file = accepted(UploadForm(request.POST, request.FILES))["file"]
+        job = import_upload(project=project, by=request.user, upload=file)
+    except BadRequest as error:
+        context = overview_context(project) | {"fault": str(error)}
+        return render(request, "feedback/imports.html", context, status=400)
+    return redirect("import-job", project.slug, job.pk)
+
+
+def job_of(project: Project, pk: int) -> ImportJob:
+    return get_object_or_404(project.import_jobs.select_related("by"), pk=pk)
+
+
+@project_view(Role.ADMIN)
+@page
+def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """The preview, then the progress, then the report. Polling ends with the import."""
+    job = job_of(project, pk)
+    context: dict[str, Any] = {"project": project, "job": job}
+    if job.status == ImportJob.Status.PREVIEW:
+        try:
+            context["rows"] = preview(job)
+        except Unreadable as error:
+            context["fault"] = str(error)
+    elif not job.active:
+        context["refusals"] = job.refusals.order_by("pk")[:REFUSALS_SHOWN]
+    template = "feedback/import_job.html"
+    response = render(request, f"{template}#import-status" if request.htmx else template, context)
+    if request.htmx and not job.active:
+        response.status_code = HttpResponseStopPolling.status_code
+    return response
+
+
+@project_view(Role.ADMIN)
+@deed
+def import_job_start(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Has a worker import the file that was looked at."""
+    accepted(NoFields(request.POST))
+    import_start(job=job_of(project, pk), by=request.user)
+    return redirect("import-job", project.slug, pk)
+
+
+@project_view(Role.ADMIN)
+@deed
+def import_job_stop(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Throws the file away; what has been imported stays."""
+    accepted(NoFields(request.POST))
+    import_cancel(job=job_of(project, pk), by=request.user)
+    messages.success(request, "Stopped. What was imported before stays.")
+    return redirect("import-job", project.slug, pk)
+
+
+@project_view(Role.ADMIN)
+@page
+def import_refusals(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """The refused rows with their reasons, as a CSV file that runs no formula."""
+    job = job_of(project, pk)
+    return StreamingHttpResponse(
+        refusal_lines(job),
+        content_type="text/csv; charset=utf-8",
+        headers={
+            "Content-Disposition": f'attachment; filename="{project.slug}-import-{pk}-refused.csv"'
+        },
+    )
+
+
+def refusal_lines(job: ImportJob) -> Iterator[bytes]:
+    yield csv_line(("row", "reason", "content"))
+    for refusal in job.refusals.order_by("pk").iterator(chunk_size=500):
+        yield csv_line((str(refusal.number), refusal.reason, refusal.excerpt))
