@@ -24,6 +24,8 @@ BOM = b"\xef\xbb\xbf"
 KNOWN = frozenset(
     ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic"]
 )
+#: What pyarrow raises for a file that lies about itself.
+_DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 #: CSV cells of these columns may hold messages as JSON.
 _CONVERSATIONS = KNOWN - {"label", "topic"}
 
@@ -203,7 +205,8 @@ class CsvRows(Rows):
             )
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise Unreadable(f"The CSV header names a column twice: {', '.join(twice)}.")
+            named = cleaned(", ".join(twice))
+            raise Unreadable(f"The CSV header names a column twice: {named}.")
         return names
 
 
@@ -233,8 +236,8 @@ class ParquetRows(Rows):
         try:
             self.file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             self.columns = [name for name in self.file.schema_arrow.names if name in KNOWN]
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(f"The file is no valid Parquet: {error}") from error
+        except _DAMAGE as error:
+            raise Unreadable(cleaned(f"The file is no valid Parquet: {error}")) from error
         if not self.columns:
             raise Unreadable(
                 "No column is called prompt, completion, label, chosen, rejected or messages."
@@ -257,13 +260,13 @@ class ParquetRows(Rows):
                     if number > after:
                         yield parquet_record(number, batch, index)
                 self.share = number / total
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(f"The file is damaged after row {number}: {error}") from error
+        except _DAMAGE as error:
+            raise Unreadable(cleaned(f"The file is damaged after row {number}: {error}")) from error
 
 
 def parquet_record(number: int, batch: pa.RecordBatch, index: int) -> Record:
     """One row of a batch; text that is no UTF-8 is found only here."""
     try:
         return Record(number, batch.slice(index, 1).to_pylist()[0])
-    except (UnicodeDecodeError, pa.ArrowException, ValueError) as error:
+    except _DAMAGE as error:
         return Record(number, {}, f"not readable: {error}")
