@@ -5,12 +5,14 @@ import io
 import json
 import tracemalloc
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
@@ -221,6 +223,18 @@ def test_own_export_comes_back_as_duplicates(
     # the one whose text was changed behind its hash's back is new
     assert counts(job) == (60, 1, 0, 59, 0)
     assert Completion.objects.latest("pk").text == "=4"
+
+
+def test_completions_from_before_imports_get_the_same_hash(
+    make_completions: MakeCompletions,
+) -> None:
+    migration = import_module("feedback_app.feedback.migrations.0003_fill_completion_hash")
+    made = {completion.pk: completion.content_hash for completion in make_completions(3)}
+    Completion.objects.update(content_hash="")
+
+    migration.fill(apps, None)
+
+    assert dict(Completion.objects.values_list("pk", "content_hash")) == made
 
 
 def test_contradicting_label_is_refused(project: Project, tmp_path: Path) -> None:
