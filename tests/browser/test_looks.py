@@ -40,8 +40,8 @@ def furnished(
 
 
 def project_pages(project: Project) -> list[str]:
-    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings", "tokens")
-    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings", "imports")
+    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
+    names += ("tokens", "imports")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",

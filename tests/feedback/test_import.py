@@ -228,7 +228,7 @@ def test_own_export_comes_back_as_duplicates(
 def test_completions_from_before_imports_get_the_same_hash(
     make_completions: MakeCompletions,
 ) -> None:
-    migration = import_module("feedback_app.feedback.migrations.0003_fill_completion_hash")
+    migration = import_module("feedback_app.feedback.migrations.0004_fill_completion_hash")
     made = {completion.pk: completion.content_hash for completion in make_completions(3)}
     Completion.objects.update(content_hash="")
 

@@ -20,6 +20,6 @@ def fill(apps, schema_editor):
 
 
 class Migration(migrations.Migration):
-    dependencies = [("feedback", "0002_import_jobs")]
+    dependencies = [("feedback", "0003_import_jobs")]
 
     operations = [migrations.RunPython(fill, migrations.RunPython.noop, elidable=True)]
