@@ -2,7 +2,13 @@
 
 from django.urls import path
 
-from feedback_app.feedback import views, views_, views_export, views_project, views_tokens
+from feedback_app.feedback import (
+    views,
+    views_export,
+    views_import,
+    views_project,
+    views_tokens,
+)
 
 urlpatterns = [
     path("", views_project.home, name="home"),
