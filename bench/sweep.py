@@ -124,7 +124,13 @@ def sample_votes(seed: int) -> list[Vote]:
 
 def train(config: dict[str, Any], votes: list[Vote], seed: int) -> Path:
     """Train one config in a run directory named for it; returns the directory."""
-    full = {"base_model": str(MODEL), "adapter_name": "sweep@1", "seed": seed, **config}
+    full = {
+        "base_model": str(MODEL),
+        "adapter_name": "sweep@1",
+        "seed": seed,
+        "reference_cache": str(WORK / "reference"),  # the same votes in every run
+        **config,
+    }
     name = hashlib.sha256(json.dumps(full, sort_keys=True).encode()).hexdigest()[:12]
     run = WORK / "runs" / name
     run.mkdir(parents=True, exist_ok=True)
