@@ -121,28 +121,15 @@ class StepRunner:
         own, mismatched = self.rows(step)
         groups = self._packs(own)
         sizes = [sum(len(own[i][0]) + len(own[i][1]) for i in group) for group in groups]
-        mine = [groups[piece] for piece in self.world.share(sizes)]
-        mine_size = sum(len(own[i][0]) + len(own[i][1]) for group in mine for i in group)
-        # Dropout would reach z₀ by way of the prompt; and z₀ is no place for noise.
-        hold = not train or (mine_size <= self.budget.held and self.lora.dropout == 0)
-
-        held: list[TokenLogprobs] = []
+        shares = self.world.share(sizes)
+        mine = [groups[piece] for piece in shares]
         anchor = unclamped = self._tensor(mean_reward)
+        held: list[TokenLogprobs] = []
         if self.loss.anchor == "z0":
-            strangers = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
-            for group in mine:
-                others: TokenLogprobs
-                if hold:
-                    scored = self._score(own, group, train=train, keep=True)
-                    held.append(scored.logprobs)
-                    others = scored.others([mismatched[i][1] for i in group])
-                    del scored
-                else:
-                    with torch.no_grad():
-                        others = self._score(mismatched, group, train=False).logprobs
-                found = self._rewards(others, [mismatched[i] for i in group])
-                strangers[torch.tensor(group, device=anchor.device)] = found.double()
-                self.check()
+            fits = sum(sizes[piece] for piece in shares) <= self.budget.held
+            # Dropout would reach z₀ by way of the prompt; and z₀ is no place for noise.
+            hold = not train or (fits and self.lora.dropout == 0)
+            strangers, held = self._strangers(own, mismatched, mine, train=train, hold=hold)
             z0, before = kl_reference_point(self.world.sum(strangers))
             anchor, unclamped = z0.float(), before.float()
 
@@ -170,6 +157,33 @@ class StepRunner:
             rewards=tuple(self.world.sum(rewards).tolist()),
             tokens=sum(len(x) + len(y) for x, y in own + mismatched),
         )
+
+    def _strangers(
+        self,
+        own: Sequence[Row],
+        mismatched: Sequence[Row],
+        groups: Sequence[Sequence[int]],
+        *,
+        train: bool,
+        hold: bool,
+    ) -> tuple[Tensor, list[TokenLogprobs]]:
+        """Rewards of the mismatched pairs of some packs, (B,) with zeros for the other packs, and,
+        where `hold` says so, the scored examples whose prompts they were read from."""
+        rewards = torch.zeros(len(own), dtype=torch.float64, device=self._tensor(0.0).device)
+        held = []
+        for group in groups:
+            if hold:
+                scored = self._score(own, group, train=train, keep=True)
+                held.append(scored.logprobs)
+                others = scored.others([mismatched[position][1] for position in group])
+                del scored
+            else:
+                with torch.no_grad():
+                    others = self._score(mismatched, group, train=False).logprobs
+            found = self._rewards(others, [mismatched[position] for position in group])
+            rewards[torch.tensor(group, device=rewards.device)] = found.double()
+            self.check()
+        return rewards, held
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
