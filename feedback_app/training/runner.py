@@ -73,11 +73,13 @@ def run_execute(claim: Claim) -> None:
 def settle(claim: Claim, code: int) -> None:
     """What an exit code other than 0 means for the run."""
     run = claim.run
-    if code == CANCELLED and claim.cancel_requested():
+    # one that was asked to stop while it started has no handler for the signal yet
+    stopped = code in (CANCELLED, -signal.SIGTERM)
+    if stopped and claim.cancel_requested():
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
     elif code in (REFUSED, FAILED):
         services.run_end(claim=claim, status=Run.Status.FAILED, error=last_words(run.directory))
-    elif code != CANCELLED and claim.attempt >= MAX_ATTEMPTS:
+    elif not stopped and claim.attempt >= MAX_ATTEMPTS:
         services.run_end(
             claim=claim,
             status=Run.Status.FAILED,
@@ -85,7 +87,7 @@ def settle(claim: Claim, code: int) -> None:
             + last_words(run.directory),
         )
     else:
-        why = "The worker was stopped" if code == CANCELLED else f"The trainer broke off ({code})"
+        why = "The worker was stopped" if stopped else f"The trainer broke off ({code})"
         services.run_requeue(claim=claim, why=f"{why}: going on from the last checkpoint.")
 
 
@@ -159,8 +161,11 @@ def finish(claim: Claim, evaluation: Path) -> None:
 def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
     """Runs `python -m trainer …` to its end and returns its exit code.
 
-    Raises ClaimLost, after ending the child, if another worker owns the run now.
+    CANCELLED without starting it if the run is to stop already: between two children, or before
+    the first. Raises ClaimLost, after ending the child, if another worker owns the run now.
     """
+    if claim.cancel_requested():
+        return CANCELLED
     path = events / "events.jsonl"
     # the evaluation has a stream of its own, read from its start in each attempt
     training = arguments[0] == "train"

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from feedback_app.feedback.services import vote_cast
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.events import events_store, read_new_events
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
+from feedback_app.training.runner import CANCELLED, child_run, settle
 from feedback_app.training.services import (
     adapter_discard,
     adapter_restore,
@@ -114,6 +116,28 @@ def test_working_run_is_asked_to_stop(run: Run, claim: Claim, admin: User) -> No
     assert claim.cancel_requested()
     run.refresh_from_db()
     assert run.status == Run.Status.RUNNING
+
+
+def test_run_that_is_to_stop_starts_no_further_process(
+    run: Run, claim: Claim, admin: User, tmp_path: Path
+) -> None:
+    run_cancel(run=run, by=admin)
+    assert child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path) == CANCELLED
+    assert not list(tmp_path.iterdir()), "something was started"
+
+
+@pytest.mark.parametrize("code", [CANCELLED, -signal.SIGTERM], ids=["told so", "too early to say"])
+@pytest.mark.parametrize(
+    ("asked", "status"), [(True, Run.Status.CANCELLED), (False, Run.Status.QUEUED)]
+)
+def test_trainer_that_was_stopped(
+    run: Run, claim: Claim, admin: User, code: int, asked: bool, status: str
+) -> None:
+    if asked:
+        run_cancel(run=run, by=admin)
+    settle(claim, code)
+    run.refresh_from_db()
+    assert run.status == status
 
 
 def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(run: Run, claim: Claim) -> None:
