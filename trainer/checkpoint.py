@@ -107,7 +107,7 @@ def load_checkpoint(
             master.data.copy_(tensors[f"master/{name}"])
             if f"step/{name}" in tensors:
                 optimizer.state[master] = {
-                    key: tensors[f"{key}/{name}"].to(master.device if key != "step" else "cpu")
+                    key: tensors[f"{key}/{name}"].to(master.device)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                 }
         return position

@@ -50,7 +50,7 @@ class TrainConfig:
     seed: int = 0
     kl_brake: float | None = 0.5
     probe_every: int = 10
-    token_budget: int = 2048
+    token_budget: int = 4096
     held_tokens: int = 8192
     patience: int | None = 3
     reference_cache: str | None = None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 #: Positions whose logits exist at one time: large enough for a fast matrix product.
-CHUNK = 256
+CHUNK = 512
 #: Positions whose logits are looked at in fp32 at one time: 8 × 49,152 are 1.5 MB, which caches
 #: hold; the whole chunk at once takes three times as long.
 _CLOSE = 8

@@ -63,7 +63,10 @@ class Trainer:
         )
         self.masters = MasterWeights(self.lora)
         self.optimizer = torch.optim.AdamW(
-            self.masters.tensors.values(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.masters.tensors.values(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         shared = config.reference_cache
         self.reference = ReferenceCache(

@@ -38,7 +38,7 @@ MODELS: dict[str, PretrainedConfig] = {
 }
 
 RANK = 16
-#: One pack of the usual `token_budget`, in rows of 512 tokens.
+#: A pack in rows of 512 tokens: half of what `token_budget` allows unless told otherwise.
 PACK = Load(tokens=2048, pairs=2048 * 512)
 
 _HEAD = (
