@@ -17,6 +17,20 @@ class ChoiceForm(StrictForm):
     choice = forms.CharField(max_length=80)
 
 
+class CompareForm(StrictForm):
+    """A question for two versions."""
+
+    question = forms.CharField(required=False, strip=False)
+    one = forms.CharField(max_length=80)
+    other = forms.CharField(max_length=80)
+
+
+class JudgeForm(StrictForm):
+    """Which answer is better, or both, or neither; the service knows the choices."""
+
+    choice = forms.CharField(max_length=9)
+
+
 class ConversationForm(MessageForm):
     """A new conversation may begin with a version and a first message."""
 

@@ -1,6 +1,5 @@
 """What can happen to releases and demo conversations."""
 
-import time
 from collections.abc import Iterator
 
 import structlog
@@ -10,14 +9,9 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
-from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source
-from feedback_app.feedback.services import (
-    Answer,
-    Message,
-    audit,
-    completion_create,
-    prompt_get_or_create,
-)
+from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.feedback.services import Message, audit
+from feedback_app.serving.answering import answer_stream, streamed_store
 from feedback_app.serving.client import Engine, EngineError, Sampling, Streamed
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.training.models import Adapter
@@ -27,7 +21,6 @@ log = structlog.get_logger(__name__)
 CANARY: list[Message] = [{"role": "user", "content": "Say hello in one short sentence."}]
 MESSAGE_LIMIT = 8_000
 TURN_LIMIT = 40
-ACCOUNT_SECONDS = 1.0  # how often a stream looks whether its reader may still read
 
 
 class PromotionLost(BadRequest):
@@ -187,61 +180,24 @@ def turn_messages(turn: Turn) -> list[Message]:
 def turn_stream(*, turn: Turn) -> Iterator[str]:
     """Yields the answer's text as the engine writes it, then stores it as a Completion.
 
-    If the reader goes away (the iterator is closed) or the account is deactivated, what came so
-    far is stored as aborted.
     Raises EngineError; the turn then says so and can be answered again.
     """
-    project = turn.conversation.project
-    version = version_of(turn.conversation)
+    conversation = turn.conversation
     messages = turn_messages(turn)
-    streamed = Streamed()
-    try:
-        looked = time.monotonic()
-        for piece in Engine(project).stream(
-            messages, version=version, sampling=demo_sampling(project), into=streamed
-        ):
-            yield piece
-            if time.monotonic() - looked > ACCOUNT_SECONDS:
-                looked = time.monotonic()
-                if not User.objects.filter(pk=turn.conversation.user_id, is_active=True).exists():
-                    streamed.finish_reason = "aborted"
-                    return
-    except EngineError as error:
-        Turn.objects.filter(pk=turn.pk).update(error=str(error))
-        raise
-    finally:
-        if streamed.text:
-            turn_store(turn=turn, messages=messages, version=version, streamed=streamed)
+    version = version_of(conversation)
 
+    def store(streamed: Streamed) -> None:
+        with transaction.atomic():
+            turn.completion = streamed_store(
+                project=conversation.project, messages=messages, version=version, streamed=streamed
+            )
+            turn.save(update_fields=["completion"])
 
-def turn_store(
-    *, turn: Turn, messages: list[Message], version: str, streamed: Streamed
-) -> Completion:
-    """Keeps an answer with the ids that were read and written, so that it can be voted on."""
-    project = turn.conversation.project
-    with transaction.atomic():
-        completion = completion_create(
-            project=project,
-            prompt=prompt_get_or_create(project=project, messages=messages, source=Source.DEMO),
-            answer=Answer(
-                text=streamed.text,
-                version=version,
-                finish_reason=streamed.finish_reason,
-                prompt_token_ids=streamed.prompt_token_ids,
-                # ids of a broken stream may lag behind its text
-                token_ids=streamed.token_ids if streamed.finish_reason != "aborted" else None,
-            ),
-            source=Source.DEMO,
-        )
-        turn.completion = completion
-        turn.save(update_fields=["completion"])
-    return completion
-
-
-def demo_sampling(project: Project) -> Sampling:
-    """The demo may write longer than the annotation queue's answers."""
-    return Sampling(
-        max_tokens=max(project.max_tokens, 256),
-        temperature=project.temperature,
-        top_p=project.top_p,
+    return answer_stream(
+        project=conversation.project,
+        messages=messages,
+        version=version,
+        reader_id=conversation.user_id,
+        store=store,
+        fail=lambda why: Turn.objects.filter(pk=turn.pk).update(error=why),
     )

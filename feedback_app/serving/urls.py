@@ -2,9 +2,10 @@
 
 from django.urls import path
 
-from feedback_app.serving import views, views_release
+from feedback_app.serving import views, views_compare, views_release
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
+COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
     path("projects/<slug:slug>/releases/", views_release.releases, name="releases"),
@@ -17,6 +18,22 @@ urlpatterns = [
     path(f"{CHAT}send/", views.conversation_send, name="conversation-send"),
     path(f"{CHAT}turns/<int:turn>/again/", views.turn_again_view, name="turn-again"),
     path(f"{CHAT}choose/", views.conversation_choose_view, name="conversation-choose"),
+    path(COMPARE, views_compare.compare, name="compare"),
+    path(f"{COMPARE}new/", views_compare.comparison_new, name="comparison-new"),
+    path(f"{COMPARE}<uuid:pk>/", views_compare.comparison, name="comparison"),
+    path(
+        f"{COMPARE}<uuid:pk>/<str:side>/answer/",
+        views_compare.comparison_answer,
+        name="comparison-answer",
+    ),
+    path(
+        f"{COMPARE}<uuid:pk>/judge/", views_compare.comparison_judge_view, name="comparison-judge"
+    ),
+    path(
+        f"{COMPARE}<uuid:pk>/withdraw/",
+        views_compare.comparison_withdraw_view,
+        name="comparison-withdraw",
+    ),
     path("demo/<slug:slug>/completions/<int:pk>/vote/", views.demo_vote, name="demo-vote"),
     path("demo/<slug:slug>/completions/<int:pk>/undo/", views.demo_undo, name="demo-undo"),
 ]

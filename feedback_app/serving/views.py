@@ -169,9 +169,14 @@ def conversation_choose_view(
 def refused(request: HtmxHttpRequest, conversation: Conversation, why: str) -> HttpResponseBase:
     """A script gets the sentence with 422, a plain form goes back with it."""
     if wants_stream(request):
-        return HttpResponse(why, status=422, content_type="text/plain")
+        return refused_text(why)
     messages.error(request, why)
     return redirect("conversation", conversation.project.slug, conversation.pk)
+
+
+def refused_text(why: str) -> HttpResponse:
+    """What a script shows when nothing was done."""
+    return HttpResponse(why, status=422, content_type="text/plain")
 
 
 def wants_stream(request: HtmxHttpRequest) -> bool:

@@ -109,8 +109,9 @@ function replace(reply, html) {
 // what had come before the stop is stored: show it with its thumbs, as the server has it
 async function showStopped(reply) {
   reply.classList.remove("streaming");
-  for (let tries = 0; tries < 12; tries += 1) {
-    await new Promise((resolve) => setTimeout(resolve, 400));
+  for (let wait = 300; wait < 10_000; wait *= 1.3) {
+    // a server that is busy notices late that nobody listens
+    await new Promise((resolve) => setTimeout(resolve, wait));
     const page = await fetch(location.href).then((response) => response.text());
     const shown = new DOMParser().parseFromString(page, "text/html").querySelectorAll(".reply");
     const last = shown[shown.length - 1];
@@ -119,6 +120,7 @@ async function showStopped(reply) {
       return;
     }
   }
+  toast({ level: "error", text: "Stopped. Reload the page to see what was kept." });
 }
 
 composer.addEventListener("submit", async (event) => {

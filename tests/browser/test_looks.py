@@ -41,12 +41,13 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports")
+    names += ("tokens", "imports", "compare")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
         *(reverse(name, args=[project.slug]) for name in names),
         *(reverse("run", args=[project.slug, number]) for number in runs),
+        *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
         *(reverse("import-job", args=[project.slug, job.pk]) for job in project.import_jobs.all()),
     ]
 

@@ -9,14 +9,14 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.imports.jobs import import_claim, import_execute, import_start
 from feedback_app.feedback.imports.uploads import import_upload
-from feedback_app.feedback.models import Project, Source, Verdict
+from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.services import (
     Answer,
     completion_create,
     prompt_get_or_create,
     vote_cast,
 )
-from feedback_app.serving.models import Conversation, Release, Turn
+from feedback_app.serving.models import Comparison, Conversation, Release, Turn
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
 from feedback_app.training.services import run_end, run_finish, run_note, run_request
@@ -45,6 +45,7 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     Release.objects.create(project=project, adapter=won, released_by=None)
     Project.objects.filter(pk=project.pk).update(live_version=won.name)
     chat(project, admin, version=won.name)
+    comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
 
 
@@ -141,15 +142,8 @@ def chat(project: Project, user: User, *, version: str) -> Conversation:
     conversation = Conversation.objects.create(project=project, user=user, title="A long talk")
     for position, text in enumerate((LONG, "word " * 80)):
         question = f"What about step {position}?"
-        completion = completion_create(
-            project=project,
-            prompt=prompt_get_or_create(
-                project=project,
-                messages=[{"role": "user", "content": question}],
-                source=Source.DEMO,
-            ),
-            answer=Answer(text, version, "stop" if position else "length", None, None),
-            source=Source.DEMO,
+        completion = said(
+            project, question, text, version=version, finish="stop" if position else "length"
         )
         Turn.objects.create(
             conversation=conversation,
@@ -165,3 +159,35 @@ def chat(project: Project, user: User, *, version: str) -> Conversation:
         error="The engine does not answer.",
     )
     return conversation
+
+
+def said(
+    project: Project, question: str, text: str, *, version: str, finish: str = "stop"
+) -> Completion:
+    return completion_create(
+        project=project,
+        prompt=prompt_get_or_create(
+            project=project,
+            messages=[{"role": "user", "content": question}],
+            source=Source.DEMO,
+        ),
+        answer=Answer(text, version, finish, None, None),
+        source=Source.DEMO,
+    )
+
+
+def comparisons(project: Project, user: User, *, versions: tuple[str, str]) -> None:
+    """One that is judged, one that could be, one with a side that failed."""
+    question = "Which is right? " + "אני שואל שאלה מימין לשמאל. " * 4
+    for choice, error in (("right", ""), ("", ""), ("", "The engine does not answer.")):
+        Comparison.objects.create(
+            project=project,
+            user=user,
+            question=question,
+            left_version=versions[0],
+            right_version=versions[1],
+            left=said(project, question, LONG * 3 + "ש" * 900, version=versions[0]),
+            right=None if error else said(project, question, "a" * 3_000, version=versions[1]),
+            right_error=error,
+            choice=choice,
+        )

@@ -24,7 +24,7 @@ from feedback_app.feedback.services import (
     sampling_request,
     vote_cast,
 )
-from feedback_app.serving import services
+from feedback_app.serving import answering, services
 from feedback_app.serving.closed_loop.people import Person
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.training.defaults import RunConfig
@@ -313,7 +313,7 @@ def test_account_deactivated_mid_stream_ends_the_stream(
 ) -> None:
     project, admin = world
     settings.ENGINES = {TINY: stack.engine_url}
-    monkeypatch.setattr(services, "ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(answering, "ACCOUNT_SECONDS", 0.0)
     Project.objects.filter(pk=project.pk).update(max_tokens=480)
     project.refresh_from_db()
     pieces = 0

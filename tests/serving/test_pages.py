@@ -1,8 +1,10 @@
 """The demo and the releases page, against a real engine."""
 
 import json
+import threading
 import uuid
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -14,8 +16,13 @@ from pytest_django import Settings
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.services import vote_cast
+from feedback_app.serving.answering import SAID_NOTHING
 from feedback_app.serving.models import Conversation, Release, Turn
-from feedback_app.serving.services import release_promote, turn_begin, turn_stream
+from feedback_app.serving.services import (
+    release_promote,
+    turn_begin,
+    turn_stream,
+)
 from feedback_app.serving.stream import turn_events
 from feedback_app.serving.timeline import up_rate
 from tests.serving.conftest import MakeAdapter
@@ -96,6 +103,39 @@ def test_send_streams_pieces_then_the_rendered_answer(
     assert got[-1][1]["completion"] == turn.completion_id
     assert "hx-disable" in got[-1][1]["html"]
     assert response["X-Accel-Buffering"] == "no"
+
+
+class SaysNothing(BaseHTTPRequestHandler):
+    """An engine whose model ends every answer at once, as ours may do one time in a hundred."""
+
+    def do_POST(self) -> None:
+        choice = {"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": [2]}
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_answer_of_no_words_is_told_and_not_kept(
+    conversation: Conversation, viewer: User, as_user: As, settings: Settings
+) -> None:
+    target = url("conversation-send", conversation.project, conversation.pk)
+    with ThreadingHTTPServer(("127.0.0.1", 0), SaysNothing) as server:
+        settings.ENGINES = {
+            conversation.project.base_model: f"http://127.0.0.1:{server.server_port}"
+        }
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        got = events(as_user(viewer).post(target, {"text": "Hello?"}, headers=STREAM))
+        server.shutdown()
+    assert got[-1][0] == "done"
+    assert SAID_NOTHING in got[-1][1]["html"]
+    assert "Try again" in got[-1][1]["html"]
+    assert Turn.objects.get().error == SAID_NOTHING
+    assert not Completion.objects.exists()
 
 
 def test_new_conversation_with_a_first_message_streams_and_names_its_page(

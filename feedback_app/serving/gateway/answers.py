@@ -18,11 +18,11 @@ from feedback_app.feedback.services import (
     prompt_get_or_create,
     storable,
 )
+from feedback_app.serving.answering import demo_sampling
 from feedback_app.serving.client import Engine, Sampling, Streamed
 from feedback_app.serving.gateway.faults import ApiFault
 from feedback_app.serving.gateway.schemas import ChatAsk
 from feedback_app.serving.models import Conversation
-from feedback_app.serving.services import demo_sampling
 
 LIVE = Conversation.LIVE
 TOKEN_SECONDS = 1.0  # how often a stream looks whether its token still holds

@@ -1,0 +1,82 @@
+"""One answer of the engine on its way to a reader, whatever it is an answer to."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Project, Source
+from feedback_app.feedback.services import (
+    Answer,
+    Message,
+    completion_create,
+    prompt_get_or_create,
+)
+from feedback_app.serving.client import Engine, EngineError, Sampling, Streamed
+
+SAID_NOTHING = "The model ended its answer before the first word: try again or ask in other words."
+ACCOUNT_SECONDS = 1.0  # how often a stream looks whether its reader may still read
+
+
+def answer_stream(
+    *,
+    project: Project,
+    messages: list[Message],
+    version: str,
+    reader_id: int,
+    store: Callable[[Streamed], object],
+    fail: Callable[[str], object],
+) -> Iterator[str]:
+    """Yields the answer's text as the engine writes it and hands what came to `store`.
+
+    If the reader goes away (the iterator is closed) or the account is deactivated, what came so
+    far is stored as aborted. An answer of no words is none: `fail` is told so. Raises EngineError,
+    after telling `fail` the reason.
+    """
+    streamed = Streamed()
+    try:
+        looked = time.monotonic()
+        for piece in Engine(project).stream(
+            messages, version=version, sampling=demo_sampling(project), into=streamed
+        ):
+            yield piece
+            if time.monotonic() - looked > ACCOUNT_SECONDS:
+                looked = time.monotonic()
+                if not User.objects.filter(pk=reader_id, is_active=True).exists():
+                    streamed.finish_reason = "aborted"
+                    return
+        if not streamed.text:
+            fail(SAID_NOTHING)
+    except EngineError as error:
+        fail(str(error))
+        raise
+    finally:
+        if streamed.text:
+            store(streamed)
+
+
+def streamed_store(
+    *, project: Project, messages: list[Message], version: str, streamed: Streamed
+) -> Completion:
+    """Keeps an answer with the ids that were read and written, so that it can be voted on."""
+    return completion_create(
+        project=project,
+        prompt=prompt_get_or_create(project=project, messages=messages, source=Source.DEMO),
+        answer=Answer(
+            text=streamed.text,
+            version=version,
+            finish_reason=streamed.finish_reason,
+            prompt_token_ids=streamed.prompt_token_ids,
+            # ids of a broken stream may lag behind its text
+            token_ids=streamed.token_ids if streamed.finish_reason != "aborted" else None,
+        ),
+        source=Source.DEMO,
+    )
+
+
+def demo_sampling(project: Project) -> Sampling:
+    """The demo may write longer than the annotation queue's answers."""
+    return Sampling(
+        max_tokens=max(project.max_tokens, 256),
+        temperature=project.temperature,
+        top_p=project.top_p,
+    )
