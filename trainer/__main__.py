@@ -2,10 +2,12 @@
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from trainer.errors import Cancelled, Refused, TrainerError
 from trainer.kernels import limit_kernel_caches
@@ -177,5 +179,15 @@ def _prepare(arguments: argparse.Namespace) -> None:
     prepare(arguments.models, model=arguments.model, say=lambda line: print(line, flush=True))
 
 
+def _end(code: int) -> NoReturn:
+    """End this process. One of several goes without taking the interpreter down: the threads that
+    carried their messages may not have let go of the last one, and would abort it then."""
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _end(main())

@@ -26,7 +26,8 @@ class TrainConfig:
     wait until z₀ is known, which saves a second pass over their prompts. `patience` counts probes
     in a row with a rising held-out loss. `reference_cache` is a directory that several runs
     share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base in four bits
-    (CUDA); `gradient_checkpointing` computes a layer's activations again instead of keeping them.
+    (CUDA); `gradient_checkpointing` computes a layer's activations again instead of keeping them;
+    `fsdp` spreads the base over the processes that train together (trainer/sharding.py).
     """
 
     base_model: str
@@ -58,6 +59,7 @@ class TrainConfig:
     dtype: str = "auto"
     quantisation: str | None = None
     gradient_checkpointing: bool = False
+    fsdp: bool = False
     device: str = "auto"
     threads: int | None = None
 
@@ -189,6 +191,10 @@ def _faults(config: TrainConfig) -> list[str]:
         None
         if isinstance(config.gradient_checkpointing, bool)
         else "gradient_checkpointing must be true or false",
+        None if isinstance(config.fsdp, bool) else "fsdp must be true or false",
+        "fsdp cannot spread a base that quantisation holds in four bits: leave one of them out"
+        if config.fsdp is True and config.quantisation is not None
+        else None,
         device_fault(config.device),
         optional("threads", low=1, high=4096, whole=True),
     ]

@@ -165,6 +165,7 @@ def _memory(
         token_budget=config.token_budget,
         held_tokens=config.held_tokens if waits else 0,
         devices=setup.devices,
+        sharded=setup.sharded,
     )
     return estimate(architecture, load, setup)
 

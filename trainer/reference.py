@@ -127,20 +127,20 @@ def complete(
     """
     missing = world.gather(_planned(plan, cache, rows) if world.first else None)[0]
     wanted = [rows[index] for index in missing]
-    groups = packs(wanted, token_budget)
-    done = 0
-    for turn in range(0, len(groups), world.size):
-        found: dict[bytes, Tensor] = {}
-        for pack in groups[turn : turn + world.size][world.rank : world.rank + 1]:
-            chosen = [wanted[index] for index in pack]
-            if any(row not in cache for row in chosen):
-                with torch.no_grad():
-                    values = score(model, chosen).logprobs.split()
-                found = dict(zip(map(pair_key, chosen), values, strict=True))
-        everyone = world.gather(found)
+    groups = [[wanted[index] for index in pack] for pack in packs(wanted, token_budget)]
+    lacking = [n for n, pack in enumerate(groups) if any(row not in cache for row in pack)]
+    left = [groups[n] for n in world.gather(lacking)[0]]  # others may know less than the first
+    done = len(wanted) - sum(map(len, left))
+    for turn in range(0, len(left), world.size):
+        now = left[turn : turn + world.size]
+        # Who has no pack of its own runs the last one for company: a sharded base needs everybody.
+        pack = now[min(world.rank, len(now) - 1)]
+        with torch.no_grad():
+            values = score(model, pack).logprobs.split()
+        everyone = world.gather(dict(zip(map(pair_key, pack), values, strict=True)))
         if world.first:
             cache.add({key: value for part in everyone for key, value in part.items()})
-        done += sum(map(len, groups[turn : turn + world.size]))
+        done += sum(map(len, now))
         on_progress(done, len(wanted))
     world.gather(None)  # all is written
     cache.refresh()

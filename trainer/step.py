@@ -22,7 +22,7 @@ from trainer.losses import (
 from trainer.memory_saving import forgetful_layers
 from trainer.reference import ReferenceCache
 from trainer.tokenise import Tokenised
-from trainer.world import World
+from trainer.world import Turn, World
 
 
 @dataclass(frozen=True)
@@ -121,31 +121,33 @@ class StepRunner:
         own, mismatched = self.rows(step)
         groups = self._packs(own)
         sizes = [sum(len(own[i][0]) + len(own[i][1]) for i in group) for group in groups]
-        shares = self.world.share(sizes)
-        mine = [groups[piece] for piece in shares]
+        turns = self.world.share(sizes)
         anchor = unclamped = self._tensor(mean_reward)
         held: list[TokenLogprobs] = []
         if self.loss.anchor == "z0":
-            fits = sum(sizes[piece] for piece in shares) <= self.budget.held
-            # Dropout would reach z₀ by way of the prompt; and z₀ is no place for noise.
-            hold = not train or (fits and self.lora.dropout == 0)
-            strangers, held = self._strangers(own, mismatched, mine, train=train, hold=hold)
+            size = sum(sizes[turn.piece] for turn in turns)
+            hold = self._holds(size, groups, mismatched, train=train)
+            strangers, held = self._strangers(
+                own, mismatched, groups, turns, train=train, hold=hold
+            )
             z0, before = kl_reference_point(self.world.sum(strangers))
             anchor, unclamped = z0.float(), before.float()
 
         total = self._tensor(0.0, torch.float64)
         rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
-        for number, group in enumerate(mine):
+        for number, turn in enumerate(turns):
+            group = groups[turn.piece]
             logprobs = held[number] if held else self._score(own, group, train=train).logprobs
             reward = self._rewards(logprobs, [own[i] for i in group])
             loss = self._loss(step, group, logprobs, reward, anchor, beta)
             if train:
-                loss.backward()
+                (loss if turn.counts else 0 * loss).backward()
                 self.masters.collect()
             if held:
                 held[number] = logprobs = _NOTHING  # its activations are not needed any more
-            total += loss.detach().double()
-            rewards[torch.tensor(group, device=rewards.device)] = reward.detach().double()
+            if turn.counts:
+                total += loss.detach().double()
+                rewards[torch.tensor(group, device=rewards.device)] = reward.detach().double()
             del logprobs, reward, loss  # with what their graph holds, before the next pack runs
             self.check()
         if train:
@@ -158,20 +160,34 @@ class StepRunner:
             tokens=sum(len(x) + len(y) for x, y in own + mismatched),
         )
 
+    def _holds(
+        self, size: int, groups: Sequence[Sequence[int]], mismatched: Sequence[Row], *, train: bool
+    ) -> bool:
+        """Whether activations wait until z₀ is known; `size` counts the tokens of this process.
+        All processes do the same, for a sharded base's sake."""
+        # Dropout would reach z₀ by way of the prompt; and z₀ is no place for noise.
+        too_many = train and (size > self.budget.held or self.lora.dropout > 0)
+        # A stranger of one token is scored without running the model: a pass too few.
+        short = any(all(len(mismatched[i][1]) == 1 for i in group) for group in groups)
+        return not self.world.any(too_many or (self.world.sharded and short), self._device)
+
     def _strangers(
         self,
         own: Sequence[Row],
         mismatched: Sequence[Row],
         groups: Sequence[Sequence[int]],
+        turns: Sequence[Turn],
         *,
         train: bool,
         hold: bool,
     ) -> tuple[Tensor, list[TokenLogprobs]]:
-        """Rewards of the mismatched pairs of some packs, (B,) with zeros for the other packs, and,
+        """Rewards of the mismatched pairs of the turns that count, (B,) with zeros elsewhere, and,
         where `hold` says so, the scored examples whose prompts they were read from."""
-        rewards = torch.zeros(len(own), dtype=torch.float64, device=self._tensor(0.0).device)
-        held = []
-        for group in groups:
+        rewards = torch.zeros(len(own), dtype=torch.float64, device=self._device)
+        held: list[TokenLogprobs] = []
+        for turn in turns:
+            group = groups[turn.piece]
+            others: TokenLogprobs
             if hold:
                 scored = self._score(own, group, train=train, keep=True)
                 held.append(scored.logprobs)
@@ -180,8 +196,9 @@ class StepRunner:
             else:
                 with torch.no_grad():
                     others = self._score(mismatched, group, train=False).logprobs
-            found = self._rewards(others, [mismatched[position] for position in group])
-            rewards[torch.tensor(group, device=rewards.device)] = found.double()
+            if turn.counts:
+                found = self._rewards(others, [mismatched[position] for position in group])
+                rewards[torch.tensor(group, device=rewards.device)] = found.double()
             self.check()
         return rewards, held
 
@@ -246,8 +263,11 @@ class StepRunner:
         return (losses * weights).sum() / len(step.examples)
 
     def _tensor(self, value: Any, dtype: torch.dtype = torch.float32) -> Tensor:
-        device = next(iter(self.masters.tensors.values())).device
-        return torch.tensor(value, dtype=dtype, device=device)
+        return torch.tensor(value, dtype=dtype, device=self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self.masters.tensors.values())).device
 
 
 _NOTHING = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), 0)

@@ -8,10 +8,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from trainer.config import TrainConfig
 from trainer.errors import Cancelled, ProcessLost, Refused, RunFailed, TrainerError
 from trainer.events import EventLog
 from trainer.loop import Trainer
-from trainer.model import load_base
+from trainer.model import LoadedBase, load_base
 from trainer.run import (
     complete_manifest,
     load_run,
@@ -20,6 +21,7 @@ from trainer.run import (
     read_run,
     run_identity,
 )
+from trainer.sharding import load_sharded
 from trainer.signals import stop_on_signal
 from trainer.step import is_out_of_memory
 from trainer.world import World, rank, size
@@ -68,14 +70,9 @@ def _train(run_dir: Path, events: EventLog) -> None:
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         events.write("phase", phase="loading", done=0, total=1)
-        world = World.join()
+        world = World.join(sharded=config.fsdp)
         try:
-            base = load_base(
-                config.base_model,
-                dtype=config.dtype,
-                device=config.device,
-                quantisation=config.quantisation,
-            )
+            base = _load(config, world)
             run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
             events.write("phase", phase="loading", done=1, total=1)
             if world.any(stop.asked, base.device):
@@ -83,6 +80,13 @@ def _train(run_dir: Path, events: EventLog) -> None:
             Trainer(run, run_dir, events, stop, world=world).run()
         finally:
             world.leave()
+
+
+def _load(config: TrainConfig, world: World) -> LoadedBase:
+    name, dtype, device = config.base_model, config.dtype, config.device
+    if world.sharded:
+        return load_sharded(name, dtype=dtype, device=device, world=world)
+    return load_base(name, dtype=dtype, device=device, quantisation=config.quantisation)
 
 
 @contextmanager

@@ -26,23 +26,34 @@ def size() -> int:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """A piece of work to do, by its index. One that does not `count` is another process's: it is
+    run for company, and what comes out of it is thrown away."""
+
+    piece: int
+    counts: bool = True
+
+
+@dataclass(frozen=True)
 class World:
-    """This process among `size`; alone by default."""
+    """This process among `size`; alone by default. `sharded` says that the base is spread over
+    the processes, which must then run it equally often (trainer/sharding.py)."""
 
     rank: int = 0
     size: int = 1
+    sharded: bool = False
 
     @classmethod
-    def join(cls) -> Self:
-        """Take part in what the launcher's environment describes; alone without one. On CUDA each
-        process of a host takes the device of its number."""
+    def join(cls, *, sharded: bool = False) -> Self:
+        """Take part in what the launcher's environment describes; alone without one, and then
+        nothing is sharded. On CUDA each process of a host takes the device of its number."""
         if size() == 1:
             return cls()
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         if not dist.is_initialized():
             dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(rank(), size())
+        return cls(rank(), size(), sharded)
 
     @property
     def first(self) -> bool:
@@ -67,6 +78,8 @@ class World:
 
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether it is true of any process."""
+        if self.size == 1:
+            return flag
         return bool(self.sum(torch.tensor(float(flag), device=device)).item())
 
     def gather(self, value: Any) -> list[Any]:
@@ -77,18 +90,24 @@ class World:
         dist.all_gather_object(found, value)
         return found
 
-    def share(self, sizes: Sequence[int]) -> list[int]:
+    def share(self, sizes: Sequence[int]) -> list[Turn]:
         """Which of several pieces of work of these sizes are this process's: largest first, each
-        to whoever has least. The same on every process."""
+        to whoever has least. Where the base is sharded they are dealt out in rounds, in which
+        everybody has a piece of about the same size, or somebody's piece of the last round."""
         if self.size == 1:
-            return list(range(len(sizes)))
+            return [Turn(piece) for piece in range(len(sizes))]
+        order = sorted(range(len(sizes)), key=lambda piece: (-sizes[piece], piece))
+        if self.sharded:
+            mine = [Turn(piece) for piece in order[self.rank :: self.size]]
+            idle = len(order) % self.size != 0 and self.rank >= len(order) % self.size
+            return [*mine, Turn(order[-1], counts=False)] if idle else mine
         loads = [0] * self.size
         mine = []
-        for piece in sorted(range(len(sizes)), key=lambda index: (-sizes[index], index)):
+        for piece in order:
             owner = loads.index(min(loads))
             loads[owner] += sizes[piece]
             if owner == self.rank:
-                mine.append(piece)
+                mine.append(Turn(piece))
         return mine
 
     def leave(self) -> None:

@@ -1,5 +1,6 @@
 """Several processes on one run, started as the launcher starts them: the result is that of one."""
 
+import json
 import os
 import signal
 import socket
@@ -10,15 +11,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import transformers
 from safetensors.torch import load_file
 
+from tests.tiny import tiny_tokenizer
 from tests.trainer.conftest import MakeRun, events, example
+from tests.trainer.test_families import FAMILIES
 from trainer.artifact import WEIGHTS
 from trainer.examples import write_examples
 
-pytestmark = pytest.mark.slow
+# two interpreters with torch in them start at once: on a busy machine that takes its time
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-DEADLINE = 120.0
+DEADLINE = 240.0
 
 
 @pytest.fixture
@@ -32,8 +38,8 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def launch(run_dir: Path, started: list[subprocess.Popen[str]]) -> subprocess.Popen[str]:
-    """`accelerate launch -m trainer train RUN_DIR` with two processes on the CPU."""
+def launch(started: list[subprocess.Popen[str]], *module: str) -> subprocess.Popen[str]:
+    """`accelerate launch -m …` with two processes on the CPU."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -47,7 +53,7 @@ def launch(run_dir: Path, started: list[subprocess.Popen[str]]) -> subprocess.Po
     ]
     command += [f"--main_process_port={port}", "--num_cpu_threads_per_process=1"]
     process = subprocess.Popen(
-        [*command, "-m", "trainer", "train", str(run_dir)],
+        [*command, "-m", *module],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -67,19 +73,24 @@ def alone(run_dir: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])
 def test_two_processes_train_what_one_trains(
-    make_run: MakeRun, started: list[subprocess.Popen[str]]
+    make_run: MakeRun, started: list[subprocess.Popen[str]], fsdp: bool
 ) -> None:
-    # 11 examples in batches of 4: the last step of an epoch is smaller and divides unevenly
-    examples = [example(number) for number in range(11)]
+    # 11 examples in batches of 4: the last step of an epoch is smaller and divides unevenly; three
+    # completions are one token long, which z₀ scores without running the model
+    examples = [example(number) for number in range(8)]
+    examples += [example(number, completion="x", finish_reason="length") for number in range(8, 11)]
     held = [example(number) for number in range(30, 42)]
     # plain rates: Adam would turn a last bit of difference in a tiny gradient into a whole step
     settings = {"token_budget": 40, "probe_every": 3, "kl_brake": 50.0, "learning_rate": 1e-3}
+    settings["fsdp"] = fsdp  # one process alone has nobody to share with
+    settings["held_tokens"] = 80  # a step is 150 to 180: one process may have more, the other less
     one, two = (make_run(name, examples=examples, **settings) for name in ("one", "two"))
     for run_dir in (one, two):
         write_examples(run_dir / "heldout.jsonl", held)
     alone(one)
-    process = launch(two, started)
+    process = launch(started, "trainer", "train", str(two))
     output, _ = process.communicate(timeout=DEADLINE)
     assert process.returncode == 0, output
 
@@ -103,11 +114,12 @@ def test_two_processes_train_what_one_trains(
     assert not list(two.glob(".*.partial"))
 
 
+@pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])
 def test_killed_process_ends_all_with_one_clear_error_and_the_run_goes_on(
-    make_run: MakeRun, started: list[subprocess.Popen[str]]
+    make_run: MakeRun, started: list[subprocess.Popen[str]], fsdp: bool
 ) -> None:
-    run_dir = make_run(epochs=400, checkpoint_every=1, token_budget=40)
-    process = launch(run_dir, started)
+    run_dir = make_run(epochs=400, checkpoint_every=1, token_budget=40, fsdp=fsdp)
+    process = launch(started, "trainer", "train", str(run_dir))
     wait_for(run_dir, "checkpoint", process)
     victim = ranks(run_dir)[1]
     os.kill(victim, signal.SIGKILL)
@@ -118,12 +130,44 @@ def test_killed_process_ends_all_with_one_clear_error_and_the_run_goes_on(
     assert not (run_dir / "adapter").exists()
 
     # with fewer epochs left the same directory could not be resumed; the same one goes on
-    process = launch(run_dir, started)
+    process = launch(started, "trainer", "train", str(run_dir))
     wait_for(run_dir, "start", process, count=2)
     resumed = events(run_dir, "start")[-1]["resumed_from_step"]
     assert 1 <= resumed <= last
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=DEADLINE)
+
+
+def test_sharded_base_of_every_family_is_halved_and_computes_the_same(
+    tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    tokenizer = tiny_tokenizer()
+    bases = []
+    for name, family in FAMILIES.items():
+        config = family.config(
+            **family.sizes,
+            vocab_size=len(tokenizer),
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(20)
+            transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        bases.append(str(tmp_path / name))
+    process = launch(started, "tests.trainer.sharing", str(tmp_path), *bases)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    for rank in (0, 1):
+        looks = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert set(looks) == set(FAMILIES)
+        for name, look in looks.items():
+            share = (look["kept"] - look["head"]) / (look["whole"] - look["head"])
+            assert share == pytest.approx(0.5, abs=0.005), name
+            assert look["apart"] <= 1e-5, name
+            assert look["slopes_apart"] <= 1e-5, name
+            assert look["same_answer"], name
 
 
 def wait_for(run_dir: Path, kind: str, process: subprocess.Popen[str], count: int = 1) -> None:

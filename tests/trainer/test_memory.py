@@ -185,6 +185,17 @@ def test_devices_share_a_step_by_packs() -> None:
     assert four == Load(40, 40 * 40)
 
 
+def test_devices_that_share_the_base_take_packs_in_turns() -> None:
+    examples, step = rows(71, 41, 21, 11)
+    copies = peak_load(examples, [step], token_budget=1, held_tokens=92, devices=2)
+    assert copies == Load(70, 70 * 70)
+    shares = peak_load(examples, [step], token_budget=1, held_tokens=92, devices=2, sharded=True)
+    assert shares == Load(70 + 20, 70 * 70 + 20 * 20)
+    # whoever could wait does not where somebody cannot
+    apart = peak_load(examples, [step], token_budget=1, held_tokens=91, devices=2, sharded=True)
+    assert apart == Load(70, 70 * 70)
+
+
 def test_the_worst_step_counts_even_among_many() -> None:
     examples, _ = rows(*(20 + number % 7 for number in range(90)), 99)
     steps = Sampler(examples, batch_size=1, seed=0, mismatched=False).steps(0)
