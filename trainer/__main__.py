@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m trainer: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        # Disk full, read-only directory: worth one sentence, and another attempt later.
+        # A file in the way, a full disk where a model is merged: worth one sentence.
         print(f"python -m trainer: {error}", file=sys.stderr)
         return 1
     return 0

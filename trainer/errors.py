@@ -7,7 +7,8 @@ class TrainerError(Exception):
     """Base of all errors whose text is written for the person who started the command.
 
     `exit_code` is what `python -m trainer` returns: 3 cancelled, 4 refused and 5 failed are final,
-    anything else is a crash that another attempt may survive.
+    6 not written is until somebody makes room, anything else is a crash that another attempt may
+    survive.
     """
 
     exit_code = 1
@@ -38,6 +39,13 @@ class RunFailed(TrainerError):
 
 class ProcessLost(TrainerError):
     """Another process of the same run is gone; a new attempt goes on from the checkpoint."""
+
+
+class NotWritten(TrainerError):
+    """The disk is full, or nothing may be written there. Trying again at once would end alike; once
+    that is mended a new attempt goes on from the checkpoint."""
+
+    exit_code = 6
 
 
 class Cancelled(TrainerError):

@@ -15,6 +15,7 @@ from trainer.adapted import adapted
 from trainer.artifact import fsync, verify_adapter
 from trainer.chat import prompt_ids
 from trainer.config import MAX_RANK
+from trainer.disk import written_or_told
 from trainer.errors import Cancelled, RunFailed, TrainerError
 from trainer.evalconfig import EvalConfig, EvalPrompt, read_prompts
 from trainer.events import EventLog
@@ -58,10 +59,14 @@ def evaluate(eval_dir: Path) -> None:
     """Measure all candidates of `eval_dir` and write report.json.
 
     Raises Refused (config, prompts, examples), BadArtifact, RunFailed (a candidate gives NaN) or
-    Cancelled; failures are written to events.jsonl first.
+    Cancelled, which are written to events.jsonl first; or NotWritten.
     """
     config = EvalConfig.read(eval_dir / "evaluate.json")
-    with only_one(eval_dir), EventLog(eval_dir / "events.jsonl") as events:
+    with (
+        written_or_told(eval_dir),
+        only_one(eval_dir),
+        EventLog(eval_dir / "events.jsonl") as events,
+    ):
         try:
             with stop_on_signal() as stop:
                 _evaluate(eval_dir, config, events, stop)

@@ -6,6 +6,7 @@ the same number the later one counts.
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,21 +14,26 @@ from typing import Self
 
 
 class EventLog:
-    """Appends events; each line reaches the file before `write` returns."""
+    """Appends events; each line reaches the file before `write` returns. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
-        # A process that was killed may have left half a line; it must not swallow the next event.
-        torn = path.exists() and path.stat().st_size > 0 and path.read_bytes()[-1:] != b"\n"
         self._path = path
-        self._file = path.open("a", encoding="utf-8")
-        if torn:
-            self._file.write("\n")
+        # No buffer: what a full disk did not take must not come back when the file is closed.
+        self._file = path.open("a+b", buffering=0)
 
     def write(self, kind: str, **values: object) -> None:
         """Append one event; numbers that JSON cannot hold (NaN, ∞) become null."""
         record = {"type": kind, "time": round(time.time(), 3), **values}
-        self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
-        self._file.flush()
+        line = json.dumps({key: _finite(value) for key, value in record.items()}) + "\n"
+        left = ("\n" if self._is_torn() else "").encode() + line.encode()
+        while left:
+            left = left[self._file.write(left) :]
+
+    def _is_torn(self) -> bool:
+        """Whether the last line is half a line: a process was killed, or the disk was full. It
+        must not swallow the next event."""
+        size = os.fstat(self._file.fileno()).st_size
+        return size > 0 and os.pread(self._file.fileno(), 1, size - 1) != b"\n"
 
     def write_once(self, kind: str, **values: object) -> None:
         """Append an event unless the file holds a whole one of its kind: a process that was killed

@@ -7,6 +7,7 @@ values belong to, then records: key (16 bytes), number of tokens (uint32), their
 (float32 each), CRC-32. Records are only ever appended; of two with one key the first counts.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -81,7 +82,7 @@ class ReferenceCache:
             os.ftruncate(self._file, self._end)
             written = os.pwrite(self._file, new, self._end)
             if written != len(new):
-                raise OSError(f"the reference cache {self.path} could not be written: disk full?")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             self._end += len(new)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)

@@ -2,14 +2,15 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
 from trainer.config import TrainConfig
-from trainer.errors import Cancelled, ProcessLost, Refused, RunFailed, TrainerError
+from trainer.disk import written_or_told
+from trainer.errors import Cancelled, NotWritten, ProcessLost, Refused, RunFailed, TrainerError
 from trainer.events import EventLog
 from trainer.loop import Trainer
 from trainer.model import LoadedBase, load_base
@@ -32,12 +33,14 @@ def train(run_dir: Path) -> None:
 
     Under `accelerate launch` or `torchrun` every process calls this; the first one writes, and the
     run directory must be the same to all. Raises Refused (config, examples), RunFailed (NaN, brake
-    at once) or Cancelled (SIGTERM, SIGINT); each is written to events.jsonl first.
+    at once), NotWritten (disk full, read-only) or Cancelled (SIGTERM, SIGINT); each is written to
+    events.jsonl first, where that can be written.
     """
     if not run_dir.is_dir():
         raise Refused(f"{run_dir} is no directory: a run needs config.json and examples.jsonl")
     first = rank() == 0
     with (
+        written_or_told(run_dir),
         only_one(run_dir) if first else nullcontext(),
         EventLog(run_dir / "events.jsonl" if first else Path(os.devnull)) as events,
     ):
@@ -46,21 +49,30 @@ def train(run_dir: Path) -> None:
             events.write_once("done", adapter=str(run_dir / "adapter"), sha256=manifest.sha256)
             return
         try:
-            with _told_in_a_sentence():
+            with written_or_told(run_dir), _told_in_a_sentence():
                 _train(run_dir, events)
-        except Cancelled as error:
-            events.write("cancelled", step=error.step)
-            raise
-        except RunFailed as error:
-            events.write("failed", step=error.step, reason=error.reason, advice=error.advice)
-            raise
-        except ProcessLost as error:
-            events.write("warning", message=str(error))
-            raise
         except TrainerError as error:
-            advice = "mend what is named and start a new run"
-            events.write("failed", step=None, reason=str(error), advice=advice)
+            kind, values = _last_event(error)
+            with suppress(OSError):  # that events cannot be written may be the very error
+                events.write(kind, **values)
             raise
+
+
+def _last_event(error: TrainerError) -> tuple[str, dict[str, object]]:
+    """What the events say of a run that ended before its end."""
+    match error:
+        case Cancelled():
+            return "cancelled", {"step": error.step}
+        case RunFailed():
+            return "failed", _failure(error.step, error.reason, error.advice)
+        case ProcessLost() | NotWritten():
+            return "warning", {"message": str(error)}
+        case _:
+            return "failed", _failure(None, str(error), "mend what is named and start a new run")
+
+
+def _failure(step: int | None, reason: str, advice: str) -> dict[str, object]:
+    return {"step": step, "reason": reason, "advice": advice}
 
 
 def _train(run_dir: Path, events: EventLog) -> None:

@@ -6,6 +6,7 @@ worker along, and its memory is given back whole. No transaction spans the train
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from feedback_app.training.snapshot_file import context, snapshot_write
 log = structlog.get_logger(__name__)
 
 # exit codes of `python -m trainer` (docs/architecture.md, the trainer's contract)
-DONE, CANCELLED, REFUSED, FAILED = 0, 3, 4, 5
+DONE, CANCELLED, REFUSED, FAILED, NOT_WRITTEN = 0, 3, 4, 5, 6
 MAX_ATTEMPTS = 5  # of a trainer that breaks off
 MAX_CLAIMS = 20  # of workers that stop or die, for whatever reason
 POLL_SECONDS = 0.5
@@ -79,6 +80,9 @@ def settle(claim: Claim, code: int) -> None:
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
     elif code in (REFUSED, FAILED):
         services.run_end(claim=claim, status=Run.Status.FAILED, error=last_words(run.directory))
+    elif code == NOT_WRITTEN:
+        # its last words may not have been written either
+        services.run_end(claim=claim, status=Run.Status.FAILED, error=no_room(run.directory))
     elif not stopped and claim.attempt >= MAX_ATTEMPTS:
         services.run_end(
             claim=claim,
@@ -204,6 +208,16 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
+
+
+def no_room(directory: Path) -> str:
+    """Why a run stopped that could not write, and what to do."""
+    free = shutil.disk_usage(directory).free / 2**30
+    return (
+        f"The trainer could not write under {settings.ARTIFACT_ROOT}: the disk is full "
+        f"({free:.1f} GiB are free now) or writing is not allowed. Make room or allow it, then "
+        "resume the run: it goes on from its last checkpoint. Earlier adapters are intact."
+    )
 
 
 def last_words(directory: Path) -> str:

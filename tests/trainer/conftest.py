@@ -46,35 +46,39 @@ def example(number: int, *, label: bool | None = None, **changes: Any) -> Exampl
     return Example(**{**given, **changes})
 
 
+def write_run(
+    run_dir: Path, tiny_dir: Path, *, examples: Sequence[Example] | None = None, **config: Any
+) -> Path:
+    """Write a run directory for the tiny model; keywords change its config."""
+    run_dir.mkdir()
+    settings = {
+        "base_model": str(tiny_dir),
+        "adapter_name": "starter@1",
+        "batch_size": 4,
+        "epochs": 2,
+        "lora_r": 4,
+        "lora_alpha": 8,
+        "learning_rate": 1e-2,
+        "probe_every": 100,
+        "kl_brake": None,
+        "checkpoint_every": 1,
+        "token_budget": 128,
+        "dtype": "float32",
+        "device": "cpu",
+        "threads": 1,
+    }
+    (run_dir / "config.json").write_text(json.dumps({**settings, **config}))
+    chosen = [example(number) for number in range(9)] if examples is None else examples
+    write_examples(run_dir / "examples.jsonl", chosen)
+    return run_dir
+
+
 @pytest.fixture
 def make_run(tmp_path: Path, tiny_dir: Path) -> MakeRun:
-    """Write a run directory for the tiny model; keywords change its config."""
+    """`write_run` under a name."""
 
-    def make(
-        name: str = "run", *, examples: Sequence[Example] | None = None, **config: Any
-    ) -> Path:
-        run_dir = tmp_path / name
-        run_dir.mkdir()
-        settings = {
-            "base_model": str(tiny_dir),
-            "adapter_name": "starter@1",
-            "batch_size": 4,
-            "epochs": 2,
-            "lora_r": 4,
-            "lora_alpha": 8,
-            "learning_rate": 1e-2,
-            "probe_every": 100,
-            "kl_brake": None,
-            "checkpoint_every": 1,
-            "token_budget": 128,
-            "dtype": "float32",
-            "device": "cpu",
-            "threads": 1,
-        }
-        (run_dir / "config.json").write_text(json.dumps({**settings, **config}))
-        chosen = [example(number) for number in range(9)] if examples is None else examples
-        write_examples(run_dir / "examples.jsonl", chosen)
-        return run_dir
+    def make(name: str = "run", **given: Any) -> Path:
+        return write_run(tmp_path / name, tiny_dir, **given)
 
     return make
 

@@ -6,6 +6,7 @@ when its process is gone (`End`). A child that is to die kills itself from withi
 it does to its run directory and how many modules it computes. Nothing of the trainer is replaced.
 """
 
+import ctypes
 import json
 import os
 import resource
@@ -23,7 +24,8 @@ from typing import Any, Literal, Self
 import torch
 import transformers.models.llama.modeling_llama  # noqa: F401 - once here, not in every child
 
-from trainer.train import train
+import trainer.train  # noqa: F401
+from trainer.__main__ import main
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 #: audit events that stand for a change on disk; `open` counts where it can write
@@ -36,10 +38,11 @@ class Order:
     to the run directory; `compute`: SIGKILL before the `at`-th module computes; `tear`: from the
     `at`-th change on no file can grow beyond `size` bytes (counted from the end of events.jsonl
     with `beyond_events`), and the write that would pass it ends half-done, with the process;
-    `clock`: SIGKILL from outside after `seconds`."""
+    `full`: the same, but the write fails, as on a full disk, and the process goes on; `clock`:
+    SIGKILL from outside after `seconds`."""
 
     run_dir: str
-    how: Literal["never", "change", "compute", "tear", "clock"] = "never"
+    how: Literal["never", "change", "compute", "tear", "full", "clock"] = "never"
     at: int = 0
     size: int = 0
     beyond_events: bool = False
@@ -49,13 +52,15 @@ class Order:
 @dataclass(frozen=True)
 class End:
     """How a run ended: its exit code or the signal; the changes it made, the one it was killed
-    before included; how many modules it computed (0 when it was killed); and after how long."""
+    before included; how many modules it computed (0 when it was killed); after how long; and what
+    it wrote to its standard error."""
 
     code: int | None
     signal: int | None
     changes: tuple[str, ...]
     computed: int
     seconds: float
+    words: str
 
 
 class Killer:
@@ -137,14 +142,16 @@ class Dying:
         if self.changes == self.order.at:
             if self.order.how == "change":
                 self.die()
-            if self.order.how == "tear":
-                self.tear()
+            if self.order.how in ("tear", "full"):
+                self.limit()
 
-    def tear(self) -> None:
-        """The kernel writes what fits and then sends SIGXFSZ, which ends the process at once."""
+    def limit(self) -> None:
+        """The kernel writes what fits and then sends SIGXFSZ, which ends the process at once or,
+        where it is ignored, lets the write fail with EFBIG."""
         events = Path(self.order.run_dir) / "events.jsonl"
         size = self.order.size + (events.stat().st_size if self.order.beyond_events else 0)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        ignored = self.order.how == "full"
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN if ignored else signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
@@ -152,30 +159,45 @@ class Dying:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def child(order: Order, pipe: int) -> None:
-    """Train; whatever happens, this process ends here."""
+def child(order: Order, pipe: int, words: int) -> None:
+    """`python -m trainer train`; whatever happens, this process ends here."""
     code = 1
     try:
+        os.dup2(words, sys.stderr.fileno())
+        obey_permissions()
         dying = Dying(order, lambda text: os.write(pipe, text.encode()))
         dying.hook()
-        train(Path(order.run_dir))
+        code = main(["train", order.run_dir])
         os.write(pipe, f"computed {dying.computed}\n".encode())
-        code = 0
     except BaseException:  # the parent must see a traceback and an exit code, not a second server
         traceback.print_exc()
     finally:
+        sys.stderr.flush()
         os._exit(code)
+
+
+def obey_permissions() -> None:
+    """Give up what lets root write where nobody may (CAP_DAC_OVERRIDE); others have it not."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 of them
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0
+    for index in range(3):
+        sets[index] &= ~(1 << 1)
+    assert libc.capset(header, sets) == 0
 
 
 def run(order: Order) -> End:
     """Fork a child for the order and wait until it is gone, or time is up for it."""
     started = time.monotonic()
     reader, writer = os.pipe()
+    words_reader, words_writer = os.pipe()  # no file: the child may be out of room for files
     process = os.fork()
     if process == 0:
         os.close(reader)
-        child(order, writer)
+        child(order, writer, words_writer)
     os.close(writer)
+    os.close(words_writer)
     told = b""
     until = started + order.seconds if order.how == "clock" else None
     while True:
@@ -191,6 +213,8 @@ def run(order: Order) -> End:
     os.close(reader)
     _, status = os.waitpid(process, 0)
     lines = told.decode().splitlines()
+    with open(words_reader, encoding="utf-8") as words:  # noqa: PTH123 - a descriptor
+        said = words.read()
     computed = [int(line.split()[1]) for line in lines if line.startswith("computed ")]
     return End(
         code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
@@ -198,6 +222,7 @@ def run(order: Order) -> End:
         changes=tuple(line for line in lines if not line.startswith("computed ")),
         computed=sum(computed),
         seconds=time.monotonic() - started,
+        words=said,
     )
 
 

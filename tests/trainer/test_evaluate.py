@@ -10,7 +10,7 @@ import pytest
 from tests.tiny import make_tiny_adapter
 from tests.trainer.conftest import events, example
 from trainer.artifact import MANIFEST
-from trainer.errors import BadArtifact, Refused
+from trainer.errors import BadArtifact, NotWritten, Refused
 from trainer.evaluate import evaluate
 from trainer.examples import write_examples
 from trainer.measures import distinct_bigrams, is_relevant, mean, ranking, repeats, share, words
@@ -159,6 +159,19 @@ def test_adapter_of_another_base_is_refused(
     eval_dir = make_eval(tmp_path, tiny_dir, {"x": str(tmp_path / "one")})
     with pytest.raises(BadArtifact, match="trained on another base model"):
         evaluate(eval_dir)
+
+
+def test_report_that_finds_no_room_is_worth_another_attempt_later(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
+    (eval_dir / "report.partial").symlink_to("/dev/full")
+    with pytest.raises(NotWritten, match=r"eval cannot be written \(No space left on device\)"):
+        evaluate(eval_dir)
+    assert not (eval_dir / "report.json").exists()
+    (eval_dir / "report.partial").unlink()
+    evaluate(eval_dir)
+    assert report_of(eval_dir)["candidates"]
 
 
 def test_evaluation_without_held_out_examples_has_no_ranking(

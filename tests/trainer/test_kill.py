@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.trainer.conftest import MakeRun, example
+from tests.trainer.conftest import MakeRun, example, write_run
 from tests.trainer.killing import End, Killer
 from trainer.artifact import WEIGHTS, verify_adapter
 from trainer.examples import write_examples
@@ -33,16 +33,17 @@ def killer() -> Iterator[Killer]:
         yield found
 
 
+def write_held_out_run(run_dir: Path, tiny_dir: Path, **config: Any) -> Path:
+    """A run of this module's kind, with held-out examples beside those that are trained on."""
+    write_run(run_dir, tiny_dir, **{**SETTINGS, **config})
+    write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 42)])
+    return run_dir
+
+
 @pytest.fixture
-def make(make_run: MakeRun) -> MakeRun:
-    """Runs of the same content, with held-out examples beside those that are trained on."""
-
-    def made(name: str) -> Path:
-        run_dir = make_run(name, **SETTINGS)
-        write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 39)])
-        return run_dir
-
-    return made
+def make(tmp_path: Path, tiny_dir: Path) -> MakeRun:
+    """Runs of the same content."""
+    return lambda name, **config: write_held_out_run(tmp_path / name, tiny_dir, **config)
 
 
 class Quiet:
@@ -70,9 +71,9 @@ class Quiet:
         return found
 
 
-@pytest.fixture
-def quiet(killer: Killer, make: MakeRun) -> Quiet:
-    return Quiet(killer, make("quiet"))
+@pytest.fixture(scope="module")
+def quiet(killer: Killer, tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
+    return Quiet(killer, write_held_out_run(tmp_path_factory.mktemp("quiet") / "run", tiny_dir))
 
 
 def moments(count: int, of: int) -> list[int]:

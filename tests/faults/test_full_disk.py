@@ -1,0 +1,42 @@
+"""A trainer whose disk is full: its run fails with the reason, and goes on when there is room."""
+
+from pathlib import Path
+
+import pytest
+from pytest_django import Settings
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project
+from feedback_app.training.claims import run_claim
+from feedback_app.training.models import Run, RunNote
+from feedback_app.training.runner import DONE, child_run, run_execute
+from feedback_app.training.services import run_request, run_resume
+from tests.tiny import make_tiny_model
+
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+
+
+def test_full_disk_fails_a_run_at_once_and_resume_goes_on_when_there_is_room(
+    voted_project: Project, admin: User, settings: Settings, tmp_path: Path
+) -> None:
+    settings.MODELS_ROOT, settings.ARTIFACT_ROOT = tmp_path / "models", tmp_path / "artifacts"
+    make_tiny_model(settings.MODELS_ROOT / voted_project.base_model)
+    run = run_request(project=voted_project, by=admin)
+    # the trainer writes its list of what the reference lacks to a disk that is full
+    full = run.directory / "checkpoints" / "reference-0.partial"
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    claim = run_claim(run.pk)
+    assert claim is not None
+    run_execute(claim)
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (Run.Status.FAILED, 1)
+    assert f"could not write under {settings.ARTIFACT_ROOT}" in run.error
+    assert "resume the run" in run.error
+    assert RunNote.objects.filter(run=run, text__contains="No space left on device").exists()
+
+    full.unlink()
+    run_resume(run=run, by=admin)
+    again = run_claim(run.pk)
+    assert again is not None
+    assert child_run(again, ["train", str(run.directory)], events=run.directory) == DONE
