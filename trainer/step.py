@@ -141,7 +141,8 @@ class StepRunner:
             reward = self._rewards(logprobs, [own[i] for i in group])
             loss = self._loss(step, group, logprobs, reward, anchor, beta)
             if train:
-                (loss if turn.counts else 0 * loss).backward()
+                with self._dropping(train):  # layers that compute again must drop the same
+                    (loss if turn.counts else 0 * loss).backward()
                 self.masters.collect()
             if held:
                 held[number] = logprobs = _NOTHING  # its activations are not needed any more
@@ -225,9 +226,14 @@ class StepRunner:
     def _score(
         self, rows: Sequence[Row], group: Sequence[int], *, train: bool, keep: bool = False
     ) -> Scored:
+        with self._dropping(train):
+            return score(self.model, [rows[position] for position in group], keep=keep)
+
+    @contextmanager
+    def _dropping(self, train: bool) -> Iterator[None]:
         self.lora.train(train)
         try:
-            return score(self.model, [rows[position] for position in group], keep=keep)
+            yield
         finally:
             self.lora.train(False)
 

@@ -191,12 +191,26 @@ def test_steps_may_be_interrupted_between_packs(tiny: LoadedBase, tmp_path: Path
     assert bench.checks == 12  # z₀ and the gradient of six packs
 
 
-def test_layers_that_compute_again_change_nothing(tiny: LoadedBase, tmp_path: Path) -> None:
-    plain = Bench(tiny, tmp_path / "plain", "kto", Budget(100, 10_000))
-    expected, gradients = plain.backward(EXAMPLE_STEP)
-    plain.lora.detach()
-    saving = Bench(tiny, tmp_path / "saving", "kto", Budget(100, 10_000), checkpointing=True)
-    found, slopes = saving.backward(EXAMPLE_STEP)
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_layers_that_compute_again_change_nothing(
+    tiny: LoadedBase, tmp_path: Path, dropout: float
+) -> None:
+    def stepped(checkpointing: bool) -> tuple[StepResult, list[Tensor]]:
+        bench = Bench(
+            tiny,
+            tmp_path / str(checkpointing),
+            "kto",
+            Budget(100, 10_000),
+            dropout=dropout,
+            checkpointing=checkpointing,
+        )
+        torch.manual_seed(5)
+        try:
+            return bench.backward(EXAMPLE_STEP)
+        finally:
+            bench.lora.detach()
+
+    (expected, gradients), (found, slopes) = stepped(False), stepped(True)
     assert found == expected
     for slope, gradient in zip(slopes, gradients, strict=True):
         assert torch.equal(slope, gradient)
