@@ -58,10 +58,11 @@ class LoadedRun:
     @property
     def heldout_step(self) -> Step | None:
         """The held-out examples as one step, always the same; None where too few are held out to
-        choose an adapter by (eight, of both kinds, under two prompts)."""
+        choose an adapter by (eight, of both kinds where the loss knows both, under two prompts)."""
         few = len(self.heldout) < _LEAST_HELD_OUT
         labels = {example.label for example in self.heldout}
-        if few or len(labels) < 2 or len({example.prompt_key for example in self.heldout}) < 2:
+        kinds = 1 if loss_named(self.config.loss).ups_only else 2
+        if few or len(labels) < kinds or len({example.prompt_key for example in self.heldout}) < 2:
             return None
         sampler = _sampler(self.config, self.heldout, 2 * len(self.heldout))
         return sampler.steps(0)[0] if sampler.steps_per_epoch() else None

@@ -10,13 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.trainer.conftest import MakeRun, events, example
-from trainer import loop, step, train, watch
+from trainer import loop, reference, step, train, watch
 from trainer.artifact import MANIFEST, WEIGHTS, verify_adapter
 from trainer.checkpoint import save_checkpoint
 from trainer.config import TrainConfig
 from trainer.errors import Refused, RunFailed, TrainerError
 from trainer.events import EventLog
+from trainer.examples import write_examples
+from trainer.logprobs import Row
 from trainer.probe import KlEstimate, KlProbe
+from trainer.reference import pair_key
 from trainer.run import only_one
 from trainer.schedule import learning_rate
 
@@ -266,6 +269,58 @@ def test_brake_at_the_first_probe_fails_the_run(
     with pytest.raises(RunFailed, match=r"over the brake of 0\.5"):
         train.train(run_dir)
     assert not (run_dir / "adapter").exists()
+
+
+@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "apo_zero_unpaired", "bco", "sft", "dpo"])
+def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
+    run_dir = make_run(loss=loss, epochs=6)
+    write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 48)])
+    train.train(run_dir)
+    (probe,) = events(run_dir, "probe")
+    assert probe["heldout_loss"] > 0
+    tensors = load_file(run_dir / "adapter" / WEIGHTS)
+    # B starts as zeros
+    assert all(tensor.abs().max() > 1e-3 for name, tensor in tensors.items() if "lora_B" in name)
+    per_epoch = len(events(run_dir, "step")) // 6
+    losses = [found["loss"] for found in events(run_dir, "step")]
+    assert sum(losses[-per_epoch:]) < sum(losses[:per_epoch])
+
+
+def test_layers_that_compute_again_train_the_same_bytes(make_run: MakeRun) -> None:
+    plain = make_run("plain", lora_dropout=0.1)
+    saving = make_run("saving", lora_dropout=0.1, gradient_checkpointing=True)
+    for run_dir in (plain, saving):
+        train.train(run_dir)
+    assert weights(saving) == weights(plain)
+
+
+def test_runs_that_share_a_reference_compute_what_is_new(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[list[Row]] = []
+    real = reference.score
+
+    def counted(model: Any, rows: Any) -> Any:
+        computed[-1] += rows
+        return real(model, rows)
+
+    monkeypatch.setattr(reference, "score", counted)
+    shared = {"reference_cache": str(tmp_path / "shared")}
+    old = [example(number) for number in range(60)]
+    runs = [
+        make_run("old", examples=old, **shared),
+        make_run("both", examples=[*old, *(example(number) for number in range(60, 64))], **shared),
+        make_run("alone", examples=[*old, *(example(number) for number in range(60, 64))]),
+    ]
+    for run_dir in runs:
+        computed.append([])
+        train.train(run_dir)
+    keys = [[pair_key(row) for row in rows] for rows in computed]
+    first, second, alone = (set(found) for found in keys)
+    assert all(len(found) == len(set(found)) for found in keys), "a pair was computed twice"
+    assert len(alone) >= 64 + 64  # each example's own completion, and its mismatches of two epochs
+    assert second == alone - first
+    assert 4 <= len(second) < len(alone) / 3
 
 
 def test_probe_measures_what_the_policy_says(make_run: MakeRun) -> None:
