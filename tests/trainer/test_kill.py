@@ -16,7 +16,7 @@ import pytest
 
 from tests.trainer.conftest import MakeRun, example, write_run
 from tests.trainer.killing import End, Killer
-from trainer.artifact import WEIGHTS, verify_adapter
+from trainer.artifact import MANIFEST, WEIGHTS, verify_adapter
 from trainer.examples import write_examples
 
 pytestmark = pytest.mark.slow
@@ -53,7 +53,9 @@ class Quiet:
         self.killer = killer
         self.end = killer.run(run_dir)
         assert self.end.code == 0
+        self.run_dir = run_dir
         self.result = result(run_dir)
+        self.events = readable_events(run_dir)
 
     def first(self, name: str) -> int:
         """The number of the first change to a path with this name in it."""
@@ -211,3 +213,18 @@ def test_killed_again_and_again(quiet: Quiet, killer: Killer, make: MakeRun) -> 
         at = rng.randint(quiet.end.computed // 5, quiet.end.computed // 2)
         assert_killed(killer.run(run_dir, how="compute", at=at), run_dir)
     assert_all_steps(quiet.assert_resumes(run_dir))
+
+
+def test_best_adapter_outlives_what_comes_after_it(killer: Killer, make: MakeRun) -> None:
+    overfitting = {"epochs": 12, "lr_schedule": "constant", "probe_every": 3, "patience": 2}
+    quiet = Quiet(killer, make("quiet", **overfitting))
+    (braked,) = [event for event in quiet.events if event["type"] == "braked"]
+    manifest = json.loads((quiet.run_dir / "adapter" / MANIFEST).read_text())
+    best = manifest["train"]["steps"]
+    assert best + 2 < braked["step"]
+    for number, moment in enumerate((f".step-{best + 2:08d}.partial", ".adapter.partial")):
+        run_dir = make(f"killed-{number}", **overfitting)
+        assert_killed(killer.run(run_dir, how="change", at=quiet.first(moment)), run_dir)
+        found = quiet.assert_resumes(run_dir)
+        started = [event["resumed_from_step"] for event in found if event["type"] == "start"]
+        assert started[-1] > best

@@ -1,8 +1,15 @@
 """When a run stops, and which of its adapters is kept."""
 
+import json
+from pathlib import Path
+
 import pytest
 
+from tests.trainer.conftest import MakeRun, events, example
+from trainer.artifact import MANIFEST, WEIGHTS
 from trainer.errors import RunFailed
+from trainer.examples import write_examples
+from trainer.train import train
 from trainer.watch import Best, Limits, Probe, judge, raise_if_broken
 
 LIMITS = Limits(kl_brake=0.5, patience=2)
@@ -69,3 +76,39 @@ def test_figures_that_are_no_numbers_fail_the_step() -> None:
     with pytest.raises(RunFailed, match=r"exploded \(12\.0 nats a token"):
         raise_if_broken(step=3, loss=0.5, rewards=(-24.0, 24.0), tokens=4)
     raise_if_broken(step=3, loss=0.5, rewards=(-20.0, 19.0), tokens=4)
+
+
+# -- whole runs
+
+
+def overfitting_run(make_run: MakeRun, name: str, epochs: int) -> Path:
+    """A run of three steps an epoch that learns its nine examples by heart; others like them are
+    held out."""
+    settings = {"lr_schedule": "constant", "warmup_ratio": 0.0, "probe_every": 3, "patience": 2}
+    run_dir = make_run(name, epochs=epochs, **settings)
+    write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 42)])
+    return run_dir
+
+
+def test_heldout_loss_that_rises_ends_the_run_with_its_best_adapter(make_run: MakeRun) -> None:
+    run_dir = overfitting_run(make_run, "longer", epochs=12)
+    train(run_dir)
+    losses = {found["step"]: found["heldout_loss"] for found in events(run_dir, "probe")}
+    best = min(losses, key=lambda step: losses[step])
+    last = max(losses)
+    assert 3 < best < last < 36
+    (braked,) = events(run_dir, "braked")
+    assert braked["step"] == last == len(events(run_dir, "step"))
+    assert (
+        f"has risen from {losses[best]:.4f} to {losses[last]:.4f} over 2 probes; the adapter of "
+        f"step {best} is kept. Fewer epochs or a lower learning_rate would do"
+    ) in braked["message"]
+    manifest = json.loads((run_dir / "adapter" / MANIFEST).read_text())
+    assert manifest["train"]["steps"] == best
+
+    # a run that was to end with its best step leaves the same bytes there
+    shorter = overfitting_run(make_run, "shorter", epochs=best // 3)
+    train(shorter)
+    assert (run_dir / "adapter" / WEIGHTS).read_bytes() == (
+        shorter / "adapter" / WEIGHTS
+    ).read_bytes()
