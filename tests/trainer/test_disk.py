@@ -112,7 +112,7 @@ def test_what_other_runs_have_left_outlives_a_full_disk(
     changes = killer.run(twin).changes
     other = make("other", reference_cache=str(shared), seed=1)
     (complete,) = (tmp_path / "copy").iterdir()
-    at = Full("pwrite", 0, 0, last=True).at(changes)
+    at = Full("pwrite", 0, 0).at(changes)
     end = killer.run(other, how="full", at=at, size=complete.stat().st_size - 10)
     assert_told(end, cache, TORN)
     assert cache.stat().st_size == complete.stat().st_size - 10
