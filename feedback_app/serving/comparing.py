@@ -11,7 +11,6 @@ from typing import Literal
 
 from django.db import transaction
 from django.db.models import Count
-from scipy.stats import binomtest
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
@@ -20,6 +19,7 @@ from feedback_app.feedback.services import Message, vote_cast, vote_undo
 from feedback_app.serving.answering import answer_stream, streamed_store
 from feedback_app.serving.client import Streamed
 from feedback_app.serving.models import Comparison
+from feedback_app.serving.sequential import Reading, read
 from feedback_app.serving.services import MESSAGE_LIMIT, version_names
 
 Side = Literal["left", "right"]
@@ -137,8 +137,8 @@ def comparison_withdraw(*, comparison: Comparison) -> None:
 
 @dataclass(frozen=True)
 class Tally:
-    """How two versions fared against each other, with the 95 % Wilson interval of `first`'s share
-    of the comparisons that one of them won."""
+    """How two versions fared against each other; `reading` is about `first`'s share of the
+    comparisons that one of them won."""
 
     first: str
     second: str
@@ -146,8 +146,7 @@ class Tally:
     losses: int
     both: int
     neither: int
-    low: float | None
-    high: float | None
+    reading: Reading
 
     @property
     def judged(self) -> int:
@@ -179,10 +178,6 @@ def tallies(project: Project) -> list[Tally]:
 
 def tally(first: str, second: str, pair: dict[str, int]) -> Tally:
     wins, losses = pair.get(first, 0), pair.get(second, 0)
-    low = high = None
-    if wins + losses:
-        interval = binomtest(wins, wins + losses).proportion_ci(method="wilson")
-        low, high = float(interval.low), float(interval.high)
     return Tally(
         first,
         second,
@@ -190,6 +185,5 @@ def tally(first: str, second: str, pair: dict[str, int]) -> Tally:
         losses,
         pair.get(Comparison.Choice.BOTH, 0),
         pair.get(Comparison.Choice.NEITHER, 0),
-        low,
-        high,
+        read(wins, losses),
     )

@@ -20,6 +20,7 @@ from feedback_app.serving.comparing import (
     tallies,
 )
 from feedback_app.serving.models import Comparison
+from feedback_app.serving.sequential import read
 from tests.serving.conftest import MakeAdapter
 from tests.serving.test_pages import STREAM, events
 
@@ -170,11 +171,26 @@ def test_tally_adds_up_both_orders(served: Project, viewer: User) -> None:
     first, second = tallies(served)
     assert (first.first, first.second) == ("bot@2", "base")
     assert (first.wins, first.losses, first.both, first.neither) == (2, 1, 1, 0)
-    assert first.low is not None
-    assert first.high is not None
-    # Wilson's interval for 2 of 3, by hand
-    assert (round(first.low, 3), round(first.high, 3)) == (0.208, 0.939)
-    assert (second.judged, second.share, second.low) == (1, None, None)
+    assert first.reading == read(2, 1)
+    assert (second.judged, second.share, second.reading.to_go) == (1, None, None)
+
+
+def test_tally_says_which_is_better_once_it_may(served: Project, viewer: User, as_user: As) -> None:
+    def judged(choice: str, count: int) -> str:
+        for _ in range(count):
+            Comparison.objects.create(
+                project=served,
+                user=viewer,
+                left_version="base",
+                right_version="bot@1",
+                choice=choice,
+            )
+        page = as_user(viewer).get(reverse("compare", args=[served.slug])).content.decode()
+        return " ".join(page.split())
+
+    assert "no difference yet, about" in judged("left", 3)
+    assert "base is better</span>" in judged("left", 9)
+    assert "bot@1 is better</span>" in judged("right", 60)
 
 
 @pytest.mark.parametrize(
