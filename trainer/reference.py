@@ -79,11 +79,12 @@ class ReferenceCache:
                 head = _HEAD.pack(key, len(body) // 4)
                 self._found[key] = (self._end + len(new) + _HEAD.size, len(body) // 4)
                 new += head + body + _CRC.pack(zlib.crc32(head + body))
-            os.ftruncate(self._file, self._end)
-            written = os.pwrite(self._file, new, self._end)
-            if written != len(new):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-            self._end += len(new)
+            if new:
+                os.ftruncate(self._file, self._end)
+                written = os.pwrite(self._file, new, self._end)
+                if written != len(new):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                self._end += len(new)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
