@@ -1,8 +1,9 @@
 """Many LoRA adapters on one base model, any mixture of them in one batch.
 
-Every linear layer of the base is wrapped once. A batch whose rows use several adapters runs one
-pair of matrix products for all of them: the A matrices in use are stacked, and each row's result
-is masked down to its own adapter before the stacked B matrices. Rows of the base are masked
+Every linear layer of the base is wrapped once, in groups that read the same input (linears.py). A
+batch whose rows use several adapters runs one pair of matrix products a group for all of them: the
+A matrices in use are stacked, and each row's result is masked down to its own adapter before the
+stacked B matrices. Rows of the base are masked
 wholly, and a batch of base rows alone costs nothing extra (Hu et al. 2021, Section 4.1; S-LoRA,
 Sheng et al. 2023, for serving many from one base).
 """
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.artifact import CONFIG, WEIGHTS, Manifest, verify_adapter
+from trainer.engine.linears import Product, pack_head, sharing
 from trainer.errors import BadArtifact
 from trainer.layers import Linear, layer_dtype, layer_shape, linear_layers
 from trainer.lora import PREFIX, adapted_layers
@@ -32,39 +34,97 @@ Weights = Mapping[str, tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which adapters a forward uses. `only`: all rows the same one; else `mask` (B, 1, Σ rank)."""
+    """Which adapters a forward uses. `only`: all rows the same one; else `masks`, by the number of
+    layers in a group, (B, 1, that number · Σ rank)."""
 
     only: int | None = None
-    mask: Tensor | None = None
+    masks: Mapping[int, Tensor] | None = None
 
 
-class ServedLinear(nn.Module):
-    """A frozen linear layer and what the loaded adapters add to it."""
+class Group:
+    """Linear layers that read the same input, and what the loaded adapters add to them.
 
-    def __init__(self, frozen: Linear, stack: "AdapterStack") -> None:
-        super().__init__()
-        self.frozen = frozen
-        self.shape = layer_shape(frozen)
-        # in a list, so that torch does not take the owner for a child
-        self._stack = [stack]
+    An adapter's pair is (A of all layers stacked, B of all layers on a diagonal, transposed), so
+    that two products serve the whole group.
+    """
+
+    def __init__(self, names: Sequence[str], layers: Sequence[Linear], stack: "AdapterStack"):
+        self.names = names
+        self.shapes = [layer_shape(layer) for layer in layers]
+        self.like: dict[str, Any] = {"dtype": layer_dtype(layers[0]), "device": layers[0].weight.device}
         self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self.stacked: tuple[Tensor, Tensor] | None = None
+        self._stack = stack
+        self._base = Product(layers)
+        self._widths = [out for out, _ in self.shapes]
+        self._input: Tensor | None = None
+        self._outputs: Sequence[Tensor] = ()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, in) → (B, T, out), or the same with rows and tokens in one: (B·T, in) → …"""
-        base: Tensor = self.frozen(x)
-        choice = self._stack[0].choice
+    def part(self, index: int, x: Tensor) -> Tensor:
+        """Layer `index` of x: the first one called with it computes all of them."""
+        if self._input is not x:
+            whole = self._compute(x)
+            if len(self.names) == 1:
+                return whole
+            self._outputs, self._input = whole.split(self._widths, dim=-1), x
+        part = self._outputs[index]
+        if index == len(self.names) - 1:
+            self._outputs, self._input = (), None
+        return part
+
+    def _compute(self, x: Tensor) -> Tensor:
+        base = self._base(x)
+        choice = self._stack.choice
         if choice is None:
             return base
         pair = self.stacked if choice.only is None else self.pairs[choice.only]
         if pair is None:
             return base
         low = F.linear(x, pair[0])
-        if choice.mask is not None:
-            low = low.view(len(choice.mask), -1, low.shape[-1]) * choice.mask
+        if choice.masks is not None:
+            mask = choice.masks[len(self.names)]
+            low = low.view(len(mask), -1, low.shape[-1]) * mask
         # flat, because addmm adds in the same pass that multiplies
-        flat = torch.addmm(base.flatten(0, -2), low.flatten(0, -2), pair[1].t())
+        flat = torch.addmm(base.flatten(0, -2), low.flatten(0, -2), pair[1])
         return flat.view(base.shape)
+
+    def attach(self, slot: int, weights: Weights, rank: int) -> None:
+        """Takes an adapter's matrices in; layers that it leaves as they are get zeros."""
+        a = torch.zeros(len(self.names) * rank, self.shapes[0][1], **self.like)
+        b = torch.zeros(len(self.names) * rank, sum(self._widths), **self.like)
+        column = 0
+        for index, (name, width) in enumerate(zip(self.names, self._widths, strict=True)):
+            if name in weights:
+                rows = slice(index * rank, (index + 1) * rank)
+                a[rows], b[rows, column : column + width] = weights[name][0], weights[name][1].t()
+            column += width
+        self.pairs[slot] = a, b
+
+    def stack(self, slots: Sequence[int]) -> None:
+        """Puts the matrices of several adapters together, in this order."""
+        pairs = [self.pairs[slot] for slot in slots]
+        self.stacked = (
+            (torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])) if pairs else None
+        )
+
+
+class ServedLinear(nn.Module):
+    """Stands in the model where one layer of a group was."""
+
+    def __init__(self, frozen: Linear, group: Group, index: int) -> None:
+        super().__init__()
+        self.frozen = frozen
+        self.shape = group.shapes[index]
+        self._group, self._index = group, index
+
+    @property
+    def pairs(self) -> Mapping[int, tuple[Tensor, Tensor]]:
+        """What the layer's group holds, by slot."""
+        return self._group.pairs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, in) → (B, T, out), or the same with rows and tokens in one: (B·T, in) → …"""
+        return self._group.part(self._index, x)
 
 
 class AdapterStack:
@@ -73,13 +133,20 @@ class AdapterStack:
     def __init__(self, model: Any) -> None:
         self.layers: dict[str, ServedLinear] = {}
         self.choice: Choice | None = None
+        self._groups: list[Group] = []
         self._ranks: dict[int, int] = {}
-        self._stacked: tuple[int, ...] = ()  # slots in `ServedLinear.stacked`, in order
+        self._stacked: tuple[int, ...] = ()  # slots in `Group.stacked`, in order
+        self._masked: tuple[int, ...] = ()  # the rows' slots that `choice` has masks for
         self._last_slot = 0
-        for name, linear in linear_layers(model).items():
-            parent, _, leaf = name.rpartition(".")
-            self.layers[name] = ServedLinear(linear, self)
-            setattr(model.get_submodule(parent), leaf, self.layers[name])
+        linears = linear_layers(model)
+        for names in sharing(linears):
+            group = Group(names, [linears[name] for name in names], self)
+            self._groups.append(group)
+            for index, name in enumerate(names):
+                parent, _, leaf = name.rpartition(".")
+                self.layers[name] = ServedLinear(linears[name], group, index)
+                setattr(model.get_submodule(parent), leaf, self.layers[name])
+        pack_head(model)
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
@@ -90,24 +157,16 @@ class AdapterStack:
         """Takes an adapter in; returns its slot, which is never used again for another."""
         self._last_slot += 1
         slot = self._last_slot
-        ranks = {a.shape[0] for a, _ in weights.values()}
-        self._ranks[slot] = max(ranks)
-        for name, layer in self.layers.items():
-            pair = weights.get(name)
-            if pair is None:  # the adapter leaves this layer as it is
-                (out_features, in_features), rank = layer.shape, self._ranks[slot]
-                pair = (
-                    torch.zeros(rank, in_features, **_like(layer.frozen)),
-                    torch.zeros(out_features, rank, **_like(layer.frozen)),
-                )
-            layer.pairs[slot] = pair
+        self._ranks[slot] = max(a.shape[0] for a, _ in weights.values())
+        for group in self._groups:
+            group.attach(slot, weights, self._ranks[slot])
         return slot
 
     def detach(self, slot: int) -> None:
         """Frees an adapter that no row uses."""
         del self._ranks[slot]
-        for layer in self.layers.values():
-            del layer.pairs[slot]
+        for group in self._groups:
+            del group.pairs[slot]
         if slot in self._stacked:
             self._stack(())
 
@@ -115,6 +174,9 @@ class AdapterStack:
         """Row i of the next forwards uses slots[i]. `running`: the slots of the whole batch, so
         that a prefill of some rows does not undo the stack the others need."""
         wanted = set(slots)
+        if self._masked == tuple(slots):
+            return  # the same rows as before, which is how most steps are
+        self._masked = ()
         if wanted <= {0}:
             self.choice = None
         elif len(wanted) == 1:
@@ -122,28 +184,22 @@ class AdapterStack:
         else:
             if not (wanted - {0}) <= set(self._stacked):
                 self._stack(tuple(sorted({*slots, *running} - {0})))
-            self.choice = Choice(mask=self._mask(slots))
+            self.choice = Choice(masks=self._masks(slots))
+            self._masked = tuple(slots)
 
-    def _mask(self, slots: Sequence[int]) -> Tensor:
-        like = _like(next(iter(self.layers.values())).frozen)
-        owner = torch.tensor([slot for slot in self._stacked for _ in range(self._ranks[slot])])
-        mine = torch.tensor(slots)[:, None] == owner[None, :]
-        return mine[:, None, :].to(**like)
+    def _masks(self, slots: Sequence[int]) -> dict[int, Tensor]:
+        masks = {}
+        rows = torch.tensor(slots)[:, None]
+        for count in {len(group.names) for group in self._groups}:
+            owner = [slot for slot in self._stacked for _ in range(count * self._ranks[slot])]
+            mine = rows == torch.tensor(owner)[None, :]
+            masks[count] = mine[:, None, :].to(**self._groups[0].like)
+        return masks
 
     def _stack(self, slots: tuple[int, ...]) -> None:
-        self._stacked = slots
-        for layer in self.layers.values():
-            pairs = [layer.pairs[slot] for slot in slots]
-            layer.stacked = (
-                (torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs], dim=1))
-                if pairs
-                else None
-            )
-
-
-def _like(layer: Linear) -> dict[str, Any]:
-    """Where and in which type a layer's matrices are held."""
-    return {"dtype": layer_dtype(layer), "device": layer.weight.device}
+        self._stacked, self._masked = slots, ()
+        for group in self._groups:
+            group.stack(slots)
 
 
 def inside(root: Path, path: str) -> Path:

@@ -241,3 +241,15 @@ def test_a_recurrent_model_is_refused() -> None:
 
     with pytest.raises(Refused, match="recurrent"):
         context_length(Recurrent())
+
+
+def test_layers_that_read_the_same_are_one_product_of_packed_weights(
+    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+) -> None:
+    base, stack, _ = adapted
+    layers = list(stack.layers.values())
+    products = {id(layer.pairs) for layer in layers}
+    assert (len(layers), len(products)) == (14, 8), "q, k, v are one and gate, up are one"
+    # no second copy of the base: what was packed is gone from where it was
+    assert {layer.frozen.weight.device.type for layer in layers} == {"meta"}
+    assert base.model.lm_head.weight is base.model.model.embed_tokens.weight
