@@ -51,7 +51,10 @@ class Group:
     def __init__(self, names: Sequence[str], layers: Sequence[Linear], stack: "AdapterStack"):
         self.names = names
         self.shapes = [layer_shape(layer) for layer in layers]
-        self.like: dict[str, Any] = {"dtype": layer_dtype(layers[0]), "device": layers[0].weight.device}
+        self.like: dict[str, Any] = {
+            "dtype": layer_dtype(layers[0]),
+            "device": layers[0].weight.device,
+        }
         self.pairs: dict[int, tuple[Tensor, Tensor]] = {}
         self.stacked: tuple[Tensor, Tensor] | None = None
         self._stack = stack

@@ -4,6 +4,7 @@
 positions.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -13,14 +14,17 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from trainer.engine.cache import RowCache
-from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, choose
+from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
+from trainer.engine.turns import Layers, Turns
 from trainer.errors import Refused
 
 FinishReason = Literal["stop", "length", "error"]
 
-#: Tokens (with padding) of one prefill: bounds how long running answers wait for newcomers.
+#: Tokens (with padding) that are read at once.
 PREFILL_TOKENS = 1024
+#: The same while answers are running, which wait for it: about six steps' time.
+CHUNK_TOKENS = 256
 
 
 class Adapters(Protocol):
@@ -40,6 +44,7 @@ class Row:
     eos: frozenset[int]
     slot: int = 0
     token_ids: list[int] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
     @classmethod
@@ -53,6 +58,7 @@ class Row:
         slot: int = 0,
     ) -> "Row":
         stream = TextStream(tokenizer, sampling.stop)
+        eos = frozenset() if sampling.ignore_eos else eos
         return cls(tuple(prompt), Sampler(sampling), stream, eos, slot)
 
     @property
@@ -78,37 +84,97 @@ class Row:
         return piece
 
 
-class Batch:
-    """Rows of any length, adapter and sampling that are decoded together."""
+@dataclass(eq=False)
+class _Reading:
+    """Prompts that are being read: several short ones at once, or one a chunk at a time."""
 
-    def __init__(self, model: Any, adapters: Adapters | None = None) -> None:
+    rows: list[Row]
+    cache: DynamicCache = field(default_factory=DynamicCache)
+    done: int = 0
+
+
+class Batch:
+    """Rows of any length, adapter and sampling that are decoded together.
+
+    With `turns`, what was read and written is kept for prompts that begin the same.
+    """
+
+    def __init__(
+        self, model: Any, adapters: Adapters | None = None, turns: Turns | None = None
+    ) -> None:
         self.model = model
         self.rows: list[Row] = []
+        self.reused_tokens = 0
         self._adapters = adapters
+        self._turns = turns
         self._cache = RowCache()
+        self._reading: deque[_Reading] = deque()
+
+    @property
+    def reading(self) -> int:
+        """How many groups of prompts are being read."""
+        return len(self._reading)
+
+    def join(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
+        """Reads the prompts of `rows` to their end and gives each its first token.
+
+        Returns (row, text to show); those that are not finished run on.
+        """
+        self.begin(rows)
+        moved: list[tuple[Row, str]] = []
+        while self._reading:
+            moved += self.read()
+        return moved
+
+    def begin(self, rows: Sequence[Row]) -> None:
+        """Puts prompts in line to be read; together they should fit one chunk."""
+        fresh = []
+        for row in rows:
+            length, layers = self._known(row)
+            if not length:
+                fresh.append(row)
+                continue
+            reading = _Reading([row], done=length)
+            for index, (keys, values) in enumerate(layers):
+                reading.cache.update(keys, values, index)
+            self.reused_tokens += length
+            self._reading.append(reading)
+        if fresh:
+            self._reading.append(_Reading(fresh))
+
+    def _known(self, row: Row) -> tuple[int, Layers]:
+        return (0, ()) if self._turns is None else self._turns.find(row.slot, row.prompt)
 
     @torch.inference_mode()
-    def join(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        """Reads the prompts of `rows` and gives each its first token.
+    def read(self, tokens: int = PREFILL_TOKENS) -> list[tuple[Row, str]]:
+        """Reads up to `tokens` more of the prompts that are next in line.
 
-        Returns (row, text to show) in their order; those that are not finished run on. Shorter
-        prompts are padded on the right: nothing looks ahead, so no mask is needed.
+        Returns (row, text to show) of those that were read to their end, which run from now on.
+        Shorter prompts are padded on the right: nothing looks ahead, so no mask is needed.
         """
+        reading = self._reading.popleft()
+        rows, start = reading.rows, reading.done
         lengths = [len(row.prompt) for row in rows]
-        ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+        end = max(lengths) if len(rows) > 1 else min(lengths[0], start + tokens)
+        ids = torch.zeros(len(rows), end - start, dtype=torch.long)
         for index, row in enumerate(rows):
-            ids[index, : lengths[index]] = torch.tensor(row.prompt)
+            part = row.prompt[start:end]
+            ids[index, : len(part)] = torch.tensor(part)
+        ended = end == max(lengths)
+        ends = sorted({length - 1 - start for length in lengths}) if ended else [end - start - 1]
         self._select(rows, [*self.rows, *rows])
-        prefilled = DynamicCache()
-        ends = sorted({length - 1 for length in lengths})
         logits = self.model(
             input_ids=ids.to(self.model.device),
-            past_key_values=prefilled,
+            past_key_values=reading.cache,
             use_cache=True,
             logits_to_keep=torch.tensor(ends, device=self.model.device),
         ).logits
-        last = logits[range(len(rows)), [ends.index(length - 1) for length in lengths]]
-        self._cache.join(prefilled, lengths)
+        if not ended:
+            reading.done = end
+            self._reading.append(reading)  # the next in line is read first
+            return []
+        last = logits[range(len(rows)), [ends.index(length - 1 - start) for length in lengths]]
+        self._cache.join(reading.cache, lengths)
         self.rows += rows
         return self._take(rows, last)
 
@@ -137,14 +203,31 @@ class Batch:
 
     def leave(self, row: Row) -> None:
         """Takes a row out before it is finished."""
+        for reading in self._reading:
+            if row in reading.rows:
+                reading.rows.remove(row)
+                if not reading.rows:
+                    self._reading.remove(reading)
+                return
         index = self.rows.index(row)
+        if self._turns is not None and row.finish_reason != "error":
+            known = [*row.prompt, *row.token_ids][: self._cache.lengths[index]]
+            self._turns.keep(row.slot, known, self._cache.row(index))
         self._cache.leave(index)
         self.rows[index] = self.rows[-1]
         self.rows.pop()
 
     def _take(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[Row, str]]:
-        seen = [[*row.prompt, *row.token_ids] for row in rows]
+        # only a penalty looks at what was said
+        seen = [
+            [*row.prompt, *row.token_ids] if row.sampler.sampling.repetition_penalty != 1 else []
+            for row in rows
+        ]
         tokens = choose(logits, [row.sampler for row in rows], seen)
+        for index, row in enumerate(rows):
+            wanted = row.sampler.sampling.logprobs
+            if wanted is not None and tokens[index] != NO_TOKEN:
+                row.scores.append(scored(logits[index], tokens[index], wanted))
         pieces = [(row, row.take(token)) for row, token in zip(rows, tokens, strict=True)]
         for row in rows:
             if row.finish_reason is not None:
@@ -156,12 +239,13 @@ class Batch:
             self._adapters.select([row.slot for row in rows], [row.slot for row in running])
 
 
-def prefill_group(waiting: Sequence[Row], places: int) -> int:
-    """How many of `waiting`, in order, may be read together: at least one if there is a place."""
+def prefill_group(waiting: Sequence[Row], places: int, tokens: int = PREFILL_TOKENS) -> int:
+    """How many of `waiting`, in order, may be read together: at least one if there is a place,
+    and of several no more than `tokens`, padding included."""
     count, width = 0, 0
     for row in waiting[:places]:
         width = max(width, len(row.prompt))
-        if count and width * (count + 1) > PREFILL_TOKENS:
+        if count and width * (count + 1) > tokens:
             break
         count += 1
     return count

@@ -79,6 +79,17 @@ class RowCache(Cache):
             layer.values[first:last, :, :width] = new.values[:, :, :width]
         self.lengths += lengths
 
+    def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
+        """A copy of one row's keys and values, (1, heads, positions, head size) a layer."""
+        length = self.lengths[row]
+        return [
+            (
+                layer.keys[row : row + 1, :, :length].clone(),
+                layer.values[row : row + 1, :, :length].clone(),
+            )
+            for layer in self.layers
+        ]
+
     def leave(self, row: int) -> None:
         """Gives the place of a row to the last one."""
         length = self.lengths[-1]

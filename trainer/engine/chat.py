@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import structlog
@@ -12,10 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from trainer.chat import prompt_ids
+from trainer.engine.jobs import Job, Piece, QueueFull, Stopped, UnknownModel
 from trainer.engine.protocol import ChatRequest, error_body
 from trainer.engine.refusals import Refusal
-from trainer.engine.scheduler import Job, Piece, QueueFull, Scheduler, Stopped, UnknownModel
-from trainer.errors import Refused
+from trainer.engine.sampling import TokenScore
+from trainer.engine.scheduler import Scheduler
+from trainer.errors import BadArtifact, Refused
 
 log = structlog.get_logger("trainer.engine")
 
@@ -46,6 +48,8 @@ class Exchange:
         self.began = time.perf_counter()
         self.text = ""
         self.token_ids: list[int] = []
+        self.scores: list[TokenScore] = []
+        self.first_seconds: float | None = None
         self.finish_reason: str | None = None
         self.job = Job(
             prompt=tuple(ids),
@@ -63,6 +67,10 @@ class Exchange:
     def keep(self, piece: Piece) -> None:
         self.text += piece.text
         self.token_ids += piece.token_ids
+        if piece.score is not None:
+            self.scores.append(piece.score)
+        if self.first_seconds is None:
+            self.first_seconds = round(time.perf_counter() - self.began, 3)
         self.finish_reason = piece.finish_reason
 
     def close(self) -> None:
@@ -74,6 +82,7 @@ class Exchange:
             finish_reason=self.finish_reason or "broken off",
             prompt_tokens=len(self.job.prompt),
             completion_tokens=len(self.token_ids),
+            first_token_seconds=self.first_seconds,
             seconds=round(time.perf_counter() - self.began, 3),
         )
 
@@ -93,6 +102,8 @@ class Exchange:
             "message": message,
             "finish_reason": self.finish_reason,
         }
+        if self.body.logprobs:
+            choice["logprobs"] = self.logprobs(self.scores)
         answer = {**self.head, "choices": [choice], "usage": self.usage()}
         if self.body.return_token_ids:
             answer["prompt_token_ids"] = self.job.prompt
@@ -106,6 +117,9 @@ class Exchange:
             "delta": delta,
             "finish_reason": piece.finish_reason if piece else None,
         }
+        if self.body.logprobs:
+            scores = [piece.score] if piece and piece.score else []
+            choice["logprobs"] = self.logprobs(scores) if scores else None
         event = {**self.head, "choices": [choice]}
         if self.body.return_token_ids:
             if piece is None:
@@ -113,6 +127,23 @@ class Exchange:
             else:
                 choice["token_ids"] = piece.token_ids
         return sse(event)
+
+    def logprobs(self, scores: Sequence[TokenScore]) -> dict[str, Any]:
+        """Log-probabilities of tokens and of the likeliest others, as OpenAI writes them."""
+        tokenizer = self.scheduler.base.tokenizer
+
+        def entry(token: int, logprob: float) -> dict[str, Any]:
+            text = tokenizer.decode([token])
+            return {"token": text, "logprob": logprob, "bytes": list(text.encode())}
+
+        content = [
+            {
+                **entry(score.token, score.logprob),
+                "top_logprobs": [entry(token, value) for token, value in score.top],
+            }
+            for score in scores
+        ]
+        return {"content": content}
 
 
 def context(scheduler: Scheduler, body: ChatRequest) -> list[int]:
@@ -140,8 +171,8 @@ async def answer(request: Request, scheduler: Scheduler, body: ChatRequest) -> R
     ids = await asyncio.to_thread(context, scheduler, body)
     exchange = Exchange(scheduler, body, ids)
     try:
-        scheduler.submit(exchange.job)
-    except UnknownModel as error:
+        await admit(scheduler, exchange.job)
+    except (UnknownModel, BadArtifact) as error:
         raise Refusal(404, str(error), "not_found_error") from error
     except Stopped as error:
         raise Refusal(503, str(error), "server_error") from error
@@ -152,6 +183,20 @@ async def answer(request: Request, scheduler: Scheduler, body: ChatRequest) -> R
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(stream(exchange), media_type="text/event-stream", headers=headers)
     return await whole(request, exchange)
+
+
+async def admit(scheduler: Scheduler, job: Job) -> None:
+    """Puts a job in line; an adapter that is registered but not loaded is loaded first.
+
+    Raises what Scheduler.submit and Scheduler.load_registered do.
+    """
+    try:
+        scheduler.submit(job)
+    except UnknownModel:
+        if not await asyncio.to_thread(scheduler.load_registered, job.model):
+            raise
+        log.info("adapter_loaded", adapter=job.model, why="asked for")
+        scheduler.submit(job)
 
 
 async def whole(request: Request, exchange: Exchange) -> Response:

@@ -7,7 +7,8 @@ _OUTCOMES = ("stop", "length", "cancelled", "failed", "refused")
 
 def exposition(scheduler: Scheduler) -> str:
     """The body of `GET /metrics`."""
-    counted = scheduler.counters
+    measures = scheduler.measures
+    counted = measures.counters
     lines = ["# TYPE prospect_engine_requests_total counter"]
     lines += [
         f'prospect_engine_requests_total{{outcome="{outcome}"}} {counted[outcome]}'
@@ -15,12 +16,31 @@ def exposition(scheduler: Scheduler) -> str:
     ]
     for name, kind, value in (
         ("prompt_tokens_total", "counter", counted["prompt_tokens"]),
+        ("reused_prompt_tokens_total", "counter", scheduler.reused_tokens),
         ("completion_tokens_total", "counter", counted["completion_tokens"]),
         ("steps_total", "counter", counted["steps"]),
-        ("step_seconds_total", "counter", round(scheduler.step_seconds, 6)),
+        ("step_seconds_total", "counter", round(measures.step_seconds, 6)),
+        ("adapter_loads_total", "counter", counted["loads"]),
+        ("adapter_evictions_total", "counter", counted["evictions"]),
         ("running", "gauge", scheduler.running),
         ("queued", "gauge", scheduler.queued),
         ("adapters", "gauge", len(scheduler.adapters())),
     ):
         lines += [f"# TYPE prospect_engine_{name} {kind}", f"prospect_engine_{name} {value}"]
+    for histogram, name, about in (
+        (measures.first_token, "first_token_seconds", "From the queue to the first token."),
+        (measures.token_gap, "token_gap_seconds", "Between two tokens of one answer."),
+        (measures.load, "adapter_load_seconds", "To verify an adapter and take it in."),
+    ):
+        lines += histogram.lines(f"prospect_engine_{name}", about)
+    lines.append("# TYPE prospect_engine_failures_total counter")
+    lines += [
+        f'prospect_engine_failures_total{{model="{escaped(model)}"}} {count}'
+        for model, count in sorted(measures.failures.copy().items())
+    ]
     return "\n".join(lines) + "\n"
+
+
+def escaped(label: str) -> str:
+    """A label's value as the format wants it: names come from whoever asks for them."""
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -2,7 +2,14 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from trainer.engine.sampling import Sampling
 
@@ -58,7 +65,16 @@ class ChatRequest(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     n: Literal[1] | None = None  # one answer a request: ask again for another
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     return_token_ids: bool = False
+    ignore_eos: bool = False
+
+    @model_validator(mode="after")
+    def check_logprobs(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
 
     @property
     def limit(self) -> int | None:
@@ -76,6 +92,8 @@ class ChatRequest(BaseModel):
             repetition_penalty=self.repetition_penalty,
             seed=self.seed,
             stop=tuple(stop),
+            logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            ignore_eos=self.ignore_eos,
         )
 
 

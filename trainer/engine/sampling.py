@@ -27,6 +27,8 @@ class Sampling:
     repetition_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None  # alternatives reported with each token; 0: the token alone
+    ignore_eos: bool = False  # write max_tokens whatever comes: for measuring
 
     def __post_init__(self) -> None:
         faults = [
@@ -43,6 +45,15 @@ class Sampling:
         ]
         if faults:
             raise ValueError("; ".join(faults))
+
+
+@dataclass(frozen=True)
+class TokenScore:
+    """Log-probability in nats of a token that was chosen, and the likeliest (token, nats)."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
 
 
 class Sampler:
@@ -104,48 +115,60 @@ def penalised(scores: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     return scores.scatter(0, where, torch.where(found > 0, found / penalty, found * penalty))
 
 
+def scored(logits: Tensor, token: int, alternatives: int) -> TokenScore:
+    """How likely the model finds a token of `logits` (V,), before temperature and limits."""
+    shares = logits.float().log_softmax(dim=-1)
+    values, ids = shares.topk(min(alternatives, len(shares)))
+    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return TokenScore(token, float(shares[token]), top)
+
+
 def sampled(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """One token a row of scores (B, V) that temperature has already been applied to."""
     vocabulary = scaled.shape[-1]
     wide = min(CANDIDATES, vocabulary)
     top, ids = scaled.topk(wide, dim=-1)
     share = (top - scaled.logsumexp(dim=-1, keepdim=True)).exp().double()
-    tokens = []
-    for row, sampler in enumerate(samplers):
-        top_k = sampler.sampling.top_k or vocabulary
-        top_p = sampler.sampling.top_p
-        draw = sampler.draw()
-        if top_k <= wide:
-            tokens.append(int(ids[row, nucleus(share[row, :top_k], top_p, draw)]))
-        elif share[row].sum() >= top_p:
-            # top-p of the whole vocabulary lies within the candidates
-            tokens.append(int(ids[row, nucleus(share[row], top_p, draw, whole=1.0)]))
-        else:
-            tokens.append(from_all(scaled[row], top_k, top_p, draw))
+    given = [sampler.sampling for sampler in samplers]
+    draws = [sampler.draw() for sampler in samplers]
+    top_k = torch.tensor([one.top_k or vocabulary for one in given])[:, None]
+    top_p = torch.tensor([one.top_p for one in given], dtype=torch.float64)[:, None]
+    limited = top_k <= wide
+    share = share * (torch.arange(wide) < top_k)
+    mass = share.sum(dim=-1, keepdim=True)
+    # top-p is a share of what top-k leaves; without top-k of everything, also beyond the candidates
+    picked = pick(nucleus(share, top_p, torch.where(limited, mass, 1.0)), draws)
+    tokens: list[int] = ids.gather(1, picked[:, None])[:, 0].tolist()
+    enough = (limited | (mass >= top_p))[:, 0].tolist()
+    for row, sampling in enumerate(given):
+        if not enough[row]:
+            tokens[row] = from_all(scaled[row], sampling, draws[row])
     return tokens
 
 
-def from_all(scores: Tensor, top_k: int, top_p: float, draw: float) -> int:
-    """A token of the whole vocabulary; sorted only where a limit asks for it."""
+def from_all(scores: Tensor, sampling: Sampling, draw: float) -> int:
+    """A token of the whole vocabulary (V,); sorted only where a limit asks for it."""
     share = scores.double().softmax(dim=-1)
-    if top_p >= 1 and top_k >= scores.shape[-1]:
-        return pick(share, draw)
+    top_k = sampling.top_k or len(share)
+    if sampling.top_p >= 1 and top_k >= len(share):
+        return int(pick(share[None], [draw]))
     share, order = share.sort(descending=True)
-    return int(order[nucleus(share[:top_k], top_p, draw)])
+    share = share[None, :top_k]
+    limit = torch.tensor([[sampling.top_p]], dtype=torch.float64)
+    return int(order[pick(nucleus(share, limit, share.sum(dim=-1, keepdim=True)), [draw])])
 
 
-def nucleus(share: Tensor, top_p: float, draw: float, whole: float | None = None) -> int:
-    """An index into `share` (K,), sorted downwards: the smallest head that holds top_p of all.
-
-    `whole` is the mass top_p refers to; None means what `share` sums to.
-    """
-    total = float(share.sum()) if whole is None else whole
-    before = share.cumsum(0) - share
-    return pick(share[before < top_p * total], draw)
+def nucleus(share: Tensor, top_p: Tensor, whole: Tensor) -> Tensor:
+    """`share` (B, K), sorted downwards, with nought behind the smallest head that holds top_p
+    (B, 1) of the mass `whole` (B, 1)."""
+    before = share.cumsum(dim=-1) - share
+    return share * (before < top_p * whole)
 
 
-def pick(share: Tensor, draw: float) -> int:
-    """The index where the running sum of `share` (K,) passes `draw` of its total."""
-    running = share.cumsum(0)
-    index = torch.searchsorted(running, draw * running[-1], right=True)
-    return min(int(index), share.shape[0] - 1)
+def pick(share: Tensor, draws: Sequence[float]) -> Tensor:
+    """For each row of `share` (B, K) the index where its running sum passes its draw's part of the
+    total: never one that has no share."""
+    running = share.cumsum(dim=-1)
+    target = torch.tensor(draws, dtype=share.dtype)[:, None] * running[:, -1:]
+    last = share.shape[-1] - 1 - (share > 0).flip(-1).int().argmax(dim=-1)
+    return torch.minimum((running <= target).sum(dim=-1), last)

@@ -2,85 +2,39 @@
 
 import threading
 import time
-from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from trainer.artifact import is_adapter_name
 from trainer.chat import eos_ids
 from trainer.engine.adapters import AdapterStack, inside, read_adapter
-from trainer.engine.batch import Batch, FinishReason, Row, context_length, prefill_group
-from trainer.engine.sampling import Sampling
-from trainer.errors import BadArtifact, TrainerError
+from trainer.engine.batch import (
+    CHUNK_TOKENS,
+    PREFILL_TOKENS,
+    Batch,
+    Row,
+    context_length,
+    prefill_group,
+)
+from trainer.engine.jobs import Held, Inbox, Job, Piece, QueueFull, Stopped, UnknownModel
+from trainer.engine.measures import Measures
+from trainer.engine.turns import Turns
+from trainer.errors import BadArtifact
 from trainer.model import LoadedBase
 
 MAX_BATCH = 32
 MAX_QUEUE = 256
 MAX_ADAPTERS = 32
+#: Groups of prompts that are read by turns: a long one does not hold up the next.
+MAX_READING = 2
 #: Positions of keys and values held at once, padding included: bounds the engine's memory
 #: (1.5 GB for SmolLM2-135M in bfloat16). A request that needs more by itself runs alone.
 CACHE_POSITIONS = 65_536
+#: Where the registry puts adapters, under the artifact root, each in a directory of its name.
+REGISTERED = "adapters"
 SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
-
-
-class QueueFull(TrainerError):
-    """More requests wait than the engine will hold; come back in a moment."""
-
-
-class UnknownModel(TrainerError):
-    """No base model or adapter of this name is loaded."""
-
-
-class Stopped(TrainerError):
-    """The engine is shutting down."""
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What came of one step: a token, the text that is certain now, and at the end why.
-
-    `error` instead of a finish reason means that the answer broke off.
-    """
-
-    token_ids: tuple[int, ...] = ()
-    text: str = ""
-    finish_reason: FinishReason | None = None
-    error: str | None = None
-
-
-@dataclass(eq=False)
-class Job:
-    """One request. `tell` is called from the model's thread and must not block."""
-
-    prompt: tuple[int, ...]
-    sampling: Sampling
-    model: str
-    tell: Callable[[Piece], None]
-    adapter: "Held | None" = None
-    cancelled: bool = False
-
-
-@dataclass(eq=False)
-class Held:
-    """A loaded adapter and how many answers, waiting or running, still need it."""
-
-    name: str
-    path: Path
-    slot: int
-    users: int = 0
-    retired: bool = False
-
-
-@dataclass
-class _Inbox:
-    """What other threads left for the model's thread; guarded by the scheduler's lock."""
-
-    waiting: deque[Job] = field(default_factory=deque)
-    work: list[Callable[[], None]] = field(default_factory=list)
-    cancelled: bool = False
-    stop: bool = False
 
 
 class Scheduler:
@@ -97,24 +51,27 @@ class Scheduler:
         name: str,
         max_batch: int = MAX_BATCH,
         max_queue: int = MAX_QUEUE,
+        max_adapters: int = MAX_ADAPTERS,
         on_crash: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.base = base
         self.name = name
         self.artifact_root = artifact_root
         self.context = context_length(base.model)
-        self.counters: Counter[str] = Counter()
-        self.step_seconds = 0.0
+        self.measures = Measures()
+        self.counters = self.measures.counters
         self._max_batch = max_batch
         self._max_queue = max_queue
+        self._max_adapters = max_adapters
         self._on_crash = on_crash
         self._eos = eos_ids(base.model, base.tokenizer)
         self._stack = AdapterStack(base.model)
         self._shapes = self._stack.shapes
-        self._batch = Batch(base.model, self._stack)
+        self._turns = Turns()
+        self._batch = Batch(base.model, self._stack, self._turns)
         self._running: dict[Row, Job] = {}
         self._held: dict[str, Held] = {}
-        self._inbox = _Inbox()
+        self._inbox = Inbox()
         self._changed = threading.Condition()
         self._loading = threading.Lock()  # one adapter is loaded at a time
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -141,6 +98,11 @@ class Scheduler:
     def running(self) -> int:
         return len(self._running)
 
+    @property
+    def reused_tokens(self) -> int:
+        """Prompt tokens that did not have to be read, as an earlier turn had been."""
+        return self._batch.reused_tokens
+
     def adapters(self) -> list[Held]:
         with self._changed:
             return list(self._held.values())
@@ -160,6 +122,7 @@ class Scheduler:
             job.adapter = self._held.get(job.model)
             if job.adapter is not None:
                 job.adapter.users += 1
+                job.adapter.asked = time.monotonic()
             self.counters["prompt_tokens"] += len(job.prompt)
             self._inbox.waiting.append(job)
             self._changed.notify()
@@ -174,8 +137,33 @@ class Scheduler:
     def load(self, name: str, path: str) -> Held:
         """Verifies and loads an adapter while answers go on; loading it twice is one load.
 
-        Raises BadArtifact with every fault. Blocks until requests may name it.
+        Where the limit is reached the one that was not asked for longest goes, unless an answer
+        needs it. Raises BadArtifact with every fault. Blocks until requests may name it.
         """
+        began = time.perf_counter()
+        try:
+            held, fresh = self._load(name, path)
+        except BadArtifact:
+            with self._changed:
+                self.measures.failed(name)
+            raise
+        if fresh:
+            with self._changed:
+                self.counters["loads"] += 1
+                self.measures.load.observe(time.perf_counter() - began)
+        return held
+
+    def load_registered(self, name: str) -> bool:
+        """Loads an adapter that the registry has put under the artifact root; False if it has not.
+
+        Raises BadArtifact.
+        """
+        if not is_adapter_name(name) or not (self.artifact_root / REGISTERED / name).is_dir():
+            return False
+        self.load(name, f"{REGISTERED}/{name}")
+        return True
+
+    def _load(self, name: str, path: str) -> tuple[Held, bool]:
         with self._loading:
             directory = inside(self.artifact_root, path)
             known = self._held.get(name)
@@ -186,19 +174,32 @@ class Scheduler:
                         "give the other directory a new name",
                         path=directory,
                     )
-                return known
+                return known, False
             if name == self.name:
                 raise BadArtifact(f"{name} is the base model's name", path=directory)
-            if len(self._held) >= MAX_ADAPTERS:
-                raise BadArtifact(
-                    f"{MAX_ADAPTERS} adapters are loaded, which is the limit: unload one",
-                    path=directory,
-                )
             _, weights = read_adapter(directory, self.base, self._shapes, name=name)
+            self._make_room(directory)
             held = Held(name, directory, self._between_steps(lambda: self._stack.attach(weights)))
             with self._changed:
                 self._held[name] = held
-            return held
+            return held, True
+
+    def _make_room(self, wanted: Path) -> None:
+        with self._changed:
+            if len(self._held) < self._max_adapters:
+                return
+            idle = [held for held in self._held.values() if held.users == 0]
+            if not idle:
+                raise BadArtifact(
+                    f"{self._max_adapters} adapters are loaded, which is the limit, and answers "
+                    "need all of them: try again in a moment",
+                    path=wanted,
+                )
+            oldest = min(idle, key=lambda held: held.asked)
+            del self._held[oldest.name]
+            oldest.retired = True
+            self.counters["evictions"] += 1
+            self._free_if_unused(oldest)
 
     def unload(self, name: str) -> None:
         """No new request may use the adapter; its weights are freed when the last answer that
@@ -229,8 +230,12 @@ class Scheduler:
 
     def _free_if_unused(self, held: Held) -> None:
         if held.retired and held.users == 0:
-            self._inbox.work.append(lambda: self._stack.detach(held.slot))
+            self._inbox.work.append(partial(self._free, held.slot))
             self._changed.notify()
+
+    def _free(self, slot: int) -> None:
+        self._stack.detach(slot)
+        self._turns.forget(slot)
 
     # -- the model's thread
 
@@ -262,11 +267,17 @@ class Scheduler:
             for deed in work:
                 deed()
             began = time.perf_counter()
-            if newcomers:
-                self._guarded(partial(self._batch.join, newcomers))
+            self._batch.begin(newcomers)
+            if self._batch.reading:
+                self._guarded(partial(self._batch.read, self._chunk))
             if self._batch.rows:
                 self._guarded(self._batch.step)
-            self.step_seconds += time.perf_counter() - began
+            self.measures.step_seconds += time.perf_counter() - began
+
+    @property
+    def _chunk(self) -> int:
+        """Tokens that may be read at once: fewer while answers wait for it."""
+        return CHUNK_TOKENS if self._batch.rows else PREFILL_TOKENS
 
     def _has_work(self) -> bool:
         inbox = self._inbox
@@ -287,11 +298,11 @@ class Scheduler:
 
     def _newcomers(self) -> list[Row]:
         """Takes from the queue, in order, what may be read before the next step."""
-        if not self._inbox.waiting or len(self._running) >= self._max_batch:
+        if not self._inbox.waiting or self._batch.reading >= MAX_READING:
             return []
         places = self._max_batch - len(self._running)
         rows = [self._row(job) for job in list(self._inbox.waiting)[:places]]
-        count = prefill_group(rows, self._fitting(rows))
+        count = prefill_group(rows, self._fitting(rows), self._chunk)
         for row in rows[:count]:
             self._running[row] = self._inbox.waiting.popleft()
         return rows[:count]
@@ -324,7 +335,8 @@ class Scheduler:
         except Exception as error:  # out of memory and the like: whoever waits must hear of it
             jobs = list(self._running.values())
             self._running.clear()
-            self._batch = Batch(self.base.model, self._stack)
+            self._turns = Turns()
+            self._batch = Batch(self.base.model, self._stack, self._turns)
             for job in jobs:
                 self._tell_error(job, f"The engine failed ({type(error).__name__}: {error}).")
             return
@@ -339,14 +351,22 @@ class Scheduler:
             self._tell_error(job, "The model's scores are not finite: its weights are broken.")
             return
         self.counters["completion_tokens"] += 1
+        now = time.perf_counter()
+        measured = self.measures.token_gap
+        if len(row.token_ids) == 1:
+            measured = self.measures.first_token
+        measured.observe(now - job.moved)
+        job.moved = now
         if row.finish_reason is not None:
             with self._changed:
                 self._ended(job, row.finish_reason)
-        job.tell(Piece((row.token_ids[-1],), text, row.finish_reason))
+        score = row.scores[-1] if row.scores else None
+        job.tell(Piece((row.token_ids[-1],), text, row.finish_reason, score=score))
 
     def _tell_error(self, job: Job, message: str) -> None:
         with self._changed:
             self._ended(job, "failed")
+            self.measures.failed(job.model)
         job.tell(Piece(error=message))
 
     def _ended(self, job: Job, how: str) -> None:

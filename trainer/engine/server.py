@@ -15,15 +15,18 @@ import uvicorn
 from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from trainer.engine import chat
+from trainer.engine.jobs import Stopped, UnknownModel
 from trainer.engine.metrics import exposition
 from trainer.engine.protocol import ChatRequest, LoadRequest, UnloadRequest
 from trainer.engine.refusals import Refusal, on_refusal
-from trainer.engine.scheduler import Scheduler, Stopped, UnknownModel
+from trainer.engine.request_ids import RequestIds
+from trainer.engine.scheduler import Scheduler
 from trainer.errors import BadArtifact
 from trainer.model import load_base
 
@@ -152,6 +155,7 @@ def create_app(
             Route("/v1/unload_lora_adapter", api.unload, methods=["POST"]),
         ],
         exception_handlers={Refusal: on_refusal, HTTPException: on_refusal, 500: on_refusal},
+        middleware=[Middleware(RequestIds)],
         lifespan=lifespan,
     )
 
@@ -160,6 +164,7 @@ def main(options: argparse.Namespace) -> None:
     """Serves until it is asked to stop. Raises TrainerError when the model cannot be loaded."""
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.JSONRenderer(),

@@ -11,6 +11,7 @@ from trainer.chat import eos_ids, prompt_ids
 from trainer.engine.adapters import AdapterStack, read_adapter
 from trainer.engine.batch import Batch, Row, context_length, prefill_group
 from trainer.engine.sampling import Sampling
+from trainer.engine.turns import Turns
 from trainer.errors import BadArtifact, Refused, RunFailed
 from trainer.generate import generate
 from trainer.model import LoadedBase, load_base
@@ -71,6 +72,60 @@ def test_rows_that_join_and_leave_do_not_disturb_the_others(tiny: LoadedBase) ->
     for row, tokens in ((rows[0], 40), (rows[1], 9), (rows[3], 30)):
         assert row.token_ids == lone(tiny.model, list(row.prompt), tokens)
     assert rows[2].token_ids == lone(tiny.model, list(rows[2].prompt), 30)[:4]
+
+
+def test_a_long_prompt_is_read_in_chunks_between_the_steps_of_others(tiny: LoadedBase) -> None:
+    batch = Batch(tiny.model)
+    eos = eos_ids(tiny.model, tiny.tokenizer)
+    long = (prompts(tiny)[2] * 6)[:400]
+    short, newcomer, late = (
+        Row.new(ids, Sampling(max_tokens=30, temperature=0), tokenizer=tiny.tokenizer, eos=eos)
+        for ids in (prompts(tiny)[0], long, prompts(tiny)[3])
+    )
+    batch.join([short])
+    batch.begin([newcomer])
+    batch.begin([late])
+    seen = []
+    while batch.reading:
+        moved = batch.read(tokens=64)
+        seen.append([row for row, _ in moved])
+        batch.step()
+    # the one that came later was read after the first chunk; seven chunks make 400 tokens
+    assert seen == [[], [late], [], [], [], [], [], [newcomer]]
+    assert len(short.token_ids) == 9
+    while batch.rows:
+        batch.step()
+    for row in (short, newcomer, late):
+        assert row.token_ids == lone(tiny.model, list(row.prompt), 30)
+
+
+def test_a_prompt_that_is_being_read_can_leave(tiny: LoadedBase) -> None:
+    batch = Batch(tiny.model)
+    row = Row.new([5] * 200, GREEDY, tokenizer=tiny.tokenizer, eos=frozenset())
+    batch.begin([row])
+    assert batch.read(tokens=64) == []
+    batch.leave(row)
+    assert (batch.reading, batch.rows) == (0, [])
+
+
+def test_what_is_kept_of_earlier_turns_is_bounded() -> None:
+    layers = [(torch.zeros(1, 1, 100, 2), torch.zeros(1, 1, 100, 2))]
+    turns = Turns(positions=250)
+    first, second, third = ([start, *range(1, 100)] for start in (1000, 2000, 3000))
+    for ids in (first, second):
+        turns.keep(1, ids, layers)
+    assert turns.find(1, [*first, 7])[0] == 100  # and first is now the one used last
+    turns.keep(1, third, layers)
+    assert turns.positions == 200
+    assert [turns.find(1, [*ids, 7])[0] for ids in (first, second, third)] == [100, 0, 100]
+    assert turns.find(2, [*first, 7]) == (0, ())
+    assert turns.find(1, first)[0] == 99, "one token is left to be read"
+    turns.keep(1, [*first, 7, 8], layers)
+    assert turns.positions == 202, "a conversation is kept once, at its longest"
+    turns.keep(1, list(range(300)), layers)
+    assert turns.positions == 202, "what does not fit is not kept"
+    turns.forget(1)
+    assert turns.positions == 0
 
 
 def test_seeded_answers_do_not_depend_on_the_batch(tiny: LoadedBase) -> None:

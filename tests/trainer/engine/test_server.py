@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import torch
 
 from tests.engines import wait_until
@@ -305,7 +306,9 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
                 gone = other.post("/v1/unload_lora_adapter", json={"lora_name": name})
                 assert gone.status_code == 200
             load(other, "starter@3").raise_for_status()
-            refusal(other.post(CHAT, json=body(model=first)), 404)
+            # asked for again it is loaded again, beside what the stream still holds
+            assert said(ask(other, model=first, max_tokens=20)) == expected[:20]
+            other.post("/v1/unload_lora_adapter", json={"lora_name": first})
             assert said(ask(other, model="starter@3"))
             chunks = list(coming)
         other_done = [chunk["choices"][0] for chunk in chunks]
@@ -421,7 +424,144 @@ def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
     assert [type(crash) for crash in crashes] == [TypeError]
 
 
+# -- what is kept and what is let go
+
+
+def test_the_next_turn_goes_on_from_the_last_of_the_same_adapter(
+    client: httpx.Client, adapters: list[str], engine: Served, tiny: LoadedBase
+) -> None:
+    """And says what it would have said if all of it had been read again."""
+    question = {"role": "user", "content": "Tell me of the river Seine, and of bread, please."}
+    first = ask(client, model=adapters[0], messages=[question], max_tokens=30)
+    history = [
+        question,
+        {"role": "assistant", "content": first["choices"][0]["message"]["content"]},
+        {"role": "user", "content": "And then?"},
+    ]
+    for model, reuses in ((adapters[1], False), (NAME, False), (adapters[0], True)):
+        before = engine.scheduler.reused_tokens
+        fresh = said(ask(client, model=model, messages=[*history[:2], question], max_tokens=20))
+        between = engine.scheduler.reused_tokens
+        assert (between > before) == reuses, "nothing is taken over from another version"
+        second = ask(client, model=model, messages=history, max_tokens=20)
+        assert engine.scheduler.reused_tokens > between
+        assert fresh != said(second)
+        ids = prompt_ids(tiny.tokenizer, history)
+        assert second["prompt_token_ids"] == ids
+        if model == NAME:
+            given = torch.tensor([ids])
+            alone = tiny.model.generate(
+                given, attention_mask=torch.ones_like(given), max_new_tokens=20, do_sample=False
+            )
+            assert said(second) == alone[0, len(ids) :].tolist()
+
+
+def test_a_registered_adapter_is_loaded_when_it_is_asked_for(
+    client: httpx.Client, engine: Served
+) -> None:
+    loads = engine.scheduler.counters["loads"]
+    assert said(ask(client, model="starter@3")) != said(ask(client))
+    assert engine.scheduler.counters["loads"] == loads + 1
+    client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@3"}).raise_for_status()
+    for name in ("starter@77", "../adapters/starter@3", "adapters"):
+        assert "not loaded" in refusal(client.post(CHAT, json=body(model=name)), 404)
+    weights = engine.artifacts / "adapters" / "starter@3" / "adapter_model.safetensors"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-4] + b"\x00\x00\xc0\x7f")
+    try:
+        message = refusal(client.post(CHAT, json=body(model="starter@3")), 404)
+    finally:
+        weights.write_bytes(good)
+    assert "adapter_model.safetensors is not the file that was written" in message
+    failures = 'prospect_engine_failures_total{model="starter@3"} 1'
+    assert failures in client.get("/metrics").text
+
+
+def test_the_adapter_that_nobody_asked_for_longest_makes_room(
+    tiny_dir: Path, artifacts: Path
+) -> None:
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, artifacts, max_adapters=2) as served,
+        httpx.Client(base_url=served.url, timeout=30) as client,
+    ):
+        for name in ("starter@1", "starter@2", "starter@1", "starter@3"):
+            assert said(ask(client, model=name))
+        assert client.get("/health").json()["adapters"] == ["starter@1", "starter@3"]
+        layer = next(iter(served.scheduler._stack.layers.values()))
+        wait_until(lambda: len(layer.pairs) == 2, what="the memory to be freed")
+        with (
+            client.stream("POST", CHAT, json=endless("starter@1")) as one,
+            client.stream("POST", CHAT, json=endless("starter@3")) as other,
+        ):
+            assert next(events(one))
+            assert next(events(other))
+            message = refusal(load(client, "starter@2"), 400)
+            assert "2 adapters are loaded, which is the limit" in message
+        assert served.scheduler.counters["evictions"] == 1
+
+
+def endless(model: str) -> dict[str, Any]:
+    return body(model=model, stream=True, max_tokens=480, ignore_eos=True)
+
+
+def test_names_that_begin_alike_are_two_adapters(
+    client: httpx.Client, engine: Served, tiny: LoadedBase
+) -> None:
+    """starter@1 and starter@10, which other servers have mixed up."""
+    directory = engine.artifacts / "adapters" / "starter@10"
+    make_tiny_adapter(directory, tiny, name="starter@10", seed=10)
+    try:
+        answers = {name: said(ask(client, model=name)) for name in ("starter@1", "starter@10")}
+        assert answers["starter@1"] != answers["starter@10"]
+        client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@1"}).raise_for_status()
+        assert client.get("/health").json()["adapters"] == ["starter@10"]
+        assert said(ask(client, model="starter@10")) == answers["starter@10"]
+    finally:
+        client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@10"})
+        shutil.rmtree(directory)
+
+
+def test_logprobs_are_those_of_the_model(client: httpx.Client, tiny: LoadedBase) -> None:
+    answer = ask(client, max_tokens=5, logprobs=True, top_logprobs=3)
+    ids = [*answer["prompt_token_ids"], *said(answer)]
+    with torch.inference_mode():
+        shares = tiny.model(input_ids=torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+    content = answer["choices"][0]["logprobs"]["content"]
+    assert len(content) == 5
+    start = len(answer["prompt_token_ids"])
+    for index, entry in enumerate(content):
+        expected = shares[start + index - 1]
+        assert entry["logprob"] == pytest.approx(float(expected[ids[start + index]]), abs=1e-4)
+        top = [other["logprob"] for other in entry["top_logprobs"]]
+        assert top == pytest.approx(expected.topk(3).values.tolist(), abs=1e-4)
+        assert entry["token"] == tiny.tokenizer.decode([ids[start + index]])
+    chunks = streamed(client, max_tokens=5, logprobs=True)
+    pieces = [chunk["choices"][0]["logprobs"] for chunk in chunks]
+    assert [piece["content"][0]["logprob"] for piece in pieces if piece] == pytest.approx(
+        [entry["logprob"] for entry in content]
+    )
+    assert "needs logprobs" in refusal(client.post(CHAT, json=body(top_logprobs=2)), 400)
+
+
 # -- life of the process
+
+
+def test_a_request_id_reaches_the_log_and_the_answer(client: httpx.Client) -> None:
+    with structlog.testing.capture_logs(
+        processors=[structlog.contextvars.merge_contextvars]
+    ) as lines:
+        given = client.post(CHAT, json=body(), headers={"X-Request-ID": "from-the-browser.1"})
+        hostile = client.post(CHAT, json=body(stream=True), headers={"X-Request-ID": "a b\tc"})
+        refused = client.post(CHAT, json={}, headers={"X-Request-ID": "refused-1"})
+        wait_until(lambda: len(lines) == 2, what="both to be logged")
+    assert given.headers["x-request-id"] == "from-the-browser.1"
+    assert refused.headers["x-request-id"] == "refused-1"
+    assert [line["request_id"] for line in lines] == [
+        "from-the-browser.1",
+        hostile.headers["x-request-id"],
+    ]
+    assert len(hostile.headers["x-request-id"]) == 32, "what is no id is replaced"
 
 
 def test_metrics_count_what_was_done(client: httpx.Client, engine: Served) -> None:
@@ -436,6 +576,11 @@ def test_metrics_count_what_was_done(client: httpx.Client, engine: Served) -> No
         before.get("length", 0) + 1
     )
     assert values["prospect_engine_queued"] == "0"
+    # one first token and six gaps, each histogram's buckets adding up to its count
+    for name in ("first_token_seconds", "token_gap_seconds"):
+        whole = values[f"prospect_engine_{name}_count"]
+        assert int(whole) >= {"first_token_seconds": 1, "token_gap_seconds": 6}[name]
+        assert values[f'prospect_engine_{name}_bucket{{le="+Inf"}}'] == whole
 
 
 async def get(app: Any, path: str) -> httpx.Response:
