@@ -1,0 +1,293 @@
+"""How fast is the engine, beside transformers itself, while it releases, and behind the web app?
+
+    make bench-engine [ARGS='--only ttft --repeats 3 --json FILE']
+
+On SmolLM2-135M in bfloat16. Eight streams begin a tenth of a second apart, over the base and two
+adapters (rank 16 on all linear layers), 128 tokens each, greedy. Sides that are compared take
+turns within a minute; the ratio is the median of the pairs.
+
+    static     tokens/s beside a static batch of eight through `generate` with one PEFT adapter
+    serve      tokens/s beside `transformers serve --continuous-batching` (base only: it knows no
+               adapters), from the same client; both have answered the same load once before
+    ttft       time to the first token while seven others write, beside that of a lone request
+    one        one stream of the base beside `generate`
+    promotion  50 open streams while a third adapter is loaded, asked, and the first is unloaded
+    web        the same load through the gateway instead of straight to its engine
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import httpx
+
+from bench.engine_parts import processes
+from bench.engine_parts.client import (
+    Stream,
+    ask,
+    first_token,
+    percentile,
+    question,
+    run,
+    tokens_per_second,
+)
+from bench.engine_parts.processes import ADAPTERS, ROOT, WORK
+from bench.engine_parts.web import web
+from trainer.model import prepare
+
+STREAMS, TOKENS, STAGGER = 8, 128, 0.1
+#: So that a request comes while the seven others write, not while they are being read.
+SPREAD = 0.6
+OPEN_STREAMS = 50
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One bar: `value` in `unit` against `other`, their ratio, and what the ratio has to be."""
+
+    part: str
+    what: str
+    value: float
+    other: float
+    unit: str
+    ratio: float
+    bar: str
+
+    @property
+    def holds(self) -> bool:
+        sign, limit = self.bar.split()
+        return self.ratio >= float(limit) if sign == "≥" else self.ratio <= float(limit)
+
+
+def paired(
+    part: str, what: str, unit: str, bar: str, pairs: Sequence[tuple[float, float]]
+) -> Figure:
+    """The figure of several (value, other): the medians, and the median of the ratios."""
+    return Figure(
+        part,
+        what,
+        median(value for value, _ in pairs),
+        median(other for _, other in pairs),
+        unit,
+        median(value / other for value, other in pairs),
+        bar,
+    )
+
+
+class Bench:
+    def __init__(self, model: str, repeats: int) -> None:
+        self.model = model
+        self.repeats = repeats
+        self.artifacts = processes.make_adapters(model)
+        self._numbers = 0
+
+    def body(self, model: str, tokens: int = TOKENS, **fields: Any) -> dict[str, Any]:
+        """A request that begins like no other: nothing of an earlier one can be used again."""
+        self._numbers += 1
+        asked = {"model": model, "messages": question(self._numbers), "max_tokens": tokens}
+        return {**asked, "temperature": 0, **fields}
+
+    def ours(
+        self, url: str, models: Sequence[str], rounds: int = 1, stagger: float = STAGGER
+    ) -> list[Stream]:
+        """Eight streams, `rounds` answers each, over these models by turns."""
+        extra = {"ignore_eos": True, "return_token_ids": True}
+        bodies = [
+            [self.body(models[number % len(models)], **extra) for _ in range(rounds)]
+            for number in range(STREAMS)
+        ]
+        return run(url, bodies, stagger=stagger)
+
+    # -- parts
+
+    def static(self) -> list[Figure]:
+        adapter = self.artifacts / "adapters" / ADAPTERS[0]
+        mixture = ("base", *ADAPTERS[:2])
+        pairs = []
+        with (
+            processes.engine(self.model, self.artifacts) as url,
+            processes.generate(self.model, adapter) as peer,
+        ):
+            self.ours(url, mixture)
+            peer.batch(rows=STREAMS, tokens=16, adapter=True)
+            for _ in range(self.repeats):
+                mine = tokens_per_second(self.ours(url, mixture))
+                pairs.append((mine, peer.batch(rows=STREAMS, tokens=TOKENS, adapter=True)))
+        what = "8 mixed streams : static PEFT batch of 8"
+        return [paired("static", what, "tokens/s", "≥ 1.0", pairs)]
+
+    def serve(self) -> list[Figure]:
+        pairs = []
+        with (
+            processes.engine(self.model, self.artifacts) as url,
+            processes.transformers_serve(self.model) as peer,
+        ):
+
+            def theirs(tokens: int) -> float:
+                bodies = [[self.body(self.model, tokens)] for _ in range(STREAMS)]
+                return tokens_per_second(run(peer, bodies, stagger=STAGGER))
+
+            self.ours(url, ("base",))
+            theirs(16)
+            for _ in range(self.repeats):
+                pairs.append((tokens_per_second(self.ours(url, ("base",))), theirs(TOKENS)))
+        what = "8 streams : transformers serve, continuous batching"
+        return [paired("serve", what, "tokens/s", "≥ 2.5", pairs)]
+
+    def ttft(self) -> list[Figure]:
+        mixture = ("base", *ADAPTERS[:2])
+        pairs = []
+        with processes.engine(self.model, self.artifacts) as url:
+            self.ours(url, mixture)
+            for _ in range(self.repeats):
+                alone = [
+                    run(url, [[self.body(mixture[number % 3], 4)]], stagger=0)[0]
+                    for number in range(STREAMS)
+                ]
+                busy = self.ours(url, mixture, rounds=2, stagger=SPREAD)[1:]
+                pairs.append((first_token(busy), first_token(alone)))
+        what = "first token at 8 streams : of a lone request"
+        return [paired("ttft", what, "s", "≤ 2.0", pairs)]
+
+    def one(self) -> list[Figure]:
+        pairs = []
+        with (
+            processes.engine(self.model, self.artifacts) as url,
+            processes.generate(self.model) as peer,
+        ):
+            for number in range(self.repeats + 1):
+                body = self.body("base", ignore_eos=True, return_token_ids=True)
+                mine = tokens_per_second(run(url, [[body]], stagger=0))
+                theirs = peer.batch(rows=1, tokens=TOKENS, adapter=False)
+                if number:  # the first of each only warms up
+                    pairs.append((mine, theirs))
+        return [paired("one", "one stream : generate", "tokens/s", "≥ 0.95", pairs)]
+
+    def promotion(self) -> list[Figure]:
+        gaps, answers, failures = [], [], 0
+        for _ in range(self.repeats):
+            with processes.engine(self.model, self.artifacts) as url:
+                streams, pressed, answered = asyncio.run(self._promote(url))
+            failures += sum(stream.error is not None for stream in streams)
+            since = max(stream.arrivals[0] for stream in streams)
+            seen = [gap for stream in streams for gap in stream.gaps if gap[0] > since]
+            usual = [seconds for when, seconds in seen if when < pressed]
+            around = [seconds for when, seconds in seen if pressed <= when < pressed + 3 * answered]
+            gaps.append((max(around), percentile(usual, 0.99)))
+            answers.append((answered, 1.0))
+        return [
+            Figure("promotion", "failed streams of 50", failures, 0, "", failures, "≤ 0"),
+            paired("promotion", "longest gap : usual 99th percentile", "s", "≤ 2.0", gaps),
+            paired("promotion", "press to the new version's answer", "s", "≤ 1.0", answers),
+        ]
+
+    async def _promote(self, url: str) -> tuple[list[Stream], float, float]:
+        """What release_promote asks of an engine, under 50 streams: (streams, when, seconds)."""
+        old, new = ADAPTERS[0], ADAPTERS[2]
+        models = ("base", *ADAPTERS[:2])
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=url, timeout=300, limits=limits) as client:
+            fields = {"ignore_eos": True, "return_token_ids": True}
+            running = [
+                asyncio.create_task(
+                    ask(client, self.body(models[number % len(models)], 160, **fields))
+                )
+                for number in range(OPEN_STREAMS)
+            ]
+            while (await gauge(client, "running")) < OPEN_STREAMS:
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(6)  # usual gaps, all streams writing
+            pressed = time.perf_counter()
+            load = {"lora_name": new, "lora_path": f"adapters/{new}"}
+            (await client.post("/v1/load_lora_adapter", json=load)).raise_for_status()
+            answer = await ask(client, self.body(new, 1))
+            answered = answer.arrivals[0] - pressed
+            unload = {"lora_name": old}
+            (await client.post("/v1/unload_lora_adapter", json=unload)).raise_for_status()
+            return list(await asyncio.gather(*running)), pressed, answered
+
+    def web(self) -> list[Figure]:
+        speeds, firsts = [], []
+        with web(self.model) as place:
+
+            def load(url: str, model: str, headers: dict[str, str] | None) -> list[Stream]:
+                bodies = [[self.body(model) for _ in range(2)] for _ in range(STREAMS)]
+                return run(url, bodies, stagger=STAGGER, headers=headers)
+
+            for number in range(self.repeats + 1):
+                straight = load(place.engine_url, place.model, None)
+                through = load(place.url, "base", place.headers)
+                if number:
+                    speeds.append((tokens_per_second(through), tokens_per_second(straight)))
+                    firsts.append((first_token(through), first_token(straight)))
+        return [
+            paired("web", "gateway : engine, 8 streams", "tokens/s", "≥ 0.85", speeds),
+            paired("web", "first token, gateway : engine", "s", "≤ 1.25", firsts),
+        ]
+
+
+async def gauge(client: httpx.AsyncClient, name: str) -> int:
+    """One of the engine's own figures."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    return next(
+        int(line.rpartition(" ")[2])
+        for line in lines
+        if line.startswith(f"prospect_engine_{name} ")
+    )
+
+
+def table(figures: Sequence[Figure]) -> str:
+    lines = ["| part | what | value | other | ratio | bar | |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        f"| {one.part} | {one.what} | {one.value:.3g} {one.unit} | {one.other:.3g} | "
+        f"{one.ratio:.2f} | {one.bar} | {'holds' if one.holds else 'MISSED'} |"
+        for one in figures
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parts = ("static", "serve", "ttft", "one", "promotion", "web")
+    parser.add_argument("--only", choices=parts, action="append", help="this part; repeatable")
+    parser.add_argument("--repeats", type=int, default=3, help="pairs of each comparison")
+    parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    arguments = parser.parse_args(argv)
+    WORK.mkdir(parents=True, exist_ok=True)
+    bench = Bench(arguments.model or str(prepare(ROOT / "var" / "models")), arguments.repeats)
+    conditions = {
+        "model": Path(bench.model).name,
+        "cores": os.cpu_count(),
+        "repeats": arguments.repeats,
+        "load_at_start": round(os.getloadavg()[0], 1),
+    }
+    print(", ".join(f"{name} {value}" for name, value in conditions.items()), flush=True)
+    figures: list[Figure] = []
+    for part in arguments.only or parts:
+        measure: Callable[[], list[Figure]] = getattr(bench, part)
+        load, measured = os.getloadavg()[0], measure()
+        figures += measured
+        print(f"{part} (load before {load:.1f})\n{table(measured)}\n", flush=True)
+    print(table(figures))
+    if arguments.json:
+        printed = {
+            **conditions,
+            "figures": [{**asdict(one), "holds": one.holds} for one in figures],
+        }
+        arguments.json.write_text(json.dumps(printed, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Streams against an OpenAI-compatible server, and what is seen of them from outside."""
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import httpx
+
+TOPICS = (
+    "how bread came to be baked in cities",
+    "why rivers bend on their way to the sea",
+    "what a lighthouse keeper did in a winter night",
+    "how a violin is made from a tree",
+    "why people once crossed deserts with salt",
+    "what the first trains changed in small towns",
+    "how bees decide where to build",
+    "why maps of the same coast differ",
+)
+
+
+def question(number: int) -> list[dict[str, str]]:
+    """Conversation `number`: 70 to 120 tokens that begin differently, answered at length."""
+    topic = TOPICS[number % len(TOPICS)]
+    extra = "Take your time, name places and people, and never list anything. " * (number % 4)
+    text = (
+        f"Letter {number}. Write a long and detailed story about {topic}, with at least ten "
+        f"paragraphs, each of them about another decade. {extra}Begin at once."
+    )
+    return [{"role": "user", "content": text}]
+
+
+@dataclass
+class Stream:
+    """One answer as its reader saw it; times in seconds of perf_counter."""
+
+    sent: float
+    arrivals: list[float] = field(default_factory=list)  # of each event with text or tokens
+    tokens: int = 0
+    text: str = ""
+    error: str | None = None
+
+    @property
+    def first(self) -> float:
+        """Seconds to the first token."""
+        return self.arrivals[0] - self.sent
+
+    @property
+    def gaps(self) -> list[tuple[float, float]]:
+        """(when, seconds) between two events."""
+        pairs = zip(self.arrivals, self.arrivals[1:], strict=False)
+        return [(after, after - before) for before, after in pairs]
+
+
+async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
+    """Streams one answer; a fault is noted in it."""
+    stream = Stream(time.perf_counter())
+    wanted = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    try:
+        async with client.stream("POST", "/v1/chat/completions", json=wanted) as response:
+            if response.status_code != httpx.codes.OK:
+                await response.aread()
+                stream.error = f"{response.status_code}: {response.text[:300]}"
+                return stream
+            async for line in response.aiter_lines():
+                if line.startswith("data: {"):
+                    note(stream, json.loads(line.removeprefix("data: ")))
+    except httpx.HTTPError as error:
+        stream.error = f"{type(error).__name__}: {error}"
+    if not stream.error and not stream.arrivals:
+        stream.error = "an empty answer"
+    return stream
+
+
+def note(stream: Stream, event: dict[str, Any]) -> None:
+    """Takes one event of a stream into account."""
+    if event.get("error"):
+        stream.error = str(event["error"])
+    if event.get("usage"):
+        stream.tokens = event["usage"]["completion_tokens"]
+    for choice in event.get("choices") or []:
+        text = (choice.get("delta") or {}).get("content") or ""
+        if text or choice.get("token_ids"):
+            stream.arrivals.append(time.perf_counter())
+            stream.text += text
+
+
+async def together(
+    url: str,
+    bodies: Sequence[Sequence[dict[str, Any]]],
+    *,
+    stagger: float,
+    headers: dict[str, str] | None = None,
+) -> list[Stream]:
+    """Each list of `bodies` is one reader who asks one after the other; they begin one by one."""
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(
+        base_url=url, timeout=300, limits=limits, headers=headers
+    ) as client:
+
+        async def reader(number: int) -> list[Stream]:
+            await asyncio.sleep(number * stagger)
+            return [await ask(client, body) for body in bodies[number]]
+
+        found = await asyncio.gather(*(reader(number) for number in range(len(bodies))))
+    return [stream for streams in found for stream in streams]
+
+
+def run(url: str, bodies: Sequence[Sequence[dict[str, Any]]], **options: Any) -> list[Stream]:
+    """`together`, to its end. Raises RuntimeError if an answer failed."""
+    streams = asyncio.run(together(url, bodies, **options))
+    faults = [stream.error for stream in streams if stream.error]
+    if faults:
+        raise RuntimeError(f"{len(faults)} answers of {url} failed: {faults[0]}")
+    return streams
+
+
+def tokens_per_second(streams: Sequence[Stream]) -> float:
+    """Of all streams together, from the first request to the last token."""
+    began = min(stream.sent for stream in streams)
+    ended = max(stream.arrivals[-1] for stream in streams)
+    return sum(stream.tokens for stream in streams) / (ended - began)
+
+
+def first_token(streams: Sequence[Stream]) -> float:
+    """Median seconds to the first token."""
+    return median(stream.first for stream in streams)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of them lie."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

@@ -1,0 +1,77 @@
+"""The web app before the engine: all processes of one machine over a var/ of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from bench.engine_parts.processes import ROOT, WORK
+from feedback_app.config.stack import Stack
+
+SLUG = "bench"
+PREPARE = """
+import json
+from feedback_app.accounts.models import Scope, User
+from feedback_app.feedback.models import Project
+from feedback_app.feedback.services_tokens import token_create
+project = Project.objects.get(slug="bench")
+admin = User.objects.get()
+print(json.dumps(token_create(
+    project=project, name="bench", scopes=list(Scope), by=admin
+)[1]))
+"""
+
+
+@dataclass(frozen=True)
+class Web:
+    """Where the web app and its engine listen, and a token's header for the gateway."""
+
+    url: str
+    engine_url: str
+    model: str
+    headers: dict[str, str]
+
+
+@contextmanager
+def web(model: str) -> Iterator[Web]:
+    """Runs Valkey, web, engine, workers and beat, with one project on the base model."""
+    var = WORK / "web"
+    shutil.rmtree(var, ignore_errors=True)
+    name = Path(model).name
+    (var / "models").mkdir(parents=True)
+    (var / "models" / name).symlink_to(Path(model).resolve())
+    env = {
+        "PROSPECT_ENV": "demo",
+        "PROSPECT_VAR": str(var),
+        "BASE_MODEL": name,
+        "API_REQUESTS_PER_MINUTE": "100000",
+        "DATABASE_URL": None,
+        "REDIS_URL": None,
+        "ENGINE_URL": None,
+        "ENGINES": None,
+    }
+    merged = {key: value for key, value in {**os.environ, **env}.items() if value is not None}
+
+    def manage(*words: str) -> str:
+        command = [sys.executable, str(ROOT / "manage.py"), *words]
+        done = subprocess.run(
+            command, cwd=ROOT, env=merged, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
+    manage("migrate", "--verbosity", "0")
+    manage("collectstatic", "--noinput", "--verbosity", "0")
+    person = ["--username", "bench", "--email", "bench@example.org"]
+    manage("createsuperuser", "--noinput", *person)
+    manage("create_project", SLUG)
+    secret = json.loads(manage("shell", "--no-imports", "-c", PREPARE).splitlines()[-1])
+    with Stack(env=env) as stack:
+        httpx.get(f"{stack.url}/health", timeout=10).raise_for_status()
+        yield Web(stack.url, stack.engine_url, name, {"Authorization": f"Bearer {secret}"})
