@@ -52,13 +52,20 @@ def answers(url: str) -> bool:
 
 
 @contextmanager
-def run_engine(model: Path, artifacts: Path, *, served_name: str) -> Iterator[RunningEngine]:
+def run_engine(
+    model: Path,
+    artifacts: Path,
+    *,
+    served_name: str,
+    port: int | None = None,
+    log_name: str = "engine.log",
+) -> Iterator[RunningEngine]:
     """Starts `python -m trainer serve` in float32 and ends it afterwards."""
-    port = free_port()
+    port = free_port() if port is None else port
     command = [sys.executable, "-m", "trainer", "serve", "--model", str(model)]
     options = ["--artifacts", str(artifacts), "--port", str(port), "--dtype", "float32"]
     artifacts.mkdir(parents=True, exist_ok=True)
-    with (artifacts / "engine.log").open("wb") as log:
+    with (artifacts / log_name).open("wb") as log:
         process = subprocess.Popen(
             [*command, *options, "--served-model-name", served_name],
             cwd=ROOT,

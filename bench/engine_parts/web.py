@@ -68,7 +68,7 @@ def web(model: str) -> Iterator[Web]:
 
     manage("migrate", "--verbosity", "0")
     manage("collectstatic", "--noinput", "--verbosity", "0")
-    person = ["--username", "bench", "--email", "bench@example.org"]
+    person = ["--email", "bench@example.org"]
     manage("createsuperuser", "--noinput", *person)
     manage("create_project", SLUG)
     secret = json.loads(manage("shell", "--no-imports", "-c", PREPARE).splitlines()[-1])

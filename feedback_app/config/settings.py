@@ -78,6 +78,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "feedback_app.config.request_ids.request_ids",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
@@ -242,10 +243,12 @@ RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)  # no heartbeat for so long
 
 BASE_MODEL = env.str("BASE_MODEL", "SmolLM2-135M-Instruct")
 ENGINE_URL = env.str("ENGINE_URL", "http://127.0.0.1:8001")
-ENGINES: dict[str, str] = env.json("ENGINES", default={}) or {BASE_MODEL: ENGINE_URL}
-for engine_url in ENGINES.values():
-    if urlsplit(engine_url).scheme not in ("http", "https"):
-        raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is no http(s) URL.")
+# by base model: a URL, or the URLs of several engines that serve it together
+ENGINES: dict[str, str | list[str]] = env.json("ENGINES", default={}) or {BASE_MODEL: ENGINE_URL}
+for engine_urls in ENGINES.values():
+    for engine_url in [engine_urls] if isinstance(engine_urls, str) else engine_urls:
+        if urlsplit(engine_url).scheme not in ("http", "https"):
+            raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is no http(s) URL.")
 
 # -- the gateway
 

@@ -1,18 +1,26 @@
 """Talks to the engine: the only place that knows its HTTP protocol (docs/architecture.md)."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cache, partial
 from typing import Any
 
 import httpx
+import structlog
 from django.conf import settings
 
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.services import Answer, Message, storable
+from feedback_app.serving.replicas import usable, went_down
 from feedback_app.training.models import Adapter
 
+log = structlog.get_logger(__name__)
+
 LOAD_SECONDS = 60.0
+#: Faults of one engine that another may not have: no answer, a full queue, on its way up or down.
+ELSEWHERE = (0, httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
 
 class EngineError(Exception):
@@ -43,35 +51,43 @@ class Streamed:
     token_ids: list[int] = field(default_factory=list)
 
 
-def engine_url(base_model: str) -> str:
-    """Where the engine of this base model listens. Raises EngineError if there is none."""
-    url = settings.ENGINES.get(base_model)
-    if url is None:
+def engine_urls(base_model: str) -> list[str]:
+    """Where the engines of this base model listen. Raises EngineError if there is none."""
+    found = settings.ENGINES.get(base_model)
+    if not found:
         known = ", ".join(sorted(settings.ENGINES)) or "none"
         raise EngineError(
             f"No engine serves {base_model}. Engines here: {known}. "
             "Set ENGINES or ENGINE_URL and start one."
         )
-    return str(url).rstrip("/")
+    return [url.rstrip("/") for url in ([found] if isinstance(found, str) else found)]
+
+
+@cache
+def http() -> httpx.Client:
+    """One client a process: making one costs more than asking an engine."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
+    return httpx.Client(timeout=httpx.Timeout(LOAD_SECONDS, connect=5.0), limits=limits)
 
 
 class Engine:
-    """The engine of one project, spoken to over HTTP. Short-lived: one per deed."""
+    """The engine of one project, spoken to over HTTP, or all of them if there are several.
+    Short-lived: one per deed."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self.url = engine_url(project.base_model)
+        self.urls = engine_urls(project.base_model)
 
     def model_of(self, version: str) -> str:
         """The name the engine knows a version by."""
         return self.project.base_model if version == BASE_VERSION else version
 
     def load(self, adapter: Adapter) -> None:
-        """Makes the engine hold the adapter; loading twice is one load."""
-        self._post(
-            "/v1/load_lora_adapter",
-            {"lora_name": adapter.name, "lora_path": str(adapter.directory)},
-        )
+        """Makes every engine that answers hold the adapter; loading twice is one load.
+
+        Raises EngineError if one refuses, or none answers.
+        """
+        self._everywhere(lambda url: self._load_at(url, adapter))
 
     def load_version(self, version: str) -> None:
         """Loads one of the project's adapters by its name. Raises EngineError 404 if unknown."""
@@ -79,16 +95,40 @@ class Engine:
 
     def unload(self, name: str) -> None:
         """Lets go of an adapter once its running answers are done; not loaded is fine."""
-        try:
-            self._post("/v1/unload_lora_adapter", {"lora_name": name})
-        except EngineError as error:
-            if error.status != httpx.codes.NOT_FOUND:
-                raise
+
+        def unload_at(url: str) -> None:
+            try:
+                self._post(url, "/v1/unload_lora_adapter", {"lora_name": name})
+            except EngineError as error:
+                if error.status != httpx.codes.NOT_FOUND:
+                    raise
+
+        self._everywhere(unload_at)
+
+    def answers(
+        self, messages: Sequence[Message], *, version: str, sampling: Sampling
+    ) -> list[Answer]:
+        """One whole answer of every engine that answers at all. Raises EngineError."""
+        body = self._body(messages, version=version, sampling=sampling)
+        found: list[Answer] = []
+        self._everywhere(lambda url: found.append(self._answer_at(url, body, version)))
+        return found
 
     def answer(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> Answer:
-        """One whole answer. Raises EngineError."""
+        """One whole answer, of whichever engine can give it. Raises EngineError."""
         body = self._body(messages, version=version, sampling=sampling)
-        data = self._with_adapter(version, lambda: self._post("/v1/chat/completions", body))
+        fault = self._unreachable()
+        for url in self._usable(body):
+            try:
+                return self._answer_at(url, body, version)
+            except EngineError as error:
+                fault = self._elsewhere(url, error)
+        raise fault
+
+    def _answer_at(self, url: str, body: dict[str, Any], version: str) -> Answer:
+        data = self._with_adapter(
+            url, version, lambda: self._post(url, "/v1/chat/completions", body)
+        )
         choice = data["choices"][0]
         return Answer(
             text=choice["message"]["content"] or "",
@@ -115,25 +155,93 @@ class Engine:
         """
         body = self._body(messages, version=version, sampling=sampling, system_prompt=system_prompt)
         body["stream"] = True
-        if version != BASE_VERSION:
-            # cheap if it is loaded; an engine that was restarted has forgotten it
+        fault = self._unreachable()
+        for url in self._usable(body):
             try:
-                self.load_version(version)
+                response = self._with_adapter(url, version, partial(self._open, url, body))
             except EngineError as error:
-                # not the conversation's fault, which is what a 400 of the answer itself means
-                raise EngineError(str(error), status=httpx.codes.SERVICE_UNAVAILABLE) from error
-        timeout = httpx.Timeout(10.0, read=120.0)
+                fault = self._elsewhere(url, error)
+                continue
+            try:
+                with closing(response):
+                    yield from self._pieces(response, into)
+            except httpx.HTTPError as error:
+                went_down(url)
+                raise self._unreachable() from error
+            return
+        raise fault
+
+    def _open(self, url: str, body: dict[str, Any]) -> httpx.Response:
+        """A stream that has begun. Raises EngineError."""
+        request = http().build_request(
+            "POST",
+            f"{url}/v1/chat/completions",
+            json=body,
+            headers=self._headers(),
+            timeout=httpx.Timeout(10.0, read=120.0),
+        )
         try:
-            with (
-                httpx.Client(timeout=timeout) as client,
-                client.stream("POST", f"{self.url}/v1/chat/completions", json=body) as response,
-            ):
-                if response.status_code != httpx.codes.OK:
+            response = http().send(request, stream=True)
+            if response.status_code != httpx.codes.OK:
+                with closing(response):
                     response.read()
                     raise self._error(response)
-                yield from self._pieces(response, into)
         except httpx.HTTPError as error:
             raise self._unreachable() from error
+        return response
+
+    # -- one engine of several
+
+    def _usable(self, body: dict[str, Any]) -> Iterator[str]:
+        # the system prompt and the first question: what all turns of a conversation share
+        key = json.dumps(body["messages"][:2])
+        return usable(self.urls, key, self._bring_up)
+
+    def _bring_up(self, url: str) -> bool:
+        """Gives an engine what is live on its base model, before it is asked anything."""
+        live = Adapter.objects.filter(
+            releases__live=True, project__base_model=self.project.base_model
+        ).select_related("project")
+        try:
+            http().get(f"{url}/health", timeout=5.0).raise_for_status()
+            for adapter in live:
+                self._load_at(url, adapter)
+        except (httpx.HTTPError, EngineError) as error:
+            log.warning("engine_left_out", engine=url, why=str(error))
+            return False
+        return True
+
+    @staticmethod
+    def _elsewhere(url: str, error: EngineError) -> EngineError:
+        """Raises a fault that another engine would have as well; else returns it."""
+        if error.status not in ELSEWHERE:
+            raise error
+        if error.status != httpx.codes.TOO_MANY_REQUESTS:
+            went_down(url)
+        return error
+
+    def _everywhere(self, deed: Callable[[str], None]) -> None:
+        """Does it at every engine. One that does not answer is out of traffic, and gets what is
+        live when it is back; if none answers, or one refuses, EngineError is raised."""
+        silent: list[EngineError] = []
+        for url in self.urls:
+            try:
+                deed(url)
+            except EngineError as error:
+                if error.status:
+                    raise
+                went_down(url)
+                log.warning("engine_left_out", engine=url, why=str(error))
+                silent.append(error)
+        if len(silent) == len(self.urls):
+            raise silent[0]
+
+    def _load_at(self, url: str, adapter: Adapter) -> None:
+        self._post(
+            url,
+            "/v1/load_lora_adapter",
+            {"lora_name": adapter.name, "lora_path": str(adapter.directory)},
+        )
 
     @staticmethod
     def _pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
@@ -178,14 +286,19 @@ class Engine:
             body["seed"] = sampling.seed
         return body
 
-    def _with_adapter(self, version: str, call: Any) -> Any:
+    def _with_adapter(self, url: str, version: str, call: Callable[[], Any]) -> Any:
         """Repeats a call after loading the adapter if the engine does not know it (any more)."""
         try:
             return call()
         except EngineError as error:
             if error.status != httpx.codes.NOT_FOUND or version == BASE_VERSION:
                 raise
-        self.load_version(version)
+        adapter = self._adapter(version)
+        try:
+            self._load_at(url, adapter)
+        except EngineError as error:
+            # not the conversation's fault, which is what a 400 of the answer itself means
+            raise EngineError(str(error), status=error.status and 503) from error
         return call()
 
     def _adapter(self, version: str) -> Adapter:
@@ -194,17 +307,21 @@ class Engine:
             raise EngineError(f"This project has no version {version}.", status=404)
         return adapter
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
+    def _post(self, url: str, path: str, body: dict[str, Any]) -> Any:
         try:
-            response = httpx.post(
-                f"{self.url}{path}", json=body, timeout=httpx.Timeout(LOAD_SECONDS, connect=5.0)
-            )
+            response = http().post(f"{url}{path}", json=body, headers=self._headers())
         except httpx.HTTPError as error:
             raise self._unreachable() from error
         if response.status_code != httpx.codes.OK:
             raise self._error(response)
         is_json = "json" in response.headers.get("content-type", "")
         return response.json() if is_json else response.text
+
+    @staticmethod
+    def _headers() -> dict[str, str]:
+        """The id under which the web process logs this request, so that the engine does too."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        return {"X-Request-ID": request_id} if request_id else {}
 
     def _unreachable(self) -> EngineError:
         return EngineError(

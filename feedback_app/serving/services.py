@@ -32,6 +32,9 @@ def release_promote(
 ) -> Release:
     """Makes a version live: load → canary answers → flip → the old one drains and unloads.
 
+    Where a base model has several engines, all of them load and answer before the flip; one that
+    is down gets what is live before it is asked again (replicas.py).
+
     `adapter=None` is the base model. Raises EngineError or BadRequest; then nothing changed.
     Running streams finish on the version they began with.
     """
@@ -44,10 +47,10 @@ def release_promote(
     engine = Engine(project)
     if adapter is not None:
         engine.load(adapter)
-    canary = engine.answer(
+    canaries = engine.answers(
         CANARY, version=version, sampling=Sampling(max_tokens=12, temperature=0.0, top_p=1.0)
     )
-    if not canary.text.strip():
+    if not all(canary.text.strip() for canary in canaries):
         raise BadRequest(f"{version} did not answer the canary prompt: it was not released.")
     release = release_flip(project=project, adapter=adapter, before=before, by=by, reason=reason)
     if before is not None and before.adapter is not None:

@@ -79,6 +79,7 @@ def test_one_machine_makes_a_secret_of_its_own_and_keeps_it(tmp_path: Path) -> N
 
 
 def test_an_engine_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
-    done = start(tmp_path, {"ENGINES": '{"m": "file:///etc/passwd"}'})
-    assert done.returncode != 0
-    assert "no http(s) URL" in done.stderr
+    for urls in ('"file:///etc/passwd"', '["http://127.0.0.1:8001", "file:///etc/passwd"]'):
+        done = start(tmp_path, {"ENGINES": f'{{"m": {urls}}}'})
+        assert done.returncode != 0
+        assert "'file:///etc/passwd' is no http(s) URL" in done.stderr

@@ -1,6 +1,7 @@
 """The gateway against a real engine: answers, streams, refusals, and what is kept of them."""
 
 import json
+import shutil
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -244,8 +245,7 @@ def test_version_that_the_engine_can_not_load_is_503(
     program: Program, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(77)
-    adapter.path = "adapters/gone"
-    adapter.save()
+    shutil.rmtree(adapter.directory)
 
     for stream in (False, True):
         refused = program.ask(model=adapter.name, stream=stream)

@@ -24,7 +24,7 @@ from trainer.engine.turns import Turns
 from trainer.errors import BadArtifact
 from trainer.model import LoadedBase
 
-MAX_BATCH = 32
+MAX_BATCH = 64
 MAX_QUEUE = 256
 MAX_ADAPTERS = 32
 #: Groups of prompts that are read by turns: a long one does not hold up the next.
