@@ -19,6 +19,7 @@ from feedback_app.training.models import Adapter
 log = structlog.get_logger(__name__)
 
 LOAD_SECONDS = 60.0
+LOADED_ALREADY = "has already been loaded"
 #: Faults of one engine that another may not have: no answer, a full queue, on its way up or down.
 ELSEWHERE = (0, httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
@@ -237,11 +238,13 @@ class Engine:
             raise silent[0]
 
     def _load_at(self, url: str, adapter: Adapter) -> None:
-        self._post(
-            url,
-            "/v1/load_lora_adapter",
-            {"lora_name": adapter.name, "lora_path": str(adapter.directory)},
-        )
+        body = {"lora_name": adapter.name, "lora_path": str(adapter.directory)}
+        try:
+            self._post(url, "/v1/load_lora_adapter", body)
+        except EngineError as error:
+            # vLLM's words for what the embedded engine calls a success: names are immutable
+            if LOADED_ALREADY not in str(error):
+                raise
 
     @staticmethod
     def _pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
