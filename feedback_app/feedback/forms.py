@@ -113,12 +113,14 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "system_prompt",
             "guidelines",
             "overlap",
+            "queue_order",
             "max_tokens",
             "temperature",
             "top_p",
         ]
         labels: ClassVar = {
             "overlap": "Votes an answer",
+            "queue_order": "Order at the desk",
             "max_tokens": "Longest answer",
             "top_p": "Top-p",
         }
@@ -126,6 +128,7 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "system_prompt": "Goes before every conversation, in sampling, training and the demo.",
             "guidelines": "Markdown. Annotators see it beside every answer.",
             "overlap": "How many people judge each answer, 1 to 10.",
+            "queue_order": "Every answer gets its first vote before any gets its second.",
             "max_tokens": "Tokens; one is about three quarters of a word.",
             "temperature": "0 always takes the likeliest token; 0.8 varies.",
             "top_p": "Samples from the likeliest tokens that make up this share.",

@@ -38,6 +38,16 @@ class Source(models.TextChoices):
     API = "api", "API"
 
 
+class QueueOrder(models.TextChoices):
+    """What annotators see first. In each, answers with the fewest votes come first."""
+
+    BALANCED = "balanced", "Balanced by prompt"
+    NEWEST = "newest", "Newest version first"
+    CONTESTED = "contested", "Disagreements first"
+    UNSURE = "unsure", "Where the model is unsure"
+    UPLOADED = "uploaded", "As they came in"
+
+
 class Split(models.TextChoices):
     """Which side of the gate an example is on; a hash of the prompt decides."""
 
@@ -82,6 +92,10 @@ class Project(models.Model):
     guidelines = models.TextField(blank=True)
     reasons = models.JSONField(default=default_reasons)
     overlap = models.PositiveSmallIntegerField(default=1)
+    # what the desk begins with; its address may say otherwise
+    queue_order = models.CharField(
+        max_length=9, choices=QueueOrder.choices, default=QueueOrder.BALANCED
+    )
     heldout_percent = models.PositiveSmallIntegerField(default=20)
     max_tokens = models.PositiveIntegerField(default=128)
     temperature = models.FloatField(default=0.8)
@@ -136,6 +150,13 @@ class Prompt(models.Model):
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
 
 
+def queue_index(name: str, *order: str, within: str | None = None, **only: bool) -> models.Index:
+    """An index that hands out in this order. `vote_count` stands before it, so that answers with
+    enough votes lie behind the range that a query reads, however many they are."""
+    fields = ["project", *([within] if within else []), "vote_count", *order]
+    return models.Index(fields=fields, condition=Q(queued=True, flagged=False, **only), name=name)
+
+
 class Completion(models.Model):
     """One answer of one model version to one prompt. Text and token ids never change."""
 
@@ -164,18 +185,30 @@ class Completion(models.Model):
     queue_position = models.PositiveBigIntegerField(default=0)
     # kept in the vote's transaction, so that the queue never counts votes
     vote_count = models.PositiveSmallIntegerField(default=0)
+    # there are ups and downs
+    contested = models.BooleanField(default=False)
     flagged = models.BooleanField(default=False)
+    # on the row so that each order and filter of the queue is one index range:
+    # the number in `version` (0: base and imports), and the prompt's topic
+    version_number = models.PositiveIntegerField(default=0)
+    topic = models.CharField(max_length=60, blank=True)
+    # |r − z₀| in nats as the last run that saw it told; small: the model cannot tell
+    unsure = models.FloatField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = CompletionQuerySet.as_manager()
 
     class Meta:
         indexes: ClassVar = [
-            models.Index(
-                fields=["project", "queue_position", "id"],
-                condition=Q(queued=True, flagged=False),
-                name="completion_queue",
-            ),
+            # one index an order and a filter (querysets.ORDERS, QueueView)
+            queue_index("queue_balanced", "queue_position", "id"),
+            queue_index("queue_newest", "-version_number", "queue_position", "id"),
+            queue_index("queue_uploaded", "id"),
+            queue_index("queue_contested", "queue_position", "id", contested=True),
+            queue_index("queue_unsure", "unsure", "id", unsure__isnull=False),
+            queue_index("queue_version", "queue_position", "id", within="version"),
+            queue_index("queue_source", "queue_position", "id", within="source"),
+            queue_index("queue_topic", "queue_position", "id", within="topic"),
             models.Index(fields=["project", "version"], name="completion_version"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
         ]

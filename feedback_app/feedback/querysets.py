@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Self
 
-from django.db.models import Count, Exists, F, OuterRef, QuerySet, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -27,44 +26,69 @@ class ProjectQuerySet(QuerySet["Project"]):
         return self.filter(memberships__user=user, memberships__role__in=roles_from(least))
 
 
+#: What each order is sorted by; `models.queue_index` has an index for each.
+ORDERS: dict[str, tuple[str, ...]] = {
+    # the first answer of every prompt before the second of any
+    "balanced": ("vote_count", "queue_position", "id"),
+    "newest": ("vote_count", "-version_number", "queue_position", "id"),
+    "contested": ("vote_count", "queue_position", "id"),
+    "unsure": ("vote_count", "unsure", "id"),
+    "uploaded": ("vote_count", "id"),
+}
+#: The orders that are about some answers only: these come first, then the rest, balanced.
+FIRST_ONLY: dict[str, Q] = {
+    "contested": Q(contested=True),
+    "unsure": Q(unsure__isnull=False),
+}
+
+
 class CompletionQuerySet(QuerySet["Completion"]):
     def in_queue(self) -> Self:
         return self.filter(queued=True, flagged=False)
 
-    def in_queue_order(self) -> Self:
-        """The first answer of every prompt before the second of any."""
-        return self.order_by("queue_position", "id")
+    def in_queue_order(self, order: str = "balanced") -> list[Self]:
+        """The parts of the queue, to be read one after the other; a later one may repeat rows."""
+        first = FIRST_ONLY.get(order)
+        if first is None:
+            return [self.order_by(*ORDERS[order])]
+        return [
+            self.filter(first).order_by(*ORDERS[order]),
+            self.order_by(*ORDERS["balanced"]),
+        ]
 
-    def unanswered_by(self, user: User) -> Self:
+    def unanswered_by(self, user: User, *, overlap: int) -> Self:
         """Without what `user` has voted on or passed by."""
         from feedback_app.feedback.models import Skip, Vote
 
         mine = {"completion": OuterRef("pk"), "user": user}
-        return self.exclude(Exists(Vote.objects.filter(**mine))).exclude(
-            Exists(Skip.objects.filter(**mine))
-        )
+        unskipped = self.exclude(Exists(Skip.objects.filter(**mine)))
+        # at an overlap of one, what wants a vote has none, so none of theirs
+        return unskipped if overlap == 1 else unskipped.exclude(Exists(Vote.objects.filter(**mine)))
 
     def needs_votes(self, overlap: int) -> Self:
         return self.filter(vote_count__lt=overlap)
 
+    def wanted_from(self, user: User, *, overlap: int) -> Self:
+        """In the queue, short of votes, and not yet judged or passed by by `user`."""
+        return self.in_queue().needs_votes(overlap).unanswered_by(user, overlap=overlap)
+
     def open_for(self, user: User, *, overlap: int) -> Self:
-        """In the queue, wanting votes, and with a slot that nobody else holds."""
+        """Wanted from `user`, and with a slot that nobody else holds."""
         from feedback_app.feedback.models import Lease
 
+        leases = Lease.objects.filter(completion=OuterRef("pk"), expires_at__gt=timezone.now())
+        wanted = self.wanted_from(user, overlap=overlap)
+        if overlap == 1:
+            return wanted.exclude(Exists(leases.exclude(user=user)))
         held_by_others = (
-            Lease.objects.filter(completion=OuterRef("pk"), expires_at__gt=timezone.now())
-            .exclude(user=user)
+            leases.exclude(user=user)
             .order_by()
             .values("completion")
             .annotate(n=Count("pk"))
             .values("n")
         )
-        return (
-            self.in_queue()
-            .needs_votes(overlap)
-            .unanswered_by(user)
-            .annotate(held=Coalesce(Subquery(held_by_others), 0))
-            .filter(vote_count__lt=overlap - F("held"))
+        return wanted.annotate(held=Coalesce(Subquery(held_by_others), 0)).filter(
+            vote_count__lt=overlap - F("held")
         )
 
     def leased_to(self, user: User) -> Self:
@@ -77,11 +101,9 @@ class VoteQuerySet(QuerySet["Vote"]):
         return (
             self.filter(user=user)
             .select_related("completion__prompt", "completion__example")
+            .defer("completion__prompt_token_ids", "completion__token_ids")
             .order_by("-updated_at", "-pk")
         )
-
-    def since(self, moment: dt.datetime) -> Self:
-        return self.filter(created_at__gte=moment)
 
 
 class ExampleQuerySet(QuerySet["Example"]):

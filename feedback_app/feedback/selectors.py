@@ -4,13 +4,18 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Literal
 
-from django.db.models import Min
+from django.db import connection
+from django.db.models import Count, Min, Q
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Lease, Project, Sampling, Vote
+from feedback_app.feedback.models import Completion, Lease, Project, Sampling, Vote
+from feedback_app.feedback.querysets import ORDERS
+from feedback_app.feedback.services_queue import EVERYTHING, QueueView
 
-EmptyReason = Literal["no_prompts", "sampling", "leased", "done"]
+EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "done"]
+#: So many open answers are counted; beyond it the desk says 'more than'.
+LEFT_LIMIT = 100
 
 
 @dataclass(frozen=True)
@@ -22,8 +27,20 @@ class QueueProgress:
     per_hour: int
 
     @property
+    def counted(self) -> int:
+        """How far the count goes."""
+        return LEFT_LIMIT
+
+    @property
+    def many_left(self) -> bool:
+        """More is left than was counted."""
+        return self.left > LEFT_LIMIT
+
+    @property
     def goal(self) -> int:
-        """What today's bar counts up to."""
+        """What today's bar counts up to: the end, or the next hundred while that is far."""
+        if self.many_left:
+            return (self.today // LEFT_LIMIT + 1) * LEFT_LIMIT
         return self.today + self.left
 
 
@@ -36,15 +53,22 @@ class EmptyQueue:
     sampling: Sampling | None = None
 
 
-def queue_progress(*, project: Project, user: User) -> QueueProgress:
-    """Three counts over indexed ranges."""
+def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING) -> QueueProgress:
+    """Counts over index ranges that do not grow with the project: a day of one person's votes,
+    and up to a hundred open answers."""
     now = timezone.now()
-    mine = Vote.objects.filter(project=project, user=user)
-    today = mine.since(now.replace(hour=0, minute=0, second=0, microsecond=0)).count()
-    left = project.completions.in_queue().needs_votes(project.overlap).unanswered_by(user).count()
-    return QueueProgress(
-        today=today, left=left, per_hour=mine.since(now - dt.timedelta(hours=1)).count()
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    hour_ago = now - dt.timedelta(hours=1)
+    # what was cast since then was changed since then, and that is what there is an index on
+    counts = Vote.objects.filter(
+        project=project, user=user, updated_at__gte=min(midnight, hour_ago)
+    ).aggregate(
+        today=Count("pk", filter=Q(created_at__gte=midnight)),
+        hour=Count("pk", filter=Q(created_at__gte=hour_ago)),
     )
+    wanted = view.of(project).wanted_from(user, overlap=project.overlap)
+    left = wanted.order_by(*ORDERS["balanced"])[: LEFT_LIMIT + 1].count()
+    return QueueProgress(today=counts["today"], left=left, per_hour=counts["hour"])
 
 
 def sampling_active(project: Project) -> Sampling | None:
@@ -59,17 +83,19 @@ def sampling_latest(project: Project) -> Sampling | None:
     return project.samplings.order_by("-pk").first()
 
 
-def empty_queue(*, project: Project, user: User) -> EmptyQueue:
+def empty_queue(*, project: Project, user: User, view: QueueView = EVERYTHING) -> EmptyQueue:
     """Call it when nothing could be handed out: says why, never just 'empty'."""
     sampling = sampling_active(project)
     if sampling is not None:
         return EmptyQueue("sampling", sampling=sampling)
-    wanting = project.completions.in_queue().needs_votes(project.overlap).unanswered_by(user)
-    until = Lease.objects.filter(completion__in=wanting, expires_at__gt=timezone.now()).aggregate(
-        first=Min("expires_at")
-    )["first"]
-    if until is not None:
-        return EmptyQueue("leased", until=until)
+    wanted = view.of(project).wanted_from(user, overlap=project.overlap)
+    if wanted.exists():
+        # somebody has them; no lease to be seen: they are being handed out this moment
+        held = Lease.objects.filter(completion__in=wanted, expires_at__gt=timezone.now())
+        until = held.aggregate(first=Min("expires_at"))["first"]
+        return EmptyQueue("leased", until=until or timezone.now())
+    if view.narrowed and project.completions.wanted_from(user, overlap=project.overlap).exists():
+        return EmptyQueue("filtered")
     if not project.completions.in_queue().exists():
         return EmptyQueue("no_prompts", sampling=sampling_latest(project))
     return EmptyQueue("done")
@@ -78,3 +104,25 @@ def empty_queue(*, project: Project, user: User) -> EmptyQueue:
 def recent_votes(*, project: Project, user: User, count: int = 10) -> list[Vote]:
     """The last verdicts of a person, newest first; each knows its fate by its example."""
     return list(project.votes.recent_of(user)[:count])
+
+
+def queue_values(*, project: Project, field: Literal["version", "topic"]) -> list[str]:
+    """The versions or topics that the queue holds, at most fifty, in order.
+
+    Steps from one value to the next along the index: the cost is that of the values, not of
+    the rows that have them.
+    """
+    table = connection.ops.quote_name(Completion._meta.db_table)
+    queue = f"FROM {table} WHERE project_id = %s AND queued AND NOT flagged AND {field}"
+    step = f"SELECT {field} {queue} > {{}} ORDER BY {field} LIMIT 1"
+    values = f"""
+        WITH RECURSIVE found(value) AS (
+            SELECT ({step.format("''")})
+            UNION ALL
+            SELECT ({step.format("found.value")}) FROM found WHERE found.value IS NOT NULL
+        )
+        SELECT value FROM found WHERE value IS NOT NULL LIMIT 50
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(values, [project.pk, project.pk])
+        return [value for (value,) in cursor.fetchall()]

@@ -1,6 +1,5 @@
 """What can happen to projects, prompts, completions and votes. Each function is one deed."""
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
@@ -9,7 +8,6 @@ from typing import TypedDict
 
 from django.db import transaction
 from django.db.models import Max
-from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, User
 from feedback_app.feedback.errors import BadRequest
@@ -17,7 +15,6 @@ from feedback_app.feedback.models import (
     BASE_VERSION,
     Completion,
     Example,
-    Lease,
     Project,
     Prompt,
     Sampling,
@@ -28,8 +25,14 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.services_queue import (
+    QueueView,
+    items_hand_out,
+    lease_release,
+    lease_take,
+    slot_free,
+)
 
-LEASE_MINUTES = 10
 COMMENT_LIMIT = 2_000
 ROLES = ("user", "assistant")
 
@@ -172,6 +175,12 @@ def completion_hash(*, prompt_hash: str, system_prompt: str, text: str) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def version_number(version: str) -> int:
+    """The number of an adapter's name, `<slug>@<n>`; 0 for the base and for imports."""
+    _, _, number = version.rpartition("@")
+    return int(number) if "@" in version and number.isdecimal() and len(number) < 10 else 0
+
+
 def completion_create(
     *,
     project: Project,
@@ -198,6 +207,8 @@ def completion_create(
             prompt_hash=prompt.content_hash, system_prompt=project.system_prompt, text=text
         ),
         version=answer.version,
+        version_number=version_number(answer.version),
+        topic=prompt.topic,
         system_prompt=project.system_prompt if system_prompt is None else system_prompt,
         prompt_token_ids=answer.prompt_token_ids,
         token_ids=answer.token_ids,
@@ -224,6 +235,38 @@ def sampling_request(
 # -- votes
 
 
+def completion_lock(pk: int, **within: Project) -> Completion:
+    """The row as it is now, held until the transaction ends; its prompt comes along."""
+    light = Completion.objects.select_related("prompt").defer(
+        "prompt__messages", "token_ids", "prompt_token_ids"
+    )
+    return light.select_for_update(of=("self",)).get(pk=pk, **within)
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What one person says of one completion. None: as it was."""
+
+    verdict: Verdict
+    reasons: Sequence[str] | None = None
+    comment: str | None = None
+
+    def changes(self, project: Project) -> dict[str, object]:
+        """The fields of a Vote that it sets. Raises BadRequest for what cannot be said."""
+        changes: dict[str, object] = {"verdict": self.verdict}
+        if self.reasons is not None:
+            allowed = {chip["key"] for chip in project.reasons.get(self.verdict, [])}
+            unknown = sorted(set(self.reasons) - allowed)
+            if unknown:
+                raise BadRequest(f"Unknown reasons for {self.verdict}: {', '.join(unknown)}.")
+            changes["reasons"] = list(dict.fromkeys(self.reasons))
+        if self.comment is not None:
+            if len(self.comment) > COMMENT_LIMIT:
+                raise BadRequest(f"A comment has at most {COMMENT_LIMIT:,} characters.")
+            changes["comment"] = self.comment
+        return changes
+
+
 def vote_cast(
     *,
     completion: Completion,
@@ -234,43 +277,52 @@ def vote_cast(
     comment: str | None = None,
 ) -> Vote:
     """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
-    changes: dict[str, object] = {"verdict": verdict}
-    if reasons is not None:
-        allowed = {chip["key"] for chip in completion.project.reasons.get(verdict, [])}
-        unknown = sorted(set(reasons) - allowed)
-        if unknown:
-            raise BadRequest(f"Unknown reasons for {verdict}: {', '.join(unknown)}.")
-        changes["reasons"] = list(dict.fromkeys(reasons))
-    if comment is not None:
-        if len(comment) > COMMENT_LIMIT:
-            raise BadRequest(f"A comment has at most {COMMENT_LIMIT:,} characters.")
-        changes["comment"] = comment
+    changes = Ballot(verdict, reasons, comment).changes(completion.project)
+    with transaction.atomic(savepoint=False):
+        return vote_write(completion_lock(completion.pk), by=by, source=source, changes=changes)
+
+
+def vote_and_go_on(
+    *, project: Project, pk: int, ballot: Ballot, by: User, view: QueueView
+) -> list[Completion]:
+    """A verdict at the desk and the next items in one transaction: one commit a cycle.
+
+    The vote holds one row and the queue passes over rows under other hands, so no two of these
+    wait for each other. Raises Completion.DoesNotExist.
+    """
+    changes = ballot.changes(project)
     with transaction.atomic():
-        locked = Completion.objects.select_for_update().get(pk=completion.pk)
-        vote = Vote.objects.filter(completion=locked, user=by).first()
-        if vote is not None and vote.verdict != verdict and reasons is None:
-            changes["reasons"] = []  # reasons belong to the verdict they were given with
-        if vote is None:
-            vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
-        elif all(getattr(vote, field) == value for field, value in changes.items()):
-            Lease.objects.filter(completion=locked, user=by).delete()
-            return vote  # the same again: a retry or a double click
-        turned = vote.pk is None or vote.verdict != verdict
-        for field, value in changes.items():
-            setattr(vote, field, value)
-        vote.save()
-        if turned:
-            VoteEvent.objects.create(completion=locked, user=by, verdict=verdict, source=source)
-            example_refresh(completion=locked)
-        Lease.objects.filter(completion=locked, user=by).delete()
-        Skip.objects.filter(completion=locked, user=by).delete()
+        locked = completion_lock(pk, project=project)
+        vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
+        return items_hand_out(project=project, by=by, view=view)
+
+
+def vote_write(locked: Completion, *, by: User, source: Source, changes: dict[str, object]) -> Vote:
+    """Stores the vote on a completion that this transaction has locked."""
+    vote = Vote.objects.filter(completion=locked, user=by).first()
+    if vote is not None and vote.verdict != changes["verdict"] and "reasons" not in changes:
+        changes["reasons"] = []  # reasons belong to the verdict they were given with
+    if vote is None:
+        vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
+    elif all(getattr(vote, field) == value for field, value in changes.items()):
+        lease_release(completion=locked, by=by)
+        return vote  # the same again: a retry or a double click
+    turned = vote.pk is None or vote.verdict != changes["verdict"]
+    for field, value in changes.items():
+        setattr(vote, field, value)
+    vote.save()
+    if turned:
+        VoteEvent.objects.create(completion=locked, user=by, verdict=vote.verdict, source=source)
+        example_refresh(completion=locked)
+    lease_release(completion=locked, by=by)
+    Skip.objects.filter(completion=locked, user=by).delete()
     return vote
 
 
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
     """Takes the vote or skip back and puts the item on the person's screen again."""
     with transaction.atomic():
-        locked = Completion.objects.select_for_update().get(pk=completion.pk)
+        locked = completion_lock(completion.pk)
         undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
         if undone:
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
@@ -281,7 +333,8 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
                 locked.flagged = False
                 locked.save(update_fields=["flagged"])
             skipped.delete()
-        if locked.queued:
+        # after a skip somebody else may have it by now
+        if slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     return bool(undone) or skipped is not None
 
@@ -308,82 +361,24 @@ def example_refresh(*, completion: Completion) -> Example | None:
     """Makes the Example what the votes say now. Call it in the vote's transaction."""
     verdicts = list(Vote.objects.filter(completion=completion).values_list("verdict", flat=True))
     completion.vote_count = len(verdicts)
-    completion.save(update_fields=["vote_count"])
+    completion.contested = len(set(verdicts)) > 1
+    completion.save(update_fields=["vote_count", "contested"])
     amounts = votes_amount_to(verdicts, text=completion.text)
     if amounts is None:
         Example.objects.filter(completion=completion).delete()
         return None
-    example, _ = Example.objects.update_or_create(
+    example = Example(
         completion=completion,
-        defaults={
-            "project_id": completion.project_id,
-            "desirable": amounts.desirable,
-            "weight": amounts.weight,
-            "split": completion.prompt.split,
-        },
+        project_id=completion.project_id,
+        desirable=amounts.desirable,
+        weight=amounts.weight,
+        split=completion.prompt.split,
+    )
+    # one statement: the row is locked, and most votes make a new example
+    [example] = Example.objects.bulk_create(
+        [example],
+        update_conflicts=True,
+        unique_fields=["completion"],
+        update_fields=["desirable", "weight", "split", "updated_at"],
     )
     return example
-
-
-def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:
-    """Passes an item by; a flag takes it out of everyone's queue until someone looks."""
-    with transaction.atomic():
-        skip, _ = Skip.objects.update_or_create(
-            completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
-        )
-        if flag:
-            Completion.objects.filter(pk=completion.pk).update(flagged=True)
-        Lease.objects.filter(completion=completion, user=by).delete()
-    return skip
-
-
-# -- the queue
-
-
-def lease_take(*, completion: Completion, by: User, front: bool = False) -> Lease:
-    """Holds the item for `by` from now on; call it in a transaction that has locked the item."""
-    lease, _ = Lease.objects.update_or_create(
-        completion=completion,
-        user=by,
-        defaults={
-            "expires_at": timezone.now() + dt.timedelta(minutes=LEASE_MINUTES),
-            "front": front,
-        },
-    )
-    return lease
-
-
-def items_hand_out(*, project: Project, by: User, count: int = 2) -> list[Completion]:
-    """Up to `count` items for this person, held under a lease: the one to show and the next.
-
-    Items that the person already holds come first, so a reload shows the same one. On
-    Postgres rows that another transaction is handing out are passed over; on SQLite the
-    immediate transaction lets one person in at a time.
-    """
-    with transaction.atomic():
-        held = list(
-            Completion.objects.filter(project=project)
-            .leased_to(by)
-            .in_queue()
-            .unanswered_by(by)
-            .select_related("prompt", "project")
-            .order_by("-leases__front", "leases__expires_at", "queue_position", "id")[:count]
-        )
-        wanted = count - len(held)
-        if wanted <= 0:
-            return held
-        candidates = (
-            Completion.objects.filter(project=project)
-            .open_for(by, overlap=project.overlap)
-            .exclude(pk__in=[item.pk for item in held])
-            .in_queue_order()
-            .select_related("prompt", "project")
-            .select_for_update(skip_locked=True, of=("self",))
-        )
-        for item in candidates[:wanted]:
-            # asked again under the lock: its leases may have changed since the query began
-            free = Completion.objects.filter(pk=item.pk).open_for(by, overlap=project.overlap)
-            if free.exists():
-                lease_take(completion=item, by=by)
-                held.append(item)
-    return held

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
-from django.http import HttpResponse, HttpResponseBase
+from django.http import Http404, HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
@@ -11,48 +11,100 @@ from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.answers import deed, page, toast
-from feedback_app.feedback.forms import NoFields, SkipForm, VoteForm, accepted
-from feedback_app.feedback.models import Completion, Project, Source, Verdict
-from feedback_app.feedback.selectors import empty_queue, queue_progress, recent_votes
-from feedback_app.feedback.services import item_skip, items_hand_out, vote_cast, vote_undo
+from feedback_app.feedback.forms import (
+    NoFields,
+    SkipForm,
+    VoteForm,
+    accepted,
+    query_choice,
+    query_strict,
+)
+from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict
+from feedback_app.feedback.selectors import (
+    empty_queue,
+    queue_progress,
+    queue_values,
+    recent_votes,
+)
+from feedback_app.feedback.services import Ballot, storable, vote_and_go_on, vote_cast, vote_undo
+from feedback_app.feedback.services_queue import QueueView, item_skip, items_hand_out
 from feedback_app.htmx import HtmxHttpRequest
 
+#: Characters of a version or topic in the address; longer ones exist nowhere.
+QUERY_LIMIT = 80
 
-def desk_context(request: HtmxHttpRequest, project: Project) -> dict[str, Any]:
+
+def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
+    """What the address asks for. Raises BadRequest for anything that is not on offer."""
+    query_strict(request, ("order", "version", "source", "topic"))
+    text = {name: request.GET.get(name, "")[:QUERY_LIMIT] for name in ("version", "topic")}
+    order = query_choice(request, "order", ("", *QueueOrder))
+    return QueueView(
+        # the project's own order is not said, so that the address follows it
+        order="" if order == project.queue_order else order,
+        source=query_choice(request, "source", ("", *Source)),
+        version=storable(text["version"]),
+        topic=storable(text["topic"]),
+    )
+
+
+def desk_context(
+    request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
+) -> dict[str, Any]:
     """All that the desk shows: the item, the next one, progress, the last ten."""
-    items = items_hand_out(project=project, by=request.user, count=2)
     context: dict[str, Any] = {
         "project": project,
+        "view": view,
         "item": items[0] if items else None,
         "next_item": items[1] if len(items) > 1 else None,
-        "progress": queue_progress(project=project, user=request.user),
+        "progress": queue_progress(project=project, user=request.user, view=view),
     }
     if not items:
-        context["empty"] = empty_queue(project=project, user=request.user)
-    return context | history_context(request, project)
+        context["empty"] = empty_queue(project=project, user=request.user, view=view)
+    return context | history_context(request, project, view)
 
 
-def history_context(request: HtmxHttpRequest, project: Project) -> dict[str, Any]:
+def history_context(
+    request: HtmxHttpRequest, project: Project, view: QueueView | None = None
+) -> dict[str, Any]:
     votes = recent_votes(project=project, user=request.user)
     last = votes[0] if votes else None
     chips = project.reasons.get(last.verdict, []) if last else []
-    return {"project": project, "recent": votes, "last": last, "chips": chips}
+    return {
+        "project": project,
+        "view": view or view_of(request, project),
+        "recent": votes,
+        "last": last,
+        "chips": chips,
+    }
 
 
 @project_view(Role.ANNOTATOR)
 @page
 def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """The desk."""
-    return render(request, "feedback/annotate.html", desk_context(request, project))
+    view = view_of(request, project)
+    items = items_hand_out(project=project, by=request.user, view=view)
+    context = desk_context(request, project, view, items)
+    context |= {
+        "orders": QueueOrder.choices,
+        "order_now": view.order or project.queue_order,
+        "sources": Source.choices,
+        "versions": queue_values(project=project, field="version"),
+        "topics": queue_values(project=project, field="topic"),
+    }
+    return render(request, "feedback/annotate.html", context)
 
 
 @project_view(Role.ANNOTATOR)
 @page
 def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Why there is nothing to do; reloads the desk once there is."""
-    context = desk_context(request, project)
-    if context["item"] is not None:
+    view = view_of(request, project)
+    items = items_hand_out(project=project, by=request.user, view=view)
+    if items:
         return HttpResponseClientRefresh()
+    context = desk_context(request, project, view, items)
     response = render(request, "feedback/annotate.html#waiting", context)
     if context["empty"].reason not in ("sampling", "leased"):
         response.status_code = HttpResponseStopPolling.status_code
@@ -63,28 +115,37 @@ def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 @deed
 def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Casts or changes a vote; the answer carries the next item."""
-    completion = get_object_or_404(project.completions.select_related("project", "prompt"), pk=pk)
+    view = view_of(request, project)
     form = VoteForm(request.POST)
-    values = accepted(form)
+    verdict = Verdict(accepted(form)["verdict"])
+    ballot = Ballot(verdict, form.reasons_given(), form.comment_given())
+    if at_desk(request):
+        try:
+            items = vote_and_go_on(
+                project=project, pk=pk, ballot=ballot, by=request.user, view=view
+            )
+        except Completion.DoesNotExist:
+            raise Http404("No such completion.") from None
+        return stage_answer(request, project, view, items)
     vote_cast(
-        completion=completion,
-        verdict=Verdict(values["verdict"]),
+        completion=completion_of(project, pk),
+        verdict=ballot.verdict,
         by=request.user,
         source=Source.ANNOTATE,
-        reasons=form.reasons_given(),
-        comment=form.comment_given(),
+        reasons=ballot.reasons,
+        comment=ballot.comment,
     )
-    return desk_answer(request, project, completion)
+    return desk_answer(request, project)
 
 
 @project_view(Role.ANNOTATOR)
 @deed
 def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Takes a vote, skip or flag back and shows the item again."""
-    completion = get_object_or_404(project.completions, pk=pk)
+    completion = completion_of(project, pk)
     accepted(NoFields(request.POST))
     undone = vote_undo(completion=completion, by=request.user, source=Source.ANNOTATE)
-    response = desk_answer(request, project, completion)
+    response = desk_answer(request, project)
     if request.htmx:
         return toast(response, "Taken back." if undone else "There was nothing to take back.")
     return response
@@ -94,30 +155,49 @@ def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
 @deed
 def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Passes an item by, or flags it for an admin to look at."""
-    completion = get_object_or_404(project.completions, pk=pk)
+    completion = completion_of(project, pk)
     values = accepted(SkipForm(request.POST))
     item_skip(completion=completion, by=request.user, flag=values["flag"], reason=values["reason"])
     text = "Flagged: nobody else is shown it." if values["flag"] else "Skipped."
     if not request.htmx:
         messages.info(request, text)
-        return redirect("annotate", project.slug)
-    response = desk_answer(request, project, completion)
-    undo = reverse("vote-undo", args=[project.slug, completion.pk])
+        return desk_answer(request, project)
+    response = desk_answer(request, project)
+    view = view_of(request, project)
+    undo = reverse("vote-undo", args=[project.slug, completion.pk]) + view.query
     return toast(response, text, undo=undo)
 
 
-def desk_answer(request: HtmxHttpRequest, project: Project, completion: Completion) -> HttpResponse:
+def at_desk(request: HtmxHttpRequest) -> bool:
+    """Whether the answer goes onto the stage: then it carries the next item."""
+    return bool(request.htmx) and request.htmx.target not in ("last", "history")
+
+
+def desk_answer(request: HtmxHttpRequest, project: Project) -> HttpResponse:
     """The part of the desk that the request's target asks for; plain forms go back to the desk."""
+    view = view_of(request, project)
     if not request.htmx:
-        return redirect("annotate", project.slug)
+        return redirect(reverse("annotate", args=[project.slug]) + view.query)
     if request.htmx.target == "last":
         return HttpResponse(status=204)
     if request.htmx.target == "history":
         return render(
             request, "feedback/annotate.html#history-answer", history_context(request, project)
         )
-    return render(
-        request,
-        "feedback/annotate.html#stage-answer",
-        desk_context(request, project) | {"previous": completion},
-    )
+    items = items_hand_out(project=project, by=request.user, view=view)
+    return stage_answer(request, project, view, items)
+
+
+def stage_answer(
+    request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
+) -> HttpResponse:
+    context = desk_context(request, project, view, items)
+    return render(request, "feedback/annotate.html#stage-answer", context)
+
+
+def completion_of(project: Project, pk: int) -> Completion:
+    """The project's completion, without what neither a vote nor its answer reads."""
+    light = project.completions.defer("prompt_token_ids", "token_ids")
+    completion = get_object_or_404(light, pk=pk)
+    completion.project = project
+    return completion

@@ -8,7 +8,8 @@ const desk = document.getElementById("desk");
 const banner = document.getElementById("outbox");
 let inFlight = null;
 
-const outbox = new Outbox(desk.dataset.desk, {
+// one box a project, whatever part of its queue the address shows
+const outbox = new Outbox(desk.dataset.desk.split("?")[0], {
   onChange: tell,
   onRefused: (why) => toast({ level: "error", text: `One verdict was refused: ${why.slice(0, 200)}` }),
 });

@@ -9,7 +9,8 @@ from django.db import connection
 
 from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.models import Example, Project, Source, Verdict, Vote
-from feedback_app.feedback.services import items_hand_out, member_set, vote_cast
+from feedback_app.feedback.services import member_set, vote_cast
+from feedback_app.feedback.services_queue import items_hand_out
 from tests.conftest import MakeCompletions
 
 PEOPLE = 8

@@ -10,13 +10,12 @@ from django.urls import reverse
 from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.models import Completion, Project, Sampling, Source, Verdict, Vote
 from feedback_app.feedback.services import (
-    item_skip,
-    items_hand_out,
     member_set,
     project_create,
     sampling_request,
     vote_cast,
 )
+from feedback_app.feedback.services_queue import item_skip, items_hand_out
 
 pytestmark = pytest.mark.django_db
 
@@ -434,6 +433,7 @@ SETTINGS = {
     "system_prompt": "Be kind.",
     "guidelines": "Short.",
     "overlap": "2",
+    "queue_order": "newest",
     "max_tokens": "64",
     "temperature": "0.7",
     "top_p": "0.9",

@@ -11,13 +11,12 @@ from feedback_app.feedback.selectors import empty_queue, queue_progress
 from feedback_app.feedback.services import (
     Answer,
     completion_create,
-    item_skip,
-    items_hand_out,
     prompts_add,
     split_of,
     vote_cast,
     vote_undo,
 )
+from feedback_app.feedback.services_queue import item_skip, items_hand_out
 from tests.conftest import MakeCompletions
 
 pytestmark = pytest.mark.django_db
@@ -102,7 +101,7 @@ def test_first_answers_of_all_prompts_come_before_second_ones(
         source=Source.IMPORT,
         sampling=sampling,
     )
-    assert [c.pk for c in project.completions.in_queue_order()] == [
+    assert [c.pk for [part] in [project.completions.in_queue_order()] for c in part] == [
         *[c.pk for c in first],
         second.pk,
     ]

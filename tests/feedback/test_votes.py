@@ -5,7 +5,8 @@ import pytest
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Completion, Example, Project, Source, Verdict, Vote
-from feedback_app.feedback.services import item_skip, vote_cast, vote_undo
+from feedback_app.feedback.services import vote_cast, vote_undo
+from feedback_app.feedback.services_queue import item_skip
 from tests.conftest import MakeCompletions
 
 pytestmark = pytest.mark.django_db

@@ -131,6 +131,7 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
                 text=item.text,
                 content_hash=digest,
                 version=IMPORTED_VERSION,
+                topic=prompts[prompt_hash].topic,
                 system_prompt=item.system,
                 finish_reason=Completion.Finish.STOP,
                 source=Source.IMPORT,

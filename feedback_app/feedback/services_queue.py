@@ -1,0 +1,180 @@
+"""The annotation queue: who is shown what, and for how long it is theirs."""
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from urllib.parse import urlencode
+
+from django.db import transaction
+from django.db.models import F
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Lease, Project, Skip
+from feedback_app.feedback.querysets import CompletionQuerySet
+
+LEASE_MINUTES = 10
+#: Rows of one transaction when a run's view of the completions is written down.
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class QueueView:
+    """What part of the queue a person works through, and in which order. Empty: all of it."""
+
+    order: str = ""
+    version: str = ""
+    source: str = ""
+    topic: str = ""
+
+    @property
+    def narrowed(self) -> bool:
+        return bool(self.version or self.source or self.topic)
+
+    @property
+    def query(self) -> str:
+        """The state as it stands in an address, with its question mark; empty for the default."""
+        state = {"order": self.order, **self.filters()}
+        given = urlencode({name: value for name, value in state.items() if value})
+        return f"?{given}" if given else ""
+
+    def filters(self) -> dict[str, str]:
+        chosen = {"version": self.version, "source": self.source, "topic": self.topic}
+        return {name: value for name, value in chosen.items() if value}
+
+    def of(self, project: Project) -> CompletionQuerySet:
+        """The project's completions that this view is about, in no order."""
+        return Completion.objects.filter(project=project, **self.filters())
+
+
+EVERYTHING = QueueView()
+
+
+def items_hand_out(
+    *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
+) -> list[Completion]:
+    """Up to `count` items for this person, held under a lease: the one to show and the next.
+
+    Items that the person already holds come first, so a reload shows the same one. On
+    Postgres rows that another transaction is handing out are passed over; on SQLite the
+    immediate transaction lets one person in at a time.
+    """
+    with transaction.atomic(savepoint=False):
+        held = items_held(project=project, by=by, count=count, view=view)
+        for part in view.of(project).in_queue_order(view.order or project.queue_order):
+            while len(held) < count:
+                had = [item.pk for item in held]
+                candidates = (
+                    part.open_for(by, overlap=project.overlap)
+                    .exclude(pk__in=had)
+                    .select_related("prompt")
+                    .defer("prompt_token_ids", "token_ids")
+                    .select_for_update(skip_locked=True, of=("self",))
+                )
+                found = list(candidates[: count - len(held)])
+                if not found:
+                    break
+                held += leases_take(found, project=project, by=by)
+    for item in held:
+        item.project = project
+    return held
+
+
+def items_held(*, project: Project, by: User, count: int, view: QueueView) -> list[Completion]:
+    """What the person holds already; a lease that is half over begins anew."""
+    now = timezone.now()
+    held = list(
+        view.of(project)
+        .wanted_from(by, overlap=project.overlap)
+        .leased_to(by)
+        .select_related("prompt")
+        .defer("prompt_token_ids", "token_ids")
+        .annotate(until=F("leases__expires_at"))
+        .order_by("-leases__front", "leases__expires_at", "leases__id")[:count]
+    )
+    fresh = dt.timedelta(minutes=LEASE_MINUTES)
+    half = now + fresh / 2
+    if any(item.until < half for item in held):  # type: ignore[attr-defined] # annotated
+        mine = Lease.objects.filter(user=by, completion__in=held, expires_at__gt=now)
+        mine.update(expires_at=now + fresh)
+    return held
+
+
+def leases_take(found: list[Completion], *, project: Project, by: User) -> list[Completion]:
+    """Leases what is still open of rows that this transaction has locked; the rest falls out."""
+    now = timezone.now()
+    # asked again under the lock: leases may have come since the query began
+    others = Counter(
+        Lease.objects.filter(completion__in=found, expires_at__gt=now)
+        .exclude(user=by)
+        .values_list("completion_id", flat=True)
+    )
+    taken = [item for item in found if item.vote_count + others[item.pk] < project.overlap]
+    until = now + dt.timedelta(minutes=LEASE_MINUTES)
+    Lease.objects.bulk_create(
+        [Lease(completion=item, user=by, expires_at=until) for item in taken],
+        # one of theirs may have run out
+        update_conflicts=True,
+        unique_fields=["completion", "user"],
+        update_fields=["expires_at", "front"],
+    )
+    return taken
+
+
+def slot_free(*, completion: Completion, by: User) -> bool:
+    """Whether the item wants a vote of this person and nobody else holds its last slot."""
+    mine = Completion.objects.filter(pk=completion.pk)
+    return mine.open_for(by, overlap=completion.project.overlap).exists()
+
+
+def lease_take(*, completion: Completion, by: User, front: bool = False) -> Lease:
+    """Holds the item for `by` from now on; call it in a transaction that has locked the item."""
+    lease, _ = Lease.objects.update_or_create(
+        completion=completion,
+        user=by,
+        defaults={
+            "expires_at": timezone.now() + dt.timedelta(minutes=LEASE_MINUTES),
+            "front": front,
+        },
+    )
+    return lease
+
+
+def lease_release(*, completion: Completion, by: User) -> None:
+    """The item is no longer on this person's screen."""
+    Lease.objects.filter(completion=completion, user=by).delete()
+
+
+def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:
+    """Passes an item by; a flag takes it out of everyone's queue until someone looks."""
+    with transaction.atomic():
+        skip, _ = Skip.objects.update_or_create(
+            completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
+        )
+        if flag:
+            Completion.objects.filter(pk=completion.pk).update(flagged=True)
+        lease_release(completion=completion, by=by)
+    return skip
+
+
+def completions_doubt(*, project: Project, fit: Mapping[int, tuple[float, float]]) -> None:
+    """Writes down how unsure a finished run is of each completion, for the order 'unsure'.
+
+    `fit` maps completion ids to (reward, z₀) in nats. What an earlier run told is forgotten.
+    """
+    known = Completion.objects.filter(project=project, unsure__isnull=False)
+    old = [pk for pk in known.values_list("pk", flat=True) if pk not in fit]
+    for chunk in batched(old, CHUNK):
+        Completion.objects.filter(pk__in=chunk).update(unsure=None)
+    for chunk in batched(sorted(fit), CHUNK):
+        rows = list(Completion.objects.filter(project=project, pk__in=chunk).only("pk"))
+        for row in rows:
+            reward, point = fit[row.pk]
+            row.unsure = abs(reward - point)
+        Completion.objects.bulk_update(rows, ["unsure"])
+
+
+def batched(ids: list[int], size: int) -> Iterator[list[int]]:
+    """The ids in runs of `size`."""
+    return (ids[start : start + size] for start in range(0, len(ids), size))
