@@ -13,6 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Example, Project
 from feedback_app.feedback.services import audit
+from feedback_app.feedback.services_queue import completions_doubt
 from feedback_app.training.claims import Claim
 from feedback_app.training.defaults import RunConfig
 from feedback_app.training.gate import gate_decide
@@ -181,6 +182,8 @@ def run_finish(
             completion__snapshot_items__snapshot=run.snapshot, split="train"
         ).update(used_in_run=run.number)
         run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
+    # many rows, and only an order of the queue: not in the transaction that ends the run
+    completions_doubt(project=run.project, fit=fit)
     return adapter
 
 

@@ -1,4 +1,4 @@
-"""Eight annotators at once, on whatever database the suite runs on."""
+"""Many annotators at once, on whatever database the suite runs on."""
 
 import threading
 from collections import Counter
@@ -6,15 +6,22 @@ from collections.abc import Callable
 
 import pytest
 from django.db import connection
+from django.utils import timezone
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.feedback.models import Example, Project, Source, Verdict, Vote
+from feedback_app.feedback.models import Example, Lease, Project, Source, Verdict, Vote
+from feedback_app.feedback.selectors import empty_queue
 from feedback_app.feedback.services import member_set, vote_cast
 from feedback_app.feedback.services_queue import items_hand_out
 from tests.conftest import MakeCompletions
 
 PEOPLE = 8
 ITEMS = 120
+#: People who hold items at the same moment, and how many of them act at once: what a server's
+#: threads do. A PostgreSQL takes 100 connections unless it is told otherwise.
+CROWD = 200
+HANDS = 40
+OVERLAP = 2
 
 
 def at_once(jobs: list[Callable[[], None]]) -> list[Exception]:
@@ -73,3 +80,54 @@ def test_double_click_in_many_tabs_is_one_vote(
     assert at_once([click] * PEOPLE) == []
     assert Vote.objects.count() == 1
     assert completion.vote_events.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_hundred_annotators_fill_every_slot_once_and_some_walk_away(
+    project: Project, make_completions: MakeCompletions
+) -> None:
+    """Each of 120 answers wants two votes; every tenth person takes an item and never votes."""
+    project.overlap = OVERLAP
+    project.save()
+    answers = make_completions(120)
+    people = User.objects.bulk_create(User(email=f"p{n}@example.com") for n in range(CROWD))
+    gone, staying = people[::10], [user for n, user in enumerate(people) if n % 10]
+    for user in gone:
+        assert len(items_hand_out(project=project, by=user, count=1)) == 1
+    handed: Counter[tuple[int, int]] = Counter()
+
+    def annotate(crew: list[User]) -> None:
+        """One hand moves several people in turn: all of them hold an item before any votes."""
+        waiting = {user: items_hand_out(project=project, by=user, count=1) for user in crew}
+        while waiting:
+            for user, items in list(waiting.items()):
+                for item in items:
+                    handed[item.pk, user.pk] += 1
+                    vote_cast(completion=item, verdict=Verdict.UP, by=user, source=Source.ANNOTATE)
+                following = items_hand_out(project=project, by=user, count=1)
+                if following or open_slots(user):
+                    waiting[user] = following
+                else:
+                    del waiting[user]
+
+    def open_slots(user: User) -> bool:
+        """Slots that somebody who is still working may leave to this person."""
+        mine = project.completions.open_for(user, overlap=OVERLAP)
+        return mine.exists()
+
+    crews = [staying[n::HANDS] for n in range(HANDS)]
+    assert at_once([lambda crew=crew: annotate(crew) for crew in crews]) == []
+
+    # all but the slots of those who left; nobody was handed one of these
+    assert Vote.objects.count() == OVERLAP * len(answers) - len(gone)
+    assert max(handed.values()) == 1
+    assert items_hand_out(project=project, by=staying[0]) == []
+    assert empty_queue(project=project, user=staying[0]).reason in ("leased", "done")
+
+    Lease.objects.update(expires_at=timezone.now())
+    assert at_once([lambda crew=crew: annotate(crew) for crew in crews]) == []
+
+    votes = Counter(Vote.objects.values_list("completion_id", flat=True))
+    assert votes == {answer.pk: OVERLAP for answer in answers}
+    assert set(project.completions.values_list("vote_count", flat=True)) == {OVERLAP}
+    assert not Lease.objects.filter(user__in=staying).exists()

@@ -157,6 +157,9 @@ def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(run: Run, cla
     assert Example.objects.filter(split="train", used_in_run=1).count() == len(fit)
     assert not Example.objects.filter(split="heldout", used_in_run=1).exists()
     assert SnapshotItem.objects.filter(reward=0.5).count() == len(fit)
+    unsure = dict(run.project.completions.filter(pk__in=fit).values_list("pk", "unsure"))
+    assert set(unsure.values()) == {0.4}, "the queue knows what the run was unsure of"
+    assert not run.project.completions.exclude(pk__in=fit).filter(unsure__isnull=False).exists()
 
 
 @pytest.mark.parametrize(

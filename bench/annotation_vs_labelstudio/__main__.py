@@ -1,0 +1,172 @@
+"""Annotating side by side with Label Studio: cycles of next + submit a second over real HTTP.
+
+Both systems on this machine, one after the other on the same database server, one user an
+annotator, overlap 1, the load client beside them. By default the sizes that fit into fifteen
+minutes; `--sizes 1000,100000,1000000` runs the rest.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.annotation_vs_labelstudio import servers
+
+#: Cycles a second on Postgres with 8 annotators must be so many times the peer's.
+BARS = {"postgres": {1_000: 12, 100_000: 35, 1_000_000: 100}, "sqlite": {1_000: 12}}
+#: Its p99 of a cycle must be this many times ours, at 8 annotators.
+P99_BAR = 5
+#: Of a small project each stage may use up this share.
+SHARES = {1: 0.15, 8: 0.4, 32: 0.4}
+
+
+def stage(kind: str, world: dict[str, Any], port: int, *, people: int, size: int, seconds: float):
+    """One measurement with so many people."""
+    job = {
+        "kind": kind,
+        "port": port,
+        "project": str(world["project"]),
+        "sessions": world["sessions"][:people],
+        "seconds": seconds,
+        "cycles": int(size * SHARES.get(people, 0.2)),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.annotation_vs_labelstudio.load"],
+        input=json.dumps(job),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=servers.ROOT,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+def system(
+    kind: str, database: str, size: int, people: list[int], seconds: float, scratch: Path
+) -> list[dict[str, Any]]:
+    """Fills a fresh database and measures with each number of people."""
+    directory = scratch / f"{kind}-{database}-{size}"
+    directory.mkdir()
+    directory.chmod(0o755)
+    hosting = (
+        servers.postgres(directory / "pg") if database == "postgres" else nullcontext({"url": ""})
+    )
+    rows = []
+    with hosting as server:
+        port = servers.free_port()
+        if kind == "ours":
+            environment = servers.ours_env(database, directory, server)
+            module = "bench.annotation_vs_labelstudio.ours_fill"
+            filling = [sys.executable, "-m", module]
+            command = servers.ours_command(port)
+            # whitenoise serves hashed files, as in `make demo`
+            subprocess.run(
+                [sys.executable, "manage.py", "collectstatic", "--noinput", "-v", "0"],
+                env={**os.environ, **environment},
+                cwd=servers.ROOT,
+                check=True,
+            )
+        else:
+            environment = servers.peer_env(database, directory, server)
+            script = Path(__file__).with_name("peer_fill.py")
+            filling = [str(servers.PEER / "bin" / "python"), str(script)]
+            command = servers.peer_command(port, database)
+        world = servers.fill([*filling, str(size), str(max(people))], environment)
+        with servers.serving(command, environment, port, directory / "server.log"):
+            for number in people:
+                found = stage(kind, world, port, people=number, size=size, seconds=seconds)
+                taken = found["seconds"] or [float("nan")]
+                doubled = sum(n - 1 for n in Counter(found["items"]).values())
+                row = {
+                    "system": kind,
+                    "database": database,
+                    "size": size,
+                    "people": number,
+                    "rate": found["rate"],
+                    "p50": 1000 * median(taken),
+                    "p99": 1000 * taken[min(len(taken) - 1, int(0.99 * len(taken)))],
+                    "cycles": len(found["items"]),
+                    "doubled": doubled,
+                    "errors": len(found["errors"]),
+                    "load": os.getloadavg()[0],
+                }
+                rows.append(row)
+                print(
+                    f"| {kind} | {database} | {size:,} | {number} | {row['rate']:.1f} "
+                    f"| {row['p50']:.0f} / {row['p99']:.0f} | {row['cycles']} | {doubled} "
+                    f"| {row['errors']} | {row['load']:.1f} |",
+                    flush=True,
+                )
+                if found["errors"]:
+                    log = (directory / "server.log").read_text(errors="replace")
+                    print(found["errors"][0], log[-3000:], sep="\n", file=sys.stderr)
+    return rows
+
+
+def verdicts(rows: list[dict[str, Any]]) -> list[tuple[str, bool]]:
+    """Each bar that this run can answer, in words, and whether it was met."""
+    at = {(r["system"], r["database"], r["size"], r["people"]): r for r in rows}
+    found = []
+    for database, bars in BARS.items():
+        for size, bar in bars.items():
+            ours = at.get(("ours", database, size, 8))
+            peer = at.get(("label-studio", database, size, 8))
+            if ours is None or peer is None or not peer["rate"]:
+                continue
+            ratio, tail = ours["rate"] / peer["rate"], peer["p99"] / ours["p99"]
+            found += [
+                (f"{database}, {size:,}: {ratio:.1f} x (bar {bar})", ratio >= bar),
+                (
+                    f"{database}, {size:,}: p99 {tail:.1f} x shorter (bar {P99_BAR})",
+                    tail >= P99_BAR,
+                ),
+            ]
+    faults = sum(r["errors"] + r["doubled"] for r in rows if r["system"] == "ours")
+    return [*found, (f"errors and doubles of ours: {faults}", faults == 0)]
+
+
+def main() -> None:
+    """Measure both, print the table and the bars; exit code 1 if one is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--sizes", default="1000,100000")
+    parser.add_argument("--databases", default="sqlite,postgres")
+    parser.add_argument("--people", default="1,8,32")
+    parser.add_argument("--systems", default="ours,label-studio")
+    parser.add_argument("--seconds", type=float, default=15, help="at most, of each measurement")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    people = [int(number) for number in arguments.people.split(",")]
+    kinds = arguments.systems.split(",")
+    if "label-studio" in kinds:
+        servers.peer_install()
+    columns = "system|database|items|people|cycles/s|p50 / p99 ms|cycles|doubled|errors|load"
+    print("| " + columns.replace("|", " | ") + " |")
+    print("|---" * 10 + "|")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="annotation-bench-") as scratch:
+        Path(scratch).chmod(0o755)  # PostgreSQL runs as a user of its own when this is root
+        for database in arguments.databases.split(","):
+            for size in map(int, arguments.sizes.split(",")):
+                # the peer's large projects are about Postgres; its SQLite is for trying out
+                if database == "sqlite" and size > 1_000 and "label-studio" in kinds:
+                    continue
+                for kind in kinds:
+                    rows += system(kind, database, size, people, arguments.seconds, Path(scratch))
+    print()
+    met = verdicts(rows)
+    for text, good in met:
+        print(f"{'met   ' if good else 'MISSED'}  {text}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=2))
+    sys.exit(not all(good for _, good in met))
+
+
+if __name__ == "__main__":
+    main()

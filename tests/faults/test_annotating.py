@@ -1,0 +1,153 @@
+"""Faults 15 and 17: clicks that come twice, tabs and people at once, and minds that change."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Lease,
+    Project,
+    Source,
+    Verdict,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.feedback.services import vote_cast
+from tests.conftest import MakeCompletions
+from tests.feedback.test_many_at_once import at_once
+
+As = Callable[[User], Client]
+DESK = {"HX-Request": "true", "HX-Target": "stage"}
+
+
+def url(name: str, completion: Completion) -> str:
+    return reverse(name, args=["bot", completion.pk])
+
+
+def shown(page: bytes) -> int | None:
+    """The completion on the stage; what is prefetched is not on the screen yet."""
+    stage = page.decode().split("<template")[0]
+    found = stage.partition('data-completion="')[2].partition('"')[0]
+    return int(found) if found else None
+
+
+# -- 15
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_same_click_ten_times_at_once_is_one_vote_and_everyone_gets_an_answer(
+    annotator: User, as_user: As, make_completions: MakeCompletions
+) -> None:
+    first, second, _ = make_completions(3)
+    clients = [as_user(annotator) for _ in range(10)]
+    answers: list[tuple[int, int | None]] = []
+
+    def click(client: Client) -> None:
+        answer = client.post(url("vote", first), {"verdict": "up"}, headers=DESK)
+        answers.append((answer.status_code, shown(answer.content)))
+
+    assert at_once([lambda client=client: click(client) for client in clients]) == []
+
+    assert answers == [(200, second.pk)] * 10
+    assert (Vote.objects.count(), VoteEvent.objects.count(), Example.objects.count()) == (1, 1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_tabs_that_disagree_leave_one_vote_that_the_example_agrees_with(
+    annotator: User, as_user: As, make_completions: MakeCompletions
+) -> None:
+    [completion, _] = make_completions(2)
+    tabs = [(as_user(annotator), verdict) for verdict in ("up", "down") * 4]
+
+    def vote(client: Client, verdict: str) -> None:
+        client.post(url("vote", completion), {"verdict": verdict}, headers=DESK)
+
+    assert at_once([lambda tab=tab: vote(*tab) for tab in tabs]) == []
+
+    vote_ = Vote.objects.get()
+    assert Example.objects.get().desirable == (vote_.verdict == "up")
+    assert VoteEvent.objects.order_by("-pk")[0].verdict == vote_.verdict
+    completion.refresh_from_db()
+    assert completion.vote_count == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_tabs_of_one_person_show_the_same_item_and_hold_one_lease_on_it(
+    project: Project, annotator: User, as_user: As, make_completions: MakeCompletions
+) -> None:
+    first, *_ = make_completions(5)
+    desk = reverse("annotate", args=[project.slug])
+    pages: list[int | None] = []
+
+    def open_tab() -> None:
+        pages.append(shown(as_user(annotator).get(desk).content))
+
+    assert at_once([open_tab] * 4) == []
+
+    assert as_user(annotator).get(desk).status_code == 200
+    # tabs that open in the same moment may be given one item each, never one item twice
+    held = list(Lease.objects.values_list("completion_id", flat=True))
+    assert len(held) == len(set(held))
+    assert shown(as_user(annotator).get(desk).content) in held
+    assert first.pk in held
+
+
+# -- 17
+
+
+@pytest.mark.django_db
+def test_example_follows_change_undo_new_vote_and_deletion(
+    project: Project,
+    annotator: User,
+    second_annotator: User,
+    as_user: As,
+    make_completions: MakeCompletions,
+) -> None:
+    [completion, other] = make_completions(2)
+    client = as_user(annotator)
+
+    def example() -> tuple[bool, float] | None:
+        row = Example.objects.filter(completion=completion).first()
+        return row and (row.desirable, row.weight)
+
+    def step(name: str, **body: str) -> None:
+        answer = client.post(url(name, completion), body, headers=DESK)
+        assert answer.status_code == 200
+
+    step("vote", verdict="up")
+    assert example() == (True, 1.0)
+    step("vote", verdict="down")
+    assert example() == (False, 1.0)
+    step("vote-undo")
+    assert example() is None
+    step("vote-undo")
+    assert example() is None
+    step("vote", verdict="down")
+    assert example() == (False, 1.0)
+    # a tie, and back
+    vote_cast(
+        completion=completion, verdict=Verdict.UP, by=second_annotator, source=Source.ANNOTATE
+    )
+    assert example() is None
+    step("vote", verdict="up")
+    assert example() == (True, 1.0)
+    assert list(VoteEvent.objects.order_by("pk").values_list("verdict", flat=True)) == [
+        *("up", "down", "", "down", "up", "up")
+    ]
+
+    completion.delete()
+
+    assert not Example.objects.exists()
+    assert not Vote.objects.exists()
+    assert not VoteEvent.objects.exists()
+    assert not Lease.objects.filter(completion_id=completion.pk).exists()
+    # a verdict from a tab that still shows it, and one on what is left
+    gone = client.post(reverse("vote", args=["bot", 10**9]), {"verdict": "up"}, headers=DESK)
+    assert gone.status_code == 404
+    answer = client.post(url("vote", other), {"verdict": "up"}, headers=DESK)
+    assert answer.status_code == 200
