@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import hypothesis
 import pytest
+from django.core.cache import cache
 from django.test import Client
 
 from feedback_app.accounts.models import Role, User
@@ -23,6 +24,12 @@ hypothesis.settings.load_profile("suite")
 
 pytest_plugins = ["tests.stacks"]
 PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def no_memory() -> None:
+    """Ids come again in the next test: what the process remembers of them must not."""
+    cache.clear()
 
 
 @pytest.fixture

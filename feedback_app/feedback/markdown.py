@@ -6,6 +6,7 @@ survive, and a text too large or too odd for Markdown is shown as it stands.
 """
 
 import re
+from functools import lru_cache
 
 import nh3
 from django.utils.html import escape, format_html
@@ -31,6 +32,7 @@ _FULL = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image
 _WIDE_ROW = re.compile(rf"^(?:[^|\n]*\|){{{CELL_LIMIT}}}", re.MULTILINE)
 
 
+@lru_cache(maxsize=256)  # an item is shown twice: prefetched, then on the stage
 def render(text: str) -> SafeString:
     """HTML of one message. Never raises; time grows linearly with the text and is bounded."""
     if len(text) > MARKDOWN_LIMIT:

@@ -4,6 +4,7 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Literal
 
+from django.core.cache import cache
 from django.db import connection
 from django.db.models import Count, Min, Q
 from django.utils import timezone
@@ -16,6 +17,8 @@ from feedback_app.feedback.services_queue import EVERYTHING, QueueView
 EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "done"]
 #: So many open answers are counted; beyond it the desk says 'more than'.
 LEFT_LIMIT = 100
+#: So long it is believed that they are many, in this process.
+MANY_LEFT_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,15 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
         today=Count("pk", filter=Q(created_at__gte=midnight)),
         hour=Count("pk", filter=Q(created_at__gte=hour_ago)),
     )
-    wanted = view.of(project).wanted_from(user, overlap=project.overlap)
-    left = wanted.order_by(*ORDERS["balanced"])[: LEFT_LIMIT + 1].count()
+    key = f"many-left:{project.pk}:{user.pk}:{view.query}"
+    if cache.get(key) is not None:
+        left = LEFT_LIMIT + 1
+    else:
+        wanted = view.of(project).wanted_from(user, overlap=project.overlap)
+        left = wanted.order_by(*ORDERS["balanced"])[: LEFT_LIMIT + 1].count()
+        if left > LEFT_LIMIT:
+            # 'more than a hundred' need not be found anew at every verdict
+            cache.set(key, True, MANY_LEFT_SECONDS)
     return QueueProgress(today=counts["today"], left=left, per_hour=counts["hour"])
 
 

@@ -237,9 +237,7 @@ def sampling_request(
 
 def completion_lock(pk: int, **within: Project) -> Completion:
     """The row as it is now, held until the transaction ends; its prompt comes along."""
-    light = Completion.objects.select_related("prompt").defer(
-        "prompt__messages", "token_ids", "prompt_token_ids"
-    )
+    light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
     return light.select_for_update(of=("self",)).get(pk=pk, **within)
 
 
@@ -279,12 +277,22 @@ def vote_cast(
     """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
     changes = Ballot(verdict, reasons, comment).changes(completion.project)
     with transaction.atomic(savepoint=False):
-        return vote_write(completion_lock(completion.pk), by=by, source=source, changes=changes)
+        locked = completion_lock(completion.pk)
+        vote, _ = vote_write(locked, by=by, source=source, changes=changes)
+        return vote
 
 
-def vote_and_go_on(
-    *, project: Project, pk: int, ballot: Ballot, by: User, view: QueueView
-) -> list[Completion]:
+@dataclass(frozen=True)
+class Step:
+    """What a verdict at the desk led to: the vote, whether it is their first on this answer, and
+    the items that they hold now."""
+
+    vote: Vote
+    first: bool
+    items: list[Completion]
+
+
+def vote_and_go_on(*, project: Project, pk: int, ballot: Ballot, by: User, view: QueueView) -> Step:
     """A verdict at the desk and the next items in one transaction: one commit a cycle.
 
     The vote holds one row and the queue passes over rows under other hands, so no two of these
@@ -293,12 +301,14 @@ def vote_and_go_on(
     changes = ballot.changes(project)
     with transaction.atomic():
         locked = completion_lock(pk, project=project)
-        vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
-        return items_hand_out(project=project, by=by, view=view)
+        vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
+        return Step(vote, first, items_hand_out(project=project, by=by, view=view))
 
 
-def vote_write(locked: Completion, *, by: User, source: Source, changes: dict[str, object]) -> Vote:
-    """Stores the vote on a completion that this transaction has locked."""
+def vote_write(
+    locked: Completion, *, by: User, source: Source, changes: dict[str, object]
+) -> tuple[Vote, bool]:
+    """Stores the vote on a completion that this transaction has locked; whether it is new."""
     vote = Vote.objects.filter(completion=locked, user=by).first()
     if vote is not None and vote.verdict != changes["verdict"] and "reasons" not in changes:
         changes["reasons"] = []  # reasons belong to the verdict they were given with
@@ -306,17 +316,20 @@ def vote_write(locked: Completion, *, by: User, source: Source, changes: dict[st
         vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
     elif all(getattr(vote, field) == value for field, value in changes.items()):
         lease_release(completion=locked, by=by)
-        return vote  # the same again: a retry or a double click
-    turned = vote.pk is None or vote.verdict != changes["verdict"]
+        return vote, False  # the same again: a retry or a double click
+    first = vote.pk is None
+    turned = first or vote.verdict != changes["verdict"]
     for field, value in changes.items():
         setattr(vote, field, value)
     vote.save()
     if turned:
         VoteEvent.objects.create(completion=locked, user=by, verdict=vote.verdict, source=source)
-        example_refresh(completion=locked)
-    lease_release(completion=locked, by=by)
-    Skip.objects.filter(completion=locked, user=by).delete()
-    return vote
+        alone = first and locked.vote_count == 0
+        example_refresh(completion=locked, verdicts=[vote.verdict] if alone else None)
+    # whoever holds an item has not passed it by
+    if not lease_release(completion=locked, by=by):
+        Skip.objects.filter(completion=locked, user=by).delete()
+    return vote, first
 
 
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
@@ -357,9 +370,16 @@ def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
     return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
 
 
-def example_refresh(*, completion: Completion) -> Example | None:
-    """Makes the Example what the votes say now. Call it in the vote's transaction."""
-    verdicts = list(Vote.objects.filter(completion=completion).values_list("verdict", flat=True))
+def example_refresh(
+    *, completion: Completion, verdicts: Sequence[str] | None = None
+) -> Example | None:
+    """Makes the Example what the votes say now. Call it in the vote's transaction.
+
+    `verdicts` are those of all its votes, where the caller knows them.
+    """
+    if verdicts is None:
+        votes = Vote.objects.filter(completion=completion)
+        verdicts = list(votes.values_list("verdict", flat=True))
     completion.vote_count = len(verdicts)
     completion.contested = len(set(verdicts)) > 1
     completion.save(update_fields=["vote_count", "contested"])

@@ -141,9 +141,10 @@ def lease_take(*, completion: Completion, by: User, front: bool = False) -> Leas
     return lease
 
 
-def lease_release(*, completion: Completion, by: User) -> None:
-    """The item is no longer on this person's screen."""
-    Lease.objects.filter(completion=completion, user=by).delete()
+def lease_release(*, completion: Completion, by: User) -> bool:
+    """The item is no longer on this person's screen; whether it was."""
+    released, _ = Lease.objects.filter(completion=completion, user=by).delete()
+    return released > 0
 
 
 def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:

@@ -19,7 +19,7 @@ from feedback_app.feedback.forms import (
     query_choice,
     query_strict,
 )
-from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict
+from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.selectors import (
     empty_queue,
     queue_progress,
@@ -48,10 +48,10 @@ def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
     )
 
 
-def desk_context(
+def stage_context(
     request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
 ) -> dict[str, Any]:
-    """All that the desk shows: the item, the next one, progress, the last ten."""
+    """The item, the next one, progress; why there is none."""
     context: dict[str, Any] = {
         "project": project,
         "view": view,
@@ -61,22 +61,27 @@ def desk_context(
     }
     if not items:
         context["empty"] = empty_queue(project=project, user=request.user, view=view)
-    return context | history_context(request, project, view)
+    return context
 
 
-def history_context(
-    request: HtmxHttpRequest, project: Project, view: QueueView | None = None
-) -> dict[str, Any]:
+def last_context(project: Project, last: Vote | None) -> dict[str, Any]:
+    """The last verdict with the reasons that it may be given."""
+    return {"last": last, "chips": project.reasons.get(last.verdict, []) if last else []}
+
+
+def history_context(request: HtmxHttpRequest, project: Project, view: QueueView) -> dict[str, Any]:
+    """The last ten verdicts."""
     votes = recent_votes(project=project, user=request.user)
-    last = votes[0] if votes else None
-    chips = project.reasons.get(last.verdict, []) if last else []
-    return {
-        "project": project,
-        "view": view or view_of(request, project),
-        "recent": votes,
-        "last": last,
-        "chips": chips,
-    }
+    last = last_context(project, votes[0] if votes else None)
+    return {"project": project, "view": view, "recent": votes, **last}
+
+
+def desk_context(
+    request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
+) -> dict[str, Any]:
+    """All that the desk shows."""
+    stage = stage_context(request, project, view, items)
+    return stage | history_context(request, project, view)
 
 
 @project_view(Role.ANNOTATOR)
@@ -121,12 +126,15 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     ballot = Ballot(verdict, form.reasons_given(), form.comment_given())
     if at_desk(request):
         try:
-            items = vote_and_go_on(
-                project=project, pk=pk, ballot=ballot, by=request.user, view=view
-            )
+            step = vote_and_go_on(project=project, pk=pk, ballot=ballot, by=request.user, view=view)
         except Completion.DoesNotExist:
             raise Http404("No such completion.") from None
-        return stage_answer(request, project, view, items)
+        if step.first:
+            # nine of the last ten stand on the page already
+            context = stage_context(request, project, view, step.items)
+            context |= last_context(project, step.vote)
+            return render(request, "feedback/annotate.html#vote-answer", context)
+        return stage_answer(request, project, view, step.items)
     vote_cast(
         completion=completion_of(project, pk),
         verdict=ballot.verdict,
@@ -181,9 +189,8 @@ def desk_answer(request: HtmxHttpRequest, project: Project) -> HttpResponse:
     if request.htmx.target == "last":
         return HttpResponse(status=204)
     if request.htmx.target == "history":
-        return render(
-            request, "feedback/annotate.html#history-answer", history_context(request, project)
-        )
+        context = history_context(request, project, view)
+        return render(request, "feedback/annotate.html#history-answer", context)
     items = items_hand_out(project=project, by=request.user, view=view)
     return stage_answer(request, project, view, items)
 

@@ -130,6 +130,12 @@ document.addEventListener("htmx:afterSwap", () => {
   stageHadFocus = false;
 });
 
+// a vote's answer brings its own row only; the eleventh goes
+document.addEventListener("htmx:oobAfterSwap", (event) => {
+  if (event.detail.target.id !== "history-list") return;
+  for (const row of document.querySelectorAll("#history-list li:nth-child(n + 11)")) row.remove();
+});
+
 // -- keys and swipes
 
 const press = (selector) => () => {
@@ -149,6 +155,10 @@ const reasons = Object.fromEntries(
     () => document.querySelectorAll("#last [name=reasons]")[digit - 1]?.click() ?? undefined,
   ]),
 );
+
+document.querySelector("[data-view]")?.addEventListener("change", (event) => {
+  event.currentTarget.requestSubmit();
+});
 
 hotkeys(
   {

@@ -189,8 +189,24 @@ def test_vote_by_htmx_answers_the_next_item_and_the_history(
     shown, held = page.split('<template id="prefetched">')
     assert f'data-completion="{second.pk}"' in shown
     assert f'data-completion="{third.pk}"' in held
-    assert 'id="history" hx-swap-oob="true"' in page
+    rows = page.split('<ul id="history-list" hx-swap-oob="afterbegin">')[1]
+    assert rows.count("<li>") == 1, "nine of the last ten stand on the page already"
+    assert "Question number 0?" in rows
     assert "<html" not in page
+
+
+def test_vote_turned_at_the_desk_brings_the_whole_history(
+    annotator: User, as_user: As, make_completions: Make
+) -> None:
+    [completion, _] = make_completions(2)
+    client = as_user(annotator)
+    client.post(vote_url(completion), {"verdict": "up"}, headers=HTMX)
+
+    page = client.post(vote_url(completion), {"verdict": "down"}, headers=HTMX).content.decode()
+
+    # its old row stands on the page: a row more would show it twice
+    assert 'id="history" hx-swap-oob="true"' in page
+    assert page.count("<li>") == 1
 
 
 def test_vote_reasons_chips_can_be_cleared(
