@@ -46,6 +46,8 @@ def project_pages(project: Project) -> list[str]:
     return [
         "/?all=1",
         *(reverse(name, args=[project.slug]) for name in names),
+        # the choice of answers stands open
+        reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
         *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
         *(reverse("import-job", args=[project.slug, job.pk]) for job in project.import_jobs.all()),
