@@ -205,3 +205,15 @@ def settings_variables() -> set[str]:
 def procfile_variables() -> set[str]:
     """Every variable that a command of the Procfile uses."""
     return set(re.findall(r"\$\{(\w+)", (ROOT / "Procfile").read_text()))
+
+
+def test_postgres_takes_a_connection_of_every_thread() -> None:
+    options = " ".join(SERVICES["postgres"]["command"])
+    allowed = int(re.search(r"max_connections=(\d+)", options)[1])  # type: ignore[index]
+    web = " ".join(SERVICES["web"]["command"])
+    workers, threads = (
+        int(re.search(rf"--{name}=(\d+)", web)[1])  # type: ignore[index]
+        for name in ("workers", "threads")
+    )
+    # the rest is for Celery, migrations and a person with psql
+    assert workers * threads + 20 <= allowed
