@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.annotation_vs_labelstudio import servers
+from bench.annotation_vs_labelstudio.keys import keys
 
 #: Cycles a second on Postgres with 8 annotators must be so many times the peer's.
 BARS = {"postgres": {1_000: 12, 100_000: 35, 1_000_000: 100}, "sqlite": {1_000: 12}}
@@ -27,7 +28,9 @@ P99_BAR = 5
 SHARES = {1: 0.15, 8: 0.4, 32: 0.4}
 
 
-def stage(kind: str, world: dict[str, Any], port: int, *, people: int, size: int, seconds: float):
+def stage(
+    kind: str, world: dict[str, Any], port: int, *, people: int, size: int, seconds: float
+) -> dict[str, Any]:
     """One measurement with so many people."""
     job = {
         "kind": kind,
@@ -45,7 +48,8 @@ def stage(kind: str, world: dict[str, Any], port: int, *, people: int, size: int
         cwd=servers.ROOT,
         check=True,
     )
-    return json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def system(
@@ -66,13 +70,7 @@ def system(
             module = "bench.annotation_vs_labelstudio.ours_fill"
             filling = [sys.executable, "-m", module]
             command = servers.ours_command(port)
-            # whitenoise serves hashed files, as in `make demo`
-            subprocess.run(
-                [sys.executable, "manage.py", "collectstatic", "--noinput", "-v", "0"],
-                env={**os.environ, **environment},
-                cwd=servers.ROOT,
-                check=True,
-            )
+            servers.collect(environment)
         else:
             environment = servers.peer_env(database, directory, server)
             script = Path(__file__).with_name("peer_fill.py")
@@ -98,16 +96,21 @@ def system(
                     "load": os.getloadavg()[0],
                 }
                 rows.append(row)
-                print(
-                    f"| {kind} | {database} | {size:,} | {number} | {row['rate']:.1f} "
-                    f"| {row['p50']:.0f} / {row['p99']:.0f} | {row['cycles']} | {doubled} "
-                    f"| {row['errors']} | {row['load']:.1f} |",
-                    flush=True,
-                )
+                show(row)
                 if found["errors"]:
                     log = (directory / "server.log").read_text(errors="replace")
                     print(found["errors"][0], log[-3000:], sep="\n", file=sys.stderr)
     return rows
+
+
+def show(row: dict[str, Any]) -> None:
+    """One line of the table."""
+    print(
+        f"| {row['system']} | {row['database']} | {row['size']:,} | {row['people']} "
+        f"| {row['rate']:.1f} | {row['p50']:.0f} / {row['p99']:.0f} | {row['cycles']} "
+        f"| {row['doubled']} | {row['errors']} | {row['load']:.1f} |",
+        flush=True,
+    )
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[tuple[str, bool]]:
@@ -128,7 +131,9 @@ def verdicts(rows: list[dict[str, Any]]) -> list[tuple[str, bool]]:
                     tail >= P99_BAR,
                 ),
             ]
-    faults = sum(r["errors"] + r["doubled"] for r in rows if r["system"] == "ours")
+    by_keys = [r for r in rows if r["system"].startswith("keys")]
+    found += [(f"by keys: {r['rate']:.1f}/s (bar 10)", r["rate"] >= 10) for r in by_keys]
+    faults = sum(r["errors"] + r["doubled"] for r in rows if r["system"] != "label-studio")
     return [*found, (f"errors and doubles of ours: {faults}", faults == 0)]
 
 
@@ -140,6 +145,7 @@ def main() -> None:
     parser.add_argument("--people", default="1,8,32")
     parser.add_argument("--systems", default="ours,label-studio")
     parser.add_argument("--seconds", type=float, default=15, help="at most, of each measurement")
+    parser.add_argument("--keys", action="store_true", help="also by keys in Chromium")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     people = [int(number) for number in arguments.people.split(",")]
@@ -159,6 +165,11 @@ def main() -> None:
                     continue
                 for kind in kinds:
                     rows += system(kind, database, size, people, arguments.seconds, Path(scratch))
+        if arguments.keys:
+            directory = Path(scratch) / "keys"
+            directory.mkdir()
+            rows.append(keys(directory))
+            show(rows[-1])
     print()
     met = verdicts(rows)
     for text, good in met:

@@ -27,11 +27,12 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.feedback.services_queue import (
     QueueView,
-    items_hand_out,
+    items_take,
     lease_release,
     lease_take,
     slot_free,
 )
+from feedback_app.feedback.turns import transaction_in_turn
 
 COMMENT_LIMIT = 2_000
 ROLES = ("user", "assistant")
@@ -276,7 +277,7 @@ def vote_cast(
 ) -> Vote:
     """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
     changes = Ballot(verdict, reasons, comment).changes(completion.project)
-    with transaction.atomic(savepoint=False):
+    with transaction_in_turn():
         locked = completion_lock(completion.pk)
         vote, _ = vote_write(locked, by=by, source=source, changes=changes)
         return vote
@@ -299,10 +300,10 @@ def vote_and_go_on(*, project: Project, pk: int, ballot: Ballot, by: User, view:
     wait for each other. Raises Completion.DoesNotExist.
     """
     changes = ballot.changes(project)
-    with transaction.atomic():
+    with transaction_in_turn():
         locked = completion_lock(pk, project=project)
         vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
-        return Step(vote, first, items_hand_out(project=project, by=by, view=view))
+        return Step(vote, first, items_take(project=project, by=by, view=view))
 
 
 def vote_write(
@@ -334,7 +335,7 @@ def vote_write(
 
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
     """Takes the vote or skip back and puts the item on the person's screen again."""
-    with transaction.atomic():
+    with transaction_in_turn():
         locked = completion_lock(completion.pk)
         undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
         if undone:

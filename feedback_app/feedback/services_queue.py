@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Lease, Project, Skip
 from feedback_app.feedback.querysets import CompletionQuerySet
+from feedback_app.feedback.turns import transaction_in_turn
 
 LEASE_MINUTES = 10
 #: Rows of one transaction when a run's view of the completions is written down.
@@ -60,22 +60,28 @@ def items_hand_out(
     Postgres rows that another transaction is handing out are passed over; on SQLite the
     immediate transaction lets one person in at a time.
     """
-    with transaction.atomic(savepoint=False):
-        held = items_held(project=project, by=by, count=count, view=view)
-        for part in view.of(project).in_queue_order(view.order or project.queue_order):
-            while len(held) < count:
-                had = [item.pk for item in held]
-                candidates = (
-                    part.open_for(by, overlap=project.overlap)
-                    .exclude(pk__in=had)
-                    .select_related("prompt")
-                    .defer("prompt_token_ids", "token_ids")
-                    .select_for_update(skip_locked=True, of=("self",))
-                )
-                found = list(candidates[: count - len(held)])
-                if not found:
-                    break
-                held += leases_take(found, project=project, by=by)
+    with transaction_in_turn():
+        return items_take(project=project, by=by, count=count, view=view)
+
+
+def items_take(
+    *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
+) -> list[Completion]:
+    """What `items_hand_out` does, within the caller's transaction."""
+    held = items_held(project=project, by=by, count=count, view=view)
+    for part in view.of(project).in_queue_order(view.order or project.queue_order):
+        while len(held) < count:
+            candidates = (
+                part.open_for(by, overlap=project.overlap)
+                .exclude(pk__in=[item.pk for item in held])
+                .select_related("prompt")
+                .defer("prompt_token_ids", "token_ids")
+                .select_for_update(skip_locked=True, of=("self",))
+            )
+            found = list(candidates[: count - len(held)])
+            if not found:
+                break
+            held += leases_take(found, project=project, by=by)
     for item in held:
         item.project = project
     return held
@@ -149,7 +155,7 @@ def lease_release(*, completion: Completion, by: User) -> bool:
 
 def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:
     """Passes an item by; a flag takes it out of everyone's queue until someone looks."""
-    with transaction.atomic():
+    with transaction_in_turn():
         skip, _ = Skip.objects.update_or_create(
             completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
         )

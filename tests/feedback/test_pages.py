@@ -390,6 +390,24 @@ def test_desk_queries_do_not_grow_with_votes(
         client.get(desk(project))
 
 
+def test_vote_queries_are_few_and_do_not_grow_with_votes(
+    project: Project,
+    annotator: User,
+    as_user: As,
+    make_completions: Make,
+    django_assert_max_num_queries: Any,
+) -> None:
+    """Three for who asks, nine for the vote, five for the next items, two for the figures."""
+    completions = make_completions(30)
+    client = as_user(annotator)
+    client.get(desk(project))
+    for completion in completions[:2] + completions[20:22]:
+        with django_assert_max_num_queries(19):
+            client.post(vote_url(completion), {"verdict": "up"}, headers=HTMX)
+        for other in completions[2:20]:
+            vote_cast(completion=other, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+
+
 # -- examples
 
 

@@ -1,0 +1,27 @@
+"""One after the other: how those who write to the queue wait for each other on SQLite."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from django.db import connection, transaction
+
+
+@contextmanager
+def transaction_in_turn() -> Iterator[None]:
+    """A transaction, entered in the order of arrival.
+
+    SQLite lets one writer in and has the others look again, up to a tenth of a second later, in
+    any order: with eight annotators one in a hundred waited for seconds. The kernel's lock on a
+    file hands over at once. Other writers still meet SQLite's own lock, so nothing rests on this
+    for being right. PostgreSQL locks rows and needs none of it.
+    """
+    with ExitStack() as held:
+        # whoever is inside a transaction has had their turn, or would wait for it forever
+        if connection.vendor == "sqlite" and not connection.in_atomic_block:
+            database = Path(connection.settings_dict["NAME"])
+            turn = held.enter_context(database.with_name(f"{database.name}-turn").open("w"))
+            fcntl.flock(turn, fcntl.LOCK_EX)  # closing the file gives it back
+        with transaction.atomic():
+            yield
