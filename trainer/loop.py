@@ -16,7 +16,7 @@ from trainer.card import base_licence, model_card, read_curve
 from trainer.checkpoint import Fit, Position, load_best, load_checkpoint, save_checkpoint
 from trainer.errors import Cancelled, RunFailed
 from trainer.events import EventLog
-from trainer.logprobs import Row
+from trainer.logprobs import Row, shares_prefixes
 from trainer.lora import Lora, MasterWeights, adapter_config
 from trainer.losses import loss_named, update_anchor
 from trainer.probe import KlProbe
@@ -54,6 +54,9 @@ class Trainer:
         self.world = world or World()
         self.steps_of = steps_of or run.sampler.steps
         self.loss = loss_named(config.loss)
+        # It tries that once a model. Later it would meet dropout, and draw numbers that a run which
+        # is resumed at another step would not have drawn.
+        shares_prefixes(run.base.model)
         self.lora = Lora.attach(
             run.base.model,
             rank=config.lora_r,
