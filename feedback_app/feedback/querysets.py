@@ -91,9 +91,6 @@ class CompletionQuerySet(QuerySet["Completion"]):
             vote_count__lt=overlap - F("held")
         )
 
-    def leased_to(self, user: User) -> Self:
-        return self.filter(leases__user=user, leases__expires_at__gt=timezone.now())
-
 
 class VoteQuerySet(QuerySet["Vote"]):
     def recent_of(self, user: User) -> Self:

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from django.db.models import F
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -17,6 +16,8 @@ from feedback_app.feedback.turns import transaction_in_turn
 LEASE_MINUTES = 10
 #: Rows of one transaction when a run's view of the completions is written down.
 CHUNK = 500
+#: What a page shows of an item.
+SHOWN = ("project_id", "text", "finish_reason", "prompt__messages", "prompt__topic")
 
 
 @dataclass(frozen=True)
@@ -68,58 +69,65 @@ def items_take(
     *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
 ) -> list[Completion]:
     """What `items_hand_out` does, within the caller's transaction."""
-    held = items_held(project=project, by=by, count=count, view=view)
+    held = leases_held(project=project, by=by, count=count, view=view)
     for part in view.of(project).in_queue_order(view.order or project.queue_order):
         while len(held) < count:
+            # ids first: the rows are read once, below
             candidates = (
                 part.open_for(by, overlap=project.overlap)
-                .exclude(pk__in=[item.pk for item in held])
-                .select_related("prompt")
-                .defer("prompt_token_ids", "token_ids")
+                .exclude(pk__in=held)
                 .select_for_update(skip_locked=True, of=("self",))
+                .values_list("pk", "vote_count")
             )
             found = list(candidates[: count - len(held)])
             if not found:
                 break
             held += leases_take(found, project=project, by=by)
-    for item in held:
+    rows = Completion.objects.select_related("prompt").only(*SHOWN).in_bulk(held)
+    items = [rows[pk] for pk in held]
+    for item in items:
         item.project = project
-    return held
+    return items
 
 
-def items_held(*, project: Project, by: User, count: int, view: QueueView) -> list[Completion]:
-    """What the person holds already; a lease that is half over begins anew."""
+def leases_held(*, project: Project, by: User, count: int, view: QueueView) -> list[int]:
+    """What the person holds already; a lease that is half over begins anew.
+
+    A lease ends with the vote or the skip, so what is held is neither voted on nor passed by.
+    """
     now = timezone.now()
+    wanted = {"project": project, "queued": True, "flagged": False, **view.filters()}
     held = list(
-        view.of(project)
-        .wanted_from(by, overlap=project.overlap)
-        .leased_to(by)
-        .select_related("prompt")
-        .defer("prompt_token_ids", "token_ids")
-        .annotate(until=F("leases__expires_at"))
-        .order_by("-leases__front", "leases__expires_at", "leases__id")[:count]
+        Lease.objects.filter(
+            user=by,
+            expires_at__gt=now,
+            completion__vote_count__lt=project.overlap,
+            **{f"completion__{name}": value for name, value in wanted.items()},
+        )
+        .order_by("-front", "expires_at", "pk")
+        .values_list("completion_id", "expires_at")[:count]
     )
     fresh = dt.timedelta(minutes=LEASE_MINUTES)
-    half = now + fresh / 2
-    if any(item.until < half for item in held):  # type: ignore[attr-defined] # annotated
-        mine = Lease.objects.filter(user=by, completion__in=held, expires_at__gt=now)
+    ids = [pk for pk, _ in held]
+    if any(until < now + fresh / 2 for _, until in held):
+        mine = Lease.objects.filter(user=by, completion__in=ids, expires_at__gt=now)
         mine.update(expires_at=now + fresh)
-    return held
+    return ids
 
 
-def leases_take(found: list[Completion], *, project: Project, by: User) -> list[Completion]:
-    """Leases what is still open of rows that this transaction has locked; the rest falls out."""
+def leases_take(found: list[tuple[int, int]], *, project: Project, by: User) -> list[int]:
+    """Leases what is still open of (id, votes) that this transaction has locked, and returns it."""
     now = timezone.now()
     # asked again under the lock: leases may have come since the query began
     others = Counter(
-        Lease.objects.filter(completion__in=found, expires_at__gt=now)
+        Lease.objects.filter(completion__in=[pk for pk, _ in found], expires_at__gt=now)
         .exclude(user=by)
         .values_list("completion_id", flat=True)
     )
-    taken = [item for item in found if item.vote_count + others[item.pk] < project.overlap]
+    taken = [pk for pk, votes in found if votes + others[pk] < project.overlap]
     until = now + dt.timedelta(minutes=LEASE_MINUTES)
     Lease.objects.bulk_create(
-        [Lease(completion=item, user=by, expires_at=until) for item in taken],
+        [Lease(completion_id=pk, user=by, expires_at=until) for pk in taken],
         # one of theirs may have run out
         update_conflicts=True,
         unique_fields=["completion", "user"],
