@@ -1,8 +1,10 @@
 """Handing out items: nobody gets what somebody else holds, and empty always has a reason."""
 
 import datetime as dt
+from importlib import import_module
 
 import pytest
+from django.apps import apps
 from django.db import connection
 from django.utils import timezone
 
@@ -11,6 +13,7 @@ from feedback_app.feedback.models import (
     Completion,
     Lease,
     Project,
+    Prompt,
     Sampling,
     Source,
     Split,
@@ -312,6 +315,27 @@ def test_values_to_choose_from_are_those_in_the_queue(
         project.completions.filter(pk=row.pk).update(version=version, flagged=row == gone)
     assert queue_values(project=project, field="version") == ["base", "bot@2"]
     assert queue_values(project=project, field="topic") == []
+
+
+def test_completions_from_before_learn_version_topic_and_disagreement(
+    project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
+) -> None:
+    migration = import_module("feedback_app.feedback.migrations.0006_fill_queue_columns")
+    first, second, third = make_completions(3)
+    Prompt.objects.filter(pk=first.prompt_id).update(topic="tea")
+    Completion.objects.filter(pk=second.pk).update(version="bot@12")
+    vote_cast(completion=third, verdict=Verdict.UP, by=annotator, source=Source.DEMO)
+    vote_cast(completion=third, verdict=Verdict.DOWN, by=second_annotator, source=Source.DEMO)
+    Completion.objects.update(contested=False)
+
+    migration.fill(apps, None)
+
+    facts = Completion.objects.order_by("pk")
+    assert list(facts.values_list("topic", "version_number", "contested")) == [
+        ("tea", 0, False),
+        ("", 12, False),
+        ("", 0, True),
+    ]
 
 
 PLANS = [
