@@ -89,6 +89,23 @@ def test_overlap_gives_an_item_to_so_many_people(
     assert items_hand_out(project=project, by=admin) == []
 
 
+def test_raised_overlap_asks_for_another_person_and_lowered_asks_nobody(
+    project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
+) -> None:
+    (only,) = make_completions(1)
+    vote_cast(completion=only, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    assert items_hand_out(project=project, by=second_annotator) == []
+
+    project.overlap = 2
+    project.save()
+    assert items_hand_out(project=project, by=annotator) == [], "nobody judges an answer twice"
+    assert items_hand_out(project=project, by=second_annotator) == [only]
+
+    project.overlap = 1
+    project.save()
+    assert items_hand_out(project=project, by=second_annotator) == []
+
+
 def test_undone_item_is_shown_before_the_others(
     project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:
