@@ -77,9 +77,12 @@ def system(
             filling = [str(servers.PEER / "bin" / "python"), str(script)]
             command = servers.peer_command(port, database)
         world = servers.fill([*filling, str(size), str(max(people))], environment)
-        with servers.serving(command, environment, port, directory / "server.log"):
+        with servers.serving(command, environment, port, directory / "server.log") as pid:
+            roots = (pid, int(server["pid"])) if "pid" in server else (pid,)
             for number in people:
+                before = servers.cpu_seconds(*roots)
                 found = stage(kind, world, port, people=number, size=size, seconds=seconds)
+                cpu = servers.cpu_seconds(*roots) - before
                 taken = found["seconds"] or [float("nan")]
                 doubled = sum(n - 1 for n in Counter(found["items"]).values())
                 row = {
@@ -90,6 +93,7 @@ def system(
                     "rate": found["rate"],
                     "p50": 1000 * median(taken),
                     "p99": 1000 * taken[min(len(taken) - 1, int(0.99 * len(taken)))],
+                    "cpu": 1000 * cpu / max(1, len(found["items"])),
                     "cycles": len(found["items"]),
                     "doubled": doubled,
                     "errors": len(found["errors"]),
@@ -107,7 +111,8 @@ def show(row: dict[str, Any]) -> None:
     """One line of the table."""
     print(
         f"| {row['system']} | {row['database']} | {row['size']:,} | {row['people']} "
-        f"| {row['rate']:.1f} | {row['p50']:.0f} / {row['p99']:.0f} | {row['cycles']} "
+        f"| {row['rate']:.1f} | {row['p50']:.0f} / {row['p99']:.0f} "
+        f"| {row['cpu']:.1f} | {row['cycles']} "
         f"| {row['doubled']} | {row['errors']} | {row['load']:.1f} |",
         flush=True,
     )
@@ -152,9 +157,9 @@ def main() -> None:
     kinds = arguments.systems.split(",")
     if "label-studio" in kinds:
         servers.peer_install()
-    columns = "system|database|items|people|cycles/s|p50 / p99 ms|cycles|doubled|errors|load"
+    columns = "system|database|items|people|cycles/s|p50 / p99 ms|cpu ms|cycles|doubled|errors|load"
     print("| " + columns.replace("|", " | ") + " |")
-    print("|---" * 10 + "|")
+    print("|---" * 11 + "|")
     rows = []
     with tempfile.TemporaryDirectory(prefix="annotation-bench-") as scratch:
         Path(scratch).chmod(0o755)  # PostgreSQL runs as a user of its own when this is root

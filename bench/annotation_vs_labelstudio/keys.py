@@ -70,6 +70,7 @@ def keys(directory: Path, *, count: int = 200) -> dict[str, Any]:
         "rate": count / seconds,
         "p50": milliseconds[count // 2],
         "p99": milliseconds[int(0.99 * count)],
+        "cpu": 0.0,
         "cycles": count,
         "doubled": count - len({item for item, _ in taken}),
         "errors": 0,

