@@ -26,7 +26,8 @@ from feedback_app.feedback.selectors import (
     queue_values,
     recent_votes,
 )
-from feedback_app.feedback.services import Ballot, storable, vote_and_go_on, vote_cast, vote_undo
+from feedback_app.feedback.services import Ballot, storable, vote_cast, vote_undo
+from feedback_app.feedback.services_desk import vote_and_go_on
 from feedback_app.feedback.services_queue import QueueView, item_skip, items_hand_out
 from feedback_app.htmx import HtmxHttpRequest
 

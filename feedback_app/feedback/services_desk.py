@@ -1,0 +1,32 @@
+"""What one verdict at the annotator's desk does: the vote, and the next items."""
+
+from dataclasses import dataclass
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Project, Source, Vote
+from feedback_app.feedback.services import Ballot, completion_lock, vote_write
+from feedback_app.feedback.services_queue import QueueView, items_take
+from feedback_app.feedback.turns import transaction_in_turn
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a verdict at the desk led to: the vote, whether it is their first on this answer, and
+    the items that they hold now."""
+
+    vote: Vote
+    first: bool
+    items: list[Completion]
+
+
+def vote_and_go_on(*, project: Project, pk: int, ballot: Ballot, by: User, view: QueueView) -> Step:
+    """A verdict at the desk and the next items in one transaction: one commit a cycle.
+
+    The vote holds one row and the queue passes over rows under other hands, so no two of these
+    wait for each other. Raises Completion.DoesNotExist.
+    """
+    changes = ballot.changes(project)
+    with transaction_in_turn():
+        locked = completion_lock(pk, project=project)
+        vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
+        return Step(vote, first, items_take(project=project, by=by, view=view))
