@@ -25,7 +25,7 @@ BARS = {"postgres": {1_000: 12, 100_000: 35, 1_000_000: 100}, "sqlite": {1_000: 
 #: Its p99 of a cycle must be this many times ours, at 8 annotators.
 P99_BAR = 5
 #: Of a small project each stage may use up this share.
-SHARES = {1: 0.15, 8: 0.4, 32: 0.4}
+SHARES = {1: 0.1, 8: 0.5, 32: 0.3}
 
 
 def stage(
