@@ -1,5 +1,6 @@
 """Talks to the engine: the only place that knows its HTTP protocol (docs/architecture.md)."""
 
+import atexit
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -67,8 +68,11 @@ def engine_urls(base_model: str) -> list[str]:
 @cache
 def http() -> httpx.Client:
     """One client a process: making one costs more than asking an engine."""
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=20)
-    return httpx.Client(timeout=httpx.Timeout(LOAD_SECONDS, connect=5.0), limits=limits)
+    # uvicorn hangs up on what was idle for five seconds: be the first to let go
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4)
+    client = httpx.Client(timeout=httpx.Timeout(LOAD_SECONDS, connect=5.0), limits=limits)
+    atexit.register(client.close)
+    return client
 
 
 class Engine:
