@@ -3,6 +3,7 @@
 import datetime as dt
 
 from celery import shared_task
+from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
@@ -11,8 +12,9 @@ from feedback_app.training.models import Run
 from feedback_app.training.runner import run_execute
 from feedback_app.training.services import schedules_run
 
-#: A message that no worker has taken for so long may be lost with the broker: send another.
-RESEND_SECONDS = 30
+#: A message that no worker has taken for half the time after which a silent run counts as
+#: abandoned may be lost with the broker: send another.
+RESEND = settings.RUN_STALE_SECONDS / 2
 
 
 @shared_task(name="training.dispatch")
@@ -20,10 +22,10 @@ def dispatch() -> None:
     """Every few seconds: start what is due, and hand waiting or abandoned runs to a worker."""
     schedules_run()
     now = timezone.now()
-    unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND_SECONDS))
+    unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
     for run_id in Run.objects.claimable().filter(unsent).values_list("pk", flat=True):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
-        train_run.apply_async((run_id,), expires=RESEND_SECONDS)
+        train_run.apply_async((run_id,), expires=RESEND)
 
 
 @shared_task(name="training.train_run")
