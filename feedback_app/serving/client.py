@@ -75,6 +75,17 @@ def http() -> httpx.Client:
     return client
 
 
+def event_lines(pieces: Iterator[str]) -> Iterator[str]:
+    """Lines of a text/event-stream. Only a line feed ends one: httpx's own also end at the likes of
+    U+0085 and U+2028, which a model may write and JSON need not escape."""
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split("\n")
+        yield from lines
+    if rest:
+        yield rest
+
+
 class Engine:
     """The engine of one project, spoken to over HTTP, or all of them if there are several.
     Short-lived: one per deed."""
@@ -252,13 +263,16 @@ class Engine:
 
     @staticmethod
     def _pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
-        for line in response.iter_lines():
+        for line in event_lines(response.iter_text()):
             if not line.startswith("data:"):
                 continue
             data = line.removeprefix("data:").strip()
             if data == "[DONE]":
                 return
-            chunk = json.loads(data)
+            try:
+                chunk = json.loads(data)
+            except ValueError as error:
+                raise EngineError("The engine sent what is no JSON.", status=500) from error
             if "error" in chunk:
                 raise EngineError(chunk["error"].get("message", "The engine failed."), status=500)
             into.prompt_token_ids = chunk.get("prompt_token_ids") or into.prompt_token_ids

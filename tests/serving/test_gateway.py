@@ -16,7 +16,7 @@ from feedback_app.feedback.models import Completion, Project, Prompt
 from feedback_app.feedback.services import content_hash
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from feedback_app.serving.gateway import answers
-from feedback_app.serving.gateway.shapes import Begun
+from feedback_app.serving.gateway.shapes import Begun, sse
 from feedback_app.serving.services import release_promote
 from tests.engines import RunningEngine, wait_until
 from tests.serving.conftest import MODEL, MakeAdapter
@@ -434,3 +434,9 @@ def test_openapi_names_operations_fields_and_the_bearer_scheme(client: Client) -
     for path in schema["paths"].values():
         for operation in path.values():
             assert operation["security"]
+
+
+def test_stream_has_no_characters_that_a_client_may_take_for_the_end_of_a_line() -> None:
+    text = "one\x85two\u2028three"
+    (line,) = sse({"text": text}).splitlines()[:-1]
+    assert json.loads(line.removeprefix("data: ")) == {"text": text}

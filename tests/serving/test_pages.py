@@ -105,37 +105,70 @@ def test_send_streams_pieces_then_the_rendered_answer(
     assert response["X-Accel-Buffering"] == "no"
 
 
-class SaysNothing(BaseHTTPRequestHandler):
-    """An engine whose model ends every answer at once, as ours may do one time in a hundred."""
+#: Ends of a line to Python, none to text/event-stream; JSON need not escape them.
+ODD = "one\x85two\u2028three\u2029 four"
 
-    def do_POST(self) -> None:
-        choice = {"index": 0, "delta": {}, "finish_reason": "stop", "token_ids": [2]}
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.end_headers()
-        self.wfile.write(f"data: {json.dumps({'choices': [choice]})}\n\n".encode())
-        self.wfile.write(b"data: [DONE]\n\n")
 
-    def log_message(self, *_: object) -> None:
-        pass
+@pytest.fixture
+def peer(conversation: Conversation, settings: Settings) -> Iterator[list[str]]:
+    """Another engine behind the project: it answers with the data lines in this list."""
+    lines: list[str] = []
+
+    class Peer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            for line in lines:
+                self.wfile.write(f"data: {line}\n\n".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Peer) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        settings.ENGINES = {conversation.project.base_model: address}
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield lines
+        server.shutdown()
+
+
+def chunk(text: str, finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish, "token_ids": [2]}
+    return json.dumps({"choices": [choice]}, ensure_ascii=False)
 
 
 def test_answer_of_no_words_is_told_and_not_kept(
-    conversation: Conversation, viewer: User, as_user: As, settings: Settings
+    conversation: Conversation, peer: list[str], viewer: User, as_user: As
 ) -> None:
+    peer += [chunk("", "stop"), "[DONE]"]
     target = url("conversation-send", conversation.project, conversation.pk)
-    with ThreadingHTTPServer(("127.0.0.1", 0), SaysNothing) as server:
-        settings.ENGINES = {
-            conversation.project.base_model: f"http://127.0.0.1:{server.server_port}"
-        }
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        got = events(as_user(viewer).post(target, {"text": "Hello?"}, headers=STREAM))
-        server.shutdown()
+    got = events(as_user(viewer).post(target, {"text": "Hello?"}, headers=STREAM))
     assert got[-1][0] == "done"
     assert SAID_NOTHING in got[-1][1]["html"]
     assert "Try again" in got[-1][1]["html"]
     assert Turn.objects.get().error == SAID_NOTHING
     assert not Completion.objects.exists()
+
+
+def test_answer_with_odd_ends_of_lines_comes_whole(
+    conversation: Conversation, peer: list[str], viewer: User, as_user: As
+) -> None:
+    peer += [chunk(ODD), chunk(ODD, "stop"), "[DONE]"]
+    target = url("conversation-send", conversation.project, conversation.pk)
+    got = events(as_user(viewer).post(target, {"text": "Hello?"}, headers=STREAM))
+    assert [data["text"] for name, data in got if name == "piece"] == [ODD, ODD]
+    assert Completion.objects.get().text == ODD * 2
+
+
+def test_engine_that_sends_no_json_is_told(
+    conversation: Conversation, peer: list[str], viewer: User, as_user: As
+) -> None:
+    peer += [chunk("Half"), '{"choices": [']
+    target = url("conversation-send", conversation.project, conversation.pk)
+    got = events(as_user(viewer).post(target, {"text": "Hello?"}, headers=STREAM))
+    assert got[-1][0] == "error"
+    assert Turn.objects.get().completion.finish_reason == "aborted"
 
 
 def test_new_conversation_with_a_first_message_streams_and_names_its_page(

@@ -241,4 +241,5 @@ async def stream(exchange: Exchange) -> AsyncIterator[str]:
 
 def sse(data: dict[str, Any]) -> str:
     """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    # ASCII: some clients take U+0085 or U+2028, which a model may write, for the end of a line
+    return f"data: {json.dumps(data)}\n\n"

@@ -47,7 +47,8 @@ def whole(question: Question) -> ChatAnswer:
 
 def sse(data: dict[str, Any]) -> str:
     """One server-sent event without a name."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+    # ASCII: some clients take U+0085 or U+2028, which a model may write, for the end of a line
+    return f"data: {json.dumps(data)}\n\n"
 
 
 def events(question: Question, *, include_usage: bool) -> Generator[str]:

@@ -17,6 +17,7 @@ from tests.tiny import make_tiny_adapter
 from tests.trainer.engine.conftest import NAME, Served, load, serving
 from trainer.chat import prompt_ids
 from trainer.engine import scheduler as scheduling
+from trainer.engine.chat import sse
 from trainer.engine.server import create_app
 from trainer.errors import TrainerError
 from trainer.model import LoadedBase, load_base
@@ -616,3 +617,9 @@ def test_a_model_that_cannot_be_loaded_is_reported() -> None:
 
     asyncio.run(live())
     assert [str(failure) for failure in failures] == ["no such model"]
+
+
+def test_stream_has_no_characters_that_a_client_may_take_for_the_end_of_a_line() -> None:
+    text = "one\x85two\u2028three \U0001f600"
+    (line,) = sse({"text": text}).splitlines()[:-1]
+    assert json.loads(line.removeprefix("data: ")) == {"text": text}
