@@ -13,6 +13,8 @@ import pytest
 
 from tests.engine_contract.conftest import Target
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]
 

@@ -82,6 +82,7 @@ def test_double_click_in_many_tabs_is_one_vote(
     assert completion.vote_events.count() == 1
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_two_hundred_annotators_fill_every_slot_once_and_some_walk_away(
     project: Project, make_completions: MakeCompletions

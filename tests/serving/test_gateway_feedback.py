@@ -14,7 +14,7 @@ from feedback_app.feedback.services import Answer, completion_create, prompt_get
 from feedback_app.feedback.services_tokens import token_create
 from tests.serving.gateway import CHAT, FEEDBACK, HELLO, Program, fault
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 @pytest.fixture

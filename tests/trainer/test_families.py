@@ -31,9 +31,10 @@ from trainer.model import LoadedBase, load_base
 from trainer.train import train
 
 # PEFT asks transformers for an attribute that is about to be renamed
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+]
 
 NAME = "starter@1"
 WINDOW = 24  # rows below have up to 41 tokens

@@ -271,6 +271,7 @@ def test_brake_at_the_first_probe_fails_the_run(
     assert not (run_dir / "adapter").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kto", "kto_humanline", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
     run_dir = make_run(loss=loss, epochs=6)
@@ -294,6 +295,7 @@ def test_layers_that_compute_again_train_the_same_bytes(make_run: MakeRun) -> No
     assert weights(saving) == weights(plain)
 
 
+@pytest.mark.slow
 def test_runs_that_share_a_reference_compute_what_is_new(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

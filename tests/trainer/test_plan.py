@@ -11,6 +11,8 @@ from trainer.errors import Refused
 from trainer.plan import plan, plan_model
 from trainer.train import train
 
+pytestmark = pytest.mark.slow
+
 
 def test_plan_counts_what_training_would_do(make_run: MakeRun) -> None:
     found = plan(make_run())

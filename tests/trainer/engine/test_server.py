@@ -22,6 +22,8 @@ from trainer.engine.server import create_app
 from trainer.errors import TrainerError
 from trainer.model import LoadedBase, load_base
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 
 
