@@ -4,7 +4,7 @@ Each workload trains SmolLM2-135M for a step or two in a process of its own, who
 memory (VmHWM) is compared with what the plan says. Afterwards the measured constants of
 trainer/memory.py and trainer/plan.py are fitted anew: copy them there when the loop has changed.
 
-    python bench/plan.py [--model DIR] [--threads N] [--only TEXT] [--json FILE]
+    python -m bench.plan [--model DIR] [--threads N] [--only TEXT] [--json FILE]
 """
 
 import argparse
@@ -132,7 +132,7 @@ def measure(workload: Workload, *, model: str, threads: int) -> dict[str, Any]:
             return found
 
         planned = call("-m", "trainer", "plan", str(run))
-        trained = call(str(Path(__file__).resolve()), "--child", str(run))
+        trained = call("-m", "bench.plan", "--child", str(run))
         if trained["code"]:
             raise SystemExit(f"training ended with exit code {trained['code']}")
         lines = (run / "events.jsonl").read_text().splitlines()
