@@ -9,10 +9,11 @@ from django.contrib import messages
 from django.http import Http404, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
+from django.urls import reverse
 
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
-from feedback_app.feedback.answers import deed, page
+from feedback_app.feedback.answers import deed, page, refuse
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.forms import NoFields, accepted, query_strict
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Prompt
@@ -56,6 +57,10 @@ def comparison_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> 
     found: Comparison = get_object_or_404(own.select_related("left", "right", "user"), pk=pk)
     found.project = project
     return found
+
+
+def own_page(comparison: Comparison) -> str:
+    return reverse("comparison", args=[comparison.project.slug, comparison.pk])
 
 
 def shown(comparison: Comparison, side: Side) -> Shown:
@@ -119,8 +124,7 @@ def comparison_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBa
             versions=(values["one"], values["other"]),
         )
     except BadRequest as error:
-        messages.error(request, str(error))
-        return redirect("compare", project.slug)
+        return refuse(request, str(error), back=reverse("compare", args=[project.slug]))
     return redirect("comparison", project.slug, fresh.pk)
 
 
@@ -188,8 +192,8 @@ def comparison_judge_view(
     try:
         comparison_judge(comparison=found, choice=accepted(JudgeForm(request.POST))["choice"])
     except BadRequest as error:
-        messages.error(request, str(error))
-    return redirect("comparison", project.slug, found.pk)
+        return refuse(request, str(error), back=own_page(found))
+    return redirect(own_page(found))
 
 
 @project_view(Role.VIEWER)
@@ -203,7 +207,6 @@ def comparison_withdraw_view(
     try:
         comparison_withdraw(comparison=found)
     except BadRequest as error:
-        messages.error(request, str(error))
-    else:
-        messages.success(request, "Taken back: both thumbs are gone.")
-    return redirect("comparison", project.slug, found.pk)
+        return refuse(request, str(error), back=own_page(found))
+    messages.success(request, "Taken back: both thumbs are gone.")
+    return redirect(own_page(found))
