@@ -9,7 +9,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 # bench-<name> runs bench/<name>.py, or bench/<name>_vs_<peer> where there is one to beat
 bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1)_vs_*)))
 BENCHES := $(foreach name,trainer engine annotation queue scale,$(if $(call bench_of,$(name)),bench-$(name)))
-DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py)
+DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/test_statements.py)
 
 .PHONY: help demo loop test quick check bench $(BENCHES) install install-test clean
 

@@ -11,10 +11,17 @@ from django.http.response import HttpResponseBase
 from feedback_app.accounts.models import Membership, Role, roles_from
 from feedback_app.feedback.models import Project
 from feedback_app.htmx import HtmxHttpRequest
+from feedback_app.statements import Prepared
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
 RoutedView = Callable[..., HttpResponseBase]
+
+MEMBERSHIP = Prepared[Membership](
+    lambda **values: Membership.objects.select_related("project").filter(
+        user=values["user"], project__slug=values["slug"]
+    )
+)
 
 
 def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
@@ -29,11 +36,7 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
         def routed(
             request: HtmxHttpRequest, slug: str, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
-            membership = (
-                Membership.objects.select_related("project")
-                .filter(user=request.user, project__slug=slug)
-                .first()
-            )
+            membership = MEMBERSHIP.first(slug=slug, user=request.user.pk)
             if membership is None:
                 raise Http404("No such project.")
             if membership.role not in roles_from(least):

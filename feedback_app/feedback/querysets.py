@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import TYPE_CHECKING, Self
 
 from django.db.models import Count, Exists, F, OuterRef, Q, QuerySet, Subquery
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from feedback_app.feedback.models import (  # noqa: F401 - the type parameters below
         Completion,
         Example,
+        Lease,
         Project,
         Prompt,
         Vote,
@@ -40,6 +42,11 @@ FIRST_ONLY: dict[str, Q] = {
     "contested": Q(contested=True),
     "unsure": Q(unsure__isnull=False),
 }
+
+
+def parts_of(order: str) -> int:
+    """How many parts `in_queue_order` gives."""
+    return 2 if order in FIRST_ONLY else 1
 
 
 class CompletionQuerySet(QuerySet["Completion"]):
@@ -72,24 +79,32 @@ class CompletionQuerySet(QuerySet["Completion"]):
         """In the queue, short of votes, and not yet judged or passed by by `user`."""
         return self.in_queue().needs_votes(overlap).unanswered_by(user, overlap=overlap)
 
-    def open_for(self, user: User, *, overlap: int) -> Self:
+    def open_for(self, user: User, *, overlap: int, now: dt.datetime | None = None) -> Self:
         """Wanted from `user`, and with a slot that nobody else holds."""
-        from feedback_app.feedback.models import Lease
-
-        leases = Lease.objects.filter(completion=OuterRef("pk"), expires_at__gt=timezone.now())
         wanted = self.wanted_from(user, overlap=overlap)
+        others = leases_on(now).exclude(user=user)
         if overlap == 1:
-            return wanted.exclude(Exists(leases.exclude(user=user)))
-        held_by_others = (
-            leases.exclude(user=user)
-            .order_by()
-            .values("completion")
-            .annotate(n=Count("pk"))
-            .values("n")
-        )
-        return wanted.annotate(held=Coalesce(Subquery(held_by_others), 0)).filter(
+            return wanted.exclude(Exists(others))
+        held = others.order_by().values("completion").annotate(n=Count("pk")).values("n")
+        return wanted.alias(held=Coalesce(Subquery(held), 0)).filter(
             vote_count__lt=overlap - F("held")
         )
+
+    def to_hand_out(self, user: User, *, overlap: int, now: dt.datetime) -> Self:
+        """Open for `user`, and not on their screen already."""
+        if overlap == 1:
+            # whoever holds it, it is held
+            return self.wanted_from(user, overlap=1).exclude(Exists(leases_on(now)))
+        mine = leases_on(now).filter(user=user)
+        return self.open_for(user, overlap=overlap, now=now).exclude(Exists(mine))
+
+
+def leases_on(now: dt.datetime | None) -> QuerySet[Lease]:
+    """The leases of a completion that have not run out, for a subquery."""
+    from feedback_app.feedback.models import Lease
+
+    now = timezone.now() if now is None else now
+    return Lease.objects.filter(completion=OuterRef("pk"), expires_at__gt=now)
 
 
 class VoteQuerySet(QuerySet["Vote"]):

@@ -6,13 +6,14 @@ from typing import Literal
 
 from django.core.cache import cache
 from django.db import connection
-from django.db.models import Count, Min, Q
+from django.db.models import Min
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Lease, Project, Sampling, Vote
 from feedback_app.feedback.querysets import ORDERS
 from feedback_app.feedback.services_queue import EVERYTHING, QueueView
+from feedback_app.statements import adapted, run_together
 
 EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "done"]
 #: So many open answers are counted; beyond it the desk says 'more than'.
@@ -62,13 +63,7 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
     now = timezone.now()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     hour_ago = now - dt.timedelta(hours=1)
-    # what was cast since then was changed since then, and that is what there is an index on
-    counts = Vote.objects.filter(
-        project=project, user=user, updated_at__gte=min(midnight, hour_ago)
-    ).aggregate(
-        today=Count("pk", filter=Q(created_at__gte=midnight)),
-        hour=Count("pk", filter=Q(created_at__gte=hour_ago)),
-    )
+    today, hour = votes_since(midnight, hour_ago, project=project, user=user)
     key = f"many-left:{project.pk}:{user.pk}:{view.query}"
     if cache.get(key) is not None:
         left = LEFT_LIMIT + 1
@@ -78,7 +73,20 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
         if left > LEFT_LIMIT:
             # 'more than a hundred' need not be found anew at every verdict
             cache.set(key, True, MANY_LEFT_SECONDS)
-    return QueueProgress(today=counts["today"], left=left, per_hour=counts["hour"])
+    return QueueProgress(today=today, left=left, per_hour=hour)
+
+
+def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[int, ...]:
+    """How many votes this person has cast since each moment."""
+    counts = ", ".join(["COUNT(*) FILTER (WHERE created_at >= %s)"] * len(moments))
+    sql = f"""
+        SELECT {counts} FROM {connection.ops.quote_name(Vote._meta.db_table)}
+        WHERE project_id = %s AND user_id = %s AND updated_at >= %s
+    """  # noqa: S608
+    # what was cast since then was changed since then, and that is what there is an index on
+    values = [adapted(moment) for moment in (*moments, min(moments))]
+    ((*found,),) = run_together([(sql, [*values[:-1], project.pk, user.pk, values[-1]])])[0]
+    return tuple(found)
 
 
 def sampling_active(project: Project) -> Sampling | None:

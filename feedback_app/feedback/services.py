@@ -31,6 +31,7 @@ from feedback_app.feedback.services_queue import (
     slot_free,
 )
 from feedback_app.feedback.turns import transaction_in_turn
+from feedback_app.feedback.vote_rows import completion_lock, vote_first, vote_of
 
 COMMENT_LIMIT = 2_000
 ROLES = ("user", "assistant")
@@ -234,12 +235,6 @@ def sampling_request(
 # -- votes
 
 
-def completion_lock(pk: int, **within: Project) -> Completion:
-    """The row as it is now, held until the transaction ends; its prompt comes along."""
-    light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
-    return light.select_for_update(of=("self",)).get(pk=pk, **within)
-
-
 @dataclass(frozen=True)
 class Ballot:
     """What one person says of one completion. None: as it was."""
@@ -285,7 +280,7 @@ def vote_write(
     locked: Completion, *, by: User, source: Source, changes: dict[str, object]
 ) -> tuple[Vote, bool]:
     """Stores the vote on a completion that this transaction has locked; whether it is new."""
-    vote = Vote.objects.filter(completion=locked, user=by).first()
+    vote = vote_of(by, completion=locked)
     if vote is not None and vote.verdict != changes["verdict"] and "reasons" not in changes:
         changes["reasons"] = []  # reasons belong to the verdict they were given with
     if vote is None:
@@ -297,11 +292,13 @@ def vote_write(
     turned = first or vote.verdict != changes["verdict"]
     for field, value in changes.items():
         setattr(vote, field, value)
+    if first and locked.vote_count == 0:
+        vote_first(completion=locked, vote=vote, example=example_of(locked, [vote.verdict]))
+        return vote, True
     vote.save()
     if turned:
         VoteEvent.objects.create(completion=locked, user=by, verdict=vote.verdict, source=source)
-        alone = first and locked.vote_count == 0
-        example_refresh(completion=locked, verdicts=[vote.verdict] if alone else None)
+        example_refresh(completion=locked)
     # whoever holds an item has not passed it by
     if not lease_release(completion=locked, by=by):
         Skip.objects.filter(completion=locked, user=by).delete()
@@ -346,31 +343,32 @@ def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
     return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
 
 
-def example_refresh(
-    *, completion: Completion, verdicts: Sequence[str] | None = None
-) -> Example | None:
-    """Makes the Example what the votes say now. Call it in the vote's transaction.
-
-    `verdicts` are those of all its votes, where the caller knows them.
-    """
-    if verdicts is None:
-        votes = Vote.objects.filter(completion=completion)
-        verdicts = list(votes.values_list("verdict", flat=True))
-    completion.vote_count = len(verdicts)
-    completion.contested = len(set(verdicts)) > 1
-    completion.save(update_fields=["vote_count", "contested"])
+def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | None:
+    """The Example, not stored yet, that a completion's verdicts amount to."""
     amounts = votes_amount_to(verdicts, text=completion.text)
     if amounts is None:
-        Example.objects.filter(completion=completion).delete()
         return None
-    example = Example(
+    return Example(
         completion=completion,
         project_id=completion.project_id,
         desirable=amounts.desirable,
         weight=amounts.weight,
         split=completion.prompt.split,
     )
-    # one statement: the row is locked, and most votes make a new example
+
+
+def example_refresh(*, completion: Completion) -> Example | None:
+    """Makes the Example what the votes say now. Call it in the vote's transaction."""
+    votes = Vote.objects.filter(completion=completion)
+    verdicts = list(votes.values_list("verdict", flat=True))
+    completion.vote_count = len(verdicts)
+    completion.contested = len(set(verdicts)) > 1
+    completion.save(update_fields=["vote_count", "contested"])
+    example = example_of(completion, verdicts)
+    if example is None:
+        Example.objects.filter(completion=completion).delete()
+        return None
+    # one statement: the row is locked, and there may be one already
     [example] = Example.objects.bulk_create(
         [example],
         update_conflicts=True,

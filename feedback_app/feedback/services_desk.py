@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Vote
-from feedback_app.feedback.services import Ballot, completion_lock, vote_write
+from feedback_app.feedback.services import Ballot, vote_write
 from feedback_app.feedback.services_queue import QueueView, items_take
 from feedback_app.feedback.turns import transaction_in_turn
+from feedback_app.feedback.vote_rows import completion_lock
 
 
 @dataclass(frozen=True)

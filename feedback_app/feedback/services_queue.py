@@ -1,23 +1,33 @@
 """The annotation queue: who is shown what, and for how long it is theirs."""
 
 import datetime as dt
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlencode
 
+from django.db import connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Lease, Project, Skip
-from feedback_app.feedback.querysets import CompletionQuerySet
+from feedback_app.feedback.querysets import CompletionQuerySet, parts_of
 from feedback_app.feedback.turns import transaction_in_turn
+from feedback_app.statements import Prepared, adapted, run_together
 
 LEASE_MINUTES = 10
 #: Rows of one transaction when a run's view of the completions is written down.
 CHUNK = 500
 #: What a page shows of an item.
-SHOWN = ("project_id", "text", "finish_reason", "prompt__messages", "prompt__topic")
+SHOWN = (
+    "project_id",
+    "text",
+    "finish_reason",
+    "vote_count",
+    "prompt__messages",
+    "prompt__topic",
+)
 
 
 @dataclass(frozen=True)
@@ -69,71 +79,121 @@ def items_take(
     *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
 ) -> list[Completion]:
     """What `items_hand_out` does, within the caller's transaction."""
-    held = leases_held(project=project, by=by, count=count, view=view)
-    for part in view.of(project).in_queue_order(view.order or project.queue_order):
-        while len(held) < count:
-            # ids first: the rows are read once, below
-            candidates = (
-                part.open_for(by, overlap=project.overlap)
-                .exclude(pk__in=held)
-                .select_for_update(skip_locked=True, of=("self",))
-                .values_list("pk", "vote_count")
+    items = items_held(project=project, by=by, count=count, view=view)
+    order = view.order or project.queue_order
+    for part in range(parts_of(order)):
+        while len(items) < count:
+            found = OPEN.rows(
+                order,
+                part,
+                project.overlap,
+                count - len(items),
+                project=project.pk,
+                user=by.pk,
+                now=timezone.now(),
+                **view.filters(),
             )
-            found = list(candidates[: count - len(held)])
             if not found:
                 break
-            held += leases_take(found, project=project, by=by)
-    rows = Completion.objects.select_related("prompt").only(*SHOWN).in_bulk(held)
-    items = [rows[pk] for pk in held]
+            items += leases_take(found, project=project, by=by)
     for item in items:
         item.project = project
     return items
 
 
-def leases_held(*, project: Project, by: User, count: int, view: QueueView) -> list[int]:
+def held(count: int, *, project: Any, user: Any, now: Any, **filters: Any) -> QuerySet[Lease]:
+    """The queryset of `items_held`."""
+    wanted = {"project": project, "queued": True, "flagged": False, **filters}
+    return (
+        Lease.objects.filter(user=user, expires_at__gt=now)
+        .filter(**{f"completion__{name}": value for name, value in wanted.items()})
+        .select_related("completion__prompt")
+        .only("expires_at", *(f"completion__{name}" for name in SHOWN))
+        .order_by("-front", "expires_at", "pk")[:count]
+    )
+
+
+HELD = Prepared(held)
+
+
+def items_held(*, project: Project, by: User, count: int, view: QueueView) -> list[Completion]:
     """What the person holds already; a lease that is half over begins anew.
 
     A lease ends with the vote or the skip, so what is held is neither voted on nor passed by.
     """
     now = timezone.now()
-    wanted = {"project": project, "queued": True, "flagged": False, **view.filters()}
-    held = list(
-        Lease.objects.filter(
-            user=by,
-            expires_at__gt=now,
-            completion__vote_count__lt=project.overlap,
-            **{f"completion__{name}": value for name, value in wanted.items()},
-        )
-        .order_by("-front", "expires_at", "pk")
-        .values_list("completion_id", "expires_at")[:count]
-    )
+    leases = HELD.rows(count, project=project.pk, user=by.pk, now=now, **view.filters())
+    leases = [lease for lease in leases if lease.completion.vote_count < project.overlap]
     fresh = dt.timedelta(minutes=LEASE_MINUTES)
-    ids = [pk for pk, _ in held]
-    if any(until < now + fresh / 2 for _, until in held):
-        mine = Lease.objects.filter(user=by, completion__in=ids, expires_at__gt=now)
+    if any(lease.expires_at < now + fresh / 2 for lease in leases):
+        mine = Lease.objects.filter(pk__in=[lease.pk for lease in leases], expires_at__gt=now)
         mine.update(expires_at=now + fresh)
-    return ids
+    return [lease.completion for lease in leases]
 
 
-def leases_take(found: list[tuple[int, int]], *, project: Project, by: User) -> list[int]:
-    """Leases what is still open of (id, votes) that this transaction has locked, and returns it."""
+def opened(
+    order: str,
+    part: int,
+    overlap: int,
+    count: int,
+    *,
+    project: Any,
+    user: Any,
+    now: Any,
+    **filters: Any,
+) -> QuerySet[Completion]:
+    """What may be handed out next, its rows held; one part of the order."""
+    parts = Completion.objects.filter(project=project, **filters).in_queue_order(order)
+    return (
+        parts[part]
+        .to_hand_out(user, overlap=overlap, now=now)
+        .select_related("prompt")
+        .only(*SHOWN)
+        .select_for_update(skip_locked=True, of=("self",))[:count]
+    )
+
+
+OPEN = Prepared(opened)
+
+
+def leases_take(found: list[Completion], *, project: Project, by: User) -> list[Completion]:
+    """Leases what is still open of the rows that this transaction has locked, and returns it."""
     now = timezone.now()
-    # asked again under the lock: leases may have come since the query began
-    others = Counter(
-        Lease.objects.filter(completion__in=[pk for pk, _ in found], expires_at__gt=now)
-        .exclude(user=by)
-        .values_list("completion_id", flat=True)
-    )
-    taken = [pk for pk, votes in found if votes + others[pk] < project.overlap]
     until = now + dt.timedelta(minutes=LEASE_MINUTES)
-    Lease.objects.bulk_create(
-        [Lease(completion_id=pk, user=by, expires_at=until) for pk in taken],
-        # one of theirs may have run out
-        update_conflicts=True,
-        unique_fields=["completion", "user"],
-        update_fields=["expires_at", "front"],
+    leases = connection.ops.quote_name(Lease._meta.db_table)
+    # asked again under the lock: leases may have come since the query began; one of theirs may
+    # have run out
+    sql = f"""
+        INSERT INTO {leases} (completion_id, user_id, expires_at, front)
+        SELECT %s, %s, %s, %s WHERE %s + (
+            SELECT COUNT(*) FROM {leases}
+            WHERE completion_id = %s AND expires_at > %s AND user_id <> %s
+        ) < %s
+        ON CONFLICT (completion_id, user_id)
+        DO UPDATE SET expires_at = EXCLUDED.expires_at, front = EXCLUDED.front
+        RETURNING completion_id
+    """  # noqa: S608
+    now, until = adapted(now), adapted(until)
+    taken = run_together(
+        [
+            (
+                sql,
+                [
+                    item.pk,
+                    by.pk,
+                    until,
+                    False,
+                    item.vote_count,
+                    item.pk,
+                    now,
+                    by.pk,
+                    project.overlap,
+                ],
+            )
+            for item in found
+        ]
     )
-    return taken
+    return [item for item, rows in zip(found, taken, strict=True) if rows]
 
 
 def slot_free(*, completion: Completion, by: User) -> bool:

@@ -1,0 +1,36 @@
+"""Who a request is from, read with SQL that is built once: every page asks it."""
+
+from typing import Any
+
+from allauth.account.auth_backends import AuthenticationBackend
+from django.contrib.sessions.backends import db
+from django.contrib.sessions.models import Session
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.statements import Prepared
+
+SESSION = Prepared[Session](
+    lambda **values: Session.objects.filter(
+        session_key=values["key"], expire_date__gt=values["now"]
+    )
+)
+USER = Prepared[User](lambda **values: User.objects.filter(**values))
+
+
+class SessionStore(db.SessionStore):
+    """Sessions in the database."""
+
+    def _get_session_from_db(self) -> Session | None:
+        found = SESSION.first(key=self.session_key, now=timezone.now())
+        if found is None:
+            self._session_key = None
+        return found
+
+
+class Backend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no types
+    """allauth's, with people read by SQL that is built once."""
+
+    def get_user(self, user_id: Any) -> User | None:
+        user = USER.first(pk=user_id)
+        return user if user is not None and self.user_can_authenticate(user) else None

@@ -1,0 +1,82 @@
+"""The rows of a vote: held, read and written in as few statements as the database allows."""
+
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Lease,
+    Project,
+    Skip,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.statements import Prepared, Statement, insertion, run_together
+
+
+def locking(*within: str, **values: Any) -> QuerySet[Completion]:
+    """The queryset of `completion_lock`."""
+    light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
+    return light.select_for_update(of=("self",)).filter(**values)
+
+
+LOCKED = Prepared(locking)
+
+
+def completion_lock(pk: int, **within: Project) -> Completion:
+    """The row as it is now, held until the transaction ends; its prompt comes along.
+
+    Raises Completion.DoesNotExist.
+    """
+    inside = {name: project.pk for name, project in within.items()}
+    found = LOCKED.first(*inside, pk=pk, **inside)
+    if found is None:
+        raise Completion.DoesNotExist("No such completion.")
+    return found
+
+
+VOTE = Prepared[Vote](lambda **values: Vote.objects.filter(**values))
+
+
+def vote_of(user: User, *, completion: Completion) -> Vote | None:
+    """This person's vote on the completion."""
+    return VOTE.first(completion=completion.pk, user=user.pk)
+
+
+def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -> None:
+    """Stores a vote on a completion that has none and that this transaction has locked: the vote,
+    its event, the example that it amounts to; the item is no longer on the person's screen."""
+    event = VoteEvent(
+        completion=completion, user_id=vote.user_id, verdict=vote.verdict, source=vote.source
+    )
+    counted = f"UPDATE {table(Completion)} SET vote_count = 1, contested = %s WHERE id = %s"  # noqa: S608
+    statements: list[Statement] = [
+        insertion(vote),
+        insertion(event),
+        (counted, [False, completion.pk]),
+        of_person(Lease, vote),
+        # whoever votes has not passed the item by
+        of_person(Skip, vote),
+    ]
+    if example is not None:
+        changed = ["desirable", "weight", "split", "updated_at"]
+        statements.append(insertion(example, unique=["completion"], update=changed))
+    ((vote.pk,),), *_ = run_together(statements)
+    vote._state.adding = False
+    completion.vote_count, completion.contested = 1, False
+
+
+def of_person(model: type[Lease | Skip], vote: Vote) -> Statement:
+    """Deletes what this person had on the vote's completion."""
+    return (
+        f"DELETE FROM {table(model)} WHERE completion_id = %s AND user_id = %s",  # noqa: S608
+        [vote.completion_id, vote.user_id],
+    )
+
+
+def table(model: type[Completion | Lease | Skip]) -> str:
+    return connection.ops.quote_name(model._meta.db_table)

@@ -1,0 +1,91 @@
+"""SQL that is built once gives what Django's own would, whatever the values."""
+
+import datetime as dt
+from typing import Any
+
+import pytest
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Example, Lease
+from feedback_app.feedback.services_queue import items_hand_out
+from feedback_app.statements import Prepared, insertion, run_together
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+
+def answers(most: int, **values: Any) -> QuerySet[Completion]:
+    found = Completion.objects.filter(**values).select_related("prompt").order_by("-pk")
+    return found.defer("text")[:most]
+
+
+def test_values_and_shapes_are_those_of_the_call(
+    make_completions: MakeCompletions, django_assert_num_queries: Any
+) -> None:
+    made = make_completions(4)
+    prepared = Prepared[Completion](answers)
+
+    assert [row.pk for row in prepared.rows(3, project=made[0].project_id)] == [
+        made[3].pk,
+        made[2].pk,
+        made[1].pk,
+    ]
+    assert prepared.rows(3, project=0) == []
+    assert prepared.rows(1, project=made[0].project_id) == [made[3]]
+    assert prepared.rows(3, pk=made[1].pk) == [made[1]]
+    assert prepared.first(3, pk=0) is None
+    with django_assert_num_queries(1):
+        (row,) = prepared.rows(3, pk=made[2].pk)
+        assert row.prompt == made[2].prompt
+        # converted as the fields say, not as the database gives it
+        assert row.prompt.messages == made[2].prompt.messages
+        assert row.created_at == made[2].created_at
+    with django_assert_num_queries(1):
+        assert row.text == made[2].text  # deferred, so asked for now
+
+
+def test_moments_are_compared_as_django_compares_them(
+    make_completions: MakeCompletions, annotator: User
+) -> None:
+    item = items_hand_out(project=make_completions(1)[0].project, by=annotator)[0]
+    prepared = Prepared[Lease](lambda **values: Lease.objects.filter(expires_at__gt=values["now"]))
+    until = Lease.objects.get(completion=item).expires_at
+
+    assert len(prepared.rows(now=timezone.now())) == 1
+    assert len(prepared.rows(now=until - dt.timedelta(microseconds=1))) == 1
+    assert prepared.rows(now=until) == []
+
+
+def test_statements_run_together_and_tell_each_what_it_gave(
+    make_completions: MakeCompletions,
+) -> None:
+    one, other = make_completions(2)
+
+    def example(completion: Completion, *, desirable: bool) -> Any:
+        row = Example(
+            completion=completion,
+            project_id=completion.project_id,
+            desirable=desirable,
+            weight=1,
+            split="train",
+        )
+        return insertion(row, unique=["completion"], update=["desirable"])
+
+    found = run_together(
+        [
+            example(one, desirable=True),
+            ("UPDATE feedback_completion SET topic = %s WHERE id = %s", ["a % b", one.pk]),
+            example(other, desirable=False),
+            example(one, desirable=False),
+        ]
+    )
+
+    assert found == [[(one.pk,)], [], [(other.pk,)], [(one.pk,)]]
+    assert set(Example.objects.values_list("pk", "desirable")) == {
+        (one.pk, False),
+        (other.pk, False),
+    }
+    one.refresh_from_db()
+    assert one.topic == "a % b"
