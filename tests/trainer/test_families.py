@@ -24,6 +24,7 @@ from trainer.artifact import CONFIG, WEIGHTS, verify_adapter
 from trainer.chat import eos_ids
 from trainer.engine.adapters import AdapterStack, read_adapter
 from trainer.engine.batch import Batch, Row
+from trainer.engine.decoder import BUILDS
 from trainer.engine.sampling import Sampling
 from trainer.examples import Example, Message, write_examples
 from trainer.merge import merge
@@ -258,6 +259,8 @@ def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
     stack = AdapterStack(base.model)
     _, weights = read_adapter(trained.one_step / "adapter", base, stack.shapes, name=NAME)
     slot = stack.attach(weights)
+    # the other builds take transformers' way, whatever this one looks like
+    assert (stack.decoder is not None) == (base.model.config.model_type in BUILDS)
     plain = trained.base()
     prompts = [ids(200 + number, 3 + 12 * number) for number in range(4)]
     tokens = 2 * WINDOW

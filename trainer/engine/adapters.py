@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.artifact import CONFIG, WEIGHTS, Manifest, verify_adapter
+from trainer.engine.decoder import decoder_of
 from trainer.engine.linears import Product, pack_head, sharing
 from trainer.errors import BadArtifact
 from trainer.layers import Linear, layer_dtype, layer_shape, linear_layers
@@ -66,7 +67,7 @@ class Group:
     def part(self, index: int, x: Tensor) -> Tensor:
         """Layer `index` of x: the first one called with it computes all of them."""
         if self._input is not x:
-            whole = self._compute(x)
+            whole = self.whole(x)
             if len(self.names) == 1:
                 return whole
             self._outputs, self._input = whole.split(self._widths, dim=-1), x
@@ -75,7 +76,8 @@ class Group:
             self._outputs, self._input = (), None
         return part
 
-    def _compute(self, x: Tensor) -> Tensor:
+    def whole(self, x: Tensor) -> Tensor:
+        """(…, in) → (…, out of all layers), with what the rows' adapters add."""
         base = self._base(x)
         choice = self._stack.choice
         if choice is None:
@@ -150,6 +152,7 @@ class AdapterStack:
                 self.layers[name] = ServedLinear(linears[name], group, index)
                 setattr(model.get_submodule(parent), leaf, self.layers[name])
         pack_head(model)
+        self.decoder = decoder_of(model, {tuple(group.names): group for group in self._groups})
 
     @property
     def shapes(self) -> dict[str, torch.Size]:

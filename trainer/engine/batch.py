@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from trainer.engine.cache import RowCache
+from trainer.engine.decoder import LlamaDecoder
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
 from trainer.engine.turns import Layers, Turns
@@ -28,7 +29,12 @@ CHUNK_TOKENS = 256
 
 
 class Adapters(Protocol):
-    """What the batch needs to know of adapters: which one each row uses (0 is the base)."""
+    """What the batch needs to know of adapters: which one each row uses (0 is the base).
+
+    `decoder` does one step on models that it knows; None: transformers does.
+    """
+
+    decoder: LlamaDecoder | None
 
     def select(self, slots: Sequence[int], running: Sequence[int]) -> None:
         """Makes the next forward use these slots, one a row; `running` are all in the batch."""
@@ -186,20 +192,30 @@ class Batch:
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         positions, full, near = self._cache.begin_step(self.model.dtype, window)
-        kinds = getattr(config, "layer_types", None)
-        mask: Any = near if kinds is None else full
+        masks = {"full_attention": full, "sliding_attention": near}
+        last = torch.tensor([row.token_ids[-1] for row in rows]).to(self.model.device)
+        decoder = None if self._adapters is None else self._adapters.decoder
+        if decoder is None:
+            logits = self._forward(last, positions, masks)
+        else:
+            logits = decoder(last, positions, masks, self._cache)
+        self._cache.end_step()
+        return self._take(rows, logits)
+
+    def _forward(self, last: Tensor, positions: Tensor, masks: dict[str, Tensor]) -> Tensor:
+        """transformers' own way through one step: scores (B, V)."""
+        kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
+        mask: Any = masks["sliding_attention" if kinds is None else "full_attention"]
         if kinds is not None and "sliding_attention" in kinds:  # each layer takes its own
-            mask = {"full_attention": full, "sliding_attention": near}
-        last = torch.tensor([[row.token_ids[-1]] for row in rows])
-        logits = self.model(
-            input_ids=last.to(self.model.device),
+            mask = masks
+        scores: Tensor = self.model(
+            input_ids=last[:, None],
             attention_mask=mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-        ).logits
-        self._cache.end_step()
-        return self._take(rows, logits[:, -1])
+        ).logits[:, -1]
+        return scores
 
     def leave(self, row: Row) -> None:
         """Takes a row out before it is finished."""

@@ -86,13 +86,15 @@ def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[
     In the order that everyone uses: repetition penalty on `seen` (Keskar et al. 2019, Section
     4.1), temperature, top-k, top-p (Holtzman et al. 2020, Section 3.1).
     """
-    # a copy: the caller's scores stay as they are
-    scores = logits.to(torch.float32, copy=True)
+    plain = all(sampler.sampling.repetition_penalty == 1.0 for sampler in samplers)
+    # a copy where it is written to: the caller's scores stay as they are
+    scores = logits if plain else logits.to(torch.float32, copy=True)
     for row, sampler in enumerate(samplers):
         if sampler.sampling.repetition_penalty != 1.0:
             scores[row] = penalised(scores[row], seen[row], sampler.sampling.repetition_penalty)
-    finite = scores.amax(dim=-1).isfinite().tolist()
-    chosen = scores.argmax(dim=-1).tolist()
+    best = scores.max(dim=-1)
+    finite = best.values.isfinite().tolist()
+    chosen = best.indices.tolist()
     drawn = [
         row
         for row, sampler in enumerate(samplers)
@@ -100,7 +102,7 @@ def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[
     ]
     if drawn:
         heat = [max(samplers[row].sampling.temperature, 1e-4) for row in drawn]
-        scaled = scores[drawn] / torch.tensor(heat, device=scores.device)[:, None]
+        scaled = scores[drawn].float() / torch.tensor(heat, device=scores.device)[:, None]
         for row, token in zip(
             drawn, sampled(scaled.cpu(), [samplers[row] for row in drawn]), strict=True
         ):
