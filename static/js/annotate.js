@@ -46,6 +46,8 @@ function signIn() {
 // -- the next item, at once
 
 function promote() {
+  // the undo key is for what comes now; an older toast can still be clicked
+  for (const button of document.querySelectorAll("[data-undo-now]")) delete button.dataset.undoNow;
   const prefetched = document.getElementById("prefetched");
   const hadFocus = document.getElementById("stage").contains(document.activeElement);
   const item = document.getElementById("item");

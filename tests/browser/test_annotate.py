@@ -66,41 +66,6 @@ def test_the_next_item_is_on_screen_before_the_server_has_answered(
     assert not Vote.objects.exists()
 
 
-def test_sixty_verdicts_as_fast_as_the_desk_takes_them_are_all_there_once(
-    new_page: NewPage, project: Project, annotator: User, make_completions: Make
-) -> None:
-    completions = make_completions(61)
-    page = new_page(annotator)
-    open_desk(page, project)
-
-    # a key is pressed as soon as the one before has its answer, in the page itself: nobody waits
-    pressed = page.evaluate(
-        """async () => {
-            const pressed = [];
-            for (let n = 0; n < 60; n++) {
-                const item = document.getElementById("item").dataset.completion;
-                const key = n % 3 ? "u" : "d";
-                const answered = new Promise((done) =>
-                    document.addEventListener("htmx:afterSettle", done, { once: true }));
-                document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-                pressed.push([Number(item), key === "u" ? "up" : "down"]);
-                await answered;
-            }
-            return pressed;
-        }"""
-    )
-
-    wait_until(lambda: Vote.objects.count() == 60, what="all sixty")
-    assert verdicts() == dict(map(tuple, pressed))
-    assert len(verdicts()) == 60
-    assert VoteEvent.objects.count() == 60
-    assert shown(page) == completions[-1].pk
-    # the list goes on by rows, and stays one of ten
-    expect(page.locator("#history li")).to_have_count(10)
-    titles = page.locator("#history li .clip").all_text_contents()
-    assert titles == [f"Question number {n}?" for n in range(59, 49, -1)]
-
-
 def test_the_choice_of_answers_stands_in_the_address_and_stays_while_voting(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:

@@ -1,0 +1,139 @@
+"""A hundred verdicts by keys alone and a hundred by touch alone: none lost, none doubled."""
+
+from collections.abc import Callable
+
+import pytest
+from django.urls import reverse
+from playwright.sync_api import Page, expect
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Project, Skip, Vote, VoteEvent
+from tests.browser.conftest import NewPage
+from tests.conftest import PASSWORD
+from tests.engines import wait_until
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+Make = Callable[..., list[Completion]]
+HUNDRED = 100
+
+
+def shown(page: Page) -> int:
+    """The completion on the screen."""
+    return int(page.locator("#item").get_attribute("data-completion") or 0)
+
+
+def next_item(page: Page, after: int) -> None:
+    """Waits until another item is shown and the desk takes the next verdict."""
+    page.wait_for_function(
+        """after => document.getElementById("item")?.dataset.completion !== String(after)
+            && document.getElementById("prefetched")
+            && !document.querySelector("[data-verdicts][hidden]")""",
+        arg=after,
+    )
+
+
+def verdicts() -> dict[int, str]:
+    return dict(Vote.objects.values_list("completion_id", "verdict"))
+
+
+def test_a_hundred_verdicts_with_the_keyboard_alone(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    make_completions(HUNDRED + 12)
+    page = new_page()
+    page.goto(reverse("annotate", args=[project.slug]))
+    expect(page.get_by_label("E-mail address")).to_be_focused()  # nobody has to reach for it
+    page.keyboard.type(annotator.email)
+    page.keyboard.press("Tab")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator("#item")).to_be_visible()
+    page.wait_for_load_state("load")  # its scripts are there then
+
+    given: dict[int, str] = {}
+    skipped = []
+    while len(given) < HUNDRED:
+        item, number = shown(page), len(given)
+        if number % 10 == 4 and len(skipped) < number // 10:
+            page.keyboard.press("s")
+            skipped.append(item)
+            next_item(page, item)
+            continue
+        up = number % 3 == 0
+        page.keyboard.press(
+            ("u", "ArrowRight")[number % 2] if up else ("d", "ArrowLeft")[number % 2]
+        )
+        given[item] = "up" if up else "down"
+        next_item(page, item)
+        if number % 10 == 7:  # second thoughts: back, and the other way
+            page.keyboard.press("z" if number % 20 == 7 else "Backspace")
+            page.wait_for_function(
+                "item => document.getElementById('item')?.dataset.completion === String(item)",
+                arg=item,
+            )
+            page.keyboard.press("d" if up else "u")
+            given[item] = "down" if up else "up"
+            next_item(page, item)
+    page.keyboard.press("1")  # a reason for the last one
+    page.keyboard.press("c")
+    page.keyboard.type("udsf are letters here, not verdicts.")
+
+    wait_until(lambda: Vote.objects.exclude(reasons=[]).exists(), what="the reason")
+    wait_until(lambda: Vote.objects.count() == HUNDRED, what="a hundred votes")
+    assert verdicts() == given
+    assert set(Skip.objects.values_list("completion_id", flat=True)) == set(skipped)
+    assert len(skipped) == 9
+    titles = page.locator("#history li .clip").all_text_contents()
+    assert len(titles) == len(set(titles)) == 10  # row by row, and one of ten
+    # each cast once; each second thought is two events more
+    assert VoteEvent.objects.count() == HUNDRED + 2 * 10
+
+
+def test_a_hundred_verdicts_by_touch_alone(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    make_completions(HUNDRED + 2)
+    page = new_page(
+        annotator, has_touch=True, is_mobile=True, viewport={"width": 390, "height": 844}
+    )
+    page.goto(reverse("annotate", args=[project.slug]))
+    finger = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: tuple[float, float]) -> None:
+        """What the browser is told of a real finger."""
+        finger.send(
+            "Input.dispatchTouchEvent",
+            {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},
+        )
+
+    def swipe(*, right: bool) -> None:
+        start, end = (90, 300) if right else (300, 90)
+        touch("touchStart", (start, 300))
+        touch("touchMove", ((start + end) / 2, 302))
+        touch("touchMove", (end, 304))
+        touch("touchEnd")
+
+    given: dict[int, str] = {}
+    doubted: set[int] = set()
+    while len(given) < HUNDRED:
+        item, number = shown(page), len(given)
+        up = number % 3 == 0
+        given[item] = "up" if up else "down"
+        if number % 2:
+            swipe(right=up)
+        else:
+            page.locator(f"#verdicts [value={given[item]}]").tap()
+        next_item(page, item)
+        if number % 20 == 9 and item not in doubted:
+            doubted.add(item)
+            page.locator("[data-undo] button").tap()
+            page.wait_for_function(
+                "item => document.getElementById('item')?.dataset.completion === String(item)",
+                arg=item,
+            )
+            del given[item]
+
+    wait_until(lambda: Vote.objects.count() == HUNDRED, what="a hundred votes")
+    assert verdicts() == given
+    assert VoteEvent.objects.count() == HUNDRED + 2 * 5
