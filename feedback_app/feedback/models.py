@@ -7,6 +7,8 @@ from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
 
+from feedback_app.feedback.models_guidelines import GuidedVote
+from feedback_app.feedback.models_guidelines import GuidelinesVersion as GuidelinesVersion
 from feedback_app.feedback.models_import import ImportJob as ImportJob
 from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
 from feedback_app.feedback.querysets import (
@@ -90,6 +92,8 @@ class Project(models.Model):
     base_model = models.CharField(max_length=200)
     system_prompt = models.TextField(blank=True)
     guidelines = models.TextField(blank=True)
+    # of the latest GuidelinesVersion, so that a vote need not look it up
+    guidelines_number = models.PositiveIntegerField(default=0, editable=False)
     reasons = models.JSONField(default=default_reasons)
     overlap = models.PositiveSmallIntegerField(default=1)
     # what the desk begins with; its address may say otherwise
@@ -217,7 +221,7 @@ class Completion(models.Model):
         return self.text[:60]
 
 
-class Vote(models.Model):
+class Vote(GuidedVote):
     """One person's verdict on one completion; casting again changes it."""
 
     completion = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="votes")
@@ -247,7 +251,7 @@ class Vote(models.Model):
         return f"{self.verdict} by {self.user_id}"
 
 
-class VoteEvent(models.Model):
+class VoteEvent(GuidedVote):
     """What happened to a vote, in order: cast, changed, undone. Never changed."""
 
     completion = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="vote_events")

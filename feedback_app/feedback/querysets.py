@@ -102,6 +102,10 @@ class VoteQuerySet(QuerySet["Vote"]):
             .order_by("-updated_at", "-pk")
         )
 
+    def with_person(self) -> Self:
+        """In the order in which they were given, each with who gave it."""
+        return self.select_related("user").order_by("created_at", "pk")
+
 
 class ExampleQuerySet(QuerySet["Example"]):
     def counts(self) -> dict[str, int]:

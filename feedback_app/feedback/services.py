@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, User
+from feedback_app.feedback.amounts import votes_amount_to
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import (
     BASE_VERSION,
@@ -25,6 +26,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.services_guidelines import guidelines_write
 from feedback_app.feedback.services_queue import (
     lease_release,
     lease_take,
@@ -60,11 +62,12 @@ def project_create(
             name=name,
             base_model=base_model,
             system_prompt=system_prompt,
-            guidelines=guidelines,
             **settings,
         )
         project.full_clean()
         project.save()
+        if guidelines_write(locked=project, text=guidelines, by=owner):
+            project.save(update_fields=["guidelines", "guidelines_number"])
         member_set(project=project, user=owner, role=Role.OWNER)
     return project
 
@@ -250,7 +253,10 @@ class Ballot:
 
     def changes(self, project: Project) -> dict[str, object]:
         """The fields of a Vote that it sets. Raises BadRequest for what cannot be said."""
-        changes: dict[str, object] = {"verdict": self.verdict}
+        changes: dict[str, object] = {
+            "verdict": self.verdict,
+            "guidelines_number": project.guidelines_number,
+        }
         if self.reasons is not None:
             allowed = {chip["key"] for chip in project.reasons.get(self.verdict, [])}
             unknown = sorted(set(self.reasons) - allowed)
@@ -275,6 +281,8 @@ def vote_cast(
 ) -> Vote:
     """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
     changes = Ballot(verdict, reasons, comment).changes(completion.project)
+    if source == Source.IMPORT:
+        changes["guidelines_number"] = 0  # given elsewhere, under other rules
     with transaction_in_turn():
         locked = completion_lock(completion.pk)
         vote, _ = vote_write(locked, by=by, source=source, changes=changes)
@@ -299,7 +307,13 @@ def vote_write(
         setattr(vote, field, value)
     vote.save()
     if turned:
-        VoteEvent.objects.create(completion=locked, user=by, verdict=vote.verdict, source=source)
+        VoteEvent.objects.create(
+            completion=locked,
+            user=by,
+            verdict=vote.verdict,
+            source=source,
+            guidelines_number=vote.guidelines_number,
+        )
         alone = first and locked.vote_count == 0
         example_refresh(completion=locked, verdicts=[vote.verdict] if alone else None)
     # whoever holds an item has not passed it by
@@ -326,24 +340,6 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
         if slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     return bool(undone) or skipped is not None
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """What votes amount to: the fields of an Example that they decide."""
-
-    desirable: bool
-    weight: float
-
-
-def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
-    """The rule: the majority decides, agreement is the weight; None for a tie or an empty text."""
-    ups = verdicts.count(Verdict.UP)
-    downs = len(verdicts) - ups
-    # an empty answer teaches nothing: there is no token to score
-    if ups == downs or not text.strip():
-        return None
-    return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
 
 
 def example_refresh(

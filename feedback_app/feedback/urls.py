@@ -5,6 +5,7 @@ from django.urls import path
 from feedback_app.feedback import (
     views,
     views_export,
+    views_guidelines,
     views_import,
     views_project,
     views_tokens,
@@ -41,6 +42,7 @@ urlpatterns = [
         name="import-refusals",
     ),
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
+    path("projects/<slug:slug>/guidelines/", views_guidelines.guidelines, name="guidelines"),
     path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),
     path("projects/<slug:slug>/tokens/", views_tokens.tokens, name="tokens"),
     path(

@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from feedback_app.accounts.models import ApiToken, Scope, User
 from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.services import sampling_request
+from feedback_app.feedback.services_settings import project_change
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish
@@ -30,6 +31,8 @@ def furnished(
     voted_project: Project, admin: User, annotator: User, make_completions: Make
 ) -> Project:
     furnish(voted_project, admin, annotator)
+    for text in ("Short, honest, finished.\n\n- " + "a rule " * 40, "Short.\n\n- and kind"):
+        project_change(project=voted_project, by=admin, changes={"guidelines": text})
     for name in ("Shop", "Help centre, a name that is long for a phone"):
         token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
     token_revoke(token=token, by=admin)
@@ -41,7 +44,7 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare")
+    names += ("tokens", "imports", "compare", "guidelines")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",

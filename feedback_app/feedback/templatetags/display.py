@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from feedback_app.accounts.models import Membership, Role, roles_from
-from feedback_app.feedback.models import Vote
+from feedback_app.feedback.models import Project, Vote
 
 register = template.Library()
 
@@ -34,7 +34,7 @@ TABS = (
     Tab("Train", "runs", Role.ADMIN, ("runs", "run")),
     Tab("Releases", "releases", Role.ADMIN, ("releases",)),
     Tab("Demo", "demo", Role.VIEWER, ("demo", "conversation")),
-    Tab("Settings", "project-settings", Role.ADMIN, ("project-settings", "tokens")),
+    Tab("Settings", "project-settings", Role.ADMIN, ("project-settings", "tokens", "guidelines")),
 )
 
 
@@ -120,3 +120,10 @@ def fate(vote: Vote) -> str:
     if example.used_in_run:
         return f"trained in run {example.used_in_run}"
     return "in the training set"
+
+
+@register.filter
+def reasons_given(vote: Vote, project: Project) -> str:
+    """The labels of a vote's reasons; a reason that the project no longer has shows its key."""
+    labels = {chip["key"]: chip["label"] for chip in project.reasons.get(vote.verdict, [])}
+    return ", ".join(labels.get(key, key) for key in vote.reasons)
