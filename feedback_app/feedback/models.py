@@ -11,6 +11,7 @@ from feedback_app.feedback.models_guidelines import GuidedVote
 from feedback_app.feedback.models_guidelines import GuidelinesVersion as GuidelinesVersion
 from feedback_app.feedback.models_import import ImportJob as ImportJob
 from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
+from feedback_app.feedback.models_rules import RULE_CONSTRAINTS, ProjectRules
 from feedback_app.feedback.querysets import (
     CompletionQuerySet,
     ExampleQuerySet,
@@ -75,7 +76,7 @@ def default_reasons() -> dict[str, list[dict[str, str]]]:
     }
 
 
-class Project(models.Model):
+class Project(ProjectRules):
     """One model behaviour under improvement."""
 
     # part of adapter names, directories and URLs
@@ -119,6 +120,7 @@ class Project(models.Model):
                 condition=Q(heldout_percent__gte=5) & Q(heldout_percent__lte=50),
                 name="heldout_5_to_50",
             ),
+            *RULE_CONSTRAINTS,
         ]
 
     def __str__(self) -> str:

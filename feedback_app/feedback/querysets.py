@@ -102,6 +102,10 @@ class VoteQuerySet(QuerySet["Vote"]):
             .order_by("-updated_at", "-pk")
         )
 
+    def standing(self) -> Self:
+        """Those that examples rest on."""
+        return self.all()
+
     def with_person(self) -> Self:
         """In the order in which they were given, each with who gave it."""
         return self.select_related("user").order_by("created_at", "pk")

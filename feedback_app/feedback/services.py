@@ -26,6 +26,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.services_flood import votes_limit
 from feedback_app.feedback.services_guidelines import guidelines_write
 from feedback_app.feedback.services_queue import (
     lease_release,
@@ -279,10 +280,15 @@ def vote_cast(
     reasons: Sequence[str] | None = None,
     comment: str | None = None,
 ) -> Vote:
-    """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
+    """One person's verdict. Casting again changes it; reasons and comment stay if not given.
+
+    Raises BadRequest, or TooMany of a person who votes faster than the project takes it.
+    """
     changes = Ballot(verdict, reasons, comment).changes(completion.project)
     if source == Source.IMPORT:
         changes["guidelines_number"] = 0  # given elsewhere, under other rules
+    else:
+        votes_limit(project=completion.project, by=by, completion=completion.pk)
     with transaction_in_turn():
         locked = completion_lock(completion.pk)
         vote, _ = vote_write(locked, by=by, source=source, changes=changes)

@@ -8,6 +8,7 @@ from feedback_app.feedback import (
     views_guidelines,
     views_import,
     views_project,
+    views_rules,
     views_tokens,
 )
 
@@ -43,6 +44,7 @@ urlpatterns = [
     ),
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
     path("projects/<slug:slug>/guidelines/", views_guidelines.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/rules/", views_rules.rules, name="rules"),
     path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),
     path("projects/<slug:slug>/tokens/", views_tokens.tokens, name="tokens"),
     path(

@@ -28,6 +28,7 @@ from feedback_app.feedback.selectors import (
 )
 from feedback_app.feedback.services import Ballot, storable, vote_cast, vote_undo
 from feedback_app.feedback.services_desk import vote_and_go_on
+from feedback_app.feedback.services_flood import votes_note
 from feedback_app.feedback.services_queue import QueueView, item_skip, items_hand_out
 from feedback_app.htmx import HtmxHttpRequest
 
@@ -60,6 +61,7 @@ def stage_context(
         "next_item": items[1] if len(items) > 1 else None,
         "progress": queue_progress(project=project, user=request.user, view=view),
     }
+    votes_note(project=project, by=request.user, in_hour=context["progress"].per_hour)
     if not items:
         context["empty"] = empty_queue(project=project, user=request.user, view=view)
     return context

@@ -44,7 +44,7 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare", "guidelines")
+    names += ("tokens", "imports", "compare", "guidelines", "rules")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
