@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feedback_app.feedback.models import Verdict
+from feedback_app.feedback.models import Completion, Verdict
 
 
 @dataclass(frozen=True)
@@ -22,3 +22,10 @@ def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
     if ups == downs or not text.strip():
         return None
     return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
+
+
+def amounts_of(completion: Completion, verdicts: Sequence[str]) -> Amounts | None:
+    """What a completion amounts to: what somebody decided, or else what these votes say."""
+    if completion.decided and completion.text.strip():
+        return Amounts(desirable=completion.decided == Verdict.UP, weight=1)
+    return votes_amount_to(verdicts, text=completion.text)

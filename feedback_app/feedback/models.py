@@ -6,7 +6,12 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
+from feedback_app.feedback.models_gold import CompletionMarks, VoteMarks
+from feedback_app.feedback.models_gold import GoldAnswer as GoldAnswer
+from feedback_app.feedback.models_gold import GoldItem as GoldItem
+from feedback_app.feedback.models_gold import Pause as Pause
 from feedback_app.feedback.models_guidelines import GuidedVote
 from feedback_app.feedback.models_guidelines import GuidelinesVersion as GuidelinesVersion
 from feedback_app.feedback.models_import import ImportJob as ImportJob
@@ -163,7 +168,7 @@ def queue_index(name: str, *order: str, within: str | None = None, **only: bool)
     return models.Index(fields=fields, condition=Q(queued=True, flagged=False, **only), name=name)
 
 
-class Completion(models.Model):
+class Completion(CompletionMarks):
     """One answer of one model version to one prompt. Text and token ids never change."""
 
     class Finish(models.TextChoices):
@@ -217,13 +222,14 @@ class Completion(models.Model):
             queue_index("queue_topic", "queue_position", "id", within="topic"),
             models.Index(fields=["project", "version"], name="completion_version"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
+            models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
         ]
 
     def __str__(self) -> str:
         return self.text[:60]
 
 
-class Vote(GuidedVote):
+class Vote(GuidedVote, VoteMarks):
     """One person's verdict on one completion; casting again changes it."""
 
     completion = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="votes")
@@ -307,6 +313,7 @@ class Lease(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="leases"
     )
+    taken_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
     # an item that came back by undo is shown before the others that the person holds
     front = models.BooleanField(default=False)

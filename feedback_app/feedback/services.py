@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, User
-from feedback_app.feedback.amounts import votes_amount_to
+from feedback_app.feedback.amounts import amounts_of
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import (
     BASE_VERSION,
@@ -26,8 +26,10 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.reading import is_hasty, with_shown_at
 from feedback_app.feedback.services_flood import votes_limit
 from feedback_app.feedback.services_guidelines import guidelines_write
+from feedback_app.feedback.services_pauses import gold_answer_record
 from feedback_app.feedback.services_queue import (
     lease_release,
     lease_take,
@@ -238,10 +240,11 @@ def sampling_request(
 # -- votes
 
 
-def completion_lock(pk: int, **within: Project) -> Completion:
-    """The row as it is now, held until the transaction ends; its prompt comes along."""
+def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
+    """The row as it is now, held until the transaction ends; its prompt comes along, and since
+    when `by` has had it on the screen."""
     light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
-    return light.select_for_update(of=("self",)).get(pk=pk, **within)
+    return with_shown_at(light, by).select_for_update(of=("self",)).get(pk=pk, **within)
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,8 @@ class Ballot:
         changes: dict[str, object] = {
             "verdict": self.verdict,
             "guidelines_number": project.guidelines_number,
+            # whoever says it again means it
+            "set_aside_id": None,
         }
         if self.reasons is not None:
             allowed = {chip["key"] for chip in project.reasons.get(self.verdict, [])}
@@ -290,7 +295,7 @@ def vote_cast(
     else:
         votes_limit(project=completion.project, by=by, completion=completion.pk)
     with transaction_in_turn():
-        locked = completion_lock(completion.pk)
+        locked = completion_lock(completion.pk, by=by)
         vote, _ = vote_write(locked, by=by, source=source, changes=changes)
         return vote
 
@@ -304,11 +309,12 @@ def vote_write(
         changes["reasons"] = []  # reasons belong to the verdict they were given with
     if vote is None:
         vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
+        vote.hasty = source == Source.ANNOTATE and is_hasty(locked)
     elif all(getattr(vote, field) == value for field, value in changes.items()):
         lease_release(completion=locked, by=by)
         return vote, False  # the same again: a retry or a double click
     first = vote.pk is None
-    turned = first or vote.verdict != changes["verdict"]
+    turned = first or vote.verdict != changes["verdict"] or vote.set_aside_id is not None
     for field, value in changes.items():
         setattr(vote, field, value)
     vote.save()
@@ -322,6 +328,8 @@ def vote_write(
         )
         alone = first and locked.vote_count == 0
         example_refresh(completion=locked, verdicts=[vote.verdict] if alone else None)
+        if first and locked.gold and source == Source.ANNOTATE:
+            gold_answer_record(vote)
     # whoever holds an item has not passed it by
     if not lease_release(completion=locked, by=by):
         Skip.objects.filter(completion=locked, user=by).delete()
@@ -331,7 +339,7 @@ def vote_write(
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
     """Takes the vote or skip back and puts the item on the person's screen again."""
     with transaction_in_turn():
-        locked = completion_lock(completion.pk)
+        locked = completion_lock(completion.pk, by=by)
         undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
         if undone:
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
@@ -343,7 +351,7 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
                 locked.save(update_fields=["flagged"])
             skipped.delete()
         # after a skip somebody else may have it by now
-        if slot_free(completion=locked, by=by):
+        if locked.gold or slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     return bool(undone) or skipped is not None
 
@@ -356,12 +364,12 @@ def example_refresh(
     `verdicts` are those of all its votes, where the caller knows them.
     """
     if verdicts is None:
-        votes = Vote.objects.filter(completion=completion)
+        votes = Vote.objects.standing().filter(completion=completion)
         verdicts = list(votes.values_list("verdict", flat=True))
     completion.vote_count = len(verdicts)
     completion.contested = len(set(verdicts)) > 1
     completion.save(update_fields=["vote_count", "contested"])
-    amounts = votes_amount_to(verdicts, text=completion.text)
+    amounts = amounts_of(completion, verdicts)
     if amounts is None:
         Example.objects.filter(completion=completion).delete()
         return None

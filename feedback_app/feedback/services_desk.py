@@ -29,6 +29,6 @@ def vote_and_go_on(*, project: Project, pk: int, ballot: Ballot, by: User, view:
     votes_limit_noted(project=project, by=by, completion=pk)
     changes = ballot.changes(project)
     with transaction_in_turn():
-        locked = completion_lock(pk, project=project)
+        locked = completion_lock(pk, by=by, project=project)
         vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
         return Step(vote, first, items_take(project=project, by=by, view=view))

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
+from django.db.models import Q
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.gold_queue import gold_slip
 from feedback_app.feedback.models import Completion, Lease, Project, Skip
 from feedback_app.feedback.querysets import CompletionQuerySet
 from feedback_app.feedback.turns import transaction_in_turn
@@ -70,6 +72,9 @@ def items_take(
 ) -> list[Completion]:
     """What `items_hand_out` does, within the caller's transaction."""
     held = leases_held(project=project, by=by, count=count, view=view)
+    held = gold_slip(
+        held, view.of(project), project=project, by=by, count=count, minutes=LEASE_MINUTES
+    )
     for part in view.of(project).in_queue_order(view.order or project.queue_order):
         while len(held) < count:
             # ids first: the rows are read once, below
@@ -96,12 +101,13 @@ def leases_held(*, project: Project, by: User, count: int, view: QueueView) -> l
     A lease ends with the vote or the skip, so what is held is neither voted on nor passed by.
     """
     now = timezone.now()
-    wanted = {"project": project, "queued": True, "flagged": False, **view.filters()}
+    wanted = {"project": project, "flagged": False, **view.filters()}
+    open_still = Q(completion__queued=True, completion__vote_count__lt=project.overlap)
     held = list(
         Lease.objects.filter(
+            open_still | Q(completion__gold=True),
             user=by,
             expires_at__gt=now,
-            completion__vote_count__lt=project.overlap,
             **{f"completion__{name}": value for name, value in wanted.items()},
         )
         .order_by("-front", "expires_at", "pk")
@@ -131,7 +137,7 @@ def leases_take(found: list[tuple[int, int]], *, project: Project, by: User) -> 
         # one of theirs may have run out
         update_conflicts=True,
         unique_fields=["completion", "user"],
-        update_fields=["expires_at", "front"],
+        update_fields=["taken_at", "expires_at", "front"],
     )
     return taken
 
@@ -148,6 +154,7 @@ def lease_take(*, completion: Completion, by: User, front: bool = False) -> Leas
         completion=completion,
         user=by,
         defaults={
+            "taken_at": timezone.now(),
             "expires_at": timezone.now() + dt.timedelta(minutes=LEASE_MINUTES),
             "front": front,
         },

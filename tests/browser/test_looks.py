@@ -13,7 +13,7 @@ from feedback_app.feedback.services import sampling_request
 from feedback_app.feedback.services_settings import project_change
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from tests.browser.conftest import NewPage
-from tests.browser.world import LONG, furnish
+from tests.browser.world import LONG, furnish, quality
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -36,6 +36,7 @@ def furnished(
     for name in ("Shop", "Help centre, a name that is long for a phone"):
         token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
     token_revoke(token=token, by=admin)
+    quality(voted_project, admin, annotator)
     first, second = make_completions(2)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
@@ -44,7 +45,7 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare", "guidelines", "rules")
+    names += ("tokens", "imports", "compare", "guidelines", "rules", "gold")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",

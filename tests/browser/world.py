@@ -15,7 +15,10 @@ from feedback_app.feedback.services import (
     completion_create,
     prompt_get_or_create,
     vote_cast,
+    vote_undo,
 )
+from feedback_app.feedback.services_gold import gold_mark
+from feedback_app.feedback.services_pauses import pause_lift
 from feedback_app.serving.models import Comparison, Conversation, Release, Turn
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
@@ -66,6 +69,21 @@ def imports(project: Project, admin: User) -> None:
             claim = import_claim(job.pk)
             assert claim is not None
             import_execute(claim)
+
+
+def quality(project: Project, admin: User, annotator: User) -> None:
+    """Two gold items that the annotator judged wrongly, so that they are paused; another pause
+    that is over without its votes."""
+    Project.objects.filter(pk=project.pk).update(gold_every=20, gold_window=2)
+    for round_ in range(2):
+        for completion in project.completions.filter(gold=False, vote_count=1)[:2]:
+            vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)
+            gold_mark(completion=completion, verdict=Verdict.UP, why="Honest. " * 20, by=admin)
+            vote_cast(
+                completion=completion, verdict=Verdict.DOWN, by=annotator, source=Source.ANNOTATE
+            )
+        if round_ == 0:
+            pause_lift(pause=project.pauses.get(), by=admin, restore=False)
 
 
 def claimed(run: Run) -> Claim:

@@ -143,10 +143,16 @@ def test_imported_labels_are_nobodys_share(flooded: Project, annotator: User) ->
 def test_rules_are_saved_and_checked(project: Project, admin: User, as_user: As) -> None:
     url = reverse("rules", args=["bot"])
     good = {"votes_per_hour": "600", "person_share": "30", "person_floor": "50"}
+    good |= {"gold_every": "20", "gold_feedback": "after", "gold_least": "70", "gold_window": "10"}
     client = as_user(admin)
 
     assert b"Saved." in client.post(url, good, follow=True).content
-    for bad in ({"person_share": "0"}, {"person_floor": "-1"}, {"overlap": "3"}):
+    for bad in (
+        {"person_share": "0"},
+        {"person_floor": "-1"},
+        {"gold_window": "0"},
+        {"overlap": "3"},
+    ):
         assert client.post(url, good | bad).status_code == 400
     project.refresh_from_db()
     assert (project.votes_per_hour, project.person_share, project.person_floor) == (600, 30, 50)

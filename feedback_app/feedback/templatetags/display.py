@@ -117,6 +117,8 @@ def signed(value: float | None, digits: int = 2) -> str:
 @register.filter
 def fate(vote: Vote) -> str:
     """What became of a vote: the answer to 'does this matter?'."""
+    if vote.set_aside_id is not None:
+        return "set aside for now"
     example = getattr(vote.completion, "example", None)
     if example is None:
         return "tie, not used" if vote.completion.text.strip() else "empty answer, not used"
