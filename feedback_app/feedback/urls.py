@@ -9,6 +9,7 @@ from feedback_app.feedback import (
     views_guidelines,
     views_import,
     views_project,
+    views_quality,
     views_rules,
     views_tokens,
 )
@@ -46,6 +47,7 @@ urlpatterns = [
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
     path("projects/<slug:slug>/guidelines/", views_guidelines.guidelines, name="guidelines"),
     path("projects/<slug:slug>/rules/", views_rules.rules, name="rules"),
+    path("projects/<slug:slug>/quality/", views_quality.quality_page, name="quality"),
     path("projects/<slug:slug>/gold/", views_gold.gold, name="gold"),
     path(
         "projects/<slug:slug>/completions/<int:pk>/gold/",

@@ -45,11 +45,12 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare", "guidelines", "rules", "gold")
+    names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
         *(reverse(name, args=[project.slug]) for name in names),
+        reverse("quality", args=[project.slug]) + "?show=pairs",
         # the choice of answers stands open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),

@@ -6,13 +6,14 @@ from typing import Any
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.imports.jobs import import_claim, import_execute, import_start
 from feedback_app.feedback.imports.uploads import import_upload
 from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.services import (
     Answer,
     completion_create,
+    member_set,
     prompt_get_or_create,
     vote_cast,
     vote_undo,
@@ -72,9 +73,15 @@ def imports(project: Project, admin: User) -> None:
 
 
 def quality(project: Project, admin: User, annotator: User) -> None:
-    """Two gold items that the annotator judged wrongly, so that they are paused; another pause
-    that is over without its votes."""
+    """Answers that two people judged; two gold items that the annotator judged wrongly, so that
+    they are paused; another pause that is over without its votes."""
     Project.objects.filter(pk=project.pk).update(gold_every=20, gold_window=2)
+    other = User.objects.create_user("carl@example.com", name="Carl Careful of the night shift")
+    member_set(project=project, user=other, role=Role.ANNOTATOR)
+    for number, completion in enumerate(project.completions.filter(votes__user=annotator)[8:28]):
+        for by in (admin, other):
+            verdict = Verdict.DOWN if number % 3 and (number != 4 or by == other) else Verdict.UP
+            vote_cast(completion=completion, verdict=verdict, by=by, source=Source.DEMO)
     for round_ in range(2):
         for completion in project.completions.filter(gold=False, vote_count=1)[:2]:
             vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)

@@ -56,12 +56,13 @@ def flooded(
     second_annotator: User,
     make_completions: MakeCompletions,
 ) -> Project:
-    """Sixty votes of one person; of another, ten on the same answers and ten on their own."""
+    """Sixty votes of one person; of another, ten on the same answers and thirty on their own:
+    enough of each kind for a run, whichever of the sixty are taken."""
     shared = Completion.objects.filter(votes__user=annotator).order_by("pk")[:10]
-    for completion in (*shared, *make_completions(10)):
-        verdict = Verdict.UP if completion.pk % 2 else Verdict.DOWN
+    for number, completion in enumerate((*shared, *make_completions(30))):
+        verdict = Verdict.UP if number % 2 else Verdict.DOWN
         vote_cast(completion=completion, verdict=verdict, by=second_annotator, source="annotate")
-    voted_project.person_share, voted_project.person_floor = 50, 25
+    voted_project.person_share, voted_project.person_floor = 30, 40
     voted_project.save()
     return voted_project
 
@@ -82,8 +83,8 @@ def test_snapshot_takes_so_many_votes_of_one_person_and_all_of_the_others(
         pk for pk in shared if items[pk].weight == 1 and len(set(votes[pk].values())) == 2
     ]
     agreed = [pk for pk in shared if len(set(votes[pk].values())) == 1]
-    # 25 of theirs stand: alone, or beside the other's; ties of both are no examples at all
-    assert len(only_theirs) <= 25
+    # 40 of theirs stand: alone, or beside the other's; ties of both are no examples at all
+    assert len(only_theirs) <= 40
     assert run.snapshot.left_out == flooded.examples.count() - len(items) > 0
     assert run.snapshot.left_out_people == 1
     assert run.snapshot.train_total + run.snapshot.heldout_total == len(items)
@@ -95,7 +96,7 @@ def test_snapshot_takes_so_many_votes_of_one_person_and_all_of_the_others(
         pk in items and annotator.pk in votes[pk] and pk not in people_cap(flooded).examples
         for pk in agreed
     )
-    assert theirs == 25
+    assert theirs == 40
 
 
 @pytest.mark.django_db
@@ -127,7 +128,7 @@ def test_plan_says_what_the_snapshot_will_hold_and_the_choice_is_the_same_each_t
 @pytest.mark.django_db
 def test_larger_cap_takes_what_the_smaller_one_took(flooded: Project) -> None:
     small = set(people_cap(flooded).examples)
-    flooded.person_floor = 40
+    flooded.person_floor = 50
 
     assert set(people_cap(flooded).examples) < small
 
