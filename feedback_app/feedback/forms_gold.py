@@ -1,4 +1,4 @@
-"""Forms about gold items and pauses."""
+"""Forms about gold items, pauses and the last word."""
 
 from django import forms
 
@@ -11,6 +11,12 @@ class GoldForm(StrictForm):
 
     verdict = forms.ChoiceField(choices=Verdict.choices)
     why = forms.CharField(required=False, max_length=500)
+
+
+class VerdictForm(GoldForm):
+    """The resolver's verdict. `show` is the list that they were looking at."""
+
+    show = forms.ChoiceField(choices=[("contested", ""), ("asked", "")], required=False)
 
 
 class LiftForm(StrictForm):

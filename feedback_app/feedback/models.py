@@ -16,6 +16,7 @@ from feedback_app.feedback.models_guidelines import GuidedVote
 from feedback_app.feedback.models_guidelines import GuidelinesVersion as GuidelinesVersion
 from feedback_app.feedback.models_import import ImportJob as ImportJob
 from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
+from feedback_app.feedback.models_resolution import Resolution as Resolution
 from feedback_app.feedback.models_rules import RULE_CONSTRAINTS, ProjectRules
 from feedback_app.feedback.querysets import (
     CompletionQuerySet,
@@ -223,6 +224,11 @@ class Completion(CompletionMarks):
             models.Index(fields=["project", "version"], name="completion_version"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
             models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
+            models.Index(
+                fields=["project"],
+                condition=Q(contested=True, decided=""),
+                name="completion_contested",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ from django.db import transaction
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
-from feedback_app.feedback.models import Completion, GoldItem, Verdict
+from feedback_app.feedback.models import Completion, GoldItem, Resolution, Verdict
 from feedback_app.feedback.services import audit
 from feedback_app.feedback.services_examples import examples_refresh
 
@@ -31,17 +31,21 @@ def gold_mark(*, completion: Completion, verdict: Verdict, why: str, by: User) -
         )
         locked.gold, locked.decided, locked.queued = True, verdict, False
         locked.save(update_fields=["gold", "decided", "queued"])
+        # its verdict is known: nobody need look
+        Resolution.objects.filter(completion=locked, open=True).update(open=False)
         examples_refresh([locked.pk])
         audit(project=locked.project, actor=by, action="gold.mark", target=str(item))
     return item
 
 
 def gold_unmark(*, item: GoldItem, by: User) -> None:
-    """The answer is one like any other again: its votes decide, and how people judged it is
-    forgotten."""
+    """The answer is one like any other again: its votes decide, or what a resolver decided
+    before, and how people judged it is forgotten."""
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=item.completion_id)
-        locked.gold, locked.decided, locked.queued = False, "", item.was_queued
+        before = Resolution.objects.filter(completion=locked).values_list("verdict", flat=True)
+        locked.gold, locked.queued = False, item.was_queued
+        locked.decided = before.first() or ""
         locked.save(update_fields=["gold", "decided", "queued"])
         audit(project=locked.project, actor=by, action="gold.unmark", target=str(item))
         item.delete()

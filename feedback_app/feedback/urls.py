@@ -10,6 +10,7 @@ from feedback_app.feedback import (
     views_import,
     views_project,
     views_quality,
+    views_resolve,
     views_rules,
     views_tokens,
 )
@@ -48,6 +49,22 @@ urlpatterns = [
     path("projects/<slug:slug>/guidelines/", views_guidelines.guidelines, name="guidelines"),
     path("projects/<slug:slug>/rules/", views_rules.rules, name="rules"),
     path("projects/<slug:slug>/quality/", views_quality.quality_page, name="quality"),
+    path("projects/<slug:slug>/disagreements/", views_resolve.resolve, name="resolve"),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/decide/",
+        views_resolve.resolve_decide,
+        name="resolve-decide",
+    ),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/undecide/",
+        views_resolve.resolve_undo,
+        name="resolve-undo",
+    ),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/leave/",
+        views_resolve.resolve_unask,
+        name="resolve-unask",
+    ),
     path("projects/<slug:slug>/gold/", views_gold.gold, name="gold"),
     path(
         "projects/<slug:slug>/completions/<int:pk>/gold/",

@@ -12,6 +12,7 @@ from feedback_app.feedback.models import Project
 from feedback_app.feedback.quality_list import QualityView
 from feedback_app.feedback.selectors_gold import pauses_open
 from feedback_app.feedback.selectors_quality import WINDOW, quality
+from feedback_app.feedback.selectors_resolve import waiting
 from feedback_app.htmx import HtmxHttpRequest
 
 PAGE_SIZE = 25
@@ -31,6 +32,7 @@ def quality_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
         "headers": chosen.headers(),
         "page": Paginator(chosen.rows(found), PAGE_SIZE).get_page(query_page(request)),
         "query": chosen.query(),
+        "waiting": waiting(project),
         "pauses": pauses_open(project).count(),
     }
     return render(request, "feedback/quality.html", context)

@@ -58,7 +58,8 @@ def people_cap(project: Project) -> Capped:
     votes = Vote.objects.standing().filter(project=project)
     if project.person_share == 100 or not over_cap(votes_by_person(votes), project=project):
         return Capped()
-    in_examples = votes.filter(completion__example__isnull=False)
+    # what somebody decided rests on no vote
+    in_examples = votes.filter(completion__example__isnull=False, completion__decided="")
     caps = over_cap(votes_by_person(in_examples), project=project)
     dropped: dict[int, set[int]] = defaultdict(set)
     for person, cap in caps.items():

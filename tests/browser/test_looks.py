@@ -45,12 +45,13 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality")
+    names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
         *(reverse(name, args=[project.slug]) for name in names),
         reverse("quality", args=[project.slug]) + "?show=pairs",
+        *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
         # the choice of answers stands open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),

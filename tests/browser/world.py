@@ -20,6 +20,7 @@ from feedback_app.feedback.services import (
 )
 from feedback_app.feedback.services_gold import gold_mark
 from feedback_app.feedback.services_pauses import pause_lift
+from feedback_app.feedback.services_resolve import resolution_ask, resolution_decide
 from feedback_app.serving.models import Comparison, Conversation, Release, Turn
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
@@ -80,8 +81,21 @@ def quality(project: Project, admin: User, annotator: User) -> None:
     member_set(project=project, user=other, role=Role.ANNOTATOR)
     for number, completion in enumerate(project.completions.filter(votes__user=annotator)[8:28]):
         for by in (admin, other):
-            verdict = Verdict.DOWN if number % 3 and (number != 4 or by == other) else Verdict.UP
+            torn = number in (4, 7, 8) and by == other
+            verdict = Verdict.UP if torn or number % 3 == 0 else Verdict.DOWN
             vote_cast(completion=completion, verdict=verdict, by=by, source=Source.DEMO)
+    torn = project.completions.filter(contested=True)
+    resolution_decide(completion=torn[0], verdict=Verdict.UP, why="Honest. " * 9, by=admin)
+    vote_cast(
+        completion=torn[1],
+        verdict=Verdict.DOWN,
+        by=annotator,
+        source=Source.ANNOTATE,
+        reasons=["long", "wrong"],
+        comment="It goes on and on. " * 5,
+    )
+    for completion in project.completions.filter(contested=False, vote_count=3)[:2]:
+        resolution_ask(completion=completion, why="It fits badly in run 2.", by=admin)
     for round_ in range(2):
         for completion in project.completions.filter(gold=False, vote_count=1)[:2]:
             vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)

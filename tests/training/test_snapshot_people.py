@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.services import vote_cast
+from feedback_app.feedback.services_resolve import resolution_decide
 from feedback_app.training.defaults import RunConfig
 from feedback_app.training.models import Run
 from feedback_app.training.plan import run_plan
@@ -138,6 +139,17 @@ def test_imported_labels_are_nobodys_share(flooded: Project, annotator: User) ->
     Vote.objects.filter(user=annotator).update(source=Source.IMPORT)
 
     assert people_cap(flooded).examples == {}
+
+
+@pytest.mark.django_db
+def test_what_a_resolver_decided_rests_on_nobodys_votes(flooded: Project, admin: User) -> None:
+    pk = next(pk for pk, amounts in people_cap(flooded).examples.items() if amounts is None)
+    completion = Completion.objects.get(pk=pk)
+
+    resolution_decide(completion=completion, verdict=Verdict.UP, why="", by=admin)
+
+    assert pk not in people_cap(flooded).examples
+    assert run_request(project=flooded, by=admin).snapshot.items.get(completion=pk).desirable
 
 
 @pytest.mark.django_db
