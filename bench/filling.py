@@ -55,6 +55,9 @@ def fill(*, slug: str, completions: int, people: int, judged: int = 0) -> dict[s
 
     owner = User.objects.create_user("owner@example.com", "x")
     project = project_create(slug=slug, name="Bench", base_model="bench", owner=owner)
+    # the rate is what is measured
+    project.votes_per_hour = 0
+    project.save(update_fields=["votes_per_hour"])
     prompts = -(-completions // 2)
     joined = "CAST(n AS TEXT)"
     insert(

@@ -13,3 +13,5 @@ class HtmxHttpRequest(HttpRequest):
     user: User
     #: set by project_view: the role that let the person in
     membership: Membership
+    #: set by project_view: whether an admin has to let them judge again
+    paused: bool

@@ -67,6 +67,7 @@ class _Compiled(Generic[M]):
         self._related = populators(compiler.klass_info, compiler.select, connection.alias)
         self._converters = compiler.get_converters([column for column, *_ in compiler.select])
         self._convert = compiler.apply_converters
+        self._annotations = compiler.annotation_col_map or {}
 
     def rows(self, values: dict[str, Any]) -> list[M]:
         given = [
@@ -81,6 +82,8 @@ class _Compiled(Generic[M]):
             instance = self._model.from_db(connection.alias, self._names, row[self._columns])
             for related in self._related:
                 related.populate(row, instance)
+            for name, column in self._annotations.items():
+                setattr(instance, name, row[column])
             instances.append(instance)
         return instances
 

@@ -5,11 +5,12 @@ from functools import wraps
 from typing import Concatenate, ParamSpec
 
 from django.core.exceptions import PermissionDenied
+from django.db.models import Exists, OuterRef
 from django.http import Http404
 from django.http.response import HttpResponseBase
 
 from feedback_app.accounts.models import Membership, Role, roles_from
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Pause, Project
 from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.statements import Prepared
 
@@ -17,9 +18,12 @@ P = ParamSpec("P")
 View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
 RoutedView = Callable[..., HttpResponseBase]
 
+PAUSED = Pause.objects.filter(project=OuterRef("project"), user=OuterRef("user"), lifted_at=None)
 MEMBERSHIP = Prepared[Membership](
-    lambda **values: Membership.objects.select_related("project").filter(
-        user=values["user"], project__slug=values["slug"]
+    lambda **values: (
+        Membership.objects.select_related("project")
+        .filter(user=values["user"], project__slug=values["slug"])
+        .annotate(paused=Exists(PAUSED))
     )
 )
 
@@ -28,7 +32,8 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
     """Hands the view its Project instead of the slug of the URL.
 
     Strangers get 404, as if the project did not exist; members whose role is too low get 403.
-    `request.membership` says which role let the person in.
+    `request.membership` says which role let the person in, `request.paused` whether they are
+    shown no items for now.
     """
 
     def decorate(view: View[P]) -> RoutedView:
@@ -45,6 +50,7 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
                     "Ask an owner of the project to change yours."
                 )
             request.membership = membership
+            request.paused = membership.paused  # type: ignore[attr-defined]  # annotated
             return view(request, membership.project, *args, **kwargs)
 
         return routed

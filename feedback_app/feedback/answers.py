@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import trigger_client_event
 
-from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.errors import BadRequest, TooMany
 from feedback_app.feedback.models import Project
 from feedback_app.htmx import HtmxHttpRequest
 
@@ -25,19 +25,24 @@ def toast(
     return trigger_client_event(response, "toast", {"text": text, "level": level, "undo": undo})
 
 
-def refuse(request: HtmxHttpRequest, why: str, *, back: str | None = None) -> HttpResponse:
+def refuse(
+    request: HtmxHttpRequest, why: str, *, back: str | None = None, status: int = 422
+) -> HttpResponse:
     """Says why nothing was done: htmx gets a toast, a plain form goes back or to a 400 page."""
     if request.htmx:
-        return toast(HttpResponse(why, status=422), why, level="error")
+        if status == TooMany.status and request.htmx.target == "stage":
+            # the desk keeps the verdict and says so where it stays to be seen
+            return HttpResponse(why, status=status)
+        return toast(HttpResponse(why, status=status), why, level="error")
     if back is not None:
         messages.error(request, why)
         return redirect(back)
-    return bad_request(request, why)
+    return bad_request(request, why, status=400 if status == 422 else status)
 
 
-def bad_request(request: HttpRequest, why: str) -> HttpResponse:
+def bad_request(request: HttpRequest, why: str, *, status: int = 400) -> HttpResponse:
     """The 400 page with the reason."""
-    return render(request, "400.html", {"message": why}, status=400)
+    return render(request, "400.html", {"message": why}, status=status)
 
 
 def deed(view: ProjectView[P]) -> ProjectView[P]:
@@ -51,7 +56,7 @@ def deed(view: ProjectView[P]) -> ProjectView[P]:
         try:
             return view(request, project, *args, **kwargs)
         except BadRequest as error:
-            return refuse(request, str(error))
+            return refuse(request, str(error), status=error.status)
 
     return told
 

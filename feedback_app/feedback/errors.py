@@ -3,3 +3,11 @@
 
 class BadRequest(Exception):
     """What was asked cannot be done; the message says why and what to do instead."""
+
+    status = 422
+
+
+class TooMany(BadRequest):
+    """Nothing is wrong with what was asked but its pace: the same is welcome later."""
+
+    status = 429

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest
 
 from feedback_app.feedback.forms import query_choice, query_strict
-from feedback_app.feedback.models import Completion, Project
+from feedback_app.feedback.models import Completion, Project, Vote
 
 LABELS = ("", "up", "down", "tie")
 SPLITS = ("", "train", "heldout")
@@ -75,6 +75,7 @@ class ExampleFilter:
         return (
             project.completions.filter(wanted)
             .select_related("prompt", "example")
+            .prefetch_related(Prefetch("votes", Vote.objects.with_person()))
             .defer("prompt_token_ids", "token_ids")
             .order_by(*SORTS[self.sort])
         )

@@ -6,9 +6,18 @@ from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import F, Q
+from django.utils import timezone
 
+from feedback_app.feedback.models_gold import CompletionMarks, VoteMarks
+from feedback_app.feedback.models_gold import GoldAnswer as GoldAnswer
+from feedback_app.feedback.models_gold import GoldItem as GoldItem
+from feedback_app.feedback.models_gold import Pause as Pause
+from feedback_app.feedback.models_guidelines import GuidedVote
+from feedback_app.feedback.models_guidelines import GuidelinesVersion as GuidelinesVersion
 from feedback_app.feedback.models_import import ImportJob as ImportJob
 from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
+from feedback_app.feedback.models_resolution import Resolution as Resolution
+from feedback_app.feedback.models_rules import RULE_CONSTRAINTS, ProjectRules
 from feedback_app.feedback.querysets import (
     CompletionQuerySet,
     ExampleQuerySet,
@@ -73,7 +82,7 @@ def default_reasons() -> dict[str, list[dict[str, str]]]:
     }
 
 
-class Project(models.Model):
+class Project(ProjectRules):
     """One model behaviour under improvement."""
 
     # part of adapter names, directories and URLs
@@ -90,6 +99,8 @@ class Project(models.Model):
     base_model = models.CharField(max_length=200)
     system_prompt = models.TextField(blank=True)
     guidelines = models.TextField(blank=True)
+    # of the latest GuidelinesVersion, so that a vote need not look it up
+    guidelines_number = models.PositiveIntegerField(default=0, editable=False)
     reasons = models.JSONField(default=default_reasons)
     overlap = models.PositiveSmallIntegerField(default=1)
     # what the desk begins with; its address may say otherwise
@@ -115,6 +126,7 @@ class Project(models.Model):
                 condition=Q(heldout_percent__gte=5) & Q(heldout_percent__lte=50),
                 name="heldout_5_to_50",
             ),
+            *RULE_CONSTRAINTS,
         ]
 
     def __str__(self) -> str:
@@ -157,7 +169,7 @@ def queue_index(name: str, *order: str, within: str | None = None, **only: bool)
     return models.Index(fields=fields, condition=Q(queued=True, flagged=False, **only), name=name)
 
 
-class Completion(models.Model):
+class Completion(CompletionMarks):
     """One answer of one model version to one prompt. Text and token ids never change."""
 
     class Finish(models.TextChoices):
@@ -211,13 +223,19 @@ class Completion(models.Model):
             queue_index("queue_topic", "queue_position", "id", within="topic"),
             models.Index(fields=["project", "version"], name="completion_version"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
+            models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
+            models.Index(
+                fields=["project"],
+                condition=Q(contested=True, decided=""),
+                name="completion_contested",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.text[:60]
 
 
-class Vote(models.Model):
+class Vote(GuidedVote, VoteMarks):
     """One person's verdict on one completion; casting again changes it."""
 
     completion = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="votes")
@@ -247,7 +265,7 @@ class Vote(models.Model):
         return f"{self.verdict} by {self.user_id}"
 
 
-class VoteEvent(models.Model):
+class VoteEvent(GuidedVote):
     """What happened to a vote, in order: cast, changed, undone. Never changed."""
 
     completion = models.ForeignKey(Completion, on_delete=models.CASCADE, related_name="vote_events")
@@ -301,6 +319,7 @@ class Lease(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="leases"
     )
+    taken_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
     # an item that came back by undo is shown before the others that the person holds
     front = models.BooleanField(default=False)

@@ -72,6 +72,10 @@ class CompletionQuerySet(QuerySet["Completion"]):
         # at an overlap of one, what wants a vote has none, so none of theirs
         return unskipped if overlap == 1 else unskipped.exclude(Exists(Vote.objects.filter(**mine)))
 
+    def gold_for(self, user: User) -> Self:
+        """Gold items that `user` has neither judged nor passed by."""
+        return self.filter(gold=True, flagged=False).unanswered_by(user, overlap=2)
+
     def needs_votes(self, overlap: int) -> Self:
         return self.filter(vote_count__lt=overlap)
 
@@ -116,6 +120,14 @@ class VoteQuerySet(QuerySet["Vote"]):
             .defer("completion__prompt_token_ids", "completion__token_ids")
             .order_by("-updated_at", "-pk")
         )
+
+    def standing(self) -> Self:
+        """Those that examples rest on: without what was set aside."""
+        return self.filter(set_aside=None)
+
+    def with_person(self) -> Self:
+        """In the order in which they were given, each with who gave it."""
+        return self.select_related("user").order_by("created_at", "pk")
 
 
 class ExampleQuerySet(QuerySet["Example"]):

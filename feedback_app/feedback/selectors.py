@@ -15,7 +15,7 @@ from feedback_app.feedback.querysets import ORDERS
 from feedback_app.feedback.services_queue import EVERYTHING, QueueView
 from feedback_app.statements import adapted, run_together
 
-EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "done"]
+EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "paused", "done"]
 #: So many open answers are counted; beyond it the desk says 'more than'.
 LEFT_LIMIT = 100
 #: So long it is believed that they are many, in this process.

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, User
+from feedback_app.feedback.amounts import amounts_of
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import (
     BASE_VERSION,
@@ -25,6 +26,10 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.reading import is_hasty
+from feedback_app.feedback.services_flood import votes_limit
+from feedback_app.feedback.services_guidelines import guidelines_write
+from feedback_app.feedback.services_pauses import gold_answer_record
 from feedback_app.feedback.services_queue import (
     lease_release,
     lease_take,
@@ -61,11 +66,12 @@ def project_create(
             name=name,
             base_model=base_model,
             system_prompt=system_prompt,
-            guidelines=guidelines,
             **settings,
         )
         project.full_clean()
         project.save()
+        if guidelines_write(locked=project, text=guidelines, by=owner):
+            project.save(update_fields=["guidelines", "guidelines_number"])
         member_set(project=project, user=owner, role=Role.OWNER)
     return project
 
@@ -245,7 +251,12 @@ class Ballot:
 
     def changes(self, project: Project) -> dict[str, object]:
         """The fields of a Vote that it sets. Raises BadRequest for what cannot be said."""
-        changes: dict[str, object] = {"verdict": self.verdict}
+        changes: dict[str, object] = {
+            "verdict": self.verdict,
+            "guidelines_number": project.guidelines_number,
+            # whoever says it again means it
+            "set_aside_id": None,
+        }
         if self.reasons is not None:
             allowed = {chip["key"] for chip in project.reasons.get(self.verdict, [])}
             unknown = sorted(set(self.reasons) - allowed)
@@ -268,10 +279,17 @@ def vote_cast(
     reasons: Sequence[str] | None = None,
     comment: str | None = None,
 ) -> Vote:
-    """One person's verdict. Casting again changes it; reasons and comment stay if not given."""
+    """One person's verdict. Casting again changes it; reasons and comment stay if not given.
+
+    Raises BadRequest, or TooMany of a person who votes faster than the project takes it.
+    """
     changes = Ballot(verdict, reasons, comment).changes(completion.project)
+    if source == Source.IMPORT:
+        changes["guidelines_number"] = 0  # given elsewhere, under other rules
+    else:
+        votes_limit(project=completion.project, by=by, completion=completion.pk)
     with transaction_in_turn():
-        locked = completion_lock(completion.pk)
+        locked = completion_lock(completion.pk, by=by)
         vote, _ = vote_write(locked, by=by, source=source, changes=changes)
         return vote
 
@@ -285,20 +303,31 @@ def vote_write(
         changes["reasons"] = []  # reasons belong to the verdict they were given with
     if vote is None:
         vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
+        vote.hasty = source == Source.ANNOTATE and is_hasty(locked)
     elif all(getattr(vote, field) == value for field, value in changes.items()):
         lease_release(completion=locked, by=by)
         return vote, False  # the same again: a retry or a double click
     first = vote.pk is None
-    turned = first or vote.verdict != changes["verdict"]
+    turned = first or vote.verdict != changes["verdict"] or vote.set_aside_id is not None
     for field, value in changes.items():
         setattr(vote, field, value)
     if first and locked.vote_count == 0:
         vote_first(completion=locked, vote=vote, example=example_of(locked, [vote.verdict]))
+        if locked.gold and source == Source.ANNOTATE:
+            gold_answer_record(vote)
         return vote, True
     vote.save()
     if turned:
-        VoteEvent.objects.create(completion=locked, user=by, verdict=vote.verdict, source=source)
+        VoteEvent.objects.create(
+            completion=locked,
+            user=by,
+            verdict=vote.verdict,
+            source=source,
+            guidelines_number=vote.guidelines_number,
+        )
         example_refresh(completion=locked)
+        if first and locked.gold and source == Source.ANNOTATE:
+            gold_answer_record(vote)
     # whoever holds an item has not passed it by
     if not lease_release(completion=locked, by=by):
         Skip.objects.filter(completion=locked, user=by).delete()
@@ -308,7 +337,7 @@ def vote_write(
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
     """Takes the vote or skip back and puts the item on the person's screen again."""
     with transaction_in_turn():
-        locked = completion_lock(completion.pk)
+        locked = completion_lock(completion.pk, by=by)
         undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
         if undone:
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
@@ -320,32 +349,14 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
                 locked.save(update_fields=["flagged"])
             skipped.delete()
         # after a skip somebody else may have it by now
-        if slot_free(completion=locked, by=by):
+        if locked.gold or slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     return bool(undone) or skipped is not None
 
 
-@dataclass(frozen=True)
-class Amounts:
-    """What votes amount to: the fields of an Example that they decide."""
-
-    desirable: bool
-    weight: float
-
-
-def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
-    """The rule: the majority decides, agreement is the weight; None for a tie or an empty text."""
-    ups = verdicts.count(Verdict.UP)
-    downs = len(verdicts) - ups
-    # an empty answer teaches nothing: there is no token to score
-    if ups == downs or not text.strip():
-        return None
-    return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
-
-
 def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | None:
-    """The Example, not stored yet, that a completion's verdicts amount to."""
-    amounts = votes_amount_to(verdicts, text=completion.text)
+    """The Example, not stored yet, that a completion and its verdicts amount to."""
+    amounts = amounts_of(completion, verdicts)
     if amounts is None:
         return None
     return Example(
@@ -359,7 +370,7 @@ def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | Non
 
 def example_refresh(*, completion: Completion) -> Example | None:
     """Makes the Example what the votes say now. Call it in the vote's transaction."""
-    votes = Vote.objects.filter(completion=completion)
+    votes = Vote.objects.standing().filter(completion=completion)
     verdicts = list(votes.values_list("verdict", flat=True))
     completion.vote_count = len(verdicts)
     completion.contested = len(set(verdicts)) > 1

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Vote
 from feedback_app.feedback.services import Ballot, vote_write
+from feedback_app.feedback.services_flood import votes_limit_noted
 from feedback_app.feedback.services_queue import QueueView, items_take
 from feedback_app.feedback.turns import transaction_in_turn
 from feedback_app.feedback.vote_rows import completion_lock
@@ -24,10 +25,11 @@ def vote_and_go_on(*, project: Project, pk: int, ballot: Ballot, by: User, view:
     """A verdict at the desk and the next items in one transaction: one commit a cycle.
 
     The vote holds one row and the queue passes over rows under other hands, so no two of these
-    wait for each other. Raises Completion.DoesNotExist.
+    wait for each other. Raises Completion.DoesNotExist, BadRequest or TooMany.
     """
+    votes_limit_noted(project=project, by=by, completion=pk)
     changes = ballot.changes(project)
     with transaction_in_turn():
-        locked = completion_lock(pk, project=project)
+        locked = completion_lock(pk, by=by, project=project)
         vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
         return Step(vote, first, items_take(project=project, by=by, view=view))

@@ -7,10 +7,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.gold_queue import gold_slip
 from feedback_app.feedback.models import Completion, Lease, Project, Skip
 from feedback_app.feedback.querysets import CompletionQuerySet, parts_of
 from feedback_app.feedback.turns import transaction_in_turn
@@ -80,6 +81,16 @@ def items_take(
 ) -> list[Completion]:
     """What `items_hand_out` does, within the caller's transaction."""
     items = items_held(project=project, by=by, count=count, view=view)
+    gold = gold_slip(
+        [item.pk for item in items],
+        view.of(project),
+        project=project,
+        by=by,
+        count=count,
+        minutes=LEASE_MINUTES,
+    )
+    if gold is not None:
+        items.append(Completion.objects.select_related("prompt").only(*SHOWN).get(pk=gold))
     order = view.order or project.queue_order
     for part in range(parts_of(order)):
         while len(items) < count:
@@ -101,11 +112,14 @@ def items_take(
     return items
 
 
-def held(count: int, *, project: Any, user: Any, now: Any, **filters: Any) -> QuerySet[Lease]:
+def held(
+    count: int, overlap: int, *, project: Any, user: Any, now: Any, **filters: Any
+) -> QuerySet[Lease]:
     """The queryset of `items_held`."""
-    wanted = {"project": project, "queued": True, "flagged": False, **filters}
+    wanted = {"project": project, "flagged": False, **filters}
+    open_still = Q(completion__queued=True, completion__vote_count__lt=overlap)
     return (
-        Lease.objects.filter(user=user, expires_at__gt=now)
+        Lease.objects.filter(open_still | Q(completion__gold=True), user=user, expires_at__gt=now)
         .filter(**{f"completion__{name}": value for name, value in wanted.items()})
         .select_related("completion__prompt")
         .only("expires_at", *(f"completion__{name}" for name in SHOWN))
@@ -122,8 +136,9 @@ def items_held(*, project: Project, by: User, count: int, view: QueueView) -> li
     A lease ends with the vote or the skip, so what is held is neither voted on nor passed by.
     """
     now = timezone.now()
-    leases = HELD.rows(count, project=project.pk, user=by.pk, now=now, **view.filters())
-    leases = [lease for lease in leases if lease.completion.vote_count < project.overlap]
+    leases = HELD.rows(
+        count, project.overlap, project=project.pk, user=by.pk, now=now, **view.filters()
+    )
     fresh = dt.timedelta(minutes=LEASE_MINUTES)
     if any(lease.expires_at < now + fresh / 2 for lease in leases):
         mine = Lease.objects.filter(pk__in=[lease.pk for lease in leases], expires_at__gt=now)
@@ -164,13 +179,13 @@ def leases_take(found: list[Completion], *, project: Project, by: User) -> list[
     # asked again under the lock: leases may have come since the query began; one of theirs may
     # have run out
     sql = f"""
-        INSERT INTO {leases} (completion_id, user_id, expires_at, front)
-        SELECT %s, %s, %s, %s WHERE %s + (
+        INSERT INTO {leases} (completion_id, user_id, taken_at, expires_at, front)
+        SELECT %s, %s, %s, %s, %s WHERE %s + (
             SELECT COUNT(*) FROM {leases}
             WHERE completion_id = %s AND expires_at > %s AND user_id <> %s
         ) < %s
-        ON CONFLICT (completion_id, user_id)
-        DO UPDATE SET expires_at = EXCLUDED.expires_at, front = EXCLUDED.front
+        ON CONFLICT (completion_id, user_id) DO UPDATE SET
+            taken_at = EXCLUDED.taken_at, expires_at = EXCLUDED.expires_at, front = EXCLUDED.front
         RETURNING completion_id
     """  # noqa: S608
     now, until = adapted(now), adapted(until)
@@ -181,6 +196,7 @@ def leases_take(found: list[Completion], *, project: Project, by: User) -> list[
                 [
                     item.pk,
                     by.pk,
+                    now,
                     until,
                     False,
                     item.vote_count,
@@ -208,6 +224,7 @@ def lease_take(*, completion: Completion, by: User, front: bool = False) -> Leas
         completion=completion,
         user=by,
         defaults={
+            "taken_at": timezone.now(),
             "expires_at": timezone.now() + dt.timedelta(minutes=LEASE_MINUTES),
             "front": front,
         },

@@ -5,8 +5,13 @@ from django.urls import path
 from feedback_app.feedback import (
     views,
     views_export,
+    views_gold,
+    views_guidelines,
     views_import,
     views_project,
+    views_quality,
+    views_resolve,
+    views_rules,
     views_tokens,
 )
 
@@ -41,6 +46,46 @@ urlpatterns = [
         name="import-refusals",
     ),
     path("projects/<slug:slug>/settings/", views_project.project_settings, name="project-settings"),
+    path("projects/<slug:slug>/guidelines/", views_guidelines.guidelines, name="guidelines"),
+    path("projects/<slug:slug>/rules/", views_rules.rules, name="rules"),
+    path("projects/<slug:slug>/quality/", views_quality.quality_page, name="quality"),
+    path("projects/<slug:slug>/disagreements/", views_resolve.resolve, name="resolve"),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/decide/",
+        views_resolve.resolve_decide,
+        name="resolve-decide",
+    ),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/undecide/",
+        views_resolve.resolve_undo,
+        name="resolve-undo",
+    ),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/leave/",
+        views_resolve.resolve_unask,
+        name="resolve-unask",
+    ),
+    path("projects/<slug:slug>/gold/", views_gold.gold, name="gold"),
+    path(
+        "projects/<slug:slug>/completions/<int:pk>/gold/",
+        views_gold.gold_mark_view,
+        name="gold-mark",
+    ),
+    path(
+        "projects/<slug:slug>/gold/<int:pk>/remove/",
+        views_gold.gold_unmark_view,
+        name="gold-unmark",
+    ),
+    path(
+        "projects/<slug:slug>/pauses/<int:pk>/lift/",
+        views_gold.pause_lift_view,
+        name="pause-lift",
+    ),
+    path(
+        "projects/<slug:slug>/pauses/<int:pk>/restore/",
+        views_gold.votes_restore_view,
+        name="votes-restore",
+    ),
     path("projects/<slug:slug>/samplings/new/", views_project.sampling_new, name="sampling-new"),
     path("projects/<slug:slug>/tokens/", views_tokens.tokens, name="tokens"),
     path(

@@ -11,6 +11,7 @@ from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.answers import deed, page, toast
+from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.forms import (
     NoFields,
     SkipForm,
@@ -21,18 +22,27 @@ from feedback_app.feedback.forms import (
 )
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.selectors import (
+    EmptyQueue,
     empty_queue,
     queue_progress,
     queue_values,
     recent_votes,
 )
+from feedback_app.feedback.selectors_gold import gold_at_once, gold_told
 from feedback_app.feedback.services import Ballot, storable, vote_cast, vote_undo
 from feedback_app.feedback.services_desk import vote_and_go_on
+from feedback_app.feedback.services_flood import votes_note
 from feedback_app.feedback.services_queue import QueueView, item_skip, items_hand_out
 from feedback_app.htmx import HtmxHttpRequest
 
 #: Characters of a version or topic in the address; longer ones exist nowhere.
 QUERY_LIMIT = 80
+
+
+def unpaused(request: HtmxHttpRequest) -> None:
+    """Raises BadRequest for somebody who is to judge nothing for now."""
+    if request.paused:
+        raise BadRequest("Your desk is paused: an admin of the project has to let you go on.")
 
 
 def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
@@ -60,8 +70,14 @@ def stage_context(
         "next_item": items[1] if len(items) > 1 else None,
         "progress": queue_progress(project=project, user=request.user, view=view),
     }
+    votes_note(project=project, by=request.user, in_hour=context["progress"].per_hour)
     if not items:
-        context["empty"] = empty_queue(project=project, user=request.user, view=view)
+        context["empty"] = (
+            EmptyQueue("paused")
+            if request.paused
+            else empty_queue(project=project, user=request.user, view=view)
+        )
+        context["gold"] = gold_told(project=project, user=request.user)
     return context
 
 
@@ -90,7 +106,7 @@ def desk_context(
 def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """The desk."""
     view = view_of(request, project)
-    items = items_hand_out(project=project, by=request.user, view=view)
+    items = items_for(request, project, view)
     context = desk_context(request, project, view, items)
     context |= {
         "orders": QueueOrder.choices,
@@ -107,7 +123,7 @@ def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Why there is nothing to do; reloads the desk once there is."""
     view = view_of(request, project)
-    items = items_hand_out(project=project, by=request.user, view=view)
+    items = items_for(request, project, view)
     if items:
         return HttpResponseClientRefresh()
     context = desk_context(request, project, view, items)
@@ -121,6 +137,7 @@ def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 @deed
 def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Casts or changes a vote; the answer carries the next item."""
+    unpaused(request)
     view = view_of(request, project)
     form = VoteForm(request.POST)
     verdict = Verdict(accepted(form)["verdict"])
@@ -134,7 +151,9 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
             # nine of the last ten stand on the page already
             context = stage_context(request, project, view, step.items)
             context |= last_context(project, step.vote)
-            return render(request, "feedback/annotate.html#vote-answer", context)
+            response = render(request, "feedback/annotate.html#vote-answer", context)
+            told = gold_at_once(project=project, vote=step.vote)
+            return toast(response, told) if told else response
         return stage_answer(request, project, view, step.items)
     vote_cast(
         completion=completion_of(project, pk),
@@ -151,6 +170,7 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 @deed
 def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Takes a vote, skip or flag back and shows the item again."""
+    unpaused(request)
     completion = completion_of(project, pk)
     accepted(NoFields(request.POST))
     undone = vote_undo(completion=completion, by=request.user, source=Source.ANNOTATE)
@@ -164,6 +184,7 @@ def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
 @deed
 def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Passes an item by, or flags it for an admin to look at."""
+    unpaused(request)
     completion = completion_of(project, pk)
     values = accepted(SkipForm(request.POST))
     item_skip(completion=completion, by=request.user, flag=values["flag"], reason=values["reason"])
@@ -175,6 +196,13 @@ def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     view = view_of(request, project)
     undo = reverse("vote-undo", args=[project.slug, completion.pk]) + view.query
     return toast(response, text, undo=undo)
+
+
+def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> list[Completion]:
+    """What the person may judge now; nothing while they are paused."""
+    if request.paused:
+        return []
+    return items_hand_out(project=project, by=request.user, view=view)
 
 
 def at_desk(request: HtmxHttpRequest) -> bool:
@@ -192,7 +220,7 @@ def desk_answer(request: HtmxHttpRequest, project: Project) -> HttpResponse:
     if request.htmx.target == "history":
         context = history_context(request, project, view)
         return render(request, "feedback/annotate.html#history-answer", context)
-    items = items_hand_out(project=project, by=request.user, view=view)
+    items = items_for(request, project, view)
     return stage_answer(request, project, view, items)
 
 

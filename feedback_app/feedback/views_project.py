@@ -18,7 +18,8 @@ from feedback_app.feedback.forms import ProjectForm, SamplingForm, accepted, que
 from feedback_app.feedback.listing import ExampleFilter, versions_judged
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
 from feedback_app.feedback.selectors import sampling_active, sampling_latest
-from feedback_app.feedback.services import audit, sampling_request
+from feedback_app.feedback.services import sampling_request
+from feedback_app.feedback.services_settings import project_change
 from feedback_app.htmx import HtmxHttpRequest
 
 PAGE_SIZE = 50
@@ -112,8 +113,7 @@ def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
         stored = Project.objects.get(pk=project.pk)
         context = settings_context(stored, form)
         return render(request, "feedback/settings.html", context, status=400)
-    form.save()
-    audit(project=project, actor=request.user, action="project.settings", target=project.slug)
+    project_change(project=project, by=request.user, changes=form.cleaned_data)
     messages.success(request, "Saved.")
     return redirect("project-settings", project.slug)
 

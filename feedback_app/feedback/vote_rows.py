@@ -15,25 +15,27 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.reading import with_shown_at
 from feedback_app.statements import Prepared, Statement, insertion, run_together
 
 
-def locking(*within: str, **values: Any) -> QuerySet[Completion]:
+def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
     """The queryset of `completion_lock`."""
     light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
-    return light.select_for_update(of=("self",)).filter(**values)
+    return with_shown_at(light.filter(**values), user).select_for_update(of=("self",))
 
 
 LOCKED = Prepared(locking)
 
 
-def completion_lock(pk: int, **within: Project) -> Completion:
-    """The row as it is now, held until the transaction ends; its prompt comes along.
+def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
+    """The row as it is now, held until the transaction ends; its prompt comes along, and since
+    when `by` has had it on the screen.
 
     Raises Completion.DoesNotExist.
     """
     inside = {name: project.pk for name, project in within.items()}
-    found = LOCKED.first(*inside, pk=pk, **inside)
+    found = LOCKED.first(pk=pk, user=by.pk, **inside)
     if found is None:
         raise Completion.DoesNotExist("No such completion.")
     return found
@@ -51,7 +53,11 @@ def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -
     """Stores a vote on a completion that has none and that this transaction has locked: the vote,
     its event, the example that it amounts to; the item is no longer on the person's screen."""
     event = VoteEvent(
-        completion=completion, user_id=vote.user_id, verdict=vote.verdict, source=vote.source
+        completion=completion,
+        user_id=vote.user_id,
+        verdict=vote.verdict,
+        source=vote.source,
+        guidelines_number=vote.guidelines_number,
     )
     counted = f"UPDATE {table(Completion)} SET vote_count = 1, contested = %s WHERE id = %s"  # noqa: S608
     statements: list[Statement] = [

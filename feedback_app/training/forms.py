@@ -16,6 +16,12 @@ def number(label: str, name: str, *, step: str, help_text: str, **limits: float)
     return kind(label=label, initial=default, help_text=help_text, widget=widget)
 
 
+class SendBackForm(StrictForm):
+    """Sending an example back for a second look, or not after all."""
+
+    take_back = forms.BooleanField(required=False)
+
+
 class RunForm(StrictForm):
     """The settings of a run; every field has a default that was measured to work."""
 

@@ -19,6 +19,9 @@ class Snapshot(models.Model):
     train_down = models.PositiveIntegerField()
     heldout_up = models.PositiveIntegerField()
     heldout_down = models.PositiveIntegerField()
+    # examples that rest on the votes of somebody who gave more than one person may
+    left_out = models.PositiveIntegerField(default=0)
+    left_out_people = models.PositiveIntegerField(default=0)
     # SHA-256 over the training file, set when it is written
     sha256 = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

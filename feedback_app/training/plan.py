@@ -8,6 +8,7 @@ from django.db.models import Sum
 
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Run
+from feedback_app.training.snapshot_people import people_cap
 
 #: The least of each class that can teach or test anything.
 MIN_PER_CLASS = 4
@@ -30,6 +31,8 @@ class RunPlan:
     steps: int
     minutes: float
     new_examples: int
+    left_out: int
+    left_out_people: int
     objections: tuple[str, ...]
 
     @property
@@ -58,7 +61,8 @@ def lambdas(desirable: int, undesirable: int) -> tuple[float, float]:
 
 def run_plan(*, project: Project, config: dict[str, Any]) -> RunPlan:
     """Reads the examples as they are now. `config` holds the batch size and the epochs."""
-    counts = project.examples.counts()
+    cap = people_cap(project)
+    counts = cap.counts(project.examples.counts())
     train_up, train_down = counts["train_up"], counts["train_down"]
     total = train_up + train_down
     lambda_d, lambda_u = lambdas(train_up, train_down)
@@ -96,6 +100,8 @@ def run_plan(*, project: Project, config: dict[str, Any]) -> RunPlan:
         steps=steps,
         minutes=_seconds(total * config["epochs"], last) / 60,
         new_examples=fresh.count(),
+        left_out=cap.left_out,
+        left_out_people=cap.people,
         objections=tuple(objections),
     )
 

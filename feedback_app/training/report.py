@@ -53,6 +53,17 @@ class Misfit:
     item: SnapshotItem
     surprise: float
 
+    @property
+    def sent_back(self) -> bool:
+        """It lies before the resolver."""
+        resolution = getattr(self.item.completion, "resolution", None)
+        return resolution is not None and resolution.open
+
+    @property
+    def decided(self) -> str:
+        """What a resolver, or gold, says it is."""
+        return self.item.completion.decided
+
 
 def versions_of(adapter: Adapter) -> list[str]:
     """New, live (if it is an adapter), base: the columns of every table."""
@@ -147,7 +158,8 @@ def misfits(run: Run) -> list[Misfit]:
         run.snapshot.items.filter(reward__isnull=False)
         .annotate(surprise=surprise)
         .filter(surprise__gt=0)
-        .select_related("completion__prompt")
+        .select_related("completion__prompt", "completion__resolution")
+        .defer("completion__token_ids", "completion__prompt_token_ids")
         .order_by("-surprise")[:MISFITS_SHOWN]
     )
     return [Misfit(item, item.surprise) for item in items]

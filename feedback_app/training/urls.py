@@ -15,6 +15,7 @@ urlpatterns = [
     path(RUN, views_run.run, name="run"),
     path(f"{RUN}live/", views_run.run_live, name="run-live"),
     path(f"{RUN}metrics/", views_run.run_metrics, name="run-metrics"),
+    path(f"{RUN}misfits/<int:pk>/", views_run.misfit_send_back, name="misfit-send-back"),
     path(f"{RUN}cancel/", views_run.run_cancel_view, name="run-cancel"),
     path(f"{RUN}resume/", views_run.run_resume_view, name="run-resume"),
     path(f"{ADAPTER}discard/", views.adapter_discard_view, name="adapter-discard"),

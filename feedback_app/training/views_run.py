@@ -14,8 +14,10 @@ from feedback_app.feedback.answers import deed, page, refuse
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.forms import NoFields, accepted, query_strict
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.services_resolve import resolution_ask, resolution_unask
 from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.training.advice import run_advice
+from feedback_app.training.forms import SendBackForm
 from feedback_app.training.models import Run
 from feedback_app.training.report import comparisons, gate_rows, misfits, versions_of
 from feedback_app.training.services import run_cancel, run_resume
@@ -102,6 +104,28 @@ def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> Http
     data["after"] = rows[-1][0] if rows else int(after)
     data["active"] = found.active
     return JsonResponse(data)
+
+
+@project_view(Role.ADMIN)
+@deed
+def misfit_send_back(
+    request: HtmxHttpRequest, project: Project, number: int, pk: int
+) -> HttpResponseBase:
+    """Puts an example that fits badly before the resolver; `take_back` undoes it."""
+    taken_back = accepted(SendBackForm(request.POST))["take_back"]
+    run = run_of(project, number)
+    item = get_object_or_404(run.snapshot.items.select_related("completion"), completion=pk)
+    back = reverse("run", args=[project.slug, number]) + "#misfits-title"
+    try:
+        if taken_back:
+            resolution_unask(completion=item.completion, by=request.user)
+        else:
+            why = f"It fits badly in run {number}: the trained model sees it the other way."
+            resolution_ask(completion=item.completion, why=why, by=request.user)
+    except BadRequest as error:
+        return refuse(request, str(error), back=back)
+    messages.info(request, "Taken back." if taken_back else "Sent back: see Disagreements.")
+    return redirect(back)
 
 
 @project_view(Role.ADMIN)

@@ -22,11 +22,11 @@ function tell(box) {
   banner.hidden = size === 0;
   if (size) {
     const kept = size === 1 ? "1 verdict is kept" : `${size} verdicts are kept`;
-    banner.replaceChildren(
-      box.state === "signed-out"
-        ? `You have been signed out. ${kept} in this browser. `
-        : `No connection. ${kept} in this browser and will be sent in order.`,
-    );
+    const words = {
+      "signed-out": `You have been signed out. ${kept} in this browser. `,
+      resting: `${box.why} ${kept} in this browser and will be sent in order.`,
+    };
+    banner.replaceChildren(words[box.state] ?? `No connection. ${kept} in this browser and will be sent in order.`);
     if (box.state === "signed-out") banner.append(signIn());
   } else if (hadEntries) {
     // everything has arrived: show the desk as the server sees it
@@ -65,7 +65,7 @@ function promote() {
     rest.id = "item";
     rest.className = "card empty";
     rest.textContent = outbox.size
-      ? "The next answer needs the connection. It comes by itself."
+      ? "The next answer has to wait for what is kept. It comes by itself."
       : "The next answer is on its way …";
     item.replaceWith(rest);
     retire(form);
@@ -106,7 +106,10 @@ document.addEventListener("htmx:afterRequest", (event) => {
   if (!inFlight || event.detail.pathInfo.requestPath !== inFlight.url) return;
   const { status } = event.detail.xhr;
   if (event.detail.successful) inFlight = null;
-  else if (status === 0 || status === 429 || status >= 500) keepInFlight("offline");
+  else if (status === 429) {
+    outbox.rest(event.detail.xhr.responseText);
+    keepInFlight("resting");
+  } else if (status === 0 || status >= 500) keepInFlight("offline");
   else if (status === 401 || status === 403) keepInFlight("signed-out");
   else {
     inFlight = null; // refused: the toast says why

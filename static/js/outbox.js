@@ -7,7 +7,7 @@ export class Outbox {
     this.key = `outbox:${key}`;
     this.onChange = onChange;
     this.onRefused = onRefused;
-    this.state = "idle"; // idle · offline · signed-out
+    this.state = "idle"; // idle · offline · resting · signed-out
     this.sending = false;
     addEventListener("online", () => this.flush());
     addEventListener("focus", () => this.flush());
@@ -44,6 +44,12 @@ export class Outbox {
     this.onChange(this);
   }
 
+  // the server takes no more for now, and says why
+  rest(why) {
+    this.state = "resting";
+    this.why = why.slice(0, 300);
+  }
+
   async flush() {
     if (this.sending || !this.size) return;
     this.sending = true;
@@ -76,8 +82,12 @@ export class Outbox {
         this.state = "signed-out";
         return;
       }
-      if (answer.status >= 500 || answer.status === 429) {
+      if (answer.status >= 500) {
         this.state = "offline";
+        return;
+      }
+      if (answer.status === 429) {
+        this.rest(await answer.text());
         return;
       }
       if (!answer.ok) this.onRefused(await answer.text());

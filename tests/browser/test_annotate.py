@@ -225,6 +225,27 @@ def test_connection_gone_verdicts_are_kept_and_sent_in_order_once(
     assert list(order) == [first.pk, second.pk]
 
 
+def test_too_fast_is_told_kindly_and_the_verdict_arrives_later(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    make_completions(4)
+    Project.objects.filter(pk=project.pk).update(votes_per_hour=1)
+    page = new_page(annotator)
+    open_desk(page, project)
+
+    page.keyboard.press("u")
+    expect(page.locator("#history li")).to_have_count(1)
+    page.keyboard.press("d")
+
+    expect(page.locator("#outbox")).to_contain_text("Time for a break")
+    expect(page.locator("#outbox")).to_contain_text("1 verdict is kept in this browser")
+    expect(page.locator("#toasts > *")).to_have_count(0)
+    assert Vote.objects.count() == 1
+    Project.objects.filter(pk=project.pk).update(votes_per_hour=0)
+    wait_until(lambda: Vote.objects.count() == 2, what="the verdict that was kept")
+    expect(page.locator("#outbox")).to_be_hidden()
+
+
 def test_reload_while_offline_loses_no_verdict(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:

@@ -10,9 +10,10 @@ from playwright.sync_api import Page, expect
 from feedback_app.accounts.models import ApiToken, Scope, User
 from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.services import sampling_request
+from feedback_app.feedback.services_settings import project_change
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from tests.browser.conftest import NewPage
-from tests.browser.world import LONG, furnish
+from tests.browser.world import LONG, furnish, quality
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -30,9 +31,12 @@ def furnished(
     voted_project: Project, admin: User, annotator: User, make_completions: Make
 ) -> Project:
     furnish(voted_project, admin, annotator)
+    for text in ("Short, honest, finished.\n\n- " + "a rule " * 40, "Short.\n\n- and kind"):
+        project_change(project=voted_project, by=admin, changes={"guidelines": text})
     for name in ("Shop", "Help centre, a name that is long for a phone"):
         token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
     token_revoke(token=token, by=admin)
+    quality(voted_project, admin, annotator)
     first, second = make_completions(2)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
@@ -41,11 +45,13 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare")
+    names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
         *(reverse(name, args=[project.slug]) for name in names),
+        reverse("quality", args=[project.slug]) + "?show=pairs",
+        *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
         # the choice of answers stands open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),

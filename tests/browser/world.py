@@ -6,16 +6,21 @@ from typing import Any
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.imports.jobs import import_claim, import_execute, import_start
 from feedback_app.feedback.imports.uploads import import_upload
 from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.services import (
     Answer,
     completion_create,
+    member_set,
     prompt_get_or_create,
     vote_cast,
+    vote_undo,
 )
+from feedback_app.feedback.services_gold import gold_mark
+from feedback_app.feedback.services_pauses import pause_lift
+from feedback_app.feedback.services_resolve import resolution_ask, resolution_decide
 from feedback_app.serving.models import Comparison, Conversation, Release, Turn
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
@@ -66,6 +71,40 @@ def imports(project: Project, admin: User) -> None:
             claim = import_claim(job.pk)
             assert claim is not None
             import_execute(claim)
+
+
+def quality(project: Project, admin: User, annotator: User) -> None:
+    """Answers that two people judged; two gold items that the annotator judged wrongly, so that
+    they are paused; another pause that is over without its votes."""
+    Project.objects.filter(pk=project.pk).update(gold_every=20, gold_window=2)
+    other = User.objects.create_user("carl@example.com", name="Carl Careful of the night shift")
+    member_set(project=project, user=other, role=Role.ANNOTATOR)
+    for number, completion in enumerate(project.completions.filter(votes__user=annotator)[8:28]):
+        for by in (admin, other):
+            torn = number in (4, 7, 8) and by == other
+            verdict = Verdict.UP if torn or number % 3 == 0 else Verdict.DOWN
+            vote_cast(completion=completion, verdict=verdict, by=by, source=Source.DEMO)
+    torn = project.completions.filter(contested=True)
+    resolution_decide(completion=torn[0], verdict=Verdict.UP, why="Honest. " * 9, by=admin)
+    vote_cast(
+        completion=torn[1],
+        verdict=Verdict.DOWN,
+        by=annotator,
+        source=Source.ANNOTATE,
+        reasons=["long", "wrong"],
+        comment="It goes on and on. " * 5,
+    )
+    for completion in project.completions.filter(contested=False, vote_count=3)[:2]:
+        resolution_ask(completion=completion, why="It fits badly in run 2.", by=admin)
+    for round_ in range(2):
+        for completion in project.completions.filter(gold=False, vote_count=1)[:2]:
+            vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)
+            gold_mark(completion=completion, verdict=Verdict.UP, why="Honest. " * 20, by=admin)
+            vote_cast(
+                completion=completion, verdict=Verdict.DOWN, by=annotator, source=Source.ANNOTATE
+            )
+        if round_ == 0:
+            pause_lift(pause=project.pauses.get(), by=admin, restore=False)
 
 
 def claimed(run: Run) -> Claim:

@@ -9,6 +9,7 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.selectors_resolve import asked
 from feedback_app.training.advice import run_advice
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
@@ -298,6 +299,24 @@ def test_run_done_shows_gate_answers_and_doubtful_labels(
     assert "cut at the limit" in page
     assert "Examples that fit worst" in page
     assert f"Release {adapter.name}" in page
+
+
+def test_misfit_is_sent_back_and_taken_back_with_one_click(
+    adapter: Adapter, admin: User, as_user: As
+) -> None:
+    project = adapter.project
+    client = as_user(admin)
+    misfit = adapter.run.snapshot.items.filter(reward__isnull=False).first()
+    assert misfit is not None
+    send = url("misfit-send-back", project, 1, misfit.completion_id)
+
+    page = client.post(send, follow=True).content.decode()
+    assert "Sent back</a>" in page
+    assert asked(project).get().pk == misfit.completion_id
+    assert "It fits badly in run 1" in client.get(url("resolve", project)).content.decode()
+    client.post(send, {"take_back": "on"})
+    assert not asked(project).exists()
+    assert client.post(url("misfit-send-back", project, 1, 99_999)).status_code == 404
 
 
 def test_run_done_queries_do_not_grow(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.amounts import votes_amount_to
 from feedback_app.feedback.imports.readers import Record
 from feedback_app.feedback.imports.shapes import Candidate, RowRefused, recognise
 from feedback_app.feedback.models import (
@@ -22,7 +23,6 @@ from feedback_app.feedback.services import (
     content_hash,
     split_of,
     vote_cast,
-    votes_amount_to,
 )
 
 CHUNK_ROWS = 500

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from feedback_app.accounts.models import Membership, Role, roles_from
-from feedback_app.feedback.models import Vote
+from feedback_app.feedback.models import Project, Vote
 
 register = template.Library()
 
@@ -31,10 +31,16 @@ class Tab:
 TABS = (
     Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate",)),
     Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
+    Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve")),
     Tab("Train", "runs", Role.ADMIN, ("runs", "run")),
     Tab("Releases", "releases", Role.ADMIN, ("releases",)),
     Tab("Demo", "demo", Role.VIEWER, ("demo", "conversation")),
-    Tab("Settings", "project-settings", Role.ADMIN, ("project-settings", "tokens")),
+    Tab(
+        "Settings",
+        "project-settings",
+        Role.ADMIN,
+        ("project-settings", "tokens", "guidelines", "rules"),
+    ),
 )
 
 
@@ -112,6 +118,8 @@ def signed(value: float | None, digits: int = 2) -> str:
 @register.filter
 def fate(vote: Vote) -> str:
     """What became of a vote: the answer to 'does this matter?'."""
+    if vote.set_aside_id is not None:
+        return "set aside for now"
     example = getattr(vote.completion, "example", None)
     if example is None:
         return "tie, not used" if vote.completion.text.strip() else "empty answer, not used"
@@ -120,3 +128,10 @@ def fate(vote: Vote) -> str:
     if example.used_in_run:
         return f"trained in run {example.used_in_run}"
     return "in the training set"
+
+
+@register.filter
+def reasons_given(vote: Vote, project: Project) -> str:
+    """The labels of a vote's reasons; a reason that the project no longer has shows its key."""
+    labels = {chip["key"]: chip["label"] for chip in project.reasons.get(vote.verdict, [])}
+    return ", ".join(labels.get(key, key) for key in vote.reasons)

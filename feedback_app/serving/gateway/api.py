@@ -11,9 +11,10 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from feedback_app.accounts.models import Scope
-from feedback_app.feedback.errors import BadRequest
+from feedback_app.feedback.errors import BadRequest, TooMany
 from feedback_app.feedback.models import BASE_VERSION, Completion, Source, Verdict
 from feedback_app.feedback.services import vote_cast
+from feedback_app.feedback.services_flood import REST_SECONDS
 from feedback_app.feedback.services_tokens import voter_of
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.gateway import faults, shapes
@@ -127,6 +128,15 @@ def on_too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponseBa
 @api.exception_handler(BadRequest)
 def on_bad_request(request: HttpRequest, error: BadRequest) -> HttpResponseBase:
     return faults.respond(request, ApiFault(400, str(error), "invalid_value"))
+
+
+@api.exception_handler(TooMany)
+def on_too_many(request: HttpRequest, error: TooMany) -> HttpResponseBase:
+    """One of the product's people votes too fast; the others' votes go on."""
+    fault = ApiFault(
+        429, str(error), "too_many_votes", "rate_limit_error", retry_after=REST_SECONDS
+    )
+    return faults.respond(request, fault)
 
 
 @api.exception_handler(EngineError)

@@ -1,0 +1,31 @@
+"""The rule by which the votes on a completion amount to an example, or to none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feedback_app.feedback.models import Completion, Verdict
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What votes amount to: the fields of an Example that they decide."""
+
+    desirable: bool
+    weight: float
+
+
+def votes_amount_to(verdicts: Sequence[str], *, text: str) -> Amounts | None:
+    """The rule: the majority decides, agreement is the weight; None for a tie or an empty text."""
+    ups = verdicts.count(Verdict.UP)
+    downs = len(verdicts) - ups
+    # an empty answer teaches nothing: there is no token to score
+    if ups == downs or not text.strip():
+        return None
+    return Amounts(desirable=ups > downs, weight=abs(ups - downs) / len(verdicts))
+
+
+def amounts_of(completion: Completion, verdicts: Sequence[str]) -> Amounts | None:
+    """What a completion amounts to: what somebody decided, or else what these votes say."""
+    if completion.decided and completion.text.strip():
+        return Amounts(desirable=completion.decided == Verdict.UP, weight=1)
+    return votes_amount_to(verdicts, text=completion.text)

@@ -1,0 +1,48 @@
+"""How fast one person may vote: what the whole hour's votes say, asked where it costs nothing."""
+
+import datetime as dt
+
+from django.core.cache import cache
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.errors import TooMany
+from feedback_app.feedback.models import Project, Vote
+
+#: So long a process believes that a person is over the limit before it counts again.
+REST_SECONDS = 60
+
+
+def _key(project: Project, user: User) -> str:
+    return f"votes-rest:{project.pk}:{user.pk}"
+
+
+def votes_note(*, project: Project, by: User, in_hour: int) -> None:
+    """The desk has counted the person's hour: remembers it if the next vote is one too many."""
+    if project.votes_per_hour and in_hour >= project.votes_per_hour:
+        cache.set(_key(project, by), True, REST_SECONDS)
+
+
+def votes_limit_noted(*, project: Project, by: User, completion: int) -> None:
+    """What `votes_limit` does, asking the database only where the desk has noted enough."""
+    if cache.get(_key(project, by)) is not None:
+        votes_limit(project=project, by=by, completion=completion)
+
+
+def votes_limit(*, project: Project, by: User, completion: int) -> None:
+    """Raises TooMany for a vote that would be one too many in the hour. Reasons and second
+    thoughts on what they have judged already are always welcome."""
+    if not project.votes_per_hour:
+        return
+    since = timezone.now() - dt.timedelta(hours=1)
+    # what was cast since then was changed since then, and that is what there is an index on
+    recent = Vote.objects.filter(
+        project=project, user=by, updated_at__gte=since, created_at__gte=since
+    )
+    if recent[: project.votes_per_hour].count() < project.votes_per_hour:
+        return
+    if not Vote.objects.filter(completion=completion, user=by).exists():
+        raise TooMany(
+            f"That is {project.votes_per_hour:,} verdicts within an hour, as many as this project "
+            "takes from one person. Time for a break: it goes on by itself."
+        )
