@@ -7,9 +7,10 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from feedback_app.accounts.models import ApiToken, Scope, User
+from feedback_app.accounts.models import ApiToken, Membership, Role, Scope, User
 from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.services import sampling_request
+from feedback_app.feedback.services_people import invitation_create
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish
@@ -33,6 +34,9 @@ def furnished(
     for name in ("Shop", "Help centre, a name that is long for a phone"):
         token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
     token_revoke(token=token, by=admin)
+    owner = Membership.objects.get(user=admin, project=voted_project)
+    for uses in (1, 20):
+        invitation_create(role=Role.VIEWER, days=7, max_uses=uses, actor=owner)
     first, second = make_completions(2)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
@@ -41,7 +45,7 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare")
+    names += ("tokens", "imports", "compare", "people")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -136,11 +140,15 @@ def test_new_token_is_shown_copied_and_axe_finds_nothing(
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_doors_axe_finds_nothing(
-    theme: str, new_page: NewPage, project: Project, viewer: User
+    theme: str, new_page: NewPage, project: Project, admin: User, viewer: User
 ) -> None:
     page = new_page(color_scheme=theme, viewport=PHONE)
-    page.goto("/accounts/login/")
+    owner = Membership.objects.select_related("project").get(user=admin)
+    _, secret = invitation_create(role=Role.VIEWER, days=7, max_uses=1, actor=owner)
+    page.goto(reverse("invitation", args=[secret]))
     found = complaints(page) + wider_than_screen(page)
+    page.goto("/accounts/login/")
+    found += complaints(page) + wider_than_screen(page)
     page.get_by_label("E-mail address").fill(viewer.email)
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
