@@ -32,7 +32,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """One person. Deactivated people are signed out at their next request."""
+    """One person. Deactivated people are signed out and never let in."""
 
     email = models.EmailField(unique=True)
     name = models.CharField(max_length=100, blank=True)
@@ -232,7 +232,7 @@ class AuditEvent(models.Model):
     """Who did what to which thing, and why. Written with the deed, never changed."""
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="+")
-    # empty: the schedule did it
+    # empty: the schedule did it, or somebody who was erased
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )

@@ -20,8 +20,6 @@ from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Lease, Project
 from feedback_app.feedback.services import audit, member_set
 
-LAST_OWNER = "A project needs an owner: make somebody else one first."
-
 
 def person_name(user: User) -> str:
     """How the audit trail names a person: by number, so that erasing them leaves no trace in it."""
@@ -36,7 +34,7 @@ def owners_hold(project: Project, *, without: User) -> None:
     if owners.filter(user=without).exists():
         others = owners.exclude(user=without).filter(user__is_active=True)
         if not others.exists():
-            raise BadRequest(LAST_OWNER)
+            raise BadRequest(f"{project} needs an owner: make somebody else one first.")
 
 
 def may_give(actor: Membership, *roles: str) -> None:

@@ -49,6 +49,8 @@ def project_pages(project: Project) -> list[str]:
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
+        "/me/",
+        *(reverse("person", args=[project.slug, m.user_id]) for m in project.memberships.all()),
         *(reverse(name, args=[project.slug]) for name in names),
         # the choice of answers stands open
         reverse("annotate", args=[project.slug]) + "?order=newest",

@@ -34,7 +34,12 @@ TABS = (
     Tab("Train", "runs", Role.ADMIN, ("runs", "run")),
     Tab("Releases", "releases", Role.ADMIN, ("releases",)),
     Tab("Demo", "demo", Role.VIEWER, ("demo", "conversation")),
-    Tab("Settings", "project-settings", Role.ADMIN, ("project-settings", "tokens", "people")),
+    Tab(
+        "Settings",
+        "project-settings",
+        Role.ADMIN,
+        ("project-settings", "tokens", "people", "person"),
+    ),
 )
 
 
