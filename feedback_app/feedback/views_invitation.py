@@ -13,9 +13,11 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods
 
 from feedback_app.accounts.models import Invitation, User
+from feedback_app.accounts.tokens import digest_of
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.forms import NoFields, accepted
 from feedback_app.feedback.forms_people import JoinForm
+from feedback_app.feedback.oidc import WAITING
 from feedback_app.feedback.services_people import (
     invitation_accept,
     invitation_find,
@@ -34,7 +36,11 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     """Says what one is invited to; a POST joins. 404 tells nothing of why a link does not work."""
     found = invitation_find(secret)
     if found is None:
+        if came_in_by(secret, request.user):
+            return redirect("home")  # back from a sign-in, or a second click
         raise Http404("No such invitation.")
+    if not request.user.is_authenticated:
+        request.session[WAITING] = found.pk  # a sign-in elsewhere may come back with it
     if request.method != "POST":
         return invitation_page(request, found, JoinForm(initial={"email": found.email}))
     try:
@@ -42,6 +48,14 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     except BadRequest as error:
         form = JoinForm(initial={"email": request.POST.get("email", found.email)})
         return invitation_page(request, found, form, fault=str(error), status=400)
+
+
+def came_in_by(secret: str, user: object) -> bool:
+    """Whether the person is a member of the project that this link let people into."""
+    if not isinstance(user, User):
+        return False
+    invited = Invitation.objects.filter(digest=digest_of(secret), project__memberships__user=user)
+    return invited.exists()
 
 
 def join(request: HttpRequest, found: Invitation) -> HttpResponse:

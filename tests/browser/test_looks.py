@@ -12,8 +12,10 @@ from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.services import sampling_request
 from feedback_app.feedback.services_people import invitation_create
 from feedback_app.feedback.services_tokens import token_create, token_revoke
+from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish
+from tests.conftest import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -161,8 +163,28 @@ def test_doors_axe_finds_nothing(
     for path in (*account, reverse("runs", args=[project.slug])):
         inside.goto(path)
         found += complaints(inside) + wider_than_screen(inside)
+    found += second_factor_looks(inside)
 
     assert found == []
+
+
+def second_factor_looks(page: Page) -> list[str]:
+    """Sets up an app, one page after the other."""
+    page.goto("/accounts/2fa/")
+    found = complaints(page) + wider_than_screen(page)
+    page.get_by_role("link", name="Set up").click()
+    found += complaints(page) + wider_than_screen(page)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("img", name="QR code")).to_be_visible()
+    found += complaints(page) + wider_than_screen(page)
+    page.get_by_label("2. Type the code").fill(code_of(page.locator(".secret").inner_text()))
+    page.get_by_role("button", name="Turn on").click()
+    expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
+    page.reload()  # without the toasts, which are still fading in
+    found += complaints(page) + wider_than_screen(page)
+    page.get_by_role("link", name="Done").click()
+    return found + complaints(page) + wider_than_screen(page)
 
 
 def test_page_weight_stays_small(new_page: NewPage, furnished: Project, admin: User) -> None:
