@@ -161,6 +161,8 @@ class Scope(models.TextChoices):
 
     CHAT = "chat", "Chat: ask versions and read their answers"
     FEEDBACK = "feedback", "Feedback: vote on those answers"
+    DATA_READ = "data:read", "Read: all prompts, completions, votes and examples"
+    DATA_WRITE = "data:write", "Write: add prompts, completions and votes"
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
@@ -226,6 +228,28 @@ class ApiPerson(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class ApiReceipt(models.Model):
+    """What a request with an Idempotency-Key was answered; sent again, it gets the same.
+
+    Written in the transaction of what the request did, so there is one if and only if it was done.
+    """
+
+    token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="receipts")
+    key = models.CharField(max_length=200)
+    # SHA-256 of method, path and body
+    asked = models.CharField(max_length=64)
+    answer = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["token", "key"], name="one_receipt_per_key")
+        ]
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class AuditEvent(models.Model):

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback_app.serving import views, views_compare, views_person, views_release
+from feedback_app.serving import views, views_api, views_compare, views_person, views_release
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
 PERSON = "projects/<slug:slug>/people/<int:pk>/"
@@ -37,6 +37,7 @@ urlpatterns = [
     ),
     path("demo/<slug:slug>/completions/<int:pk>/vote/", views.demo_vote, name="demo-vote"),
     path("demo/<slug:slug>/completions/<int:pk>/undo/", views.demo_undo, name="demo-undo"),
+    path("projects/<slug:slug>/api/", views_api.api_docs, name="api-docs"),
     path("me/", views_person.me, name="me"),
     path("me/export/", views_person.me_export, name="me-export"),
     path("me/erase/", views_person.me_erase, name="me-erase"),

@@ -47,7 +47,7 @@ def furnished(
 
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
-    names += ("tokens", "imports", "compare", "people")
+    names += ("tokens", "imports", "compare", "people", "api-docs")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
