@@ -1,7 +1,10 @@
 """How django-allauth behaves here."""
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.mfa.adapter import DefaultMFAAdapter
 from django.http import HttpRequest
+
+from feedback_app.accounts.sealing import seal, unseal
 
 
 class ClosedSignup(DefaultAccountAdapter):
@@ -9,3 +12,13 @@ class ClosedSignup(DefaultAccountAdapter):
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
+
+
+class SealedFactors(DefaultMFAAdapter):
+    """Second factors are not in the clear in the database."""
+
+    def encrypt(self, text: str) -> str:
+        return seal(text)
+
+    def decrypt(self, encrypted_text: str) -> str:
+        return unseal(encrypted_text)

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.db import models
+from django.utils import timezone
 
 
 class UserManager(BaseUserManager["User"]):
@@ -31,7 +32,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """One person. Deactivated people are signed out at their next request."""
+    """One person. Deactivated people are signed out and never let in."""
 
     email = models.EmailField(unique=True)
     name = models.CharField(max_length=100, blank=True)
@@ -71,6 +72,13 @@ def roles_from(least: Role) -> list[Role]:
     return ROLE_ORDER[: ROLE_ORDER.index(least) + 1]
 
 
+def roles_given_by(role: Role) -> list[Role]:
+    """The roles that a member of `role` may give and take: owners all, admins those below them."""
+    if role == Role.OWNER:
+        return ROLE_ORDER
+    return [Role.ANNOTATOR, Role.VIEWER] if role == Role.ADMIN else []
+
+
 class Membership(models.Model):
     """A person's role in a project. No membership: the project does not exist for them."""
 
@@ -92,11 +100,69 @@ class Membership(models.Model):
         return f"{self.user} · {self.role} · {self.project_id}"
 
 
+class InvitationQuerySet(models.QuerySet["Invitation"]):
+    def open(self) -> Self:
+        """Those that still let someone in."""
+        return self.filter(
+            revoked_at=None, expires_at__gt=timezone.now(), used__lt=models.F("max_uses")
+        )
+
+
+class Invitation(models.Model):
+    """A link that lets people into a project. Only a hash of its secret is kept."""
+
+    project = models.ForeignKey(
+        "feedback.Project", on_delete=models.CASCADE, related_name="invitations"
+    )
+    role = models.CharField(max_length=10, choices=Role.choices)
+    # set: for this address only
+    email = models.EmailField(blank=True)
+    prefix = models.CharField(max_length=8)
+    # SHA-256 in hexadecimal, as of API tokens
+    digest = models.CharField(max_length=64, unique=True)
+    max_uses = models.PositiveSmallIntegerField(default=1)
+    used = models.PositiveSmallIntegerField(default=0)
+    expires_at = models.DateTimeField()
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    revoked_at = models.DateTimeField(null=True)
+
+    objects = InvitationQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=models.Q(used__lte=models.F("max_uses")), name="invitation_uses"
+            )
+        ]
+        indexes: ClassVar = [
+            models.Index(fields=["project", "-created_at"], name="invitation_list")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} ({self.prefix}…)"
+
+    @property
+    def state(self) -> str:
+        """'open', or why it lets nobody in; 'asleep' while its maker is deactivated."""
+        if self.revoked_at is not None:
+            return "revoked"
+        if self.used >= self.max_uses:
+            return "used up"
+        if self.expires_at <= timezone.now():
+            return "expired"
+        return "open" if self.created_by and self.created_by.is_active else "asleep"
+
+
 class Scope(models.TextChoices):
     """What a token may be used for."""
 
     CHAT = "chat", "Chat: ask versions and read their answers"
     FEEDBACK = "feedback", "Feedback: vote on those answers"
+    DATA_READ = "data:read", "Read: all prompts, completions, votes and examples"
+    DATA_WRITE = "data:write", "Write: add prompts, completions and votes"
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
@@ -164,11 +230,33 @@ class ApiPerson(models.Model):
         return self.name
 
 
+class ApiReceipt(models.Model):
+    """What a request with an Idempotency-Key was answered; sent again, it gets the same.
+
+    Written in the transaction of what the request did, so there is one if and only if it was done.
+    """
+
+    token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="receipts")
+    key = models.CharField(max_length=200)
+    # SHA-256 of method, path and body
+    asked = models.CharField(max_length=64)
+    answer = models.TextField()
+    created_at = models.DateTimeField(default=timezone.now, db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["token", "key"], name="one_receipt_per_key")
+        ]
+
+    def __str__(self) -> str:
+        return self.key
+
+
 class AuditEvent(models.Model):
     """Who did what to which thing, and why. Written with the deed, never changed."""
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="+")
-    # empty: the schedule did it
+    # empty: the schedule did it, or somebody who was erased
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )

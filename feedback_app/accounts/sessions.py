@@ -1,8 +1,9 @@
-"""Who a request is from, read with SQL that is built once: every page asks it."""
+"""Who a request is from, read with SQL that is built once, and signing a person out everywhere."""
 
 from typing import Any
 
 from allauth.account.auth_backends import AuthenticationBackend
+from django.contrib.auth import SESSION_KEY
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.models import Session
 from django.utils import timezone
@@ -34,3 +35,18 @@ class Backend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no ty
     def get_user(self, user_id: Any) -> User | None:
         user = USER.first(pk=user_id)
         return user if user is not None and self.user_can_authenticate(user) else None
+
+
+def sessions_end(user: User) -> int:
+    """Deletes every session of the person; returns how many there were.
+
+    A session does not know its person, so all that are running are read. It happens when an
+    account is closed: seldom.
+    """
+    running = Session.objects.filter(expire_date__gt=timezone.now())
+    mine = [
+        session.pk
+        for session in running.iterator(chunk_size=500)
+        if session.get_decoded().get(SESSION_KEY) == str(user.pk)
+    ]
+    return Session.objects.filter(pk__in=mine).delete()[0]

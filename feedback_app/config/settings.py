@@ -45,6 +45,8 @@ def local_secret() -> str:
 SECRET_KEY = env.str("SECRET_KEY", "") or ("" if PRODUCTION else local_secret())
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# earlier secrets, while what they have signed and sealed is in use
+SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 if PRODUCTION:
     faults = []
@@ -67,6 +69,9 @@ INSTALLED_APPS = [
     "django.contrib.humanize",
     "allauth",
     "allauth.account",
+    "allauth.mfa",
+    "allauth.socialaccount",
+    "allauth.socialaccount.providers.openid_connect",
     "csp",
     "django_htmx",
     "template_partials",
@@ -152,6 +157,44 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_SESSION_REMEMBER = True
+
+# -- second factors, for who wants one
+
+MFA_ADAPTER = "feedback_app.accounts.adapter.SealedFactors"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+MFA_TOTP_ISSUER = "Prospect"
+MFA_TOTP_TOLERANCE = 1  # of 30 seconds: clocks of telephones differ
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses are the inviter's word
+
+# -- sign-in by an OpenID Connect server, off unless it is named
+
+SOCIALACCOUNT_ADAPTER = "feedback_app.feedback.oidc.InvitedSignup"
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True  # an address that the server has verified
+SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
+# a form's way to another origin would be stopped by form-action
+SOCIALACCOUNT_LOGIN_ON_GET = True
+OIDC_NAME = env.str("OIDC_NAME", "single sign-on")
+OIDC = {
+    "OIDC_SERVER_URL": env.str("OIDC_SERVER_URL", ""),
+    "OIDC_CLIENT_ID": env.str("OIDC_CLIENT_ID", ""),
+    "OIDC_SECRET": env.str("OIDC_SECRET", ""),
+}
+SOCIALACCOUNT_PROVIDERS: dict[str, Any] = {}
+if any(OIDC.values()):
+    if missing := [name for name, value in OIDC.items() if not value]:
+        raise ImproperlyConfigured(f"Sign-in by OIDC needs: {', '.join(missing)}.")
+    SOCIALACCOUNT_PROVIDERS["openid_connect"] = {
+        "OAUTH_PKCE_ENABLED": True,
+        "APPS": [
+            {
+                "provider_id": "oidc",
+                "name": OIDC_NAME,
+                "client_id": OIDC["OIDC_CLIENT_ID"],
+                "secret": OIDC["OIDC_SECRET"],
+                "settings": {"server_url": OIDC["OIDC_SERVER_URL"]},
+            }
+        ],
+    }
 
 # -- mail: a forgotten password is the only one; without a server it goes to the web log
 

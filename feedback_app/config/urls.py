@@ -4,6 +4,7 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 
+from feedback_app.serving.data_api.api import data_api_urls
 from feedback_app.serving.gateway.api import gateway_urls
 
 
@@ -16,6 +17,7 @@ def health(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("health", health, name="health"),
     path("v1/", gateway_urls()),
+    path("api/v1/", data_api_urls()),
     path("accounts/", include("allauth.urls")),
     path("", include("feedback_app.feedback.urls")),
     path("", include("feedback_app.training.urls")),

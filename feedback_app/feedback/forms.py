@@ -97,7 +97,7 @@ class TokenForm(StrictForm):
     )
     scopes = forms.MultipleChoiceField(
         choices=Scope.choices,
-        initial=list(Scope),
+        initial=[Scope.CHAT, Scope.FEEDBACK],
         label="May be used for",
         widget=forms.CheckboxSelectMultiple,
     )

@@ -8,6 +8,8 @@ from feedback_app.feedback import (
     views_gold,
     views_guidelines,
     views_import,
+    views_invitation,
+    views_people,
     views_project,
     views_quality,
     views_resolve,
@@ -93,4 +95,21 @@ urlpatterns = [
         views_tokens.token_revoke_view,
         name="token-revoke",
     ),
+    path("projects/<slug:slug>/people/", views_people.people, name="people"),
+    path(
+        "projects/<slug:slug>/people/<int:pk>/role/",
+        views_people.member_change_view,
+        name="member-change",
+    ),
+    path(
+        "projects/<slug:slug>/people/<int:pk>/remove/",
+        views_people.member_remove_view,
+        name="member-remove",
+    ),
+    path(
+        "projects/<slug:slug>/invitations/<int:pk>/revoke/",
+        views_people.invitation_revoke_view,
+        name="invitation-revoke",
+    ),
+    path("invitations/<str:secret>/", views_invitation.invitation, name="invitation"),
 ]

@@ -93,7 +93,7 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
     return {
         "project": project,
         "form": form,
-        "members": project.memberships.select_related("user").order_by("created_at"),
+        "members": project.memberships.count(),
         "sampling": sampling_latest(project),
         "sampling_form": SamplingForm(initial={"version": project.live_version}),
         "prompts": project.prompts.count(),

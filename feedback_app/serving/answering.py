@@ -28,9 +28,9 @@ def answer_stream(
 ) -> Iterator[str]:
     """Yields the answer's text as the engine writes it and hands what came to `store`.
 
-    If the reader goes away (the iterator is closed) or the account is deactivated, what came so
-    far is stored as aborted. An answer of no words is none: `fail` is told so. Raises EngineError,
-    after telling `fail` the reason.
+    If the reader goes away (the iterator is closed), leaves the project or has their account
+    deactivated, what came so far is stored as aborted. An answer of no words is none: `fail` is
+    told so. Raises EngineError, after telling `fail` the reason.
     """
     streamed = Streamed()
     try:
@@ -41,7 +41,8 @@ def answer_stream(
             yield piece
             if time.monotonic() - looked > ACCOUNT_SECONDS:
                 looked = time.monotonic()
-                if not User.objects.filter(pk=reader_id, is_active=True).exists():
+                reader = User.objects.filter(pk=reader_id, is_active=True)
+                if not reader.filter(memberships__project=project).exists():
                     streamed.finish_reason = "aborted"
                     return
         if not streamed.text:

@@ -6,6 +6,8 @@ from celery import shared_task
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Sampling
 from feedback_app.serving.client import EngineError
+from feedback_app.serving.data_api.receipts import receipts_expire
+from feedback_app.serving.erasing import erasures_resume
 from feedback_app.serving.sampling import claimable, sampling_claim, sampling_execute
 from feedback_app.serving.selectors import adapters_to_release
 from feedback_app.serving.services import release_promote
@@ -15,7 +17,12 @@ log = structlog.get_logger(__name__)
 
 @shared_task(name="serving.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand samplings to a worker, release what won the gate by itself."""
+    """Every few seconds: hand samplings to a worker, release what won the gate by itself.
+
+    And finish erasures that were broken off, and forget old receipts.
+    """
+    erasures_resume()
+    receipts_expire()
     for sampling_id in Sampling.objects.filter(claimable()).values_list("pk", flat=True):
         sample_answers.apply_async((sampling_id,), expires=10)
     for adapter in adapters_to_release():

@@ -2,9 +2,10 @@
 
 from django.urls import path
 
-from feedback_app.serving import views, views_compare, views_release
+from feedback_app.serving import views, views_api, views_compare, views_person, views_release
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
+PERSON = "projects/<slug:slug>/people/<int:pk>/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
@@ -36,4 +37,18 @@ urlpatterns = [
     ),
     path("demo/<slug:slug>/completions/<int:pk>/vote/", views.demo_vote, name="demo-vote"),
     path("demo/<slug:slug>/completions/<int:pk>/undo/", views.demo_undo, name="demo-undo"),
+    path("projects/<slug:slug>/api/", views_api.api_docs, name="api-docs"),
+    path("me/", views_person.me, name="me"),
+    path("me/export/", views_person.me_export, name="me-export"),
+    path("me/erase/", views_person.me_erase, name="me-erase"),
+    path("projects/<slug:slug>/leave/", views_person.me_leave, name="me-leave"),
+    path(PERSON, views_person.person, name="person"),
+    path(f"{PERSON}deactivate/", views_person.person_deactivate, name="person-deactivate"),
+    path(f"{PERSON}reactivate/", views_person.person_reactivate, name="person-reactivate"),
+    path(f"{PERSON}erase/", views_person.person_erase_view, name="person-erase"),
+    path(
+        "projects/<slug:slug>/api-people/erase/",
+        views_person.api_person_erase,
+        name="api-person-erase",
+    ),
 ]

@@ -227,3 +227,42 @@ class Schedule(models.Model):
 
     def __str__(self) -> str:
         return f"every {self.min_new_examples} examples"
+
+
+class Erasure(models.Model):
+    """A person's votes leaving a project: what went, and which runs had used them.
+
+    The row is begun before anything goes and finished at the end, so that one that was broken off
+    is taken up again. It names nobody: the number is that of an account that is no more.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
+    person = models.PositiveBigIntegerField()
+    # the account goes as well, not only what it did in this project
+    account = models.BooleanField()
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    votes = models.PositiveIntegerField(default=0)
+    examples_gone = models.PositiveIntegerField(default=0)
+    examples_changed = models.PositiveIntegerField(default=0)
+    # numbers of the runs whose snapshots had used the votes
+    runs: Any = models.JSONField(default=list)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["project", "-created_at"], name="erasure_list"),
+            models.Index(
+                fields=["person"], condition=Q(finished_at=None), name="erasure_unfinished"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"erasure of person {self.person}"
+
+    @property
+    def adapter_names(self) -> list[str]:
+        """The versions that the votes helped to train."""
+        return [self.project.adapter_name(number) for number in self.runs]

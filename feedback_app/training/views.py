@@ -16,6 +16,7 @@ from feedback_app.feedback.forms import NoFields, accepted, query_page, query_st
 from feedback_app.feedback.models import Project
 from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.training.defaults import RunConfig
+from feedback_app.training.erasures import erased_votes
 from feedback_app.training.forms import RunForm, ScheduleForm
 from feedback_app.training.models import Adapter, Schedule
 from feedback_app.training.plan import run_plan
@@ -39,6 +40,7 @@ def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "project": project,
         "form": RunForm(),
         "page": Paginator(rows, PAGE_SIZE).get_page(query_page(request)),
+        "erased": erased_votes(project),
         "schedule": Schedule.objects.filter(project=project).first() or Schedule(project=project),
         **plan_context(project, RunConfig().as_json()),
     }

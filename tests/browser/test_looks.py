@@ -7,13 +7,16 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from feedback_app.accounts.models import ApiToken, Scope, User
+from feedback_app.accounts.models import ApiToken, Membership, Role, Scope, User
 from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.services import sampling_request
+from feedback_app.feedback.services_people import invitation_create
 from feedback_app.feedback.services_settings import project_change
 from feedback_app.feedback.services_tokens import token_create, token_revoke
+from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish, quality
+from tests.conftest import PASSWORD
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -37,6 +40,9 @@ def furnished(
         token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
     token_revoke(token=token, by=admin)
     quality(voted_project, admin, annotator)
+    owner = Membership.objects.get(user=admin, project=voted_project)
+    for uses in (1, 20):
+        invitation_create(role=Role.VIEWER, days=7, max_uses=uses, actor=owner)
     first, second = make_completions(2)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
@@ -46,9 +52,12 @@ def furnished(
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
+    names += ("people", "api-docs")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
+        "/me/",
+        *(reverse("person", args=[project.slug, m.user_id]) for m in project.memberships.all()),
         *(reverse(name, args=[project.slug]) for name in names),
         reverse("quality", args=[project.slug]) + "?show=pairs",
         *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
@@ -142,11 +151,15 @@ def test_new_token_is_shown_copied_and_axe_finds_nothing(
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_doors_axe_finds_nothing(
-    theme: str, new_page: NewPage, project: Project, viewer: User
+    theme: str, new_page: NewPage, project: Project, admin: User, viewer: User
 ) -> None:
     page = new_page(color_scheme=theme, viewport=PHONE)
-    page.goto("/accounts/login/")
+    owner = Membership.objects.select_related("project").get(user=admin)
+    _, secret = invitation_create(role=Role.VIEWER, days=7, max_uses=1, actor=owner)
+    page.goto(reverse("invitation", args=[secret]))
     found = complaints(page) + wider_than_screen(page)
+    page.goto("/accounts/login/")
+    found += complaints(page) + wider_than_screen(page)
     page.get_by_label("E-mail address").fill(viewer.email)
     page.get_by_label("Password").fill("wrong")
     page.get_by_role("button", name="Sign in").click()
@@ -157,8 +170,28 @@ def test_doors_axe_finds_nothing(
     for path in (*account, reverse("runs", args=[project.slug])):
         inside.goto(path)
         found += complaints(inside) + wider_than_screen(inside)
+    found += second_factor_looks(inside)
 
     assert found == []
+
+
+def second_factor_looks(page: Page) -> list[str]:
+    """Sets up an app, one page after the other."""
+    page.goto("/accounts/2fa/")
+    found = complaints(page) + wider_than_screen(page)
+    page.get_by_role("link", name="Set up").click()
+    found += complaints(page) + wider_than_screen(page)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_role("img", name="QR code")).to_be_visible()
+    found += complaints(page) + wider_than_screen(page)
+    page.get_by_label("2. Type the code").fill(code_of(page.locator(".secret").inner_text()))
+    page.get_by_role("button", name="Turn on").click()
+    expect(page.get_by_role("heading", name="Recovery codes")).to_be_visible()
+    page.reload()  # without the toasts, which are still fading in
+    found += complaints(page) + wider_than_screen(page)
+    page.get_by_role("link", name="Done").click()
+    return found + complaints(page) + wider_than_screen(page)
 
 
 def test_page_weight_stays_small(new_page: NewPage, furnished: Project, admin: User) -> None:

@@ -39,7 +39,15 @@ TABS = (
         "Settings",
         "project-settings",
         Role.ADMIN,
-        ("project-settings", "tokens", "guidelines", "rules"),
+        (
+            "project-settings",
+            "tokens",
+            "guidelines",
+            "rules",
+            "people",
+            "person",
+            "api-docs",
+        ),
     ),
 )
 

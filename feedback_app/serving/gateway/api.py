@@ -2,25 +2,19 @@
 
 from typing import Any
 
-from django.contrib.auth.decorators import login_not_required
-from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI
-from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from feedback_app.accounts.models import Scope
-from feedback_app.feedback.errors import BadRequest, TooMany
 from feedback_app.feedback.models import BASE_VERSION, Completion, Source, Verdict
 from feedback_app.feedback.services import vote_cast
-from feedback_app.feedback.services_flood import REST_SECONDS
 from feedback_app.feedback.services_tokens import voter_of
-from feedback_app.serving.client import EngineError
-from feedback_app.serving.gateway import faults, shapes
+from feedback_app.serving.gateway import shapes
 from feedback_app.serving.gateway.answers import LIVE, question_of
 from feedback_app.serving.gateway.entrance import ApiRequest, BearerToken
 from feedback_app.serving.gateway.faults import ApiFault
+from feedback_app.serving.gateway.refusals import refusals, token_urls
 from feedback_app.serving.gateway.schemas import (
     FAULTS,
     ChatAnswer,
@@ -95,59 +89,9 @@ def feedback(request: ApiRequest, ask: FeedbackAsk) -> FeedbackAnswer:
     )
 
 
-# -- faults
-
-
-@api.exception_handler(ApiFault)
-def on_fault(request: HttpRequest, error: ApiFault) -> HttpResponseBase:
-    return faults.respond(request, error)
-
-
-@api.exception_handler(AuthenticationError)
-def on_no_token(request: HttpRequest, error: AuthenticationError) -> HttpResponseBase:
-    return faults.respond(request, faults.unauthorised())
-
-
-@api.exception_handler(ValidationError)
-def on_invalid(request: HttpRequest, error: ValidationError) -> HttpResponseBase:
-    return faults.respond(request, faults.of_validation(error.errors))
-
-
-@api.exception_handler(HttpError)
-def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponseBase:
-    """Ninja's own: a body that is no JSON."""
-    fault = ApiFault(error.status_code, "The body must be a JSON object.", "invalid_json")
-    return faults.respond(request, fault)
-
-
-@api.exception_handler(RequestDataTooBig)
-def on_too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponseBase:
-    return faults.respond(request, ApiFault(413, "The body is too large.", "body_too_large"))
-
-
-@api.exception_handler(BadRequest)
-def on_bad_request(request: HttpRequest, error: BadRequest) -> HttpResponseBase:
-    return faults.respond(request, ApiFault(400, str(error), "invalid_value"))
-
-
-@api.exception_handler(TooMany)
-def on_too_many(request: HttpRequest, error: TooMany) -> HttpResponseBase:
-    """One of the product's people votes too fast; the others' votes go on."""
-    fault = ApiFault(
-        429, str(error), "too_many_votes", "rate_limit_error", retry_after=REST_SECONDS
-    )
-    return faults.respond(request, fault)
-
-
-@api.exception_handler(EngineError)
-def on_engine_error(request: HttpRequest, error: EngineError) -> HttpResponseBase:
-    return faults.respond(request, faults.of_engine(error))
+refusals(api)
 
 
 def gateway_urls() -> tuple[list[URLResolver | URLPattern], Any, Any]:
-    """The API's URLs for include(). A token takes the place of a sign-in."""
-    patterns, app, namespace = api.urls
-    for pattern in patterns:
-        if pattern.callback is not None:
-            login_not_required(pattern.callback)
-    return patterns, app, namespace
+    """The API's URLs for include()."""
+    return token_urls(api)

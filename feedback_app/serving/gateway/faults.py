@@ -65,9 +65,10 @@ def of_validation(faults: list[dict[str, Any]]) -> ApiFault:
 
 
 def field_of(location: tuple[str | int, ...]) -> str:
-    """'messages[0].content' for pydantic's ('body', 'ask', 'messages', 0, 'content')."""
+    """'messages[0].content' for pydantic's ('body', 'ask', 'messages', 0, 'content'), and
+    'limit' for ('query', 'limit')."""
     field = ""
-    for part in location[2:]:
+    for part in location[2 if location[0] == "body" else 1 :]:
         field += f"[{part}]" if isinstance(part, int) else f".{part}"
     return field.removeprefix(".")
 

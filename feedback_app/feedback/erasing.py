@@ -1,0 +1,114 @@
+"""Takes a person's votes out of a project, and their examples become what the others say."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.amounts import amounts_of
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    GoldAnswer,
+    ImportJob,
+    Lease,
+    Pause,
+    Project,
+    Skip,
+    Source,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.feedback.turns import transaction_in_turn
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class VotesErased:
+    """What went: votes, examples that are gone with them, examples that say something else now."""
+
+    votes: int
+    gone: int
+    changed: int
+
+
+def votes_erase(*, user: User, project: Project, note: Callable[[VotesErased], object]) -> None:
+    """A chunk a transaction, so that annotators wait for none of it for long; `note` is told of
+    each within it. Broken off, it is simply called again: what is done is done."""
+    imports_keep(user=user, project=project)
+    mine = Vote.objects.filter(user=user, project=project).order_by("completion")
+    while ids := list(mine.values_list("completion", flat=True)[:CHUNK]):
+        with transaction_in_turn():
+            note(chunk_erase(user=user, ids=ids))
+    with transaction_in_turn():
+        for model in (VoteEvent, Skip, Lease):  # undone votes left events, too
+            model._default_manager.filter(user=user, completion__project=project).delete()
+        for judged in (GoldAnswer, Pause):
+            judged._default_manager.filter(user=user, project=project).delete()
+
+
+def imports_keep(*, user: User, project: Project) -> None:
+    """Hands what the person imported to an account that is nobody: the labels of a file are not
+    the opinion of who uploaded it."""
+    jobs = ImportJob.objects.filter(by=user, project=project)
+    labels = Vote.objects.filter(user=user, project=project, source=Source.IMPORT)
+    with transaction_in_turn():
+        if jobs.exists() or labels.exists():
+            nobody = User.objects.create_service(name="Import")
+            jobs.update(by=nobody)
+            labels.update(user=nobody)
+            VoteEvent.objects.filter(
+                user=user, completion__project=project, source=Source.IMPORT
+            ).update(user=nobody)
+
+
+def chunk_erase(*, user: User, ids: list[int]) -> VotesErased:
+    """Some of the votes. Call it in a transaction."""
+    rows = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
+    completions = list(rows.select_for_update(of=("self",)).filter(pk__in=ids).order_by("pk"))
+    VoteEvent.objects.filter(completion__in=ids, user=user).delete()
+    votes = Vote.objects.filter(completion__in=ids, user=user).delete()[0]
+    left = defaultdict(list)
+    standing = Vote.objects.standing().filter(completion__in=ids)
+    for pk, verdict in standing.values_list("completion", "verdict"):
+        left[pk].append(verdict)
+    return examples_follow(completions, verdicts=left, votes=votes)
+
+
+def examples_follow(
+    completions: list[Completion], *, verdicts: Mapping[int, list[str]], votes: int
+) -> VotesErased:
+    """Makes the examples what these verdicts amount to; `services.example_refresh` for many."""
+    before = {example.pk: example for example in Example.objects.filter(completion__in=completions)}
+    gone, changed = [], []
+    for completion in completions:
+        said = verdicts[completion.pk]
+        completion.vote_count = len(said)
+        completion.contested = len(set(said)) > 1
+        amounts = amounts_of(completion, said)
+        if amounts is None:
+            gone.append(completion)
+            continue
+        example = Example(
+            completion=completion,
+            project_id=completion.project_id,
+            desirable=amounts.desirable,
+            weight=amounts.weight,
+            split=completion.prompt.split,
+        )
+        old = before.get(completion.pk)
+        if old is None or (old.desirable, old.weight) != (example.desirable, example.weight):
+            changed.append(example)
+    Completion.objects.bulk_update(completions, ["vote_count", "contested"])
+    Example.objects.bulk_create(
+        changed,
+        update_conflicts=True,
+        unique_fields=["completion"],
+        update_fields=["desirable", "weight", "split", "updated_at"],
+    )
+    return VotesErased(
+        votes=votes,
+        gone=Example.objects.filter(completion__in=gone).delete()[0],
+        changed=len(changed),
+    )

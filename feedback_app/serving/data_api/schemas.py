@@ -1,0 +1,170 @@
+"""What the data API is sent and what it answers. Unknown fields are errors."""
+
+import datetime as dt
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from feedback_app.serving.gateway.schemas import MAX_CHARACTERS, MAX_MESSAGES, Strict, Text
+
+MOST = 100  # items of a page, and of a request that adds some
+Id = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+PathId = Annotated[int, Field(ge=1, lt=2**63)]
+Item = TypeVar("Item")
+
+
+class Message(Strict):
+    """One message of a prompt. The project's system prompt goes before them by itself."""
+
+    role: Literal["user", "assistant"]
+    content: Annotated[Text, Field(min_length=1, max_length=MAX_CHARACTERS)]
+
+
+Messages = Annotated[
+    list[Message],
+    Field(min_length=1, max_length=MAX_MESSAGES, description="The last one is the user's"),
+]
+
+
+class PageQuery(BaseModel):
+    """Which page of a list: `cursor` is the `next_cursor` of the page before."""
+
+    limit: Annotated[int, Field(ge=1, le=MOST)] = 50
+    cursor: Annotated[str, Field(max_length=100)] | None = None
+
+
+class CompletionQuery(PageQuery):
+    prompt_id: PathId | None = None
+    version: Annotated[Text, Field(max_length=80)] | None = None
+
+
+class VoteQuery(PageQuery):
+    completion_id: PathId | None = None
+
+
+class ExampleQuery(PageQuery):
+    split: Literal["train", "heldout"] | None = None
+
+
+class Page(BaseModel, Generic[Item]):
+    """A page of a list, oldest first. No `next_cursor`: it is the last."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    next_cursor: str | None
+
+
+class Added(BaseModel, Generic[Item]):
+    """What a request has added, in its order; `created` is false for what was there before."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+
+
+class PromptNew(Strict):
+    messages: Messages
+    topic: Annotated[Text, Field(max_length=60)] = ""
+
+
+class PromptsAsk(Strict):
+    prompts: Annotated[list[PromptNew], Field(min_length=1, max_length=MOST)]
+
+
+class PromptOut(BaseModel):
+    id: int
+    messages: list[dict[str, str]]
+    topic: str
+    split: str
+    source: str
+    created_at: dt.datetime
+
+
+class PromptAdded(PromptOut):
+    created: bool
+
+
+class CompletionNew(Strict):
+    """Another system's answer, to a prompt of the project or to `messages`."""
+
+    prompt_id: Id | None = None
+    messages: Messages | None = None
+    text: Annotated[Text, Field(max_length=MAX_CHARACTERS)]
+    version: Annotated[
+        Text,
+        Field(
+            min_length=1,
+            max_length=80,
+            description="'import', 'base' or a version of the project that gave the answer",
+        ),
+    ] = "import"
+    queued: Annotated[bool, Field(strict=True, description="Show it to annotators")] = False
+
+
+class CompletionsAsk(Strict):
+    completions: Annotated[list[CompletionNew], Field(min_length=1, max_length=MOST)]
+
+
+class CompletionOut(BaseModel):
+    id: int
+    prompt_id: int
+    text: str
+    version: str
+    finish_reason: str
+    source: str
+    queued: bool
+    vote_count: int
+    created_at: dt.datetime
+
+
+class CompletionAdded(CompletionOut):
+    created: bool
+
+
+class VoteNew(Strict):
+    completion_id: Id
+    verdict: Literal["up", "down"]
+    reasons: (
+        Annotated[list[Annotated[Text, Field(min_length=1, max_length=40)]], Field(max_length=20)]
+        | None
+    ) = None
+    comment: Annotated[Text, Field(max_length=2_000)] | None = None
+    user: (
+        Annotated[
+            Text,
+            Field(min_length=1, max_length=200, description="Who says so, in your own naming"),
+        ]
+        | None
+    ) = None
+
+
+class VotesAsk(Strict):
+    votes: Annotated[list[VoteNew], Field(min_length=1, max_length=MOST)]
+
+
+class VoteOut(BaseModel):
+    """`person` numbers who voted; `user` is the name that your product gave them."""
+
+    id: int
+    completion_id: int
+    verdict: str
+    reasons: list[str]
+    comment: str
+    source: str
+    person: int
+    user: str | None
+    created_at: dt.datetime
+    updated_at: dt.datetime
+
+
+class ExampleOut(BaseModel):
+    """What a completion's votes amount to; `label` is true for desirable."""
+
+    completion_id: int
+    prompt: list[dict[str, str]]
+    completion: str
+    label: bool
+    weight: float
+    split: str
+    used_in_run: int | None
+    created_at: dt.datetime
+    updated_at: dt.datetime

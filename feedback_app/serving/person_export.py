@@ -1,0 +1,172 @@
+"""Everything that is kept about a person, as one JSON document that is sent while it is read."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db.models import QuerySet
+
+from feedback_app.accounts.models import (
+    ApiPerson,
+    ApiToken,
+    AuditEvent,
+    Invitation,
+    Membership,
+    User,
+)
+from feedback_app.feedback.models import (
+    GoldAnswer,
+    GoldItem,
+    GuidelinesVersion,
+    ImportJob,
+    Lease,
+    Pause,
+    Resolution,
+    Skip,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.serving.models import Comparison, Conversation, Release, Turn
+from feedback_app.training.models import Erasure, Run
+
+CHUNK = 500
+
+
+@dataclass(frozen=True)
+class Part:
+    """One list of the document: whose rows, found by which field, and what is told of each."""
+
+    name: str
+    rows: QuerySet[Any]
+    whose: str
+    fields: tuple[str, ...]
+
+
+VOTE = ("verdict", "source", "created_at")
+PARTS = (
+    Part("memberships", Membership.objects.all(), "user", ("project__slug", "role", "created_at")),
+    Part(
+        "votes",
+        Vote.objects.all(),
+        "user",
+        (
+            "project__slug",
+            "completion",
+            "completion__prompt__messages",
+            "completion__text",
+            *VOTE,
+            "updated_at",
+            "reasons",
+            "comment",
+        ),
+    ),
+    Part("vote_events", VoteEvent.objects.all(), "user", ("completion", *VOTE)),
+    Part(
+        "gold_answers",
+        GoldAnswer.objects.all(),
+        "user",
+        ("project__slug", "item", "verdict", "right", "created_at"),
+    ),
+    Part(
+        "pauses",
+        Pause.objects.all(),
+        "user",
+        ("project__slug", "right", "of", "votes_set_aside", "created_at", "lifted_at"),
+    ),
+    Part("skips", Skip.objects.all(), "user", ("completion", "flag", "reason", "created_at")),
+    Part(
+        "conversations",
+        Turn.objects.all(),
+        "conversation__user",
+        (
+            "conversation__project__slug",
+            "conversation",
+            "position",
+            "user_message",
+            "completion__text",
+            "completion__version",
+            "created_at",
+        ),
+    ),
+    Part(
+        "comparisons",
+        Comparison.objects.all(),
+        "user",
+        ("project__slug", "question", "left__text", "right__text", "choice", "created_at"),
+    ),
+    Part("imports", ImportJob.objects.all(), "by", ("project__slug", "name", "rows", "created_at")),
+    Part("runs", Run.objects.all(), "requested_by", ("project__slug", "number", "created_at")),
+    Part(
+        "releases",
+        Release.objects.all(),
+        "released_by",
+        ("project__slug", "adapter__name", "reason", "since"),
+    ),
+    Part(
+        "tokens",
+        ApiToken.objects.all(),
+        "created_by",
+        ("project__slug", "name", "scopes", "created_at", "revoked_at"),
+    ),
+    Part(
+        "invitations",
+        Invitation.objects.all(),
+        "created_by",
+        ("project__slug", "role", "email", "created_at"),
+    ),
+    Part(
+        "gold_items",
+        GoldItem.objects.all(),
+        "by",
+        ("project__slug", "completion", "verdict", "why", "created_at"),
+    ),
+    Part(
+        "resolutions",
+        Resolution.objects.all(),
+        "by",
+        ("project__slug", "completion", "verdict", "why", "resolved_at"),
+    ),
+    Part(
+        "guidelines",
+        GuidelinesVersion.objects.all(),
+        "by",
+        ("project__slug", "number", "text", "created_at"),
+    ),
+    Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
+    Part(
+        "audit",
+        AuditEvent.objects.all(),
+        "actor",
+        ("project__slug", "action", "target", "reason", "created_at"),
+    ),
+)
+#: Models that point to a person and are in no part: they say nothing beyond the others.
+LEFT_OUT = {
+    Conversation: "its turns are in the document",
+    Lease: "what is on their screen for some minutes",
+    ApiPerson: "somebody without an account, who can ask for no export here",
+}
+
+
+def person_json(user: User) -> Iterator[str]:
+    """The document, piece by piece; memory does not grow with the person's work."""
+    account = {
+        "email": user.email,
+        "name": user.name,
+        "created_at": user.created_at,
+        "last_login": user.last_login,
+    }
+    yield '{"account": ' + dumps(account)
+    for part in PARTS:
+        yield f',\n"{part.name}": ['
+        rows = part.rows.filter(**{part.whose: user}).order_by("pk").values(*part.fields)
+        for number, row in enumerate(rows.iterator(chunk_size=CHUNK)):
+            yield (",\n" if number else "\n") + dumps(row)
+        yield "]"
+    yield "}\n"
+
+
+def dumps(value: Any) -> str:
+    return json.dumps(value, cls=DjangoJSONEncoder, ensure_ascii=False)

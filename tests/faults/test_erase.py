@@ -1,0 +1,265 @@
+"""Fault 28: a person is erased, and what their votes have made is undone or named."""
+
+import datetime as dt
+from collections.abc import Callable
+
+import pytest
+from django.apps import apps
+from django.contrib.auth import get_user
+from django.core.serializers import serialize
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from feedback_app.accounts.models import AuditEvent, Membership, Role, Scope, User
+from feedback_app.feedback import erasing as votes_erasing
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Project,
+    Prompt,
+    Source,
+    Verdict,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.feedback.services import member_set, vote_cast, vote_undo, votes_amount_to
+from feedback_app.feedback.services_tokens import token_create, voter_of
+from feedback_app.serving import erasing
+from feedback_app.serving.erasing import person_erase
+from feedback_app.serving.models import Comparison, Conversation
+from feedback_app.serving.tasks import dispatch
+from feedback_app.training.models import Erasure, Run
+from feedback_app.training.services import run_request
+from tests.browser.world import chat, said
+
+pytestmark = pytest.mark.django_db
+As = Callable[[User], Client]
+Make = Callable[..., list[Completion]]
+
+
+def vote(completion: Completion, by: User, verdict: Verdict, source: Source = Source.ANNOTATE):
+    vote_cast(completion=completion, verdict=verdict, by=by, source=source)
+
+
+def examples_agree_with_votes() -> None:
+    """Every completion's example is what its votes amount to, counted anew."""
+    for completion in Completion.objects.prefetch_related("votes"):
+        verdicts = [vote.verdict for vote in completion.votes.all()]
+        amounts = votes_amount_to(verdicts, text=completion.text)
+        example = Example.objects.filter(completion=completion).first()
+        assert completion.vote_count == len(verdicts)
+        assert completion.contested == (len(set(verdicts)) > 1)
+        assert (example is None) == (amounts is None)
+        if example and amounts:
+            assert (example.desirable, example.weight) == (amounts.desirable, amounts.weight)
+
+
+def everything() -> str:
+    """The whole database of ours, as text."""
+    models = [m for m in apps.get_models() if m.__module__.startswith("feedback_app")]
+    return "".join(serialize("json", model._default_manager.all()) for model in models)
+
+
+def erase_me(client: Client, typed: str):
+    return client.post(reverse("me-erase"), {"email": typed})
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(votes_erasing, "CHUNK", 7)
+
+
+def test_erased_person_leaves_no_trace_and_examples_follow_the_others(
+    voted_project: Project,
+    admin: User,
+    annotator: User,
+    second_annotator: User,
+    as_user: As,
+    small_chunks: None,
+) -> None:
+    completions = list(voted_project.completions.order_by("pk"))
+    vote(completions[0], second_annotator, Verdict.DOWN)  # a tie, that becomes a down
+    vote(completions[1], second_annotator, Verdict.DOWN)  # agreed, and stays
+    vote(completions[2], annotator, Verdict.UP)
+    vote_undo(completion=completions[2], by=annotator, source=Source.ANNOTATE)
+    chat(voted_project, annotator, version="base")
+    client, number = as_user(annotator), annotator.pk
+
+    answer = erase_me(client, "  Ann@example.com ")
+
+    assert answer["Location"] == reverse("account_login")
+    assert not get_user(client).is_authenticated
+    examples_agree_with_votes()
+    assert set(Vote.objects.values_list("user", flat=True)) == {second_annotator.pk}
+    assert sorted(Example.objects.values_list("desirable", "weight")) == [(False, 1.0)] * 2
+    erasure = Erasure.objects.get()
+    # 59 of the desk (one was undone) and the thumb of the chat
+    assert (erasure.person, erasure.votes, erasure.examples_gone) == (number, 60, 57 + 1)
+    assert (erasure.examples_changed, erasure.by, erasure.runs) == (1, None, [])
+    assert erasure.finished_at
+    left = everything()
+    for trace in ("ann@example.com", "Ann Otator", "What about step", "Are you there?"):
+        assert trace not in left, trace
+
+
+def test_versions_that_had_used_the_votes_are_named_until_they_are_replaced(
+    voted_project: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    run = run_request(project=voted_project, by=admin)
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.SUCCEEDED)
+    failed = run_request(project=voted_project, by=admin)
+    Run.objects.filter(pk=failed.pk).update(status=Run.Status.FAILED)
+    under_way = run_request(project=voted_project, by=admin)
+    Project.objects.filter(pk=voted_project.pk).update(live_version="bot@1")
+    owner = as_user(admin)
+    train = reverse("runs", args=["bot"])
+    assert b"learned from people" not in owner.get(train).content
+
+    path = reverse("person-erase", args=["bot", annotator.pk])
+    told = owner.post(path, {"email": annotator.email}, follow=True).content.decode()
+
+    assert "bot@1, bot@3 had used them: train again" in told
+    [erasure] = Erasure.objects.all()
+    assert (erasure.runs, erasure.by) == ([run.number, under_way.number], admin)
+    event = AuditEvent.objects.get(action="person.erase")
+    assert (event.actor, event.target) == (admin, f"person {annotator.pk}")
+    assert "bot@1, bot@3: train again" in event.reason
+    assert b"bot@1 learned from people who are erased since" in owner.get(train).content
+    Project.objects.filter(pk=voted_project.pk).update(live_version="bot@4")
+    assert b"learned from people" not in owner.get(train).content
+
+
+def test_erased_from_one_project_keeps_the_account_and_the_other(
+    project: Project, admin: User, stranger: User, as_user: As, make_completions: Make
+) -> None:
+    other = Project.objects.get(slug="other")
+    member_set(project=project, user=stranger, role=Role.ANNOTATOR)
+    [here], [there] = make_completions(1), make_completions(1, of=other)
+    vote(here, stranger, Verdict.UP)
+    vote(there, stranger, Verdict.UP)
+
+    path = reverse("person-erase", args=["bot", stranger.pk])
+    as_user(admin).post(path, {"email": stranger.email})
+
+    assert list(Vote.objects.values_list("completion", flat=True)) == [there.pk]
+    examples_agree_with_votes()
+    roles = Membership.objects.filter(user=stranger).values_list("project__slug", flat=True)
+    assert list(roles) == ["other"]
+    assert User.objects.get(pk=stranger.pk).is_active
+
+
+def test_questions_that_others_asked_too_stay(project: Project, admin: User, viewer: User) -> None:
+    chat(project, admin, version="base")
+    chat(project, viewer, version="base")
+    own = said(project, "Mine alone?", "Yes.", version="base")
+    Comparison.objects.create(
+        project=project,
+        user=viewer,
+        question="Mine alone?",
+        left=own,
+        right=None,
+        left_version="base",
+        right_version="base",
+    )
+
+    person_erase(user=viewer, by=admin, project=project)
+
+    assert Prompt.objects.count() == 2
+    assert Conversation.objects.get().user == admin
+    assert Conversation.objects.get().turns.filter(completion__isnull=False).count() == 2
+    assert not Comparison.objects.exists()
+
+
+def test_imported_labels_stay_without_the_name(
+    project: Project, admin: User, annotator: User, make_completions: Make
+) -> None:
+    imported, judged = make_completions(2)
+    vote(imported, annotator, Verdict.UP, Source.IMPORT)
+    vote(judged, annotator, Verdict.UP)
+
+    person_erase(user=annotator, by=annotator)
+
+    assert [(v.completion_id, v.user.is_active) for v in Vote.objects.all()] == [
+        (imported.pk, False)
+    ]
+    assert VoteEvent.objects.count() == 1
+    examples_agree_with_votes()
+    assert not User.objects.filter(email="ann@example.com").exists()
+
+
+def test_user_of_the_product_is_erased_by_name(
+    project: Project, admin: User, stranger: User, as_user: As, make_completions: Make
+) -> None:
+    token, _ = token_create(project=project, name="Shop", scopes=list(Scope), by=admin)
+    jo = voter_of(token=token, name="jo")
+    [completion] = make_completions(1)
+    vote(completion, jo, Verdict.UP, Source.API)
+    vote(completion, token.user, Verdict.UP, Source.API)
+    path = reverse("api-person-erase", args=["bot"])
+
+    assert as_user(admin).post(path, {"name": "flo"}).status_code == 404
+    assert as_user(stranger).post(path, {"name": "jo"}).status_code == 404
+    told = as_user(admin).post(path, {"name": "jo"}, follow=True).content.decode()
+
+    assert "Erased, with 1 vote." in told
+    assert list(Vote.objects.values_list("user", flat=True)) == [token.user.pk]
+    assert not project.api_people.exists()
+    assert not User.objects.filter(pk=jo.pk).exists()
+
+
+@pytest.mark.parametrize("typed", ["", "bob@example.com", "ann"])
+def test_wrong_address_erases_nobody(
+    typed: str, project: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    erase_me(as_user(annotator), typed)
+    as_user(admin).post(reverse("person-erase", args=["bot", annotator.pk]), {"email": typed})
+
+    assert User.objects.filter(pk=annotator.pk, is_active=True).exists()
+    assert not Erasure.objects.exists()
+
+
+def test_last_owner_and_people_above_are_not_erased(
+    project: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    member_set(project=project, user=annotator, role=Role.ADMIN)
+
+    erase_me(as_user(admin), admin.email)
+    path = reverse("person-erase", args=["bot", admin.pk])
+    as_user(annotator).post(path, {"email": admin.email})
+
+    assert User.objects.filter(pk=admin.pk, is_active=True).exists()
+    assert Membership.objects.filter(user=admin).exists()
+    assert not Erasure.objects.exists()
+
+
+def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
+    voted_project: Project,
+    annotator: User,
+    small_chunks: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, chunks = votes_erasing.chunk_erase, []
+
+    def dies(**given: object) -> object:
+        chunks.append(1)
+        if len(chunks) == 3:
+            raise KeyboardInterrupt
+        return real(**given)
+
+    monkeypatch.setattr(votes_erasing, "chunk_erase", dies)
+    with pytest.raises(KeyboardInterrupt):
+        person_erase(user=annotator, by=annotator)
+    assert Vote.objects.count() == 60 - 2 * 7
+    assert not User.objects.get(pk=annotator.pk).is_active, "nothing is added meanwhile"
+
+    dispatch()
+    assert Vote.objects.exists(), "somebody may be at it"
+    Erasure.objects.update(created_at=timezone.now() - erasing.PATIENCE - dt.timedelta(seconds=1))
+    dispatch()
+
+    assert not Vote.objects.exists()
+    assert not Example.objects.exists()
+    assert not User.objects.filter(pk=annotator.pk).exists()
+    erasure = Erasure.objects.get()
+    assert (erasure.finished_at is not None, erasure.votes, erasure.examples_gone) == (True, 60, 60)
