@@ -12,7 +12,8 @@ turns within a minute; the ratio is the median of the pairs.
     ttft       time to the first token while seven others write, beside that of a lone request
     one        one stream of the base beside `generate`
     promotion  50 open streams while a third adapter is loaded, asked, and the first is unloaded
-    web        the same load through the gateway instead of straight to its engine
+    web        the same load through the gateway instead of straight to its engine; and what eight
+               people see in the demo, beside the same sampling straight from the engine
 """
 
 import argparse
@@ -32,6 +33,7 @@ from bench.engine_parts import processes
 from bench.engine_parts.client import (
     Stream,
     ask,
+    chat,
     first_token,
     percentile,
     question,
@@ -39,7 +41,7 @@ from bench.engine_parts.client import (
     tokens_per_second,
 )
 from bench.engine_parts.processes import ADAPTERS, ROOT, WORK
-from bench.engine_parts.web import web
+from bench.engine_parts.web import Web, web
 from trainer.model import prepare
 
 STREAMS, TOKENS, STAGGER = 8, 128, 0.1
@@ -214,7 +216,7 @@ class Bench:
             return list(await asyncio.gather(*running)), pressed, answered
 
     def web(self) -> list[Figure]:
-        speeds, firsts = [], []
+        speeds, firsts, demo_speeds, demo_firsts = [], [], [], []
         with web(self.model) as place:
 
             def load(url: str, model: str, headers: dict[str, str] | None) -> list[Stream]:
@@ -224,13 +226,34 @@ class Bench:
             for number in range(self.repeats + 1):
                 straight = load(place.engine_url, place.model, None)
                 through = load(place.url, "base", place.headers)
+                alone, seen = self._demo(place)
                 if number:
                     speeds.append((tokens_per_second(through), tokens_per_second(straight)))
                     firsts.append((first_token(through), first_token(straight)))
+                    demo_speeds.append((tokens_per_second(seen), tokens_per_second(alone)))
+                    demo_firsts.append((first_token(seen), first_token(alone)))
         return [
             paired("web", "gateway : engine, 8 streams", "tokens/s", "≥ 0.85", speeds),
             paired("web", "first token, gateway : engine", "s", "≤ 1.25", firsts),
+            paired("web", "demo : engine, 8 streams", "pieces/s", "≥ 0.85", demo_speeds),
+            paired("web", "first token, demo : engine", "s", "≤ 1.25", demo_firsts),
         ]
+
+    def _demo(self, place: Web) -> tuple[list[Stream], list[Stream]]:
+        """The demo's own sampling, straight from the engine and as eight people see it; pieces
+        of text are counted on both sides, since the demo's readers see no tokens."""
+        path = f"/demo/{place.slug}/new/"
+        sampling = {"temperature": 0.8, "top_p": 0.95}
+        straight = [[self.body(place.model, 256, **sampling)] for _ in place.sessions]
+        self._numbers += len(place.sessions)
+        through = [
+            [{"path": path, "session": session, "text": question(self._numbers - n)[0]["content"]}]
+            for n, session in enumerate(place.sessions)
+        ]
+        alone = run(place.engine_url, straight, stagger=STAGGER)
+        for stream in alone:
+            stream.tokens = len(stream.arrivals)
+        return alone, run(place.url, through, stagger=STAGGER, by=chat)
 
 
 async def gauge(client: httpx.AsyncClient, name: str) -> int:

@@ -3,13 +3,15 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
 import httpx
 
+#: What Django takes for its own cross-site token: as many letters as one has.
+CSRF = "a" * 32
 TOPICS = (
     "how bread came to be baked in cities",
     "why rivers bend on their way to the sea",
@@ -75,6 +77,34 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
     return stream
 
 
+async def chat(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
+    """Says `body["text"]` in a new conversation of the demo, as the browser of the person with
+    the session `body["session"]` does; tokens are the pieces that arrive."""
+    stream = Stream(time.perf_counter())
+    headers = {
+        "Accept": "text/event-stream",
+        "Cookie": f"sessionid={body['session']}; csrftoken={CSRF}",
+        "X-CSRFToken": CSRF,
+    }
+    fields = {"text": body["text"]}
+    event = ""
+    async with client.stream("POST", body["path"], data=fields, headers=headers) as response:
+        if response.status_code != httpx.codes.OK:
+            stream.error = f"{response.status_code}: {(await response.aread())[:300]!r}"
+            return stream
+        async for line in response.aiter_lines():
+            if line.startswith("event: "):
+                event = line.removeprefix("event: ")
+            elif line.startswith("data: ") and event == "piece":
+                stream.arrivals.append(time.perf_counter())
+                stream.tokens += 1
+            elif line.startswith("data: ") and event == "error":
+                stream.error = line
+    if not stream.error and not stream.arrivals:
+        stream.error = "an empty answer"
+    return stream
+
+
 def note(stream: Stream, event: dict[str, Any]) -> None:
     """Takes one event of a stream into account."""
     if event.get("error"):
@@ -94,6 +124,7 @@ async def together(
     *,
     stagger: float,
     headers: dict[str, str] | None = None,
+    by: Callable[[httpx.AsyncClient, dict[str, Any]], Awaitable[Stream]] = ask,
 ) -> list[Stream]:
     """Each list of `bodies` is one reader who asks one after the other; they begin one by one."""
     limits = httpx.Limits(max_connections=None)
@@ -103,7 +134,7 @@ async def together(
 
         async def reader(number: int) -> list[Stream]:
             await asyncio.sleep(number * stagger)
-            return [await ask(client, body) for body in bodies[number]]
+            return [await by(client, body) for body in bodies[number]]
 
         found = await asyncio.gather(*(reader(number) for number in range(len(bodies))))
     return [stream for streams in found for stream in streams]

@@ -16,27 +16,45 @@ from bench.engine_parts.processes import ROOT, WORK
 from feedback_app.config.stack import Stack
 
 SLUG = "bench"
-PREPARE = """
+#: People in the demo, each with a conversation of their own.
+VISITORS = 8
+PREPARE = f"""
 import json
-from feedback_app.accounts.models import Scope, User
+from importlib import import_module
+from django.conf import settings
+from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+from feedback_app.accounts.models import Role, Scope, User
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.services import member_set
 from feedback_app.feedback.services_tokens import token_create
 project = Project.objects.get(slug="bench")
 admin = User.objects.get()
-print(json.dumps(token_create(
-    project=project, name="bench", scopes=list(Scope), by=admin
-)[1]))
+secret = token_create(project=project, name="bench", scopes=list(Scope), by=admin)[1]
+sessions = []
+for number in range({VISITORS}):
+    user = User.objects.create_user(f"visitor{{number}}@example.org", "x")
+    member_set(project=project, user=user, role=Role.VIEWER)
+    session = import_module(settings.SESSION_ENGINE).SessionStore()
+    session[SESSION_KEY] = str(user.pk)
+    session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
+    session[HASH_SESSION_KEY] = user.get_session_auth_hash()
+    session.save()
+    sessions.append(session.session_key)
+print(json.dumps([secret, sessions]))
 """
 
 
 @dataclass(frozen=True)
 class Web:
-    """Where the web app and its engine listen, and a token's header for the gateway."""
+    """Where the web app and its engine listen, a token's header for the gateway, and the sessions
+    of people who talk to the demo."""
 
     url: str
     engine_url: str
     model: str
+    slug: str
     headers: dict[str, str]
+    sessions: list[str]
 
 
 @contextmanager
@@ -71,7 +89,9 @@ def web(model: str) -> Iterator[Web]:
     person = ["--email", "bench@example.org"]
     manage("createsuperuser", "--noinput", *person)
     manage("create_project", SLUG)
-    secret = json.loads(manage("shell", "--no-imports", "-c", PREPARE).splitlines()[-1])
+    secret, sessions = json.loads(manage("shell", "--no-imports", "-c", PREPARE).splitlines()[-1])
     with Stack(env=env) as stack:
         httpx.get(f"{stack.url}/health", timeout=10).raise_for_status()
-        yield Web(stack.url, stack.engine_url, name, {"Authorization": f"Bearer {secret}"})
+        yield Web(
+            stack.url, stack.engine_url, name, SLUG, {"Authorization": f"Bearer {secret}"}, sessions
+        )
