@@ -16,7 +16,7 @@ from feedback_app.accounts.models import (
     Membership,
     User,
 )
-from feedback_app.feedback.models import ImportJob, Lease, Skip, Vote, VoteEvent
+from feedback_app.feedback.models import ImportJob, Lease, Skip, Vote, VoteEvent, Webhook
 from feedback_app.serving.models import Comparison, Conversation, Release, Turn
 from feedback_app.training.models import Erasure, Run
 
@@ -92,6 +92,12 @@ PARTS = (
         Invitation.objects.all(),
         "created_by",
         ("project__slug", "role", "email", "created_at"),
+    ),
+    Part(
+        "webhooks",
+        Webhook.objects.all(),
+        "created_by",
+        ("project__slug", "url", "events", "created_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

@@ -38,7 +38,7 @@ TABS = (
         "Settings",
         "project-settings",
         Role.ADMIN,
-        ("project-settings", "tokens", "people", "person", "api-docs"),
+        ("project-settings", "tokens", "people", "person", "api-docs", "webhooks", "webhook"),
     ),
 )
 
