@@ -9,6 +9,10 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 # bench-<name> runs bench/<name>.py, or bench/<name>_vs_<peer> where there is one to beat
 bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1)_vs_*)))
 BENCHES := $(foreach name,trainer engine annotation queue scale,$(if $(call bench_of,$(name)),bench-$(name)))
+# a file at a time on each core, and one thread a process: on small models more of them only wait
+# for each other
+test quick: export OMP_NUM_THREADS := 1
+PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/test_statements.py)
 
 .PHONY: help demo loop test quick check bench $(BENCHES) install install-test clean
@@ -31,14 +35,13 @@ loop: install
 # The database part runs twice: on SQLite with everything else, then on PostgreSQL.
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
-	PROSPECT_CHROMIUM="$$chromium" $(PY) -m pytest $(ARGS)
-	@$(if $(ARGS),,$(PY) tools/postgres.py $(PY) -m pytest -m 'not browser and not model' $(DATABASE_TESTS))
+	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) $(ARGS)
+	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not browser and not model' $(DATABASE_TESTS))
 
-# one thread: on tiny models more of them only wait for each other
 quick: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow and not browser and not model' $(ARGS)
+	@$(PYTEST) -m 'not slow and not browser and not model' $(ARGS)
 
 check: install-test
 	@.venv/bin/ruff check .

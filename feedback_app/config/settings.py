@@ -300,6 +300,11 @@ for engine_urls in ENGINES.values():
 
 API_REQUESTS_PER_MINUTE = env.int("API_REQUESTS_PER_MINUTE", 120)  # of one token
 
+# -- webhooks
+
+# networks that webhooks may reach though they are not public; "10.1.0.0/16"
+WEBHOOK_NETWORKS = env.list("WEBHOOK_NETWORKS", default=[])
+
 # -- logs
 
 structlog.configure(

@@ -18,6 +18,8 @@ from feedback_app.feedback.models_import import ImportJob as ImportJob
 from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
 from feedback_app.feedback.models_resolution import Resolution as Resolution
 from feedback_app.feedback.models_rules import RULE_CONSTRAINTS, ProjectRules
+from feedback_app.feedback.models_webhook import Webhook as Webhook
+from feedback_app.feedback.models_webhook import WebhookDelivery as WebhookDelivery
 from feedback_app.feedback.querysets import (
     CompletionQuerySet,
     ExampleQuerySet,
@@ -113,6 +115,8 @@ class Project(ProjectRules):
     top_p = models.FloatField(default=0.95)
     # what answers as 'live': the serving app sets it in the promotion's transaction
     live_version = models.CharField(max_length=80, default=BASE_VERSION)
+    # a webhook is told of votes: kept here so that a vote need not look (webhooks/outbox.py)
+    votes_told = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = ProjectQuerySet.as_manager()

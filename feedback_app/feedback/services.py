@@ -37,6 +37,7 @@ from feedback_app.feedback.services_queue import (
 )
 from feedback_app.feedback.turns import transaction_in_turn
 from feedback_app.feedback.vote_rows import completion_lock, vote_first, vote_of
+from feedback_app.feedback.webhooks.events import vote_told
 
 COMMENT_LIMIT = 2_000
 ROLES = ("user", "assistant")
@@ -291,6 +292,7 @@ def vote_cast(
     with transaction_in_turn():
         locked = completion_lock(completion.pk, by=by)
         vote, _ = vote_write(locked, by=by, source=source, changes=changes)
+        vote_told(completion.project, vote)
         return vote
 
 

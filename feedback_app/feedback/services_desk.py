@@ -9,6 +9,7 @@ from feedback_app.feedback.services_flood import votes_limit_noted
 from feedback_app.feedback.services_queue import QueueView, items_take
 from feedback_app.feedback.turns import transaction_in_turn
 from feedback_app.feedback.vote_rows import completion_lock
+from feedback_app.feedback.webhooks.events import vote_told
 
 
 @dataclass(frozen=True)
@@ -32,4 +33,5 @@ def vote_and_go_on(*, project: Project, pk: int, ballot: Ballot, by: User, view:
     with transaction_in_turn():
         locked = completion_lock(pk, by=by, project=project)
         vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
+        vote_told(project, vote)
         return Step(vote, first, items_take(project=project, by=by, view=view))

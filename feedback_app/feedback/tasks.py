@@ -1,16 +1,20 @@
-"""Celery's side of feedback: imports."""
+"""Celery's side of feedback: imports and webhooks."""
 
 from celery import shared_task
 
 from feedback_app.feedback.imports.jobs import claimable, import_claim, import_execute
 from feedback_app.feedback.models import ImportJob
+from feedback_app.feedback.webhooks.sending import deliveries_expire, webhook_work, webhooks_due
 
 
 @shared_task(name="feedback.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand imports to a worker."""
+    """Every few seconds: hand imports and webhooks to workers."""
     for job_id in ImportJob.objects.filter(claimable()).values_list("pk", flat=True):
         import_file.apply_async((job_id,), expires=10)
+    for webhook_id in webhooks_due():
+        webhook_send.apply_async((webhook_id,), expires=10)
+    deliveries_expire()
 
 
 @shared_task(name="feedback.import_file")
@@ -19,3 +23,10 @@ def import_file(job_id: int) -> None:
     claim = import_claim(job_id)
     if claim is not None:
         import_execute(claim)
+
+
+# the limit is for a receiver that answers a byte at a time
+@shared_task(name="feedback.webhook_send", soft_time_limit=45, time_limit=60)
+def webhook_send(webhook_id: int) -> None:
+    """Sends what is due, if nobody else is at it."""
+    webhook_work(webhook_id)

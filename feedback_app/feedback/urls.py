@@ -15,7 +15,10 @@ from feedback_app.feedback import (
     views_resolve,
     views_rules,
     views_tokens,
+    views_webhook,
 )
+
+WEBHOOK = "projects/<slug:slug>/webhooks/<int:pk>/"
 
 urlpatterns = [
     path("", views_project.home, name="home"),
@@ -112,4 +115,15 @@ urlpatterns = [
         name="invitation-revoke",
     ),
     path("invitations/<str:secret>/", views_invitation.invitation, name="invitation"),
+    path("projects/<slug:slug>/webhooks/", views_webhook.webhooks, name="webhooks"),
+    path(WEBHOOK, views_webhook.webhook_log, name="webhook"),
+    path(f"{WEBHOOK}test/", views_webhook.webhook_test, name="webhook-test"),
+    path(f"{WEBHOOK}pause/", views_webhook.webhook_pause, name="webhook-pause"),
+    path(f"{WEBHOOK}resume/", views_webhook.webhook_resume, name="webhook-resume"),
+    path(f"{WEBHOOK}remove/", views_webhook.webhook_remove_view, name="webhook-remove"),
+    path(
+        f"{WEBHOOK}deliveries/<int:delivery>/again/",
+        views_webhook.delivery_again,
+        name="delivery-again",
+    ),
 ]

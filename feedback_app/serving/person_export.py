@@ -27,6 +27,7 @@ from feedback_app.feedback.models import (
     Skip,
     Vote,
     VoteEvent,
+    Webhook,
 )
 from feedback_app.serving.models import Comparison, Conversation, Release, Turn
 from feedback_app.training.models import Erasure, Run
@@ -133,6 +134,12 @@ PARTS = (
         GuidelinesVersion.objects.all(),
         "by",
         ("project__slug", "number", "text", "created_at"),
+    ),
+    Part(
+        "webhooks",
+        Webhook.objects.all(),
+        "created_by",
+        ("project__slug", "url", "events", "created_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

@@ -10,7 +10,9 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.feedback.models_webhook import Event
 from feedback_app.feedback.services import Message, audit
+from feedback_app.feedback.webhooks.events import event_write
 from feedback_app.serving.answering import answer_stream, streamed_store
 from feedback_app.serving.client import Engine, EngineError, Sampling, Streamed
 from feedback_app.serving.models import Conversation, Release, Turn
@@ -101,6 +103,16 @@ def release_flip(
             Project.objects.filter(pk=project.pk).update(live_version=release.version)
             audit(
                 project=project, actor=by, action="release", target=release.version, reason=reason
+            )
+            event_write(
+                project=project,
+                event=Event.RELEASE_CHANGED,
+                key=str(release.pk),
+                data={
+                    "version": release.version,
+                    "before": before.version if before else BASE_VERSION,
+                    "reason": reason,
+                },
             )
     except IntegrityError as error:
         raise lost from error

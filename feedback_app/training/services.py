@@ -12,8 +12,10 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Example, Project
+from feedback_app.feedback.models_webhook import Event
 from feedback_app.feedback.services import audit
 from feedback_app.feedback.services_queue import completions_doubt
+from feedback_app.feedback.webhooks.events import event_write
 from feedback_app.training.claims import Claim
 from feedback_app.training.defaults import RunConfig
 from feedback_app.training.gate import gate_decide
@@ -104,6 +106,8 @@ def run_cancel(*, run: Run, by: User | None) -> None:
         if not changed:
             raise BadRequest(f"{run} has already ended.")
         audit(project=run.project, actor=by, action="run.cancel", target=str(run))
+        if Run.objects.filter(pk=run.pk, status=Run.Status.CANCELLED).exists():
+            run_told(run, status=Run.Status.CANCELLED)
 
 
 def run_resume(*, run: Run, by: User) -> None:
@@ -146,6 +150,27 @@ def run_end(*, claim: Claim, status: Run.Status, error: str = "") -> None:
         )
         if ended and error:
             run_note(run=claim.run, text=error, level=RunNote.Level.ERROR)
+        if ended:
+            run_told(claim.run, status=status, error=error)
+
+
+def run_told(
+    run: Run, *, status: Run.Status, error: str = "", adapter: Adapter | None = None
+) -> None:
+    """Tells the webhooks that a run has ended. Call it in the transaction that ends it."""
+    event_write(
+        project=run.project,
+        event=Event.RUN_FINISHED,
+        # a run that is resumed ends again, at another attempt or time
+        key=f"{run.pk}:{timezone.now().timestamp():.6f}",
+        data={
+            "number": run.number,
+            "status": status,
+            "error": error,
+            "adapter": adapter.name if adapter else None,
+            "gate_won": adapter.gate_won if adapter else None,
+        },
+    )
 
 
 def run_finish(
@@ -190,6 +215,7 @@ def run_finish(
             completion__snapshot_items__snapshot=run.snapshot, split="train"
         ).update(used_in_run=run.number)
         run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
+        run_told(run, status=Run.Status.SUCCEEDED, adapter=adapter)
     # many rows, and only an order of the queue: not in the transaction that ends the run
     completions_doubt(project=run.project, fit=fit)
     return adapter

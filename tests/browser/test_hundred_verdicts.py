@@ -108,10 +108,13 @@ def test_a_hundred_verdicts_by_touch_alone(
         )
 
     def swipe(*, right: bool) -> None:
+        box = page.locator("#item").bounding_box()
+        assert box is not None
         start, end = (90, 300) if right else (300, 90)
-        touch("touchStart", (start, 300))
-        touch("touchMove", ((start + end) / 2, 302))
-        touch("touchMove", (end, 304))
+        height = box["y"] + box["height"] / 2
+        touch("touchStart", (start, height))
+        touch("touchMove", ((start + end) / 2, height + 2))
+        touch("touchMove", (end, height + 4))
         touch("touchEnd")
 
     given: dict[int, str] = {}

@@ -1,18 +1,22 @@
 """Every page in both themes and on a phone: accessible, inside the screen, under its weight."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
+from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import ApiToken, Membership, Role, Scope, User
 from feedback_app.feedback.models import Completion, Project, Vote
+from feedback_app.feedback.models_webhook import Event, WebhookDelivery
 from feedback_app.feedback.services import sampling_request
 from feedback_app.feedback.services_people import invitation_create
 from feedback_app.feedback.services_settings import project_change
 from feedback_app.feedback.services_tokens import token_create, token_revoke
+from feedback_app.feedback.webhooks.services import trial_write, webhook_create
 from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish, quality
@@ -43,16 +47,31 @@ def furnished(
     owner = Membership.objects.get(user=admin, project=voted_project)
     for uses in (1, 20):
         invitation_create(role=Role.VIEWER, days=7, max_uses=uses, actor=owner)
+    tell(voted_project, admin)
     first, second = make_completions(2)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
     return Project.objects.get(pk=voted_project.pk)
 
 
+def tell(project: Project, admin: User) -> None:
+    """A webhook with a delivery in each state."""
+    url = f"https://93.184.215.14/{'long' * 20}?token=12345"  # a number: no name is asked for
+    webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
+    for status in WebhookDelivery.Status.values:
+        trial_write(webhook=webhook)
+        error = "" if status == "delivered" else "It could not be reached: ConnectError."
+        newest = webhook.deliveries.order_by("-pk")[:1]
+        later = timezone.now() + timedelta(hours=1)
+        webhook.deliveries.filter(pk__in=list(newest.values_list("pk", flat=True))).update(
+            status=status, error=error, attempts=2, next_at=later, answer_status=503
+        )
+
+
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
-    names += ("people", "api-docs")
+    names += ("people", "api-docs", "webhooks")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -65,6 +84,7 @@ def project_pages(project: Project) -> list[str]:
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
         *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
+        *(reverse("webhook", args=[project.slug, w.pk]) for w in project.webhooks.all()),
         *(reverse("import-job", args=[project.slug, job.pk]) for job in project.import_jobs.all()),
     ]
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, Scope, User
 from feedback_app.feedback import erasing as votes_erasing
+from feedback_app.feedback.amounts import votes_amount_to
 from feedback_app.feedback.models import (
     Completion,
     Example,
@@ -23,7 +24,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.services import member_set, vote_cast, vote_undo, votes_amount_to
+from feedback_app.feedback.services import member_set, vote_cast, vote_undo
 from feedback_app.feedback.services_tokens import token_create, voter_of
 from feedback_app.serving import erasing
 from feedback_app.serving.erasing import person_erase

@@ -20,6 +20,7 @@ from feedback_app.feedback.imports.chunks import Chunk, chunk_write, in_chunks
 from feedback_app.feedback.imports.readers import Unreadable, open_path, open_rows
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.feedback.services import audit
+from feedback_app.feedback.webhooks.events import import_told
 
 log = structlog.get_logger(__name__)
 
@@ -173,11 +174,14 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
 
 def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None:
     """A terminal state; the uploaded file goes."""
-    ended = ImportJob.objects.filter(claim.held()).update(
-        status=status,
-        error=error,
-        finished_at=timezone.now(),
-        share=1.0 if not error else F("share"),
-    )
+    with transaction.atomic():
+        ended = ImportJob.objects.filter(claim.held()).update(
+            status=status,
+            error=error,
+            finished_at=timezone.now(),
+            share=1.0 if not error else F("share"),
+        )
+        if ended:
+            import_told(ImportJob.objects.select_related("project").get(pk=claim.job.pk))
     if ended:
         file_discard(claim.job)

@@ -47,6 +47,8 @@ TABS = (
             "people",
             "person",
             "api-docs",
+            "webhooks",
+            "webhook",
         ),
     ),
 )

@@ -1,0 +1,87 @@
+"""What can happen to webhooks and to what is sent by them."""
+
+import base64
+import secrets
+from collections.abc import Sequence
+
+from django.db import transaction
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.accounts.sealing import seal
+from feedback_app.feedback.models import Project
+from feedback_app.feedback.models_webhook import Event, Webhook, WebhookDelivery
+from feedback_app.feedback.services import audit
+from feedback_app.feedback.webhooks.addresses import target_of
+from feedback_app.feedback.webhooks.events import delivery_write
+
+#: How secrets begin, after the Standard Webhooks specification.
+MARK = "whsec_"
+
+
+def webhook_create(
+    *, project: Project, url: str, events: Sequence[Event], by: User
+) -> tuple[Webhook, str]:
+    """A new webhook and its secret, which nobody can read again. Raises BadRequest."""
+    target_of(url)  # asks a name server: not in the transaction
+    secret = MARK + base64.b64encode(secrets.token_bytes(32)).decode()
+    with transaction.atomic():
+        webhook = Webhook.objects.create(
+            project=project,
+            url=url,
+            secret=seal(secret),
+            events=[str(event) for event in events],
+            created_by=by,
+        )
+        votes_told_refresh(project)
+        audit(project=project, actor=by, action="webhook.create", target=url[:200])
+    return webhook, secret
+
+
+def webhook_switch(*, webhook: Webhook, on: bool, by: User) -> bool:
+    """Pauses or resumes; what waits is kept. False if it is so already."""
+    with transaction.atomic():
+        changed = Webhook.objects.filter(pk=webhook.pk, active=not on).update(active=on)
+        if changed:
+            votes_told_refresh(webhook.project)
+            action = "webhook.resume" if on else "webhook.pause"
+            audit(project=webhook.project, actor=by, action=action, target=webhook.url[:200])
+    return bool(changed)
+
+
+def webhook_remove(*, webhook: Webhook, by: User) -> None:
+    """Deletes it with its log."""
+    with transaction.atomic():
+        Webhook.objects.filter(pk=webhook.pk).delete()
+        votes_told_refresh(webhook.project)
+        audit(project=webhook.project, actor=by, action="webhook.remove", target=webhook.url[:200])
+
+
+def votes_told_refresh(project: Project) -> None:
+    """Keeps on the project whether a vote has to be told, so that votes need not ask."""
+    active = Webhook.objects.filter(project=project, active=True)
+    told = any(Event.VOTE_CAST in events for events in active.values_list("events", flat=True))
+    Project.objects.filter(pk=project.pk).update(votes_told=told)
+
+
+def trial_write(*, webhook: Webhook) -> None:
+    """An event that says nothing, to try the address with."""
+    delivery_write(
+        webhook,
+        event="test",
+        key=f"test:{secrets.token_hex(8)}",
+        data={"message": "Hello from Prospect."},
+        project=webhook.project,
+    )
+
+
+def delivery_repeat(*, delivery: WebhookDelivery) -> None:
+    """Sends it once more, from the first attempt on, whatever has become of it."""
+    WebhookDelivery.objects.filter(pk=delivery.pk).update(
+        status=WebhookDelivery.Status.WAITING,
+        attempts=0,
+        next_at=timezone.now(),
+        ended_at=None,
+        error="",
+        answer_status=None,
+    )
