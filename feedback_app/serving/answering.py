@@ -11,7 +11,13 @@ from feedback_app.feedback.services import (
     completion_create,
     prompt_get_or_create,
 )
-from feedback_app.serving.client import Engine, EngineError, Sampling, Streamed
+from feedback_app.serving.client import (
+    AdapterBroken,
+    Engine,
+    EngineError,
+    Sampling,
+    Streamed,
+)
 
 SAID_NOTHING = "The model ended its answer before the first word: try again or ask in other words."
 ACCOUNT_SECONDS = 1.0  # how often a stream looks whether its reader may still read
@@ -25,8 +31,12 @@ def answer_stream(
     reader_id: int,
     store: Callable[[Streamed], object],
     fail: Callable[[str], object],
+    otherwise: Callable[[AdapterBroken], str] | None = None,
 ) -> Iterator[str]:
     """Yields the answer's text as the engine writes it and hands what came to `store`.
+
+    If the version cannot be loaded, the one that `otherwise` names answers in its place; `store`
+    reads it from what it is handed.
 
     If the reader goes away (the iterator is closed) or the account is deactivated, what came so
     far is stored as aborted. An answer of no words is none: `fail` is told so. Raises EngineError,
@@ -35,8 +45,12 @@ def answer_stream(
     streamed = Streamed()
     try:
         looked = time.monotonic()
-        for piece in Engine(project).stream(
-            messages, version=version, sampling=demo_sampling(project), into=streamed
+        for piece in pieces_of(
+            lambda instead: Engine(project).stream(
+                messages, version=instead, sampling=demo_sampling(project), into=streamed
+            ),
+            version=version,
+            otherwise=otherwise,
         ):
             yield piece
             if time.monotonic() - looked > ACCOUNT_SECONDS:
@@ -54,16 +68,29 @@ def answer_stream(
             store(streamed)
 
 
-def streamed_store(
-    *, project: Project, messages: list[Message], version: str, streamed: Streamed
-) -> Completion:
+def pieces_of(
+    ask: Callable[[str], Iterator[str]],
+    *,
+    version: str,
+    otherwise: Callable[[AdapterBroken], str] | None,
+) -> Iterator[str]:
+    """The pieces of `version`, or of the one that `otherwise` puts in the place of a broken one."""
+    try:
+        yield from ask(version)
+    except AdapterBroken as error:
+        if otherwise is None:
+            raise
+        yield from ask(otherwise(error))
+
+
+def streamed_store(*, project: Project, messages: list[Message], streamed: Streamed) -> Completion:
     """Keeps an answer with the ids that were read and written, so that it can be voted on."""
     return completion_create(
         project=project,
         prompt=prompt_get_or_create(project=project, messages=messages, source=Source.DEMO),
         answer=Answer(
             text=streamed.text,
-            version=version,
+            version=streamed.version,
             finish_reason=streamed.finish_reason,
             prompt_token_ids=streamed.prompt_token_ids,
             # ids of a broken stream may lag behind its text

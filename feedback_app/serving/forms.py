@@ -35,3 +35,17 @@ class ConversationForm(MessageForm):
     """A new conversation may begin with a version and a first message."""
 
     choice = forms.CharField(max_length=80, required=False)
+
+
+class SplitChangeForm(StrictForm):
+    """How much goes to the candidate, and what happens by itself."""
+
+    percent = forms.IntegerField(min_value=1, max_value=99)
+    auto_promote = forms.BooleanField(required=False)
+    auto_stop = forms.BooleanField(required=False)
+
+
+class SplitForm(SplitChangeForm):
+    """A new split."""
+
+    candidate = forms.CharField(max_length=80)

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.models import Turn
-from feedback_app.serving.services import turn_stream
+from feedback_app.serving.talking import turn_stream
 
 
 def event(name: str, **data: object) -> str:

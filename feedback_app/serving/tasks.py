@@ -1,4 +1,4 @@
-"""Celery's side of serving: sampling, and releases that nobody needs to press."""
+"""Celery's side of serving: sampling, releases that nobody needs to press, and splits."""
 
 import structlog
 from celery import shared_task
@@ -6,16 +6,20 @@ from celery import shared_task
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Sampling
 from feedback_app.serving.client import EngineError
+from feedback_app.serving.models import TrafficSplit
 from feedback_app.serving.sampling import claimable, sampling_claim, sampling_execute
+from feedback_app.serving.seats import RUNNING
 from feedback_app.serving.selectors import adapters_to_release
 from feedback_app.serving.services import release_promote
+from feedback_app.serving.splitting import split_watch
 
 log = structlog.get_logger(__name__)
 
 
 @shared_task(name="serving.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand samplings to a worker, release what won the gate by itself."""
+    """Every few seconds: hand samplings to a worker, release what won the gate by itself, and
+    read the tests of splits."""
     for sampling_id in Sampling.objects.filter(claimable()).values_list("pk", flat=True):
         sample_answers.apply_async((sampling_id,), expires=10)
     for adapter in adapters_to_release():
@@ -29,6 +33,11 @@ def dispatch() -> None:
         except (BadRequest, EngineError) as error:
             # the next tick tries again
             log.warning("auto_release_failed", adapter=adapter.name, why=str(error))
+    for split in TrafficSplit.objects.filter(status=RUNNING).select_related("project", "candidate"):
+        try:
+            split_watch(split=split)
+        except (BadRequest, EngineError) as error:
+            log.warning("split_waits", split=split.pk, why=str(error))
 
 
 @shared_task(name="serving.sample_answers")

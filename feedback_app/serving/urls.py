@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from feedback_app.serving import views, views_compare, views_release
+from feedback_app.serving import views, views_compare, views_release, views_split
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
 COMPARE = "demo/<slug:slug>/compare/"
@@ -11,6 +11,17 @@ urlpatterns = [
     path("projects/<slug:slug>/releases/", views_release.releases, name="releases"),
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", views_release.release, name="release"
+    ),
+    path("projects/<slug:slug>/splits/new/", views_split.split_new, name="split-new"),
+    path(
+        "projects/<slug:slug>/splits/<int:pk>/change/",
+        views_split.split_change_view,
+        name="split-change",
+    ),
+    path(
+        "projects/<slug:slug>/splits/<int:pk>/stop/",
+        views_split.split_stop_view,
+        name="split-stop",
     ),
     path("demo/<slug:slug>/", views.demo, name="demo"),
     path("demo/<slug:slug>/new/", views.conversation_new, name="conversation-new"),

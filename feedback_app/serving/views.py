@@ -20,7 +20,8 @@ from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.forms import ChoiceForm, ConversationForm, MessageForm
 from feedback_app.serving.models import Conversation, Turn
-from feedback_app.serving.services import (
+from feedback_app.serving.stream import event_stream, turn_events
+from feedback_app.serving.talking import (
     conversation_choose,
     turn_again,
     turn_begin,
@@ -28,7 +29,6 @@ from feedback_app.serving.services import (
     version_names,
     version_of,
 )
-from feedback_app.serving.stream import event_stream, turn_events
 
 CONVERSATIONS_SHOWN = 30
 IDEAS_SHOWN = 4

@@ -16,10 +16,12 @@ from feedback_app.feedback.services import (
     prompt_get_or_create,
     vote_cast,
 )
-from feedback_app.serving.models import Comparison, Conversation, Release, Turn
+from feedback_app.serving.models import Comparison, Conversation, Release, TrafficSplit, Turn
+from feedback_app.serving.splitting import SETTLE, votes_count
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
 from feedback_app.training.services import run_end, run_finish, run_note, run_request
+from tests.serving.split_votes import vote_on
 
 LONG = (
     "First of all, **read** the label.\n\n1. Boil `water`.\n2. Stir.\n\n"
@@ -44,9 +46,31 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     )
     Release.objects.create(project=project, adapter=won, released_by=None)
     Project.objects.filter(pk=project.pk).update(live_version=won.name)
+    project.refresh_from_db()
+    splits(project, admin)
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
+
+
+def splits(project: Project, admin: User) -> None:
+    """One that was stopped for being worse, one that runs and could take more votes."""
+    lost = project.adapters.get(gate_won=False)
+    for status, ours, lives in (("worse", "-" * 20, "+" * 20), ("running", "++-" * 4, "+--" * 8)):
+        ended = None if status == "running" else timezone.now()
+        split = TrafficSplit.objects.create(
+            project=project,
+            candidate=lost,
+            live_version=project.live_version,
+            percent=30,
+            status=status,
+            reason="It earned fewer thumbs up than live, 40 votes." if ended else "",
+            started_by=admin,
+            ended_at=ended,
+        )
+        vote_on(split, admin, candidate=True, verdicts=ours)
+        vote_on(split, admin, candidate=False, verdicts=lives)
+        votes_count(split=split, now=timezone.now() + SETTLE)
 
 
 def imports(project: Project, admin: User) -> None:
