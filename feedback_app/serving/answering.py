@@ -28,7 +28,7 @@ def answer_stream(
     project: Project,
     messages: list[Message],
     version: str,
-    reader_id: int,
+    may_read: Callable[[], bool],
     store: Callable[[Streamed], object],
     fail: Callable[[str], object],
     otherwise: Callable[[AdapterBroken], str] | None = None,
@@ -38,8 +38,8 @@ def answer_stream(
     If the version cannot be loaded, the one that `otherwise` names answers in its place; `store`
     reads it from what it is handed.
 
-    If the reader goes away (the iterator is closed) or the account is deactivated, what came so
-    far is stored as aborted. An answer of no words is none: `fail` is told so. Raises EngineError,
+    If the reader goes away (the iterator is closed) or may read no longer, what came so far is
+    stored as aborted. An answer of no words is none: `fail` is told so. Raises EngineError,
     after telling `fail` the reason.
     """
     streamed = Streamed()
@@ -55,7 +55,7 @@ def answer_stream(
             yield piece
             if time.monotonic() - looked > ACCOUNT_SECONDS:
                 looked = time.monotonic()
-                if not User.objects.filter(pk=reader_id, is_active=True).exists():
+                if not may_read():
                     streamed.finish_reason = "aborted"
                     return
         if not streamed.text:
@@ -66,6 +66,11 @@ def answer_stream(
     finally:
         if streamed.text:
             store(streamed)
+
+
+def active_account(user_id: int) -> Callable[[], bool]:
+    """Whether an account may still be used, asked anew at every call."""
+    return User.objects.filter(pk=user_id, is_active=True).exists
 
 
 def pieces_of(

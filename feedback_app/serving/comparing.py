@@ -16,7 +16,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict
 from feedback_app.feedback.services import Message, vote_cast, vote_undo
-from feedback_app.serving.answering import answer_stream, streamed_store
+from feedback_app.serving.answering import active_account, answer_stream, streamed_store
 from feedback_app.serving.client import Streamed
 from feedback_app.serving.models import Comparison
 from feedback_app.serving.sequential import Reading, read
@@ -85,7 +85,7 @@ def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
         project=project,
         messages=messages,
         version=version,
-        reader_id=comparison.user_id,
+        may_read=active_account(comparison.user_id),
         store=store,
         fail=lambda why: own.update(**{f"{side}_error": why}),
     )

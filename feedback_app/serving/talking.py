@@ -1,6 +1,6 @@
 """What can happen to the demo's conversations and their turns."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from django.db import transaction
 from django.db.models import Max
@@ -8,7 +8,7 @@ from django.db.models import Max
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.services import Message
-from feedback_app.serving.answering import answer_stream, streamed_store
+from feedback_app.serving.answering import active_account, answer_stream, streamed_store
 from feedback_app.serving.client import AdapterBroken, Streamed
 from feedback_app.serving.falling_back import version_fall_back
 from feedback_app.serving.models import Conversation, Turn
@@ -94,9 +94,10 @@ def turn_messages(turn: Turn) -> list[Message]:
     return messages
 
 
-def turn_stream(*, turn: Turn) -> Iterator[str]:
+def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> Iterator[str]:
     """Yields the answer's text as the engine writes it, then stores it as a Completion.
 
+    It ends when `may_read` says no: by default, when the account is deactivated.
     Raises EngineError; the turn then says so and can be answered again.
     """
     conversation = turn.conversation
@@ -118,7 +119,7 @@ def turn_stream(*, turn: Turn) -> Iterator[str]:
         project=conversation.project,
         messages=messages,
         version=version,
-        reader_id=conversation.user_id,
+        may_read=may_read or active_account(conversation.user_id),
         store=store,
         fail=lambda why: Turn.objects.filter(pk=turn.pk).update(error=why),
         otherwise=fall_back if conversation.choice == Conversation.LIVE else None,

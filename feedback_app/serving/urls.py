@@ -2,9 +2,17 @@
 
 from django.urls import path
 
-from feedback_app.serving import views, views_compare, views_release, views_split
+from feedback_app.serving import (
+    views,
+    views_compare,
+    views_release,
+    views_share_links,
+    views_shared,
+    views_split,
+)
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
+SHARED = "s/<str:secret>/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
@@ -47,4 +55,16 @@ urlpatterns = [
     ),
     path("demo/<slug:slug>/completions/<int:pk>/vote/", views.demo_vote, name="demo-vote"),
     path("demo/<slug:slug>/completions/<int:pk>/undo/", views.demo_undo, name="demo-undo"),
+    path("projects/<slug:slug>/links/", views_share_links.share_links, name="share-links"),
+    path(
+        "projects/<slug:slug>/links/<int:pk>/revoke/",
+        views_share_links.share_link_revoke,
+        name="share-link-revoke",
+    ),
+    path(SHARED, views_shared.shared, name="shared"),
+    path(f"{SHARED}send/", views_shared.shared_send, name="shared-send"),
+    path(f"{SHARED}new/", views_shared.shared_new, name="shared-new"),
+    path(f"{SHARED}turns/<int:turn>/again/", views_shared.shared_again, name="shared-again"),
+    path(f"{SHARED}completions/<int:pk>/vote/", views_shared.shared_vote, name="shared-vote"),
+    path(f"{SHARED}completions/<int:pk>/undo/", views_shared.shared_undo, name="shared-undo"),
 ]

@@ -16,7 +16,15 @@ from feedback_app.feedback.services import (
     prompt_get_or_create,
     vote_cast,
 )
-from feedback_app.serving.models import Comparison, Conversation, Release, TrafficSplit, Turn
+from feedback_app.serving.models import (
+    Comparison,
+    Conversation,
+    Release,
+    ShareLink,
+    TrafficSplit,
+    Turn,
+)
+from feedback_app.serving.sharing import link_create, link_revoke
 from feedback_app.serving.splitting import SETTLE, votes_count
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
@@ -48,6 +56,7 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     Project.objects.filter(pk=project.pk).update(live_version=won.name)
     project.refresh_from_db()
     splits(project, admin)
+    share_links(project, admin)
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
@@ -71,6 +80,24 @@ def splits(project: Project, admin: User) -> None:
         vote_on(split, admin, candidate=True, verdicts=ours)
         vote_on(split, admin, candidate=False, verdicts=lives)
         votes_count(split=split, now=timezone.now() + SETTLE)
+
+
+def share_links(project: Project, admin: User) -> None:
+    """One that is open, one that was revoked, one that has expired."""
+    for label in ("Board meeting", "Customers who asked for a look at it", "Last week"):
+        link, _ = link_create(
+            project=project,
+            label=label,
+            choice="live",
+            days=7,
+            messages_limit=300,
+            messages_each=30,
+            votes_limit=50,
+            by=admin,
+        )
+        if label == "Last week":
+            ShareLink.objects.filter(pk=link.pk).update(expires_at=timezone.now())
+    link_revoke(link=project.share_links.get(label="Board meeting"), by=admin)
 
 
 def imports(project: Project, admin: User) -> None:

@@ -17,7 +17,7 @@ from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Project, Source, Verdict
 from feedback_app.feedback.services import vote_cast, vote_undo
 from feedback_app.feedback.services_tokens import token_create
-from feedback_app.serving.client import EngineError, Sampling
+from feedback_app.serving.client import EngineError
 from feedback_app.serving.models import Conversation, Seat, SeatAnswer, TrafficSplit
 from feedback_app.serving.seats import conversation_key, seat_take
 from feedback_app.serving.services import release_promote
@@ -38,20 +38,17 @@ from tests.serving.conftest import MakeAdapter
 from tests.serving.gateway import Program
 from tests.serving.split_votes import vote_on
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [
+    pytest.mark.django_db,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("short_answers"),
+]
 
 As = Callable[[User], Client]
 
 
 def loaded(engine: RunningEngine) -> set[str]:
     return set(httpx.get(f"{engine.url}/health").json()["adapters"])
-
-
-@pytest.fixture(autouse=True)
-def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny model seldom ends by itself, and three long answers would fill its context."""
-    short = Sampling(max_tokens=12, temperature=0.8, top_p=0.95)
-    monkeypatch.setattr("feedback_app.serving.answering.demo_sampling", lambda project: short)
 
 
 @pytest.fixture
