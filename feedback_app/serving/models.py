@@ -8,6 +8,9 @@ from django.db import models
 from django.db.models import Q
 
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Verdict
+from feedback_app.serving.models_changes import ChangeReport as ChangeReport
+from feedback_app.serving.models_changes import FixedAnswer as FixedAnswer
+from feedback_app.serving.models_changes import FixedPrompt as FixedPrompt
 from feedback_app.serving.models_share import ShareLink as ShareLink
 from feedback_app.serving.models_share import ShareVisitor as ShareVisitor
 from feedback_app.training.models import Adapter

@@ -5,8 +5,15 @@ from celery import shared_task
 
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Sampling
+from feedback_app.serving.changes import (
+    adapters_to_describe,
+    changes_request,
+    report_claim,
+    report_execute,
+    reports_claimable,
+)
 from feedback_app.serving.client import EngineError
-from feedback_app.serving.models import TrafficSplit
+from feedback_app.serving.models import ChangeReport, TrafficSplit
 from feedback_app.serving.sampling import claimable, sampling_claim, sampling_execute
 from feedback_app.serving.seats import RUNNING
 from feedback_app.serving.selectors import adapters_to_release
@@ -18,8 +25,8 @@ log = structlog.get_logger(__name__)
 
 @shared_task(name="serving.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand samplings to a worker, release what won the gate by itself, and
-    read the tests of splits."""
+    """Every few seconds: hand samplings to a worker, release what won the gate by itself, have its
+    changes written, and read the tests of splits."""
     for sampling_id in Sampling.objects.filter(claimable()).values_list("pk", flat=True):
         sample_answers.apply_async((sampling_id,), expires=10)
     for adapter in adapters_to_release():
@@ -33,6 +40,13 @@ def dispatch() -> None:
         except (BadRequest, EngineError) as error:
             # the next tick tries again
             log.warning("auto_release_failed", adapter=adapter.name, why=str(error))
+    for adapter in adapters_to_describe():
+        try:
+            changes_request(adapter=adapter, by=None)
+        except BadRequest as error:
+            log.info("changes_wait", adapter=adapter.name, why=str(error))
+    for adapter_id in ChangeReport.objects.filter(reports_claimable()).values_list("pk", flat=True):
+        write_changes.apply_async((adapter_id,), expires=10)
     for split in TrafficSplit.objects.filter(status=RUNNING).select_related("project", "candidate"):
         try:
             split_watch(split=split)
@@ -46,3 +60,11 @@ def sample_answers(sampling_id: int) -> None:
     claim = sampling_claim(sampling_id)
     if claim is not None:
         sampling_execute(claim)
+
+
+@shared_task(name="serving.write_changes")
+def write_changes(adapter_id: int) -> None:
+    """Takes the report if it is free; a second delivery does nothing."""
+    claim = report_claim(adapter_id)
+    if claim is not None:
+        report_execute(claim)

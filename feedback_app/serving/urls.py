@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback_app.serving import (
     views,
+    views_changes,
     views_compare,
     views_release,
     views_share_links,
@@ -12,6 +13,7 @@ from feedback_app.serving import (
 )
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
+CHANGES = "projects/<slug:slug>/adapters/<str:name>/changes/"
 SHARED = "s/<str:secret>/"
 COMPARE = "demo/<slug:slug>/compare/"
 
@@ -20,6 +22,9 @@ urlpatterns = [
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", views_release.release, name="release"
     ),
+    path(CHANGES, views_changes.changes, name="changes"),
+    path(f"{CHANGES}progress/", views_changes.changes_progress, name="changes-progress"),
+    path(f"{CHANGES}new/", views_changes.changes_new, name="changes-new"),
     path("projects/<slug:slug>/splits/new/", views_split.split_new, name="split-new"),
     path(
         "projects/<slug:slug>/splits/<int:pk>/change/",

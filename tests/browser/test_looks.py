@@ -49,6 +49,7 @@ def project_pages(project: Project) -> list[str]:
         # the choice of answers stands open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
+        *(reverse("changes", args=[project.slug, a.name]) for a in project.adapters.all()),
         *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
         *(reverse("import-job", args=[project.slug, job.pk]) for job in project.import_jobs.all()),
     ]

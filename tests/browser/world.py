@@ -16,9 +16,12 @@ from feedback_app.feedback.services import (
     prompt_get_or_create,
     vote_cast,
 )
+from feedback_app.serving.changes import changes_request, prompts_fix
 from feedback_app.serving.models import (
+    ChangeReport,
     Comparison,
     Conversation,
+    FixedAnswer,
     Release,
     ShareLink,
     TrafficSplit,
@@ -57,6 +60,7 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     project.refresh_from_db()
     splits(project, admin)
     share_links(project, admin)
+    changes(project, lost=project.adapters.get(gate_won=False), won=won)
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
@@ -80,6 +84,34 @@ def splits(project: Project, admin: User) -> None:
         vote_on(split, admin, candidate=True, verdicts=ours)
         vote_on(split, admin, candidate=False, verdicts=lives)
         votes_count(split=split, now=timezone.now() + SETTLE)
+
+
+def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
+    """The winner's answers are all there; the other waits for an engine."""
+    fixed = prompts_fix(project)
+    report = changes_request(adapter=won, by=None)
+    ChangeReport.objects.filter(pk=won.pk).update(previous=lost.name, status="done")
+    words = "The rice is ready after twelve minutes; let it rest before you serve it."
+    for prompt in fixed:
+        for version, text in (
+            ("base", LONG + "word " * 60),
+            (lost.name, words),
+            (
+                won.name,
+                words.replace("twelve minutes", f"{prompt.position} minutes, or a bit more"),
+            ),
+        ):
+            FixedAnswer.objects.create(
+                fixed_prompt=prompt,
+                version=version,
+                conditions=report.conditions,
+                text=text,
+                finish_reason="length" if version == "base" else "stop",
+            )
+    changes_request(adapter=lost, by=None)
+    ChangeReport.objects.filter(pk=lost.pk).update(
+        status="running", done=7, total=40, heartbeat_at=timezone.now()
+    )
 
 
 def share_links(project: Project, admin: User) -> None:
