@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import structlog
 from django.conf import settings
+from django.db.models import Q
 
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.services import Answer, Message, storable
@@ -24,6 +25,9 @@ LOADED_ALREADY = "has already been loaded"
 #: Faults of one engine that another may not have: no answer, a full queue, on its way up or down.
 ELSEWHERE = (0, httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
+#: What an engine says of an adapter's files that it does not take.
+REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
+
 
 class EngineError(Exception):
     """The engine cannot do it; the message is fit for people. `status` 0: it did not answer."""
@@ -31,6 +35,10 @@ class EngineError(Exception):
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
         self.status = status
+
+
+class AdapterBroken(EngineError):
+    """The engine runs, but cannot load this version: its files are missing or damaged."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Sampling:
 class Streamed:
     """An answer that is still coming in; complete once the iterator has ended."""
 
+    version: str = ""
     text: str = ""
     finish_reason: str = "aborted"
     prompt_token_ids: list[int] | None = None
@@ -171,6 +180,7 @@ class Engine:
         """
         body = self._body(messages, version=version, sampling=sampling, system_prompt=system_prompt)
         body["stream"] = True
+        into.version = version
         fault = self._unreachable()
         for url in self._usable(body):
             try:
@@ -214,14 +224,26 @@ class Engine:
         return usable(self.urls, key, self._bring_up)
 
     def _bring_up(self, url: str) -> bool:
-        """Gives an engine what is live on its base model, before it is asked anything."""
-        live = Adapter.objects.filter(
-            releases__live=True, project__base_model=self.project.base_model
-        ).select_related("project")
+        """Gives an engine what is live on its base model, or a candidate of a split, before it is
+        asked anything."""
+        live = (
+            Adapter.objects.filter(
+                Q(releases__live=True) | Q(traffic_splits__status="running"),
+                project__base_model=self.project.base_model,
+            )
+            .select_related("project")
+            .distinct()
+        )
         try:
             http().get(f"{url}/health", timeout=5.0).raise_for_status()
             for adapter in live:
-                self._load_at(url, adapter)
+                try:
+                    self._load_at(url, adapter)
+                except EngineError as error:
+                    # one broken version must not keep an engine from serving all the others
+                    if error.status not in REFUSED:
+                        raise
+                    log.warning("adapter_left_out", adapter=adapter.name, why=str(error))
         except (httpx.HTTPError, EngineError) as error:
             log.warning("engine_left_out", engine=url, why=str(error))
             return False
@@ -319,6 +341,8 @@ class Engine:
             self._load_at(url, adapter)
         except EngineError as error:
             # not the conversation's fault, which is what a 400 of the answer itself means
+            if error.status in REFUSED:
+                raise AdapterBroken(str(error), status=503) from error
             raise EngineError(str(error), status=error.status and 503) from error
         return call()
 

@@ -16,11 +16,11 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict
 from feedback_app.feedback.services import Message, vote_cast, vote_undo
-from feedback_app.serving.answering import answer_stream, streamed_store
+from feedback_app.serving.answering import active_member, answer_stream, streamed_store
 from feedback_app.serving.client import Streamed
 from feedback_app.serving.models import Comparison
 from feedback_app.serving.sequential import Reading, read
-from feedback_app.serving.services import MESSAGE_LIMIT, version_names
+from feedback_app.serving.talking import MESSAGE_LIMIT, version_names
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
@@ -78,16 +78,14 @@ def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
         with transaction.atomic():
             locked = own.select_for_update(of=("self",)).select_related("left", "right").get()
             if side_is_open(locked, side):  # of two that wrote at once the first is kept
-                answer = streamed_store(
-                    project=project, messages=messages, version=version, streamed=streamed
-                )
+                answer = streamed_store(project=project, messages=messages, streamed=streamed)
                 own.update(**{side: answer, f"{side}_error": ""})
 
     return answer_stream(
         project=project,
         messages=messages,
         version=version,
-        reader_id=comparison.user_id,
+        may_read=active_member(comparison.user_id, comparison.project),
         store=store,
         fail=lambda why: own.update(**{f"{side}_error": why}),
     )

@@ -29,7 +29,16 @@ from feedback_app.feedback.models import (
     VoteEvent,
     Webhook,
 )
-from feedback_app.serving.models import Comparison, Conversation, Release, Turn
+from feedback_app.serving.models import (
+    ChangeReport,
+    Comparison,
+    Conversation,
+    Release,
+    ShareLink,
+    ShareVisitor,
+    TrafficSplit,
+    Turn,
+)
 from feedback_app.training.models import Erasure, Run
 
 CHUNK = 500
@@ -141,6 +150,24 @@ PARTS = (
         "created_by",
         ("project__slug", "url", "events", "created_at"),
     ),
+    Part(
+        "traffic_splits",
+        TrafficSplit.objects.all(),
+        "started_by",
+        ("project__slug", "candidate__name", "percent", "status", "started_at"),
+    ),
+    Part(
+        "share_links",
+        ShareLink.objects.all(),
+        "created_by",
+        ("project__slug", "label", "choice", "created_at", "expires_at", "revoked_at"),
+    ),
+    Part(
+        "change_reports",
+        ChangeReport.objects.all(),
+        "requested_by",
+        ("adapter__name", "previous", "status", "created_at"),
+    ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(
         "audit",
@@ -153,6 +180,7 @@ PARTS = (
 LEFT_OUT = {
     Conversation: "its turns are in the document",
     Lease: "what is on their screen for some minutes",
+    ShareVisitor: "a browser without an account, which can ask for no export here",
     ApiPerson: "somebody without an account, who can ask for no export here",
 }
 

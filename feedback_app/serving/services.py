@@ -1,10 +1,7 @@
-"""What can happen to releases and demo conversations."""
-
-from collections.abc import Iterator
+"""What can happen to releases."""
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import Max
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -13,16 +10,14 @@ from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.models_webhook import Event
 from feedback_app.feedback.services import Message, audit
 from feedback_app.feedback.webhooks.events import event_write
-from feedback_app.serving.answering import answer_stream, streamed_store
-from feedback_app.serving.client import Engine, EngineError, Sampling, Streamed
-from feedback_app.serving.models import Conversation, Release, Turn
+from feedback_app.serving.client import Engine, EngineError, Sampling
+from feedback_app.serving.models import Release
+from feedback_app.serving.seats import RUNNING, split_after_release
 from feedback_app.training.models import Adapter
 
 log = structlog.get_logger(__name__)
 
 CANARY: list[Message] = [{"role": "user", "content": "Say hello in one short sentence."}]
-MESSAGE_LIMIT = 8_000
-TURN_LIMIT = 40
 
 
 class PromotionLost(BadRequest):
@@ -46,22 +41,32 @@ def release_promote(
     version = adapter.name if adapter else BASE_VERSION
     if project.live_version == version:
         raise BadRequest(f"{version} is live already.")
+    version_answers(project=project, adapter=adapter)
+    split = project.traffic_splits.filter(status=RUNNING).select_related("candidate").first()
+    release = release_flip(project=project, adapter=adapter, before=before, by=by, reason=reason)
+    gone = {before.adapter.name} if before is not None and before.adapter is not None else set()
+    if split is not None:  # the release has ended it
+        gone.add(split.candidate.name)
+    for name in gone - {version}:
+        try:
+            Engine(project).unload(name)
+        except EngineError as error:
+            # it only holds memory; the next engine start forgets it
+            log.warning("unload_failed", adapter=name, why=str(error))
+    return release
+
+
+def version_answers(*, project: Project, adapter: Adapter | None) -> None:
+    """Has every engine load a version and answer the canary. Raises EngineError or BadRequest."""
     engine = Engine(project)
+    version = adapter.name if adapter else BASE_VERSION
     if adapter is not None:
         engine.load(adapter)
     canaries = engine.answers(
         CANARY, version=version, sampling=Sampling(max_tokens=12, temperature=0.0, top_p=1.0)
     )
     if not all(canary.text.strip() for canary in canaries):
-        raise BadRequest(f"{version} did not answer the canary prompt: it was not released.")
-    release = release_flip(project=project, adapter=adapter, before=before, by=by, reason=reason)
-    if before is not None and before.adapter is not None:
-        try:
-            engine.unload(before.adapter.name)
-        except EngineError as error:
-            # it only holds memory; the next engine start forgets it
-            log.warning("unload_failed", adapter=before.adapter.name, why=str(error))
-    return release
+        raise BadRequest(f"{version} did not answer the canary prompt: nothing was changed.")
 
 
 def release_rollback(*, project: Project, by: User | None, reason: str = "") -> Release:
@@ -104,6 +109,7 @@ def release_flip(
             audit(
                 project=project, actor=by, action="release", target=release.version, reason=reason
             )
+            split_after_release(project=project, version=release.version, by=by, reason=reason)
             event_write(
                 project=project,
                 event=Event.RELEASE_CHANGED,
@@ -118,101 +124,3 @@ def release_flip(
         raise lost from error
     project.live_version = release.version
     return release
-
-
-# -- the demo
-
-
-def version_of(conversation: Conversation) -> str:
-    """What answers this conversation now: the picked version, or whatever is live."""
-    if conversation.choice == Conversation.LIVE:
-        return conversation.project.live_version
-    return conversation.choice
-
-
-def conversation_choose(*, conversation: Conversation, choice: str) -> None:
-    """Picks the version that answers from now on."""
-    known = {Conversation.LIVE, BASE_VERSION, *version_names(conversation.project)}
-    if choice not in known:
-        raise BadRequest("This project has no such version.")
-    conversation.choice = choice
-    conversation.save(update_fields=["choice", "updated_at"])
-
-
-def version_names(project: Project) -> list[str]:
-    """Adapters that the demo may pick, newest first."""
-    return list(project.adapters.usable().newest_first().values_list("name", flat=True))
-
-
-def turn_begin(*, conversation: Conversation, text: str) -> Turn:
-    """Adds what the user said. Raises BadRequest if it is empty, too long or one too many."""
-    text = text.strip()
-    if not text:
-        raise BadRequest("Write something first.")
-    if len(text) > MESSAGE_LIMIT:
-        raise BadRequest(f"A message has at most {MESSAGE_LIMIT:,} characters.")
-    with transaction.atomic():
-        conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
-        last = conversation.turns.aggregate(last=Max("position"))["last"]
-        position = 0 if last is None else last + 1
-        if position >= TURN_LIMIT:
-            raise BadRequest("This conversation is full: start a new one.")
-        if not conversation.title:
-            conversation.title = text[:120]
-        conversation.save()
-        return Turn.objects.create(conversation=conversation, position=position, user_message=text)
-
-
-def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
-    """Prepares the last turn for another answer, with another question if `text` is given."""
-    if turn.conversation.turns.filter(position__gt=turn.position).exists():
-        raise BadRequest("Only the last message can be answered again.")
-    if text is not None:
-        text = text.strip()
-        if not text or len(text) > MESSAGE_LIMIT:
-            raise BadRequest(f"A message has 1 to {MESSAGE_LIMIT:,} characters.")
-        turn.user_message = text
-    turn.completion = None
-    turn.error = ""
-    turn.save()
-    return turn
-
-
-def turn_messages(turn: Turn) -> list[Message]:
-    """The conversation up to and with this turn's question."""
-    earlier = (
-        turn.conversation.turns.filter(position__lt=turn.position)
-        .exclude(completion=None)
-        .select_related("completion")
-    )
-    messages: list[Message] = []
-    for past in earlier:
-        messages.extend(past.as_messages())  # type: ignore[arg-type]
-    messages.append({"role": "user", "content": turn.user_message})
-    return messages
-
-
-def turn_stream(*, turn: Turn) -> Iterator[str]:
-    """Yields the answer's text as the engine writes it, then stores it as a Completion.
-
-    Raises EngineError; the turn then says so and can be answered again.
-    """
-    conversation = turn.conversation
-    messages = turn_messages(turn)
-    version = version_of(conversation)
-
-    def store(streamed: Streamed) -> None:
-        with transaction.atomic():
-            turn.completion = streamed_store(
-                project=conversation.project, messages=messages, version=version, streamed=streamed
-            )
-            turn.save(update_fields=["completion"])
-
-    return answer_stream(
-        project=conversation.project,
-        messages=messages,
-        version=version,
-        reader_id=conversation.user_id,
-        store=store,
-        fail=lambda why: Turn.objects.filter(pk=turn.pk).update(error=why),
-    )

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.models import Turn
-from feedback_app.serving.services import turn_stream
+from feedback_app.serving.talking import turn_stream
 
 
 def event(name: str, **data: object) -> str:
@@ -22,16 +22,27 @@ def conversation_url(turn: Turn) -> str:
     return reverse("conversation", args=[conversation.project.slug, conversation.pk])
 
 
-def turn_events(turn: Turn, *, rendered: Callable[[Turn], str]) -> Iterator[str]:
-    """Streams the turn's answer. Closing the iterator stops the engine and keeps the piece."""
-    yield event("turn", turn=turn.pk, url=conversation_url(turn))
-    pieces = turn_stream(turn=turn)
+def turn_events(
+    turn: Turn,
+    *,
+    rendered: Callable[[Turn], str],
+    url: str = "",
+    may_read: Callable[[], bool] | None = None,
+    told: Callable[[EngineError], str] = str,
+) -> Iterator[str]:
+    """Streams the turn's answer. Closing the iterator stops the engine and keeps the piece.
+
+    `url` is the page that the conversation stands on, if that is not its own; `told` is what the
+    reader learns of a fault.
+    """
+    yield event("turn", turn=turn.pk, url=url or conversation_url(turn))
+    pieces = turn_stream(turn=turn, may_read=may_read)
     try:
         for piece in pieces:
             yield event("piece", text=piece)
     except EngineError as error:
         turn.refresh_from_db()
-        yield event("error", message=str(error), html=rendered(turn))
+        yield event("error", message=told(error), html=rendered(turn))
         return
     finally:
         pieces.close()  # type: ignore[attr-defined]

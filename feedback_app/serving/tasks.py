@@ -1,23 +1,34 @@
-"""Celery's side of serving: sampling, and releases that nobody needs to press."""
+"""Celery's side of serving: sampling, releases that nobody needs to press, and splits."""
 
 import structlog
 from celery import shared_task
 
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Sampling
+from feedback_app.serving.changes import (
+    adapters_to_describe,
+    changes_request,
+    report_claim,
+    report_execute,
+    reports_claimable,
+)
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.data_api.receipts import receipts_expire
 from feedback_app.serving.erasing import erasures_resume
+from feedback_app.serving.models import ChangeReport, TrafficSplit
 from feedback_app.serving.sampling import claimable, sampling_claim, sampling_execute
+from feedback_app.serving.seats import RUNNING
 from feedback_app.serving.selectors import adapters_to_release
 from feedback_app.serving.services import release_promote
+from feedback_app.serving.splitting import split_watch
 
 log = structlog.get_logger(__name__)
 
 
 @shared_task(name="serving.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand samplings to a worker, release what won the gate by itself.
+    """Every few seconds: hand samplings to a worker, release what won the gate by itself, have its
+    changes written, and read the tests of splits.
 
     And finish erasures that were broken off, and forget old receipts.
     """
@@ -36,6 +47,18 @@ def dispatch() -> None:
         except (BadRequest, EngineError) as error:
             # the next tick tries again
             log.warning("auto_release_failed", adapter=adapter.name, why=str(error))
+    for adapter in adapters_to_describe():
+        try:
+            changes_request(adapter=adapter, by=None)
+        except BadRequest as error:
+            log.info("changes_wait", adapter=adapter.name, why=str(error))
+    for adapter_id in ChangeReport.objects.filter(reports_claimable()).values_list("pk", flat=True):
+        write_changes.apply_async((adapter_id,), expires=10)
+    for split in TrafficSplit.objects.filter(status=RUNNING).select_related("project", "candidate"):
+        try:
+            split_watch(split=split)
+        except (BadRequest, EngineError) as error:
+            log.warning("split_waits", split=split.pk, why=str(error))
 
 
 @shared_task(name="serving.sample_answers")
@@ -44,3 +67,11 @@ def sample_answers(sampling_id: int) -> None:
     claim = sampling_claim(sampling_id)
     if claim is not None:
         sampling_execute(claim)
+
+
+@shared_task(name="serving.write_changes")
+def write_changes(adapter_id: int) -> None:
+    """Takes the report if it is free; a second delivery does nothing."""
+    claim = report_claim(adapter_id)
+    if claim is not None:
+        report_execute(claim)

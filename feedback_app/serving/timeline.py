@@ -65,6 +65,12 @@ def timeline(project: Project, rates: Mapping[str, UpRate]) -> list[Entry]:
     return [Entry(r, rates.get(r.version)) for r in releases[:RELEASES_SHOWN]]
 
 
+def fallback_of(entries: list[Entry]) -> Release | None:
+    """The live release, if it stands in for one that could not be served."""
+    live = [entry.release for entry in entries if entry.release.live]
+    return live[0] if live and live[0].fallback else None
+
+
 def candidates(project: Project, rates: Mapping[str, UpRate]) -> list[Candidate]:
     """Versions that are not live, newest first; gate winners and losers alike."""
     adapters = (

@@ -2,16 +2,42 @@
 
 from django.urls import path
 
-from feedback_app.serving import views, views_api, views_compare, views_person, views_release
+from feedback_app.serving import (
+    views,
+    views_api,
+    views_changes,
+    views_compare,
+    views_person,
+    views_release,
+    views_share_links,
+    views_shared,
+    views_split,
+)
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
 PERSON = "projects/<slug:slug>/people/<int:pk>/"
+CHANGES = "projects/<slug:slug>/adapters/<str:name>/changes/"
+SHARED = "s/<str:secret>/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
     path("projects/<slug:slug>/releases/", views_release.releases, name="releases"),
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", views_release.release, name="release"
+    ),
+    path(CHANGES, views_changes.changes, name="changes"),
+    path(f"{CHANGES}progress/", views_changes.changes_progress, name="changes-progress"),
+    path(f"{CHANGES}new/", views_changes.changes_new, name="changes-new"),
+    path("projects/<slug:slug>/splits/new/", views_split.split_new, name="split-new"),
+    path(
+        "projects/<slug:slug>/splits/<int:pk>/change/",
+        views_split.split_change_view,
+        name="split-change",
+    ),
+    path(
+        "projects/<slug:slug>/splits/<int:pk>/stop/",
+        views_split.split_stop_view,
+        name="split-stop",
     ),
     path("demo/<slug:slug>/", views.demo, name="demo"),
     path("demo/<slug:slug>/new/", views.conversation_new, name="conversation-new"),
@@ -51,4 +77,16 @@ urlpatterns = [
         views_person.api_person_erase,
         name="api-person-erase",
     ),
+    path("projects/<slug:slug>/links/", views_share_links.share_links, name="share-links"),
+    path(
+        "projects/<slug:slug>/links/<int:pk>/revoke/",
+        views_share_links.share_link_revoke,
+        name="share-link-revoke",
+    ),
+    path(SHARED, views_shared.shared, name="shared"),
+    path(f"{SHARED}send/", views_shared.shared_send, name="shared-send"),
+    path(f"{SHARED}new/", views_shared.shared_new, name="shared-new"),
+    path(f"{SHARED}turns/<int:turn>/again/", views_shared.shared_again, name="shared-again"),
+    path(f"{SHARED}completions/<int:pk>/vote/", views_shared.shared_vote, name="shared-vote"),
+    path(f"{SHARED}completions/<int:pk>/undo/", views_shared.shared_undo, name="shared-undo"),
 ]

@@ -1,15 +1,17 @@
 """The demo: conversations with the live version or any other, and thumbs on the answers."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
+from django.urls import reverse
 
-from feedback_app.accounts.models import Role
+from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.answers import deed, page
 from feedback_app.feedback.errors import BadRequest
@@ -20,7 +22,8 @@ from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.forms import ChoiceForm, ConversationForm, MessageForm
 from feedback_app.serving.models import Conversation, Turn
-from feedback_app.serving.services import (
+from feedback_app.serving.stream import event_stream, turn_events
+from feedback_app.serving.talking import (
     conversation_choose,
     turn_again,
     turn_begin,
@@ -28,7 +31,6 @@ from feedback_app.serving.services import (
     version_names,
     version_of,
 )
-from feedback_app.serving.stream import event_stream, turn_events
 
 CONVERSATIONS_SHOWN = 30
 IDEAS_SHOWN = 4
@@ -45,19 +47,42 @@ def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -
     return conversation
 
 
-def with_votes(turns: Iterable[Turn], request: HtmxHttpRequest, *, before: str = "") -> list[Turn]:
+@dataclass(frozen=True)
+class Links:
+    """Where a turn's thumbs and its 'again' are sent."""
+
+    vote: str
+    undo: str
+    again: str
+
+
+def demo_links(project: Project) -> Callable[[Turn], Links]:
+    """A member's own, for `with_votes`."""
+
+    def links(turn: Turn) -> Links:
+        answer = [project.slug, turn.completion_id or 0]
+        return Links(
+            vote=reverse("demo-vote", args=answer),
+            undo=reverse("demo-undo", args=answer),
+            again=reverse("turn-again", args=[project.slug, turn.conversation_id, turn.pk]),
+        )
+
+    return links
+
+
+def with_votes(
+    turns: Iterable[Turn], *, of: User, links: Callable[[Turn], Links], before: str = ""
+) -> list[Turn]:
     """The turns as the page shows them.
 
-    Each gets `mine`, this person's vote on its answer or None, and `new_version`, set where
-    another version answers than before; `before` is what answered ahead of the first.
+    Each gets `links`; `mine`, this person's vote on its answer or None; and `new_version`, set
+    where another version answers than before; `before` is what answered ahead of the first.
     """
     turns = list(turns)
     ids = [turn.completion_id for turn in turns if turn.completion_id]
-    mine = {
-        vote.completion_id: vote
-        for vote in Vote.objects.filter(user=request.user, completion__in=ids)
-    }
+    mine = {vote.completion_id: vote for vote in Vote.objects.filter(user=of, completion__in=ids)}
     for turn in turns:
+        turn.links = links(turn)  # type: ignore[attr-defined]
         turn.mine = mine.get(turn.completion_id or 0)  # type: ignore[attr-defined]
         version = turn.completion.version if turn.completion else before
         turn.new_version = version if before and version != before else ""  # type: ignore[attr-defined]
@@ -69,7 +94,7 @@ def demo_context(
     request: HtmxHttpRequest, project: Project, conversation: Conversation | None
 ) -> dict[str, Any]:
     turns = conversation.turns.select_related("completion") if conversation else []
-    shown = with_votes(turns, request)
+    shown = with_votes(turns, of=request.user, links=demo_links(project))
     chat = conversation or Conversation(project=project, user=request.user)
     return {
         "project": project,
@@ -200,8 +225,9 @@ def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
     """The finished answer with its thumbs, as the page shows it."""
     earlier = turn.conversation.turns.filter(position__lt=turn.position, completion__isnull=False)
     before = earlier.order_by("-position").values_list("completion__version", flat=True).first()
-    [shown] = with_votes([turn], request, before=before or "")
-    context = {"turn": shown, "project": turn.conversation.project, "is_last": True}
+    project = turn.conversation.project
+    [shown] = with_votes([turn], of=request.user, links=demo_links(project), before=before or "")
+    context = {"turn": shown, "project": project, "is_last": True}
     return render_to_string("serving/_reply.html", context, request=request)
 
 
@@ -255,5 +281,5 @@ def thumbs_answer(
     )
     if not request.htmx:
         return redirect("conversation", project.slug, turn.conversation_id)
-    [shown] = with_votes([turn], request)
+    [shown] = with_votes([turn], of=request.user, links=demo_links(project))
     return render(request, "serving/_thumbs.html", {"turn": shown, "project": project})

@@ -31,8 +31,8 @@ from feedback_app.serving.comparing import (
 )
 from feedback_app.serving.forms import CompareForm, JudgeForm
 from feedback_app.serving.models import Comparison
-from feedback_app.serving.services import version_names
 from feedback_app.serving.stream import event, event_stream
+from feedback_app.serving.talking import version_names
 from feedback_app.serving.views import refused_text, wants_stream
 
 IDEAS_SHOWN = 4

@@ -14,7 +14,8 @@ from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.services import release_promote
-from feedback_app.serving.timeline import base_is_live, candidates, timeline, up_rates
+from feedback_app.serving.split_report import ended_splits, running_split, split_report
+from feedback_app.serving.timeline import base_is_live, candidates, fallback_of, timeline, up_rates
 from feedback_app.training.forms import AdapterForm
 from feedback_app.training.models import Adapter
 
@@ -25,10 +26,15 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """The timeline, and what could be released next."""
     query_strict(request, ())
     rates = up_rates(project)
+    split = running_split(project)
+    entries = timeline(project, rates)
     context = {
         "project": project,
-        "entries": timeline(project, rates),
+        "split": split_report(split) if split else None,
+        "ended_splits": ended_splits(project),
+        "entries": entries,
         "candidates": candidates(project, rates),
+        "fell_back": fallback_of(entries),
         "base_is_live": base_is_live(project),
         "base_rate": rates.get(BASE_VERSION),
     }

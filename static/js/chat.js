@@ -90,7 +90,8 @@ async function reason(response) {
   if (response.redirected || response.status === 403) {
     return "You have been signed out: reload the page and sign in. Your message is still here.";
   }
-  if (response.status === 422) return response.text();
+  // what was refused with a reason: a limit of a share link, a message that is too long
+  if ((response.headers.get("Content-Type") ?? "").startsWith("text/plain")) return response.text();
   return `The server could not answer (${response.status}). Your message is still here.`;
 }
 

@@ -71,7 +71,7 @@ def tell(project: Project, admin: User) -> None:
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
-    names += ("people", "api-docs", "webhooks")
+    names += ("people", "api-docs", "webhooks", "share-links")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -83,6 +83,7 @@ def project_pages(project: Project) -> list[str]:
         # the choice of answers stands open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
+        *(reverse("changes", args=[project.slug, a.name]) for a in project.adapters.all()),
         *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
         *(reverse("webhook", args=[project.slug, w.pk]) for w in project.webhooks.all()),
         *(reverse("import-job", args=[project.slug, job.pk]) for job in project.import_jobs.all()),
@@ -167,6 +168,39 @@ def test_new_token_is_shown_copied_and_axe_finds_nothing(
     expect(page.get_by_text("Shop is revoked")).to_be_visible()
     assert found == []
     assert ApiToken.objects.get().revoked_at
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
+    theme: str, new_page: NewPage, project: Project, admin: User
+) -> None:
+    page = new_page(admin, color_scheme=theme, viewport=PHONE)
+    page.goto(reverse("demo", args=[project.slug]))
+    page.get_by_role("link", name="Share").click()
+    page.get_by_label("Name").fill("Board meeting")
+    page.get_by_role("button", name="Make link").click()
+    address = page.locator("pre code").inner_text()
+    page.locator("summary", has_text="Revoke").click()
+    found = complaints(page) + wider_than_screen(page)
+    visitor = new_page(color_scheme=theme, viewport=PHONE)
+    visitor.goto(address)
+    expect(visitor.get_by_role("heading", name="Ask something")).to_be_visible()
+    found += complaints(visitor) + wider_than_screen(visitor)
+    # no engine runs here: what visitors are told of that
+    visitor.get_by_label("Your message").fill("Hello?")
+    visitor.keyboard.press("Enter")
+    expect(visitor.get_by_text("Nothing was lost")).to_be_visible()
+    found += complaints(visitor) + wider_than_screen(visitor)
+    page.get_by_role("button", name="Revoke now").click()
+    expect(page.get_by_text("Board meeting is revoked")).to_be_visible()
+    visitor.get_by_label("Your message").fill("Still there?")
+    visitor.keyboard.press("Enter")
+    expect(visitor.get_by_text("This link has ended")).to_be_visible()
+    visitor.goto(address)
+    expect(visitor.get_by_role("heading", name="This link has ended")).to_be_visible()
+    found += complaints(visitor) + wider_than_screen(visitor)
+
+    assert found == []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

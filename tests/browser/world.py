@@ -21,10 +21,23 @@ from feedback_app.feedback.services import (
 from feedback_app.feedback.services_gold import gold_mark
 from feedback_app.feedback.services_pauses import pause_lift
 from feedback_app.feedback.services_resolve import resolution_ask, resolution_decide
-from feedback_app.serving.models import Comparison, Conversation, Release, Turn
+from feedback_app.serving.changes import changes_request, prompts_fix
+from feedback_app.serving.models import (
+    ChangeReport,
+    Comparison,
+    Conversation,
+    FixedAnswer,
+    Release,
+    ShareLink,
+    TrafficSplit,
+    Turn,
+)
+from feedback_app.serving.sharing import link_create, link_revoke
+from feedback_app.serving.splitting import SETTLE, votes_count
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
 from feedback_app.training.services import run_end, run_finish, run_note, run_request
+from tests.serving.split_votes import vote_on
 
 LONG = (
     "First of all, **read** the label.\n\n1. Boil `water`.\n2. Stir.\n\n"
@@ -49,9 +62,79 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     )
     Release.objects.create(project=project, adapter=won, released_by=None)
     Project.objects.filter(pk=project.pk).update(live_version=won.name)
+    project.refresh_from_db()
+    splits(project, admin)
+    share_links(project, admin)
+    changes(project, lost=project.adapters.get(gate_won=False), won=won)
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
+
+
+def splits(project: Project, admin: User) -> None:
+    """One that was stopped for being worse, one that runs and could take more votes."""
+    lost = project.adapters.get(gate_won=False)
+    for status, ours, lives in (("worse", "-" * 20, "+" * 20), ("running", "++-" * 4, "+--" * 8)):
+        ended = None if status == "running" else timezone.now()
+        split = TrafficSplit.objects.create(
+            project=project,
+            candidate=lost,
+            live_version=project.live_version,
+            percent=30,
+            status=status,
+            reason="It earned fewer thumbs up than live, 40 votes." if ended else "",
+            started_by=admin,
+            ended_at=ended,
+        )
+        vote_on(split, admin, candidate=True, verdicts=ours)
+        vote_on(split, admin, candidate=False, verdicts=lives)
+        votes_count(split=split, now=timezone.now() + SETTLE)
+
+
+def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
+    """The winner's answers are all there; the other waits for an engine."""
+    fixed = prompts_fix(project)
+    report = changes_request(adapter=won, by=None)
+    ChangeReport.objects.filter(pk=won.pk).update(previous=lost.name, status="done")
+    words = "The rice is ready after twelve minutes; let it rest before you serve it."
+    for prompt in fixed:
+        for version, text in (
+            ("base", LONG + "word " * 60),
+            (lost.name, words),
+            (
+                won.name,
+                words.replace("twelve minutes", f"{prompt.position} minutes, or a bit more"),
+            ),
+        ):
+            FixedAnswer.objects.create(
+                fixed_prompt=prompt,
+                version=version,
+                conditions=report.conditions,
+                text=text,
+                finish_reason="length" if version == "base" else "stop",
+            )
+    changes_request(adapter=lost, by=None)
+    ChangeReport.objects.filter(pk=lost.pk).update(
+        status="running", done=7, total=40, heartbeat_at=timezone.now()
+    )
+
+
+def share_links(project: Project, admin: User) -> None:
+    """One that is open, one that was revoked, one that has expired."""
+    for label in ("Board meeting", "Customers who asked for a look at it", "Last week"):
+        link, _ = link_create(
+            project=project,
+            label=label,
+            choice="live",
+            days=7,
+            messages_limit=300,
+            messages_each=30,
+            votes_limit=50,
+            by=admin,
+        )
+        if label == "Last week":
+            ShareLink.objects.filter(pk=link.pk).update(expires_at=timezone.now())
+    link_revoke(link=project.share_links.get(label="Board meeting"), by=admin)
 
 
 def imports(project: Project, admin: User) -> None:

@@ -24,7 +24,7 @@ from feedback_app.feedback.services import (
     sampling_request,
     vote_cast,
 )
-from feedback_app.serving import answering, services
+from feedback_app.serving import answering, talking
 from feedback_app.serving.closed_loop.people import Person
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.training.defaults import RunConfig
@@ -320,9 +320,9 @@ def test_account_deactivated_mid_stream_ends_the_stream(
     for attempt in range(10):
         User.objects.filter(pk=admin.pk).update(is_active=True)
         conversation = Conversation.objects.create(project=project, user=admin)
-        turn = services.turn_begin(conversation=conversation, text=f"Attempt {attempt}")
+        turn = talking.turn_begin(conversation=conversation, text=f"Attempt {attempt}")
         pieces = 0
-        for _ in services.turn_stream(turn=turn):
+        for _ in talking.turn_stream(turn=turn):
             pieces += 1
             User.objects.filter(pk=admin.pk).update(is_active=False)
         turn.refresh_from_db()

@@ -7,6 +7,7 @@ import pytest
 from pytest_django import Settings
 
 from feedback_app.feedback.models import Project
+from feedback_app.serving.client import Sampling
 from feedback_app.training.models import Adapter, Run, Snapshot
 from feedback_app.training.registry import manifest_check
 from tests.engines import RunningEngine, run_engine
@@ -33,6 +34,13 @@ def served(project: Project, engine: RunningEngine, settings: Settings) -> Proje
     project.max_tokens = 24
     project.save()
     return project
+
+
+@pytest.fixture
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model seldom ends by itself, and three long answers would fill its context."""
+    short = Sampling(max_tokens=12, temperature=0.8, top_p=0.95)
+    monkeypatch.setattr("feedback_app.serving.answering.demo_sampling", lambda project: short)
 
 
 MakeAdapter = Callable[..., Adapter]

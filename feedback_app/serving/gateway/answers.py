@@ -18,11 +18,13 @@ from feedback_app.feedback.services import (
     prompt_get_or_create,
     storable,
 )
-from feedback_app.serving.answering import demo_sampling
-from feedback_app.serving.client import Engine, Sampling, Streamed
+from feedback_app.serving.answering import demo_sampling, pieces_of
+from feedback_app.serving.client import AdapterBroken, Engine, Sampling, Streamed
+from feedback_app.serving.falling_back import version_fall_back
 from feedback_app.serving.gateway.faults import ApiFault
 from feedback_app.serving.gateway.schemas import ChatAsk
-from feedback_app.serving.models import Conversation
+from feedback_app.serving.models import Conversation, Seat
+from feedback_app.serving.seats import request_key, seat_take, watched
 
 LIVE = Conversation.LIVE
 TOKEN_SECONDS = 1.0  # how often a stream looks whether its token still holds
@@ -37,6 +39,9 @@ class Question:
     messages: list[Message]
     system_prompt: str | None
     sampling: Sampling
+    # whether it asked for `live`, and its side where traffic is split
+    live: bool = False
+    seat: Seat | None = None
 
     @property
     def project(self) -> Project:
@@ -61,9 +66,12 @@ def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
         system_prompt = messages.pop(0)["content"]
     messages_check(messages)
     usual = demo_sampling(token.project)
+    seat = seat_of(ask, messages, project=token.project)
     return Question(
         token=token,
-        version=version_of(ask.model, project=token.project),
+        version=seat.version if seat else version_of(ask.model, project=token.project),
+        live=ask.model == LIVE,
+        seat=seat,
         messages=messages,
         system_prompt=system_prompt,
         sampling=Sampling(
@@ -73,6 +81,14 @@ def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
             seed=ask.seed,
         ),
     )
+
+
+def seat_of(ask: ChatAsk, messages: list[Message], *, project: Project) -> Seat | None:
+    """The side of a running split that this request is on, if it asks for `live`."""
+    if ask.model != LIVE:
+        return None
+    key = request_key(project, user=ask.user, messages=messages)
+    return seat_take(project, key, begins=len(messages) == 1)
 
 
 def version_of(model: str, *, project: Project) -> str:
@@ -90,25 +106,41 @@ def version_of(model: str, *, project: Project) -> str:
 
 
 def answer_stream(question: Question, *, into: Reply) -> Iterator[str]:
+    """`answer_pieces`, and how they came where traffic is split. Raises EngineError."""
+    pieces = answer_pieces(question, into=into)
+    return watched(pieces, seat=question.seat, completion=lambda: into.completion)
+
+
+def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:
     """Yields the answer's text as the engine writes it.
 
     The completion is stored with the first piece, so that every piece can name it, and completed
     when the iterator ends. If the reader goes away (the iterator is closed), the token is revoked
     or the engine fails, what came so far stays, marked as aborted. Raises EngineError.
     """
-    pieces = Engine(question.project).stream(
-        question.messages,
-        version=question.version,
-        sampling=question.sampling,
-        system_prompt=question.system_prompt,
-        into=into,
+    project = question.project
+
+    def ask(version: str) -> Iterator[str]:
+        return Engine(project).stream(
+            question.messages,
+            version=version,
+            sampling=question.sampling,
+            system_prompt=question.system_prompt,
+            into=into,
+        )
+
+    def fall_back(error: AdapterBroken) -> str:
+        return version_fall_back(project, version=question.version, error=error)
+
+    pieces = pieces_of(
+        ask, version=question.version, otherwise=fall_back if question.live else None
     )
     looked = time.monotonic()
     try:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 if into.completion is None:
-                    into.completion = answer_begin(question)
+                    into.completion = answer_begin(question, version=into.version)
                 yield piece
                 if time.monotonic() - looked > TOKEN_SECONDS:
                     looked = time.monotonic()
@@ -116,13 +148,13 @@ def answer_stream(question: Question, *, into: Reply) -> Iterator[str]:
                         into.finish_reason = "aborted"
                         return
         if into.completion is None:  # the version had nothing to say
-            into.completion = answer_begin(question)
+            into.completion = answer_begin(question, version=into.version)
     finally:
         if into.completion is not None:
             answer_finish(into.completion, reply=into)
 
 
-def answer_begin(question: Question) -> Completion:
+def answer_begin(question: Question, *, version: str) -> Completion:
     """An empty completion, aborted unless it is finished."""
     with transaction.atomic():
         return completion_create(
@@ -132,7 +164,7 @@ def answer_begin(question: Question) -> Completion:
             ),
             answer=Answer(
                 text="",
-                version=question.version,
+                version=version,
                 finish_reason=Completion.Finish.ABORTED,
                 prompt_token_ids=None,
                 token_ids=None,

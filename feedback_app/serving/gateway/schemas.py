@@ -74,7 +74,16 @@ class ChatAsk(Strict):
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     n: Literal[1] | None = None
-    user: Annotated[str, Field(max_length=200, description="Not used")] | None = None
+    user: (
+        Annotated[
+            str,
+            Field(
+                max_length=200,
+                description="Who asks, in your own naming: keeps them on one side of a split",
+            ),
+        ]
+        | None
+    ) = None
 
 
 class Usage(BaseModel):

@@ -36,7 +36,7 @@ def whole(question: Question) -> ChatAnswer:
     return ChatAnswer(
         id=public_id(completion),
         created=int(completion.created_at.timestamp()),
-        model=question.version,
+        model=completion.version,
         choices=[
             Choice(message=AnswerMessage(content=reply.text), finish_reason=reply.finish_reason)
         ],
@@ -66,7 +66,7 @@ def events(question: Question, *, include_usage: bool) -> Generator[str]:
                 "id": public_id(completion),
                 "object": "chat.completion.chunk",
                 "created": created,
-                "model": question.version,
+                "model": completion.version,
                 "choices": choices,
                 "completion_id": completion.pk,
                 **more,

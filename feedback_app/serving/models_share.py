@@ -1,0 +1,66 @@
+"""Links that let people without an account talk to a version, and those who came by them."""
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+
+from feedback_app.feedback.models import Project
+
+
+class ShareLink(models.Model):
+    """Opens the demo of one version to whoever has it, within limits and until it ends."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="share_links")
+    # for the project's people: visitors do not see it
+    label = models.CharField(max_length=60)
+    # the secret's first characters, so that people can tell links apart, and its SHA-256
+    prefix = models.CharField(max_length=12)
+    digest = models.CharField(max_length=64, unique=True)
+    # 'live', 'base' or an adapter's name
+    choice = models.CharField(max_length=80)
+    # what all visitors together, and each of them, may send; and the thumbs of all together
+    messages_limit = models.PositiveIntegerField()
+    messages_each = models.PositiveIntegerField()
+    votes_limit = models.PositiveIntegerField()
+    messages_used = models.PositiveIntegerField(default=0)
+    votes_used = models.PositiveIntegerField(default=0)
+    # the minute of the latest message, and how many there were in it
+    last_used_at = models.DateTimeField(null=True)
+    used_in_minute = models.PositiveIntegerField(default=0)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField()
+    revoked_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["project", "-created_at"], name="share_list")]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(messages_used__lte=F("messages_limit"))
+                & Q(votes_used__lte=F("votes_limit")),
+                name="share_within_limits",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.prefix}…)"
+
+
+class ShareVisitor(models.Model):
+    """One browser that came by a link. The user behind it makes its votes one person's."""
+
+    link = models.ForeignKey(ShareLink, on_delete=models.CASCADE, related_name="visitors")
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="share_visitor"
+    )
+    messages_used = models.PositiveIntegerField(default=0)
+    last_used_at = models.DateTimeField(null=True)
+    used_in_minute = models.PositiveIntegerField(default=0)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"visitor {self.pk} of {self.link_id}"
