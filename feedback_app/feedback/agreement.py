@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import krippendorff
-import numpy as np
 
 #: Krippendorff 2004, section 11.4: conclusions can be drawn from here on, …
 RELIABLE = 0.8
@@ -41,8 +40,7 @@ def alpha_of(counts: Iterable[tuple[int, int]]) -> Alpha:
     units = [pair for pair in counts if sum(pair) > 1]
     if not units:
         return Alpha(None, 0, NOTHING_SHARED)
-    table = np.array(units)
-    if not table.sum(axis=0).all():
+    if not all(sum(column) for column in zip(*units, strict=True)):
         return Alpha(None, len(units), ALL_THE_SAME)
-    value = krippendorff.alpha(value_counts=table, level_of_measurement="nominal")
+    value = krippendorff.alpha(value_counts=units, level_of_measurement="nominal")
     return Alpha(float(value), len(units))

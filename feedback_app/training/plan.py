@@ -8,7 +8,7 @@ from django.db.models import Sum
 
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Run
-from feedback_app.training.snapshot_people import people_cap
+from feedback_app.training.snapshot_people import examples_taken
 
 #: The least of each class that can teach or test anything.
 MIN_PER_CLASS = 4
@@ -59,10 +59,13 @@ def lambdas(desirable: int, undesirable: int) -> tuple[float, float]:
     return 1.0, 1.0
 
 
-def run_plan(*, project: Project, config: dict[str, Any]) -> RunPlan:
-    """Reads the examples as they are now. `config` holds the batch size and the epochs."""
-    cap = people_cap(project)
-    counts = cap.counts(project.examples.counts())
+def run_plan(*, project: Project, config: dict[str, Any], exact: bool = False) -> RunPlan:
+    """Reads the examples as they are now. `config` holds the batch size and the epochs.
+
+    `exact`: the figures must hold this moment, even if that takes seconds.
+    """
+    taken = examples_taken(project, exact=exact)
+    counts = taken.counts
     train_up, train_down = counts["train_up"], counts["train_down"]
     total = train_up + train_down
     lambda_d, lambda_u = lambdas(train_up, train_down)
@@ -100,8 +103,8 @@ def run_plan(*, project: Project, config: dict[str, Any]) -> RunPlan:
         steps=steps,
         minutes=_seconds(total * config["epochs"], last) / 60,
         new_examples=fresh.count(),
-        left_out=cap.left_out,
-        left_out_people=cap.people,
+        left_out=taken.left_out,
+        left_out_people=taken.people,
         objections=tuple(objections),
     )
 

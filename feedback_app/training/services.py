@@ -50,7 +50,7 @@ def run_request(
         with transaction.atomic():
             # one request at a time: the plan must still hold when the run is written
             project = Project.objects.select_for_update().get(pk=project.pk)
-            plan = run_plan(project=project, config=config.as_json())
+            plan = run_plan(project=project, config=config.as_json(), exact=True)
             if plan.objections:
                 raise BadRequest(" ".join(plan.objections))
             last = project.runs.aggregate(last=Max("number"))["last"] or 0

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from django.core.cache import cache
 from django.db.models import Count
 
 from feedback_app.feedback.amounts import Amounts, votes_amount_to
@@ -17,6 +18,7 @@ from feedback_app.feedback.models import Example, Project, Source, Vote
 from feedback_app.feedback.querysets import VoteQuerySet
 
 CHUNK = 500
+TAKEN_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,30 @@ class Capped:
                 if amounts is not None:
                     found[_count(split, amounts.desirable)] += 1
         return found
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What a snapshot of now would hold: examples of each class on each side, and what the cap
+    leaves out."""
+
+    counts: dict[str, int]
+    left_out: int
+    people: int
+
+
+def examples_taken(project: Project, *, exact: bool) -> Taken:
+    """For the Train page, where somebody is over the cap, as it was within the last minute: among
+    hundreds of thousands of votes it takes seconds to tell which are taken."""
+    key = f"taken:{project.pk}:{project.person_share}:{project.person_floor}"
+    known: Taken | None = None if exact else cache.get(key)
+    if known is not None:
+        return known
+    cap = people_cap(project)
+    taken = Taken(cap.counts(project.examples.counts()), cap.left_out, cap.people)
+    if taken.people:
+        cache.set(key, taken, TAKEN_SECONDS)
+    return taken
 
 
 def _count(split: str, desirable: bool) -> str:

@@ -1,6 +1,7 @@
 """Fault 26: one person's votes are at most a share of a snapshot, and what is left out is told."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.test import Client
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.services import vote_cast
 from feedback_app.feedback.services_resolve import resolution_decide
@@ -16,7 +18,7 @@ from feedback_app.training.defaults import RunConfig
 from feedback_app.training.models import Run
 from feedback_app.training.plan import run_plan
 from feedback_app.training.services import run_request
-from feedback_app.training.snapshot_people import cap_of, over_cap, people_cap
+from feedback_app.training.snapshot_people import cap_of, examples_taken, over_cap, people_cap
 from tests.conftest import MakeCompletions
 
 As = Callable[[User], Client]
@@ -124,6 +126,20 @@ def test_plan_says_what_the_snapshot_will_hold_and_the_choice_is_the_same_each_t
     again = run_request(project=flooded, by=admin).snapshot
     same = [set(s.items.values_list("completion", "weight")) for s in (snapshot, again)]
     assert same[0] == same[1]
+
+
+@pytest.mark.django_db
+def test_run_asks_anew_what_the_page_may_remember(
+    flooded: Project, admin: User, django_assert_num_queries: Any
+) -> None:
+    examples_taken(flooded, exact=False)
+    Vote.objects.update(verdict="up")
+    flooded.examples.update(desirable=True)
+
+    with django_assert_num_queries(0):
+        examples_taken(flooded, exact=False)
+    with pytest.raises(BadRequest, match="0 down"):
+        run_request(project=flooded, by=admin)
 
 
 @pytest.mark.django_db
