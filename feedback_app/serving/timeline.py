@@ -45,9 +45,14 @@ class Candidate:
 
 
 def up_rates(project: Project) -> dict[str, UpRate]:
-    """By version; versions without votes are left out. Two versions were never asked the same."""
+    """By version; versions without votes are left out. Two versions were never asked the same.
+
+    What was set aside does not count, and neither does gold: everybody is shown it, so one answer
+    would count as often as there are people."""
     rows = (
-        project.votes.values("completion__version")
+        project.votes.standing()
+        .filter(completion__gold=False)
+        .values("completion__version")
         .order_by()
         .annotate(votes=Count("pk"), ups=Count("pk", filter=Q(verdict=Verdict.UP)))
     )

@@ -14,14 +14,15 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.models import Completion, Pause, Project, Source, Verdict, Vote
 from feedback_app.feedback.services import vote_cast
+from feedback_app.feedback.services_gold import gold_mark
 from feedback_app.serving.answering import SAID_NOTHING
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.serving.services import release_promote
 from feedback_app.serving.stream import turn_events
 from feedback_app.serving.talking import turn_begin, turn_stream
-from feedback_app.serving.timeline import up_rate
+from feedback_app.serving.timeline import up_rate, up_rates
 from tests.serving.conftest import MakeAdapter
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -452,6 +453,19 @@ def test_releases_show_the_up_rate_of_each_version(
     # Wilson's interval of 3 of 10 at 95 %: 0.108 to 0.603
     assert "<strong>30 %</strong> up of 10" in page
     assert "(95 %: 11 % to 60 %)" in page
+
+
+def test_up_rate_leaves_out_gold_and_what_was_set_aside(
+    project: Project, admin: User, annotator: User, make_completions: Any
+) -> None:
+    gold, aside, kept = make_completions(3)
+    gold_mark(completion=gold, verdict=Verdict.UP, why="", by=admin)
+    for completion in (gold, aside, kept):
+        vote_cast(completion=completion, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    pause = Pause.objects.create(project=project, user=annotator, right=0, of=3)
+    Vote.objects.filter(completion=aside).update(set_aside=pause)
+
+    assert up_rates(project)["base"].votes == 1
 
 
 def test_up_rate_is_wilsons_interval() -> None:
