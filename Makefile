@@ -13,7 +13,7 @@ BENCHES := $(foreach name,trainer engine annotation queue scale,$(if $(call benc
 # for each other
 test quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
-DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/test_statements.py)
+DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/test_statements.py)
 
 .PHONY: help demo loop test quick check bench $(BENCHES) install install-test clean
 

@@ -82,10 +82,10 @@ def examples_follow(
     """Makes the examples what these verdicts amount to; `services.example_refresh` for many."""
     before = {example.pk: example for example in Example.objects.filter(completion__in=completions)}
     gone, changed = [], []
+    counted = defaultdict(list)  # few outcomes, so few statements
     for completion in completions:
         said = verdicts[completion.pk]
-        completion.vote_count = len(said)
-        completion.contested = len(set(said)) > 1
+        counted[len(said), len(set(said)) > 1].append(completion)
         amounts = amounts_of(completion, said)
         if amounts is None:
             gone.append(completion)
@@ -100,7 +100,10 @@ def examples_follow(
         old = before.get(completion.pk)
         if old is None or (old.desirable, old.weight) != (example.desirable, example.weight):
             changed.append(example)
-    Completion.objects.bulk_update(completions, ["vote_count", "contested"])
+    for (votes_left, contested), alike in counted.items():
+        Completion.objects.filter(pk__in=[completion.pk for completion in alike]).update(
+            vote_count=votes_left, contested=contested
+        )
     Example.objects.bulk_create(
         changed,
         update_conflicts=True,

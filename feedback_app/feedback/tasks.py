@@ -25,8 +25,7 @@ def import_file(job_id: int) -> None:
         import_execute(claim)
 
 
-# the limit is for a receiver that answers a byte at a time
-@shared_task(name="feedback.webhook_send", soft_time_limit=45, time_limit=60)
+@shared_task(name="feedback.webhook_send")
 def webhook_send(webhook_id: int) -> None:
     """Sends what is due, if nobody else is at it."""
     webhook_work(webhook_id)

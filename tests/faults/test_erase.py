@@ -131,6 +131,20 @@ def test_versions_that_had_used_the_votes_are_named_until_they_are_replaced(
     assert b"learned from people" not in owner.get(train).content
 
 
+def test_vote_that_came_after_the_snapshot_was_used_by_no_version(
+    voted_project: Project, admin: User, second_annotator: User
+) -> None:
+    run = run_request(project=voted_project, by=admin)
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.SUCCEEDED)
+    late = voted_project.completions.first()
+    assert late is not None
+    vote(late, second_annotator, Verdict.UP)
+
+    [erasure] = person_erase(user=second_annotator, by=admin)
+
+    assert (erasure.votes, erasure.runs) == (1, [])
+
+
 def test_erased_from_one_project_keeps_the_account_and_the_other(
     project: Project, admin: User, stranger: User, as_user: As, make_completions: Make
 ) -> None:

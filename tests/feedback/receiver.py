@@ -1,7 +1,8 @@
 """A server on loopback that webhooks are sent to: it keeps what it gets and answers as told."""
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ class Receiver(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.received: list[Received] = []
         self.answers: list[tuple[int, str]] = []
+        self.drips = False
 
     @property
     def url(self) -> str:
@@ -39,12 +41,24 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.received.append(Received(self.path, self.headers, body))
+        if self.server.drips:
+            self.drip()
+            return
         status, location = self.server.answers.pop(0) if self.server.answers else (200, "")
         self.send_response(status)
         if location:
             self.send_header("Location", location)
         self.send_header("Content-Length", "0")
         self.end_headers()
+
+    def drip(self) -> None:
+        """Headers without end, some bytes at a time."""
+        self.send_response_only(200)
+        self.flush_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(b"X-Slow: 1\r\n")
+                time.sleep(0.02)
 
     def do_GET(self) -> None:
         self.server.received.append(Received(self.path, self.headers, b""))

@@ -81,6 +81,17 @@ def test_role_is_given_and_taken_only_by_those_above(
     )
 
 
+def test_admin_can_not_lower_or_remove_another_admin(
+    helper: User, annotator: User, project: Project, as_user: As
+) -> None:
+    member_set(project=project, user=annotator, role=Role.ADMIN)
+
+    as_user(helper).post(url("member-change", annotator.pk), {"role": "viewer"})
+    as_user(helper).post(url("member-remove", annotator.pk))
+
+    assert role_of(annotator) == "admin"
+
+
 def test_removed_member_is_out_their_votes_stay_and_what_they_held_is_free(
     helper: User, annotator: User, as_user: As, make_completions: Make
 ) -> None:

@@ -16,7 +16,8 @@ from feedback_app.accounts.models import ApiReceipt, Scope, User
 from feedback_app.feedback.models import Completion, Example, Project, Prompt, Verdict, Vote
 from feedback_app.feedback.services import vote_cast
 from feedback_app.feedback.services_tokens import token_create
-from feedback_app.serving.data_api.receipts import KEPT, receipts_expire
+from feedback_app.serving.data_api.receipts import KEPT
+from feedback_app.serving.tasks import dispatch
 from tests.conftest import MakeCompletions
 from tests.feedback.test_many_at_once import at_once
 from tests.serving.gateway import Program, fault
@@ -283,7 +284,7 @@ def test_key_is_forgotten_after_a_day(program: Program) -> None:
 
     assert post(program, "prompts", body, key="k").json()["data"][0]["created"] is False
     ApiReceipt.objects.update(created_at=timezone.now() - KEPT)
-    receipts_expire()
+    dispatch()  # as beat does
     assert not ApiReceipt.objects.exists()
 
 

@@ -11,16 +11,16 @@ import hmac
 import random
 import time
 
-import httpx
 import structlog
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from feedback_app.accounts.sealing import unseal
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models_webhook import Webhook, WebhookDelivery
 from feedback_app.feedback.services import audit
-from feedback_app.feedback.webhooks.addresses import Target, target_of
+from feedback_app.feedback.webhooks.addresses import target_of
+from feedback_app.feedback.webhooks.posting import Unreached, post
 from feedback_app.feedback.webhooks.services import MARK
 
 log = structlog.get_logger(__name__)
@@ -28,17 +28,25 @@ log = structlog.get_logger(__name__)
 #: After the n-th attempt the next waits so long: 30 s, then three times as long each.
 FIRST_WAIT_SECONDS = 30
 MAX_ATTEMPTS = 8  # the last about nine hours after the first
-TIMEOUT = httpx.Timeout(5.0)
 #: One sender works so long on a webhook, then lets go; twice that, and it is taken for dead.
 SHIFT_SECONDS = 30
+#: So many webhooks are worked on at a time: the worker's other threads are for other things.
+AT_A_TIME = 2
 KEPT = dt.timedelta(days=30)
 
 
 def webhooks_due() -> list[int]:
-    """Webhooks for which something is to be sent, and that nobody works on."""
-    free = Webhook.objects.filter(unclaimed())
+    """Webhooks that something is to be sent to now, whoever has waited longest first."""
     due = WebhookDelivery.objects.due().filter(webhook=OuterRef("pk"))
-    return list(free.filter(Exists(due)).values_list("pk", flat=True))
+    longest = due.order_by("next_at").values("next_at")[:1]
+    free = Webhook.objects.filter(unclaimed()).annotate(since=Subquery(longest))
+    waiting = free.exclude(since=None).order_by("since").values_list("pk", flat=True)
+    return list(waiting[: max(0, AT_A_TIME - busy())])
+
+
+def busy() -> int:
+    """How many webhooks are worked on."""
+    return Webhook.objects.filter(busy_until__gte=timezone.now()).count()
 
 
 def unclaimed() -> Q:
@@ -49,6 +57,8 @@ def webhook_work(pk: int) -> int:
     """Sends what is due to one webhook, oldest first; returns how many attempts were made. A slow
     receiver holds up nobody but itself; a second worker finds it taken and does nothing."""
     until = timezone.now() + dt.timedelta(seconds=2 * SHIFT_SECONDS)
+    if busy() >= AT_A_TIME:
+        return 0
     if not Webhook.objects.filter(unclaimed(), pk=pk).update(busy_until=until):
         return 0
     attempts = 0
@@ -74,12 +84,11 @@ def delivery_send(delivery: WebhookDelivery) -> None:
     row.update(attempts=F("attempts") + 1, next_at=timezone.now() + wait_after(delivery.attempts))
     status, error = None, ""
     try:
-        status = post(delivery, target_of(delivery.webhook.url))
+        body = delivery.body.encode()
+        status = post(target_of(delivery.webhook.url), body, signed(delivery, body))
         error = "" if 200 <= status < 300 else f"It answered {status}."
-    except BadRequest as refused:
-        error = str(refused)
-    except httpx.HTTPError as failed:
-        error = f"It could not be reached: {type(failed).__name__}."
+    except (BadRequest, Unreached) as failed:
+        error = str(failed)
     if not error:
         row.update(
             status=WebhookDelivery.Status.DELIVERED,
@@ -115,29 +124,6 @@ def wait_after(attempts: int) -> dt.timedelta:
     return dt.timedelta(seconds=FIRST_WAIT_SECONDS * 3.0 ** (attempts - 1) * chance)
 
 
-def post(delivery: WebhookDelivery, target: Target) -> int:
-    """The status that the receiver answers. Connects to the checked address, whatever a name
-    server says by now, follows nothing and reads no body. Raises httpx.HTTPError."""
-    url = httpx.URL(target.url)
-    body = delivery.body.encode()
-    with (
-        httpx.Client(timeout=TIMEOUT, follow_redirects=False, trust_env=False) as client,
-        client.stream(
-            "POST",
-            url.copy_with(host=str(target.address)),
-            content=body,
-            headers={
-                "Host": url.netloc.decode(),
-                "Content-Type": "application/json",
-                "User-Agent": "Prospect-Webhooks",
-                **signed(delivery, body),
-            },
-            extensions={"sni_hostname": target.host},
-        ) as response,
-    ):
-        return response.status_code
-
-
 def signed(delivery: WebhookDelivery, body: bytes) -> dict[str, str]:
     """The headers by which a receiver knows the sender, the moment and a repeat."""
     key = base64.b64decode(unseal(delivery.webhook.secret).removeprefix(MARK))
@@ -145,6 +131,8 @@ def signed(delivery: WebhookDelivery, body: bytes) -> dict[str, str]:
     content = f"{delivery.key}.{now}.".encode() + body
     signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
     return {
+        "Content-Type": "application/json",
+        "User-Agent": "Prospect-Webhooks",
         "webhook-id": delivery.key,
         "webhook-timestamp": now,
         "webhook-signature": f"v1,{signature}",
