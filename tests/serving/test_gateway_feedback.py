@@ -108,6 +108,11 @@ def test_thumb_on_an_answer_that_is_not_the_apis_is_404(
     assert not Vote.objects.exists()
 
 
+def test_number_with_a_point_is_the_number(program: Program, answer: Completion) -> None:
+    assert program.thumb(float(answer.pk)).json()["completion_id"] == answer.pk
+    assert fault(program.thumb(answer.pk + 0.5)) == (400, "invalid_value", "completion_id")
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
@@ -138,9 +143,11 @@ def test_faulty_thumb_is_400_and_changes_nothing(
     people = User.objects.count()
     body = {"completion_id": answer.pk, "verdict": "up", **fields}
 
-    status, said, _ = fault(program.post(FEEDBACK, body))
+    status, said, param = fault(program.post(FEEDBACK, body))
 
     assert (status, said) == (400, code)
+    # the caller's own field, or the list it is in; what may be said why is the service's to know
+    assert param is None or param.split("[")[0] in fields
     assert not Vote.objects.exists()
     assert User.objects.count() == people
 

@@ -66,9 +66,15 @@ def of_validation(faults: list[dict[str, Any]]) -> ApiFault:
 
 def field_of(location: tuple[str | int, ...]) -> str:
     """'messages[0].content' for pydantic's ('body', 'ask', 'messages', 0, 'content'), and
-    'limit' for ('query', 'limit')."""
+    'limit' for ('query', 'limit').
+
+    Where a field may be one of several kinds pydantic names the kind too, 'constrained-int': that
+    is none of the caller's business.
+    """
     field = ""
     for part in location[2 if location[0] == "body" else 1 :]:
+        if str(part).startswith("constrained-"):
+            continue
         field += f"[{part}]" if isinstance(part, int) else f".{part}"
     return field.removeprefix(".")
 

@@ -153,6 +153,12 @@ class FeedbackAsk(Strict):
         | None
     ) = None
 
+    @field_validator("completion_id", mode="before")
+    @classmethod
+    def whole_number(cls, value: object) -> object:
+        """JSON knows one kind of number: 17.0 is 17."""
+        return int(value) if isinstance(value, float) and value.is_integer() else value
+
     @property
     def key(self) -> int:
         """The completion's number."""
