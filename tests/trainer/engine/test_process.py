@@ -21,7 +21,7 @@ def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: P
         messages = [{"role": "user", "content": "a secret of the user"}]
         httpx.post(
             running.url + CHAT,
-            json={"model": "tiny", "messages": messages, "max_tokens": 3},
+            json={"model": "tiny", "messages": messages, "max_tokens": 3, "ignore_eos": True},
             timeout=30,
         ).raise_for_status()
         # an endless stream must not hold it up for longer than its grace
