@@ -8,6 +8,7 @@ from django.http import HttpRequest
 from feedback_app.accounts.models import Scope
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Project, Verdict
+from feedback_app.feedback.reasons import chips_read, chips_text
 
 
 class StrictFields:
@@ -73,11 +74,15 @@ class VoteForm(StrictForm):
 
 
 class SkipForm(StrictForm):
-    """Passing an item by. The fields of the vote beside it may come along and are not used."""
+    """Passing an item by. What stands in the comment beside it is the reason, if there is one."""
 
     flag = forms.BooleanField(required=False)
     reason = forms.CharField(required=False, max_length=200)
     comment = forms.CharField(required=False)
+
+    def why(self) -> str:
+        """What the person gave as the reason."""
+        return str(self.cleaned_data["reason"] or self.cleaned_data["comment"])
 
 
 class SamplingForm(StrictForm):
@@ -105,6 +110,16 @@ class TokenForm(StrictForm):
 
 class ProjectForm(StrictFields, forms.ModelForm[Project]):
     """What an admin may change of a project. Its slug and base model are for life."""
+
+    reasons_down = forms.CharField(
+        required=False,
+        label="Reasons for a thumb down",
+        help_text="One a line, key: label. Votes keep the key, so a label may be worded anew.",
+        widget=forms.Textarea(attrs={"rows": 5}),
+    )
+    reasons_up = forms.CharField(
+        required=False, label="Reasons for a thumb up", widget=forms.Textarea(attrs={"rows": 5})
+    )
 
     class Meta:
         model = Project
@@ -142,6 +157,12 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "top_p": forms.NumberInput(attrs={"min": 0.01, "max": 1, "step": "any"}),
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for verdict in Verdict.values:
+            chips = self.instance.reasons.get(verdict, [])
+            self.initial[f"reasons_{verdict}"] = chips_text(chips)
+
     def clean(self) -> dict[str, Any]:
         if unknown := self.unknown():
             raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
@@ -151,6 +172,16 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             value = values.get(name)
             if value is not None and not low <= value <= high:
                 self.add_error(name, f"Choose {low:g} to {high:g}.")
+        values["reasons"] = {}
+        for verdict in Verdict.values:
+            field = f"reasons_{verdict}"
+            text = values.pop(field, "")
+            try:
+                # a program that does not know the field does not mean to empty it
+                text = text if field in self.data else self.initial[field]
+                values["reasons"][verdict] = chips_read(text)
+            except ValueError as error:
+                self.add_error(field, str(error))
         return values
 
 

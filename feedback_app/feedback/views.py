@@ -186,8 +186,9 @@ def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     """Passes an item by, or flags it for an admin to look at."""
     unpaused(request)
     completion = completion_of(project, pk)
-    values = accepted(SkipForm(request.POST))
-    item_skip(completion=completion, by=request.user, flag=values["flag"], reason=values["reason"])
+    form = SkipForm(request.POST)
+    values = accepted(form)
+    item_skip(completion=completion, by=request.user, flag=values["flag"], reason=form.why())
     text = "Flagged: nobody else is shown it." if values["flag"] else "Skipped."
     if not request.htmx:
         messages.info(request, text)
