@@ -2,6 +2,7 @@
 // verdicts, and a verdict that could not be sent is kept and sent later.
 import { hotkeys } from "./hotkeys.js";
 import { Outbox } from "./outbox.js";
+import { signInForm } from "./signin.js";
 import { toast } from "./toast.js";
 
 const desk = document.getElementById("desk");
@@ -23,24 +24,20 @@ function tell(box) {
   if (size) {
     const kept = size === 1 ? "1 verdict is kept" : `${size} verdicts are kept`;
     const words = {
-      "signed-out": `You have been signed out. ${kept} in this browser. `,
+      "signed-out": `You have been signed out. ${kept} in this browser: sign in and go on.`,
       resting: `${box.why} ${kept} in this browser and will be sent in order.`,
     };
-    banner.replaceChildren(words[box.state] ?? `No connection. ${kept} in this browser and will be sent in order.`);
-    if (box.state === "signed-out") banner.append(signIn());
+    // the words anew, the form as it is: somebody may be typing in it
+    const line = banner.querySelector("p") ?? banner.appendChild(document.createElement("p"));
+    line.textContent = words[box.state] ?? `No connection. ${kept} in this browser and will be sent in order.`;
+    const form = banner.querySelector("form");
+    if (box.state !== "signed-out") form?.remove();
+    else if (!form) banner.append(signInForm({ next: desk.dataset.desk, onDone: () => box.flush() }));
   } else if (hadEntries) {
     // everything has arrived: show the desk as the server sees it
     location.reload();
   }
   hadEntries = size > 0;
-}
-
-function signIn() {
-  const link = document.createElement("a");
-  link.href = `/accounts/login/?next=${encodeURIComponent(desk.dataset.desk)}`;
-  link.target = "_blank";
-  link.textContent = "Sign in in a new tab; then come back here.";
-  return link;
 }
 
 // -- the next item, at once

@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Example, Project, Vote, VoteEvent
 from tests.browser.conftest import NewPage, sign_in
+from tests.conftest import PASSWORD
 from tests.engines import wait_until
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -278,6 +280,35 @@ def test_signed_out_verdict_survives_a_fresh_sign_in(
 
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
     expect(page.locator("#outbox")).to_be_hidden()
+
+
+def test_signed_out_annotator_signs_in_in_place_and_goes_on(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second, _ = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.context.clear_cookies()
+    page.keyboard.press("u")
+    banner = page.locator("#outbox")
+    banner.get_by_label("E-mail address").fill(annotator.email)
+    banner.get_by_label("Password").fill("not mine")
+    banner.get_by_role("button", name="Sign in").click()
+    expect(banner.get_by_role("alert")).to_contain_text("do not belong together")
+    assert Axe().run(page).response["violations"] == []
+    assert not Vote.objects.exists()
+
+    # what was typed stays while the box tries again in the background
+    banner.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+
+    wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
+    expect(banner).to_be_hidden()
+    expect(page.locator("#history li")).to_have_count(1)  # as the server sees it
+    page.wait_for_load_state("load")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    page.keyboard.press("d")
+    wait_until(lambda: verdicts() == {first.pk: "up", second.pk: "down"}, what="the next one")
 
 
 def test_swipe_right_is_up(
