@@ -15,8 +15,10 @@ from pytest_django import Settings
 from feedback_app.accounts.models import AuditEvent, Scope, User
 from feedback_app.feedback import exporting
 from feedback_app.feedback.models import Example, ImportJob, Project, Vote
+from feedback_app.feedback.models_webhook import Event
 from feedback_app.feedback.services_tokens import token_create, token_revoke
 from feedback_app.feedback.tasks import import_file
+from feedback_app.feedback.webhooks.services import webhook_create
 from feedback_app.serving.gateway.faults import ApiFault
 from feedback_app.training.services import run_request
 from tests.serving.gateway import Program, fault
@@ -84,8 +86,9 @@ def uploads(artifacts: Path) -> list[Path]:
 
 
 def test_file_comes_in_is_followed_and_goes_out_in_every_format(
-    project: Project, stranger: User, program: Program, artifacts: Path
+    project: Project, stranger: User, program: Program, artifacts: Path, settings: Settings
 ) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10  # whoever wants the body in memory fails
     started = send(program, jsonl(), "?name=votes.jsonl")
     assert (started.json()["status"], len(uploads(artifacts))) == ("queued", 1)
 
@@ -161,8 +164,11 @@ def test_export_breaks_off_when_its_token_is_revoked(
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
 def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
-    kind: str, project: Project, program: Program, artifacts: Path
+    kind: str, project: Project, admin: User, program: Program, artifacts: Path
 ) -> None:
+    hook, _ = webhook_create(
+        project=project, url="https://93.184.215.14/", events=[Event.IMPORT_FINISHED], by=admin
+    )
     rows = [{"Frage": "Q", "completion": "no", "Antwort": "A", "label": "up"}]
     body = {
         "jsonl": lambda: jsonl(rows),
@@ -174,8 +180,10 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     tried = worked(program, send(program, body, f"{query}&dry_run=true"))
     assert (tried["imported"], tried["dry_run"], tried["status"]) == (1, True, "done")
     assert not (project.prompts.exists() or Vote.objects.exists() or uploads(artifacts))
+    assert not hook.deliveries.exists(), "nobody is told of what did not happen"
 
     done = worked(program, send(program, body, query))
+    assert hook.deliveries.count() == 1
     assert done["columns"] == {"prompt": "Frage", "completion": "Antwort"}
     example = Example.objects.get()
     assert (example.completion.text, example.completion.prompt.title) == ("A", "Q")
