@@ -10,12 +10,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from django.db.models import Prefetch
+from django.utils.crypto import salted_hmac
 
-from feedback_app.feedback.models import Completion, Project
+from feedback_app.feedback.models import Completion, Project, Vote
 
 FORMATS = ("jsonl", "parquet", "csv")
 CONTENT_TYPES = {
@@ -30,6 +33,8 @@ GROUP_ROWS = 1_000
 GROUP_CHARACTERS = 8_000_000
 
 COLUMNS = ("prompt", "completion", "label", "weight", "split")
+VOTES = "votes"  # the column behind them, if it is asked for
+VOTER_LENGTH = 16  # hexadecimal digits: no two of a project's people are one by chance
 MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 SCHEMA = pa.schema(
     [
@@ -40,6 +45,23 @@ SCHEMA = pa.schema(
         ("split", pa.string()),
     ]
 )
+SCHEMA_WITH_VOTES = SCHEMA.append(
+    pa.field(
+        VOTES,
+        pa.list_(
+            pa.struct(
+                [
+                    ("verdict", pa.string()),
+                    ("reasons", pa.list_(pa.string())),
+                    ("comment", pa.string()),
+                    ("source", pa.string()),
+                    ("at", pa.string()),
+                    ("voter", pa.string()),
+                ]
+            )
+        ),
+    )
+)
 
 #: What a spreadsheet would run: the sign itself, or behind blanks that it trims, or behind
 #: apostrophes, so that exactly one can be taken off again when the file is read.
@@ -49,19 +71,41 @@ Message = dict[str, str]
 
 
 @dataclass(frozen=True)
+class ExportVote:
+    """What one person said; `voter` is the same for all that they said in this project."""
+
+    verdict: str
+    reasons: list[str]
+    comment: str
+    source: str
+    at: str
+    voter: str
+
+
+@dataclass(frozen=True)
 class ExportRow:
-    """One example; its fields are the columns."""
+    """One example; its fields are the columns. No `votes`: they were not asked for."""
 
     prompt: list[Message]
     completion: list[Message]
     label: bool
     weight: float
     split: str
+    votes: list[ExportVote] | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The columns as plain values."""
+        record = asdict(self)
+        if self.votes is None:
+            del record[VOTES]
+        return record
 
 
-def export_row(completion: Completion, *, label: bool, weight: float, split: str) -> ExportRow:
+def export_row(
+    completion: Completion, *, label: bool, weight: float, split: str, votes: bool = False
+) -> ExportRow:
     """The example of a completion, with the messages that the model saw: the system prompt of
-    that day, then the conversation."""
+    that day, then the conversation. Votes must have been fetched (`votes_along`)."""
     system = completion.system_prompt
     return ExportRow(
         prompt=[
@@ -72,7 +116,31 @@ def export_row(completion: Completion, *, label: bool, weight: float, split: str
         label=label,
         weight=weight,
         split=split,
+        votes=[export_vote(vote) for vote in completion.votes.all()] if votes else None,
     )
+
+
+def export_vote(vote: Vote) -> ExportVote:
+    return ExportVote(
+        verdict=vote.verdict,
+        reasons=list(vote.reasons),
+        comment=vote.comment,
+        source=vote.source,
+        at=vote.updated_at.astimezone(UTC).isoformat(timespec="seconds"),
+        voter=voter_name(vote.project_id, vote.user_id),
+    )
+
+
+def voter_name(project_id: int, user_id: int) -> str:
+    """Stands for a person in a project's files. Keyed by SECRET_KEY: nobody can try out numbers,
+    and files of two projects do not tell that somebody is in both."""
+    keyed = salted_hmac(f"export.voter.{project_id}", str(user_id), algorithm="sha256")
+    return keyed.hexdigest()[:VOTER_LENGTH]
+
+
+def votes_along() -> Prefetch[Any]:
+    """Fetches the votes that stand with rows that lead to a completion: one query a chunk."""
+    return Prefetch("completion__votes", queryset=Vote.objects.standing().order_by("pk"))
 
 
 def in_chunks(fetch: Callable[[int], list[Any]], *, key: Callable[[Any], int]) -> Iterator[Any]:
@@ -83,11 +151,13 @@ def in_chunks(fetch: Callable[[int], list[Any]], *, key: Callable[[Any], int]) -
         after = key(rows[-1])
 
 
-def project_rows(project: Project) -> Iterator[ExportRow]:
+def project_rows(project: Project, *, votes: bool = False) -> Iterator[ExportRow]:
     """Every example of the project as it is now, in the order of its completions."""
     examples = project.examples.select_related("completion__prompt").defer(
         "completion__token_ids", "completion__prompt_token_ids"
     )
+    if votes:
+        examples = examples.prefetch_related(votes_along())
     for example in in_chunks(
         lambda after: list(examples.filter(pk__gt=after).order_by("pk")[:CHUNK]),
         key=lambda example: example.pk,
@@ -97,16 +167,21 @@ def project_rows(project: Project) -> Iterator[ExportRow]:
             label=example.desirable,
             weight=example.weight,
             split=example.split,
+            votes=votes,
         )
 
 
 # -- the formats
 
 
-def jsonl_lines(rows: Iterable[ExportRow]) -> Iterator[bytes]:
-    """One JSON object a line."""
+def jsonl_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
+    """One JSON object a line; it has `votes` if the row has."""
     for row in rows:
-        yield json.dumps(asdict(row), ensure_ascii=False).encode() + b"\n"
+        yield as_json(row.as_record()).encode() + b"\n"
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def neutralised(cell: str) -> str:
@@ -126,29 +201,30 @@ def csv_line(cells: Iterable[str]) -> bytes:
     return buffer.getvalue().encode()
 
 
-def csv_lines(rows: Iterable[ExportRow]) -> Iterator[bytes]:
-    """A header, then one record an example: the prompt as JSON, the completion as text."""
-    yield csv_line(COLUMNS)
+def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
+    """A header, then one record an example: prompt and votes as JSON, the completion as text."""
+    yield csv_line((*COLUMNS, VOTES) if votes else COLUMNS)
     for row in rows:
-        yield csv_line(
-            (
-                json.dumps(row.prompt, ensure_ascii=False),
-                row.completion[0]["content"],
-                "true" if row.label else "false",
-                repr(row.weight),
-                row.split,
-            )
+        cells = (
+            as_json(row.prompt),
+            row.completion[0]["content"],
+            "true" if row.label else "false",
+            repr(row.weight),
+            row.split,
         )
+        yield csv_line((*cells, as_json(row.as_record()[VOTES])) if votes else cells)
 
 
 LINES = {"jsonl": jsonl_lines, "csv": csv_lines}
 
 
-def parquet_write(rows: Iterable[ExportRow], file: IO[bytes]) -> None:
+def parquet_write(rows: Iterable[ExportRow], file: IO[bytes], *, votes: bool = False) -> None:
     """Writes a Parquet file, one row group at a time."""
-    with pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+    schema = SCHEMA_WITH_VOTES if votes else SCHEMA
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for group in groups(rows):
-            writer.write_table(pa.Table.from_pylist([asdict(row) for row in group], schema=SCHEMA))
+            records = [row.as_record() for row in group]
+            writer.write_table(pa.Table.from_pylist(records, schema=schema))
 
 
 def groups(rows: Iterable[ExportRow]) -> Iterator[list[ExportRow]]:
@@ -158,6 +234,7 @@ def groups(rows: Iterable[ExportRow]) -> Iterator[list[ExportRow]]:
     for row in rows:
         group.append(row)
         characters += sum(len(message["content"]) for message in (*row.prompt, *row.completion))
+        characters += sum(len(vote.comment) for vote in row.votes or ())
         if len(group) == GROUP_ROWS or characters >= GROUP_CHARACTERS:
             yield group
             group, characters = [], 0
@@ -165,7 +242,9 @@ def groups(rows: Iterable[ExportRow]) -> Iterator[list[ExportRow]]:
         yield group
 
 
-def export_write(rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str) -> int:
+def export_write(
+    rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str, votes: bool = False
+) -> int:
     """Writes all rows to `file`; returns how many."""
     count = 0
 
@@ -176,7 +255,7 @@ def export_write(rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str) 
             yield row
 
     if as_format == "parquet":
-        parquet_write(counted(), file)
+        parquet_write(counted(), file, votes=votes)
     else:
-        file.writelines(LINES[as_format](counted()))
+        file.writelines(LINES[as_format](counted(), votes=votes))
     return count

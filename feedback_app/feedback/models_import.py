@@ -1,6 +1,6 @@
 """Imports: how far each has come, and which rows were refused."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
 from django.db import models
@@ -32,6 +32,10 @@ class ImportJob(models.Model):
     path = models.CharField(max_length=1000)
     # ours to delete when the import has ended; a file named on the command line is not
     uploaded = models.BooleanField(default=False)
+    # each chunk is written and taken back: the numbers and refusals say what would happen
+    dry_run = models.BooleanField(default=False)
+    # what the file calls the columns that we know, where it has names of its own
+    columns: Any = models.JSONField(default=dict)
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PREVIEW)
     # number of the last row that is done with, and how much of the file that is
     offset = models.PositiveBigIntegerField(default=0)

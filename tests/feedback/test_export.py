@@ -16,7 +16,7 @@ from django.urls import reverse
 from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback import exporting
 from feedback_app.feedback.exporting import as_written, csv_lines, neutralised, project_rows
-from feedback_app.feedback.models import Completion, Project, Source, Verdict
+from feedback_app.feedback.models import Completion, Pause, Project, Source, Verdict
 from feedback_app.feedback.services import vote_cast
 from feedback_app.training.services import run_request
 
@@ -238,5 +238,58 @@ def test_download_queries_do_not_grow_with_the_rows(
 def test_examples_page_offers_the_files(voted_project: Project, admin: User, as_user: As) -> None:
     page = as_user(admin).get(reverse("examples", args=[voted_project.slug])).content.decode()
 
+    assert f'action="{reverse("examples-export", args=[voted_project.slug])}"' in page
+    assert 'name="votes" value="true"' in page
     for chosen in ("jsonl", "parquet", "csv"):
-        assert url(voted_project, chosen) in page
+        assert f'name="format" value="{chosen}"' in page
+
+
+# -- with votes
+
+
+def test_votes_come_along_by_pseudonym_in_every_format(
+    voted_project: Project, admin: User, annotator: User, stranger: User, as_user: As
+) -> None:
+    first, second = voted_project.completions.order_by("pk")[:2]
+    said = {"reasons": ["clear"], "comment": "=1+1"}
+    vote_cast(completion=first, verdict=Verdict.UP, by=admin, source=Source.IMPORT, **said)
+    pause = Pause.objects.create(project=voted_project, user=annotator, right=0, of=1)
+    second.votes.update(set_aside=pause)
+    client = as_user(admin)
+
+    plain = content(client.get(url(voted_project, "jsonl")))
+    with_votes = url(voted_project, "{}") + "&votes=true"
+    lines = content(client.get(with_votes.format("jsonl"))).splitlines()
+    table = pq.read_table(io.BytesIO(content(client.get(with_votes.format("parquet")))))
+    written = content(client.get(with_votes.format("csv"))).decode()
+
+    rows = [json.loads(line) for line in lines]
+    votes = [row.pop("votes") for row in rows]
+    assert rows == [json.loads(line) for line in plain.splitlines()]
+    assert all(set(row) == set(exporting.COLUMNS) for row in rows)
+    mine, theirs = votes[0][1]["voter"], votes[0][0]["voter"]
+    assert votes[0][1] | {"at": ""} == {
+        "verdict": "up",
+        "source": "import",
+        "at": "",
+        "voter": mine,
+        **said,
+    }
+    assert votes[1] == [], "what was set aside stands for nothing"
+    assert {vote["voter"] for each in votes[2:] for vote in each} == {theirs} != {mine}
+    assert mine == exporting.voter_name(voted_project.pk, admin.pk)
+    elsewhere = Project.objects.get(slug="other")
+    assert mine != exporting.voter_name(elsewhere.pk, admin.pk), "no one is found in two projects"
+    for person in (admin, annotator):
+        for told in (person.email, person.name):
+            assert told not in b"\n".join(lines).decode() + written
+    assert table.column("votes").to_pylist() == votes
+    records = list(csv.DictReader(io.StringIO(written, newline="")))
+    assert [json.loads(record["votes"]) for record in records] == votes
+    assert all(as_written(cell) == cell for record in records for cell in record.values())
+    assert AuditEvent.objects.filter(target="csv, with votes").exists()
+
+
+def test_votes_cost_a_query_a_chunk(voted_project: Project, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(3):  # a chunk, its votes, the end
+        assert sum(len(row.votes or []) for row in project_rows(voted_project, votes=True)) == 60

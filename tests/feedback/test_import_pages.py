@@ -92,6 +92,25 @@ def test_start_import_and_report(project: Project, admin: User, as_user: As) -> 
     assert AuditEvent.objects.filter(action="import.start", actor=admin).count() == 1
 
 
+def test_dry_run_of_a_program_is_not_taken_for_an_import(
+    project: Project, admin: User, as_user: As
+) -> None:
+    client = as_user(admin)
+    job = uploaded(client, [{"prompt": "alone"}])
+    ImportJob.objects.update(dry_run=True)
+    client.post(page(job, "import-start"))
+    import_file(job.pk)
+
+    shown = text(client, job)
+    listed = client.get(reverse("imports", args=["bot"])).content.decode()
+
+    assert "dry run: the numbers say what would come in, nothing does" in shown
+    assert "have a version answer them" not in shown
+    assert "dry run" in listed
+    assert AuditEvent.objects.get(action="import.start").reason == "dry run"
+    assert not project.prompts.exists()
+
+
 def test_progress_polling_ends_with_the_import(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
     job = uploaded(client)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from django.db import transaction
+
 from feedback_app.accounts.models import User
 from feedback_app.feedback.amounts import votes_amount_to
 from feedback_app.feedback.imports.readers import Record
@@ -141,6 +143,14 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
             imported += 1
     examples_create(list(new.values()), by=by)
     return Written(imported=imported, prompts=only_prompts, duplicates=duplicates)
+
+
+def chunk_try(chunk: Chunk, *, project: Project, by: User) -> Written:
+    """What `chunk_write` would come to: written and taken back, with all that hangs on it."""
+    with transaction.atomic():
+        written = chunk_write(chunk, project=project, by=by)
+        transaction.set_rollback(True)
+    return written
 
 
 def prompts_ensure(

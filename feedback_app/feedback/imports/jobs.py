@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
-from feedback_app.feedback.imports.chunks import Chunk, chunk_write, in_chunks
+from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
 from feedback_app.feedback.imports.readers import Unreadable, open_path, open_rows
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.feedback.services import audit
@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 20
 #: Refused rows that are kept to be looked at; the others are only counted.
 REFUSALS_KEPT = 20_000
+
+
+class WrongMoment(BadRequest):
+    """What was asked is in order, but not while imports are where they are."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,17 @@ def import_start(*, job: ImportJob, by: User) -> None:
                 status=ImportJob.Status.QUEUED, by=by
             )
             if not started:
-                raise BadRequest("This import was started already.")
-            audit(project=job.project, actor=by, action="import.start", target=job.name)
+                raise WrongMoment("This import was started already.")
+            reason = "dry run" if job.dry_run else ""
+            audit(
+                project=job.project,
+                actor=by,
+                action="import.start",
+                target=job.name,
+                reason=reason,
+            )
     except IntegrityError as error:
-        raise BadRequest("Another import is under way: wait until it is done.") from error
+        raise WrongMoment("Another import is under way: wait until it is done.") from error
 
 
 def import_cancel(*, job: ImportJob, by: User) -> None:
@@ -61,7 +72,7 @@ def import_cancel(*, job: ImportJob, by: User) -> None:
             pk=job.pk, status__in=[ImportJob.Status.PREVIEW, *ImportJob.ACTIVE]
         ).update(status=ImportJob.Status.CANCELLED, finished_at=timezone.now())
         if not stopped:
-            raise BadRequest("This import has ended already.")
+            raise WrongMoment("This import has ended already.")
         audit(project=job.project, actor=by, action="import.stop", target=job.name)
     file_discard(job)
 
@@ -136,7 +147,7 @@ def import_execute(claim: ImportClaim) -> None:
         return
     try:
         with open_path(Path(job.path)) as file:
-            rows = open_rows(file)
+            rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset)):
                 chunk.share = rows.share
                 if not chunk_commit(claim, chunk):
@@ -154,7 +165,8 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
         job = ImportJob.objects.select_for_update().filter(claim.held()).first()
         if job is None:
             return False
-        written = chunk_write(chunk, project=claim.job.project, by=claim.job.by)
+        write = chunk_try if job.dry_run else chunk_write
+        written = write(chunk, project=claim.job.project, by=claim.job.by)
         kept = max(0, REFUSALS_KEPT - job.refused)
         ImportRefusal.objects.bulk_create(
             ImportRefusal(job=job, number=r.number, reason=r.reason, excerpt=r.excerpt)
@@ -181,7 +193,7 @@ def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None
             finished_at=timezone.now(),
             share=1.0 if not error else F("share"),
         )
-        if ended:
+        if ended and not claim.job.dry_run:
             import_told(ImportJob.objects.select_related("project").get(pk=claim.job.pk))
     if ended:
         file_discard(claim.job)

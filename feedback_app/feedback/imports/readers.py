@@ -4,8 +4,8 @@
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +24,8 @@ BOM = b"\xef\xbb\xbf"
 KNOWN = frozenset(
     ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic"]
 )
+#: What a file calls the columns that we know: `{"prompt": "question"}`.
+Columns = Mapping[str, str]
 #: What pyarrow raises for a file that lies about itself.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 #: CSV cells of these columns may hold messages as JSON.
@@ -68,13 +70,14 @@ class Rows(ABC):
         """The rows whose number is above `after`."""
 
 
-def open_rows(file: IO[bytes]) -> Rows:
+def open_rows(file: IO[bytes], *, columns: Columns | None = None) -> Rows:
     """Tells the format by the content. Raises Unreadable."""
+    columns = columns or {}
     head = file.read(4096)
     file.seek(0)
     start = head.removeprefix(BOM).lstrip()
     if head[:4] == b"PAR1":
-        return ParquetRows(file)
+        return ParquetRows(file, columns)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise Unreadable("The file is UTF-16: save it as UTF-8.")
     if head[:2] in (b"\x1f\x8b", b"PK"):
@@ -83,7 +86,28 @@ def open_rows(file: IO[bytes]) -> Rows:
         raise Unreadable("The file is empty.")
     if start[:1] == b"[":
         raise Unreadable("The file is a JSON array: write one object a line (jq -c '.[]').")
-    return JsonlRows(file) if start[:1] == b"{" else CsvRows(file)
+    return JsonlRows(file, columns) if start[:1] == b"{" else CsvRows(file, columns)
+
+
+def renamed(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """The row under the names that we know. A column of a known name for which the file has
+    another is not it."""
+    rest = {
+        name: value
+        for name, value in row.items()
+        if name not in columns and name not in columns.values()
+    }
+    return rest | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+
+
+def columns_check(columns: Columns, names: Collection[str]) -> None:
+    """Raises Unreadable if the file has not what `columns` says, or nothing of use."""
+    if missing := [theirs for theirs in columns.values() if theirs not in names]:
+        raise Unreadable(f"No column is called {', '.join(missing)}.")
+    if not KNOWN & renamed(dict.fromkeys(names), columns).keys():
+        raise Unreadable(
+            "No column is called prompt, completion, label, chosen, rejected or messages."
+        )
 
 
 def open_path(path: Path) -> IO[bytes]:
@@ -129,14 +153,18 @@ class Lines:
 class JsonlRows(Rows):
     """One JSON object a line; blank lines are passed over."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], columns: Columns) -> None:
         self.lines = Lines(file)
+        self.columns = columns
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         for number, line in enumerate(self.lines, start=1):
             self.share = self.lines.share
             if number > after and line.strip():
-                yield json_record(number, line, cut=self.lines.cut)
+                record = json_record(number, line, cut=self.lines.cut)
+                if self.columns:
+                    record = replace(record, value=renamed(record.value, self.columns))
+                yield record
 
 
 def json_record(number: int, line: bytes, *, cut: bool) -> Record:
@@ -160,8 +188,9 @@ def json_record(number: int, line: bytes, *, cut: bool) -> Record:
 class CsvRows(Rows):
     """Comma, semicolon or tab; the first record names the columns."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], columns: Columns) -> None:
         self.lines = Lines(file)
+        self.columns = {ours: theirs.strip().lower() for ours, theirs in columns.items()}
         delimiter = most_frequent(file.readline(65_536))
         file.seek(0)
         # bytes that are no UTF-8 become lone surrogates: refused with the cell they are in
@@ -188,8 +217,8 @@ class CsvRows(Rows):
             elif not fault and len(cells) != len(header):
                 fault = f"{len(cells)} cells where the header names {len(header)} columns"
             text = "" if not fault else ",".join(cells)[:EXCERPT]
-            named = [] if fault else zip(header, cells, strict=True)
-            value = {name: cell_of(name, cell) for name, cell in named if name in KNOWN}
+            named = {} if fault else renamed(dict(zip(header, cells, strict=True)), self.columns)
+            value = {name: cell_of(name, cell) for name, cell in named.items() if name in KNOWN}
             yield Record(number, value, fault, text)
 
     def header(self) -> list[str]:
@@ -198,7 +227,9 @@ class CsvRows(Rows):
             names = [name.strip().lower() for name in next(self.reader, [])]
         except csv.Error as error:
             raise Unreadable(f"The first line is no CSV header: {error}.") from error
-        if not KNOWN & set(names):
+        if self.columns:
+            columns_check(self.columns, names)
+        elif not KNOWN & set(names):
             raise Unreadable(
                 "The file is neither JSONL nor Parquet, and its first line is no CSV header: "
                 "no column is called prompt, completion, label, chosen, rejected or messages."
@@ -232,16 +263,16 @@ def cell_of(column: str, cell: str) -> object:
 class ParquetRows(Rows):
     """Row groups are read in small batches, and only the columns that a shape can use."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], columns: Columns) -> None:
         try:
             self.file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            self.columns = [name for name in self.file.schema_arrow.names if name in KNOWN]
+            names = self.file.schema_arrow.names
         except _DAMAGE as error:
             raise Unreadable(cleaned(f"The file is no valid Parquet: {error}")) from error
-        if not self.columns:
-            raise Unreadable(
-                "No column is called prompt, completion, label, chosen, rejected or messages."
-            )
+        columns_check(columns, names)
+        self.columns = columns
+        used = KNOWN | set(columns.values())
+        self.used = [name for name in names if name in used]
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         meta = self.file.metadata
@@ -253,20 +284,20 @@ class ParquetRows(Rows):
         rest = list(range(group, meta.num_row_groups))
         try:
             for batch in self.file.iter_batches(
-                BATCH, row_groups=rest, columns=self.columns, use_threads=False
+                BATCH, row_groups=rest, columns=self.used, use_threads=False
             ):
                 for index in range(batch.num_rows):
                     number += 1
                     if number > after:
-                        yield parquet_record(number, batch, index)
+                        yield parquet_record(number, batch, index, self.columns)
                 self.share = number / total
         except _DAMAGE as error:
             raise Unreadable(cleaned(f"The file is damaged after row {number}: {error}")) from error
 
 
-def parquet_record(number: int, batch: pa.RecordBatch, index: int) -> Record:
+def parquet_record(number: int, batch: pa.RecordBatch, index: int, columns: Columns) -> Record:
     """One row of a batch; text that is no UTF-8 is found only here."""
     try:
-        return Record(number, batch.slice(index, 1).to_pylist()[0])
+        return Record(number, renamed(batch.slice(index, 1).to_pylist()[0], columns))
     except _DAMAGE as error:
         return Record(number, {}, f"not readable: {error}")

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,14 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.imports.jobs import file_discard
-from feedback_app.feedback.imports.readers import Record, Unreadable, cleaned, open_path, open_rows
+from feedback_app.feedback.imports.readers import (
+    Columns,
+    Record,
+    Unreadable,
+    cleaned,
+    open_path,
+    open_rows,
+)
 from feedback_app.feedback.imports.shapes import Candidate, RowRefused, recognise
 from feedback_app.feedback.models import ImportJob, Project
 
@@ -35,27 +43,50 @@ class PreviewRow:
     excerpt: str = ""
 
 
+class TooLarge(BadRequest):
+    """The file is beyond what is taken."""
+
+
 def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") -> ImportJob:
     """Keeps the file where workers find it. Raises BadRequest if nothing can be read from it."""
     previews_expire(project)
-    if (upload.size or 0) > UPLOAD_LIMIT:
-        raise BadRequest("The file is larger than 2 GB: use manage.py import_examples.")
+    size_check(upload.size or 0)
+    path = upload_keep(upload.chunks())
+    name = cleaned(upload.name or "file")[:200]
+    return ImportJob.objects.create(
+        project=project, by=by, name=name, path=str(path), uploaded=True
+    )
+
+
+def size_check(size: int) -> None:
+    """Raises TooLarge."""
+    if size > UPLOAD_LIMIT:
+        raise TooLarge("The file is larger than 2 GB: use manage.py import_examples.")
+
+
+def upload_keep(pieces: Iterable[bytes], *, columns: Columns | None = None) -> Path:
+    """Writes the pieces to a file of ours, which is there only if its first row can be read.
+
+    Raises BadRequest if not, and TooLarge.
+    """
     directory = Path(settings.ARTIFACT_ROOT) / "imports"
     directory.mkdir(parents=True, exist_ok=True)
     # nothing of the sender's name gets into the path
     path = directory / uuid.uuid4().hex
     try:
         with path.open("wb") as file:
-            file.writelines(upload.chunks())
+            for piece in pieces:
+                file.write(piece)
+                size_check(file.tell())
         with path.open("rb") as file:
-            next(open_rows(file).records(), None)
-    except Unreadable as error:
-        path.unlink()
-        raise BadRequest(str(error)) from error
-    name = cleaned(upload.name or "file")[:200]
-    return ImportJob.objects.create(
-        project=project, by=by, name=name, path=str(path), uploaded=True
-    )
+            next(open_rows(file, columns=columns).records(), None)
+    except BaseException as error:
+        # also when the sender hangs up or the disk is full: nobody else knows of the file
+        path.unlink(missing_ok=True)
+        if isinstance(error, Unreadable):
+            raise BadRequest(str(error)) from error
+        raise
+    return path
 
 
 def previews_expire(project: Project) -> None:
@@ -69,7 +100,8 @@ def previews_expire(project: Project) -> None:
 def preview(job: ImportJob) -> list[PreviewRow]:
     """The first rows. Raises Unreadable."""
     with open_path(Path(job.path)) as file:
-        return [preview_row(record) for record in islice(open_rows(file).records(), PREVIEW_ROWS)]
+        rows = open_rows(file, columns=job.columns)
+        return [preview_row(record) for record in islice(rows.records(), PREVIEW_ROWS)]
 
 
 def preview_row(record: Record) -> PreviewRow:

@@ -7,7 +7,6 @@ from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI, Path, Query
 from pydantic import BaseModel
 
-from feedback_app.accounts.models import Scope
 from feedback_app.feedback.models import Completion, Example, Project, Prompt, Vote
 from feedback_app.serving.data_api import schemas as s
 from feedback_app.serving.data_api.deeds import (
@@ -16,42 +15,21 @@ from feedback_app.serving.data_api.deeds import (
     unknown,
     votes_cast,
 )
+from feedback_app.serving.data_api.doors import FAULTS, HERE, READ, WRITE, project_of
+from feedback_app.serving.data_api.files import router as files
 from feedback_app.serving.data_api.pages import page_of
 from feedback_app.serving.data_api.receipts import once
-from feedback_app.serving.gateway.entrance import ApiRequest, BearerToken
-from feedback_app.serving.gateway.faults import ApiFault
+from feedback_app.serving.gateway.entrance import ApiRequest
 from feedback_app.serving.gateway.refusals import refusals, token_urls
-from feedback_app.serving.gateway.schemas import FaultAnswer
 
 api = NinjaAPI(
     title="Prospect data",
     version="1",
-    description="Prompts, completions, votes and examples of a project, to read and to add.",
+    description="Prompts, completions, votes and examples of a project, to read and to add, one by "
+    "one or as files.",
     urls_namespace="data-api",
     docs_url=None,
 )
-READ = BearerToken(Scope.DATA_READ)
-WRITE = BearerToken(Scope.DATA_WRITE)
-FAULTS: dict[int, Any] = dict.fromkeys((400, 401, 403, 404, 409, 413, 429), FaultAnswer)
-HERE = "/projects/{slug}"
-
-
-def project_of(request: ApiRequest, slug: str, query: type[BaseModel] | None = None) -> Project:
-    """The token's project, if that is what the address names; else 404, whatever else exists.
-    Unknown query parameters are refused."""
-    project = request.auth.project
-    if project.slug != slug:
-        raise ApiFault(404, "This token opens no such project.", "not_found")
-    allowed = set(query.model_fields) if query else set()
-    if strange := sorted(set(request.GET) - allowed):
-        raise ApiFault(
-            400,
-            f"Unknown parameters: {', '.join(strange)}.",
-            "unknown_parameter",
-            param=strange[0],
-        )
-    return project
-
 
 # -- prompts
 
@@ -250,6 +228,7 @@ def with_texts(project: Project) -> Any:
     )
 
 
+api.add_router("", files)
 refusals(api)
 
 

@@ -17,11 +17,14 @@ HEADER = "Idempotency-Key"
 KEPT = dt.timedelta(hours=24)
 
 
-def once(request: ApiRequest, deed: Callable[[], BaseModel]) -> HttpResponse:
+def once(
+    request: ApiRequest, deed: Callable[[], BaseModel], *, asked: str | None = None
+) -> HttpResponse:
     """Does `deed` in a transaction and answers what it returns; with a key, at most once in 24 h.
 
     Of two with the same key at the same time the second waits for the first. What is refused
-    leaves no receipt: it may be mended and sent again.
+    leaves no receipt: it may be mended and sent again. `asked` tells requests apart whose body is
+    too large to be looked at here.
     """
     key = request.headers.get(HEADER)
     if key is None:
@@ -29,18 +32,19 @@ def once(request: ApiRequest, deed: Callable[[], BaseModel]) -> HttpResponse:
             return answered(deed().model_dump_json())
     if not 1 <= len(key) <= 200 or not key.isprintable():
         raise ApiFault(400, f"{HEADER} has 1 to 200 printable characters.", "invalid_value")
-    asked = hashlib.sha256(f"{request.method} {request.path}\n".encode() + request.body)
+    head = f"{request.method} {request.path}\n".encode()
+    digest = hashlib.sha256(head + (request.body if asked is None else asked.encode())).hexdigest()
     with transaction.atomic():
         receipts = ApiReceipt.objects.filter(token=request.auth, key=key)
         receipts.filter(created_at__lt=timezone.now() - KEPT).delete()
         receipt, new = ApiReceipt.objects.get_or_create(
-            token=request.auth, key=key, defaults={"asked": asked.hexdigest()}
+            token=request.auth, key=key, defaults={"asked": digest}
         )
         if new:
             receipt.answer = deed().model_dump_json()
             receipt.save(update_fields=["answer"])
             return answered(receipt.answer)
-    if receipt.asked != asked.hexdigest():
+    if receipt.asked != digest:
         raise ApiFault(
             409,
             f"This {HEADER} came with another request: every request has its own.",

@@ -168,3 +168,53 @@ class ExampleOut(BaseModel):
     used_in_run: int | None
     created_at: dt.datetime
     updated_at: dt.datetime
+
+
+class ImportAsk(BaseModel):
+    """How a file is to be understood."""
+
+    name: Annotated[Text, Field(max_length=200, description="What people will see")] | None = None
+    dry_run: Annotated[bool, Field(description="Say what would happen, keep nothing")] = False
+    map: Annotated[
+        list[Annotated[Text, Field(max_length=200)]],
+        Field(
+            max_length=8,
+            description="'prompt:question': the file calls the column 'prompt' 'question'",
+        ),
+    ] = []
+
+
+class ImportOut(BaseModel):
+    """`share` of the file is read, 0 to 1; `columns` are the names that were sent as `map`. The
+    numbers of a dry run say what would have come in."""
+
+    id: int
+    name: str
+    status: Literal["preview", "queued", "running", "done", "failed", "cancelled"]
+    dry_run: bool
+    columns: dict[str, str]
+    share: float
+    rows: int
+    imported: int
+    prompts: int
+    duplicates: int
+    refused: int
+    error: str
+    created_at: dt.datetime
+    finished_at: dt.datetime | None
+
+
+class RefusedOut(BaseModel):
+    """A row that was not imported, why, and how it begins."""
+
+    row: int
+    reason: str
+    content: str
+
+
+class ExportQuery(BaseModel):
+    format: Literal["jsonl", "parquet", "csv"] = "jsonl"
+    votes: Annotated[bool, Field(description="Add who said what, by pseudonyms")] = False
+    snapshot: (
+        Annotated[int, Field(ge=1, lt=2**31, description="What this run was trained on")] | None
+    ) = None

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import transaction
 
 from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.exporting import csv_line
-from feedback_app.feedback.imports.chunks import Refusal, chunk_write, in_chunks
+from feedback_app.feedback.imports.chunks import Refusal, chunk_try, in_chunks
 from feedback_app.feedback.imports.jobs import import_execute, import_take_here
 from feedback_app.feedback.imports.readers import Unreadable, open_path, open_rows
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
@@ -73,9 +72,7 @@ class Command(BaseCommand):
         refusals: list[Refusal] = []
         with open_path(path) as file:
             for chunk in in_chunks(open_rows(file).records()):
-                with transaction.atomic():
-                    written = chunk_write(chunk, project=project, by=by)
-                    transaction.set_rollback(True)
+                written = chunk_try(chunk, project=project, by=by)
                 counts.update(vars(written), rows=chunk.rows, refused=len(chunk.refusals))
                 shapes |= chunk.shapes
                 refusals += chunk.refusals[: 20_000 - len(refusals)]

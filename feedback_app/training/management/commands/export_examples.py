@@ -22,6 +22,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--snapshot", type=int, metavar="N", help="what run N was trained and compared on"
         )
+        parser.add_argument("--votes", action="store_true", help="add who said what, by pseudonyms")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
@@ -32,9 +33,11 @@ class Command(BaseCommand):
         path: Path = options["out"] or Path(f"{project.slug}-{what}.{options['format']}")
         partial = path.with_name(f"{path.name}.partial")
         try:
-            rows = self.rows(project, number)
+            rows = self.rows(project, number, votes=options["votes"])
             with partial.open("wb") as file:
-                count = export_write(rows, file, as_format=options["format"])
+                count = export_write(
+                    rows, file, as_format=options["format"], votes=options["votes"]
+                )
             partial.replace(path)
         except OSError as error:
             raise CommandError(f"{path} could not be written: {error.strerror}.") from error
@@ -42,10 +45,10 @@ class Command(BaseCommand):
             partial.unlink(missing_ok=True)
         self.stdout.write(f"{count:,} examples are in {path}.")
 
-    def rows(self, project: Project, number: int | None) -> Iterator[ExportRow]:
+    def rows(self, project: Project, number: int | None, *, votes: bool) -> Iterator[ExportRow]:
         if number is None:
-            return project_rows(project)
+            return project_rows(project, votes=votes)
         run = project.runs.filter(number=number).select_related("snapshot").first()
         if run is None:
             raise CommandError(f"{project.name} has no run {number}.")
-        return snapshot_rows(run.snapshot)
+        return snapshot_rows(run.snapshot, votes=votes)
