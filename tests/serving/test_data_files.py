@@ -171,7 +171,8 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     )
     rows = [{"Frage": "Q", "completion": "no", "Antwort": "A", "label": "up"}]
     body = {
-        "jsonl": lambda: jsonl(rows),
+        # the second has no answer: what it calls completion is something else
+        "jsonl": lambda: jsonl([*rows, {"Frage": "R", "completion": "no", "label": "up"}]),
         "csv": lambda: b"Frage,completion,Antwort,label\nQ,no,A,up\n",
         "parquet": lambda: parquet(rows),
     }[kind]()
@@ -232,6 +233,8 @@ def test_form_that_is_none_and_a_file_that_is_too_large_are_refused(
     torn = send(program, b"x", content_type="multipart/form-data")
     assert fault(torn) == (400, "invalid_form", None)
     assert fault(send(program, jsonl())) == (413, "body_too_large", None)
+    announced = send(program, b"{}", CONTENT_LENGTH="200000")
+    assert fault(announced) == (413, "body_too_large", None), "before a byte is read"
     assert uploads(artifacts) == []
 
 
