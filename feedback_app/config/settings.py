@@ -136,6 +136,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
+# the statements of the annotator's cycle are planned once a connection (statements.py); off for a
+# pooler that hands connections out by transaction and knows no prepared statements
+DATABASE_PREPARES = env.bool("DATABASE_PREPARES", True)
 
 # -- people
 
