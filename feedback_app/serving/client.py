@@ -171,10 +171,12 @@ class Engine:
         sampling: Sampling,
         into: Streamed,
         system_prompt: str | None = None,
+        opened: Callable[[], object] = lambda: None,
     ) -> Iterator[str]:
         """Yields pieces of text as they come and keeps everything in `into`.
 
-        `system_prompt` stands in for the project's.
+        `system_prompt` stands in for the project's. `opened` is called once an engine has taken
+        the question, while it reads it.
         Closing the iterator closes the connection, which frees the slot in the engine.
         Raises EngineError, also halfway; what came until then is in `into`.
         """
@@ -190,6 +192,7 @@ class Engine:
                 continue
             try:
                 with closing(response):
+                    opened()
                     yield from self._pieces(response, into)
             except httpx.HTTPError as error:
                 went_down(url)

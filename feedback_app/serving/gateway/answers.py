@@ -50,7 +50,7 @@ class Question:
 
 @dataclass
 class Reply(Streamed):
-    """The answer as it comes in. `completion` is there from the first piece on."""
+    """The answer as it comes in. `completion` is there before the first piece."""
 
     completion: Completion | None = field(default=None)
 
@@ -114,11 +114,15 @@ def answer_stream(question: Question, *, into: Reply) -> Iterator[str]:
 def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:
     """Yields the answer's text as the engine writes it.
 
-    The completion is stored with the first piece, so that every piece can name it, and completed
-    when the iterator ends. If the reader goes away (the iterator is closed), the token is revoked
-    or the engine fails, what came so far stays, marked as aborted. Raises EngineError.
+    The completion is stored while the engine reads the question, so that every piece can name it,
+    and completed when the iterator ends. If the reader goes away (the iterator is closed), the
+    token is revoked or the engine fails, what came so far stays, marked as aborted; if nothing
+    came, nothing stays. Raises EngineError.
     """
     project = question.project
+
+    def begin() -> None:
+        into.completion = answer_begin(question, version=into.version)
 
     def ask(version: str) -> Iterator[str]:
         return Engine(project).stream(
@@ -127,6 +131,7 @@ def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:
             sampling=question.sampling,
             system_prompt=question.system_prompt,
             into=into,
+            opened=begin,
         )
 
     def fall_back(error: AdapterBroken) -> str:
@@ -139,16 +144,12 @@ def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:
     try:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
-                if into.completion is None:
-                    into.completion = answer_begin(question, version=into.version)
                 yield piece
                 if time.monotonic() - looked > TOKEN_SECONDS:
                     looked = time.monotonic()
                     if not ApiToken.objects.valid().filter(pk=question.token.pk).exists():
                         into.finish_reason = "aborted"
                         return
-        if into.completion is None:  # the version had nothing to say
-            into.completion = answer_begin(question, version=into.version)
     finally:
         if into.completion is not None:
             answer_finish(into.completion, reply=into)
@@ -175,8 +176,15 @@ def answer_begin(question: Question, *, version: str) -> Completion:
 
 
 def answer_finish(completion: Completion, *, reply: Reply) -> None:
-    """Keeps the text and the ids that were read and written. Votes may have come already."""
+    """Keeps the text and the ids that were read and written. Votes may have come already.
+
+    What broke off before its first piece was never told of, and goes.
+    """
     aborted = reply.finish_reason == Completion.Finish.ABORTED
+    if aborted and not reply.text:
+        completion.delete()
+        reply.completion = None
+        return
     completion.text = storable(reply.text)
     completion.finish_reason = reply.finish_reason
     completion.prompt_token_ids = reply.prompt_token_ids
