@@ -4,8 +4,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.db.models import Count, OuterRef, Q, Subquery
-from django.db.models.functions import Coalesce
 from django.http import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
@@ -17,6 +15,7 @@ from feedback_app.feedback.answers import deed, page
 from feedback_app.feedback.forms import ProjectForm, SamplingForm, accepted, query_page
 from feedback_app.feedback.listing import ExampleFilter, versions_judged
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
+from feedback_app.feedback.querysets import counted, counted_of
 from feedback_app.feedback.selectors import sampling_active, sampling_latest
 from feedback_app.feedback.services import sampling_request
 from feedback_app.feedback.services_settings import project_change
@@ -39,9 +38,9 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
         .select_related("project")
         .order_by("project__name", "pk")
         .annotate(
-            ups=_count(Example.objects.filter(desirable=True)),
-            downs=_count(Example.objects.filter(desirable=False)),
-            waiting=_count(Completion.objects.in_queue().filter(vote_count=0)),
+            ups=counted_of(Membership, Example, "desirable"),
+            downs=counted_of(Membership, Example, "NOT desirable"),
+            waiting=counted_of(Membership, Completion, "queued AND NOT flagged AND vote_count = 0"),
         )
     )
     if len(memberships) == 1 and "all" not in request.GET:
@@ -50,12 +49,6 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
     for membership in memberships:
         membership.home_page = HOME_PAGES[Role(membership.role)]  # type: ignore[attr-defined]
     return render(request, "feedback/home.html", {"memberships": memberships})
-
-
-def _count(rows: Any) -> Any:
-    """How many `rows` the membership's project has, as a subquery."""
-    counted = rows.filter(project=OuterRef("project")).order_by().values("project")
-    return Coalesce(Subquery(counted.annotate(n=Count("pk")).values("n")), 0)
 
 
 @project_view(Role.ADMIN)
@@ -72,7 +65,7 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "page": rows,
         "query": chosen.query(),
         "counts": project.examples.counts(),
-        "flagged": project.completions.filter(flagged=True).count(),
+        "flagged": counted(project.completions.filter(flagged=True)),
     }
     template = "feedback/examples.html"
     return render(request, f"{template}#list" if request.htmx else template, context)
@@ -96,11 +89,9 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "members": project.memberships.count(),
         "sampling": sampling_latest(project),
         "sampling_form": SamplingForm(initial={"version": project.live_version}),
-        "prompts": project.prompts.count(),
-        "answers": project.completions.aggregate(
-            in_queue=Count("pk", filter=Q(queued=True)),
-            unjudged=Count("pk", filter=Q(queued=True, flagged=False, vote_count=0)),
-        ),
+        "prompts": counted(project.prompts.all()),
+        "in_queue": counted(project.completions.filter(queued=True)),
+        "unjudged": counted(project.completions.in_queue().filter(vote_count=0)),
     }
 
 

@@ -14,6 +14,7 @@ from django.utils.safestring import SafeString
 
 from feedback_app.accounts.models import Membership, Role, roles_from
 from feedback_app.feedback.models import Project, Vote
+from feedback_app.feedback.querysets import COUNTED
 
 register = template.Library()
 
@@ -123,6 +124,12 @@ def percent(share: float | None) -> str:
 def signed(value: float | None, digits: int = 2) -> str:
     """A number with its sign and a true minus."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
+
+
+@register.filter
+def many(count: int) -> str:
+    """A figure that was counted no further than `querysets.COUNTED`."""
+    return f"more than {COUNTED:,}" if count > COUNTED else f"{count:,}"
 
 
 @register.filter

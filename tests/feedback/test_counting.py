@@ -1,0 +1,55 @@
+"""Pages count no further than they have to: a project of a million rows opens like a small one."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback import querysets
+from feedback_app.feedback.models import Project, Source, Verdict
+from feedback_app.feedback.services import vote_cast
+from feedback_app.feedback.templatetags import display
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that four rows are more than are counted."""
+    monkeypatch.setattr(querysets, "COUNTED", 3)
+    monkeypatch.setattr(display, "COUNTED", 3)
+
+
+@pytest.mark.parametrize(("rows", "words"), [(3, "3 to judge"), (5, "more than 3 to judge")])
+def test_home_counts_as_far_as_it_says(
+    rows: int,
+    words: str,
+    admin: User,
+    as_user: Callable[[User], Client],
+    make_completions: MakeCompletions,
+) -> None:
+    first, *_ = make_completions(rows + 1)
+    vote_cast(completion=first, verdict=Verdict.DOWN, by=admin, source=Source.ANNOTATE)
+
+    page = as_user(admin).get("/?all=1").content.decode()
+
+    assert f">{words}<" in page
+    assert "0 up" in page
+    assert "1 down" in page
+
+
+def test_settings_count_as_far_as_they_say(
+    project: Project,
+    admin: User,
+    as_user: Callable[[User], Client],
+    make_completions: MakeCompletions,
+) -> None:
+    make_completions(5)
+
+    page = as_user(admin).get(reverse("project-settings", args=["bot"])).content.decode()
+
+    assert "more than 3 prompts, more than 3 answers in the annotation queue" in page
+    assert querysets.counted(project.prompts.all()) == 4
