@@ -55,9 +55,9 @@ def test_the_next_item_is_on_screen_before_the_server_has_answered(
 ) -> None:
     _, second, _ = make_completions(3)
     page = new_page(annotator)
-    open_desk(page, project)
     held: list[object] = []
     page.route("**/vote/", lambda route: held.append(route))
+    open_desk(page, project)
 
     page.keyboard.press("u")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk), timeout=100)
@@ -253,8 +253,9 @@ def test_reload_while_offline_loses_no_verdict(
 ) -> None:
     [first, _] = make_completions(2)
     page = new_page(annotator)
-    open_desk(page, project)
+    # before the page: a route that is new is not always asked
     page.route("**/vote/", lambda route: route.abort())
+    open_desk(page, project)
     page.keyboard.press("u")
     expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
 
