@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feedback_app.feedback.models import Completion, Verdict
+from feedback_app.feedback.models import Completion, Example, Verdict
 
 
 @dataclass(frozen=True)
@@ -29,3 +29,17 @@ def amounts_of(completion: Completion, verdicts: Sequence[str]) -> Amounts | Non
     if completion.decided and completion.text.strip():
         return Amounts(desirable=completion.decided == Verdict.UP, weight=1)
     return votes_amount_to(verdicts, text=completion.text)
+
+
+def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | None:
+    """The Example, not stored yet, that a completion and its verdicts amount to."""
+    amounts = amounts_of(completion, verdicts)
+    if amounts is None:
+        return None
+    return Example(
+        completion=completion,
+        project_id=completion.project_id,
+        desirable=amounts.desirable,
+        weight=amounts.weight,
+        split=completion.prompt.split,
+    )

@@ -1,14 +1,11 @@
 """Takes a person's votes out of a project, and their examples become what the others say."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.amounts import amounts_of
 from feedback_app.feedback.models import (
     Completion,
-    Example,
     GoldAnswer,
     ImportJob,
     Lease,
@@ -19,6 +16,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.services_examples import examples_follow
 from feedback_app.feedback.turns import transaction_in_turn
 
 CHUNK = 500
@@ -69,49 +67,5 @@ def chunk_erase(*, user: User, ids: list[int]) -> VotesErased:
     completions = list(rows.select_for_update(of=("self",)).filter(pk__in=ids).order_by("pk"))
     VoteEvent.objects.filter(completion__in=ids, user=user).delete()
     votes = Vote.objects.filter(completion__in=ids, user=user).delete()[0]
-    left = defaultdict(list)
-    standing = Vote.objects.standing().filter(completion__in=ids)
-    for pk, verdict in standing.values_list("completion", "verdict"):
-        left[pk].append(verdict)
-    return examples_follow(completions, verdicts=left, votes=votes)
-
-
-def examples_follow(
-    completions: list[Completion], *, verdicts: Mapping[int, list[str]], votes: int
-) -> VotesErased:
-    """Makes the examples what these verdicts amount to; `services.example_refresh` for many."""
-    before = {example.pk: example for example in Example.objects.filter(completion__in=completions)}
-    gone, changed = [], []
-    counted = defaultdict(list)  # few outcomes, so few statements
-    for completion in completions:
-        said = verdicts[completion.pk]
-        counted[len(said), len(set(said)) > 1].append(completion)
-        amounts = amounts_of(completion, said)
-        if amounts is None:
-            gone.append(completion)
-            continue
-        example = Example(
-            completion=completion,
-            project_id=completion.project_id,
-            desirable=amounts.desirable,
-            weight=amounts.weight,
-            split=completion.prompt.split,
-        )
-        old = before.get(completion.pk)
-        if old is None or (old.desirable, old.weight) != (example.desirable, example.weight):
-            changed.append(example)
-    for (votes_left, contested), alike in counted.items():
-        Completion.objects.filter(pk__in=[completion.pk for completion in alike]).update(
-            vote_count=votes_left, contested=contested
-        )
-    Example.objects.bulk_create(
-        changed,
-        update_conflicts=True,
-        unique_fields=["completion"],
-        update_fields=["desirable", "weight", "split", "updated_at"],
-    )
-    return VotesErased(
-        votes=votes,
-        gone=Example.objects.filter(completion__in=gone).delete()[0],
-        changed=len(changed),
-    )
+    gone, changed = examples_follow(completions)
+    return VotesErased(votes=votes, gone=len(gone), changed=changed)

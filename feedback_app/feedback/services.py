@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models import Max
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, User
-from feedback_app.feedback.amounts import amounts_of
+from feedback_app.feedback.amounts import example_of
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import (
     BASE_VERSION,
@@ -354,20 +354,6 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
         if locked.gold or slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     return bool(undone) or skipped is not None
-
-
-def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | None:
-    """The Example, not stored yet, that a completion and its verdicts amount to."""
-    amounts = amounts_of(completion, verdicts)
-    if amounts is None:
-        return None
-    return Example(
-        completion=completion,
-        project_id=completion.project_id,
-        desirable=amounts.desirable,
-        weight=amounts.weight,
-        split=completion.prompt.split,
-    )
 
 
 def example_refresh(*, completion: Completion) -> Example | None:
