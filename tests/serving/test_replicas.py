@@ -18,7 +18,7 @@ from feedback_app.serving import replicas
 from feedback_app.serving.client import Engine, EngineError, Sampling
 from feedback_app.serving.models import Release
 from feedback_app.serving.services import release_promote
-from tests.engines import RunningEngine, free_port, run_engine
+from tests.engines import RunningEngine, free_port, run_engine, wait_until
 from tests.serving.conftest import MODEL, MakeAdapter
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -151,7 +151,13 @@ def test_a_request_id_goes_from_the_browser_through_the_web_to_the_engine(
     client.force_login(admin)
     response = client.post(f"/demo/{served.slug}/new/", {"text": "Hello?"})
     assert response.headers["X-Request-ID"] == "seen-everywhere-7"
-    log = (engine.artifacts / "engine.log").read_text().splitlines()
-    assert json.loads(log[-1])["request_id"] == "seen-everywhere-7"
+
+    def answered() -> list[str]:
+        """The ids of the answers in the engine's log, which writes a line after the last word."""
+        lines = (engine.artifacts / "engine.log").read_text().splitlines()
+        events = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        return [event["request_id"] for event in events if event["event"] == "answered"]
+
+    wait_until(lambda: "seen-everywhere-7" in answered(), what="the id in the engine's log")
     hostile = Client(headers={"X-Request-ID": "a b"}).get("/health")
     assert len(hostile.headers["X-Request-ID"]) == 32
