@@ -32,6 +32,7 @@ def served(project: Project, engine: RunningEngine, settings: Settings) -> Proje
     settings.ARTIFACT_ROOT = engine.artifacts
     project.base_model = MODEL
     project.max_tokens = 24
+    project.temperature = 0  # a draw may end an answer before its first word
     project.save()
     return project
 

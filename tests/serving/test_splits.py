@@ -58,8 +58,6 @@ def candidate(make_adapter: MakeAdapter) -> Adapter:
 
 @pytest.fixture
 def split(served: Project, candidate: Adapter, admin: User) -> TrafficSplit:
-    served.temperature = 0  # a draw may end an answer before its first word
-    served.save(update_fields=["temperature"])
     return split_start(project=served, adapter=candidate, percent=50, by=admin)
 
 
