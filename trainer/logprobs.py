@@ -4,13 +4,16 @@ head is spent on completion positions only."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
-from trainer.attention import NAME, KeysValues, Layout
+from trainer.attend import KeysValues, Layout
+from trainer.attention import NAME
+from trainer.decoder import hidden_states, is_written_out
 from trainer.head import causal_lm_of, head, token_logprobs
 from trainer.prefixes import WORTH_SHARING, Forest, branches, common_prefix, forest
 
@@ -195,16 +198,13 @@ def _gather(
 def _hidden_states(model: Any, tree: Forest, layout: Layout) -> Tensor:
     """Last hidden states of a packed stream, (T, D)."""
     device = next(model.parameters()).device
-    found: Tensor = (
-        causal_lm_of(model)
-        .get_decoder()(
-            input_ids=_moved([tree.ids], device),
-            position_ids=_moved([tree.positions], device),
-            use_cache=False,
-            layout=layout,
-        )
-        .last_hidden_state
-    )
+    decoder = causal_lm_of(model).get_decoder()
+    ids, positions = _moved([tree.ids], device), _moved([tree.positions], device)
+    if is_written_out(decoder):
+        return hidden_states(decoder, ids, positions, layout)
+    found: Tensor = decoder(
+        input_ids=ids, position_ids=positions, use_cache=False, layout=layout
+    ).last_hidden_state
     return found[0]
 
 
@@ -219,14 +219,27 @@ def _moved(values: Sequence[Any], device: torch.device) -> Tensor:
 
 @contextmanager
 def as_forest(model: Any) -> Iterator[None]:
-    """Inside, the model attends to packed forests; generation before and after does not."""
-    config = causal_lm_of(model).get_decoder().config
-    before = config._attn_implementation
-    config._attn_implementation = NAME
+    """Inside, the model attends to packed forests; generation before and after does not. Several
+    threads may be inside at the same time: the last one to leave gives the model its own back."""
+    decoder = causal_lm_of(model).get_decoder()
+    with _LOCK:
+        inside, before = _INSIDE.get(decoder, (0, decoder.config._attn_implementation))
+        _INSIDE[decoder] = inside + 1, before
+        decoder.config._attn_implementation = NAME
     try:
         yield
     finally:
-        config._attn_implementation = before
+        with _LOCK:
+            inside, before = _INSIDE.pop(decoder)
+            if inside > 1:
+                _INSIDE[decoder] = inside - 1, before
+            else:
+                decoder.config._attn_implementation = before
+
+
+_LOCK = Lock()
+#: How many are inside `as_forest`, by decoder, and the attention that it had before.
+_INSIDE: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
 def _score_apart(model: Any, rows: Sequence[Row]) -> Scored:

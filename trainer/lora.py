@@ -6,7 +6,7 @@ step here; what is written to disk is PEFT's format, and a test loads it with PE
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -31,37 +31,61 @@ PREFIX = "base_model.model."
 
 
 class _LowRank(torch.autograd.Function):
-    """x Wᵀ + b + s·(x Aᵀ) Bᵀ for a frozen W and b, x (N, in), A (r, in), B (out, r).
+    """x Wᵀ + b + s·(x Aᵀ) Bᵀ for some frozen W and b that read the same x (N, in): for each of
+    them, of `parts`, W (out, in), b (out) or None, A (r, in), B (out, r), in this order.
 
-    Autograd would keep x and x Aᵀ as well, but walk through five nodes and add up three partial
-    results; here every sum is taken in the pass that multiplies, and nothing is computed for an x
-    that needs no gradient (the first layer's).
+    Autograd would keep x and x Aᵀ of each, but walk through five nodes and add up three partial
+    results; here every sum is taken in the pass that multiplies, x meets all A at once, and
+    nothing is computed for an x that needs no gradient (the first layer's).
     """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        a: Tensor,
-        b: Tensor,
-        scale: float,
-    ) -> Tensor:
-        low = x @ a.t()
-        ctx.save_for_backward(x, low, weight, a, b)
-        ctx.scale = scale
-        return F.linear(x, weight, bias).addmm_(low, b.t(), alpha=scale)
+        ctx: Any, x: Tensor, scales: tuple[float, ...], *parts: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        weights, biases, a, b = parts[0::4], parts[1::4], _given(parts[2::4]), _given(parts[3::4])
+        stacked = a[0] if len(a) == 1 else torch.cat(a)
+        low = x @ stacked.t()
+        ctx.save_for_backward(x, low, stacked, *weights, *b)
+        ctx.scales = scales
+        return tuple(
+            F.linear(x, weight, bias).addmm_(part, up.t(), alpha=scale)
+            for weight, bias, part, up, scale in zip(
+                _given(weights), biases, low.split(_ranks(b), dim=1), b, scales, strict=True
+            )
+        )
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        x, low, weight, a, b = ctx.saved_tensors
-        d_low = (dy @ b).mul_(ctx.scale)
-        d_x = (dy @ weight).addmm_(d_low, a) if ctx.needs_input_grad[0] else None
-        d_a = d_low.t() @ x
-        d_b = (dy.t() @ low).mul_(ctx.scale)
-        return d_x, None, None, d_a, d_b, None
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, ...]:
+        x, low, stacked, *rest = ctx.saved_tensors
+        count = len(upstream)
+        weights, b = rest[:count], rest[count:]
+        ranks = _ranks(b)
+        d_lows = [(dy @ up).mul_(s) for dy, up, s in zip(upstream, b, ctx.scales, strict=True)]
+        d_low = d_lows[0] if count == 1 else torch.cat(d_lows, dim=1)
+        d_x = None
+        if ctx.needs_input_grad[0]:
+            d_x = upstream[0] @ weights[0]
+            for dy, weight in zip(upstream[1:], weights[1:], strict=True):
+                d_x.addmm_(dy, weight)
+            d_x.addmm_(d_low, stacked)
+        d_a = (d_low.t() @ x).split(ranks)
+        d_b = [
+            (dy.t() @ part).mul_(s)
+            for dy, part, s in zip(upstream, low.split(ranks, dim=1), ctx.scales, strict=True)
+        ]
+        found = ((None, None, down, up) for down, up in zip(d_a, d_b, strict=True))
+        return d_x, None, *(gradient for four in found for gradient in four)
+
+
+def _given(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    """Weights are always there; only biases may be missing."""
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _ranks(b: Sequence[Tensor]) -> list[int]:
+    return [matrix.shape[1] for matrix in b]
 
 
 class LoraLinear(nn.Module):
@@ -95,9 +119,36 @@ class LoraLinear(nn.Module):
             low = F.linear(dropped, self.lora_a).flatten(0, -2)
             flat = torch.addmm(base.flatten(0, -2), low, self.lora_b.t(), alpha=self.scale)
             return flat.view(base.shape)
-        a, b = self.lora_a, self.lora_b
-        y: Tensor = _LowRank.apply(x.flatten(0, -2), weight, self.frozen.bias, a, b, self.scale)
-        return y.view(*x.shape[:-1], -1)
+        parts = (weight, self.frozen.bias, self.lora_a, self.lora_b)
+        (y,) = _LowRank.apply(x.flatten(0, -2), (self.scale,), *parts)
+        shaped: Tensor = y.view(*x.shape[:-1], -1)
+        return shaped
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the layer may be run together with others: adapted, dense, without dropout."""
+        drops = self.training and self.dropout > 0
+        return self.active and not drops and dense_weight(self.frozen) is not None
+
+
+def together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
+    """What each of some linear layers makes of the same x (N, in), in fewer products where all of
+    them are adapted."""
+    adapted = [layer for layer in layers if isinstance(layer, LoraLinear) and layer.is_plain]
+    if len(adapted) < len(layers):
+        return tuple(layer(x) for layer in layers)
+    parts = [
+        part
+        for layer in adapted
+        for part in (
+            dense_weight(layer.frozen),
+            layer.frozen.bias,
+            layer.lora_a,
+            layer.lora_b,
+        )
+    ]
+    found: tuple[Tensor, ...] = _LowRank.apply(x, tuple(layer.scale for layer in adapted), *parts)
+    return found
 
 
 @dataclass(frozen=True)
