@@ -4,15 +4,15 @@ transformers' layers are made for every device; on a CPU a third of a step passe
 between the matrix products. For the plainest and most common build (Llama, Mistral, Qwen 2:
 RMSNorm, rotary positions, grouped queries, a gated MLP) the same layers are run here over compiled
 kernels (trainer/fused.py). Every other model takes transformers' way, and so does this build where
-its layers are sharded, forget their activations or are trained themselves.
+its layers are sharded or trained themselves.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 from trainer import fused
 from trainer.attend import Attend, Layout, Rules
@@ -27,22 +27,23 @@ BUILDS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 def is_written_out(decoder: Any) -> bool:
     """Whether `hidden_states` may run this decoder instead of the decoder itself."""
     layers = getattr(decoder, "layers", ())
-    weights = [] if not len(layers) else [decoder.norm.weight, *_norms(layers)]
-    return (
-        bool(weights)
-        and all(
-            type(layer).__name__ in BUILDS
-            and type(layer).__module__.startswith("transformers.")
-            and type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation")
-            and not layer.gradient_checkpointing
-            for layer in layers
-        )
-        and all(
-            weight.device.type == "cpu"
-            and weight.dtype in (torch.float32, torch.bfloat16)
-            and not weight.requires_grad
-            for weight in weights
-        )
+    if not all(
+        type(layer).__name__ in BUILDS
+        and type(layer).__module__.startswith("transformers.")
+        and type(layer.mlp.act_fn).__name__ in ("SiLU", "SiLUActivation")
+        for layer in layers
+    ):
+        return False
+    norms = [
+        norm.weight
+        for layer in layers
+        for norm in (layer.input_layernorm, layer.post_attention_layernorm)
+    ]
+    return bool(norms) and all(
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and not weight.requires_grad
+        for weight in (*norms, decoder.norm.weight)
     )
 
 
@@ -53,33 +54,36 @@ def hidden_states(decoder: Any, ids: Tensor, positions: Tensor, layout: Layout) 
     h = h[0]
     delta = torch.zeros_like(h)
     for number, layer in enumerate(decoder.layers):
-        attention, mlp = layer.self_attn, layer.mlp
-        h, x = _normed(h, delta, layer.input_layernorm)
-        q, k, v = (
-            part.view(len(x), -1, attention.head_dim)
-            for part in together((attention.q_proj, attention.k_proj, attention.v_proj), x)
-        )
-        rules = Rules(attention.scaling, _window(attention), None)
-        attended = Attend.apply(q, k, v, cos, sin, layout, number, rules)
-        delta = attention.o_proj(attended.flatten(1))
-        h, x = _normed(h, delta, layer.post_attention_layernorm)
-        delta = mlp.down_proj(_Gate.apply(*together((mlp.gate_proj, mlp.up_proj), x)))
+        inputs = (layer, number, h, delta, cos, sin, layout)
+        if layer.gradient_checkpointing:  # trainer/memory_saving.py
+            h, delta = checkpoint(_layer, *inputs, use_reentrant=False)
+        else:
+            h, delta = _layer(*inputs)
     return _normed(h, delta, decoder.norm)[1]
 
 
-def _norms(layers: Sequence[Any]) -> list[Tensor]:
-    return [
-        norm.weight
-        for layer in layers
-        for norm in (layer.input_layernorm, layer.post_attention_layernorm)
-    ]
+def _layer(
+    layer: Any, number: int, h: Tensor, delta: Tensor, cos: Tensor, sin: Tensor, layout: Layout
+) -> tuple[Tensor, Tensor]:
+    """The residual stream so far, and what this layer's MLP adds to it, both (T, D); `delta` is
+    what the layer before adds."""
+    attention, mlp = layer.self_attn, layer.mlp
+    h, x = _normed(h, delta, layer.input_layernorm)
+    q, k, v = (
+        part.view(len(x), -1, attention.head_dim)
+        for part in together((attention.q_proj, attention.k_proj, attention.v_proj), x)
+    )
+    rules = Rules(attention.scaling, _window(attention), None)
+    attended = Attend.apply(q, k, v, cos, sin, layout, number, rules)
+    h, x = _normed(h, attention.o_proj(attended.flatten(1)), layer.post_attention_layernorm)
+    return h, mlp.down_proj(_Gate.apply(*together((mlp.gate_proj, mlp.up_proj), x)))
 
 
 def _window(attention: Any) -> int | None:
-    """Positions that the layer sees; Mistral's layers read it from the configuration."""
-    if type(attention).__name__.startswith("Qwen2"):
-        return attention.sliding_window
-    return getattr(attention.config, "sliding_window", None)
+    """Positions that the layer sees, None for all; Mistral's layers ask their configuration."""
+    own = attention if hasattr(attention, "sliding_window") else attention.config
+    found: int | None = getattr(own, "sliding_window", None)
+    return found
 
 
 def _normed(h: Tensor, delta: Tensor, norm: Any) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ head is spent on completion positions only."""
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -16,6 +17,7 @@ from trainer.attention import NAME
 from trainer.decoder import hidden_states, is_written_out
 from trainer.head import causal_lm_of, head, token_logprobs
 from trainer.prefixes import WORTH_SHARING, Forest, branches, common_prefix, forest
+from trainer.workers import WORTH_A_PACK, side_by_side, workers
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 
@@ -112,10 +114,16 @@ def _score_packed(model: Any, rows: Sequence[Row], *, keep: bool) -> Scored:
 
 def batched_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> list[Tensor]:
     """log π of the completion tokens of any number of rows, without gradient, in packs."""
+    count = workers(next(model.parameters()).device, token_budget)
+    groups = packs(rows, token_budget // count, parts=count)
+    shares_prefixes(model)  # tried once, before several threads would
+
+    def one(pack: Sequence[int]) -> list[Tensor]:
+        return score(model, [rows[index] for index in pack]).logprobs.split()
+
     found: dict[int, Tensor] = {}
     with torch.no_grad():
-        for pack in packs(rows, token_budget):
-            values = score(model, [rows[index] for index in pack]).logprobs.split()
+        for pack, values in zip(groups, side_by_side(one, groups, at_a_time=count), strict=True):
             found.update(zip(pack, values, strict=True))
     return [found[index] for index in range(len(rows))]
 
@@ -125,22 +133,51 @@ def sequence_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> Ten
     return torch.stack([values.sum() for values in batched_logprobs(model, rows, token_budget)])
 
 
-def packs(rows: Sequence[Row], token_budget: int) -> list[list[int]]:
+def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[list[int]]:
     """Rows grouped so that rows with a common beginning stand together and the tokens of a group,
-    shared ones counted once, stay within the budget; a longer row stands alone."""
+    shared ones counted once, stay within the budget; a longer row stands alone.
+
+    Groups are about equally large, and their number is a multiple of `parts` where there are
+    tokens enough: that many run at a time.
+    """
+    if not rows:
+        return []
     whole = [(*prompt, *completion) for prompt, completion in rows]
-    groups: list[list[int]] = []
-    used = 0
-    for index in sorted(range(len(rows)), key=lambda row: whole[row]):
-        own = len(whole[index])
-        extra = own - common_prefix(whole[groups[-1][-1]], whole[index]) if groups else own
-        if groups and used + extra <= token_budget:
-            groups[-1].append(index)
-            used += extra
-        else:
-            groups.append([index])
-            used = own
-    return groups
+    order = sorted(range(len(rows)), key=lambda row: whole[row])
+    shared = [0, *(common_prefix(whole[a], whole[b]) for a, b in pairwise(order))]
+    extra = [len(whole[row]) - known for row, known in zip(order, shared, strict=True)]
+    total = sum(extra)
+    if parts > 1 and total < 2 * WORTH_A_PACK:
+        parts = 1
+    wanted = parts * max(1, -(-total // (token_budget * parts)))
+
+    def cut(limit: int, worth: int = WORTH_SHARING) -> list[tuple[int, list[int]]]:
+        """Neighbours that share so many tokens, in pieces of at most `limit` tokens."""
+        pieces: list[tuple[int, list[int]]] = []
+        for row, known, more in zip(order, shared, extra, strict=True):
+            if pieces and known >= worth and pieces[-1][0] + more <= limit:
+                pieces[-1] = (pieces[-1][0] + more, [*pieces[-1][1], row])
+            else:
+                pieces.append((len(whole[row]), [row]))
+        return pieces
+
+    def dealt(pieces: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
+        """The largest first, each to the group that has least, to a new one where it is full."""
+        groups: list[tuple[int, list[int]]] = [(0, []) for _ in range(wanted)]
+        for size, piece in sorted(pieces, key=lambda piece: -piece[0]):
+            used, least = min(enumerate(groups), key=lambda group: group[1][0])[::-1]
+            if used[0] and used[0] + size > token_budget:
+                groups.append((size, piece))
+            else:
+                groups[least] = (used[0] + size, used[1] + piece)
+        return [group for group in groups if group[1]]
+
+    if wanted == 1 or parts == 1:
+        return [rows_of for _, rows_of in cut(token_budget, worth=0)]
+    # Cutting what is shared costs computing it twice, not cutting it may leave a group too large.
+    ways = [dealt(cut(token_budget)), dealt(cut(min(token_budget, -(-total // wanted))))]
+    best = min(ways, key=lambda groups: len(groups) // parts * max(groups)[0])
+    return [group for _, group in best]
 
 
 def shares_prefixes(model: Any) -> bool:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -269,6 +269,10 @@ def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
     }
 
 
+#: A gradient for each matrix of the adapter, None where nothing depends on it.
+Gradients: TypeAlias = Sequence[Tensor | None]
+
+
 class MasterWeights:
     """fp32 copies of the adapter that the optimiser moves.
 
@@ -288,19 +292,20 @@ class MasterWeights:
         """The gradients of all masters, to be added up over processes."""
         return [tensor.grad for tensor in self.tensors.values() if tensor.grad is not None]
 
-    def collect(self) -> None:
-        """Add the adapter's gradients to the masters' and clear them."""
-        found = [name for name, parameter in self._adapter.items() if parameter.grad is not None]
+    def gradients_of(self, loss: Tensor) -> Gradients:
+        """The gradient of a pack's loss by the adapter, in the adapter's type. Nothing is written
+        anywhere, so that several packs may ask at the same time."""
+        return torch.autograd.grad(loss, list(self._adapter.values()), allow_unused=True)
+
+    def add(self, gradients: Gradients) -> None:
+        """Add a pack's gradient to the masters'."""
+        pairs = zip(self.tensors.values(), gradients, strict=True)
+        found = [(own.grad, new) for own, new in pairs if own.grad is not None and new is not None]
         if found:
-            gradients = _gradients(self._adapter[name] for name in found)
-            torch._foreach_add_(_gradients(self.tensors[name] for name in found), gradients)
-        for name in found:
-            self._adapter[name].grad = None
+            torch._foreach_add_([own for own, _ in found], [new for _, new in found])
 
     def clear(self) -> None:
         """Drop all gradients: of the last step, or of one that was interrupted."""
-        for parameter in self._adapter.values():
-            parameter.grad = None
         torch._foreach_zero_(_gradients(self.tensors.values()))
 
     def publish(self) -> None:

@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from trainer.artifact import fsync
-from trainer.logprobs import Row, packs, score
+from trainer.logprobs import Row, packs, score, shares_prefixes
+from trainer.workers import side_by_side, workers
 from trainer.world import World
 
 _HEAD = struct.Struct("<16sI")
@@ -129,21 +130,32 @@ def complete(
     """
     missing = world.gather(_planned(plan, cache, rows) if world.first else None)[0]
     wanted = [rows[index] for index in missing]
-    groups = [[wanted[index] for index in pack] for pack in packs(wanted, token_budget)]
+    count = 1 if world.size > 1 else workers(next(model.parameters()).device, token_budget)
+    groups = [
+        [wanted[index] for index in pack]
+        for pack in packs(wanted, token_budget // count, parts=count)
+    ]
     lacking = [n for n, pack in enumerate(groups) if any(row not in cache for row in pack)]
     left = [groups[n] for n in world.gather(lacking)[0]]  # others may know less than the first
     done = len(wanted) - sum(map(len, left))
-    for turn in range(0, len(left), world.size):
+    shares_prefixes(model)  # tried once, before several threads would
+
+    def one(turn: int) -> tuple[list[Row], list[Tensor]]:
         now = left[turn : turn + world.size]
         # Who has no pack of its own runs the last one for company: a sharded base needs everybody.
         pack = now[min(world.rank, len(now) - 1)]
-        with torch.no_grad():
-            values = score(model, pack).logprobs.split()
-        everyone = world.gather(dict(zip(map(pair_key, pack), values, strict=True)))
-        if world.first:
-            cache.add({key: value for part in everyone for key, value in part.items()})
-        done += sum(map(len, now))
-        on_progress(done, len(wanted))
+        return pack, score(model, pack).logprobs.split()
+
+    turns = range(0, len(left), world.size)
+    with torch.no_grad():
+        for turn, (pack, values) in zip(
+            turns, side_by_side(one, turns, at_a_time=count), strict=True
+        ):
+            everyone = world.gather(dict(zip(map(pair_key, pack), values, strict=True)))
+            if world.first:
+                cache.add({key: value for part in everyone for key, value in part.items()})
+            done += sum(map(len, left[turn : turn + world.size]))
+            on_progress(done, len(wanted))
     world.gather(None)  # all is written
     cache.refresh()
 

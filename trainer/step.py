@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from trainer.batches import Step
 from trainer.logprobs import Row, Scored, TokenLogprobs, as_forest, packs, score, shares_prefixes
-from trainer.lora import Lora, MasterWeights
+from trainer.lora import Gradients, Lora, MasterWeights
 from trainer.losses import (
     Lambdas,
     LikelihoodLoss,
@@ -22,7 +22,11 @@ from trainer.losses import (
 from trainer.memory_saving import forgetful_layers
 from trainer.reference import ReferenceCache
 from trainer.tokenise import Tokenised
+from trainer.workers import side_by_side, workers
 from trainer.world import Turn, World
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 
 @dataclass(frozen=True)
@@ -133,23 +137,31 @@ class StepRunner:
             z0, before = kl_reference_point(self.world.sum(strangers))
             anchor, unclamped = z0.float(), before.float()
 
-        total = self._tensor(0.0, torch.float64)
-        rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
-        for number, turn in enumerate(turns):
+        def one(number: int) -> tuple[Tensor, Tensor, Gradients]:
+            """A pack's share of the loss, its rewards and its gradient."""
+            turn = turns[number]
             group = groups[turn.piece]
             logprobs = held[number] if held else self._score(own, group, train=train).logprobs
+            if held:
+                held[number] = _NOTHING  # what its graph holds goes when this pack is done
             reward = self._rewards(logprobs, [own[i] for i in group])
             loss = self._loss(step, group, logprobs, reward, anchor, beta)
+            found: Gradients = ()
             if train:
                 with self._dropping(train):  # layers that compute again must drop the same
-                    (loss if turn.counts else 0 * loss).backward()
-                self.masters.collect()
-            if held:
-                held[number] = logprobs = _NOTHING  # its activations are not needed any more
+                    found = self.masters.gradients_of(loss if turn.counts else 0 * loss)
+            return loss.detach(), reward.detach(), found
+
+        total = self._tensor(0.0, torch.float64)
+        rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
+        for turn, (loss, reward, gradients) in zip(
+            turns, self._side_by_side(one, range(len(turns))), strict=True
+        ):
+            if train:
+                self.masters.add(gradients)
             if turn.counts:
-                total += loss.detach().double()
-                rewards[torch.tensor(group, device=rewards.device)] = reward.detach().double()
-            del logprobs, reward, loss  # with what their graph holds, before the next pack runs
+                total += loss.double()
+                rewards[torch.tensor(groups[turn.piece], device=rewards.device)] = reward.double()
             self.check()
         if train:
             self.world.sum_each(self.masters.gradients())
@@ -184,24 +196,39 @@ class StepRunner:
     ) -> tuple[Tensor, list[TokenLogprobs]]:
         """Rewards of the mismatched pairs of the turns that count, (B,) with zeros elsewhere, and,
         where `hold` says so, the scored examples whose prompts they were read from."""
-        rewards = torch.zeros(len(own), dtype=torch.float64, device=self._device)
-        held: list[TokenLogprobs] = []
-        for turn in turns:
+
+        def one(turn: Turn) -> tuple[TokenLogprobs, TokenLogprobs | None]:
+            """The pack's mismatched pairs, and its examples where they are held."""
             group = groups[turn.piece]
-            others: TokenLogprobs
             if hold:
                 scored = self._score(own, group, train=train, keep=True)
-                held.append(scored.logprobs)
                 others = scored.others([mismatched[position][1] for position in group])
-                del scored
-            else:
-                with torch.no_grad():
-                    others = self._score(mismatched, group, train=False).logprobs
+                return others, scored.logprobs
+            with torch.no_grad():
+                return self._score(mismatched, group, train=False).logprobs, None
+
+        rewards = torch.zeros(len(own), dtype=torch.float64, device=self._device)
+        held: list[TokenLogprobs] = []
+        for turn, (others, logprobs) in zip(turns, self._side_by_side(one, turns), strict=True):
+            if logprobs is not None:
+                held.append(logprobs)
             if turn.counts:
+                group = groups[turn.piece]
                 found = self._rewards(others, [mismatched[position] for position in group])
                 rewards[torch.tensor(group, device=rewards.device)] = found.double()
             self.check()
         return rewards, held
+
+    def _side_by_side(self, function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
+        return side_by_side(function, items, at_a_time=self._workers)
+
+    @property
+    def _workers(self) -> int:
+        """Packs that run at a time. One where their order matters: to the numbers that dropout
+        draws, to processes that wait for each other's layers."""
+        if self.lora.dropout > 0 or self.world.size > 1:
+            return 1
+        return workers(self._device, self.budget.pack)
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
@@ -215,12 +242,14 @@ class StepRunner:
 
     def _packs(self, own: Sequence[Row]) -> list[list[int]]:
         """Positions of the step by pack; an up and its down are not parted."""
+        count = self._workers
+        budget = self.budget.pack // count
         if self.loss.unit == "example":
-            return packs(own, self.budget.pack)
+            return packs(own, budget, parts=count)
         joined: list[Row] = [
             (own[up][0], (*own[up][1], *own[up + 1][1])) for up in range(0, len(own), 2)
         ]
-        groups = packs(joined, self.budget.pack)
+        groups = packs(joined, budget, parts=count)
         return [[i for pair in group for i in (2 * pair, 2 * pair + 1)] for group in groups]
 
     def _score(

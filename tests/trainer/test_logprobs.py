@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM as Auto
 from transformers import CohereConfig, Gemma2Config, GraniteConfig
 
 from tests.trainer.test_attention import plainly
-from trainer import head, logprobs
+from trainer import decoder, head, logprobs
 from trainer.logprobs import Row, batched_logprobs, packs, score, sequence_logprobs, shares_prefixes
 from trainer.lora import Lora
 from trainer.model import LoadedBase
@@ -102,6 +102,7 @@ def test_sharing_is_switched_off_where_it_would_not_be_exact(
     elif fault == "foreign attention":
         monkeypatch.setattr(type(tiny.model), "_supports_attention_backend", False)
     else:  # an attention that is asked for something it does not know
+        monkeypatch.setattr(decoder, "BUILDS", ())
         for layer in tiny.model.model.layers:
             layer.self_attn.scaling *= 3
             layer.self_attn.register_forward_pre_hook(scaling_is_own, with_kwargs=True)

@@ -277,8 +277,7 @@ def test_masters_sum_gradients_over_micro_batches(tiny: LoadedBase) -> None:
     masters = MasterWeights(lora)
     name, parameter = next(iter(lora.parameters().items()))
     for value in (1.0, 2.5):
-        parameter.grad = torch.full_like(parameter, value)
-        masters.collect()
+        masters.add(masters.gradients_of(value * parameter.sum()))
         assert parameter.grad is None
     gradient = masters.tensors[name].grad
     assert gradient is not None
