@@ -47,14 +47,18 @@ def is_written_out(decoder: Any) -> bool:
     )
 
 
-def hidden_states(decoder: Any, ids: Tensor, positions: Tensor, layout: Layout) -> Tensor:
-    """Last hidden states (T, D) of a packed stream, ids and positions (1, T)."""
+def hidden_states(
+    decoder: Any, ids: Tensor, positions: Tensor, layout: Layout, wanted: Tensor
+) -> Tensor:
+    """Last hidden states (N, D) of the columns `wanted` (N,) of a packed stream, ids and positions
+    (1, T). Nothing after the last layer's attention is computed for any other column."""
     h = decoder.embed_tokens(ids)
     cos, sin = (part[0].contiguous() for part in decoder.rotary_emb(h, position_ids=positions))
     h = h[0]
     delta = torch.zeros_like(h)
     for number, layer in enumerate(decoder.layers):
-        inputs = (layer, number, h, delta, cos, sin, layout)
+        last = number == len(decoder.layers) - 1
+        inputs = (layer, number, h, delta, cos, sin, layout, wanted if last else None)
         if layer.gradient_checkpointing:  # trainer/memory_saving.py
             h, delta = checkpoint(_layer, *inputs, use_reentrant=False)
         else:
@@ -63,10 +67,17 @@ def hidden_states(decoder: Any, ids: Tensor, positions: Tensor, layout: Layout) 
 
 
 def _layer(
-    layer: Any, number: int, h: Tensor, delta: Tensor, cos: Tensor, sin: Tensor, layout: Layout
+    layer: Any,
+    number: int,
+    h: Tensor,
+    delta: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    layout: Layout,
+    wanted: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The residual stream so far, and what this layer's MLP adds to it, both (T, D); `delta` is
-    what the layer before adds."""
+    what the layer before adds. Of all columns, or of those `wanted`."""
     attention, mlp = layer.self_attn, layer.mlp
     h, x = _normed(h, delta, layer.input_layernorm)
     q, k, v = (
@@ -74,8 +85,10 @@ def _layer(
         for part in together((attention.q_proj, attention.k_proj, attention.v_proj), x)
     )
     rules = Rules(attention.scaling, _window(attention), None)
-    attended = Attend.apply(q, k, v, cos, sin, layout, number, rules)
-    h, x = _normed(h, attention.o_proj(attended.flatten(1)), layer.post_attention_layernorm)
+    attended = Attend.apply(q, k, v, cos, sin, layout, number, rules).flatten(1)
+    if wanted is not None:
+        attended, h = attended[wanted], h[wanted]
+    h, x = _normed(h, attention.o_proj(attended), layer.post_attention_layernorm)
     return h, mlp.down_proj(_Gate.apply(*together((mlp.gate_proj, mlp.up_proj), x)))
 
 

@@ -45,13 +45,14 @@ class TokenLogprobs:
 @dataclass(frozen=True)
 class Scored:
     """Rows that have run through the model: their log-probabilities, and what it takes to score
-    other completions of the same prompts without running the prompts again."""
+    other completions of the same prompts without running the prompts again: `_ends` (B, D) are the
+    hidden states that each prompt ends with."""
 
     logprobs: TokenLogprobs
     _model: Any
     _rows: Sequence[Row]
     _forest: Forest
-    _hidden: Tensor
+    _ends: Tensor
     _kept: KeysValues | None
 
     def others(self, completions: Sequence[Sequence[int]]) -> TokenLogprobs:
@@ -63,23 +64,20 @@ class Scored:
                 return score(self._model, rows).logprobs
         with torch.no_grad(), as_forest(self._model):
             # The first token is predicted by the prompt's last hidden state, which is known.
-            first = [
-                self._forest.columns(row, len(prompt) - 1, len(prompt))[0]
-                for row, (prompt, _) in enumerate(self._rows)
-            ]
+            hidden = self._ends
             longer = [row for row, answer in enumerate(completions) if len(answer) > 1]
-            hidden = self._hidden.detach()[torch.tensor(first, device=self._hidden.device)]
-            where = {row: [row] for row in range(len(first))}
+            where = {row: [row] for row in range(len(self._rows))}
             if longer:
                 tree = branches(
                     self._forest,
                     [(row, len(self._rows[row][0])) for row in longer],
                     [tuple(completions[row][:-1]) for row in longer],
                 )
-                more = _hidden_states(self._model, tree, Layout(tree, stored=self._kept))
+                layout = Layout(tree, stored=self._kept)
+                more = _hidden_states(self._model, tree, layout, range(tree.length))
                 for number, row in enumerate(longer):
                     columns = tree.columns(number, 0, len(completions[row]) - 1)
-                    where[row] += [len(first) + column for column in columns]
+                    where[row] += [len(self._rows) + column for column in columns]
                 hidden = torch.cat([hidden, more])
             return _gather(self._model, hidden, [where[row] for row in where], completions)
 
@@ -101,15 +99,19 @@ def _score_packed(model: Any, rows: Sequence[Row], *, keep: bool) -> Scored:
     # The last token predicts nothing that is scored.
     tree = forest([(*prompt, *completion)[:-1] for prompt, completion in rows])
     kept = KeysValues() if keep else None
-    with as_forest(model):
-        hidden = _hidden_states(model, tree, Layout(tree, keep=kept))
     columns = [
         # The token at position t is predicted by the hidden state at t − 1.
         tree.columns(row, len(prompt) - 1, len(prompt) + len(completion) - 1)
         for row, (prompt, completion) in enumerate(rows)
     ]
-    found = _gather(model, hidden, columns, [completion for _, completion in rows])
-    return Scored(found, model, rows, tree, hidden, kept)
+    wanted = sorted({column for row in columns for column in row})
+    place = {column: number for number, column in enumerate(wanted)}
+    places = [[place[column] for column in row] for row in columns]
+    with as_forest(model):
+        hidden = _hidden_states(model, tree, Layout(tree, keep=kept), wanted)
+    found = _gather(model, hidden, places, [completion for _, completion in rows])
+    ends = hidden.detach()[_moved([row[0] for row in places], hidden.device)]
+    return Scored(found, model, rows, tree, ends, kept)
 
 
 def batched_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> list[Tensor]:
@@ -232,17 +234,18 @@ def _gather(
     return TokenLogprobs(token_logprobs(head(model), picked, targets), owners, len(completions))
 
 
-def _hidden_states(model: Any, tree: Forest, layout: Layout) -> Tensor:
-    """Last hidden states of a packed stream, (T, D)."""
+def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[int]) -> Tensor:
+    """Last hidden states of some columns of a packed stream, (N, D)."""
     device = next(model.parameters()).device
     decoder = causal_lm_of(model).get_decoder()
     ids, positions = _moved([tree.ids], device), _moved([tree.positions], device)
+    columns = _moved(wanted, device)
     if is_written_out(decoder):
-        return hidden_states(decoder, ids, positions, layout)
+        return hidden_states(decoder, ids, positions, layout, columns)
     found: Tensor = decoder(
         input_ids=ids, position_ids=positions, use_cache=False, layout=layout
     ).last_hidden_state
-    return found[0]
+    return found[0][columns]
 
 
 def _moved(values: Sequence[Any], device: torch.device) -> Tensor:
@@ -294,4 +297,4 @@ def _score_apart(model: Any, rows: Sequence[Row]) -> Scored:
     hidden = causal_lm_of(model).get_decoder()(input_ids=ids.to(device), use_cache=False)
     flat = hidden.last_hidden_state.flatten(0, 1)
     found = _gather(model, flat, columns, [completion for _, completion in rows])
-    return Scored(found, model, rows, Forest((), (), (), ()), flat, None)
+    return Scored(found, model, rows, Forest((), (), (), ()), flat[:0], None)
