@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainer import fused
-from trainer.fused import Array, view
+from trainer.compiled import Array, view
 from trainer.prefixes import Forest, Node
 
 #: Queries and keys of a node are rounded up to a multiple of this. For every new shape of a bf16

@@ -165,8 +165,9 @@ def test_sharded_base_of_every_family_is_halved_and_computes_the_same(
         for name, look in looks.items():
             share = (look["kept"] - look["head"]) / (look["whole"] - look["head"])
             assert share == pytest.approx(0.5, abs=0.005), name
-            assert look["apart"] <= 1e-5, name
-            assert look["slopes_apart"] <= 1e-5, name
+            # what is whole may be run by trainer/decoder.py, whose sums have another order
+            assert look["apart"] <= 2e-5, name
+            assert look["slopes_apart"] <= 2e-5, name
             assert look["same_answer"], name
 
 
