@@ -139,8 +139,8 @@ def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[lis
     """Rows grouped so that rows with a common beginning stand together and the tokens of a group,
     shared ones counted once, stay within the budget; a longer row stands alone.
 
-    Groups are about equally large, and their number is a multiple of `parts` where there are
-    tokens enough: that many run at a time.
+    With several `parts`, of which that many run at a time, groups are about equally large and,
+    where there are tokens enough, as many or a multiple.
     """
     if not rows:
         return []
@@ -178,7 +178,7 @@ def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[lis
         return [rows_of for _, rows_of in cut(token_budget, worth=0)]
     # Cutting what is shared costs computing it twice, not cutting it may leave a group too large.
     ways = [dealt(cut(token_budget)), dealt(cut(min(token_budget, -(-total // wanted))))]
-    best = min(ways, key=lambda groups: len(groups) // parts * max(groups)[0])
+    best = min(ways, key=lambda groups: -(-len(groups) // parts) * max(groups)[0])
     return [group for _, group in best]
 
 
