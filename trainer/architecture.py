@@ -5,6 +5,7 @@ from typing import Any, Self
 
 import torch
 
+from trainer.decoder import BUILDS
 from trainer.layers import layer_shape, linear_layers
 
 
@@ -15,7 +16,8 @@ class Architecture:
     `norms` is the summed width of a layer's norms, `intermediate` the inner width of an MLP with
     adapters (0: there is none), `experts` how many routed ones of width `expert` a token runs
     through. `packable` weights can be held in 4 bits, `largest_packed` of them are unpacked at one
-    time. `adapted` is Σ (in + out) over the layers an adapter sits on: times the rank, its size.
+    time. `written_out` says that trainer/decoder.py runs it on a CPU. `adapted` is Σ (in + out)
+    over the layers an adapter sits on: times the rank, its size.
     """
 
     layers: int
@@ -30,6 +32,7 @@ class Architecture:
     norms: int
     rms_norms: bool
     softcapped: bool
+    written_out: bool
     vocabulary: int
     parameters: int
     active: int
@@ -72,6 +75,7 @@ class Architecture:
             norms=norms,
             rms_norms=rms_norms,
             softcapped=bool(getattr(text, "attn_logit_softcapping", None)),
+            written_out=type(layer).__name__ in BUILDS,
             vocabulary=text.vocab_size,
             parameters=parameters,
             active=parameters - (_idle(text, fused) if fused else 0),

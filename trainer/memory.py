@@ -40,6 +40,9 @@ RMS_NORM = 4
 #: that goes down. Plain: GELU by its formula keeps four on the way to what goes down.
 GATED, PLAIN = 4, 5
 
+#: What trainer/decoder.py keeps less: the norm's input once, in the model's type; no activation.
+GATED_LEAN = 3
+
 #: The same of a routed expert: what goes down is not kept, since no adapter reads it.
 EXPERT = 3
 
@@ -153,13 +156,15 @@ def token_bytes(architecture: Architecture, setup: Setup) -> int:
     what its activation function needs, in every expert that a token runs through.
     """
     a, size = architecture, setup.dtype.itemsize
-    norms = a.norms * (RMS_NORM if a.rms_norms else size)
+    lean = a.written_out and setup.device == "cpu"
+    norms = a.norms * (RMS_NORM if a.rms_norms and not lean else size)
     attention = size * (a.hidden + 2 * a.query + 2 * a.key_value)
     if setup.device == "cuda":  # copies of keys and values, and the kernel's own result
         attention += size * (a.query + 2 * a.key_value)
     mlp = 0
     if a.intermediate:
-        mlp = size * (a.hidden + (GATED if a.gated else PLAIN) * a.intermediate)
+        gated = GATED_LEAN if lean else GATED
+        mlp = size * (a.hidden + (gated if a.gated else PLAIN) * a.intermediate)
     # what an expert says is kept until it is weighed
     mlp += a.experts * size * (EXPERT * a.expert + a.hidden)
     return norms + attention + mlp + LOW * size * setup.rank
