@@ -163,6 +163,7 @@ class Trainer:
             step,
             beta=beta_at(self.config, number, self.data.total_steps),
             mean_reward=self.mean_reward or 0.0,
+            fresh=self.step == 0,
         )
         raise_if_broken(
             step=number,
@@ -231,9 +232,9 @@ class Trainer:
 
     def _compute_reference(self, epoch: int, steps: Sequence[Step]) -> None:
         """Log-probabilities of the base for all that the epoch scores; what an earlier epoch or
-        run has computed costs nothing."""
+        run has computed costs nothing, and the run's first step finds its own."""
         rows: list[Row] = []
-        for step in steps:
+        for step in steps if epoch else steps[1:]:
             own, mismatched = self.runner.rows(step)
             rows += own + mismatched
         if self.heldout_step is not None:

@@ -89,6 +89,12 @@ class ReferenceCache:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
+    def add_of_all(self, values: Mapping[bytes, Tensor], world: World) -> None:
+        """`add` what every process of the run has found; the first one writes."""
+        everyone = world.gather(dict(values))
+        if world.first:
+            self.add({key: value for part in everyone for key, value in part.items()})
+
     def refresh(self) -> None:
         """Take in what other processes have added."""
         self.add({})
@@ -151,9 +157,7 @@ def complete(
         for turn, (pack, values) in zip(
             turns, side_by_side(one, turns, at_a_time=count), strict=True
         ):
-            everyone = world.gather(dict(zip(map(pair_key, pack), values, strict=True)))
-            if world.first:
-                cache.add({key: value for part in everyone for key, value in part.items()})
+            cache.add_of_all(dict(zip(map(pair_key, pack), values, strict=True)), world)
             done += sum(map(len, left[turn : turn + world.size]))
             on_progress(done, len(wanted))
     world.gather(None)  # all is written

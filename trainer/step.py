@@ -20,7 +20,7 @@ from trainer.losses import (
     summed_rewards,
 )
 from trainer.memory_saving import forgetful_layers
-from trainer.reference import ReferenceCache
+from trainer.reference import ReferenceCache, pair_key
 from trainer.tokenise import Tokenised
 from trainer.workers import side_by_side, workers
 from trainer.world import Turn, World
@@ -78,18 +78,22 @@ class StepRunner:
     check: Callable[[], None]
     on_less_memory: Callable[[str], None]
 
-    def backward(self, step: Step, *, beta: float, mean_reward: float = 0.0) -> StepResult:
+    def backward(
+        self, step: Step, *, beta: float, mean_reward: float = 0.0, fresh: bool = False
+    ) -> StepResult:
         """Add the gradient of the step's loss to the masters: the mean over its examples (or its
         pairs) of weight × loss, whatever the packs and however many processes share them.
 
-        `mean_reward` is the running mean that BCO compares with. Memory that runs out costs a
+        `mean_reward` is the running mean that BCO compares with. `fresh` says that B is zero still:
+        the policy is the reference, all rewards and z₀ are zero, no other pass is needed to know
+        so, and what the examples score is kept as their reference. Memory that runs out costs a
         repetition in smaller packs, not the run.
         """
         while True:
             self.masters.clear()
             try:
                 with self._saving():
-                    return self._whole(step, beta, mean_reward, train=True)
+                    return self._whole(step, beta, mean_reward, train=True, fresh=fresh)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or self.world.size > 1:
                     raise
@@ -106,7 +110,7 @@ class StepRunner:
     def measure(self, step: Step, *, beta: float, mean_reward: float = 0.0) -> StepResult:
         """The same figures without gradient and without dropout."""
         with torch.no_grad():
-            return self._whole(step, beta, mean_reward, train=False)
+            return self._whole(step, beta, mean_reward, train=False, fresh=False)
 
     def rows(self, step: Step) -> tuple[list[Row], list[Row]]:
         """What the step scores: its examples, and each prompt with its mismatched completion, cut
@@ -121,14 +125,16 @@ class StepRunner:
             mismatched.append((prompt, self.examples[other].completion[:room]))
         return own, mismatched
 
-    def _whole(self, step: Step, beta: float, mean_reward: float, *, train: bool) -> StepResult:
+    def _whole(
+        self, step: Step, beta: float, mean_reward: float, *, train: bool, fresh: bool
+    ) -> StepResult:
         own, mismatched = self.rows(step)
         groups = self._packs(own)
         sizes = [sum(len(own[i][0]) + len(own[i][1]) for i in group) for group in groups]
         turns = self.world.share(sizes)
         anchor = unclamped = self._tensor(mean_reward)
         held: list[TokenLogprobs] = []
-        if self.loss.anchor == "z0":
+        if self.loss.anchor == "z0" and not fresh:
             size = sum(sizes[turn.piece] for turn in turns)
             hold = self._holds(size, groups, mismatched, train=train)
             strangers, held = self._strangers(
@@ -137,34 +143,41 @@ class StepRunner:
             z0, before = kl_reference_point(self.world.sum(strangers))
             anchor, unclamped = z0.float(), before.float()
 
-        def one(number: int) -> tuple[Tensor, Tensor, Gradients]:
-            """A pack's share of the loss, its rewards and its gradient."""
+        def one(number: int) -> tuple[Tensor, Tensor, Gradients, list[Tensor]]:
+            """A pack's share of the loss, its rewards and gradient, and what its rows scored."""
             turn = turns[number]
             group = groups[turn.piece]
             logprobs = held[number] if held else self._score(own, group, train=train).logprobs
             if held:
                 held[number] = _NOTHING  # what its graph holds goes when this pack is done
-            reward = self._rewards(logprobs, [own[i] for i in group])
+            scored = [values.detach() for values in logprobs.split()]
+            known = scored if fresh else self._known([own[i] for i in group])
+            reward = self._rewards(logprobs, known)
             loss = self._loss(step, group, logprobs, reward, anchor, beta)
             found: Gradients = ()
             if train:
                 with self._dropping(train):  # layers that compute again must drop the same
                     found = self.masters.gradients_of(loss if turn.counts else 0 * loss)
-            return loss.detach(), reward.detach(), found
+            return loss.detach(), reward.detach(), found, scored
 
         total = self._tensor(0.0, torch.float64)
         rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
-        for turn, (loss, reward, gradients) in zip(
+        values: dict[bytes, Tensor] = {}
+        for turn, (loss, reward, gradients, scored) in zip(
             turns, self._side_by_side(one, range(len(turns))), strict=True
         ):
+            group = groups[turn.piece]
             if train:
                 self.masters.add(gradients)
             if turn.counts:
                 total += loss.double()
-                rewards[torch.tensor(groups[turn.piece], device=rewards.device)] = reward.double()
+                rewards[torch.tensor(group, device=rewards.device)] = reward.double()
+                values.update(zip((pair_key(own[i]) for i in group), scored, strict=True))
             self.check()
         if train:
             self.world.sum_each(self.masters.gradients())
+        if fresh:
+            self.reference.add_of_all(values, self.world)
         return StepResult(
             loss=self.world.sum(total).item(),
             z0=anchor.item(),
@@ -214,7 +227,7 @@ class StepRunner:
                 held.append(logprobs)
             if turn.counts:
                 group = groups[turn.piece]
-                found = self._rewards(others, [mismatched[position] for position in group])
+                found = self._rewards(others, self._known([mismatched[i] for i in group]))
                 rewards[torch.tensor(group, device=rewards.device)] = found.double()
             self.check()
         return rewards, held
@@ -266,9 +279,11 @@ class StepRunner:
         finally:
             self.lora.train(False)
 
-    def _rewards(self, logprobs: TokenLogprobs, rows: Sequence[Row]) -> Tensor:
-        known = torch.cat([self.reference[row] for row in rows]).to(logprobs.values.device)
-        ratios = logprobs.values - known
+    def _known(self, rows: Sequence[Row]) -> list[Tensor]:
+        return [self.reference[row] for row in rows]
+
+    def _rewards(self, logprobs: TokenLogprobs, known: Sequence[Tensor]) -> Tensor:
+        ratios = logprobs.values - torch.cat(list(known)).to(logprobs.values.device)
         return summed_rewards(
             ratios, logprobs.owners, examples=logprobs.rows, clamp=self.loss.clamp
         )

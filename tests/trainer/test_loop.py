@@ -17,9 +17,8 @@ from trainer.config import TrainConfig
 from trainer.errors import Refused, RunFailed, TrainerError
 from trainer.events import EventLog
 from trainer.examples import write_examples
-from trainer.logprobs import Row
 from trainer.probe import KlEstimate, KlProbe
-from trainer.reference import pair_key
+from trainer.reference import ReferenceCache, pair_key
 from trainer.run import only_one
 from trainer.schedule import learning_rate
 
@@ -299,14 +298,20 @@ def test_layers_that_compute_again_train_the_same_bytes(make_run: MakeRun) -> No
 def test_runs_that_share_a_reference_compute_what_is_new(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    computed: list[list[Row]] = []
-    real = reference.score
+    scored: list[list[bytes]] = []
+    added: list[set[bytes]] = []
+    score, add = reference.score, ReferenceCache.add
 
     def counted(model: Any, rows: Any) -> Any:
-        computed[-1] += rows
-        return real(model, rows)
+        scored[-1] += [pair_key(row) for row in rows]
+        return score(model, rows)
+
+    def noted(cache: ReferenceCache, values: Any) -> None:
+        added[-1] |= values.keys() - cache._found.keys()
+        add(cache, values)
 
     monkeypatch.setattr(reference, "score", counted)
+    monkeypatch.setattr(ReferenceCache, "add", noted)
     shared = {"reference_cache": str(tmp_path / "shared")}
     old = [example(number) for number in range(60)]
     runs = [
@@ -315,12 +320,14 @@ def test_runs_that_share_a_reference_compute_what_is_new(
         make_run("alone", examples=[*old, *(example(number) for number in range(60, 64))]),
     ]
     for run_dir in runs:
-        computed.append([])
+        scored.append([])
+        added.append(set())
         train.train(run_dir)
-    keys = [[pair_key(row) for row in rows] for rows in computed]
-    first, second, alone = (set(found) for found in keys)
-    assert all(len(found) == len(set(found)) for found in keys), "a pair was computed twice"
-    assert len(alone) >= 64 + 64  # each example's own completion, and its mismatches of two epochs
+    first, second, alone = added
+    assert all(len(found) == len(set(found)) for found in scored), "a pair was computed twice"
+    # the first step's examples are the policy's own scores
+    assert all(new - set(found) for found, new in zip(scored[::2], added[::2], strict=True))
+    assert len(alone) >= 64 + 48  # each example's own completion, and its mismatches of two epochs
     assert second == alone - first
     assert 4 <= len(second) < len(alone) / 3
 
