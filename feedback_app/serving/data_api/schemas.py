@@ -170,6 +170,10 @@ class ExampleOut(BaseModel):
     updated_at: dt.datetime
 
 
+#: Words of a file's own.
+Words = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=20)]
+
+
 class ImportAsk(BaseModel):
     """How a file is to be understood."""
 
@@ -178,24 +182,31 @@ class ImportAsk(BaseModel):
     map: Annotated[
         list[Annotated[Text, Field(max_length=200)]],
         Field(
-            max_length=8,
-            description="'prompt:question': the file calls the column 'prompt' 'question'",
+            max_length=9,
+            description="'prompt:question': the file calls the column 'prompt' 'question'; "
+            "'gold:': what it calls 'gold' is something else",
         ),
     ] = []
+    up: Annotated[Words, Field(description="Labels of the file that mean up")] = []
+    down: Annotated[Words, Field(description="Labels of the file that mean down")] = []
 
 
 class ImportOut(BaseModel):
-    """`share` of the file is read, 0 to 1; `columns` are the names that were sent as `map`. The
-    numbers of a dry run say what would have come in."""
+    """`share` of the file is read, 0 to 1; `columns` are the names that were sent as `map`,
+    `labels_up` and `labels_down` the labels; `gold` of the `imported` are gold items. The numbers
+    of a dry run say what would have come in."""
 
     id: int
     name: str
     status: Literal["preview", "queued", "running", "done", "failed", "cancelled"]
     dry_run: bool
     columns: dict[str, str]
+    labels_up: list[str]
+    labels_down: list[str]
     share: float
     rows: int
     imported: int
+    gold: int
     prompts: int
     duplicates: int
     refused: int
