@@ -228,6 +228,7 @@ class Completion(CompletionMarks):
             models.Index(fields=["project", "version"], name="completion_version"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
             models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
+            models.Index(fields=["project"], condition=Q(flagged=True), name="completion_flagged"),
             models.Index(
                 fields=["project"],
                 condition=Q(contested=True, decided=""),
@@ -280,7 +281,6 @@ class VoteEvent(GuidedVote):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
-        # what a person took back lately; casting writes nothing into it
         indexes: ClassVar = [
             models.Index(
                 fields=["user", "created_at"], condition=Q(verdict=""), name="event_undone"
@@ -312,7 +312,7 @@ class Example(models.Model):
     class Meta:
         indexes: ClassVar = [
             models.Index(fields=["project", "split", "desirable"], name="example_counts"),
-            models.Index(fields=["project", "created_at"], name="example_new"),
+            models.Index(fields=["project", "created_at", "completion"], name="example_newest"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(
