@@ -152,6 +152,15 @@ class VoteOut(BaseModel):
     source: str
     person: int
     user: str | None
+    hasty: Annotated[bool, Field(description="Given faster than the answer can be read")]
+    set_aside: Annotated[
+        bool,
+        Field(description="Counts for nothing: the person judged too many gold items wrongly"),
+    ]
+    guidelines: Annotated[
+        int | None,
+        Field(description="The version of the guidelines it was given under; null: none"),
+    ]
     created_at: dt.datetime
     updated_at: dt.datetime
 
@@ -166,6 +175,12 @@ class ExampleOut(BaseModel):
     weight: float
     split: str
     used_in_run: int | None
+    hasty: Annotated[int, Field(description="How many of its votes were given hastily")]
+    set_aside: Annotated[int, Field(description="How many votes on it are set aside")]
+    guidelines: Annotated[
+        list[int],
+        Field(description="The versions of the guidelines that its votes were given under"),
+    ]
     created_at: dt.datetime
     updated_at: dt.datetime
 
