@@ -16,6 +16,7 @@ from feedback_app.feedback.models_guidelines import GuidedVote
 from feedback_app.feedback.models_guidelines import GuidelinesVersion as GuidelinesVersion
 from feedback_app.feedback.models_import import ImportJob as ImportJob
 from feedback_app.feedback.models_import import ImportRefusal as ImportRefusal
+from feedback_app.feedback.models_queue import QUEUE_INDEXES
 from feedback_app.feedback.models_resolution import Resolution as Resolution
 from feedback_app.feedback.models_rules import RULE_CONSTRAINTS, ProjectRules
 from feedback_app.feedback.models_webhook import Webhook as Webhook
@@ -166,13 +167,6 @@ class Prompt(models.Model):
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
 
 
-def queue_index(name: str, *order: str, within: str | None = None, **only: bool) -> models.Index:
-    """An index that hands out in this order. `vote_count` stands before it, so that answers with
-    enough votes lie behind the range that a query reads, however many they are."""
-    fields = ["project", *([within] if within else []), "vote_count", *order]
-    return models.Index(fields=fields, condition=Q(queued=True, flagged=False, **only), name=name)
-
-
 class Completion(CompletionMarks):
     """One answer of one model version to one prompt. Text and token ids never change."""
 
@@ -216,18 +210,11 @@ class Completion(CompletionMarks):
 
     class Meta:
         indexes: ClassVar = [
-            # one index an order and a filter (querysets.ORDERS, QueueView)
-            queue_index("queue_balanced", "queue_position", "id"),
-            queue_index("queue_newest", "-version_number", "queue_position", "id"),
-            queue_index("queue_uploaded", "id"),
-            queue_index("queue_contested", "queue_position", "id", contested=True),
-            queue_index("queue_unsure", "unsure", "id", unsure__isnull=False),
-            queue_index("queue_version", "queue_position", "id", within="version"),
-            queue_index("queue_source", "queue_position", "id", within="source"),
-            queue_index("queue_topic", "queue_position", "id", within="topic"),
+            *QUEUE_INDEXES,
             models.Index(fields=["project", "version"], name="completion_version"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
             models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
+            models.Index(fields=["project"], condition=Q(flagged=True), name="completion_flagged"),
             models.Index(
                 fields=["project"],
                 condition=Q(contested=True, decided=""),
@@ -279,6 +266,13 @@ class VoteEvent(GuidedVote):
     source = models.CharField(max_length=10, choices=Source.choices)
     created_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(
+                fields=["user", "created_at"], condition=Q(verdict=""), name="event_undone"
+            )
+        ]
+
     def __str__(self) -> str:
         return f"{self.verdict or 'undone'} by {self.user_id}"
 
@@ -304,7 +298,7 @@ class Example(models.Model):
     class Meta:
         indexes: ClassVar = [
             models.Index(fields=["project", "split", "desirable"], name="example_counts"),
-            models.Index(fields=["project", "created_at"], name="example_new"),
+            models.Index(fields=["project", "created_at", "completion"], name="example_newest"),
         ]
         constraints: ClassVar = [
             models.CheckConstraint(

@@ -36,12 +36,17 @@ class ImportJob(models.Model):
     dry_run = models.BooleanField(default=False)
     # what the file calls the columns that we know, where it has names of its own
     columns: Any = models.JSONField(default=dict)
+    # which of its labels mean up and which down, where they are words of its own
+    labels_up: Any = models.JSONField(default=list)
+    labels_down: Any = models.JSONField(default=list)
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PREVIEW)
     # number of the last row that is done with, and how much of the file that is
     offset = models.PositiveBigIntegerField(default=0)
     share = models.FloatField(default=0)
     rows = models.PositiveBigIntegerField(default=0)
     imported = models.PositiveBigIntegerField(default=0)
+    # how many of those are gold items
+    gold = models.PositiveBigIntegerField(default=0)
     prompts = models.PositiveBigIntegerField(default=0)
     duplicates = models.PositiveBigIntegerField(default=0)
     refused = models.PositiveBigIntegerField(default=0)

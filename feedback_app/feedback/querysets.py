@@ -49,7 +49,7 @@ class ProjectQuerySet(QuerySet["Project"]):
         return self.filter(memberships__user=user, memberships__role__in=roles_from(least))
 
 
-#: What each order is sorted by; `models.queue_index` has an index for each.
+#: What each order is sorted by; `models_queue` has an index for each.
 ORDERS: dict[str, tuple[str, ...]] = {
     # the first answer of every prompt before the second of any
     "balanced": ("vote_count", "queue_position", "id"),

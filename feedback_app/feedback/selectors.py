@@ -125,13 +125,21 @@ def recent_votes(*, project: Project, user: User, count: int = 10) -> list[Vote]
 
 
 def queue_values(*, project: Project, field: Literal["version", "topic"]) -> list[str]:
-    """The versions or topics that the queue holds, at most fifty, in order.
+    """The versions or topics that the queue holds, at most fifty, in order."""
+    return values_stepped(project=project, field=field, where="queued AND NOT flagged AND")
+
+
+def values_stepped(
+    *, project: Project, field: Literal["version", "topic"], where: str = ""
+) -> list[str]:
+    """The values of a column of Completion, at most fifty, in order; of those for which `where`
+    (SQL, ending in AND) holds.
 
     Steps from one value to the next along the index: the cost is that of the values, not of
     the rows that have them.
     """
     table = connection.ops.quote_name(Completion._meta.db_table)
-    queue = f"FROM {table} WHERE project_id = %s AND queued AND NOT flagged AND {field}"
+    queue = f"FROM {table} WHERE project_id = %s AND {where} {field}"
     step = f"SELECT {field} {queue} > {{}} ORDER BY {field} LIMIT 1"
     values = f"""
         WITH RECURSIVE found(value) AS (

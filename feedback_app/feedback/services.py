@@ -27,7 +27,7 @@ from feedback_app.feedback.models import (
     VoteEvent,
 )
 from feedback_app.feedback.reading import is_hasty
-from feedback_app.feedback.services_flood import votes_limit
+from feedback_app.feedback.services_flood import undo_note, votes_limit
 from feedback_app.feedback.services_guidelines import guidelines_write
 from feedback_app.feedback.services_pauses import gold_answer_record
 from feedback_app.feedback.services_queue import (
@@ -353,6 +353,8 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
         # after a skip somebody else may have it by now
         if locked.gold or slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
+    if undone:
+        undo_note(project=completion.project, by=by)
     return bool(undone) or skipped is not None
 
 

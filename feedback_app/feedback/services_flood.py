@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import TooMany
-from feedback_app.feedback.models import Project, Vote
+from feedback_app.feedback.models import Project, Vote, VoteEvent
 
 #: So long a process believes that a person is over the limit before it counts again.
 REST_SECONDS = 60
@@ -23,6 +23,28 @@ def votes_note(*, project: Project, by: User, in_hour: int) -> None:
         cache.set(_key(project, by), True, REST_SECONDS)
 
 
+def undo_note(*, project: Project, by: User) -> None:
+    """A vote was taken back: what was cast and what was taken back count together, so that nobody
+    casts and takes back for ever."""
+    if project.votes_per_hour:
+        votes_note(project=project, by=by, in_hour=verdicts_in_hour(project=project, by=by))
+
+
+def verdicts_in_hour(*, project: Project, by: User) -> int:
+    """How many verdicts the person gave within the hour, up to the project's limit. A verdict that
+    they took back is no vote any more, but an event that says so."""
+    since = timezone.now() - dt.timedelta(hours=1)
+    # what was cast since then was changed since then, and that is what there is an index on
+    cast = Vote.objects.filter(
+        project=project, user=by, updated_at__gte=since, created_at__gte=since
+    )
+    undone = VoteEvent.objects.filter(
+        user=by, verdict="", created_at__gte=since, completion__project=project
+    )
+    both = cast.values("pk").union(undone.values("pk"), all=True)
+    return both[: project.votes_per_hour].count()
+
+
 def votes_limit_noted(*, project: Project, by: User, completion: int) -> None:
     """What `votes_limit` does, asking the database only where the desk has noted enough."""
     if cache.get(_key(project, by)) is not None:
@@ -34,12 +56,7 @@ def votes_limit(*, project: Project, by: User, completion: int) -> None:
     thoughts on what they have judged already are always welcome."""
     if not project.votes_per_hour:
         return
-    since = timezone.now() - dt.timedelta(hours=1)
-    # what was cast since then was changed since then, and that is what there is an index on
-    recent = Vote.objects.filter(
-        project=project, user=by, updated_at__gte=since, created_at__gte=since
-    )
-    if recent[: project.votes_per_hour].count() < project.votes_per_hour:
+    if verdicts_in_hour(project=project, by=by) < project.votes_per_hour:
         return
     if not Vote.objects.filter(completion=completion, user=by).exists():
         raise TooMany(

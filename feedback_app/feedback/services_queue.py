@@ -55,6 +55,12 @@ class QueueView:
         chosen = {"version": self.version, "source": self.source, "topic": self.topic}
         return {name: value for name, value in chosen.items() if value}
 
+    def order_in(self, project: Project) -> str:
+        """The order that is read. Within one version none is newer, so what is left of 'newest' is
+        the balanced order, and there is an index for it."""
+        order = self.order or project.queue_order
+        return "balanced" if order == "newest" and self.version else order
+
     def of(self, project: Project) -> CompletionQuerySet:
         """The project's completions that this view is about, in no order."""
         return Completion.objects.filter(project=project, **self.filters())
@@ -91,7 +97,7 @@ def items_take(
     )
     if gold is not None:
         items.append(Completion.objects.select_related("prompt").only(*SHOWN).get(pk=gold))
-    order = view.order or project.queue_order
+    order = view.order_in(project)
     for part in range(parts_of(order)):
         while len(items) < count:
             found = OPEN.rows(

@@ -36,6 +36,11 @@ urlpatterns = [
     path("projects/<slug:slug>/import/", views_import.imports, name="imports"),
     path("projects/<slug:slug>/import/<int:pk>/", views_import.import_job, name="import-job"),
     path(
+        "projects/<slug:slug>/import/<int:pk>/columns/",
+        views_import.import_job_columns,
+        name="import-columns",
+    ),
+    path(
         "projects/<slug:slug>/import/<int:pk>/start/",
         views_import.import_job_start,
         name="import-start",

@@ -1,20 +1,29 @@
 """Bringing a file in: upload, preview, start, progress, report."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
-from feedback_app.feedback.answers import deed, page
+from feedback_app.feedback.answers import deed, page, refuse
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.exporting import csv_line
 from feedback_app.feedback.forms import NoFields, UploadForm, accepted
-from feedback_app.feedback.imports.jobs import import_cancel, import_start
+from feedback_app.feedback.forms_import import ColumnsForm
+from feedback_app.feedback.imports.jobs import (
+    import_cancel,
+    import_map,
+    import_start,
+    job_labels,
+)
+from feedback_app.feedback.imports.mapping import FIELDS, chosen_for, missing, survey
 from feedback_app.feedback.imports.readers import Unreadable
 from feedback_app.feedback.imports.uploads import import_upload, preview
 from feedback_app.feedback.models import ImportJob, Project
@@ -22,6 +31,8 @@ from feedback_app.htmx import HtmxHttpRequest
 
 JOBS_SHOWN = 20
 REFUSALS_SHOWN = 20
+#: Columns of a file in the table beside the form; the form has them all.
+COLUMNS_SHOWN = 50
 
 
 @project_view(Role.ADMIN)
@@ -63,10 +74,7 @@ def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespo
     job = job_of(project, pk)
     context: dict[str, Any] = {"project": project, "job": job}
     if job.status == ImportJob.Status.PREVIEW:
-        try:
-            context["rows"] = preview(job)
-        except Unreadable as error:
-            context["fault"] = str(error)
+        context |= looked(job)
     elif not job.active:
         context["refusals"] = job.refusals.order_by("pk")[:REFUSALS_SHOWN]
     template = "feedback/import_job.html"
@@ -76,12 +84,67 @@ def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespo
     return response
 
 
+def looked(job: ImportJob) -> dict[str, Any]:
+    """What is in a file that has not been started, and how it is understood."""
+    try:
+        seen = survey(Path(job.path))
+    except Unreadable as error:
+        return {"fault": str(error)}
+    names = seen.names
+    chosen = {field: chosen_for(field, columns=job.columns, names=names) for field in FIELDS}
+    columns = [
+        (column, [field for field, theirs in chosen.items() if theirs == column.name])
+        for column in seen.columns
+    ]
+    shown = [each for n, each in enumerate(columns) if n < COLUMNS_SHOWN or each[1]]
+    context: dict[str, Any] = {
+        "form": ColumnsForm(job=job, names=names),
+        "columns": shown,
+        "more": len(columns) - len(shown),
+        "values": seen.labels(chosen["label"], job_labels(job)) if chosen["label"] else [],
+        "lacks": missing({field for field, theirs in chosen.items() if theirs in names}),
+    }
+    try:
+        context["rows"] = preview(job)
+    except Unreadable as error:
+        context["lacks"] = context["lacks"] or str(error)
+    else:
+        context["none"] = not any(row.candidates for row in context["rows"])
+    return context
+
+
+def columns_take(request: HtmxHttpRequest, job: ImportJob) -> None:
+    """Keeps what the form says of a file's columns. Raises BadRequest."""
+    try:
+        form = ColumnsForm(request.POST, job=job, names=survey(Path(job.path)).names)
+    except Unreadable as error:
+        raise BadRequest(str(error)) from error
+    accepted(form)
+    import_map(job=job, columns=form.columns(), labels=form.labels())
+
+
+@project_view(Role.ADMIN)
+@deed
+def import_job_columns(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Another choice of columns, and how the first rows are understood with it."""
+    job = job_of(project, pk)
+    columns_take(request, job)
+    if not request.htmx:
+        return redirect("import-job", project.slug, pk)
+    context = {"project": project, "job": job, **looked(job)}
+    return render(request, "feedback/import_job.html#import-preview", context)
+
+
 @project_view(Role.ADMIN)
 @deed
 def import_job_start(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Has a worker import the file that was looked at."""
-    accepted(NoFields(request.POST))
-    import_start(job=job_of(project, pk), by=request.user)
+    """Has a worker import the file that was looked at, as the form says or as it was left."""
+    job = job_of(project, pk)
+    if set(request.POST) - {"csrfmiddlewaretoken"}:
+        columns_take(request, job)
+    if job.status == ImportJob.Status.PREVIEW and (lacks := looked(job).get("lacks")):
+        return refuse(request, lacks, back=reverse("import-job", args=[project.slug, pk]))
+    import_start(job=job, by=request.user)
     return redirect("import-job", project.slug, pk)
 
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpResponseBase
 from django.shortcuts import redirect, render
 from django.views.decorators.http import require_safe
@@ -13,7 +12,13 @@ from feedback_app.accounts.models import Membership, Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.answers import deed, page
 from feedback_app.feedback.forms import ProjectForm, SamplingForm, accepted, query_page
-from feedback_app.feedback.listing import ExampleFilter, versions_judged
+from feedback_app.feedback.listing import (
+    CountedPaginator,
+    ExampleFilter,
+    answers_of,
+    examples_counted,
+    versions_answered,
+)
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
 from feedback_app.feedback.querysets import counted, counted_of
 from feedback_app.feedback.selectors import sampling_active, sampling_latest
@@ -54,17 +59,18 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
 @project_view(Role.ADMIN)
 @page
 def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """What people said: every judged answer and the example it amounts to."""
-    versions = versions_judged(project)
+    """What people said: the examples with their answers and votes."""
+    versions = versions_answered(project)
     chosen = ExampleFilter.of(request, versions=versions)
-    rows = Paginator(chosen.select(project), PAGE_SIZE).get_page(query_page(request))
+    rows = CountedPaginator(chosen.select(project), PAGE_SIZE).get_page(query_page(request))
     context = {
         "project": project,
         "chosen": chosen,
         "versions": versions,
         "page": rows,
+        "answers": answers_of(rows),
         "query": chosen.query(),
-        "counts": project.examples.counts(),
+        "counts": examples_counted(project),
         "flagged": counted(project.completions.filter(flagged=True)),
     }
     template = "feedback/examples.html"

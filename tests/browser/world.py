@@ -138,7 +138,8 @@ def share_links(project: Project, admin: User) -> None:
 
 
 def imports(project: Project, admin: User) -> None:
-    """One file that is looked at, one that waits, one that is done with refused rows."""
+    """One file that is looked at, one that waits, one that is done with refused rows; and one with
+    columns and labels of its own."""
     rows = [
         '{"prompt": "How long does rice take?", "completion": "Twelve minutes.", "label": true}',
         '{"prompt": "Why?", "chosen": "' + "Because. " * 40 + '", "rejected": "No."}',
@@ -154,6 +155,8 @@ def imports(project: Project, admin: User) -> None:
             claim = import_claim(job.pk)
             assert claim is not None
             import_execute(claim)
+    strange = b"id,question,reply,score\n1,Why?,Because.,fine\n2,Really?,No.,bad\n"
+    import_upload(project=project, by=admin, upload=SimpleUploadedFile("own-names.csv", strange))
 
 
 def quality(project: Project, admin: User, annotator: User) -> None:

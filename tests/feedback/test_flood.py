@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import TooMany
-from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote, VoteEvent
 from feedback_app.feedback.services import vote_cast
 from tests.conftest import MakeCompletions
 
@@ -59,6 +59,30 @@ def test_an_hour_later_it_goes_on(answers: list[Completion], annotator: User, as
     Vote.objects.update(created_at=past, updated_at=past)
 
     assert client.post(url(answers[3]), {"verdict": "up"}, headers=DESK).status_code == 200
+
+
+def test_casting_and_taking_back_for_ever_meets_the_limit_too(
+    answers: list[Completion], annotator: User, second_annotator: User, as_user: As
+) -> None:
+    client, again = as_user(annotator), answers[0]
+    undo = reverse("vote-undo", args=["bot", again.pk])
+
+    statuses = []
+    for _ in range(6):
+        statuses.append(client.post(url(again), {"verdict": "up"}, headers=DESK).status_code)
+        client.post(undo, headers=DESK)
+
+    assert statuses == [200, 200, 200, 429, 429, 429]
+    assert VoteEvent.objects.count() == 6, "three verdicts, and each taken back once"
+    refused = client.post(url(answers[1]), {"verdict": "up"}, headers=DESK)
+    assert "3 verdicts within an hour" in refused.content.decode()
+    with pytest.raises(TooMany):
+        again.project.refresh_from_db()
+        vote_cast(completion=again, verdict=Verdict.UP, by=annotator, source=Source.API)
+    theirs = as_user(second_annotator).post(url(again), {"verdict": "up"}, headers=DESK)
+    assert theirs.status_code == 200
+    VoteEvent.objects.update(created_at=timezone.now() - dt.timedelta(hours=1, seconds=1))
+    assert client.post(url(answers[1]), {"verdict": "up"}, headers=DESK).status_code == 200
 
 
 def test_demo_and_api_have_the_same_limit_and_an_import_has_none(

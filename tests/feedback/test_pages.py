@@ -421,7 +421,7 @@ def test_examples_filters_and_keeps_them_in_the_links(
 
     page = as_user(admin).get(url, {"label": "down"}).content.decode()
 
-    assert "40 judged answers" in page
+    assert "40 examples" in page
     assert "Answer number 0." not in page
 
 

@@ -364,10 +364,15 @@ PLANS = [
     ("queue_version", QueueView(version="base")),
     ("queue_source", QueueView(source="import")),
     ("queue_topic", QueueView(topic="travel")),
+    # the newest of one version
+    ("queue_version", QueueView(order="newest", version="base")),
+    ("queue_version_uploaded", QueueView(order="uploaded", version="base")),
 ]
 
 
-@pytest.mark.parametrize(("index", "view"), PLANS, ids=[index for index, _ in PLANS])
+@pytest.mark.parametrize(
+    ("index", "view"), PLANS, ids=[index + view.order for index, view in PLANS]
+)
 def test_every_order_and_filter_reads_its_index_and_sorts_nothing(
     index: str,
     view: QueueView,
@@ -393,7 +398,7 @@ def test_every_order_and_filter_reads_its_index_and_sorts_nothing(
     )
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE")
-    part = view.of(project).in_queue_order(view.order or "balanced")[0]
+    part = view.of(project).in_queue_order(view.order_in(project))[0]
     plan = part.open_for(annotator, overlap=1)[:2].explain()
     assert index in plan, plan
     assert "Sort" not in plan, plan

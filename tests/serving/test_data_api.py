@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from feedback_app.accounts.models import ApiReceipt, Scope, User
-from feedback_app.feedback.models import Completion, Example, Project, Prompt, Verdict, Vote
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Pause,
+    Project,
+    Prompt,
+    Verdict,
+    Vote,
+)
 from feedback_app.feedback.services import vote_cast
 from feedback_app.feedback.services_tokens import token_create
 from feedback_app.serving.data_api.receipts import KEPT
@@ -204,6 +212,44 @@ def test_votes_of_a_request_are_votes_like_any_other_and_change_when_sent_again(
     assert Vote.objects.count() == 3
     assert [e.desirable for e in Example.objects.order_by("pk")] == [True, True]
     assert {v.source for v in Vote.objects.all()} == {"api"}
+
+
+def test_votes_and_examples_say_what_is_known_of_how_they_were_given(
+    project: Project,
+    program: Program,
+    admin: User,
+    annotator: User,
+    second_annotator: User,
+    make_completions: MakeCompletions,
+    django_assert_max_num_queries: Any,
+) -> None:
+    first, second = make_completions(2)
+    for completion, by, source in (
+        (first, annotator, "annotate"),
+        (first, second_annotator, "annotate"),
+        (second, annotator, "import"),
+    ):
+        vote_cast(completion=completion, verdict=Verdict.DOWN, by=by, source=source)
+    Vote.objects.filter(completion=first, user=annotator).update(hasty=True, guidelines_number=3)
+    pause = Pause.objects.create(project=project, user=second_annotator, right=0, of=5)
+    Vote.objects.filter(user=second_annotator).update(set_aside=pause)
+
+    votes = pages(program, "votes")[0]
+    with django_assert_max_num_queries(5):
+        examples = pages(program, "examples")[0]
+
+    marks = ("hasty", "set_aside", "guidelines")
+    assert [tuple(vote[mark] for mark in marks) for vote in votes] == [
+        (True, False, 3),
+        (False, True, 1),
+        (False, False, None),
+    ]
+    assert [tuple(example[mark] for mark in marks) for example in examples] == [
+        (1, 1, [3]),
+        (0, 0, []),
+    ]
+    one = program.get(f"{HERE}/examples/{first.pk}").json()
+    assert (one["hasty"], one["set_aside"], one["guidelines"]) == (1, 1, [3])
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,25 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     assert (example.completion.text, example.completion.prompt.title) == ("A", "Q")
 
 
+def test_labels_of_its_own_are_told_and_gold_is_not_for_programs(
+    project: Project, program: Program, artifacts: Path
+) -> None:
+    rows = [
+        {"prompt": "Q1", "completion": "A", "label": 1, "gold": ""},
+        {"prompt": "Q2", "completion": "A", "label": "fine", "gold": "the answer to compare"},
+        {"prompt": "Q3", "completion": "A", "gold": "up"},
+    ]
+
+    mapped = worked(program, send(program, jsonl(rows[:2]), "?map=gold:&up=fine&down=1"))
+    marked = worked(program, send(program, jsonl(rows[2:])))
+
+    assert (mapped["imported"], mapped["labels_up"], mapped["labels_down"]) == (2, ["fine"], ["1"])
+    assert list(Vote.objects.order_by("pk").values_list("verdict", flat=True)) == ["down", "up"]
+    assert (marked["refused"], marked["gold"]) == (1, 0)
+    refused = program.get(here(program, f"imports/{marked['id']}/refused")).json()["data"]
+    assert "only admins" in refused[0]["reason"]
+
+
 def parquet(rows: list[Any]) -> bytes:
     file = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), file)
@@ -205,6 +224,7 @@ def parquet(rows: list[Any]) -> bytes:
         (jsonl(), "?map=weight:w", (400, "invalid_value", "map")),
         (jsonl(), "?map=prompt:a&map=prompt:b", (400, "invalid_value", "map")),
         (jsonl(), "?map=prompt", (400, "invalid_value", "map")),
+        (jsonl(), "?up=x&down=X", (400, "invalid_value", None)),
         (jsonl(), "?dry_run=perhaps", (400, "invalid_value", "dry_run")),
         (jsonl(), "?by=1", (400, "unknown_parameter", "by")),
         ({}, "", (400, "missing_required_parameter", "file")),

@@ -5,14 +5,21 @@ from dataclasses import dataclass, field
 
 from django.db import transaction
 
-from feedback_app.accounts.models import User
-from feedback_app.feedback.amounts import votes_amount_to
+from feedback_app.accounts.models import Role, User, roles_from
+from feedback_app.feedback.amounts import example_of
 from feedback_app.feedback.imports.readers import Record
-from feedback_app.feedback.imports.shapes import Candidate, RowRefused, recognise
+from feedback_app.feedback.imports.shapes import (
+    AS_KNOWN,
+    Candidate,
+    Labels,
+    RowRefused,
+    recognise,
+)
 from feedback_app.feedback.models import (
     IMPORTED_VERSION,
     Completion,
     Example,
+    GoldItem,
     Project,
     Prompt,
     Source,
@@ -32,6 +39,9 @@ CHUNK_CHARACTERS = 4_000_000
 REASON_LIMIT = 300
 
 LABELLED_OTHERWISE = "the same answer to the same prompt has the other label already"
+GOLD_OTHERWISE = "the same answer to the same prompt is gold already, with the other verdict"
+NOT_MADE_GOLD = "the answer is here already and stays as it is: an import makes only new ones gold"
+GOLD_FOR_ADMINS = "only admins and owners of the project may make answers gold"
 
 
 @dataclass(frozen=True)
@@ -62,14 +72,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Written:
-    """How many examples, prompts without an answer, and duplicates a chunk came to."""
+    """How many examples, prompts without an answer, and duplicates a chunk came to, and how many of
+    the examples are gold."""
 
     imported: int
     prompts: int
     duplicates: int
+    gold: int
 
 
-def in_chunks(records: Iterable[Record]) -> Iterator[Chunk]:
+def in_chunks(records: Iterable[Record], *, labels: Labels = AS_KNOWN) -> Iterator[Chunk]:
     """Recognises the rows and gathers them until a chunk is large enough to commit."""
     chunk, characters = Chunk(), 0
     for record in records:
@@ -77,7 +89,7 @@ def in_chunks(records: Iterable[Record]) -> Iterator[Chunk]:
         chunk.rows += 1
         characters += len(record.text)
         try:
-            found = recognise(record)
+            found = recognise(record, labels)
         except RowRefused as refused:
             chunk.refuse(record, str(refused))
         else:
@@ -101,27 +113,27 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
         for digest, (_, item) in zip(hashes, chunk.items, strict=True)
     ]
     there = completions_by_hash(project, digests)
-    new: dict[str, tuple[Completion, Verdict]] = {}
+    new: dict[str, tuple[Completion, Candidate]] = {}
     imported = duplicates = only_prompts = 0
+    any_gold = any(item.gold for _, item in chunk.items)
+    may_gold = any_gold and may_mark(by, project=project)
     for (record, item), prompt_hash, digest in zip(chunk.items, hashes, digests, strict=True):
-        if item.text is None or item.verdict is None:
+        if item.text is None:
             # the second row with a new prompt is a duplicate of the first
             fresh = prompt_hash in new_prompts
             new_prompts.discard(prompt_hash)
             only_prompts += fresh
             duplicates += not fresh
-            continue
-        if digest in new:
-            if new[digest][1] == item.verdict:
-                duplicates += 1
-            else:
-                chunk.refuse(record, LABELLED_OTHERWISE)
-        elif digest in there and there[digest].vote_count:
-            if contradicts(there[digest], item.verdict):
-                chunk.refuse(record, LABELLED_OTHERWISE)
+        elif item.gold and not may_gold:
+            chunk.refuse(record, GOLD_FOR_ADMINS)
+        elif digest in new or is_settled(there.get(digest), item):
+            before, stands = new.get(digest) or (there[digest], None)
+            verdict = (stands.gold or stands.verdict) if stands else example_verdict(before)
+            if reason := contradiction(item, gold=before.gold, verdict=verdict):
+                chunk.refuse(record, reason)
             else:
                 duplicates += 1
-        elif digest in there:
+        elif digest in there and item.verdict:
             # sampled before and not judged yet: the label is its first vote
             vote_cast(completion=there[digest], verdict=item.verdict, by=by, source=Source.IMPORT)
             there |= completions_by_hash(project, [digest])
@@ -137,12 +149,15 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
                 system_prompt=item.system,
                 finish_reason=Completion.Finish.STOP,
                 source=Source.IMPORT,
-                vote_count=1,
+                vote_count=1 if item.verdict else 0,
+                gold=bool(item.gold),
+                decided=item.gold or "",
             )
-            new[digest] = (completion, item.verdict)
+            new[digest] = (completion, item)
             imported += 1
     examples_create(list(new.values()), by=by)
-    return Written(imported=imported, prompts=only_prompts, duplicates=duplicates)
+    gold = sum(completion.gold for completion, _ in new.values())
+    return Written(imported=imported, prompts=only_prompts, duplicates=duplicates, gold=gold)
 
 
 def chunk_try(chunk: Chunk, *, project: Project, by: User) -> Written:
@@ -185,20 +200,54 @@ def completions_by_hash(project: Project, digests: Iterable[str]) -> dict[str, C
     """What the project has of these already; of several, one that has votes."""
     rows = Completion.objects.filter(project=project, content_hash__in=list(digests))
     light = rows.select_related("example").only(
-        "content_hash", "vote_count", "project_id", "example__desirable"
+        "content_hash", "vote_count", "project_id", "gold", "decided", "example__desirable"
     )
     return {row.content_hash: row for row in light.order_by("vote_count", "pk")}
 
 
-def contradicts(completion: Completion, verdict: Verdict) -> bool:
-    """Whether the votes amount to the other verdict; a tie contradicts nothing."""
+def may_mark(user: User, *, project: Project) -> bool:
+    """Whether they may make answers gold."""
+    return project.memberships.filter(user=user, role__in=roles_from(Role.ADMIN)).exists()
+
+
+def is_settled(known: Completion | None, item: Candidate) -> bool:
+    """Whether the project has the answer, and this row can add nothing to it."""
+    return known is not None and bool(known.vote_count or known.gold or item.gold)
+
+
+def contradiction(item: Candidate, *, gold: bool, verdict: Verdict | None) -> str:
+    """Why a row about an answer that is here with this verdict is refused; empty if it says the
+    same."""
+    if item.gold and not gold:
+        return NOT_MADE_GOLD
+    # a tie contradicts nothing
+    if verdict is None or (item.gold or item.verdict) == verdict:
+        return ""
+    return GOLD_OTHERWISE if gold else LABELLED_OTHERWISE
+
+
+def example_verdict(completion: Completion) -> Verdict | None:
+    """What the votes on it amount to, or what somebody decided."""
     example = getattr(completion, "example", None)
-    return example is not None and example.desirable != (verdict == Verdict.UP)
+    return None if example is None else Verdict.UP if example.desirable else Verdict.DOWN
 
 
-def examples_create(new: list[tuple[Completion, Verdict]], *, by: User) -> None:
-    """Completions with their first vote, its event, and the example that it amounts to."""
+def examples_create(new: list[tuple[Completion, Candidate]], *, by: User) -> None:
+    """Completions with their first vote and its event, or as gold items or both, and the example
+    that it amounts to."""
     Completion.objects.bulk_create([completion for completion, _ in new])
+    GoldItem.objects.bulk_create(
+        GoldItem(
+            completion=completion,
+            project_id=completion.project_id,
+            verdict=item.gold,
+            by=by,
+            was_queued=False,
+        )
+        for completion, item in new
+        if item.gold
+    )
+    votes = [(completion, item.verdict) for completion, item in new if item.verdict]
     Vote.objects.bulk_create(
         Vote(
             completion=completion,
@@ -207,24 +256,13 @@ def examples_create(new: list[tuple[Completion, Verdict]], *, by: User) -> None:
             verdict=verdict,
             source=Source.IMPORT,
         )
-        for completion, verdict in new
+        for completion, verdict in votes
     )
     VoteEvent.objects.bulk_create(
         VoteEvent(completion=completion, user=by, verdict=verdict, source=Source.IMPORT)
-        for completion, verdict in new
+        for completion, verdict in votes
     )
-    amounts = [
-        (completion, votes_amount_to([verdict], text=completion.text))
-        for completion, verdict in new
-    ]
-    Example.objects.bulk_create(
-        Example(
-            completion=completion,
-            project_id=completion.project_id,
-            desirable=amount.desirable,
-            weight=amount.weight,
-            split=completion.prompt.split,
-        )
-        for completion, amount in amounts
-        if amount is not None
+    examples = (
+        example_of(completion, [item.verdict] if item.verdict else []) for completion, item in new
     )
+    Example.objects.bulk_create([example for example in examples if example is not None])

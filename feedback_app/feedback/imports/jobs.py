@@ -17,7 +17,9 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
-from feedback_app.feedback.imports.readers import Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.mapping import labels_of
+from feedback_app.feedback.imports.readers import Columns, Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.shapes import AS_KNOWN, Labels
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.feedback.services import audit
 from feedback_app.feedback.webhooks.events import import_told
@@ -42,6 +44,16 @@ class ImportClaim:
 
     def held(self) -> Q:
         return Q(pk=self.job.pk, attempt=self.attempt, status=ImportJob.Status.RUNNING)
+
+
+def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
+    """Says how a file that has not been started is to be understood."""
+    mapped = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
+        columns=dict(columns), labels_up=sorted(labels.up), labels_down=sorted(labels.down)
+    )
+    if not mapped:
+        raise WrongMoment("This import was started already.")
+    job.refresh_from_db()
 
 
 def import_start(*, job: ImportJob, by: User) -> None:
@@ -111,11 +123,19 @@ def take(job: ImportJob, condition: Q) -> ImportClaim | None:
     return ImportClaim(fresh, fresh.attempt)
 
 
-def import_take_here(*, project: Project, path: Path, by: User) -> ImportClaim:
+def import_take_here(
+    *,
+    project: Project,
+    path: Path,
+    by: User,
+    columns: Columns | None = None,
+    labels: Labels = AS_KNOWN,
+) -> ImportClaim:
     """For the command line: a new job, or the unfinished one of the same file, held by us.
 
-    Raises BadRequest while another file is being imported.
+    Raises BadRequest while another file is being imported, or this one in another way.
     """
+    columns = dict(columns or {})
     active = ImportJob.objects.filter(project=project, status__in=ImportJob.ACTIVE).first()
     if active is None:
         try:
@@ -124,6 +144,9 @@ def import_take_here(*, project: Project, path: Path, by: User) -> ImportClaim:
                 by=by,
                 name=path.name[:200],
                 path=str(path),
+                columns=columns,
+                labels_up=sorted(labels.up),
+                labels_down=sorted(labels.down),
                 # held from its first moment: no worker takes it up beside us
                 status=ImportJob.Status.RUNNING,
                 heartbeat_at=timezone.now(),
@@ -133,6 +156,10 @@ def import_take_here(*, project: Project, path: Path, by: User) -> ImportClaim:
         else:
             audit(project=project, actor=by, action="import.start", target=active.name)
     same = active is not None and active.path == str(path)
+    if active and same and (active.columns, job_labels(active)) != (columns, labels):
+        raise BadRequest(
+            "The import of this file was begun with other columns or labels: give the same again."
+        )
     claim = take(active, Q(status__in=ImportJob.ACTIVE)) if active and same else None
     if claim is None:
         raise BadRequest("Another import into this project is under way: wait until it is done.")
@@ -148,7 +175,7 @@ def import_execute(claim: ImportClaim) -> None:
     try:
         with open_path(Path(job.path)) as file:
             rows = open_rows(file, columns=job.columns)
-            for chunk in in_chunks(rows.records(after=job.offset)):
+            for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
                 chunk.share = rows.share
                 if not chunk_commit(claim, chunk):
                     log.warning("import_claim_lost", job=job.pk)
@@ -157,6 +184,11 @@ def import_execute(claim: ImportClaim) -> None:
         import_end(claim, ImportJob.Status.FAILED, str(error))
     else:
         import_end(claim, ImportJob.Status.DONE, "")
+
+
+def job_labels(job: ImportJob) -> Labels:
+    """What the labels of its file mean."""
+    return labels_of(job.labels_up, job.labels_down)
 
 
 def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
@@ -176,6 +208,7 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
         job.share = chunk.share
         job.rows += chunk.rows
         job.imported += written.imported
+        job.gold += written.gold
         job.prompts += written.prompts
         job.duplicates += written.duplicates
         job.refused += len(chunk.refusals)
@@ -194,6 +227,16 @@ def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None
             share=1.0 if not error else F("share"),
         )
         if ended and not claim.job.dry_run:
-            import_told(ImportJob.objects.select_related("project").get(pk=claim.job.pk))
+            job = ImportJob.objects.select_related("project", "by").get(pk=claim.job.pk)
+            if job.gold:
+                made = f"{job.gold:,} answers"
+                audit(
+                    project=job.project,
+                    actor=job.by,
+                    action="gold.import",
+                    target=job.name,
+                    reason=made,
+                )
+            import_told(job)
     if ended:
         file_discard(claim.job)

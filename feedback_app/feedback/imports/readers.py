@@ -18,18 +18,20 @@ MAX_ROW = 8_000_000  # bytes of a line
 MAX_CELL = 4_000_000  # characters of a CSV cell
 EXCERPT = 1_000
 BATCH = 64  # Parquet rows in memory at once
+BATCH_OF_ALL = 8  # the same where all columns are read: there may be pictures among them
 BOM = b"\xef\xbb\xbf"
 
 #: Columns that any shape uses; others are not even read.
 KNOWN = frozenset(
-    ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic"]
+    ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic", "gold"]
 )
-#: What a file calls the columns that we know: `{"prompt": "question"}`.
+#: What a file calls the columns that we know: `{"prompt": "question"}`; `{"label": ""}` says that
+#: its own `label` is not meant.
 Columns = Mapping[str, str]
 #: What pyarrow raises for a file that lies about itself.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 #: CSV cells of these columns may hold messages as JSON.
-_CONVERSATIONS = KNOWN - {"label", "topic"}
+_CONVERSATIONS = KNOWN - {"label", "topic", "gold"}
 
 # the only cap on how much of a broken quote the csv module gathers; it is the process's own
 csv.field_size_limit(MAX_CELL)
@@ -70,14 +72,15 @@ class Rows(ABC):
         """The rows whose number is above `after`."""
 
 
-def open_rows(file: IO[bytes], *, columns: Columns | None = None) -> Rows:
-    """Tells the format by the content. Raises Unreadable."""
+def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = False) -> Rows:
+    """Tells the format by the content. With `every`, rows have all columns under the file's own
+    names, and none need be known. Raises Unreadable."""
     columns = columns or {}
     head = file.read(4096)
     file.seek(0)
     start = head.removeprefix(BOM).lstrip()
     if head[:4] == b"PAR1":
-        return ParquetRows(file, columns)
+        return ParquetRows(file, columns, every=every)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise Unreadable("The file is UTF-16: save it as UTF-8.")
     if head[:2] in (b"\x1f\x8b", b"PK"):
@@ -86,7 +89,7 @@ def open_rows(file: IO[bytes], *, columns: Columns | None = None) -> Rows:
         raise Unreadable("The file is empty.")
     if start[:1] == b"[":
         raise Unreadable("The file is a JSON array: write one object a line (jq -c '.[]').")
-    return JsonlRows(file, columns) if start[:1] == b"{" else CsvRows(file, columns)
+    return JsonlRows(file, columns) if start[:1] == b"{" else CsvRows(file, columns, every=every)
 
 
 def renamed(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
@@ -97,12 +100,14 @@ def renamed(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
         for name, value in row.items()
         if name not in columns and name not in columns.values()
     }
-    return rest | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    return rest | {
+        ours: row[theirs] for ours, theirs in columns.items() if theirs and theirs in row
+    }
 
 
 def columns_check(columns: Columns, names: Collection[str]) -> None:
     """Raises Unreadable if the file has not what `columns` says, or nothing of use."""
-    if missing := [theirs for theirs in columns.values() if theirs not in names]:
+    if missing := [theirs for theirs in columns.values() if theirs and theirs not in names]:
         raise Unreadable(f"No column is called {', '.join(missing)}.")
     if not KNOWN & renamed(dict.fromkeys(names), columns).keys():
         raise Unreadable(
@@ -188,8 +193,9 @@ def json_record(number: int, line: bytes, *, cut: bool) -> Record:
 class CsvRows(Rows):
     """Comma, semicolon or tab; the first record names the columns."""
 
-    def __init__(self, file: IO[bytes], columns: Columns) -> None:
+    def __init__(self, file: IO[bytes], columns: Columns, *, every: bool = False) -> None:
         self.lines = Lines(file)
+        self.every = every
         self.columns = {ours: theirs.strip().lower() for ours, theirs in columns.items()}
         delimiter = most_frequent(file.readline(65_536))
         file.seek(0)
@@ -218,7 +224,11 @@ class CsvRows(Rows):
                 fault = f"{len(cells)} cells where the header names {len(header)} columns"
             text = "" if not fault else ",".join(cells)[:EXCERPT]
             named = {} if fault else renamed(dict(zip(header, cells, strict=True)), self.columns)
-            value = {name: cell_of(name, cell) for name, cell in named.items() if name in KNOWN}
+            value = {
+                name: cell_of(name, cell)
+                for name, cell in named.items()
+                if self.every or name in KNOWN
+            }
             yield Record(number, value, fault, text)
 
     def header(self) -> list[str]:
@@ -229,7 +239,7 @@ class CsvRows(Rows):
             raise Unreadable(f"The first line is no CSV header: {error}.") from error
         if self.columns:
             columns_check(self.columns, names)
-        elif not KNOWN & set(names):
+        elif not (is_header(names) if self.every else KNOWN & set(names)):
             raise Unreadable(
                 "The file is neither JSONL nor Parquet, and its first line is no CSV header: "
                 "no column is called prompt, completion, label, chosen, rejected or messages."
@@ -239,6 +249,11 @@ class CsvRows(Rows):
             named = cleaned(", ".join(twice))
             raise Unreadable(f"The CSV header names a column twice: {named}.")
         return names
+
+
+def is_header(names: list[str]) -> bool:
+    """Whether these can be names: text, and not all of them empty."""
+    return any(names) and all(" ".join(name.split()).isprintable() for name in names)
 
 
 def most_frequent(header: bytes) -> str:
@@ -263,15 +278,19 @@ def cell_of(column: str, cell: str) -> object:
 class ParquetRows(Rows):
     """Row groups are read in small batches, and only the columns that a shape can use."""
 
-    def __init__(self, file: IO[bytes], columns: Columns) -> None:
+    def __init__(self, file: IO[bytes], columns: Columns, *, every: bool = False) -> None:
         try:
             self.file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             names = self.file.schema_arrow.names
         except _DAMAGE as error:
             raise Unreadable(cleaned(f"The file is no valid Parquet: {error}")) from error
-        columns_check(columns, names)
         self.columns = columns
+        self.batch = BATCH_OF_ALL if every else BATCH
         used = KNOWN | set(columns.values())
+        if every:
+            used = used.union(names)
+        else:
+            columns_check(columns, names)
         self.used = [name for name in names if name in used]
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
@@ -284,7 +303,7 @@ class ParquetRows(Rows):
         rest = list(range(group, meta.num_row_groups))
         try:
             for batch in self.file.iter_batches(
-                BATCH, row_groups=rest, columns=self.used, use_threads=False
+                self.batch, row_groups=rest, columns=self.used, use_threads=False
             ):
                 for index in range(batch.num_rows):
                     number += 1

@@ -17,8 +17,17 @@ TOPIC_LIMIT = 60
 
 UNPAIRED, PAIRS, PROMPTS = "Examples with labels", "Pairs", "Prompts only"
 
-_UP = {"true", "yes", "y", "1", "1.0", "+1", "up", "desirable", "good"}
-_DOWN = {"false", "no", "n", "0", "0.0", "-1", "down", "undesirable", "bad"}
+#: What says a verdict by itself. Only this says a gold item's: 'true' would mean 'it is gold'.
+_WORDS = {
+    "up": Verdict.UP,
+    "desirable": Verdict.UP,
+    "good": Verdict.UP,
+    "down": Verdict.DOWN,
+    "undesirable": Verdict.DOWN,
+    "bad": Verdict.DOWN,
+}
+_UP = {"true", "yes", "y", "1", "1.0", "+1"}
+_DOWN = {"false", "no", "n", "0", "0.0", "-1"}
 _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
@@ -35,10 +44,55 @@ class Candidate:
     text: str | None = None
     verdict: Verdict | None = None
     topic: str = ""
+    # the right verdict of an answer that is to be gold
+    gold: Verdict | None = None
 
     @property
     def characters(self) -> int:
         return sum(len(m["content"]) for m in self.messages) + len(self.text or "")
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a file's labels mean besides what we know: words in lower case. They come first, so
+    that a file may call 1 what is bad."""
+
+    up: frozenset[str] = frozenset()
+    down: frozenset[str] = frozenset()
+
+    def own(self, said: str) -> Verdict | None:
+        """The verdict, if the file's own words say it."""
+        if said in self.up:
+            return Verdict.UP
+        return Verdict.DOWN if said in self.down else None
+
+    def meaning(self, said: str) -> Verdict | None:
+        """The verdict of a label in lower case, if it is one."""
+        known = Verdict.UP if said in _UP else Verdict.DOWN if said in _DOWN else None
+        return self.own(said) or _WORDS.get(said) or known
+
+    def verdict_of(self, label: object) -> Verdict:
+        """True, 1, 'yes' and their like. Raises RowRefused for anything else."""
+        if verdict := self.meaning(said_by(label)):
+            return verdict
+        raise RowRefused(f"the label {str(label)[:40]!r} is neither true nor false")
+
+    def gold_of(self, value: object) -> Verdict:
+        """The right verdict. Raises RowRefused."""
+        said = said_by(value)
+        if verdict := self.own(said) or _WORDS.get(said):
+            return verdict
+        raise RowRefused(f"gold is {str(value)[:40]!r}: it says the right verdict, up or down")
+
+
+AS_KNOWN = Labels()
+
+
+def said_by(label: object) -> str:
+    """A label as one word in lower case; a whole number is written without a point."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)
+    return str(label).strip().lower() if isinstance(label, str | int | float) else ""
 
 
 @dataclass(frozen=True)
@@ -49,19 +103,21 @@ class Recognised:
     candidates: tuple[Candidate, ...]
 
 
-def recognise(record: Record) -> Recognised:
+def recognise(record: Record, labels: Labels = AS_KNOWN) -> Recognised:
     """Raises RowRefused with the reason."""
     if record.fault:
         raise RowRefused(record.fault)
     row = {name: value for name, value in record.value.items() if value is not None}
+    if row.get("gold") == "":
+        del row["gold"]  # most rows of a file are not
     shape: str
     found: tuple[Candidate, ...]
     if "chosen" in row or "rejected" in row:
         shape, found = PAIRS, pair(row)
     elif "completion" in row or "output" in row:
-        shape, found = UNPAIRED, (example(row),)
-    elif "messages" in row and "label" in row:
-        shape, found = UNPAIRED, (example({**row, "completion": row["messages"]}),)
+        shape, found = UNPAIRED, (example(row, labels),)
+    elif "messages" in row and ("label" in row or "gold" in row):
+        shape, found = UNPAIRED, (example({**row, "completion": row["messages"]}, labels),)
     elif "prompt" in row or "messages" in row:
         system, messages = conversation(row.get("prompt", row.get("messages")), "prompt")
         topic = row.get("topic", "")
@@ -71,6 +127,8 @@ def recognise(record: Record) -> Recognised:
         raise RowRefused("there is a label but neither completion nor output")
     else:
         raise RowRefused("none of prompt, completion, chosen, rejected or messages is there")
+    if "gold" in row and shape != UNPAIRED:
+        raise RowRefused("gold is said of one answer, and here is a pair or none")
     for candidate in found:
         check(candidate)
     return Recognised(shape, found)
@@ -101,14 +159,19 @@ def check(candidate: Candidate) -> None:
 # -- the shapes
 
 
-def example(row: Mapping[str, Any]) -> Candidate:
-    """TRL's unpaired form, and HALOs' with `output` for `completion`."""
-    if "label" not in row:
+def example(row: Mapping[str, Any], labels: Labels) -> Candidate:
+    """TRL's unpaired form, and HALOs' with `output` for `completion`. A gold answer needs no label:
+    then nobody has voted on it."""
+    gold = labels.gold_of(row["gold"]) if "gold" in row else None
+    if "label" not in row and gold is None:
         raise RowRefused("the label is missing")
+    verdict = labels.verdict_of(row["label"]) if "label" in row else None
+    if gold and verdict and gold != verdict:
+        raise RowRefused("the label and gold say the opposite of each other")
     answer = row["completion"] if "completion" in row else row["output"]
     name = "completion" if "completion" in row else "output"
     system, messages, text = completed(row.get("prompt"), answer, name)
-    return Candidate(messages, system, text, verdict_of(row["label"]))
+    return Candidate(messages, system, text, verdict, gold=gold)
 
 
 def pair(row: Mapping[str, Any]) -> tuple[Candidate, Candidate]:
@@ -127,16 +190,6 @@ def pair(row: Mapping[str, Any]) -> tuple[Candidate, Candidate]:
     return Candidate(up[1], up[0], up[2], Verdict.UP), Candidate(
         down[1], down[0], down[2], Verdict.DOWN
     )
-
-
-def verdict_of(label: object) -> Verdict:
-    """True, 1, 'yes' and their like. Raises RowRefused for anything else."""
-    said = str(label).strip().lower() if isinstance(label, str | int | float) else ""
-    if said in _UP:
-        return Verdict.UP
-    if said in _DOWN:
-        return Verdict.DOWN
-    raise RowRefused(f"the label {str(label)[:40]!r} is neither true nor false")
 
 
 # -- conversations

@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
-from feedback_app.feedback.imports.jobs import file_discard
+from feedback_app.feedback.imports.jobs import file_discard, job_labels
+from feedback_app.feedback.imports.mapping import columns_guess, survey
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
@@ -23,7 +24,7 @@ from feedback_app.feedback.imports.readers import (
     open_path,
     open_rows,
 )
-from feedback_app.feedback.imports.shapes import Candidate, RowRefused, recognise
+from feedback_app.feedback.imports.shapes import Candidate, Labels, RowRefused, recognise
 from feedback_app.feedback.models import ImportJob, Project
 
 UPLOAD_LIMIT = 2_000_000_000  # bytes
@@ -48,13 +49,15 @@ class TooLarge(BadRequest):
 
 
 def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") -> ImportJob:
-    """Keeps the file where workers find it. Raises BadRequest if nothing can be read from it."""
+    """Keeps the file where workers find it, with a first guess at its columns. Raises BadRequest if
+    nothing can be read from it."""
     previews_expire(project)
     size_check(upload.size or 0)
-    path = upload_keep(upload.chunks())
+    path = upload_keep(upload.chunks(), every=True)
     name = cleaned(upload.name or "file")[:200]
+    columns = columns_guess(survey(path).names)
     return ImportJob.objects.create(
-        project=project, by=by, name=name, path=str(path), uploaded=True
+        project=project, by=by, name=name, path=str(path), uploaded=True, columns=columns
     )
 
 
@@ -64,8 +67,11 @@ def size_check(size: int) -> None:
         raise TooLarge("The file is larger than 2 GB: use manage.py import_examples.")
 
 
-def upload_keep(pieces: Iterable[bytes], *, columns: Columns | None = None) -> Path:
-    """Writes the pieces to a file of ours, which is there only if its first row can be read.
+def upload_keep(
+    pieces: Iterable[bytes], *, columns: Columns | None = None, every: bool = False
+) -> Path:
+    """Writes the pieces to a file of ours, which is there only if its first row can be read; with
+    `every`, whatever its columns are called.
 
     Raises BadRequest if not, and TooLarge.
     """
@@ -79,7 +85,7 @@ def upload_keep(pieces: Iterable[bytes], *, columns: Columns | None = None) -> P
                 file.write(piece)
                 size_check(file.tell())
         with path.open("rb") as file:
-            next(open_rows(file, columns=columns).records(), None)
+            next(open_rows(file, columns=columns, every=every).records(), None)
     except BaseException as error:
         # also when the sender hangs up or the disk is full: nobody else knows of the file
         path.unlink(missing_ok=True)
@@ -101,12 +107,13 @@ def preview(job: ImportJob) -> list[PreviewRow]:
     """The first rows. Raises Unreadable."""
     with open_path(Path(job.path)) as file:
         rows = open_rows(file, columns=job.columns)
-        return [preview_row(record) for record in islice(rows.records(), PREVIEW_ROWS)]
+        labels = job_labels(job)
+        return [preview_row(record, labels) for record in islice(rows.records(), PREVIEW_ROWS)]
 
 
-def preview_row(record: Record) -> PreviewRow:
+def preview_row(record: Record, labels: Labels) -> PreviewRow:
     try:
-        found = recognise(record)
+        found = recognise(record, labels)
     except RowRefused as refused:
         return PreviewRow(record.number, reason=cleaned(str(refused)), excerpt=record.excerpt)
     return PreviewRow(record.number, found.shape, found.candidates)

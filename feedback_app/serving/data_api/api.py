@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.db.models import Prefetch
 from django.http import HttpResponse
 from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI, Path, Query
@@ -149,6 +150,9 @@ def vote_out(vote: Vote) -> dict[str, Any]:
         "source": vote.source,
         "person": vote.user_id,
         "user": named.name if named else None,
+        "hasty": vote.hasty,
+        "set_aside": vote.set_aside_id is not None,
+        "guidelines": vote.guidelines_number or None,
         "created_at": vote.created_at,
         "updated_at": vote.updated_at,
     }
@@ -190,6 +194,8 @@ def vote(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
 
 
 def example_out(example: Example) -> dict[str, Any]:
+    votes = example.completion.votes.all()
+    standing = [vote for vote in votes if vote.set_aside_id is None]
     return {
         "completion_id": example.pk,
         "prompt": example.completion.prompt.messages,
@@ -198,6 +204,9 @@ def example_out(example: Example) -> dict[str, Any]:
         "weight": example.weight,
         "split": example.split,
         "used_in_run": example.used_in_run,
+        "hasty": sum(vote.hasty for vote in standing),
+        "set_aside": len(votes) - len(standing),
+        "guidelines": sorted({vote.guidelines_number for vote in standing} - {0}),
         "created_at": example.created_at,
         "updated_at": example.updated_at,
     }
@@ -223,8 +232,11 @@ def example(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
 
 
 def with_texts(project: Project) -> Any:
-    return project.examples.select_related("completion__prompt").defer(
-        "completion__token_ids", "completion__prompt_token_ids"
+    marks = Vote.objects.only("completion_id", "hasty", "set_aside_id", "guidelines_number")
+    return (
+        project.examples.select_related("completion__prompt")
+        .prefetch_related(Prefetch("completion__votes", marks))
+        .defer("completion__token_ids", "completion__prompt_token_ids")
     )
 
 

@@ -11,6 +11,7 @@ from feedback_app.accounts.models import ApiToken
 from feedback_app.feedback.downloads import download_of, export_target
 from feedback_app.feedback.exporting import CHUNK, CONTENT_TYPES, ExportRow, project_rows
 from feedback_app.feedback.imports.jobs import WrongMoment, import_cancel, import_start
+from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.readers import KNOWN
 from feedback_app.feedback.imports.uploads import previews_expire
 from feedback_app.feedback.models import ImportJob, Project
@@ -74,7 +75,7 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
     """Has a worker import the file that is the body, or the part `file` of a form: JSONL, CSV or
     Parquet, up to 2 GB. Its labels become votes of the token. One import at a time."""
     project = project_of(request, slug, s.ImportAsk)
-    columns = columns_of(ask)
+    columns, labels = columns_of(ask), labels_of(ask.up, ask.down)
     previews_expire(project)
     kept = file_keep(request, columns=columns)
     taken = False
@@ -90,6 +91,8 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
             uploaded=True,
             dry_run=ask.dry_run,
             columns=columns,
+            labels_up=sorted(labels.up),
+            labels_down=sorted(labels.down),
         )
         import_start(job=job, by=by)
         job.refresh_from_db()
@@ -109,11 +112,10 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
 
 
 def columns_of(ask: s.ImportAsk) -> dict[str, str]:
-    """What was sent as `map`. Raises ApiFault for what is no column of ours, has no name in the
-    file or two."""
+    """What was sent as `map`. Raises ApiFault for what is no column of ours, or has two names."""
     pairs = [each.partition(":") for each in ask.map]
     columns = {ours: theirs for ours, _, theirs in pairs}
-    if len(columns) < len(pairs) or not columns.keys() <= KNOWN or "" in columns.values():
+    if len(columns) < len(pairs) or not columns.keys() <= KNOWN or not all(p[1] for p in pairs):
         raise ApiFault(
             400,
             f"map: send ours:theirs; ours is one of {', '.join(sorted(KNOWN))}, each once at most.",

@@ -152,6 +152,15 @@ class VoteOut(BaseModel):
     source: str
     person: int
     user: str | None
+    hasty: Annotated[bool, Field(description="Given faster than the answer can be read")]
+    set_aside: Annotated[
+        bool,
+        Field(description="Counts for nothing: the person judged too many gold items wrongly"),
+    ]
+    guidelines: Annotated[
+        int | None,
+        Field(description="The version of the guidelines it was given under; null: none"),
+    ]
     created_at: dt.datetime
     updated_at: dt.datetime
 
@@ -166,8 +175,18 @@ class ExampleOut(BaseModel):
     weight: float
     split: str
     used_in_run: int | None
+    hasty: Annotated[int, Field(description="How many of its votes were given hastily")]
+    set_aside: Annotated[int, Field(description="How many votes on it are set aside")]
+    guidelines: Annotated[
+        list[int],
+        Field(description="The versions of the guidelines that its votes were given under"),
+    ]
     created_at: dt.datetime
     updated_at: dt.datetime
+
+
+#: Words of a file's own.
+Words = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=20)]
 
 
 class ImportAsk(BaseModel):
@@ -178,24 +197,31 @@ class ImportAsk(BaseModel):
     map: Annotated[
         list[Annotated[Text, Field(max_length=200)]],
         Field(
-            max_length=8,
-            description="'prompt:question': the file calls the column 'prompt' 'question'",
+            max_length=9,
+            description="'prompt:question': the file calls the column 'prompt' 'question'; "
+            "'gold:': what it calls 'gold' is something else",
         ),
     ] = []
+    up: Annotated[Words, Field(description="Labels of the file that mean up")] = []
+    down: Annotated[Words, Field(description="Labels of the file that mean down")] = []
 
 
 class ImportOut(BaseModel):
-    """`share` of the file is read, 0 to 1; `columns` are the names that were sent as `map`. The
-    numbers of a dry run say what would have come in."""
+    """`share` of the file is read, 0 to 1; `columns` are the names that were sent as `map`,
+    `labels_up` and `labels_down` the labels; `gold` of the `imported` are gold items. The numbers
+    of a dry run say what would have come in."""
 
     id: int
     name: str
     status: Literal["preview", "queued", "running", "done", "failed", "cancelled"]
     dry_run: bool
     columns: dict[str, str]
+    labels_up: list[str]
+    labels_down: list[str]
     share: float
     rows: int
     imported: int
+    gold: int
     prompts: int
     duplicates: int
     refused: int

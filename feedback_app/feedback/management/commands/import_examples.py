@@ -13,7 +13,9 @@ from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.exporting import csv_line
 from feedback_app.feedback.imports.chunks import Refusal, chunk_try, in_chunks
 from feedback_app.feedback.imports.jobs import import_execute, import_take_here
-from feedback_app.feedback.imports.readers import Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.mapping import labels_of
+from feedback_app.feedback.imports.readers import KNOWN, Columns, Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.shapes import Labels
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 
 SHOWN = 100
@@ -27,6 +29,22 @@ class Command(BaseCommand):
         parser.add_argument("--project", required=True)
         parser.add_argument("--by", help="e-mail of whose votes they become (default: an owner)")
         parser.add_argument("--dry-run", action="store_true", help="say what would happen")
+        parser.add_argument(
+            "--map",
+            action="append",
+            default=[],
+            metavar="FIELD=COLUMN",
+            help="the file calls the column FIELD (prompt, completion, label, …) COLUMN; "
+            "FIELD= if its own is not meant",
+        )
+        for verdict in ("up", "down"):
+            parser.add_argument(
+                f"--{verdict}",
+                action="append",
+                default=[],
+                metavar="LABEL",
+                help=f"a label that means {verdict}",
+            )
         parser.add_argument("--report", type=Path, help="write every refused row to this CSV file")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -36,10 +54,11 @@ class Command(BaseCommand):
         by = self.person(project, options["by"])
         path: Path = options["file"].resolve()
         try:
+            how = (columns_of(options["map"]), labels_of(options["up"], options["down"]))
             if options["dry_run"]:
-                self.try_out(path, project, by, options["report"])
+                self.try_out(path, project, by, options["report"], *how)
             else:
-                self.run(path, project, by, options["report"])
+                self.run(path, project, by, options["report"], *how)
         except (BadRequest, Unreadable) as error:
             raise CommandError(str(error)) from error
 
@@ -53,36 +72,57 @@ class Command(BaseCommand):
             raise CommandError(f"{project.name} has no member {email or 'who owns it'}.")
         return found
 
-    def run(self, path: Path, project: Project, by: User, report: Path | None) -> None:
-        claim = import_take_here(project=project, path=path, by=by)
+    def run(
+        self,
+        path: Path,
+        project: Project,
+        by: User,
+        report: Path | None,
+        columns: Columns,
+        labels: Labels,
+    ) -> None:
+        claim = import_take_here(project=project, path=path, by=by, columns=columns, labels=labels)
         if claim.job.offset:
             self.stdout.write(f"Going on after row {claim.job.offset:,}.")
         import_execute(claim)
         job = ImportJob.objects.get(pk=claim.job.pk)
-        self.tell(job.rows, job.imported, job.prompts, job.duplicates, job.refused)
+        self.tell(job.rows, job.imported, job.gold, job.prompts, job.duplicates, job.refused)
         refusals = job.refusals.order_by("pk")
         self.refusals(refusals.iterator(), job.refused, report)
         if job.status != ImportJob.Status.DONE:
             raise CommandError(f"{job.get_status_display()}. {job.error}".strip())
 
-    def try_out(self, path: Path, project: Project, by: User, report: Path | None) -> None:
+    def try_out(
+        self,
+        path: Path,
+        project: Project,
+        by: User,
+        report: Path | None,
+        columns: Columns,
+        labels: Labels,
+    ) -> None:
         """Writes each chunk and takes it back: duplicates between chunks are not seen."""
         counts: Counter[str] = Counter()
         shapes: set[str] = set()
         refusals: list[Refusal] = []
         with open_path(path) as file:
-            for chunk in in_chunks(open_rows(file).records()):
+            records = open_rows(file, columns=columns).records()
+            for chunk in in_chunks(records, labels=labels):
                 written = chunk_try(chunk, project=project, by=by)
                 counts.update(vars(written), rows=chunk.rows, refused=len(chunk.refusals))
                 shapes |= chunk.shapes
                 refusals += chunk.refusals[: 20_000 - len(refusals)]
         self.stdout.write(f"Nothing was written. Recognised: {', '.join(sorted(shapes)) or '–'}.")
-        self.tell(*(counts[k] for k in ("rows", "imported", "prompts", "duplicates", "refused")))
+        told = ("rows", "imported", "gold", "prompts", "duplicates", "refused")
+        self.tell(*(counts[name] for name in told))
         self.refusals(refusals, counts["refused"], report)
 
-    def tell(self, rows: int, imported: int, prompts: int, duplicates: int, refused: int) -> None:
+    def tell(
+        self, rows: int, imported: int, gold: int, prompts: int, duplicates: int, refused: int
+    ) -> None:
+        golden = f" ({gold:,} gold)" if gold else ""
         self.stdout.write(
-            f"{rows:,} rows: {imported:,} examples, {prompts:,} prompts without an answer, "
+            f"{rows:,} rows: {imported:,} examples{golden}, {prompts:,} prompts without an answer, "
             f"{duplicates:,} there already, {refused:,} refused."
         )
 
@@ -102,3 +142,17 @@ class Command(BaseCommand):
             self.stdout.write(f"and {count - SHOWN:,} more: {more}.")
         if report:
             report.write_bytes(b"".join(lines))
+
+
+def columns_of(pairs: Iterable[str]) -> dict[str, str]:
+    """What was given as --map. Raises BadRequest."""
+    parted = [pair.partition("=") for pair in pairs]
+    columns = {ours: theirs for ours, _, theirs in parted}
+    if (
+        len(columns) < len(parted)
+        or not columns.keys() <= KNOWN
+        or not all(m for _, m, _ in parted)
+    ):
+        fields = ", ".join(sorted(KNOWN))
+        raise BadRequest(f"--map: give FIELD=COLUMN; FIELD is one of {fields}, each once at most.")
+    return columns
