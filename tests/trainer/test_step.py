@@ -2,6 +2,7 @@
 says, written out with plain autograd."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -234,3 +235,24 @@ def test_layers_that_compute_again_keep_less(tiny: LoadedBase, tmp_path: Path) -
         return total
 
     assert kept(True) < kept(False) / 4
+
+
+@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "bco", "dpo"])
+def test_first_step_needs_no_reference(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
+    bench = Bench(tiny, tmp_path / "known", loss, Budget(60, 10_000))
+    for name, parameter in bench.lora.parameters().items():
+        if ".lora_B." in name:  # as every run begins
+            parameter.data.zero_()
+    expected, gradients = bench.backward(step_of(loss))
+    empty = ReferenceCache(tmp_path / "empty", fingerprint="tiny")
+    runner = replace(bench.runner, reference=empty)
+    found = runner.backward(step_of(loss), beta=BETA, fresh=True)
+    assert found.rewards == (0,) * 6
+    assert found.z0 == found.z0_unclamped == 0
+    assert found.loss == pytest.approx(expected.loss, rel=1e-6)
+    for slope, gradient in zip(bench.masters.gradients(), gradients, strict=True):
+        torch.testing.assert_close(slope, gradient, rtol=1e-4, atol=1e-6)
+    own, mismatched = runner.rows(step_of(loss))
+    for row in own:
+        torch.testing.assert_close(empty[row], bench.runner.reference[row], rtol=1e-5, atol=1e-5)
+    assert not any(row in empty for row in mismatched)
