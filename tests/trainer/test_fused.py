@@ -19,6 +19,9 @@ ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 def test_norm_and_its_gradient(dtype: torch.dtype, width: int) -> None:
     generator = torch.Generator().manual_seed(1)
     h, delta, d_total, d_y = torch.randn(4, 7, width, generator=generator).to(dtype)
+    # halfway between two numbers of bf16: to the even one, down here and up there
+    h[0, :2] = torch.tensor([1.0, 1 + 2**-7])
+    delta[0, :2] = 2**-8
     weight = torch.rand(width, generator=generator).to(dtype)
     total, y, d_h = torch.empty_like(h), torch.empty_like(h), torch.empty_like(h)
     scales = torch.empty(7)

@@ -101,3 +101,13 @@ def test_a_step_is_the_same_one_by_one(
     assert set(asked) == {2}
     assert together == apart
     assert all(map(torch.equal, gradients, expected))
+
+
+def test_packs_that_draw_numbers_keep_their_turn(
+    tiny: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    monkeypatch.setattr(workers, "WORTH_A_PACK", 20)
+    drawn = Bench(tiny, tmp_path / "1", "kto", Budget(100, 0), dropout=0.5).runner
+    assert drawn._workers == 1
+    drawn.lora.detach()
+    assert Bench(tiny, tmp_path / "2", "kto", Budget(100, 0)).runner._workers == 2
