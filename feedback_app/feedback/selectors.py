@@ -13,7 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Lease, Project, Sampling, Vote
 from feedback_app.feedback.querysets import ORDERS
 from feedback_app.feedback.services_queue import EVERYTHING, QueueView
-from feedback_app.statements import adapted, run_together
+from feedback_app.statements import run
 
 EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "paused", "done"]
 #: So many open answers are counted; beyond it the desk says 'more than'.
@@ -84,8 +84,7 @@ def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[in
         WHERE project_id = %s AND user_id = %s AND updated_at >= %s
     """  # noqa: S608
     # what was cast since then was changed since then, and that is what there is an index on
-    values = [adapted(moment) for moment in (*moments, min(moments))]
-    ((*found,),) = run_together([(sql, [*values[:-1], project.pk, user.pk, values[-1]])])[0]
+    ((*found,),) = run(sql, [*moments, project.pk, user.pk, min(moments)])
     return tuple(found)
 
 

@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,7 +16,7 @@ from feedback_app.feedback.gold_queue import gold_slip
 from feedback_app.feedback.models import Completion, Lease, Project, Skip
 from feedback_app.feedback.querysets import CompletionQuerySet, parts_of
 from feedback_app.feedback.turns import transaction_in_turn
-from feedback_app.statements import Prepared, adapted, run_together
+from feedback_app.statements import Prepared, run
 
 LEASE_MINUTES = 10
 #: Rows of one transaction when a run's view of the completions is written down.
@@ -44,7 +45,7 @@ class QueueView:
     def narrowed(self) -> bool:
         return bool(self.version or self.source or self.topic)
 
-    @property
+    @cached_property
     def query(self) -> str:
         """The state as it stands in an address, with its question mark; empty for the default."""
         state = {"order": self.order, **self.filters()}
@@ -83,7 +84,7 @@ def items_take(
     items = items_held(project=project, by=by, count=count, view=view)
     gold = gold_slip(
         [item.pk for item in items],
-        view.of(project),
+        partial(view.of, project),
         project=project,
         by=by,
         count=count,
@@ -188,28 +189,13 @@ def leases_take(found: list[Completion], *, project: Project, by: User) -> list[
             taken_at = EXCLUDED.taken_at, expires_at = EXCLUDED.expires_at, front = EXCLUDED.front
         RETURNING completion_id
     """  # noqa: S608
-    now, until = adapted(now), adapted(until)
-    taken = run_together(
-        [
-            (
-                sql,
-                [
-                    item.pk,
-                    by.pk,
-                    now,
-                    until,
-                    False,
-                    item.vote_count,
-                    item.pk,
-                    now,
-                    by.pk,
-                    project.overlap,
-                ],
-            )
-            for item in found
-        ]
-    )
-    return [item for item, rows in zip(found, taken, strict=True) if rows]
+    taken = []
+    for item in found:
+        lease = [item.pk, by.pk, now, until, False]
+        others = [item.vote_count, item.pk, now, by.pk]
+        if run(sql, [*lease, *others, project.overlap]):
+            taken.append(item)
+    return taken
 
 
 def slot_free(*, completion: Completion, by: User) -> bool:
