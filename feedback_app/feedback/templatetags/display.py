@@ -2,6 +2,7 @@
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from django import template
@@ -79,7 +80,15 @@ def may(membership: Membership, role: str) -> bool:
     return membership.role in roles_from(Role(role))
 
 
+@register.simple_tag(takes_context=True)
+def desk_url(context: dict[str, Any], name: str, pk: int) -> str:
+    """The address of a deed at the desk, which goes on with what the desk shows."""
+    address = reverse(name, args=[context["project"].slug, pk])
+    return f"{address}{context['view'].query}"
+
+
 @register.simple_tag
+@lru_cache(maxsize=256)  # a page has many, and there are few
 def icon(name: str, label: str = "") -> SafeString:
     """A symbol of static/icons.svg. Without a label it is decoration beside a word."""
     href = f"{static('icons.svg')}#{name}"
