@@ -35,6 +35,7 @@ from feedback_app.feedback.services_queue import (
     lease_take,
     slot_free,
 )
+from feedback_app.feedback.tallies import tally_forget
 from feedback_app.feedback.turns import transaction_in_turn
 from feedback_app.feedback.vote_rows import completion_lock, vote_first, vote_of
 from feedback_app.feedback.webhooks.events import vote_told
@@ -349,6 +350,7 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
         if undone:
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
             example_refresh(completion=locked)
+            tally_forget(project=completion.project, user=by)
         skipped = Skip.objects.filter(completion=locked, user=by).first()
         if skipped is not None:
             if skipped.flag:
