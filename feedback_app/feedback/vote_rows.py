@@ -18,10 +18,16 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.reading import with_shown_at
 from feedback_app.statements import STORED, Prepared, Statement, insertion, run_if_new
 
+#: What nothing that votes looks at.
+UNREAD = (
+    *("token_ids", "prompt_token_ids", "content_hash", "system_prompt", "created_at"),
+    *("prompt__content_hash", "prompt__created_at"),
+)
+
 
 def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
     """The queryset of `completion_lock`."""
-    light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
+    light = Completion.objects.select_related("prompt").defer(*UNREAD)
     return with_shown_at(light.filter(**values), user).select_for_update(of=("self",))
 
 
