@@ -8,7 +8,7 @@ same but for a few values.
 import datetime as dt
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Generic, TypeVar
 
 from django.conf import settings
@@ -78,7 +78,7 @@ class _Compiled(Generic[M]):
         given = [
             values[value.name] if isinstance(value, Slot) else value for value in self._parameters
         ]
-        with planned_once(database) as cursor:
+        with planned_once(database, self._sql) as cursor:
             cursor.execute(self._sql, adapted(database, given))
             found = cursor.fetchall()
         instances = []
@@ -92,16 +92,12 @@ class _Compiled(Generic[M]):
         return instances
 
 
-def planned_once(database: Any) -> Any:
-    """A cursor whose statements PostgreSQL plans once a connection: planning one of ours takes it
-    longer than running it."""
+def planned_once(database: Any, sql: str) -> Any:
+    """A cursor for the statement that PostgreSQL plans once a connection: planning one of ours
+    takes it longer than running it."""
     if database.vendor != "postgresql" or not settings.DATABASE_PREPARES:
         return database.cursor()
-    from feedback_app.statements_postgres import planning_cursor
-
-    database.ensure_connection()
-    # Django's own wrapper: it counts queries and keeps to its thread
-    return database._prepare_cursor(planning_cursor(database.connection))
+    return database.cursor_planned(sql)
 
 
 def adapted(database: Any, values: Sequence[Any]) -> list[Any]:
@@ -113,7 +109,7 @@ def adapted(database: Any, values: Sequence[Any]) -> list[Any]:
 def run(sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Runs a statement whose text is always the same; returns its rows."""
     database: Any = connections[DEFAULT_DB_ALIAS]
-    with planned_once(database) as cursor:
+    with planned_once(database, sql) as cursor:
         cursor.execute(sql, adapted(database, values))
         found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
         return found
@@ -169,6 +165,11 @@ def run_if_new(first: Statement, *then: Statement) -> list[tuple[Any, ...]]:
         for sql, values in then if rows else ():
             run(sql.replace(STORED, "TRUE"), values)
         return rows
-    parts = ", ".join(f"part{number} AS ({sql})" for number, (sql, _) in enumerate(then))
-    sql = f"WITH stored AS ({first[0]}), {parts} SELECT * FROM stored"  # noqa: S608
+    sql = _as_one(first[0], *(sql for sql, _ in then))
     return run(sql, [value for _, values in (first, *then) for value in values])
+
+
+@lru_cache(maxsize=100)
+def _as_one(first: str, *then: str) -> str:
+    parts = ", ".join(f"part{number} AS ({sql})" for number, sql in enumerate(then))
+    return f"WITH stored AS ({first}), {parts} SELECT * FROM stored"  # noqa: S608

@@ -1,5 +1,6 @@
 """The rows of a vote: held, read and written in as few statements as the database allows."""
 
+from functools import cache
 from typing import Any
 
 from django.db import connection
@@ -94,5 +95,6 @@ def of_person(model: type[Lease | Skip], vote: Vote) -> Statement:
     )
 
 
+@cache
 def table(model: type[Completion | Lease | Skip]) -> str:
     return connection.ops.quote_name(model._meta.db_table)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import DataError, connection, connections
 
 pytestmark = [
     pytest.mark.django_db,
@@ -56,7 +56,29 @@ def test_connection_is_asked_after_an_error_and_inside_a_transaction(idle: Any) 
     idle.errors_occurred = True
     assert idle.is_usable()
     idle.set_autocommit(False)
-    with pytest.raises(Exception, match="division by zero"):
+    with pytest.raises(DataError, match="division by zero"):
         idle.cursor().execute("SELECT 1 / 0")
 
     assert not idle.is_usable(), "its transaction is lost"
+
+
+def test_planned_statement_outlives_errors_and_its_connection(idle: Any) -> None:
+    half = "SELECT 10 / %s"
+
+    def ask(number: int) -> tuple[Any, ...]:
+        with idle.cursor_planned(half) as cursor:
+            cursor.execute(half, [number])
+            found: tuple[Any, ...] = cursor.fetchone()
+            return found
+
+    plans = "SELECT SUM(generic_plans + custom_plans) FROM pg_prepared_statements"
+    assert [ask(2), ask(5)] == [(5,), (2,)]
+    assert idle.connection.execute(plans).fetchone() == (2,), "one plan, used twice"
+    idle.set_autocommit(False)
+    with pytest.raises(DataError, match="division by zero"):
+        ask(0)
+    idle.rollback()
+    idle.set_autocommit(True)
+    assert ask(2) == (5,)
+    idle.close()
+    assert ask(5) == (2,)
