@@ -1,15 +1,18 @@
 """The figures of a person's day say what the votes say, though most are counted only at times."""
 
 import datetime as dt
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback import tallies
-from feedback_app.feedback.models import Project, Source, Verdict, Vote
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.services import vote_cast, vote_undo
 from feedback_app.feedback.tallies import votes_tally
 from tests.conftest import MakeCompletions
@@ -86,3 +89,23 @@ def test_earlier_votes_are_looked_at_once_and_again_after_a_hundred_later_ones(
     earlier = [moment < NOON - minutes(1) for moment in since]
     assert earlier == [False, False, False, True, False, False]
     assert Vote.objects.count() == 7
+
+
+def test_desk_shows_them_with_the_vote_just_cast(
+    annotator: User, as_user: Callable[[User], Client], make_completions: MakeCompletions
+) -> None:
+    answers = make_completions(5)
+    client = as_user(annotator)
+    client.get(reverse("annotate", args=["bot"]))
+
+    def shown(answer: Completion, verdict: str) -> str:
+        url = reverse("vote", args=["bot", answer.pk])
+        stage = {"HX-Request": "true", "HX-Target": "stage"}
+        found = re.search(
+            r"<strong>(\d+)</strong> of (\d+) today",
+            client.post(url, {"verdict": verdict}, headers=stage).content.decode(),
+        )
+        return "/".join(found.groups()) if found else ""
+
+    assert [shown(answer, "up") for answer in answers[:4]] == ["1/5", "2/5", "3/5", "4/5"]
+    assert shown(answers[0], "down") == "4/5", "a second thought is no second vote"
