@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Generic, TypeVar
 
-from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
@@ -67,7 +66,8 @@ class _Compiled(Generic[M]):
         self._columns = slice(
             compiler.klass_info["select_fields"][0], compiler.klass_info["select_fields"][-1] + 1
         )
-        self._names = [column.target.attname for column, *_ in compiler.select[self._columns]]
+        # a set, since Django looks each field of the model up in it
+        self._names = {column.target.attname for column, *_ in compiler.select[self._columns]}
         populators: Any = get_related_populators  # its last argument is newer than Django 5.2
         self._related = populators(compiler.klass_info, compiler.select, connection.alias)
         self._converters = compiler.get_converters([column for column, *_ in compiler.select])
@@ -95,7 +95,7 @@ class _Compiled(Generic[M]):
 def planned_once(database: Any, sql: str) -> Any:
     """A cursor for the statement that PostgreSQL plans once a connection: planning one of ours
     takes it longer than running it."""
-    if database.vendor != "postgresql" or not settings.DATABASE_PREPARES:
+    if database.vendor != "postgresql":
         return database.cursor()
     return database.cursor_planned(sql)
 

@@ -3,6 +3,7 @@
 import select
 from typing import Any
 
+from django.conf import settings
 from django.db.backends.postgresql import base
 from psycopg import Connection, Cursor
 from psycopg._queries import PostgresQuery
@@ -40,6 +41,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        self._plans: bool = settings.DATABASE_PREPARES
         self._kept: dict[str, PlannedOnce] = {}
         self._kept_of: Connection[Any] | None = None
 
@@ -64,8 +66,10 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return not poll.poll(0)
 
     def cursor_planned(self, sql: str) -> Any:
-        """The cursor of this statement, which PostgreSQL plans once a connection. All other
-        cursors are Django's, which binds values itself and prepares nothing."""
+        """The cursor of this statement, which PostgreSQL plans once a connection if the settings
+        let it. All other cursors are Django's, which binds values itself and prepares nothing."""
+        if not self._plans:
+            return self.cursor()
         self.ensure_connection()
         if self._kept_of is not self.connection or len(self._kept) > KEPT:
             self._kept_of, self._kept = self.connection, {}
