@@ -8,10 +8,10 @@ same but for a few values.
 import datetime as dt
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from typing import Any, Generic, TypeVar
 
-from django.conf import settings
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
 from django.db.models.query import get_related_populators
@@ -19,6 +19,8 @@ from django.db.models.query import get_related_populators
 M = TypeVar("M", bound=Model)
 #: A statement and its parameters.
 Statement = tuple[str, Sequence[Any]]
+#: In the later statements of `run_if_new`: the first one has stored its row.
+STORED = "EXISTS (SELECT 1 FROM stored)"
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,13 @@ class Prepared(Generic[M]):
 
     def rows(self, *shape: Hashable, **values: Any) -> list[M]:
         """What the queryset would give for these values."""
-        key = (connection.vendor, *shape, *values)
+        database: Any = connections[DEFAULT_DB_ALIAS]  # `connection` looks it up at every use
+        key = (database.vendor, *shape, *values)
         compiled = self._known.get(key)
         if compiled is None:
             slots = {name: RawSQL("%s", [Slot(name)]) for name in values}
             compiled = self._known[key] = _Compiled(self._build(*shape, **slots))
-        return compiled.rows(values)
+        return compiled.rows(database, values)
 
     def first(self, *shape: Hashable, **values: Any) -> M | None:
         """The first of `rows`: for querysets that are limited to one."""
@@ -63,24 +66,24 @@ class _Compiled(Generic[M]):
         self._columns = slice(
             compiler.klass_info["select_fields"][0], compiler.klass_info["select_fields"][-1] + 1
         )
-        self._names = [column.target.attname for column, *_ in compiler.select[self._columns]]
+        # a set, since Django looks each field of the model up in it
+        self._names = {column.target.attname for column, *_ in compiler.select[self._columns]}
         populators: Any = get_related_populators  # its last argument is newer than Django 5.2
         self._related = populators(compiler.klass_info, compiler.select, connection.alias)
         self._converters = compiler.get_converters([column for column, *_ in compiler.select])
         self._convert = compiler.apply_converters
         self._annotations = compiler.annotation_col_map or {}
 
-    def rows(self, values: dict[str, Any]) -> list[M]:
+    def rows(self, database: Any, values: dict[str, Any]) -> list[M]:
         given = [
-            adapted(values[value.name]) if isinstance(value, Slot) else value
-            for value in self._parameters
+            values[value.name] if isinstance(value, Slot) else value for value in self._parameters
         ]
-        with planned_once() as cursor:
-            cursor.execute(self._sql, given)
+        with planned_once(database, self._sql) as cursor:
+            cursor.execute(self._sql, adapted(database, given))
             found = cursor.fetchall()
         instances = []
-        for row in self._convert(found, self._converters):
-            instance = self._model.from_db(connection.alias, self._names, row[self._columns])
+        for row in self._convert(found, self._converters) if self._converters else found:
+            instance = self._model.from_db(database.alias, self._names, row[self._columns])
             for related in self._related:
                 related.populate(row, instance)
             for name, column in self._annotations.items():
@@ -89,70 +92,84 @@ class _Compiled(Generic[M]):
         return instances
 
 
-def planned_once() -> Any:
-    """A cursor whose statements PostgreSQL plans once a connection: planning one of ours takes it
-    longer than running it."""
-    if connection.vendor != "postgresql" or not settings.DATABASE_PREPARES:
-        return connection.cursor()
-    from feedback_app.statements_postgres import planning_cursor
-
-    connection.ensure_connection()
-    # Django's own wrapper: it counts queries and keeps to its thread
-    wrapper: Any = connection
-    return wrapper._prepare_cursor(planning_cursor(wrapper.connection))
+def planned_once(database: Any, sql: str) -> Any:
+    """A cursor for the statement that PostgreSQL plans once a connection: planning one of ours
+    takes it longer than running it."""
+    if database.vendor != "postgresql":
+        return database.cursor()
+    return database.cursor_planned(sql)
 
 
-def adapted(value: Any) -> Any:
-    """A value as the database's driver takes it."""
-    if isinstance(value, dt.datetime):
-        return connection.ops.adapt_datetimefield_value(value)
-    return value
+def adapted(database: Any, values: Sequence[Any]) -> list[Any]:
+    """The values as the database's driver takes them."""
+    adapt = database.ops.adapt_datetimefield_value
+    return [adapt(value) if isinstance(value, dt.datetime) else value for value in values]
+
+
+def run(sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Runs a statement whose text is always the same; returns its rows."""
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    with planned_once(database, sql) as cursor:
+        cursor.execute(sql, adapted(database, values))
+        found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
+        return found
 
 
 def insertion(
-    instance: Model, *, unique: Sequence[str] = (), update: Sequence[str] = ()
+    instance: Model,
+    *,
+    unique: Sequence[str] = (),
+    update: Sequence[str] = (),
+    where: str = "TRUE",
 ) -> Statement:
-    """The statement that inserts this row, and where `unique` has it already updates `update`.
+    """The statement that inserts this row if `where` holds. Where `unique` has it already it
+    updates `update`; with nothing to update it does nothing and returns no row.
 
     A key that the database gives is returned by the statement and not set on the instance.
     """
     meta: Any = instance._meta
-    quoted = connection.ops.quote_name
+    database: Any = connections[DEFAULT_DB_ALIAS]
+    fields = [field for field in meta.concrete_fields if not field.db_returning]
+    values = [
+        field.get_db_prep_save(field.pre_save(instance, add=True), database) for field in fields
+    ]
+    return _insertion_sql(type(instance), tuple(unique), tuple(update), where), values
+
+
+@cache
+def _insertion_sql(
+    model: type[Model], unique: tuple[str, ...], update: tuple[str, ...], where: str
+) -> str:
+    meta: Any = model._meta
+    quoted = connection.ops.quote_name  # the same on both databases
     fields = [field for field in meta.concrete_fields if not field.db_returning]
     columns = ", ".join(quoted(field.column) for field in fields)
     places = ", ".join(["%s"] * len(fields))
-    sql = f"INSERT INTO {quoted(meta.db_table)} ({columns}) VALUES ({places})"  # noqa: S608
+    sql = f"INSERT INTO {quoted(meta.db_table)} ({columns}) SELECT {places} WHERE {where}"
     if unique:
         keys = ", ".join(quoted(meta.get_field(name).column) for name in unique)
         changed = [quoted(meta.get_field(name).column) for name in update]
         sets = ", ".join(f"{column} = EXCLUDED.{column}" for column in changed)
-        sql += f" ON CONFLICT ({keys}) DO UPDATE SET {sets}"
-    values = [
-        field.get_db_prep_save(field.pre_save(instance, add=True), connection) for field in fields
-    ]
-    return f"{sql} RETURNING {quoted(meta.pk.column)}", values
+        sql += f" ON CONFLICT ({keys}) DO {f'UPDATE SET {sets}' if sets else 'NOTHING'}"
+    return f"{sql} RETURNING {quoted(meta.pk.column)}"
 
 
-def run_together(statements: Sequence[Statement]) -> list[list[tuple[Any, ...]]]:
-    """Runs them in order; returns the rows of each. PostgreSQL gets all of them at once."""
-    with connection.cursor() as cursor:
-        if not takes_several():
-            found = []
-            for sql, values in statements:
-                cursor.execute(sql, values)
-                found.append(cursor.fetchall() if cursor.description else [])
-            return found
-        cursor.execute(
-            "; ".join(sql for sql, _ in statements),
-            [value for _, values in statements for value in values],
-        )
-        found = [cursor.fetchall() if cursor.description else []]
-        while cursor.nextset():
-            found.append(cursor.fetchall() if cursor.description else [])
-        return found
+def run_if_new(first: Statement, *then: Statement) -> list[tuple[Any, ...]]:
+    """Runs an insertion and, if it has stored a row, what belongs to it; returns its rows.
+
+    The later statements say `STORED` for that condition. PostgreSQL gets all as one statement, so
+    none of them sees what another writes.
+    """
+    if connections[DEFAULT_DB_ALIAS].vendor != "postgresql":
+        rows = run(*first)
+        for sql, values in then if rows else ():
+            run(sql.replace(STORED, "TRUE"), values)
+        return rows
+    sql = _as_one(first[0], *(sql for sql, _ in then))
+    return run(sql, [value for _, values in (first, *then) for value in values])
 
 
-def takes_several() -> bool:
-    """Whether the driver sends several statements at once: not if the server binds values."""
-    options = connection.settings_dict.get("OPTIONS", {})
-    return connection.vendor == "postgresql" and not options.get("server_side_binding")
+@lru_cache(maxsize=100)
+def _as_one(first: str, *then: str) -> str:
+    parts = ", ".join(f"part{number} AS ({sql})" for number, sql in enumerate(then))
+    return f"WITH stored AS ({first}), {parts} SELECT * FROM stored"  # noqa: S608

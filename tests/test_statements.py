@@ -10,7 +10,7 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Example, Lease
 from feedback_app.feedback.services_queue import items_hand_out
-from feedback_app.statements import Prepared, insertion, run_together
+from feedback_app.statements import STORED, Prepared, Statement, insertion, run, run_if_new
 from tests.conftest import MakeCompletions
 
 pytestmark = pytest.mark.django_db
@@ -58,34 +58,43 @@ def test_moments_are_compared_as_django_compares_them(
     assert prepared.rows(now=until) == []
 
 
-def test_statements_run_together_and_tell_each_what_it_gave(
+def example(completion: Completion, *, desirable: bool, **options: Any) -> Statement:
+    row = Example(
+        completion=completion,
+        project_id=completion.project_id,
+        desirable=desirable,
+        weight=1,
+        split="train",
+    )
+    return insertion(row, unique=["completion"], **options)
+
+
+def test_insertion_updates_what_is_there_or_leaves_it(make_completions: MakeCompletions) -> None:
+    (one,) = make_completions(1)
+
+    assert run(*example(one, desirable=True)) == [(one.pk,)]
+    assert run(*example(one, desirable=False)) == []
+    assert Example.objects.get().desirable
+    assert run(*example(one, desirable=False, update=["desirable"])) == [(one.pk,)]
+    assert not Example.objects.get().desirable
+
+
+def test_what_belongs_to_a_row_is_written_with_it_and_only_then(
     make_completions: MakeCompletions,
 ) -> None:
     one, other = make_completions(2)
+    topic = f"UPDATE feedback_completion SET topic = %s WHERE id = %s AND {STORED}"  # noqa: S608
 
-    def example(completion: Completion, *, desirable: bool) -> Any:
-        row = Example(
-            completion=completion,
-            project_id=completion.project_id,
-            desirable=desirable,
-            weight=1,
-            split="train",
-        )
-        return insertion(row, unique=["completion"], update=["desirable"])
-
-    found = run_together(
-        [
+    def write(word: str) -> list[tuple[Any, ...]]:
+        return run_if_new(
             example(one, desirable=True),
-            ("UPDATE feedback_completion SET topic = %s WHERE id = %s", ["a % b", one.pk]),
-            example(other, desirable=False),
-            example(one, desirable=False),
-        ]
-    )
+            (topic, [word, one.pk]),
+            example(other, desirable=False, update=["desirable"], where=STORED),
+        )
 
-    assert found == [[(one.pk,)], [], [(other.pk,)], [(one.pk,)]]
-    assert set(Example.objects.values_list("pk", "desirable")) == {
-        (one.pk, False),
-        (other.pk, False),
-    }
+    assert write("a % b") == [(one.pk,)]
+    Example.objects.filter(completion=other).delete()
+    assert write("again") == []
+    assert set(Example.objects.values_list("pk", "desirable")) == {(one.pk, True)}
     one.refresh_from_db()
     assert one.topic == "a % b"

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, cast
 
+from django.contrib.auth.middleware import get_user
 from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, OuterRef
 from django.http import Http404
 from django.http.response import HttpResponseBase
 
-from feedback_app.accounts.models import Membership, Role, roles_from
+from feedback_app.accounts.models import Membership, Role, User, roles_from
 from feedback_app.feedback.models import Pause, Project
 from feedback_app.htmx import HtmxHttpRequest
 from feedback_app.statements import Prepared
@@ -41,6 +42,8 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
         def routed(
             request: HtmxHttpRequest, slug: str, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
+            # the person, not Django's lazy stand-in: each look through it costs more than the look
+            request.user = cast("User", get_user(request))
             membership = MEMBERSHIP.first(slug=slug, user=request.user.pk)
             if membership is None:
                 raise Http404("No such project.")

@@ -56,6 +56,13 @@ class UploadForm(StrictForm):
     file = forms.FileField(max_length=1_000)
 
 
+class Shared(dict[str, forms.Field]):
+    """The fields of a form that changes none of them: others are copied for each request."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+        return self
+
+
 class VoteForm(StrictForm):
     """A verdict. `chips` says that the reasons are meant as they stand, even if there are none."""
 
@@ -71,6 +78,9 @@ class VoteForm(StrictForm):
 
     def comment_given(self) -> str | None:
         return self.cleaned_data["comment"] or None
+
+
+VoteForm.base_fields = Shared(VoteForm.base_fields)
 
 
 class SkipForm(StrictForm):

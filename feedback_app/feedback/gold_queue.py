@@ -2,6 +2,7 @@
 
 import datetime as dt
 import secrets
+from collections.abc import Callable
 
 from django.utils import timezone
 
@@ -12,7 +13,7 @@ from feedback_app.feedback.querysets import CompletionQuerySet
 
 def gold_slip(
     held: list[int],
-    among: CompletionQuerySet,
+    among: Callable[[], CompletionQuerySet],
     *,
     project: Project,
     by: User,
@@ -26,7 +27,7 @@ def gold_slip(
     """
     if not project.gold_every or len(held) >= count or secrets.randbelow(project.gold_every):
         return None
-    gold = among.gold_for(by).exclude(pk__in=held).order_by("?").values_list("pk", flat=True)
+    gold = among().gold_for(by).exclude(pk__in=held).order_by("?").values_list("pk", flat=True)
     found = gold.first()
     if found is None:
         return None

@@ -13,7 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Lease, Project, Sampling, Vote
 from feedback_app.feedback.querysets import ORDERS
 from feedback_app.feedback.services_queue import EVERYTHING, QueueView
-from feedback_app.statements import adapted, run_together
+from feedback_app.feedback.tallies import votes_tally
 
 EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "paused", "done"]
 #: So many open answers are counted; beyond it the desk says 'more than'.
@@ -58,12 +58,9 @@ class EmptyQueue:
 
 
 def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING) -> QueueProgress:
-    """Counts over index ranges that do not grow with the project: a day of one person's votes,
-    and up to a hundred open answers."""
-    now = timezone.now()
-    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    hour_ago = now - dt.timedelta(hours=1)
-    today, hour = votes_since(midnight, hour_ago, project=project, user=user)
+    """Counts over index ranges that do not grow with the project: one person's last votes, and up
+    to a hundred open answers."""
+    today, hour = votes_tally(project=project, user=user)
     key = f"many-left:{project.pk}:{user.pk}:{view.query}"
     if cache.get(key) is not None:
         left = LEFT_LIMIT + 1
@@ -74,19 +71,6 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
             # 'more than a hundred' need not be found anew at every verdict
             cache.set(key, True, MANY_LEFT_SECONDS)
     return QueueProgress(today=today, left=left, per_hour=hour)
-
-
-def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[int, ...]:
-    """How many votes this person has cast since each moment."""
-    counts = ", ".join(["COUNT(*) FILTER (WHERE created_at >= %s)"] * len(moments))
-    sql = f"""
-        SELECT {counts} FROM {connection.ops.quote_name(Vote._meta.db_table)}
-        WHERE project_id = %s AND user_id = %s AND updated_at >= %s
-    """  # noqa: S608
-    # what was cast since then was changed since then, and that is what there is an index on
-    values = [adapted(moment) for moment in (*moments, min(moments))]
-    ((*found,),) = run_together([(sql, [*values[:-1], project.pk, user.pk, values[-1]])])[0]
-    return tuple(found)
 
 
 def sampling_active(project: Project) -> Sampling | None:

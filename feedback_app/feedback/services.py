@@ -35,6 +35,7 @@ from feedback_app.feedback.services_queue import (
     lease_take,
     slot_free,
 )
+from feedback_app.feedback.tallies import tally_forget
 from feedback_app.feedback.turns import transaction_in_turn
 from feedback_app.feedback.vote_rows import completion_lock, vote_first, vote_of
 from feedback_app.feedback.webhooks.events import vote_told
@@ -300,24 +301,29 @@ def vote_write(
     locked: Completion, *, by: User, source: Source, changes: dict[str, object]
 ) -> tuple[Vote, bool]:
     """Stores the vote on a completion that this transaction has locked; whether it is new."""
-    vote = vote_of(by, completion=locked)
-    if vote is not None and vote.verdict != changes["verdict"] and "reasons" not in changes:
-        changes["reasons"] = []  # reasons belong to the verdict they were given with
-    if vote is None:
-        vote = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
-        vote.hasty = source == Source.ANNOTATE and is_hasty(locked)
-    elif all(getattr(vote, field) == value for field, value in changes.items()):
-        lease_release(completion=locked, by=by)
-        return vote, False  # the same again: a retry or a double click
-    first = vote.pk is None
+    fresh = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
+    fresh.hasty = source == Source.ANNOTATE and is_hasty(locked)
+    for field, value in changes.items():
+        setattr(fresh, field, value)
+    # nobody's vote stands: most likely this is the first, which the writing itself finds out
+    if locked.vote_count == 0 and vote_first(
+        completion=locked, vote=fresh, example=example_of(locked, [fresh.verdict])
+    ):
+        if locked.gold and source == Source.ANNOTATE:
+            gold_answer_record(fresh)
+        return fresh, True
+    known = vote_of(by, completion=locked)
+    first = known is None
+    vote = known or fresh
+    if known is not None:
+        if known.verdict != changes["verdict"] and "reasons" not in changes:
+            changes["reasons"] = []  # reasons belong to the verdict they were given with
+        if all(getattr(known, field) == value for field, value in changes.items()):
+            lease_release(completion=locked, by=by)
+            return known, False  # the same again: a retry or a double click
     turned = first or vote.verdict != changes["verdict"] or vote.set_aside_id is not None
     for field, value in changes.items():
         setattr(vote, field, value)
-    if first and locked.vote_count == 0:
-        vote_first(completion=locked, vote=vote, example=example_of(locked, [vote.verdict]))
-        if locked.gold and source == Source.ANNOTATE:
-            gold_answer_record(vote)
-        return vote, True
     vote.save()
     if turned:
         VoteEvent.objects.create(
@@ -344,6 +350,7 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
         if undone:
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
             example_refresh(completion=locked)
+            tally_forget(project=completion.project, user=by)
         skipped = Skip.objects.filter(completion=locked, user=by).first()
         if skipped is not None:
             if skipped.flag:

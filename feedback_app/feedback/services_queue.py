@@ -3,32 +3,28 @@
 import datetime as dt
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.gold_queue import gold_slip
-from feedback_app.feedback.models import Completion, Lease, Project, Skip
+from feedback_app.feedback.models import Completion, Lease, Project, Prompt, Skip
 from feedback_app.feedback.querysets import CompletionQuerySet, parts_of
 from feedback_app.feedback.turns import transaction_in_turn
-from feedback_app.statements import Prepared, adapted, run_together
+from feedback_app.statements import Prepared, run
 
 LEASE_MINUTES = 10
 #: Rows of one transaction when a run's view of the completions is written down.
 CHUNK = 500
-#: What a page shows of an item.
-SHOWN = (
-    "project_id",
-    "text",
-    "finish_reason",
-    "vote_count",
-    "prompt__messages",
-    "prompt__topic",
-)
+#: What a page shows of an item, and of its prompt.
+SHOWN_ITSELF = ("project_id", "prompt_id", "text", "finish_reason", "vote_count")
+SHOWN_PROMPT = ("messages", "topic")
+SHOWN = (*SHOWN_ITSELF, *(f"prompt__{name}" for name in SHOWN_PROMPT))
 
 
 @dataclass(frozen=True)
@@ -44,7 +40,7 @@ class QueueView:
     def narrowed(self) -> bool:
         return bool(self.version or self.source or self.topic)
 
-    @property
+    @cached_property
     def query(self) -> str:
         """The state as it stands in an address, with its question mark; empty for the default."""
         state = {"order": self.order, **self.filters()}
@@ -89,7 +85,7 @@ def items_take(
     items = items_held(project=project, by=by, count=count, view=view)
     gold = gold_slip(
         [item.pk for item in items],
-        view.of(project),
+        partial(view.of, project),
         project=project,
         by=by,
         count=count,
@@ -112,10 +108,17 @@ def items_take(
             )
             if not found:
                 break
-            items += leases_take(found, project=project, by=by)
+            items += map(with_prompt, leases_take(found, project=project, by=by))
     for item in items:
         item.project = project
     return items
+
+
+def with_prompt(item: Completion) -> Completion:
+    """An item of `opened`, its prompt with what is shown of it."""
+    shown = [getattr(item, f"prompt_{name}") for name in SHOWN_PROMPT]
+    item.prompt = Prompt.from_db(connection.alias, ["id", *SHOWN_PROMPT], [item.prompt_id, *shown])
+    return item
 
 
 def held(
@@ -163,13 +166,18 @@ def opened(
     now: Any,
     **filters: Any,
 ) -> QuerySet[Completion]:
-    """What may be handed out next, its rows held; one part of the order."""
+    """What may be handed out next, its rows held; one part of the order.
+
+    What is shown of the prompts is looked up for the rows found. For a join PostgreSQL lays out a
+    table of all prompts that the queue may come to, at every execution.
+    """
     parts = Completion.objects.filter(project=project, **filters).in_queue_order(order)
+    prompt = Prompt.objects.filter(pk=OuterRef("prompt"))
     return (
         parts[part]
         .to_hand_out(user, overlap=overlap, now=now)
-        .select_related("prompt")
-        .only(*SHOWN)
+        .annotate(**{f"prompt_{name}": Subquery(prompt.values(name)) for name in SHOWN_PROMPT})
+        .only(*SHOWN_ITSELF)
         .select_for_update(skip_locked=True, of=("self",))[:count]
     )
 
@@ -194,28 +202,13 @@ def leases_take(found: list[Completion], *, project: Project, by: User) -> list[
             taken_at = EXCLUDED.taken_at, expires_at = EXCLUDED.expires_at, front = EXCLUDED.front
         RETURNING completion_id
     """  # noqa: S608
-    now, until = adapted(now), adapted(until)
-    taken = run_together(
-        [
-            (
-                sql,
-                [
-                    item.pk,
-                    by.pk,
-                    now,
-                    until,
-                    False,
-                    item.vote_count,
-                    item.pk,
-                    now,
-                    by.pk,
-                    project.overlap,
-                ],
-            )
-            for item in found
-        ]
-    )
-    return [item for item, rows in zip(found, taken, strict=True) if rows]
+    taken = []
+    for item in found:
+        lease = [item.pk, by.pk, now, until, False]
+        others = [item.vote_count, item.pk, now, by.pk]
+        if run(sql, [*lease, *others, project.overlap]):
+            taken.append(item)
+    return taken
 
 
 def slot_free(*, completion: Completion, by: User) -> bool:

@@ -2,14 +2,13 @@
 
 import fcntl
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from django.db import connection, transaction
 
 
-@contextmanager
-def transaction_in_turn() -> Iterator[None]:
+def transaction_in_turn() -> AbstractContextManager[None]:
     """A transaction, entered in the order of arrival.
 
     SQLite lets one writer in and has the others look again, up to a tenth of a second later, in
@@ -17,11 +16,16 @@ def transaction_in_turn() -> Iterator[None]:
     file hands over at once. Other writers still meet SQLite's own lock, so nothing rests on this
     for being right. PostgreSQL locks rows and needs none of it.
     """
-    with ExitStack() as held:
-        # whoever is inside a transaction has had their turn, or would wait for it forever
-        if connection.vendor == "sqlite" and not connection.in_atomic_block:
-            database = Path(connection.settings_dict["NAME"])
-            turn = held.enter_context(database.with_name(f"{database.name}-turn").open("w"))
-            fcntl.flock(turn, fcntl.LOCK_EX)  # closing the file gives it back
+    # whoever is inside a transaction has had their turn, or would wait for it forever
+    if connection.vendor != "sqlite" or connection.in_atomic_block:
+        return transaction.atomic()
+    return _transaction_after_others()
+
+
+@contextmanager
+def _transaction_after_others() -> Iterator[None]:
+    database = Path(connection.settings_dict["NAME"])
+    with database.with_name(f"{database.name}-turn").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # closing the file gives it back
         with transaction.atomic():
             yield

@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpResponse, HttpResponseBase
+from django.middleware.csrf import get_token
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
@@ -66,6 +67,8 @@ def stage_context(
     context: dict[str, Any] = {
         "project": project,
         "view": view,
+        # the five forms of an answer would each look through Django's lazy one
+        "csrf_token": get_token(request),
         "item": items[0] if items else None,
         "next_item": items[1] if len(items) > 1 else None,
         "progress": queue_progress(project=project, user=request.user, view=view),

@@ -1,5 +1,6 @@
 """The rows of a vote: held, read and written in as few statements as the database allows."""
 
+from functools import cache
 from typing import Any
 
 from django.db import connection
@@ -16,12 +17,18 @@ from feedback_app.feedback.models import (
     VoteEvent,
 )
 from feedback_app.feedback.reading import with_shown_at
-from feedback_app.statements import Prepared, Statement, insertion, run_together
+from feedback_app.statements import STORED, Prepared, Statement, insertion, run_if_new
+
+#: What nothing that votes looks at.
+UNREAD = (
+    *("token_ids", "prompt_token_ids", "content_hash", "system_prompt", "created_at"),
+    *("prompt__content_hash", "prompt__created_at"),
+)
 
 
 def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
     """The queryset of `completion_lock`."""
-    light = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
+    light = Completion.objects.select_related("prompt").defer(*UNREAD)
     return with_shown_at(light.filter(**values), user).select_for_update(of=("self",))
 
 
@@ -49,9 +56,10 @@ def vote_of(user: User, *, completion: Completion) -> Vote | None:
     return VOTE.first(completion=completion.pk, user=user.pk)
 
 
-def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -> None:
-    """Stores a vote on a completion that has none and that this transaction has locked: the vote,
-    its event, the example that it amounts to; the item is no longer on the person's screen."""
+def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -> bool:
+    """Stores a vote on a completion that has none standing and that this transaction has locked:
+    the vote, its event, the example that it amounts to; the item is no longer on the person's
+    screen. False, and nothing is stored, if they have a vote there that was set aside."""
     event = VoteEvent(
         completion=completion,
         user_id=vote.user_id,
@@ -60,29 +68,33 @@ def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -
         guidelines_number=vote.guidelines_number,
     )
     counted = f"UPDATE {table(Completion)} SET vote_count = 1, contested = %s WHERE id = %s"  # noqa: S608
-    statements: list[Statement] = [
-        insertion(vote),
-        insertion(event),
-        (counted, [False, completion.pk]),
+    belonging: list[Statement] = [
+        insertion(event, where=STORED),
+        (f"{counted} AND {STORED}", [False, completion.pk]),
         of_person(Lease, vote),
         # whoever votes has not passed the item by
         of_person(Skip, vote),
     ]
     if example is not None:
         changed = ["desirable", "weight", "split", "updated_at"]
-        statements.append(insertion(example, unique=["completion"], update=changed))
-    ((vote.pk,),), *_ = run_together(statements)
+        belonging.append(insertion(example, unique=["completion"], update=changed, where=STORED))
+    stored = run_if_new(insertion(vote, unique=["completion", "user"]), *belonging)
+    if not stored:
+        return False
+    ((vote.pk,),) = stored
     vote._state.adding = False
     completion.vote_count, completion.contested = 1, False
+    return True
 
 
 def of_person(model: type[Lease | Skip], vote: Vote) -> Statement:
-    """Deletes what this person had on the vote's completion."""
+    """Deletes what this person had on the vote's completion, if the vote is stored."""
     return (
-        f"DELETE FROM {table(model)} WHERE completion_id = %s AND user_id = %s",  # noqa: S608
+        f"DELETE FROM {table(model)} WHERE completion_id = %s AND user_id = %s AND {STORED}",  # noqa: S608
         [vote.completion_id, vote.user_id],
     )
 
 
+@cache
 def table(model: type[Completion | Lease | Skip]) -> str:
     return connection.ops.quote_name(model._meta.db_table)

@@ -398,9 +398,9 @@ def test_vote_queries_are_few_and_do_not_grow_with_votes(
     make_completions: Make,
     django_assert_max_num_queries: Any,
 ) -> None:
-    """Three for who asks, three to hold and read the vote, one to write it (SQLite: six), three for
+    """Three for who asks, two to hold the answer, one to write the vote (SQLite: six), three for
     the next items, one to end, one for the figures and now and then one more."""
-    most = 14 if connection.vendor == "postgresql" else 19
+    most = 13 if connection.vendor == "postgresql" else 18
     completions = make_completions(30)
     client = as_user(annotator)
     client.get(desk(project))

@@ -2,13 +2,13 @@
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from django import template
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.urls import reverse
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -79,7 +79,22 @@ def may(membership: Membership, role: str) -> bool:
     return membership.role in roles_from(Role(role))
 
 
+@register.simple_tag(takes_context=True)
+def desk_url(context: dict[str, Any], name: str, pk: int) -> str:
+    """The address of a deed at the desk, which goes on with what the desk shows."""
+    before, after = address_around(name, context["project"].slug)
+    return f"{before}{pk}{after}{context['view'].query}"
+
+
+@lru_cache(maxsize=1_000)
+def address_around(name: str, slug: str) -> tuple[str, str]:
+    """What stands before and after the number in the address of a deed."""
+    before, _, after = reverse(name, args=[slug, 0]).rpartition("/0/")
+    return f"{before}/", f"/{after}"
+
+
 @register.simple_tag
+@lru_cache(maxsize=256)  # a page has many, and there are few
 def icon(name: str, label: str = "") -> SafeString:
     """A symbol of static/icons.svg. Without a label it is decoration beside a word."""
     href = f"{static('icons.svg')}#{name}"
@@ -98,7 +113,7 @@ def ago(moment: dt.datetime | None) -> SafeString | str:
     return format_html(
         '<time datetime="{}">{} UTC</time>',
         moment.isoformat(),
-        date_format(moment, "j M Y H:i"),
+        f"{moment.day} {moment:%b %Y %H:%M}",
     )
 
 
