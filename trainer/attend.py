@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainer import fused
-from trainer.compiled import Array, view
+from trainer.fused import Array, view
 from trainer.prefixes import Forest, Node
 
 #: Queries and keys of a node are rounded up to a multiple of this. For every new shape of a bf16
@@ -215,10 +215,16 @@ class Attend(torch.autograd.Function):
         return d_query, d_key, _gathered(d_seen, still, still, plan, length, groups), *[None] * 5
 
 
+def _whole(length: int) -> Array:
+    """A stream as one node that is not rounded up: its heads come out as (H, T, D)."""
+    return np.array([(0, length, length, 0)], np.int64)
+
+
 def _heads_first(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """(T, G, D) → (G, T, D), turned."""
-    found = heads.new_empty(heads.shape[1], heads.shape[0], heads.shape[2])
-    fused.keys_in(view(heads), view(cos), view(sin), view(found))
+    length, groups, width = heads.shape
+    found = heads.new_empty(groups, length, width)
+    fused.heads_in(view(heads), view(cos), view(sin), _whole(length), view(found.view(-1)))
     return found
 
 
@@ -244,7 +250,7 @@ def _gathered(
     total = torch.zeros(groups, length, width, dtype=torch.float32)
     fused.keys_spread(view(seen), plan.nodes, plan.pieces, view(total))
     found = seen.new_empty(length, groups, width)
-    fused.keys_out(view(total), view(cos), view(sin), view(found))
+    fused.heads_out(view(total.view(-1)), view(cos), view(sin), _whole(length), view(found))
     return found
 
 

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from trainer import fused
 from trainer.attend import Attend, Layout, Rules
-from trainer.compiled import view
+from trainer.fused import view
 from trainer.lora import together
 
 #: Layers whose forward pass is what is written out below. Their own classes, no others: what has

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from trainer import fused
-from trainer.compiled import view
+from trainer.fused import view
 
 #: Positions whose logits exist at one time: large enough for a fast matrix product, small enough
 #: (25 MB in bf16) that the C library hands the same memory out again, page tables and all.

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from trainer import fused
-from trainer.compiled import view
+from trainer.fused import view
 from trainer.head import token_logprobs
 
 TYPES = [torch.float32, torch.bfloat16]
