@@ -12,6 +12,7 @@ turns within a minute; the ratio is the median of the pairs.
     ttft       time to the first token while seven others write, beside that of a lone request
     one        one stream of the base beside `generate`
     promotion  50 open streams while a third adapter is loaded, asked, and the first is unloaded
+    release    the same as an admin does it: the page's button, 50 streams through the gateway
     web        the same load through the gateway instead of straight to its engine; and what eight
                people see in the demo, beside the same sampling straight from the engine
 """
@@ -41,6 +42,7 @@ from bench.engine_parts.client import (
     tokens_per_second,
 )
 from bench.engine_parts.processes import ADAPTERS, ROOT, WORK
+from bench.engine_parts.releasing import gauge, release
 from bench.engine_parts.web import Web, web
 from trainer.model import prepare
 
@@ -178,11 +180,7 @@ class Bench:
             with processes.engine(self.model, self.artifacts) as url:
                 streams, pressed, answered = asyncio.run(self._promote(url))
             failures += sum(stream.error is not None for stream in streams)
-            since = max(stream.arrivals[0] for stream in streams)
-            seen = [gap for stream in streams for gap in stream.gaps if gap[0] > since]
-            usual = [seconds for when, seconds in seen if when < pressed]
-            around = [seconds for when, seconds in seen if pressed <= when < pressed + 3 * answered]
-            gaps.append((max(around), percentile(usual, 0.99)))
+            gaps.append(gaps_around(streams, pressed, pressed + 3 * answered))
             answers.append((answered, 1.0))
         return [
             Figure("promotion", "failed streams of 50", failures, 0, "", failures, "≤ 0"),
@@ -214,6 +212,23 @@ class Bench:
             unload = {"lora_name": old}
             (await client.post("/v1/unload_lora_adapter", json=unload)).raise_for_status()
             return list(await asyncio.gather(*running)), pressed, answered
+
+    def release(self) -> list[Figure]:
+        gaps, answers, failures = [], [], 0
+        for _ in range(self.repeats):
+            with web(self.model) as place:
+                bodies = [self.body("live", 320) for _ in range(OPEN_STREAMS)]
+                done = asyncio.run(release(place, bodies, usual=6))
+            failures += sum(stream.error is not None for stream in done.streams)
+            gaps.append(gaps_around(done.streams, done.pressed, done.answered + 1))
+            answers.append((done.answered - done.pressed, 1.0))
+            print(f"  the page answered after {done.told - done.pressed:.2f} s", flush=True)
+        what = "press to the new version's answer"
+        return [
+            Figure("release", "failed streams of 50", failures, 0, "", failures, "≤ 0"),
+            paired("release", "longest gap : usual 99th percentile", "s", "≤ 2.0", gaps),
+            paired("release", what, "s", "≤ 1.0", answers),
+        ]
 
     def web(self) -> list[Figure]:
         speeds, firsts, demo_speeds, demo_firsts = [], [], [], []
@@ -256,14 +271,14 @@ class Bench:
         return alone, run(place.url, through, stagger=STAGGER, by=chat)
 
 
-async def gauge(client: httpx.AsyncClient, name: str) -> int:
-    """One of the engine's own figures."""
-    lines = (await client.get("/metrics")).text.splitlines()
-    return next(
-        int(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith(f"prospect_engine_{name} ")
-    )
+def gaps_around(streams: Sequence[Stream], began: float, ended: float) -> tuple[float, float]:
+    """The longest gap that ended between two moments, and the usual 99th percentile before them,
+    when all streams were writing."""
+    since = max(stream.arrivals[0] for stream in streams)
+    seen = [gap for stream in streams for gap in stream.gaps if gap[0] > since]
+    usual = [seconds for when, seconds in seen if when < began]
+    around = [seconds for when, seconds in seen if began <= when < ended]
+    return max(around), percentile(usual, 0.99)
 
 
 def table(figures: Sequence[Figure]) -> str:
@@ -282,7 +297,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parts = ("static", "serve", "ttft", "one", "promotion", "web")
+    parts = ("static", "serve", "ttft", "one", "promotion", "release", "web")
     parser.add_argument("--only", choices=parts, action="append", help="this part; repeatable")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of each comparison")
     parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")

@@ -43,6 +43,7 @@ class Stream:
     arrivals: list[float] = field(default_factory=list)  # of each event with text or tokens
     tokens: int = 0
     text: str = ""
+    model: str = ""
     error: str | None = None
 
     @property
@@ -109,6 +110,7 @@ def note(stream: Stream, event: dict[str, Any]) -> None:
     """Takes one event of a stream into account."""
     if event.get("error"):
         stream.error = str(event["error"])
+    stream.model = event.get("model", stream.model)
     if event.get("usage"):
         stream.tokens = event["usage"]["completion_tokens"]
     for choice in event.get("choices") or []:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.engine_parts.processes import ROOT, WORK
+from bench.engine_parts.processes import ADAPTERS, ROOT, WORK, make_adapters
 from feedback_app.config.stack import Stack
 
 SLUG = "bench"
@@ -27,19 +27,34 @@ from feedback_app.accounts.models import Role, Scope, User
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.services import member_set
 from feedback_app.feedback.services_tokens import token_create
+from feedback_app.training.models import Adapter, Run, Snapshot
 project = Project.objects.get(slug="bench")
 admin = User.objects.get()
 secret = token_create(project=project, name="bench", scopes=list(Scope), by=admin)[1]
-sessions = []
-for number in range({VISITORS}):
-    user = User.objects.create_user(f"visitor{{number}}@example.org", "x")
-    member_set(project=project, user=user, role=Role.VIEWER)
+def signed_in(user):
     session = import_module(settings.SESSION_ENGINE).SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = settings.AUTHENTICATION_BACKENDS[0]
     session[HASH_SESSION_KEY] = user.get_session_auth_hash()
     session.save()
-    sessions.append(session.session_key)
+    return session.session_key
+sessions = [signed_in(admin)]
+for number in range({VISITORS}):
+    user = User.objects.create_user(f"visitor{{number}}@example.org", "x")
+    member_set(project=project, user=user, role=Role.VIEWER)
+    sessions.append(signed_in(user))
+for number, name in enumerate({ADAPTERS}, 1):
+    snapshot = Snapshot.objects.create(
+        project=project, train_up=1, train_down=1, heldout_up=1, heldout_down=1
+    )
+    run = Run.objects.create(
+        project=project, number=number, snapshot=snapshot, trigger=Run.Trigger.PERSON,
+        status=Run.Status.SUCCEEDED,
+    )
+    Adapter.objects.create(
+        project=project, run=run, name=name, path=f"adapters/{{name}}", sha256="0" * 64,
+        gate_won=True, gate={{"rules": [], "won": True}},
+    )
 print(json.dumps([secret, sessions]))
 """
 
@@ -47,24 +62,27 @@ print(json.dumps([secret, sessions]))
 @dataclass(frozen=True)
 class Web:
     """Where the web app and its engine listen, a token's header for the gateway, and the sessions
-    of people who talk to the demo."""
+    of the admin and of people who talk to the demo."""
 
     url: str
     engine_url: str
     model: str
     slug: str
     headers: dict[str, str]
+    admin: str
     sessions: list[str]
 
 
 @contextmanager
-def web(model: str) -> Iterator[Web]:
-    """Runs Valkey, web, engine, workers and beat, with one project on the base model."""
+def web(model: str, engine_url: str | None = None) -> Iterator[Web]:
+    """Runs Valkey, web, engine, workers and beat, with one project on the base model and three
+    versions of it. With `engine_url` an engine that runs already is asked instead."""
     var = WORK / "web"
     shutil.rmtree(var, ignore_errors=True)
     name = Path(model).name
     (var / "models").mkdir(parents=True)
     (var / "models" / name).symlink_to(Path(model).resolve())
+    shutil.copytree(make_adapters(model) / "adapters", var / "artifacts" / "adapters")
     env = {
         "PROSPECT_ENV": "demo",
         "PROSPECT_VAR": str(var),
@@ -72,7 +90,7 @@ def web(model: str) -> Iterator[Web]:
         "API_REQUESTS_PER_MINUTE": "100000",
         "DATABASE_URL": None,
         "REDIS_URL": None,
-        "ENGINE_URL": None,
+        "ENGINE_URL": engine_url,
         "ENGINES": None,
     }
     merged = {key: value for key, value in {**os.environ, **env}.items() if value is not None}
@@ -89,9 +107,10 @@ def web(model: str) -> Iterator[Web]:
     person = ["--email", "bench@example.org"]
     manage("createsuperuser", "--noinput", *person)
     manage("create_project", SLUG)
-    secret, sessions = json.loads(manage("shell", "--no-imports", "-c", PREPARE).splitlines()[-1])
+    secret, (admin, *sessions) = json.loads(
+        manage("shell", "--no-imports", "-c", PREPARE).splitlines()[-1]
+    )
     with Stack(env=env) as stack:
         httpx.get(f"{stack.url}/health", timeout=10).raise_for_status()
-        yield Web(
-            stack.url, stack.engine_url, name, SLUG, {"Authorization": f"Bearer {secret}"}, sessions
-        )
+        headers = {"Authorization": f"Bearer {secret}"}
+        yield Web(stack.url, stack.engine_url, name, SLUG, headers, admin, sessions)

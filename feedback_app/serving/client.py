@@ -15,8 +15,10 @@ from django.db.models import Q
 
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.services import Answer, Message, storable
+from feedback_app.serving.event_lines import event_lines
 from feedback_app.serving.replicas import usable, went_down
 from feedback_app.training.models import Adapter
+from feedback_app.training.registry import BadAdapter, manifest_check
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +27,10 @@ LOADED_ALREADY = "has already been loaded"
 #: Faults of one engine that another may not have: no answer, a full queue, on its way up or down.
 ELSEWHERE = (0, httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
-#: What an engine says of an adapter's files that it does not take.
-REFUSED = (httpx.codes.BAD_REQUEST, httpx.codes.NOT_FOUND, httpx.codes.UNPROCESSABLE_ENTITY)
+#: What an engine says of an adapter's files that it does not take; vLLM calls that its own fault.
+REFUSED = (400, 404, 422, 500)
+#: vLLM's answer to a question (with status 400) if its resolver found an adapter that is damaged.
+NOT_LOADED = "was found but could not be loaded"
 
 
 class EngineError(Exception):
@@ -84,17 +88,6 @@ def http() -> httpx.Client:
     return client
 
 
-def event_lines(pieces: Iterator[str]) -> Iterator[str]:
-    """Lines of a text/event-stream. Only a line feed ends one: httpx's own also end at the likes of
-    U+0085 and U+2028, which a model may write and JSON need not escape."""
-    rest = ""
-    for piece in pieces:
-        *lines, rest = (rest + piece).split("\n")
-        yield from lines
-    if rest:
-        yield rest
-
-
 class Engine:
     """The engine of one project, spoken to over HTTP, or all of them if there are several.
     Short-lived: one per deed."""
@@ -130,13 +123,26 @@ class Engine:
 
         self._everywhere(unload_at)
 
-    def answers(
+    def first_words(
         self, messages: Sequence[Message], *, version: str, sampling: Sampling
-    ) -> list[Answer]:
-        """One whole answer of every engine that answers at all. Raises EngineError."""
-        body = self._body(messages, version=version, sampling=sampling)
-        found: list[Answer] = []
-        self._everywhere(lambda url: found.append(self._answer_at(url, body, version)))
+    ) -> list[str]:
+        """How every engine that answers at all begins; "" if it says nothing. Raises EngineError.
+
+        The rest is not waited for: an engine with fifty readers takes a second for twelve tokens.
+        """
+        body = {**self._body(messages, version=version, sampling=sampling), "stream": True}
+        found: list[str] = []
+
+        def begin(url: str) -> None:
+            response = self._with_adapter(url, version, partial(self._open, url, body))
+            try:
+                with closing(response):
+                    pieces = self._pieces(response, Streamed())
+                    found.append(next((piece for piece in pieces if piece.strip()), ""))
+            except httpx.HTTPError as error:
+                raise self._unreachable() from error
+
+        self._everywhere(begin)
         return found
 
     def answer(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> Answer:
@@ -278,6 +284,12 @@ class Engine:
             raise silent[0]
 
     def _load_at(self, url: str, adapter: Adapter) -> None:
+        """Has one engine load an adapter whose files are what they were when it was registered:
+        vLLM looks at no hash, and weights that are not finite spoil the answers of all others."""
+        try:
+            manifest_check(adapter.directory, name=adapter.name)
+        except BadAdapter as error:
+            raise EngineError(str(error), status=httpx.codes.UNPROCESSABLE_ENTITY) from error
         body = {"lora_name": adapter.name, "lora_path": str(adapter.directory)}
         try:
             self._post(url, "/v1/load_lora_adapter", body)
@@ -337,6 +349,8 @@ class Engine:
         try:
             return call()
         except EngineError as error:
+            if NOT_LOADED in str(error):
+                raise AdapterBroken(str(error), status=503) from error
             if error.status != httpx.codes.NOT_FOUND or version == BASE_VERSION:
                 raise
         adapter = self._adapter(version)

@@ -65,15 +65,11 @@ def seat_take(project: Project, key: str, *, begins: bool) -> Seat | None:
     return seat
 
 
-def conversation_seat(conversation: Conversation) -> Seat | None:
+def conversation_seat(conversation: Conversation, *, begins: bool) -> Seat | None:
     """The seat of a conversation that asks for `live`, taken with its first answer."""
     if conversation.choice != Conversation.LIVE:
         return None
-    return seat_take(
-        conversation.project,
-        conversation_key(conversation),
-        begins=not conversation.turns.exclude(completion=None).exists(),
-    )
+    return seat_take(conversation.project, conversation_key(conversation), begins=begins)
 
 
 @dataclass

@@ -62,10 +62,10 @@ def version_answers(*, project: Project, adapter: Adapter | None) -> None:
     version = adapter.name if adapter else BASE_VERSION
     if adapter is not None:
         engine.load(adapter)
-    canaries = engine.answers(
+    begun = engine.first_words(
         CANARY, version=version, sampling=Sampling(max_tokens=12, temperature=0.0, top_p=1.0)
     )
-    if not all(canary.text.strip() for canary in canaries):
+    if not all(begun):
         raise BadRequest(f"{version} did not answer the canary prompt: nothing was changed.")
 
 

@@ -38,7 +38,8 @@ def conversation_choose(*, conversation: Conversation, choice: str) -> None:
     if choice not in known:
         raise BadRequest("This project has no such version.")
     conversation.choice = choice
-    conversation.save(update_fields=["choice", "updated_at"])
+    if not conversation._state.adding:
+        conversation.save(update_fields=["choice", "updated_at"])
 
 
 def version_names(project: Project) -> list[str]:
@@ -47,16 +48,21 @@ def version_names(project: Project) -> list[str]:
 
 
 def turn_begin(*, conversation: Conversation, text: str) -> Turn:
-    """Adds what the user said. Raises BadRequest if it is empty, too long or one too many."""
+    """Adds what the user said; a conversation that is not stored yet begins with it.
+
+    Raises BadRequest if it is empty, too long or one too many.
+    """
     text = text.strip()
     if not text:
         raise BadRequest("Write something first.")
     if len(text) > MESSAGE_LIMIT:
         raise BadRequest(f"A message has at most {MESSAGE_LIMIT:,} characters.")
     with transaction.atomic():
-        conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
-        last = conversation.turns.aggregate(last=Max("position"))["last"]
-        position = 0 if last is None else last + 1
+        position = 0
+        if not conversation._state.adding:
+            conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
+            last = conversation.turns.aggregate(last=Max("position"))["last"]
+            position = 0 if last is None else last + 1
         if position >= TURN_LIMIT:
             raise BadRequest("This conversation is full: start a new one.")
         if not conversation.title:
@@ -82,14 +88,11 @@ def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
 
 def turn_messages(turn: Turn) -> list[Message]:
     """The conversation up to and with this turn's question."""
-    earlier = (
-        turn.conversation.turns.filter(position__lt=turn.position)
-        .exclude(completion=None)
-        .select_related("completion")
-    )
     messages: list[Message] = []
-    for past in earlier:
-        messages.extend(past.as_messages())  # type: ignore[arg-type]
+    if turn.position:  # somebody waits for the first word: nothing is asked in vain
+        earlier = turn.conversation.turns.filter(position__lt=turn.position)
+        for past in earlier.exclude(completion=None).select_related("completion"):
+            messages.extend(past.as_messages())  # type: ignore[arg-type]
     messages.append({"role": "user", "content": turn.user_message})
     return messages
 
@@ -102,8 +105,12 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
     """
     conversation = turn.conversation
     messages = turn_messages(turn)
-    seat = conversation_seat(conversation)
-    version = seat.version if seat is not None else version_of(conversation)
+    seat = conversation_seat(conversation, begins=len(messages) == 1)
+    if seat is not None:
+        version = seat.version
+    else:
+        asked = conversation.choice
+        version = conversation.project.live_version if asked == Conversation.LIVE else asked
 
     def store(streamed: Streamed) -> None:
         with transaction.atomic():

@@ -138,14 +138,13 @@ def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponse
     values = accepted(ConversationForm(request.POST))
     fresh = own_conversations(request, project).filter(turns=None).first()
     if fresh is None:
-        fresh = Conversation.objects.create(project=project, user=request.user)
-    else:
-        fresh.save(update_fields=["updated_at"])  # the newest one is what the demo opens
+        fresh = Conversation(project=project, user=request.user)
     fresh.project = project
     if values["choice"]:
         conversation_choose(conversation=fresh, choice=values["choice"])
     if values["text"].strip():
         return answer(request, fresh, turn_begin(conversation=fresh, text=values["text"]))
+    fresh.save()  # also one that was there: the newest is what the demo opens
     return redirect("conversation", project.slug, fresh.pk)
 
 

@@ -104,6 +104,13 @@ def wider_than_screen(page: Page) -> list[str]:
     return [f"{page.url} is {over} px too wide"] if over > 0 else []
 
 
+def without_a_tab(page: Page) -> list[str]:
+    """A page of a project belongs to one tab of its bar."""
+    tabs = page.locator("nav[aria-label='Project']")
+    here = tabs.locator("[aria-current]").count()
+    return [f"{page.url} stands under {here} tabs"] if tabs.count() and here != 1 else []
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_furnished_pages_axe_finds_nothing(
     theme: str, new_page: NewPage, furnished: Project, admin: User
@@ -114,7 +121,7 @@ def test_furnished_pages_axe_finds_nothing(
         page.goto(path)
         if path.endswith("/runs/4/"):
             expect(page.locator("canvas")).to_have_count(4)
-        found += complaints(page)
+        found += complaints(page) + without_a_tab(page)
 
     assert found == []
 

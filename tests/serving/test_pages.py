@@ -8,8 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.http import StreamingHttpResponse
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from pytest_django import Settings
 
@@ -18,6 +20,7 @@ from feedback_app.feedback.models import Completion, Pause, Project, Source, Ver
 from feedback_app.feedback.services import vote_cast
 from feedback_app.feedback.services_gold import gold_mark
 from feedback_app.serving.answering import SAID_NOTHING
+from feedback_app.serving.client import Engine
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.serving.services import release_promote
 from feedback_app.serving.stream import turn_events
@@ -180,6 +183,34 @@ def test_new_conversation_with_a_first_message_streams_and_names_its_page(
     assert got[0][1]["url"] == url("conversation", served, conversation.pk)
     assert conversation.choice == "base"
     assert conversation.title == "Hello?"
+
+
+def test_new_conversation_asks_the_engine_after_few_statements(
+    served: Project, viewer: User, as_user: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for the first word waits for what the database is asked before it."""
+    client, opened = as_user(viewer), Engine._open
+    before: list[int] = []
+
+    def noted(*args: Any) -> Any:
+        before.append(len(asked))
+        return opened(*args)
+
+    monkeypatch.setattr(Engine, "_open", noted)
+    with CaptureQueriesContext(connection) as asked:
+        events(client.post(url("conversation-new", served), {"text": "Hello?"}, headers=STREAM))
+    # session, person, member; an empty conversation; BEGIN, both rows, COMMIT; a split
+    assert before[0] <= 9
+    assert Turn.objects.get().completion is not None
+
+
+def test_new_conversation_that_is_refused_leaves_nothing(
+    served: Project, viewer: User, as_user: As
+) -> None:
+    body = {"text": "a" * 8_001}
+    response = as_user(viewer).post(url("conversation-new", served), body, headers=STREAM)
+    assert response.status_code == 400
+    assert not Conversation.objects.exists()
 
 
 def test_new_conversation_empty_one_is_used_again(

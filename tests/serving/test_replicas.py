@@ -2,9 +2,7 @@
 
 import json
 import signal
-import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -114,34 +112,6 @@ def test_a_conversation_finds_the_same_engine_and_many_are_spread_evenly() -> No
     assert [m for m, c in zip(moved, chosen, strict=True) if c != urls[0]] == [
         c for c in chosen if c != urls[0]
     ], "only those of the one that is gone go elsewhere"
-
-
-class OtherWords(BaseHTTPRequestHandler):
-    """A server that says of a second load what vLLM says."""
-
-    def do_POST(self) -> None:
-        words = "The lora adapter 'bot@1' has already been loaded. If you want to load in place …"
-        data = json.dumps({"error": {"message": words, "code": 400}}).encode()
-        self.send_response(400)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-def test_an_adapter_that_an_engine_holds_already_is_loaded(
-    served: Project, make_adapter: MakeAdapter, settings: Settings
-) -> None:
-    with HTTPServer(("127.0.0.1", 0), OtherWords) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        settings.ENGINES = {MODEL: f"http://127.0.0.1:{server.server_port}"}
-        Engine(served).load(make_adapter(1))
-        with pytest.raises(EngineError, match="already"):  # of anything else it is a fault
-            Engine(served).answer([], version="base", sampling=GREEDY)
-        server.shutdown()
 
 
 def test_a_request_id_goes_from_the_browser_through_the_web_to_the_engine(

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Tokens looked at before the whole vocabulary is sorted: nearly every nucleus is smaller, and
-#: sorting 49,152 scores for each row would cost more than the model does.
-CANDIDATES = 256
+#: Tokens looked at before the whole vocabulary is sorted: most nuclei lie within the first number,
+#: nearly all within the second, and sorting 49,152 scores would cost more than the model does.
+CANDIDATES = (256, 4096)
 #: Returned for a row whose scores are NaN or infinite: no token can be chosen.
 NO_TOKEN = -1
 
@@ -127,12 +127,37 @@ def scored(logits: Tensor, token: int, alternatives: int) -> TokenScore:
 
 def sampled(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     """One token a row of scores (B, V) that temperature has already been applied to."""
-    vocabulary = scaled.shape[-1]
-    wide = min(CANDIDATES, vocabulary)
-    top, ids = scaled.topk(wide, dim=-1)
-    share = (top - scaled.logsumexp(dim=-1, keepdim=True)).exp().double()
     given = [sampler.sampling for sampler in samplers]
     draws = [sampler.draw() for sampler in samplers]
+    whole = scaled.logsumexp(dim=-1, keepdim=True)
+    tokens = [NO_TOKEN] * len(given)
+    left = [row for row, one in enumerate(given) if one.top_p < 1 or one.top_k]
+    for wide in CANDIDATES:
+        if not left:
+            break
+        limits, drawn = [given[row] for row in left], [draws[row] for row in left]
+        for row, token in zip(
+            left, among(scaled[left], whole[left], limits, drawn, wide), strict=True
+        ):
+            tokens[row] = token
+        left = [row for row in left if tokens[row] == NO_TOKEN]
+    for row, token in enumerate(tokens):
+        if token == NO_TOKEN:
+            tokens[row] = from_all(scaled[row], given[row], draws[row])
+    return tokens
+
+
+def among(
+    scaled: Tensor, whole: Tensor, given: Sequence[Sampling], draws: Sequence[float], wide: int
+) -> list[int]:
+    """A token of the `wide` likeliest of each row; NO_TOKEN where its limits reach farther.
+
+    `whole` (B, 1): the logarithm of what all shares add up to.
+    """
+    vocabulary = scaled.shape[-1]
+    wide = min(wide, vocabulary)
+    top, ids = scaled.topk(wide, dim=-1)
+    share = (top - whole).exp().double()
     top_k = torch.tensor([one.top_k or vocabulary for one in given])[:, None]
     top_p = torch.tensor([one.top_p for one in given], dtype=torch.float64)[:, None]
     limited = top_k <= wide
@@ -140,12 +165,9 @@ def sampled(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
     mass = share.sum(dim=-1, keepdim=True)
     # top-p is a share of what top-k leaves; without top-k of everything, also beyond the candidates
     picked = pick(nucleus(share, top_p, torch.where(limited, mass, 1.0)), draws)
-    tokens: list[int] = ids.gather(1, picked[:, None])[:, 0].tolist()
-    enough = (limited | (mass >= top_p))[:, 0].tolist()
-    for row, sampling in enumerate(given):
-        if not enough[row]:
-            tokens[row] = from_all(scaled[row], sampling, draws[row])
-    return tokens
+    tokens = ids.gather(1, picked[:, None])
+    found: list[int] = tokens.where(limited | (mass >= top_p), NO_TOKEN)[:, 0].tolist()
+    return found
 
 
 def from_all(scores: Tensor, sampling: Sampling, draw: float) -> int:

@@ -34,8 +34,13 @@ TABS = (
     Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
     Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve")),
     Tab("Train", "runs", Role.ADMIN, ("runs", "run")),
-    Tab("Releases", "releases", Role.ADMIN, ("releases",)),
-    Tab("Demo", "demo", Role.VIEWER, ("demo", "conversation")),
+    Tab("Releases", "releases", Role.ADMIN, ("releases", "changes")),
+    Tab(
+        "Demo",
+        "demo",
+        Role.VIEWER,
+        ("demo", "conversation", "compare", "comparison", "share-links"),
+    ),
     Tab(
         "Settings",
         "project-settings",
