@@ -15,7 +15,8 @@ of its own; the two sides take turns.
     losses    given TRL's order and pairs, our loss of each step is TRL's
 
 Timed is training: from the moment the model is loaded and the data tokenised to the last optimiser
-step. Memory is the highest resident size of the whole process.
+step. Our first step needs no reference, which is more of four steps than of a hundred: docs/log.md
+has the seconds without. Memory is the highest resident size of the whole process.
 """
 
 import argparse
