@@ -93,7 +93,14 @@ def ours_command(port: int) -> list[str]:
     """The web process of the Procfile."""
     return [
         *(str(ROOT / ".venv" / "bin" / "gunicorn"), "feedback_app.config.wsgi"),
-        *("--bind", f"127.0.0.1:{port}", "--worker-class", "gthread", "--workers", "2"),
+        *(
+            "--bind",
+            f"127.0.0.1:{port}",
+            "--worker-class",
+            "feedback_app.config.worker.EvenWorker",
+            "--workers",
+            "2",
+        ),
         *("--threads", "64", "--keep-alive", "30", "--no-control-socket"),
         *("--log-level", "warning"),
     ]

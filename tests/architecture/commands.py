@@ -10,6 +10,7 @@ from celery.bin.worker import worker
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from gunicorn.config import Config
+from gunicorn.util import load_class
 
 from trainer.__main__ import parser as trainer_parser
 
@@ -28,6 +29,7 @@ def check(argv: Sequence[str]) -> None:
         assert (settings.BASE_DIR / arguments[0]).is_file(), f"{arguments[0]} is not there"
     elif program == "gunicorn":
         options = Config().parser().parse_args(arguments)
+        load_class(options.worker_class)
         (application,) = options.args
         assert callable(importlib.import_module(application).application)
     elif program == "celery":

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainer.conftest import MakeRun
 from tests.trainer.test_step import EXAMPLE_STEP, Bench
-from trainer import logprobs, step, workers
+from trainer import logprobs, step, train, workers
+from trainer.artifact import WEIGHTS
 from trainer.logprobs import Row, packs
 from trainer.model import LoadedBase
 from trainer.step import Budget
@@ -111,3 +113,25 @@ def test_packs_that_draw_numbers_keep_their_turn(
     assert drawn._workers == 1
     drawn.lora.detach()
     assert Bench(tiny, tmp_path / "2", "kto", Budget(100, 0)).runner._workers == 2
+
+
+def test_runs_on_several_cores_end_with_the_same_bytes(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    monkeypatch.setattr(workers, "WORTH_A_PACK", 20)
+    monkeypatch.setattr(logprobs, "WORTH_A_PACK", 20)
+    asked: list[int] = []
+    real = step.side_by_side
+
+    def counted(function: Any, items: Any, *, at_a_time: int) -> Iterator[Any]:
+        asked.append(at_a_time)
+        return real(function, items, at_a_time=at_a_time)
+
+    monkeypatch.setattr(step, "side_by_side", counted)
+    found = set()
+    for name in ("one", "other"):
+        run_dir = make_run(name, threads=2, seed=3)
+        train.train(run_dir)
+        found.add((run_dir / "adapter" / WEIGHTS).read_bytes())
+    assert len(found) == 1
+    assert set(asked) == {2}
