@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PEER = ROOT / "var" / "bench" / "label-studio"
 VERSION = "1.23.2"
 START_SECONDS = 120
+SETTLE_SECONDS = 5
 
 
 def peer_install() -> Path:
@@ -161,6 +162,9 @@ def serving(command: list[str], environment: dict[str, str], port: int, log: Pat
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"no server on {port}:\n{log.read_text()[-3000:]}")
                 time.sleep(0.2)
+            # One of several processes answers. Who came now would stay with it, for as long as a
+            # connection is kept, while the others are still starting.
+            time.sleep(SETTLE_SECONDS)
             yield process.pid
         finally:
             process.terminate()
