@@ -24,14 +24,14 @@ from trainer.quantise import FOUR_BIT
 from trainer.run import read_run
 from trainer.tokenise import Tokenised, tokenise
 
-# Forward passes' worth of work for a token: gradient step about 3, z₀'s policy and reference 1
-# each; the reference of the example itself once a run.
-_PASSES_PER_EPOCH = 5.0
+# Forward passes' worth of work for a token: gradient step 2 (the base is frozen), z₀'s policy and
+# reference half a pass each (prompts are shared); the reference of the example itself once a run.
+_PASSES_PER_EPOCH = 3.0
 _PASSES_ONCE = 1.0
 # Share of the matrix-multiplication speed below that a step reaches: the rest is attention,
-# normalisation, adapters and small shapes. Measured; bench/plan.py measures it anew.
-EFFICIENCY = 0.45
-START_SECONDS = 10.0
+# adapters and the head. Measured; bench/plan.py measures it anew.
+EFFICIENCY = 0.6
+START_SECONDS = 5.0
 # Numbers of devices for which memory is told.
 DEVICES = (1, 2, 4, 8)
 
