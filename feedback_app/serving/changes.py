@@ -179,7 +179,7 @@ def report_execute(claim: ReportClaim) -> None:
     except (client.EngineError, BadRequest) as error:
         status = getattr(error, "status", 400)
         broken = isinstance(error, client.AdapterBroken)
-        gave_up = claim.attempt >= MAX_ATTEMPTS or status in (400, 404) or broken
+        gave_up = claim.attempt >= MAX_ATTEMPTS or status in (400, 404, 422) or broken
         claim.update(
             status=ChangeReport.Status.FAILED if gave_up else ChangeReport.Status.QUEUED,
             error=str(error),

@@ -132,6 +132,7 @@ class Batch:
             moved += self.read()
         return moved
 
+    @torch.inference_mode()
     def begin(self, rows: Sequence[Row]) -> None:
         """Puts prompts in line to be read; together they should fit one chunk."""
         fresh = []
@@ -217,8 +218,9 @@ class Batch:
         ).logits[:, -1]
         return scores
 
+    @torch.inference_mode()
     def leave(self, row: Row) -> None:
-        """Takes a row out before it is finished."""
+        """Takes a row out, also before it is finished."""
         for reading in self._reading:
             if row in reading.rows:
                 reading.rows.remove(row)

@@ -74,6 +74,25 @@ def test_rows_that_join_and_leave_do_not_disturb_the_others(tiny: LoadedBase) ->
     assert rows[2].token_ids == lone(tiny.model, list(rows[2].prompt), 30)[:4]
 
 
+def test_the_first_of_several_can_leave(tiny: LoadedBase) -> None:
+    """Its place goes to the last one, which takes its keys and values along."""
+    batch = Batch(tiny.model)
+    eos = eos_ids(tiny.model, tiny.tokenizer)
+    rows = [
+        Row.new(ids, Sampling(max_tokens=20, temperature=0), tokenizer=tiny.tokenizer, eos=eos)
+        for ids in prompts(tiny)[:3]
+    ]
+    batch.join(rows)
+    for _ in range(4):
+        batch.step()
+    batch.leave(rows[0])
+    assert batch.rows == [rows[2], rows[1]]
+    while batch.rows:
+        batch.step()
+    for row in rows[1:]:
+        assert row.token_ids == lone(tiny.model, list(row.prompt), 20)
+
+
 def test_a_long_prompt_is_read_in_chunks_between_the_steps_of_others(tiny: LoadedBase) -> None:
     batch = Batch(tiny.model)
     eos = eos_ids(tiny.model, tiny.tokenizer)
