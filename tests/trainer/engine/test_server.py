@@ -497,8 +497,9 @@ def test_the_adapter_that_nobody_asked_for_longest_makes_room(
             client.stream("POST", CHAT, json=endless("starter@1")) as one,
             client.stream("POST", CHAT, json=endless("starter@3")) as other,
         ):
-            assert next(events(one))
-            assert next(events(other))
+            # held on to: an iterator that is let go of hangs up
+            reading = [events(one), events(other)]
+            assert all(next(words) for words in reading)
             message = refusal(load(client, "starter@2"), 400)
             assert "2 adapters are loaded, which is the limit" in message
         assert served.scheduler.counters["evictions"] == 1
