@@ -19,7 +19,10 @@ def keepable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(keepable)]
+#: The schema says so as well; half of a surrogate pair is nothing that a pattern can spell.
+Text = Annotated[
+    str, AfterValidator(keepable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+]
 
 
 class Strict(BaseModel):
