@@ -4,11 +4,11 @@ torch runs a norm, a gate or a softmax as five to ten operations, each of which 
 whole tensor; in bf16 that is a third of a training step. Here they are loops compiled by numba:
 values are read in the tensor's type, computed in fp32 and rounded once. Each call runs on the core
 that makes it and lets other threads go on (trainer/workers.py). Arrays are numpy views of tensors,
-bf16 as uint16 (`view`). All in one file: numba compiles again when the file of a loop has changed,
-not when another one has.
+bf16 as uint16 (`view`).
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -36,15 +36,23 @@ def view(tensor: Tensor) -> Array:
     return found.numpy()
 
 
-def _compiled(function: _F) -> _F:
+#: Files whose loops and words are compiled into one another.
+_FILES = ("fused.py", "engine/loops.py", "engine/vectors.py")
+
+
+def compiled(function: _F) -> _F:
     """Compiled at its first call, kept on disk for the next process where there is a place."""
     try:
-        return cast("_F", njit(cache=True, nogil=True, **_OPTIONS)(function))
+        made = njit(cache=True, nogil=True, **_OPTIONS)(function)
     except RuntimeError:  # neither the package nor the home directory can be written to
         return cast("_F", njit(nogil=True, **_OPTIONS)(function))
+    # numba looks at the function's own file alone, and would go on with what another one has been
+    found = [(Path(__file__).parent / name).stat() for name in _FILES]
+    made._cache._cache_file._source_stamp = [(one.st_mtime_ns, one.st_size) for one in found]
+    return cast("_F", made)
 
 
-def _inlined(function: _F) -> _F:
+def inlined(function: _F) -> _F:
     """Written out wherever a compiled function calls it: a loop over a row of 64 is shorter than
     the call of a function that has it."""
     return cast("_F", njit(inline="always", **_OPTIONS)(function))
@@ -62,31 +70,31 @@ def _bitcast(source: Any, target: Any) -> Any:
     return intrinsic(typed)
 
 
-_as_float = _bitcast(types.uint32, types.float32)
-_as_bits = _bitcast(types.float32, types.uint32)
+as_float = _bitcast(types.uint32, types.float32)
+as_bits = _bitcast(types.float32, types.uint32)
 
 
-def _wide(value: Any) -> Any:
+def wide(value: Any) -> Any:
     """A stored value in fp32."""
 
 
-def _narrow(value: Any, stored: Any) -> Any:
+def narrow(value: Any, stored: Any) -> Any:
     """An fp32 value as `stored`'s type holds it: bf16 rounds to nearest, ties to even."""
 
 
-@overload(_wide, strict=False)
+@overload(wide, strict=False)
 def _(value: Any) -> Any:
     if value == types.uint16:
-        return lambda value: _as_float(np.uint32(value) << np.uint32(16))
+        return lambda value: as_float(np.uint32(value) << np.uint32(16))
     return lambda value: value
 
 
-@overload(_narrow, strict=False)
+@overload(narrow, strict=False)
 def _(value: Any, stored: Any) -> Any:
     if stored == types.uint16:
 
         def rounded(value: Any, stored: Any) -> Any:
-            bits = _as_bits(value)
+            bits = as_bits(value)
             odd = (bits >> np.uint32(16)) & np.uint32(1)
             return np.uint16((bits + np.uint32(0x7FFF) + odd) >> np.uint32(16))
 
@@ -97,8 +105,8 @@ def _(value: Any, stored: Any) -> Any:
 _0, _1, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 
 
-@_inlined
-def _exp(x: Any) -> Any:
+@inlined
+def exp(x: Any) -> Any:
     """e^x in fp32 within two units in the last place, NaN for NaN; without a branch or a call, so
     that it runs at the processor's full width. Reduction and polynomial: Cephes' expf (Moshier)."""
     x = np.float32(-87.0) if x < np.float32(-87.0) else x
@@ -111,11 +119,11 @@ def _exp(x: Any) -> Any:
     p = p * r + np.float32(4.1665795894e-2)
     p = p * r + np.float32(1.6666665459e-1)
     p = p * r + np.float32(5.0000001201e-1)
-    power = _as_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
+    power = as_float(np.uint32(np.int32(n) + np.int32(127)) << np.uint32(23))
     return (p * r * r + r + _1) * power
 
 
-@_compiled
+@compiled
 def norm_forward(
     h: Array, delta: Array, weight: Array, eps: float, total: Array, y: Array, scales: Array
 ) -> None:
@@ -124,17 +132,17 @@ def norm_forward(
     for i in range(length):
         squares = _0
         for j in range(width):
-            total[i, j] = _narrow(_wide(h[i, j]) + _wide(delta[i, j]), h[i, j])
-            squares += _wide(total[i, j]) * _wide(total[i, j])
+            total[i, j] = narrow(wide(h[i, j]) + wide(delta[i, j]), h[i, j])
+            squares += wide(total[i, j]) * wide(total[i, j])
         scale = _1 / np.sqrt(squares / np.float32(width) + np.float32(eps))
         scales[i] = scale
         for j in range(width):
             # rounded before the weight comes in, as transformers does
-            plain = _wide(_narrow(_wide(total[i, j]) * scale, h[i, j]))
-            y[i, j] = _narrow(plain * _wide(weight[j]), h[i, j])
+            plain = wide(narrow(wide(total[i, j]) * scale, h[i, j]))
+            y[i, j] = narrow(plain * wide(weight[j]), h[i, j])
 
 
-@_compiled
+@compiled
 def norm_backward(
     d_y: Array, d_total: Array, total: Array, weight: Array, scales: Array, d_h: Array
 ) -> None:
@@ -145,80 +153,80 @@ def norm_backward(
         scale = scales[i]
         dot = _0
         for j in range(width):
-            dot += _wide(d_y[i, j]) * _wide(weight[j]) * _wide(total[i, j])
+            dot += wide(d_y[i, j]) * wide(weight[j]) * wide(total[i, j])
         factor = dot * scale * scale * scale / np.float32(width)
         for j in range(width):
-            through = _wide(d_y[i, j]) * _wide(weight[j]) * scale - _wide(total[i, j]) * factor
-            d_h[i, j] = _narrow(through + _wide(d_total[i, j]), total[i, j])
+            through = wide(d_y[i, j]) * wide(weight[j]) * scale - wide(total[i, j]) * factor
+            d_h[i, j] = narrow(through + wide(d_total[i, j]), total[i, j])
 
 
-@_compiled
+@compiled
 def gate_forward(gate: Array, up: Array, y: Array) -> None:
     """silu(gate)·up, all (T, D)."""
     length, width = gate.shape
     for i in range(length):
         for j in range(width):
-            x = _wide(gate[i, j])
-            y[i, j] = _narrow(x / (_1 + _exp(-x)) * _wide(up[i, j]), gate[i, j])
+            x = wide(gate[i, j])
+            y[i, j] = narrow(x / (_1 + exp(-x)) * wide(up[i, j]), gate[i, j])
 
 
-@_compiled
+@compiled
 def gate_backward(d_y: Array, gate: Array, up: Array, d_gate: Array, d_up: Array) -> None:
     """Gradients of gate_forward, all (T, D)."""
     length, width = gate.shape
     for i in range(length):
         for j in range(width):
-            x, slope = _wide(gate[i, j]), _wide(d_y[i, j])
-            share = _1 / (_1 + _exp(-x))
+            x, slope = wide(gate[i, j]), wide(d_y[i, j])
+            share = _1 / (_1 + exp(-x))
             silu = x * share
-            d_up[i, j] = _narrow(slope * silu, gate[i, j])
-            inner = slope * _wide(up[i, j]) * (share + silu * (_1 - share))
-            d_gate[i, j] = _narrow(inner, gate[i, j])
+            d_up[i, j] = narrow(slope * silu, gate[i, j])
+            inner = slope * wide(up[i, j]) * (share + silu * (_1 - share))
+            d_gate[i, j] = narrow(inner, gate[i, j])
 
 
-@_inlined
+@inlined
 def _turn(heads: Array, cos: Array, sin: Array, turned: Array) -> None:
     """One head (D,) turned by cos and sin (D,): rotary positions in halves, as Llama has them."""
     half = heads.shape[0] // 2
     low, high = heads[:half], heads[half:]
     for j in range(half):
-        a, b = _wide(low[j]), _wide(high[j])
-        turned[j] = _narrow(a * _wide(cos[j]) - b * _wide(sin[j]), turned[0])
+        a, b = wide(low[j]), wide(high[j])
+        turned[j] = narrow(a * wide(cos[j]) - b * wide(sin[j]), turned[0])
     turned = turned[half:]
     cos, sin = cos[half:], sin[half:]
     for j in range(half):
-        a, b = _wide(low[j]), _wide(high[j])
-        turned[j] = _narrow(b * _wide(cos[j]) + a * _wide(sin[j]), turned[0])
+        a, b = wide(low[j]), wide(high[j])
+        turned[j] = narrow(b * wide(cos[j]) + a * wide(sin[j]), turned[0])
 
 
-@_inlined
+@inlined
 def _turn_back(turned: Array, cos: Array, sin: Array, heads: Array) -> None:
     """The gradient of _turn: turned by as much the other way."""
     half = turned.shape[0] // 2
     low, high = turned[:half], turned[half:]
     cos_high, sin_high = cos[half:], sin[half:]
     for j in range(half):
-        a, b = _wide(low[j]), _wide(high[j])
-        heads[j] = _narrow(a * _wide(cos[j]) + b * _wide(sin_high[j]), heads[0])
+        a, b = wide(low[j]), wide(high[j])
+        heads[j] = narrow(a * wide(cos[j]) + b * wide(sin_high[j]), heads[0])
     heads = heads[half:]
     for j in range(half):
-        a, b = _wide(low[j]), _wide(high[j])
-        heads[j] = _narrow(b * _wide(cos_high[j]) - a * _wide(sin[j]), heads[0])
+        a, b = wide(low[j]), wide(high[j])
+        heads[j] = narrow(b * wide(cos_high[j]) - a * wide(sin[j]), heads[0])
 
 
-@_compiled
+@compiled
 def _copy(source: Array, target: Array) -> None:
     for j in range(target.shape[0]):
-        target[j] = _narrow(_wide(source[j]), target[0])
+        target[j] = narrow(wide(source[j]), target[0])
 
 
-@_compiled
+@compiled
 def _clear(target: Array) -> None:
     for j in range(target.shape[0]):
-        target[j] = _narrow(_0, target[0])
+        target[j] = narrow(_0, target[0])
 
 
-@_compiled
+@compiled
 def heads_in(heads: Array, cos: Array, sin: Array, nodes: Array, stacked: Array) -> None:
     """Heads (T, H, D) → node after node (H, padded, D) in the flat `stacked`, turned by their
     positions' cos and sin (T, D) unless these are empty, zeros where a node is padded. `nodes`
@@ -238,7 +246,7 @@ def heads_in(heads: Array, cos: Array, sin: Array, nodes: Array, stacked: Array)
             _clear(stacked[at : at + (padded - length) * width])
 
 
-@_compiled
+@compiled
 def heads_out(stacked: Array, cos: Array, sin: Array, nodes: Array, heads: Array) -> None:
     """heads_in the other way; with cos and sin turned back, as a gradient is."""
     _, count, width = heads.shape
@@ -255,7 +263,7 @@ def heads_out(stacked: Array, cos: Array, sin: Array, nodes: Array, heads: Array
                 at += width
 
 
-@_compiled
+@compiled
 def keys_seen(own: Array, stored: Array, nodes: Array, pieces: Array, seen: Array) -> None:
     """What each node sees of keys or values (G, T, D), node after node (G, padded, D) in the flat
     `seen`; `pieces` (P, 5) are attend.Plan's."""
@@ -274,7 +282,7 @@ def keys_seen(own: Array, stored: Array, nodes: Array, pieces: Array, seen: Arra
             _clear(seen[at + nodes[n, 4] * width : at + nodes[n, 5] * width])
 
 
-@_compiled
+@compiled
 def keys_spread(seen: Array, nodes: Array, pieces: Array, total: Array) -> None:
     """Add gradients of what nodes saw to the columns where it stands, `total` (G, T, D) fp32; what
     an earlier stream has stored takes none."""
@@ -288,11 +296,11 @@ def keys_spread(seen: Array, nodes: Array, pieces: Array, total: Array) -> None:
             for t in range(start, start + length):
                 source, target = seen[at : at + width], total[g, t]
                 for j in range(width):
-                    target[j] += _wide(source[j])
+                    target[j] += wide(source[j])
                 at += width
 
 
-@_compiled
+@compiled
 def shares_of(scores: Array, nodes: Array, count: int, scale: float, window: int) -> None:
     """Scores of all nodes, (count, padded, seen) each in one flat array, become shares in place:
     softmax of scale·score over what a query sees, its own position and `window` − 1 before it at
@@ -309,18 +317,18 @@ def shares_of(scores: Array, nodes: Array, count: int, scale: float, window: int
                 _clear(scores[at : at + start])
                 _clear(scores[at + stop : at + width])
                 row = scores[at + start : at + stop]
-                highest = _highest(row)
+                highest = largest(row)
                 total = _0
                 for j in range(row.shape[0]):
-                    power = _exp((_wide(row[j]) - highest) * factor)
+                    power = exp((wide(row[j]) - highest) * factor)
                     powers[j] = power
                     total += power
                 whole = _1 / total
                 for j in range(row.shape[0]):
-                    row[j] = _narrow(powers[j] * whole, row[0])
+                    row[j] = narrow(powers[j] * whole, row[0])
 
 
-@_compiled
+@compiled
 def shares_back(
     d_shares: Array, shares: Array, nodes: Array, count: int, scale: float, window: int
 ) -> None:
@@ -338,29 +346,29 @@ def shares_back(
                 row, share = d_shares[at + start : at + stop], shares[at + start : at + stop]
                 dot = _0
                 for j in range(row.shape[0]):
-                    dot += _wide(row[j]) * _wide(share[j])
+                    dot += wide(row[j]) * wide(share[j])
                 for j in range(row.shape[0]):
-                    row[j] = _narrow((_wide(row[j]) - dot) * _wide(share[j]) * factor, row[0])
+                    row[j] = narrow((wide(row[j]) - dot) * wide(share[j]) * factor, row[0])
 
 
-@_inlined
+@inlined
 def _ordered(bits: Any) -> Any:
     """The bits of a float as a whole number that is larger where the float is, and back."""
     whole = np.int32(bits)
     return whole ^ ((whole >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
-@_inlined
-def _highest(row: Array) -> Any:
+@inlined
+def largest(row: Array) -> Any:
     """The largest value in fp32; NaN where there is one. By whole numbers, because a compiler that
     must mind NaN takes the maximum of floats one by one."""
     highest = np.int32(-(2**31))
     for j in range(row.shape[0]):
-        highest = max(highest, _ordered(_as_bits(_wide(row[j]))))
-    return _as_float(np.uint32(_ordered(highest)))
+        highest = max(highest, _ordered(as_bits(wide(row[j]))))
+    return as_float(np.uint32(_ordered(highest)))
 
 
-@_compiled
+@compiled
 def logprobs_of(logits: Array, targets: Array, found: Array, slopes: bool) -> None:
     """log softmax of the targets (N,) int64 into found (N,) fp32, from logits (N, V); `slopes`
     turns the logits into its derivative by them, onehot(target) − softmax, in place."""
@@ -368,17 +376,17 @@ def logprobs_of(logits: Array, targets: Array, found: Array, slopes: bool) -> No
     powers = np.empty(width, np.float32)
     for i in range(length):
         row = logits[i]
-        highest = _highest(row)
+        highest = largest(row)
         total = _0
         for j in range(width):
-            power = _exp(_wide(row[j]) - highest)
+            power = exp(wide(row[j]) - highest)
             powers[j] = power
             total += power
         target = targets[i]
-        found[i] = _wide(row[target]) - highest - np.log(total)
+        found[i] = wide(row[target]) - highest - np.log(total)
         if slopes:
             whole = _1 / total
             for j in range(width):
-                row[j] = _narrow(-powers[j] * whole, row[0])
+                row[j] = narrow(-powers[j] * whole, row[0])
             # from fp32 again: one minus what has been rounded would lose a sure target's slope
-            row[target] = _narrow(_1 - powers[target] * whole, row[0])
+            row[target] = narrow(_1 - powers[target] * whole, row[0])

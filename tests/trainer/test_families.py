@@ -22,9 +22,9 @@ from tests.tiny import tiny_tokenizer
 from trainer.adapted import adapted
 from trainer.artifact import CONFIG, WEIGHTS, verify_adapter
 from trainer.chat import eos_ids
-from trainer.engine.adapters import AdapterStack, read_adapter
+from trainer.engine.adapters import AdapterStack, adapters_of, read_adapter
 from trainer.engine.batch import Batch, Row
-from trainer.engine.decoder import BUILDS
+from trainer.engine.decoder import BUILDS, LlamaDecoder
 from trainer.engine.sampling import Sampling
 from trainer.examples import Example, Message, write_examples
 from trainer.merge import merge
@@ -48,6 +48,14 @@ SIZES = {
     "max_position_embeddings": 512,
     "initializer_range": 0.15,
 }
+#: Widths that fill no tile of the engine's own decoder.
+ODD = {
+    **SIZES,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+}
 GEMMA = {**SIZES, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": WINDOW}
 QKVO = {"q_proj", "k_proj", "v_proj", "o_proj"}
 LLAMA = QKVO | {"gate_proj", "up_proj", "down_proj"}
@@ -63,8 +71,10 @@ class Family:
 
 
 FAMILIES = {
-    "Llama": Family(transformers.LlamaConfig, SIZES, LLAMA),
-    "Mistral": Family(transformers.MistralConfig, {**SIZES, "sliding_window": WINDOW}, LLAMA),
+    "Llama": Family(transformers.LlamaConfig, {**SIZES, "head_dim": 16}, LLAMA),
+    "Mistral": Family(
+        transformers.MistralConfig, {**SIZES, "head_dim": 80, "sliding_window": WINDOW}, LLAMA
+    ),
     "Mixtral": Family(
         transformers.MixtralConfig,
         {**SIZES, "num_local_experts": 4, "num_experts_per_tok": 2},
@@ -81,7 +91,7 @@ FAMILIES = {
         },
         LLAMA,  # gate, up and down of the shared expert
     ),
-    "Qwen2": Family(transformers.Qwen2Config, SIZES, LLAMA),
+    "Qwen2": Family(transformers.Qwen2Config, ODD, LLAMA),
     "Qwen3": Family(transformers.Qwen3Config, {**SIZES, "head_dim": 8}, LLAMA),
     "Gemma2": Family(
         transformers.Gemma2Config,
@@ -256,11 +266,11 @@ def test_merged_model_computes_the_same_without_an_adapter(
 
 def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
     base = trained.base()
-    stack = AdapterStack(base.model)
+    stack = adapters_of(base.model)
     _, weights = read_adapter(trained.one_step / "adapter", base, stack.shapes, name=NAME)
     slot = stack.attach(weights)
     # the other builds take transformers' way, whatever this one looks like
-    assert (stack.decoder is not None) == (base.model.config.model_type in BUILDS)
+    assert isinstance(stack, LlamaDecoder) == (base.model.config.model_type in BUILDS)
     plain = trained.base()
     prompts = [ids(200 + number, 3 + 12 * number) for number in range(4)]
     tokens = 2 * WINDOW
@@ -275,7 +285,7 @@ def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
 
 def served(
     base: LoadedBase,
-    stack: AdapterStack,
+    stack: AdapterStack | LlamaDecoder,
     prompts: Sequence[Sequence[int]],
     slots: Sequence[int],
     tokens: int,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.artifact import CONFIG, WEIGHTS, Manifest, verify_adapter
-from trainer.engine.decoder import decoder_of
+from trainer.engine.decoder import LlamaDecoder, Weights, is_written_out
 from trainer.engine.linears import Product, pack_head, sharing
 from trainer.errors import BadArtifact
 from trainer.layers import Linear, layer_dtype, layer_shape, linear_layers
@@ -28,9 +28,6 @@ from trainer.lora import PREFIX, adapted_layers
 from trainer.model import LoadedBase
 
 MAX_RANK = 256
-
-#: (A, B) by the name of the linear layer, (rank, in) and (out, rank), B times alpha/rank.
-Weights = Mapping[str, tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,8 @@ class ServedLinear(nn.Module):
 
 
 class AdapterStack:
-    """The adapters of one model by slot number; 0 is the base. One thread owns it."""
+    """The adapters of a model that transformers runs, by slot number; 0 is the base. One thread
+    owns it."""
 
     def __init__(self, model: Any) -> None:
         self.layers: dict[str, ServedLinear] = {}
@@ -152,12 +150,16 @@ class AdapterStack:
                 self.layers[name] = ServedLinear(linears[name], group, index)
                 setattr(model.get_submodule(parent), leaf, self.layers[name])
         pack_head(model)
-        self.decoder = decoder_of(model, {tuple(group.names): group for group in self._groups})
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
         """(out, in) of each layer: what an adapter's matrices must fit."""
         return {name: layer.shape for name, layer in self.layers.items()}
+
+    @property
+    def slots(self) -> list[int]:
+        """The adapters that are held."""
+        return list(self._ranks)
 
     def attach(self, weights: Weights) -> int:
         """Takes an adapter in; returns its slot, which is never used again for another."""
@@ -206,6 +208,11 @@ class AdapterStack:
         self._stacked, self._masked = slots, ()
         for group in self._groups:
             group.stack(slots)
+
+
+def adapters_of(model: Any) -> AdapterStack | LlamaDecoder:
+    """The model with its adapters, by the engine's own decoder where it knows the build."""
+    return LlamaDecoder(model) if is_written_out(model) else AdapterStack(model)
 
 
 def inside(root: Path, path: str) -> Path:

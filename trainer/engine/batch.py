@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from trainer.engine.cache import RowCache
+from trainer.engine.cache import Layers, RowCache
 from trainer.engine.decoder import LlamaDecoder
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
-from trainer.engine.turns import Layers, Turns
+from trainer.engine.turns import Turns
 from trainer.errors import Refused
 
 FinishReason = Literal["stop", "length", "error"]
@@ -29,15 +29,11 @@ CHUNK_TOKENS = 256
 
 
 class Adapters(Protocol):
-    """What the batch needs to know of adapters: which one each row uses (0 is the base).
-
-    `decoder` does one step on models that it knows; None: transformers does.
-    """
-
-    decoder: LlamaDecoder | None
+    """What the batch needs to know of adapters on a model that transformers runs."""
 
     def select(self, slots: Sequence[int], running: Sequence[int]) -> None:
-        """Makes the next forward use these slots, one a row; `running` are all in the batch."""
+        """Makes the next forward use these slots, one a row (0 is the base); `running` are all in
+        the batch."""
 
 
 @dataclass(eq=False)
@@ -95,23 +91,28 @@ class _Reading:
     """Prompts that are being read: several short ones at once, or one a chunk at a time."""
 
     rows: list[Row]
-    cache: DynamicCache = field(default_factory=DynamicCache)
+    cache: RowCache | DynamicCache
     done: int = 0
 
 
 class Batch:
-    """Rows of any length, adapter and sampling that are decoded together.
+    """Rows of any length, adapter and sampling that are decoded together, by transformers or by
+    the engine's own decoder, which has adapters of its own.
 
     With `turns`, what was read and written is kept for prompts that begin the same.
     """
 
     def __init__(
-        self, model: Any, adapters: Adapters | None = None, turns: Turns | None = None
+        self,
+        model: Any,
+        adapters: Adapters | LlamaDecoder | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self.model = model
         self.rows: list[Row] = []
         self.reused_tokens = 0
-        self._adapters = adapters
+        self._decoder = adapters if isinstance(adapters, LlamaDecoder) else None
+        self._adapters = None if isinstance(adapters, LlamaDecoder) else adapters
         self._turns = turns
         self._cache = RowCache()
         self._reading: deque[_Reading] = deque()
@@ -141,13 +142,19 @@ class Batch:
             if not length:
                 fresh.append(row)
                 continue
-            reading = _Reading([row], done=length)
-            for index, (keys, values) in enumerate(layers):
-                reading.cache.update(keys, values, index)
+            self._reading.append(_Reading([row], self._room([row], layers), done=length))
             self.reused_tokens += length
-            self._reading.append(reading)
         if fresh:
-            self._reading.append(_Reading(fresh))
+            self._reading.append(_Reading(fresh, self._room(fresh)))
+
+    def _room(self, rows: Sequence[Row], known: Layers = ()) -> RowCache | DynamicCache:
+        """A cache for prompts that are going to be read, of the first of which `known` is."""
+        if self._decoder is not None:
+            return self._decoder.cache(len(rows), max(len(row.prompt) for row in rows), known)
+        cache = DynamicCache()
+        for index, (keys, values) in enumerate(known):
+            cache.update(keys, values, index)
+        return cache
 
     def _known(self, row: Row) -> tuple[int, Layers]:
         return (0, ()) if self._turns is None else self._turns.find(row.slot, row.prompt)
@@ -157,60 +164,76 @@ class Batch:
         """Reads up to `tokens` more of the prompts that are next in line.
 
         Returns (row, text to show) of those that were read to their end, which run from now on.
-        Shorter prompts are padded on the right: nothing looks ahead, so no mask is needed.
         """
         reading = self._reading.popleft()
         rows, start = reading.rows, reading.done
         lengths = [len(row.prompt) for row in rows]
+        # several are read at once, a long one in chunks
         end = max(lengths) if len(rows) > 1 else min(lengths[0], start + tokens)
-        ids = torch.zeros(len(rows), end - start, dtype=torch.long)
-        for index, row in enumerate(rows):
-            part = row.prompt[start:end]
-            ids[index, : len(part)] = torch.tensor(part)
         ended = end == max(lengths)
-        ends = sorted({length - 1 - start for length in lengths}) if ended else [end - start - 1]
-        self._select(rows, [*self.rows, *rows])
-        logits = self.model(
-            input_ids=ids.to(self.model.device),
-            past_key_values=reading.cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor(ends, device=self.model.device),
-        ).logits
+        parts = [row.prompt[start:end] for row in rows]
+        if self._decoder is not None and isinstance(reading.cache, RowCache):
+            slots = [row.slot for row in rows]
+            scores = self._decoder(parts, [start] * len(rows), slots, reading.cache, scored=ended)
+        else:
+            scores = self._read(rows, parts, reading.cache)
         if not ended:
             reading.done = end
             self._reading.append(reading)  # the next in line is read first
             return []
-        last = logits[range(len(rows)), [ends.index(length - 1 - start) for length in lengths]]
         self._cache.join(reading.cache, lengths)
         self.rows += rows
-        return self._take(rows, last)
+        return self._take(rows, scores)
 
     @torch.inference_mode()
     def step(self) -> list[tuple[Row, str]]:
         """One more token for every row; returns (row, text to show); finished rows are gone."""
         rows = list(self.rows)
+        if self._decoder is None:
+            scores = self._stepped(rows)
+        else:
+            self._cache.reserve(len(rows), max(self._cache.lengths) + 1)
+            last = [row.token_ids[-1:] for row in rows]
+            slots = [row.slot for row in rows]
+            scores = self._decoder(last, self._cache.lengths, slots, self._cache)
+        self._cache.end_step()
+        return self._take(rows, scores)
+
+    def _read(
+        self, rows: Sequence[Row], parts: Sequence[Sequence[int]], cache: DynamicCache
+    ) -> Tensor:
+        """Scores (B, V) of what follows the rows' next tokens, by transformers.
+
+        Shorter parts are padded on the right: nothing looks ahead, so no mask is needed.
+        """
+        lengths = [len(part) for part in parts]
+        ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
+        for index, part in enumerate(parts):
+            ids[index, : len(part)] = torch.tensor(part)
+        ends = sorted({length - 1 for length in lengths})
+        self._select(rows, [*self.rows, *rows])
+        logits = self.model(
+            input_ids=ids.to(self.model.device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=torch.tensor(ends, device=self.model.device),
+        ).logits
+        scores: Tensor = logits[range(len(rows)), [ends.index(length - 1) for length in lengths]]
+        return scores
+
+    def _stepped(self, rows: Sequence[Row]) -> Tensor:
+        """Scores (B, V) of what follows each row's last token, by transformers."""
         self._select(rows, rows)
         config = self.model.config.get_text_config()
         window = getattr(config, "sliding_window", None)
         positions, full, near = self._cache.begin_step(self.model.dtype, window)
-        masks = {"full_attention": full, "sliding_attention": near}
-        last = torch.tensor([row.token_ids[-1] for row in rows]).to(self.model.device)
-        decoder = None if self._adapters is None else self._adapters.decoder
-        if decoder is None:
-            logits = self._forward(last, positions, masks)
-        else:
-            logits = decoder(last, positions, masks, self._cache)
-        self._cache.end_step()
-        return self._take(rows, logits)
-
-    def _forward(self, last: Tensor, positions: Tensor, masks: dict[str, Tensor]) -> Tensor:
-        """transformers' own way through one step: scores (B, V)."""
-        kinds = getattr(self.model.config.get_text_config(), "layer_types", None)
-        mask: Any = masks["sliding_attention" if kinds is None else "full_attention"]
+        kinds = getattr(config, "layer_types", None)
+        mask: Any = near if kinds is None else full
         if kinds is not None and "sliding_attention" in kinds:  # each layer takes its own
-            mask = masks
+            mask = {"full_attention": full, "sliding_attention": near}
+        last = torch.tensor([row.token_ids[-1:] for row in rows]).to(self.model.device)
         scores: Tensor = self.model(
-            input_ids=last[:, None],
+            input_ids=last,
             attention_mask=mask,
             position_ids=positions,
             past_key_values=self._cache,

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+#: (keys, values) of each layer, (1, heads, positions, head size).
+Layers = Sequence[tuple[Tensor, Tensor]]
 
 _CHUNK = 128  # positions that are added at a time: growing copies everything
 
@@ -21,11 +23,11 @@ class _RowLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self, rows: "RowCache", like: Any) -> None:
+    def __init__(self, rows: "RowCache", keys: Tensor, values: Tensor) -> None:
         super().__init__()
         self.rows = rows
-        self.keys = like.keys[:0, :, :0]
-        self.values = like.values[:0, :, :0]
+        self.keys = keys[:0, :, :0]
+        self.values = values[:0, :, :0]
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -66,17 +68,31 @@ class RowCache(Cache):
         self.where = torch.empty(0, dtype=torch.long)
         self.ends = torch.empty(0, dtype=torch.long)
 
-    def join(self, prefilled: DynamicCache, lengths: Sequence[int]) -> None:
+    @classmethod
+    def sized(
+        cls, layers: int, like: Tensor, rows: int, positions: int, known: Layers = ()
+    ) -> "RowCache":
+        """Room for prompts that are going to be read; `like` (0, heads, 0, head size), `known` of
+        the first one."""
+        made = cls()
+        made.layers = [_RowLayer(made, like, like) for _ in range(layers)]
+        made.reserve(rows, positions)
+        for layer, (keys, values) in zip(made.layers, known, strict=False):
+            layer.keys[:1, :, : keys.shape[2]] = keys
+            layer.values[:1, :, : values.shape[2]] = values
+        return made
+
+    def join(self, prefilled: Cache, lengths: Sequence[int]) -> None:
         """Takes over the rows of a prefill that was padded on the right."""
         if not self.layers:
-            self.layers = [_RowLayer(self, layer) for layer in prefilled.layers]
+            self.layers = [_RowLayer(self, layer.keys, layer.values) for layer in prefilled.layers]
         first, last = len(self.lengths), len(self.lengths) + len(lengths)
         width = max(lengths)
-        self._reserve(last, width)
+        self.reserve(last, width)
         for layer, new in zip(self.layers, prefilled.layers, strict=True):
             # padding is copied along: it lies behind the row's end, where nothing looks
-            layer.keys[first:last, :, :width] = new.keys[:, :, :width]
-            layer.values[first:last, :, :width] = new.values[:, :, :width]
+            layer.keys[first:last, :, :width] = new.keys[: len(lengths), :, :width]
+            layer.values[first:last, :, :width] = new.values[: len(lengths), :, :width]
         self.lengths += lengths
 
     def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
@@ -110,7 +126,7 @@ class RowCache(Cache):
         layers that see everything, and of those that see the last `window` positions."""
         device = self.layers[0].keys.device
         self.attended = max(self.lengths) + 1
-        self._reserve(len(self.lengths), self.attended)
+        self.reserve(len(self.lengths), self.attended)
         self.ends = torch.tensor(self.lengths, device=device)
         self.where = torch.arange(len(self.lengths), device=device)
         columns = torch.arange(self.attended, device=device)
@@ -126,7 +142,8 @@ class RowCache(Cache):
     def end_step(self) -> None:
         self.lengths = [length + 1 for length in self.lengths]
 
-    def _reserve(self, rows: int, positions: int) -> None:
+    def reserve(self, rows: int, positions: int) -> None:
+        """Makes room for so many rows and positions."""
         have_rows, _, have_positions, _ = self.layers[0].keys.shape
         if rows <= have_rows and positions <= have_positions:
             return

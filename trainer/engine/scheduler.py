@@ -9,7 +9,7 @@ from pathlib import Path
 
 from trainer.artifact import is_adapter_name
 from trainer.chat import eos_ids
-from trainer.engine.adapters import AdapterStack, inside, read_adapter
+from trainer.engine.adapters import adapters_of, inside, read_adapter
 from trainer.engine.batch import (
     CHUNK_TOKENS,
     PREFILL_TOKENS,
@@ -65,7 +65,7 @@ class Scheduler:
         self._max_adapters = max_adapters
         self._on_crash = on_crash
         self._eos = eos_ids(base.model, base.tokenizer)
-        self._stack = AdapterStack(base.model)
+        self._stack = adapters_of(base.model)
         self._shapes = self._stack.shapes
         self._turns = Turns()
         self._batch = Batch(base.model, self._stack, self._turns)

@@ -8,13 +8,12 @@ from itertools import count
 import torch
 from torch import Tensor
 
+from trainer.engine.cache import Layers
+
 #: Positions that are kept at most (390 MB for SmolLM2-135M in bfloat16).
 TURN_POSITIONS = 16_384
 #: Shorter beginnings are not worth a prefill of their own.
 MIN_SHARED = 32
-
-#: (keys, values) of each layer, (1, heads, positions, head size).
-Layers = Sequence[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tests.tiny import make_tiny_adapter
 from trainer.chat import eos_ids, prompt_ids
 from trainer.engine.adapters import AdapterStack, read_adapter
 from trainer.engine.batch import Batch, Row, context_length, prefill_group
+from trainer.engine.decoder import LlamaDecoder
 from trainer.engine.sampling import Sampling
 from trainer.engine.turns import Turns
 from trainer.errors import BadArtifact, Refused, RunFailed
@@ -216,10 +217,15 @@ def test_prefill_takes_at_least_one_and_stays_within_its_budget(tiny: LoadedBase
 
 # -- adapters
 
+Adapters = AdapterStack | LlamaDecoder
 
-@pytest.fixture
-def adapted(tiny_dir: Path, tmp_path: Path) -> tuple[LoadedBase, AdapterStack, dict[int, Path]]:
-    """A base that serves three adapters of different rank; one leaves most layers alone."""
+
+@pytest.fixture(params=[AdapterStack, LlamaDecoder])
+def adapted(
+    tiny_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> tuple[LoadedBase, Adapters, dict[int, Path]]:
+    """A base that serves three adapters of different rank, by transformers and by the engine's own
+    decoder; one adapter leaves most layers alone."""
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     only = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
     directories = [tmp_path / f"p@{number}" for number in (1, 2, 3)]
@@ -232,16 +238,15 @@ def adapted(tiny_dir: Path, tmp_path: Path) -> tuple[LoadedBase, AdapterStack, d
             rank=2 * number,
             layers=only if number == 3 else None,
         )
-    stack = AdapterStack(base.model)
-    shapes = {key: layer.frozen.weight.shape for key, layer in stack.layers.items()}
+    stack: Adapters = request.param(base.model)
     slots = {}
     for directory in directories:
-        _, weights = read_adapter(directory, base, shapes, name=directory.name)
+        _, weights = read_adapter(directory, base, stack.shapes, name=directory.name)
         slots[stack.attach(weights)] = directory
     return base, stack, slots
 
 
-def run(base: LoadedBase, stack: AdapterStack, slots: list[int]) -> list[list[int]]:
+def run(base: LoadedBase, stack: Adapters, slots: list[int]) -> list[list[int]]:
     eos = eos_ids(base.model, base.tokenizer)
     rows = [
         Row.new(ids, GREEDY, tokenizer=base.tokenizer, eos=eos, slot=slot)
@@ -259,7 +264,7 @@ def run(base: LoadedBase, stack: AdapterStack, slots: list[int]) -> list[list[in
 # PEFT asks transformers for an attribute that is about to be renamed
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_mixed_adapters_say_what_peft_says_alone(
-    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]], tiny_dir: Path
+    adapted: tuple[LoadedBase, Adapters, dict[int, Path]], tiny_dir: Path
 ) -> None:
     base, stack, slots = adapted
     mixture = [0, *slots]
@@ -272,7 +277,7 @@ def test_mixed_adapters_say_what_peft_says_alone(
 
 
 def test_one_adapter_for_all_rows_and_none_at_all(
-    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+    adapted: tuple[LoadedBase, Adapters, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
     first = next(iter(slots))
@@ -283,7 +288,7 @@ def test_one_adapter_for_all_rows_and_none_at_all(
 
 
 def test_a_detached_adapter_leaves_the_others_as_they_were(
-    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+    adapted: tuple[LoadedBase, Adapters, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
     first, second, third = slots
@@ -291,14 +296,14 @@ def test_a_detached_adapter_leaves_the_others_as_they_were(
     stack.detach(second)
     after = run(base, stack, [0, first, 0, third])
     assert [after[0], after[1], after[3]] == [before[0], before[1], before[3]]
-    assert all(second not in layer.pairs for layer in stack.layers.values())
+    assert stack.slots == [first, third]
 
 
 def test_an_adapter_that_does_not_fit_is_refused_with_every_reason(
-    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
+    adapted: tuple[LoadedBase, Adapters, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
-    shapes = {key: layer.frozen.weight.shape for key, layer in stack.layers.items()}
+    shapes = dict(stack.shapes)
     odd = "model.layers.0.self_attn.q_proj"
     shapes[odd] = torch.Size((7, 64))
     del shapes["model.layers.1.mlp.down_proj"]
@@ -317,11 +322,9 @@ def test_a_recurrent_model_is_refused() -> None:
         context_length(Recurrent())
 
 
-def test_layers_that_read_the_same_are_one_product_of_packed_weights(
-    adapted: tuple[LoadedBase, AdapterStack, dict[int, Path]],
-) -> None:
-    base, stack, _ = adapted
-    layers = list(stack.layers.values())
+def test_layers_that_read_the_same_are_one_product_of_packed_weights(tiny_dir: Path) -> None:
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    layers = list(AdapterStack(base.model).layers.values())
     products = {id(layer.pairs) for layer in layers}
     assert (len(layers), len(products)) == (14, 8), "q, k, v are one and gate, up are one"
     # no second copy of the base: what was packed is gone from where it was

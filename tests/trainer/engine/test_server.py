@@ -14,7 +14,7 @@ import torch
 
 from tests.engines import wait_until
 from tests.tiny import make_tiny_adapter
-from tests.trainer.engine.conftest import NAME, Served, load, serving
+from tests.trainer.engine.conftest import NAME, Served, in_no_hurry, load, serving
 from trainer.chat import prompt_ids
 from trainer.engine import scheduler as scheduling
 from trainer.engine.chat import sse
@@ -300,7 +300,7 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
     first, second = adapters
     expected = said(ask(client, model=first, max_tokens=200))
     request = body(model=first, stream=True, max_tokens=200)
-    with client.stream("POST", CHAT, json=request) as response:
+    with in_no_hurry(engine), client.stream("POST", CHAT, json=request) as response:
         coming = events(response)
         tokens = [next(coming) for _ in range(3)][-1]["choices"][0]["token_ids"]
         with httpx.Client(base_url=engine.url, timeout=30) as other:
@@ -320,8 +320,8 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
     assert ids == expected[-len(ids) :]
     assert other_done[-1]["finish_reason"] == "length"
     # and once the stream is over, nothing of the adapter is left
-    layer = next(iter(engine.scheduler._stack.layers.values()))
-    wait_until(lambda: len(layer.pairs) == 1, what="the retired adapters to be freed")
+    stack = engine.scheduler._stack
+    wait_until(lambda: len(stack.slots) == 1, what="the retired adapters to be freed")
     client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@3"})
 
 
@@ -333,17 +333,18 @@ def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> 
     before = engine.scheduler.counters["cancelled"]
     endless = body(stream=stream, max_tokens=480)
     client = httpx.Client(base_url=engine.url, timeout=30)
-    if stream:
-        with client.stream("POST", CHAT, json=endless) as response:
-            coming = events(response)
-            assert next(coming)
-    else:
-        with pytest.raises(httpx.ReadTimeout):
-            client.post(CHAT, json=endless, timeout=0.2)
-    client.close()
-    wait_until(
-        lambda: engine.scheduler.counters["cancelled"] == before + 1, what="the cancellation"
-    )
+    with in_no_hurry(engine):
+        if stream:
+            with client.stream("POST", CHAT, json=endless) as response:
+                coming = events(response)
+                assert next(coming)
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                client.post(CHAT, json=endless, timeout=0.2)
+        client.close()
+        wait_until(
+            lambda: engine.scheduler.counters["cancelled"] == before + 1, what="the cancellation"
+        )
     assert engine.scheduler.running == 0
 
 
@@ -351,6 +352,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> 
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path, max_batch=1, max_queue=1) as small,
+        in_no_hurry(small),
         httpx.Client(base_url=small.url, timeout=30) as client,
         client.stream("POST", CHAT, json=body(stream=True, max_tokens=480)) as running,
     ):
@@ -375,6 +377,7 @@ def test_answers_that_would_not_fit_together_take_turns(
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path) as served,
+        in_no_hurry(served),
         httpx.Client(base_url=served.url, timeout=30) as client,
         client.stream("POST", CHAT, json=body(stream=True, max_tokens=480)) as running,
     ):
@@ -399,14 +402,14 @@ def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
         httpx.Client(base_url=served.url, timeout=30) as client,
     ):
         good = said(ask(client))
-        norm = base.model.model.norm.weight
-        kept = norm.data
-        norm.data = kept[:3]  # as if memory had run out: the forward raises
+        embeddings = base.model.model.embed_tokens.weight
+        kept = embeddings.data
+        embeddings.data = kept[:3]  # as if memory had run out: the forward raises
         assert "engine failed" in refusal(client.post(CHAT, json=body()), 503)
-        norm.data = torch.full_like(kept, torch.nan)
+        embeddings.data = torch.full_like(kept, torch.nan)
         assert "not finite" in refusal(client.post(CHAT, json=body()), 503)
         assert "not finite" in streamed(client)[-1]["error"]["message"]
-        norm.data = kept
+        embeddings.data = kept
         assert said(ask(client)) == good
 
 
@@ -491,9 +494,10 @@ def test_the_adapter_that_nobody_asked_for_longest_makes_room(
         for name in ("starter@1", "starter@2", "starter@1", "starter@3"):
             assert said(ask(client, model=name))
         assert client.get("/health").json()["adapters"] == ["starter@1", "starter@3"]
-        layer = next(iter(served.scheduler._stack.layers.values()))
-        wait_until(lambda: len(layer.pairs) == 2, what="the memory to be freed")
+        stack = served.scheduler._stack
+        wait_until(lambda: len(stack.slots) == 2, what="the memory to be freed")
         with (
+            in_no_hurry(served),
             client.stream("POST", CHAT, json=endless("starter@1")) as one,
             client.stream("POST", CHAT, json=endless("starter@3")) as other,
         ):
