@@ -66,9 +66,10 @@ class Weights(NamedTuple):
     windows: Array
 
 
-#: The products that adapters change, by their place in Weights and Adapters.
-QKV, OUT, GATE_UP, DOWN = range(4)
-_HEAD = 4
+#: The products by their places in Weights and Adapters; the head, which has one layer, takes none.
+#: numpy's numbers, because numba compiles a function anew for each of Python's that it is given.
+QKV, OUT, GATE_UP, DOWN, _HEAD = (np.int64(number) for number in range(5))
+_ONLY = np.int64(0)
 
 
 class Work(NamedTuple):
@@ -169,14 +170,14 @@ def _columns(
     x: Array,
     packed: Array,
     bias: Array,
-    adds: bool,
     adapters: Adapters,
     low: Array,
     y: Array,
 ) -> None:
-    """One tile of a product with its bias, and what the adapters add to it, into y."""
+    """One tile of a product with its bias, and what the adapters add to it, into y. What goes back
+    into the residual stream is added to it."""
     count, column, tiles = x.shape[0], tile * TILE, packed.shape[1]
-    biased = bias.shape[0] > 0
+    adds, biased = product in (OUT, DOWN), bias.shape[0] > 0
     if biased:
         for t in range(count):
             for j in range(column, min(column + TILE, bias.shape[1])):
@@ -234,14 +235,13 @@ def _product(
     x: Array,
     packed: Array,
     bias: Array,
-    adds: bool,
     adapters: Adapters,
     parts: int,
     work: Work,
     y: Array,
 ) -> None:
-    """y = x · W + bias and what the adapters add, or y += the same. Of the gate and up it is
-    `work.gated` = silu(gate) · up that is wanted."""
+    """y = x · W + bias and what the adapters add; of OUT and DOWN y += the same. Of the gate and
+    up it is `work.gated` = silu(gate) · up that is wanted."""
     tiles = packed.shape[1]
     each = _parts(tiles, parts)
     parts = _parts(tiles, each)
@@ -251,7 +251,7 @@ def _product(
     part = _claim(control, phase)
     while part < parts:
         for tile in range(part * each, min((part + 1) * each, tiles)):
-            _columns(layer, product, tile, x, packed, bias, adds, adapters, work.low, y)
+            _columns(layer, product, tile, x, packed, bias, adapters, work.low, y)
             if product == GATE_UP:
                 for t in range(x.shape[0]):
                     both, gated = y[t, tile * TILE :], work.gated[t, tile * LANES :]
@@ -448,9 +448,7 @@ def _layers(
             at += 1
             _low(control, at, n, QKV, normed, w.qkv, adapters, work)
         at += 1
-        _product(
-            control, at, n, QKV, normed, w.qkv, w.qkv_bias, False, adapters, parts, work, heads
-        )
+        _product(control, at, n, QKV, normed, w.qkv, w.qkv_bias, adapters, parts, work, heads)
         at += 1
         _turn(control, at, heads, tokens, cos, sin, shape, keys, values)
         at += 1
@@ -459,9 +457,7 @@ def _layers(
             at += 1
             _low(control, at, n, OUT, attended, w.out, adapters, work)
         at += 1
-        _product(
-            control, at, n, OUT, attended, w.out, w.out_bias, True, adapters, parts, work, hidden
-        )
+        _product(control, at, n, OUT, attended, w.out, w.out_bias, adapters, parts, work, hidden)
         at += 1
         _norm(control, at, hidden, everyone, w.norms[2 * n + 1], eps, normed)
         if lent:
@@ -476,7 +472,6 @@ def _layers(
             normed,
             w.gate_up,
             w.gate_up_bias,
-            False,
             adapters,
             parts,
             work,
@@ -494,7 +489,6 @@ def _layers(
             work.gated,
             w.down,
             w.down_bias,
-            True,
             adapters,
             parts,
             work,
@@ -525,13 +519,12 @@ def _scores(
     while part < parts:
         for tile in range(part * each, min((part + 1) * each, tiles)):
             _columns(
-                0,
+                _ONLY,
                 _HEAD,
                 tile,
                 normed,
                 weights.head,
                 weights.head_bias,
-                False,
                 nobody,
                 work.low,
                 work.last,
