@@ -31,9 +31,11 @@ def answer_stream(
     may_read: Callable[[], bool],
     store: Callable[[Streamed], object],
     fail: Callable[[str], object],
+    opened: Callable[[], object] = lambda: None,
     otherwise: Callable[[AdapterBroken], str] | None = None,
 ) -> Iterator[str]:
-    """Yields the answer's text as the engine writes it and hands what came to `store`.
+    """Yields the answer's text as the engine writes it and hands what came to `store`. `opened` is
+    called while the engine reads the question.
 
     If the version cannot be loaded, the one that `otherwise` names answers in its place; `store`
     reads it from what it is handed.
@@ -47,7 +49,11 @@ def answer_stream(
         looked = time.monotonic()
         for piece in pieces_of(
             lambda instead: Engine(project).stream(
-                messages, version=instead, sampling=demo_sampling(project), into=streamed
+                messages,
+                version=instead,
+                sampling=demo_sampling(project),
+                into=streamed,
+                opened=opened,
             ),
             version=version,
             otherwise=otherwise,

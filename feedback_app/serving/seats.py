@@ -19,8 +19,15 @@ from feedback_app.feedback.models import Completion, Project
 from feedback_app.feedback.services import Message, audit
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.models import Conversation, Seat, SeatAnswer, TrafficSplit
+from feedback_app.statements import Prepared
 
 RUNNING = TrafficSplit.Status.RUNNING
+#: The running split of a project, of which there is one at most.
+SPLIT = Prepared[TrafficSplit](
+    lambda **values: TrafficSplit.objects.select_related("candidate").filter(
+        **values, status=RUNNING, candidate__discarded_at=None
+    )
+)
 
 
 def conversation_key(conversation: Conversation) -> str:
@@ -43,11 +50,7 @@ def seat_find(key: str) -> Seat | None:
 
 def seat_take(project: Project, key: str, *, begins: bool) -> Seat | None:
     """The seat of this key; drawn now if its conversation begins under a running split."""
-    split = (
-        TrafficSplit.objects.select_related("candidate")
-        .filter(project=project, status=RUNNING, candidate__discarded_at=None)
-        .first()
-    )
+    split = SPLIT.first(project=project.pk)
     if split is None:
         return None
     seat = Seat.objects.filter(split=split, key=key).first()

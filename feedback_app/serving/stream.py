@@ -35,7 +35,7 @@ def turn_events(
     `url` is the page that the conversation stands on, if that is not its own; `told` is what the
     reader learns of a fault.
     """
-    yield event("turn", turn=turn.pk, url=url or conversation_url(turn))
+    yield event("turn", url=url or conversation_url(turn))
     pieces = turn_stream(turn=turn, may_read=may_read)
     try:
         for piece in pieces:

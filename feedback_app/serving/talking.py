@@ -48,27 +48,37 @@ def version_names(project: Project) -> list[str]:
 
 
 def turn_begin(*, conversation: Conversation, text: str) -> Turn:
-    """Adds what the user said; a conversation that is not stored yet begins with it.
+    """Adds what the user said. Raises BadRequest if it is empty, too long or one too many.
 
-    Raises BadRequest if it is empty, too long or one too many.
+    A conversation that is not stored yet begins with it, once the engine reads it (`turn_stream`):
+    nobody waits for the database to hear the first word.
     """
     text = text.strip()
     if not text:
         raise BadRequest("Write something first.")
     if len(text) > MESSAGE_LIMIT:
         raise BadRequest(f"A message has at most {MESSAGE_LIMIT:,} characters.")
+    if conversation._state.adding:
+        conversation.title = text[:120]
+        return Turn(conversation=conversation, position=0, user_message=text)
     with transaction.atomic():
-        position = 0
-        if not conversation._state.adding:
-            conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
-            last = conversation.turns.aggregate(last=Max("position"))["last"]
-            position = 0 if last is None else last + 1
+        conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
+        last = conversation.turns.aggregate(last=Max("position"))["last"]
+        position = 0 if last is None else last + 1
         if position >= TURN_LIMIT:
             raise BadRequest("This conversation is full: start a new one.")
         if not conversation.title:
             conversation.title = text[:120]
         conversation.save()
         return Turn.objects.create(conversation=conversation, position=position, user_message=text)
+
+
+def turn_keep(turn: Turn) -> None:
+    """Stores a turn that begins a conversation, and the conversation, unless they are."""
+    if turn._state.adding:
+        with transaction.atomic():
+            turn.conversation.save()
+            turn.save()
 
 
 def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
@@ -100,7 +110,8 @@ def turn_messages(turn: Turn) -> list[Message]:
 def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> Iterator[str]:
     """Yields the answer's text as the engine writes it, then stores it as a Completion.
 
-    It ends when `may_read` says no: by default, when the account is deactivated.
+    A question that is not stored yet is while the engine reads it, or when the engine fails. It
+    ends when `may_read` says no: by default, when the account is deactivated.
     Raises EngineError; the turn then says so and can be answered again.
     """
     conversation = turn.conversation
@@ -119,6 +130,10 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
             )
             turn.save(update_fields=["completion"])
 
+    def fail(why: str) -> None:
+        turn_keep(turn)
+        Turn.objects.filter(pk=turn.pk).update(error=why)
+
     def fall_back(error: AdapterBroken) -> str:
         return version_fall_back(conversation.project, version=version, error=error)
 
@@ -128,7 +143,8 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
         version=version,
         may_read=may_read or active_member(conversation.user_id, conversation.project),
         store=store,
-        fail=lambda why: Turn.objects.filter(pk=turn.pk).update(error=why),
+        opened=lambda: turn_keep(turn),
+        fail=fail,
         otherwise=fall_back if conversation.choice == Conversation.LIVE else None,
     )
     return watched(pieces, seat=seat, completion=lambda: turn.completion)

@@ -31,9 +31,14 @@ from feedback_app.serving.talking import (
     version_names,
     version_of,
 )
+from feedback_app.statements import Prepared
 
 CONVERSATIONS_SHOWN = 30
 IDEAS_SHOWN = 4
+#: Conversations in which nothing has been said yet.
+UNUSED = Prepared[Conversation](
+    lambda **values: Conversation.objects.filter(**values, turns=None).order_by()[:1]
+)
 
 
 def own_conversations(request: HtmxHttpRequest, project: Project) -> Any:
@@ -136,7 +141,7 @@ def conversation(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> H
 def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """An empty conversation; an unused one is used again. What was typed is said in it."""
     values = accepted(ConversationForm(request.POST))
-    fresh = own_conversations(request, project).filter(turns=None).first()
+    fresh = UNUSED.first(project=project.pk, user=request.user.pk)
     if fresh is None:
         fresh = Conversation(project=project, user=request.user)
     fresh.project = project

@@ -20,7 +20,7 @@ from feedback_app.feedback.models import Completion, Pause, Project, Source, Ver
 from feedback_app.feedback.services import vote_cast
 from feedback_app.feedback.services_gold import gold_mark
 from feedback_app.serving.answering import SAID_NOTHING
-from feedback_app.serving.client import Engine
+from feedback_app.serving.client import Engine, EngineError
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.serving.services import release_promote
 from feedback_app.serving.stream import turn_events
@@ -199,9 +199,41 @@ def test_new_conversation_asks_the_engine_after_few_statements(
     monkeypatch.setattr(Engine, "_open", noted)
     with CaptureQueriesContext(connection) as asked:
         events(client.post(url("conversation-new", served), {"text": "Hello?"}, headers=STREAM))
-    # session, person, member; an empty conversation; BEGIN, both rows, COMMIT; a split
-    assert before[0] <= 9
+    # session, person, member; an empty conversation; a split
+    assert before[0] <= 5
     assert Turn.objects.get().completion is not None
+
+
+def test_first_message_is_stored_while_the_engine_reads_it(
+    served: Project, viewer: User, as_user: As
+) -> None:
+    response = as_user(viewer).post(
+        url("conversation-new", served), {"text": "Hello?"}, headers=STREAM
+    )
+    coming = response.streaming_content
+    assert b"event: turn" in next(coming)
+    assert not Turn.objects.exists()
+    assert b"event: piece" in next(coming)
+    turn = Turn.objects.get()
+    assert (turn.user_message, turn.position, turn.completion) == ("Hello?", 0, None)
+    list(coming)
+    assert Turn.objects.get().completion is not None
+
+
+def test_first_message_that_the_engine_refuses_is_kept_with_the_reason(
+    served: Project, viewer: User, as_user: As, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*args: Any) -> Any:
+        raise EngineError("The queue is full.", status=429)
+
+    monkeypatch.setattr(Engine, "_open", refused)
+    got = events(
+        as_user(viewer).post(url("conversation-new", served), {"text": "Hello?"}, headers=STREAM)
+    )
+    assert [name for name, _ in got] == ["turn", "error"]
+    turn = Turn.objects.get()
+    assert (turn.user_message, turn.error) == ("Hello?", "The queue is full.")
+    assert got[0][1]["url"] == url("conversation", served, turn.conversation_id)
 
 
 def test_new_conversation_that_is_refused_leaves_nothing(
