@@ -68,8 +68,9 @@ class Weights(NamedTuple):
 
 #: The products by their places in Weights and Adapters; the head, which has one layer, takes none.
 #: numpy's numbers, because numba compiles a function anew for each of Python's that it is given.
-QKV, OUT, GATE_UP, DOWN, _HEAD = (np.int64(number) for number in range(5))
-_ONLY = np.int64(0)
+_NUMBERS: list[Any] = [np.int64(number) for number in range(5)]
+QKV, OUT, GATE_UP, DOWN, _HEAD = _NUMBERS
+_ONLY = _NUMBERS[0]
 
 
 class Work(NamedTuple):

@@ -154,6 +154,41 @@ def test_adapters_do_what_they_do_by_transformers(
         assert scores == pytest.approx(other_scores, abs=2e-4)
 
 
+def test_scores_of_attention_may_be_large(tiny_dir: Path, prompts: list[list[int]]) -> None:
+    """Larger than what e to their power can be held."""
+    bases = [base_of(tiny_dir), base_of(tiny_dir)]
+    for base in bases:
+        for layer in base.model.model.layers:
+            layer.self_attn.q_proj.weight.data *= 100
+    decoder = LlamaDecoder(bases[1].model)
+    found = read(decoder, prompts, [0] * len(prompts))
+    with torch.no_grad():
+        expected = [bases[0].model(torch.tensor([ids])).logits[0, -1] for ids in prompts]
+    torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-2)
+
+
+def test_one_of_two_that_wait_to_be_read_can_leave(
+    tiny_dir: Path, prompts: list[list[int]]
+) -> None:
+    base = base_of(tiny_dir)
+    batch = Batch(base.model, LlamaDecoder(base.model))
+    sampling = Sampling(max_tokens=5, temperature=0, ignore_eos=True)
+    first, second, alone = (
+        Row.new(ids, sampling, tokenizer=base.tokenizer, eos=frozenset())
+        for ids in (prompts[2], prompts[3], prompts[3])
+    )
+    batch.begin([first, second])
+    batch.leave(first)
+    while batch.reading or batch.rows:
+        _ = batch.read() if batch.reading else batch.step()
+    batch.join([alone])
+    while batch.rows:
+        batch.step()
+    assert first.token_ids == []
+    assert second.token_ids == alone.token_ids
+    assert len(alone.token_ids) == 5
+
+
 def test_the_base_is_held_once(tiny_dir: Path) -> None:
     base = base_of(tiny_dir)
     decoder = LlamaDecoder(base.model)
