@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from trainer import fused
-from trainer.engine import loops, vectors
+from trainer.engine import loops, phases, vectors
 from trainer.fused import view
 from trainer.head import token_logprobs
 
@@ -17,9 +17,9 @@ ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 
 def test_loops_are_compiled_anew_when_a_file_that_goes_into_them_changes() -> None:
-    files = [Path(str(module.__file__)).stat() for module in (fused, loops, vectors)]
+    files = [Path(str(module.__file__)).stat() for module in (fused, loops, phases, vectors)]
     stamp = [(one.st_mtime_ns, one.st_size) for one in files]
-    for loop in (fused.norm_forward, loops.forward):
+    for loop in (fused.norm_forward, loops.forward, phases.attend):
         cache = loop._cache  # type: ignore[attr-defined]  # numba's own
         assert cache._cache_file._source_stamp == stamp
 

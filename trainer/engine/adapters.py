@@ -1,11 +1,11 @@
 """Many LoRA adapters on one base model, any mixture of them in one batch.
 
-Every linear layer of the base is wrapped once, in groups that read the same input (linears.py). A
-batch whose rows use several adapters runs one pair of matrix products a group for all of them: the
-A matrices in use are stacked, and each row's result is masked down to its own adapter before the
-stacked B matrices. Rows of the base are masked
-wholly, and a batch of base rows alone costs nothing extra (Hu et al. 2021, Section 4.1; S-LoRA,
-Sheng et al. 2023, for serving many from one base).
+This is for models that transformers runs; others have a decoder of their own (decoder.py). Every
+linear layer of the base is wrapped once, in groups that read the same input (linears.py). A batch
+whose rows use several adapters runs one pair of matrix products a group for all of them: the A
+matrices in use are stacked, and each row's result is masked down to its own adapter before the
+stacked B matrices. Rows of the base are masked wholly, and a batch of base rows alone costs nothing
+extra (Hu et al. 2021, Section 4.1; S-LoRA, Sheng et al. 2023, for serving many from one base).
 """
 
 import json

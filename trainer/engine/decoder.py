@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.engine import loops
+from trainer.engine import loops, phases
 from trainer.engine.cache import Layers, RowCache
 from trainer.engine.vectors import LANES, PAIRS, TILE, pack
 from trainer.fused import Array, view
@@ -31,12 +31,12 @@ _PARTS = {
     "self_attn": ("k_proj", "o_proj", "q_proj", "v_proj"),
     "mlp": ("act_fn", "down_proj", "gate_proj", "up_proj"),
 }
-#: Layers that read the same input and are one product, by the numbers that loops.py gives them.
+#: Layers that read the same input and are one product, by the numbers that phases.py gives them.
 _PRODUCTS = {
-    loops.QKV: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    loops.OUT: ("self_attn.o_proj",),
-    loops.GATE_UP: ("mlp.gate_proj", "mlp.up_proj"),
-    loops.DOWN: ("mlp.down_proj",),
+    phases.QKV: ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    phases.OUT: ("self_attn.o_proj",),
+    phases.GATE_UP: ("mlp.gate_proj", "mlp.up_proj"),
+    phases.DOWN: ("mlp.down_proj",),
 }
 #: Parts of a product for each thread: with more of them the threads end at the same time, with
 #: fewer they read longer stretches of memory, which is faster.
@@ -89,7 +89,7 @@ class LlamaDecoder:
         self._threads = min(torch.get_num_threads(), self._weights.out.shape[1] // 2 or 1)
         self._lent: dict[int, _Lent] = {}
         self._last_slot = 0
-        self._work: loops.Work | None = None
+        self._work: phases.Work | None = None
         self([[0]], [0], [0], self.cache(1, 1))  # compiled now, not when somebody waits for it
 
     # -- adapters
@@ -171,7 +171,7 @@ class LlamaDecoder:
         rows, _, length, _ = cache.layers[0].keys.shape
         if rows < len(parts) or length <= tokens[:, 1].max():  # compiled code does not look
             raise ValueError(f"the cache has no room for {len(parts)} rows to go on")
-        shape = loops.Shape(
+        shape = phases.Shape(
             self._heads,
             self._groups,
             self._size,
@@ -182,7 +182,7 @@ class LlamaDecoder:
             parts=_PARTS_A_THREAD * self._threads,
         )
         self._run(
-            loops.control(len(self._at)),
+            phases.control(loops.PHASES * len(self._at) + loops.HEAD_PHASES),
             self._weights,
             self._adapters([slots[row] for row in order], ends),
             shape,
@@ -206,7 +206,7 @@ class LlamaDecoder:
         for other in others:
             other.cancel()  # it has not begun; one that has finds nothing left to do, and ends
 
-    def _adapters(self, slots: Sequence[int], ends: Array) -> loops.Adapters:
+    def _adapters(self, slots: Sequence[int], ends: Array) -> phases.Adapters:
         """The adapters of rows that are sorted by slot; `ends` of each row's tokens."""
         spans: list[list[int]] = []
         used: list[int] = []
@@ -217,13 +217,13 @@ class LlamaDecoder:
             if slot:
                 spans[-1][1] = ends[number]
         lent = [self._lent[slot] for slot in used]
-        return loops.Adapters(
+        return phases.Adapters(
             np.array(spans, np.int64).reshape(-1, 2),
             np.array([one.addresses for one in lent], np.int64).reshape(-1, len(_PRODUCTS), 2),
             np.array([one.ranks for one in lent], np.int64).reshape(-1, len(_PRODUCTS)),
         )
 
-    def _room(self, count: int, wanted: int) -> loops.Work:
+    def _room(self, count: int, wanted: int) -> phases.Work:
         """What `count` tokens are computed in, of which `wanted` are scored."""
         rank = max((rank for one in self._lent.values() for rank in one.ranks), default=0)
         kept = self._work
@@ -231,16 +231,16 @@ class LlamaDecoder:
         if kept is None or have[0] < count or have[1] < rank or have[2] < wanted:
             kept = self._made(max(count, have[0]), rank, max(wanted, have[2]))
             self._work = kept
-        return loops.Work(*[*(part[:count] for part in kept[:-1]), kept.last[:wanted]])
+        return phases.Work(*[*(part[:count] for part in kept[:-1]), kept.last[:wanted]])
 
-    def _made(self, count: int, rank: int, wanted: int) -> loops.Work:
+    def _made(self, count: int, rank: int, wanted: int) -> phases.Work:
         whole = torch.float32
         given = torch.bfloat16 if self._dtype == torch.bfloat16 and PAIRS else whole
         w = self._weights
         qkv, out, gate_up, head = (
             part.shape[1] * TILE for part in (w.qkv, w.out, w.gate_up, w.head)
         )
-        return loops.Work(
+        return phases.Work(
             hidden=_zeros(count, out, whole),
             normed=_zeros(count, out, given),
             heads=_zeros(count, qkv, whole),
@@ -280,7 +280,7 @@ def _is_known(layer: nn.Module) -> bool:
     )
 
 
-def _taken(model: Any) -> loops.Weights:
+def _taken(model: Any) -> phases.Weights:
     """The weights of all layers, packed. What has been packed is left on "meta" in the model: two
     copies of a base would be one too many."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
@@ -307,7 +307,7 @@ def _taken(model: Any) -> loops.Weights:
     products.append(view(pack(head.weight.detach())[None]))  # it may be the embedding, and stays
     biases.append(view(head_bias))
     norm = view(torch.stack([*norms, decoder.norm.weight.detach().float()]))
-    return loops.Weights(*[*products, *biases, norm, _windows(model)])
+    return phases.Weights(*[*products, *biases, norm, _windows(model)])
 
 
 def _windows(model: Any) -> Array:
@@ -322,7 +322,7 @@ def _windows(model: Any) -> Array:
 def _stacked(product: int, parts: Sequence[Tensor]) -> Tensor:
     """The outputs (·, in) of layers that are one product. Those of gate and up are taken sixteen by
     sixteen, so that a tile has what belongs together; the inputs of what follows as well."""
-    if product == loops.GATE_UP:
+    if product == phases.GATE_UP:
         padded = [F.pad(part, (0, 0, 0, -len(part) % LANES)) for part in parts]
         sixteens = [part.view(-1, LANES, part.shape[1]) for part in padded]
         return torch.stack(sixteens, 1).flatten(0, 2)

@@ -1,4 +1,5 @@
-"""How the engine runs the base's linear layers: together where they read the same, packed on CPUs.
+"""How the base's linear layers run where transformers runs the model: together where they read the
+same, packed on CPUs.
 
 A decoding step is hundreds of small products. Layers that read the same input (q, k, v; gate, up)
 are one product here, and so are their adapters'. On a CPU the weights lie in the order in which

@@ -1,4 +1,4 @@
-"""What the engine's compiled loops (loops.py) need and numba has no words for, in LLVM's.
+"""What the engine's compiled loops (phases.py) need and numba has no words for, in LLVM's.
 
 No compiler keeps the sums of eight rows in registers when it is given loops over arrays, numba
 knows no act of several threads on one value, and it counts the users of every slice. These are

@@ -6,7 +6,7 @@ import torch
 from numba import njit
 
 from trainer.engine import vectors
-from trainer.engine.loops import tile_rows
+from trainer.engine.phases import tile_rows
 from trainer.engine.vectors import PAIRS, TILE, pack
 from trainer.fused import Array, view
 
