@@ -2,12 +2,12 @@
 
 No compiler keeps the sums of eight rows in registers when it is given loops over arrays, numba
 knows no act of several threads on one value, and it counts the users of every slice. These are
-written out here instruction by instruction. Vectors have sixteen fp32; LLVM makes of them what the
-processor has.
+written out here. Vectors have sixteen fp32; LLVM makes of them what the processor has.
 """
 
 import platform
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -25,6 +25,8 @@ TILE = 32
 LANES = 16
 #: Rows that one pass over a tile takes.
 PASSES = (8, 4, 2, 1)
+#: Lines of 64 bytes between the weights that are multiplied and those that are sent for.
+_AHEAD = 128
 
 #: Whether the processor multiplies pairs of bf16 and adds them up in fp32 by itself. Everywhere
 #: else bf16 weights are widened first, and their inputs stay in fp32.
@@ -119,6 +121,13 @@ def _vector(builder: Any, kind: Any, at: Any) -> Any:
     return builder.bitcast(wide, _VECTOR)
 
 
+def _bring(builder: Any, at: Any, *, keep: int) -> None:
+    """Has a line of memory come nearer; `keep` from 0, to be used once, to 3, for long."""
+    bring = _known(builder, "llvm.prefetch.p0", ir.VoidType(), _BYTES, _I32, _I32, _I32)
+    reading = [ir.Constant(_I32, word) for word in (0, keep, 1)]
+    builder.call(bring, [builder.bitcast(at, _BYTES), *reading])
+
+
 # -- several threads
 
 
@@ -199,15 +208,11 @@ def fetch(_: Any, array: Any, row: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows = _made(context, builder, array, arguments[0])
         size = builder.extract_value(rows.shape, 1)
-        line = builder.gep(rows.data, [builder.mul(arguments[1], size)])
-        line = builder.bitcast(line, _BYTES)
-        given = (_BYTES, _I32, _I32, _I32)
-        bring = _known(builder, "llvm.prefetch.p0", ir.VoidType(), *given)
-        reading = [ir.Constant(_I32, word) for word in (0, 3, 1)]  # to be read, kept near, data
+        line = builder.bitcast(builder.gep(rows.data, [builder.mul(arguments[1], size)]), _BYTES)
         stop = builder.mul(size, _whole(array.dtype.bitwidth // 8))
         lines = cgutils.for_range_slice(builder, _whole(0), stop, _whole(64), _I64)
         with lines as (at, _):
-            builder.call(bring, [builder.gep(line, [at]), *reading])
+            _bring(builder, builder.gep(line, [at]), keep=3)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -284,18 +289,16 @@ def _pass_of(rows: int) -> Any:
             for number in range(rows):
                 inputs.append(builder.gep(x_array.data, [line(x_array, number)]))
                 at = builder.gep(y_array.data, [builder.add(line(y_array, number), start)])
-                halves = (at, _next(builder, at, LANES))
-                outputs.append([_as_vector(builder, half) for half in halves])
-            sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in pair] for pair in outputs]
+                outputs += [_as_vector(builder, half) for half in (at, _next(builder, at, LANES))]
+            sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(2)] for _ in inputs]
+            places = list(zip(chain(*sums), outputs, strict=True))
             with builder.if_else(added) as (then, otherwise):
                 with then:
-                    _each(
-                        sums,
-                        outputs,
-                        lambda place, at: builder.store(builder.load(at, align=4), place),
-                    )
+                    for place, at in places:
+                        builder.store(builder.load(at, align=4), place)
                 with otherwise:
-                    _each(sums, outputs, lambda place, at: builder.store(_noughts(), place))
+                    for place, _ in places:
+                        builder.store(_noughts(), place)
             words = builder.bitcast(w_array.data, _WORDS.as_pointer())
             length = builder.extract_value(w_array.shape, 0)
             vectors = _whole(2 * tile.dtype.bitwidth // 16)  # of words, for two inputs
@@ -303,19 +306,17 @@ def _pass_of(rows: int) -> Any:
             with cgutils.for_range(builder, builder.udiv(length, _whole(2 * TILE))) as loop:
                 at = builder.gep(words, [builder.mul(loop.index, vectors)])
                 pair = builder.mul(loop.index, _whole(2))
+                for number in range(2 * tile.dtype.bitwidth // 16):
+                    # used once a step: the cache is for what is used again, here and elsewhere
+                    _bring(builder, _next(builder, at, _AHEAD + number), keep=0)
                 multiply(builder, at, [builder.gep(begin, [pair]) for begin in inputs], sums)
-            _each(sums, outputs, lambda place, at: builder.store(builder.load(place), at, align=4))
+            for place, at in places:
+                builder.store(builder.load(place), at, align=4)
             return context.get_dummy_value()
 
         return types.void(x, types.intp, tile, y, types.intp, types.boolean), generate
 
     return one_pass
-
-
-def _each(places: list[list[Any]], others: list[list[Any]], act: Callable[[Any, Any], Any]) -> None:
-    for row, line in zip(places, others, strict=True):
-        for place, other in zip(row, line, strict=True):
-            act(place, other)
 
 
 eight_rows, four_rows, two_rows, one_row = (_pass_of(rows) for rows in PASSES)
