@@ -131,6 +131,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
         "PRAGMA cache_size=-32768;",
     }
+    # a new one reads the schema again, which takes longer than all that a request asks it
+    DATABASES["default"]["CONN_MAX_AGE"] = 60
     # a file, not memory: the suite's threads must meet the same locks as in production
     DATABASES["default"]["TEST"] = {"NAME": str(VAR / "test.sqlite3")}
 else:

@@ -79,10 +79,9 @@ def events(question: Question, *, include_usage: bool) -> Generator[str]:
     pieces = answer_stream(question, into=reply)
     try:
         first = next(pieces, "")
-        yield delta(role="assistant", content="")
+        # in one write: the reader of two would wait for this thread to be given a core again
+        yield delta(role="assistant", content="") + (delta(content=first) if first else "")
         try:
-            if first:
-                yield delta(content=first)
             for piece in pieces:
                 yield delta(content=piece)
         except EngineError as error:
