@@ -8,10 +8,15 @@ from django.db.models import F
 from django.utils import timezone
 
 from feedback_app.accounts.models import ApiToken
+from feedback_app.statements import Prepared
 
 #: So that secret scanners and people recognise one.
 MARK = "prospect-"
 PREFIX_LENGTH = len(MARK) + 6
+#: The valid token with a digest, of which there is one at most.
+TOKEN = Prepared[ApiToken](
+    lambda **values: ApiToken.objects.valid().select_related("project", "user").filter(**values)
+)
 
 
 def secret_new() -> str:
@@ -26,8 +31,7 @@ def digest_of(secret: str) -> str:
 
 def token_find(secret: str) -> ApiToken | None:
     """The valid token with this secret, with its project and user."""
-    tokens = ApiToken.objects.valid().select_related("project", "user")
-    return tokens.filter(digest=digest_of(secret)).first()
+    return TOKEN.first(digest=digest_of(secret))
 
 
 def token_use(token: ApiToken) -> int:

@@ -215,7 +215,7 @@ def test_token_revoked_in_mid_stream_ends_it(
 def test_vote_during_a_stream_becomes_an_example_when_the_text_is_there(program: Program) -> None:
     response = program.ask(stream=True)
     events = iter(response.streaming_content)
-    first = json.loads(next(events).decode().removeprefix("data: "))
+    first = json.loads(next(events).decode().split("\n\n")[0].removeprefix("data: "))
 
     assert program.thumb(first["completion_id"]).status_code == 200
     assert not hasattr(Completion.objects.get(), "example"), "an empty answer teaches nothing"
