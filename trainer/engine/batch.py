@@ -24,7 +24,7 @@ FinishReason = Literal["stop", "length", "error"]
 
 #: Tokens (with padding) that are read at once.
 PREFILL_TOKENS = 1024
-#: The same while answers are running, which wait for it: some nine steps' time.
+#: The same while answers are running, which wait for it.
 CHUNK_TOKENS = 256
 
 
