@@ -197,7 +197,7 @@ class Bench:
             fields = {"ignore_eos": True, "return_token_ids": True}
             running = [
                 asyncio.create_task(
-                    ask(client, self.body(models[number % len(models)], 160, **fields))
+                    ask(client, self.body(models[number % len(models)], 320, **fields))
                 )
                 for number in range(OPEN_STREAMS)
             ]
