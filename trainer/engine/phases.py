@@ -12,11 +12,14 @@ from numba.np.numpy_support import carray
 from trainer.engine.vectors import (
     LANES,
     TILE,
+    WIDE_REGISTERS,
     add,
     eight_rows,
     fetch,
     four_dots,
     four_rows,
+    four_rows_left,
+    four_rows_right,
     narrow_mix,
     one_dot,
     one_row,
@@ -140,12 +143,18 @@ def tile_rows(
     """Rows first to stop of x (T, ≥ inputs) times a packed tile, into y (T, ·) fp32 from `column`
     on, or added to what is there."""
     row = first
-    while row + 8 <= stop:
-        eight_rows(x, row, tile, y, column, adds)
-        row += 8
-    if row + 4 <= stop:
-        four_rows(x, row, tile, y, column, adds)
-        row += 4
+    if WIDE_REGISTERS:
+        while row + 8 <= stop:
+            eight_rows(x, row, tile, y, column, adds)
+            row += 8
+        if row + 4 <= stop:
+            four_rows(x, row, tile, y, column, adds)
+            row += 4
+    else:
+        while row + 4 <= stop:
+            four_rows_left(x, row, tile, y, column, adds)
+            four_rows_right(x, row, tile, y, column, adds)
+            row += 4
     if row + 2 <= stop:
         two_rows(x, row, tile, y, column, adds)
         row += 2

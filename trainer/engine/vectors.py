@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 import llvmlite.binding as llvm
+import numba
 import torch
 from llvmlite import ir
 from numba import types
@@ -28,9 +29,22 @@ PASSES = (8, 4, 2, 1)
 #: Lines of 64 bytes between the weights that are multiplied and those that are sent for.
 _AHEAD = 128
 
+
+def _has(feature: str) -> bool:
+    """Return whether compiled code may use a feature, as LLVM names it. NUMBA_CPU_FEATURES, where
+    it is set, replaces the processor's own."""
+    given = numba.config.CPU_FEATURES
+    if given is not None:
+        return f"+{feature}" in given.split(",")
+    return bool(llvm.get_host_cpu_features().get(feature, False))
+
+
 #: Whether the processor multiplies pairs of bf16 and adds them up in fp32 by itself. Everywhere
 #: else bf16 weights are widened first, and their inputs stay in fp32.
-PAIRS = bool(llvm.get_host_cpu_features().get("avx512bf16", False))
+PAIRS = _has("avx512bf16")
+#: Whether registers hold the sums of eight rows of a tile (AVX-512: 32 registers of 16 values).
+#: AVX2 and NEON have a quarter of that room: four rows of half a tile.
+WIDE_REGISTERS = _has("avx512f")
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -221,14 +235,13 @@ def fetch(_: Any, array: Any, row: Any) -> Any:
 # -- products
 
 
-def _pairs(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]]) -> None:
-    """Adds a pair of bf16 inputs a row times 32 outputs' pairs of weights: one instruction for
-    sixteen outputs. `tile` points to words of 32 bits."""
+def _pairs(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]], parts: range) -> None:
+    """Adds a pair of bf16 inputs a row times the pairs of weights of `parts` of 32 outputs: one
+    instruction for sixteen outputs. `tile` points to words of 32 bits."""
     name = "llvm.x86.avx512bf16.dpbf16ps.512"
     multiply = _known(builder, name, _VECTOR, _VECTOR, _BF16S, _BF16S)
     weights = [
-        builder.bitcast(builder.load(_next(builder, tile, part), align=2), _BF16S)
-        for part in range(2)
+        builder.bitcast(builder.load(_next(builder, tile, part), align=2), _BF16S) for part in parts
     ]
     for at, row in zip(inputs, sums, strict=True):
         pair = builder.load(builder.bitcast(at, _I32.as_pointer()), align=2)
@@ -237,9 +250,11 @@ def _pairs(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]]) ->
             builder.store(builder.call(multiply, [builder.load(place), weight, pair]), place)
 
 
-def _widened(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]]) -> None:
+def _widened(
+    builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]], parts: range
+) -> None:
     """The same with inputs in fp32: the first of each pair of weights, then the second."""
-    words = [builder.load(_next(builder, tile, part), align=2) for part in range(2)]
+    words = [builder.load(_next(builder, tile, part), align=2) for part in parts]
     low = [builder.shl(word, ir.Constant(_WORDS, [16] * LANES)) for word in words]
     high = [builder.and_(word, ir.Constant(_WORDS, [0xFFFF0000] * LANES)) for word in words]
     for index, half in enumerate((low, high)):
@@ -247,10 +262,10 @@ def _widened(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]]) 
         _multiplied(builder, weights, [_next(builder, at, index) for at in inputs], sums)
 
 
-def _plain(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]]) -> None:
+def _plain(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]], parts: range) -> None:
     """The same with weights in fp32: those of the first input, then of the second."""
     for index in range(2):
-        words = [_next(builder, tile, 2 * index + part) for part in range(2)]
+        words = [_next(builder, tile, 2 * index + part) for part in parts]
         weights = [builder.bitcast(builder.load(word, align=4), _VECTOR) for word in words]
         _multiplied(builder, weights, [_next(builder, at, index) for at in inputs], sums)
 
@@ -270,10 +285,11 @@ def _way(x: Any, tile: Any) -> Callable[..., None]:
     return _pairs if x.dtype == types.uint16 else _widened
 
 
-def _pass_of(rows: int) -> Any:
+def _pass_of(rows: int, parts: range) -> Any:
     @_word
     def one_pass(_: Any, x: Any, row: Any, tile: Any, y: Any, column: Any, adds: Any) -> Any:
-        """y[row:, column:] fp32 = x[row:] times a packed tile, for `rows` rows; += if `adds`."""
+        """y[row:, column:] fp32 = x[row:] times `parts` of a packed tile, for `rows` rows; += if
+        `adds`."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             source, first, weights, target, start, added = arguments
@@ -289,8 +305,8 @@ def _pass_of(rows: int) -> Any:
             for number in range(rows):
                 inputs.append(builder.gep(x_array.data, [line(x_array, number)]))
                 at = builder.gep(y_array.data, [builder.add(line(y_array, number), start)])
-                outputs += [_as_vector(builder, half) for half in (at, _next(builder, at, LANES))]
-            sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in range(2)] for _ in inputs]
+                outputs += [_as_vector(builder, _next(builder, at, part * LANES)) for part in parts]
+            sums = [[cgutils.alloca_once(builder, _VECTOR) for _ in parts] for _ in inputs]
             places = list(zip(chain(*sums), outputs, strict=True))
             with builder.if_else(added) as (then, otherwise):
                 with then:
@@ -306,10 +322,11 @@ def _pass_of(rows: int) -> Any:
             with cgutils.for_range(builder, builder.udiv(length, _whole(2 * TILE))) as loop:
                 at = builder.gep(words, [builder.mul(loop.index, vectors)])
                 pair = builder.mul(loop.index, _whole(2))
-                for number in range(2 * tile.dtype.bitwidth // 16):
-                    # used once a step: the cache is for what is used again, here and elsewhere
-                    _bring(builder, _next(builder, at, _AHEAD + number), keep=0)
-                multiply(builder, at, [builder.gep(begin, [pair]) for begin in inputs], sums)
+                if parts.start == 0:  # a second pass finds the tile in the cache
+                    for number in range(2 * tile.dtype.bitwidth // 16):
+                        # used once a step: the cache is for what is used again
+                        _bring(builder, _next(builder, at, _AHEAD + number), keep=0)
+                multiply(builder, at, [builder.gep(begin, [pair]) for begin in inputs], sums, parts)
             for place, at in places:
                 builder.store(builder.load(place), at, align=4)
             return context.get_dummy_value()
@@ -319,7 +336,8 @@ def _pass_of(rows: int) -> Any:
     return one_pass
 
 
-eight_rows, four_rows, two_rows, one_row = (_pass_of(rows) for rows in PASSES)
+eight_rows, four_rows, two_rows, one_row = (_pass_of(rows, range(2)) for rows in PASSES)
+four_rows_left, four_rows_right = _pass_of(4, range(1)), _pass_of(4, range(1, 2))
 
 
 # -- attention
