@@ -20,7 +20,7 @@ def visit(resolver):
     return count
 views = visit(get_resolver())
 
-from feedback_app.config import celery_app
+from feedback_app.config.celery import app as celery_app
 celery_app.loader.import_default_modules()
 tasks = [name for name in celery_app.tasks if not name.startswith("celery.")]
 """
@@ -59,3 +59,15 @@ def test_web_and_worker_start_without_numerical_libraries() -> None:
     it when it is asked."""
     heavy = ("numpy", "scipy", "pyarrow", "pandas", "krippendorff", "torch", "openai")
     assert loaded_of("", heavy) == []
+
+
+def test_the_supervisor_loads_neither_django_nor_celery() -> None:
+    """It stays for as long as the demo runs and does nothing then: it should be small."""
+    code = "import sys, feedback_app.config.demo; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=settings.BASE_DIR, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "feedback_app.config.stack" in loaded
+    assert loaded & {"django", "celery", "httpx", "numpy", "torch"} == set()

@@ -29,6 +29,7 @@ from trainer.engine.refusals import Refusal, on_refusal
 from trainer.engine.request_ids import RequestIds
 from trainer.engine.scheduler import Scheduler
 from trainer.errors import BadArtifact
+from trainer.heap import release_free_memory
 
 log = structlog.get_logger("trainer.engine")
 
@@ -180,7 +181,9 @@ def main(options: argparse.Namespace) -> None:
     def make() -> Scheduler:
         options.artifacts.mkdir(parents=True, exist_ok=True)
         base = load_served(options.model, dtype=options.dtype)
-        return Scheduler(base, options.artifacts, name=name, on_crash=give_up)
+        scheduler = Scheduler(base, options.artifacts, name=name, on_crash=give_up)
+        release_free_memory()
+        return scheduler
 
     def give_up(error: Exception) -> None:
         log.error("giving_up", why=f"{type(error).__name__}: {error}")
