@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 var = tempfile.mkdtemp(prefix="prospect-test-")
 atexit.register(shutil.rmtree, var, ignore_errors=True)
@@ -16,5 +17,7 @@ os.environ |= {
     # browser tests drive the live server from Playwright's event loop
     "DJANGO_ALLOW_ASYNC_UNSAFE": "true",
 }
+# compiled code outlives the suite: each session would compile for a minute otherwise
+os.environ.setdefault("PROSPECT_CACHE_DIR", str(Path.home() / ".cache" / "prospect" / "tests"))
 for name in ("DEBUG", "ARTIFACT_ROOT", "ENGINES", "ENGINE_URL", "REDIS_URL"):
     os.environ.pop(name, None)

@@ -1,0 +1,96 @@
+"""Compiled code is found by the next process, and never that of another version."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer import compiled_code
+
+PACKAGE = Path(compiled_code.__file__).parent
+#: Compiles one small function and prints how often numba found it on disk.
+COMPILE = """
+import numpy as np
+from trainer import fused
+row = np.zeros(3, np.float32)
+fused._clear(row)
+print(sum(fused._clear.stats.cache_hits.values()))
+"""
+
+
+def hits(**env: str) -> int:
+    """How often a new process finds the function compiled."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILE],
+        cwd=PACKAGE.parent,
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_the_next_process_finds_what_was_compiled(tmp_path: Path) -> None:
+    cache = {"PROSPECT_CACHE_DIR": str(tmp_path)}
+    assert hits(**cache) == 0
+    assert list(tmp_path.rglob("*.nbc"))
+    assert hits(**cache) == 1
+
+
+def test_without_a_writable_directory_each_process_compiles() -> None:
+    assert hits(PROSPECT_CACHE_DIR="/proc/no-such-place") == 0
+
+
+def compiles(path: Path) -> bool:
+    """Whether functions of this file are compiled."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import) and any(one.name == "numba" for one in node.names):
+            return True
+        if isinstance(node, ast.ImportFrom):
+            names = {one.name for one in node.names}
+            if node.module == "trainer.fused" and names & {"compiled", "inlined"}:
+                return True
+            if node.module and node.module.split(".")[0] == "numba":
+                return True
+    return False
+
+
+def test_every_file_whose_functions_are_compiled_is_part_of_the_key() -> None:
+    found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if compiles(path)}
+    assert found == set(compiled_code.KERNEL_FILES)
+
+
+def test_a_change_of_any_of_the_files_gives_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in compiled_code.KERNEL_FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("one")
+    monkeypatch.setattr(compiled_code, "__file__", str(tmp_path / "compiled_code.py"))
+    seen = {compiled_code.directory()}
+    for name in compiled_code.KERNEL_FILES:
+        (tmp_path / name).write_text("two")
+        seen.add(compiled_code.directory())
+    assert len(seen) == 1 + len(compiled_code.KERNEL_FILES)
+
+
+def test_directories_of_old_versions_are_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROSPECT_CACHE_DIR", str(tmp_path))
+    assert compiled_code.is_empty()
+    for age in range(compiled_code.OTHERS_KEPT + 2):
+        old = tmp_path / "compiled" / f"old-{age}"
+        old.mkdir(parents=True)
+        os.utime(old, (1_000_000 - age, 1_000_000 - age))
+    current = compiled_code.make_directory()
+    assert current is not None
+    kept = {path.name for path in current.parent.iterdir()}
+    assert kept == {current.name, *(f"old-{age}" for age in range(compiled_code.OTHERS_KEPT))}
+    (current / "function.nbc").touch()
+    assert not compiled_code.is_empty()
