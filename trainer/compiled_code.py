@@ -29,9 +29,9 @@ def directory() -> Path:
     return cache_dir("compiled") / digest.hexdigest()[:16]
 
 
-def is_empty() -> bool:
-    """Return whether nothing has been compiled from these files yet."""
-    return next(directory().rglob("*.nbc"), None) is None
+def is_compiled(name: str) -> bool:
+    """Return whether code of a function, named `module.function`, is kept there."""
+    return next(directory().rglob(f"{name}-*.nbc"), None) is not None
 
 
 def make_directory() -> Path | None:

@@ -40,7 +40,7 @@ def view(tensor: Tensor) -> Array:
 
 _DIRECTORY = make_directory()
 if _DIRECTORY is not None:
-    numba.config.CACHE_DIR = str(_DIRECTORY)
+    numba.config.CACHE_DIR = str(_DIRECTORY)  # type: ignore[attr-defined]  # made at run time
 
 
 def compiled(function: _F) -> _F:

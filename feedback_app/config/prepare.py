@@ -16,19 +16,24 @@ from feedback_app.config.procfile import BASE_DIR, PACKAGED_MODEL, StackError, r
 def prepare_model(
     say: Callable[[str], None], *, base_model: str | None = None, var: Path | None = None
 ) -> None:
-    """Makes the packaged base model ready under var/models, once. Raises StackError.
+    """Make the packaged base model ready under var/models and compile the trainer's code, once.
 
-    Any other base model is the engine's business: a directory under var/models or a hub id.
+    Raises StackError. Any other base model is the engine's business: a directory under var/models
+    or a hub id.
     """
     name = base_model or os.environ.get("BASE_MODEL") or PACKAGED_MODEL
     root = var or Path(os.environ.get("PROSPECT_VAR") or BASE_DIR / "var")
     models = root.resolve() / "models"
-    if name != PACKAGED_MODEL or (models / name / "config.json").exists():
+    compiled = Path(os.environ.get("PROSPECT_CACHE_DIR") or root / "cache") / "compiled"
+    is_there = (models / name / "config.json").exists()
+    if name != PACKAGED_MODEL or (is_there and compiled.exists()):
         return
-    require_space(models, needed=1_500_000_000)
+    if not is_there:
+        require_space(models, needed=1_500_000_000)
     child = subprocess.Popen(
         [sys.executable, "-m", "trainer", "prepare", "--models", str(models), "--model", name],
         cwd=BASE_DIR,
+        env={**os.environ, "PROSPECT_VAR": str(root.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -9,6 +9,7 @@ ends them (guardian.py). Their output goes to var/logs/<name>.log.
 """
 
 import http.client
+import json
 import os
 import subprocess
 import sys
@@ -182,8 +183,8 @@ class Stack:
         """Waits until these processes (all, without names) do their work. Raises StackError."""
         checks: dict[str, Callable[[], bool]] = {
             "valkey": self._broker_answers,
-            "web": lambda: answers(f"{self.url}/health"),
-            "engine": lambda: answers(f"{self.engine_url}/health"),
+            "web": lambda: health(self.url)[0],
+            "engine": lambda: health(self.engine_url)[0],
             "worker-default": lambda: self.process("worker-default").ready_file.exists(),
             "worker-gpu": lambda: self.process("worker-gpu").ready_file.exists(),
         }
@@ -201,7 +202,8 @@ class Stack:
                     )
                 if now - said > 10:
                     said = now
-                    self.say(f"Waiting for {name} ({now - started:.0f} s) …")
+                    why = health(self.engine_url)[1] if name == "engine" else ""
+                    self.say(f"Waiting for {name} ({now - started:.0f} s{why and f': {why}'}) …")
                 time.sleep(POLL_SECONDS)
 
     def _complain_if_dead(self) -> None:
@@ -243,14 +245,16 @@ def to_stderr(line: str) -> None:
     sys.stderr.flush()
 
 
-def answers(url: str) -> bool:
-    """Whether this address of this machine answers with success."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=5.0)
+def health(url: str) -> tuple[bool, str]:
+    """Return whether a server of this machine is well, and the detail that it gives if not."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5.0)
     try:
-        connection.request("GET", parts.path)
-        return 200 <= connection.getresponse().status < 300
-    except (OSError, http.client.HTTPException):
-        return False
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        if response.status == http.client.OK:
+            return True, ""
+        return False, str(json.loads(response.read()).get("detail", ""))
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        return False, ""
     finally:
         connection.close()

@@ -96,6 +96,7 @@ def test_parquet_row_group_ends_when_its_text_is_long(
 def test_trl_prepares_the_export_unchanged(
     suffix: str, voted_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("trl")
     from datasets import load_dataset
     from peft import LoraConfig
     from trl import KTOConfig, KTOTrainer

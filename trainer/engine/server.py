@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from trainer.compiled_code import is_compiled
 from trainer.engine import chat
 from trainer.engine.jobs import Stopped, UnknownModel
 from trainer.engine.loading import load_served
@@ -35,6 +36,8 @@ log = structlog.get_logger("trainer.engine")
 
 BODY_LIMIT = 8 * 1024 * 1024
 SHUTDOWN_SECONDS = 5  # what streams are given to end when the engine is asked to stop
+#: What /health adds while the model is loading.
+COMPILES_FIRST = "its first start on this processor compiles code, which may take a minute"
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -54,7 +57,8 @@ class Api:
 
     async def health(self, request: Request) -> Response:
         if self.loaded is None:
-            return JSONResponse({"status": "loading"}, 503)
+            detail = "" if is_compiled("loops.forward") else COMPILES_FIRST
+            return JSONResponse({"status": "loading", "detail": detail}, 503)
         if not self.loaded.alive:
             return JSONResponse({"status": "down"}, 503)
         adapters = [held.name for held in self.loaded.adapters()]
