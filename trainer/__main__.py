@@ -174,18 +174,14 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from trainer.compiled_code import is_compiled
     from trainer.model import prepare
+    from trainer.warm import compile_ahead
 
     def say(line: str) -> None:
         print(line, flush=True)
 
     prepare(arguments.models, model=arguments.model, say=say)
-    if not is_compiled("fused.gate_backward"):
-        say("Compiling the trainer's code for this processor (about 20 s) …")
-        from trainer.warm import compile_training
-
-        compile_training()
+    compile_ahead(say)
 
 
 def _end(code: int) -> NoReturn:

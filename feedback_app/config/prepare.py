@@ -16,7 +16,7 @@ from feedback_app.config.procfile import BASE_DIR, PACKAGED_MODEL, StackError, r
 def prepare_model(
     say: Callable[[str], None], *, base_model: str | None = None, var: Path | None = None
 ) -> None:
-    """Make the packaged base model ready under var/models and compile the trainer's code, once.
+    """Make the packaged base model ready under var/models and compile code for this CPU, once.
 
     Raises StackError. Any other base model is the engine's business: a directory under var/models
     or a hub id.
