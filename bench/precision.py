@@ -80,7 +80,7 @@ def served_scores(
     base = load_base(model, dtype=dtype, device="cpu")
     decoder = adapters_of(base.model)
     assert isinstance(decoder, LlamaDecoder)
-    _, weights = read_adapter(adapter, base, decoder.shapes, name=None)
+    _, weights = read_adapter(adapter, base, decoder.shapes, name=adapter.resolve().name)
     slot = decoder.attach(weights)
     found = []
     for prompt, answer in zip(prompts, answers, strict=True):
