@@ -43,6 +43,7 @@ class SlowEngine(ThreadingHTTPServer):
         self.manner = Manner()
         self.asked: Counter[str] = Counter()
         self.refused = 0
+        self.comments = 0
         self.under_way = 0
         self.peak = 0
         self.lock = threading.Lock()
@@ -110,6 +111,7 @@ class Handler(BaseHTTPRequestHandler):
         self.event({"delta": {"role": "assistant", "content": ""}})
         while not engine.places.acquire(timeout=manner.waiting_seconds):
             self.write(": waiting\n\n")
+            engine.comments += 1
         try:
             for number in range(manner.tokens):
                 if fault == "silent":

@@ -177,12 +177,12 @@ def test_engine_that_falls_silent_is_noticed_and_the_sampling_goes_on_later(
 def test_engine_that_is_down_costs_no_answer(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
-    texts = questions(project, 6)
+    texts = questions(project, 2)
     slow.behave(healthy=False, faults=dict.fromkeys(texts, "503"))
     sampling = sampled(claimed(project))
     assert (sampling.status, sampling.done) == ("queued", 0)
     slow.behave(token_seconds=0.0)
-    assert again(sampling).done == 6
+    assert again(sampling).done == 2
 
 
 def test_full_queue_lowers_the_number_under_way(
@@ -194,6 +194,23 @@ def test_full_queue_lowers_the_number_under_way(
     assert (sampling.status, sampling.done, sampling.error) == ("done", 20, "")
     assert slow.asked == dict.fromkeys(texts, 1)
     assert 0 < slow.refused < 20, "it was told, and kept to it"
+
+
+def test_full_queue_is_no_failure_of_an_answer(
+    slow: SlowEngine, project: Project, soon: None
+) -> None:
+    questions(project, 4)
+    slow.behave(queue=0)
+
+    def room() -> None:
+        wait_until(lambda: slow.refused > 20, what="more refusals than an answer has attempts")
+        slow.behave(token_seconds=0.0)
+
+    opening = threading.Thread(target=room)
+    opening.start()
+    sampling = sampled(claimed(project))
+    opening.join()
+    assert (sampling.status, sampling.done, sampling.error) == ("done", 4, "")
 
 
 def test_claim_that_is_lost_ends_the_requests_under_way(
