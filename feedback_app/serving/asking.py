@@ -57,9 +57,9 @@ def ask_each(
 
     `ask` runs in a thread and hands its second argument to `Engine.answer`. An answer that fails
     is asked for again, alone and after a pause, while the others go on; if it keeps failing it is
-    yielded with its error. Raises EngineError if the engine as a whole is at fault: the version
-    cannot be loaded, `healthy` says no, or several answers in a row are missing. Ends early once
-    `goes_on` says no.
+    yielded with its error. If the engine as a whole is at fault (the version cannot be loaded,
+    `healthy` says no, or several answers in a row are missing) nothing more is asked; what is under
+    way is still yielded, then EngineError is raised. Ends early once `goes_on` says no.
     """
     todo = deque(_Question(each) for each in work)
     later: list[tuple[float, int, _Question[W]]] = []
@@ -67,6 +67,7 @@ def ask_each(
     running: dict[Future[Answer], _Question[W]] = {}
     stopped = threading.Event()
     missing = 0
+    fault: EngineError | None = None
 
     with ThreadPoolExecutor(pace.most) as pool:
         try:
@@ -85,15 +86,23 @@ def ask_each(
                         answer = future.result()
                     except EngineError as error:
                         pause = _pause(question, error, pace)
+                        if fault is not None:
+                            continue
                         if pause is not None:
                             due = time.monotonic() + pause
                             heapq.heappush(later, (due, next(order), question))
                             continue
-                        if error.status not in REFUSED:
-                            missing += 1
-                            if missing >= MISSING_IN_A_ROW or not healthy():
-                                raise
-                        yield question.work, error
+                        missing += error.status not in REFUSED
+                        if (
+                            _of_the_version(error)
+                            or missing >= MISSING_IN_A_ROW
+                            or (error.status not in REFUSED and not healthy())
+                        ):
+                            fault = error
+                            todo.clear()
+                            later.clear()
+                        else:
+                            yield question.work, error
                     else:
                         missing = 0
                         yield question.work, answer
@@ -101,16 +110,18 @@ def ask_each(
             stopped.set()
             for future in running:
                 future.cancel()
+    if fault is not None:
+        raise fault
+
+
+def _of_the_version(error: EngineError) -> bool:
+    """Returns whether no other question of this version could be answered either."""
+    return isinstance(error, AdapterBroken) or error.status == httpx.codes.NOT_FOUND
 
 
 def _pause(question: _Question[W], error: EngineError, pace: Pace) -> float | None:
-    """Returns the seconds after which to ask again, or None for an answer that is missing.
-
-    Raises the error if no other question of this version could be answered either.
-    """
-    if isinstance(error, AdapterBroken) or error.status == httpx.codes.NOT_FOUND:
-        raise error
-    if error.status in REFUSED:
+    """Returns the seconds after which to ask again, or None for an answer that is missing."""
+    if error.status in REFUSED or _of_the_version(error):
         return None
     if error.status in ELSEWHERE:
         pace.refused()

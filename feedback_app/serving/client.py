@@ -151,11 +151,13 @@ class Engine:
         """
         streamed = Streamed()
         known = 0
-        for piece in self.stream(messages, version=version, sampling=sampling, into=streamed):
-            # engines that send no token ids are counted by their pieces
-            now = len(streamed.token_ids) if streamed.token_ids else known + bool(piece)
-            heard(now - known)
-            known = now
+        coming = self.stream(messages, version=version, sampling=sampling, into=streamed)
+        with closing(coming):  # type: ignore[type-var]
+            for piece in coming:
+                # engines that send no token ids are counted by their pieces
+                now = len(streamed.token_ids) if streamed.token_ids else known + bool(piece)
+                heard(now - known)
+                known = now
         if streamed.finish_reason == ABORTED:
             why = f"The engine of {self.project.base_model} broke the answer off."
             raise EngineError(why, status=500)

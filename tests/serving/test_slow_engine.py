@@ -174,6 +174,30 @@ def test_engine_that_falls_silent_is_noticed_and_the_sampling_goes_on_later(
     assert slow.asked == dict.fromkeys(texts[4:], 1), "what was there is not asked for again"
 
 
+def test_answers_under_way_are_kept_when_the_engine_is_at_fault(
+    slow: SlowEngine, project: Project, soon: None
+) -> None:
+    texts = questions(project, 4)
+    bad = texts[:3]  # three in a row, while the fourth is being written
+    slow.behave(tokens=40, token_seconds=0.05, faults=dict.fromkeys(bad, "500"))
+    sampling = sampled(claimed(project))
+    assert (sampling.status, sampling.done) == ("queued", 1)
+    slow.behave(token_seconds=0.0)
+    assert again(sampling).done == 4
+    assert slow.asked[texts[3]] == 1
+
+
+def test_version_that_the_engine_does_not_know_ends_the_sampling(
+    slow: SlowEngine, project: Project, soon: None
+) -> None:
+    texts = questions(project, 4)
+    slow.behave(faults=dict.fromkeys(texts, "404"))
+    sampling = sampled(claimed(project))
+    assert (sampling.status, sampling.done) == ("failed", 0)
+    assert "4 of 4 answers are missing" in sampling.error
+    assert set(slow.asked.values()) == {1}
+
+
 def test_engine_that_is_down_costs_no_answer(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
