@@ -303,6 +303,8 @@ for engine_urls in ENGINES.values():
     for engine_url in [engine_urls] if isinstance(engine_urls, str) else engine_urls:
         if urlsplit(engine_url).scheme not in ("http", "https"):
             raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is no http(s) URL.")
+# A request fails when its engine has sent nothing for so long, however long the answer takes
+ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
 
 # -- the gateway
 
