@@ -15,13 +15,14 @@ test test-avx2 quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/test_statements.py)
 
-.PHONY: help demo loop test test-avx2 quick check bench $(BENCHES) install install-test clean
+.PHONY: help demo loop test test-avx2 test-python quick check bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
 	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
+	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make check              ruff, mypy, import-linter, djade'
 	@echo 'make bench              $(if $(BENCHES),all of: $(BENCHES),nothing yet)'
@@ -42,6 +43,10 @@ test: check
 # The trainer and the engine on an older x86 processor: held to AVX2, without bfloat16 units.
 test-avx2: install-test
 	@$(PY) tools/avx2.py $(PYTEST) -m 'not browser' tests/trainer tests/engine_contract $(ARGS)
+
+# In an environment of its own under var/pythons: .venv keeps its Python.
+test-python:
+	@$(if $(PYTHON),$(PYTHON) tools/python_suite.py $(PYTHON) $(ARGS),$(NO_PYTHON))
 
 quick: install-test
 	@.venv/bin/ruff check .

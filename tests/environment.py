@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 var = tempfile.mkdtemp(prefix="prospect-test-")
 atexit.register(shutil.rmtree, var, ignore_errors=True)
@@ -19,5 +20,7 @@ os.environ |= {
 # a test that shares one transaction with the code hides its rows from the connection of a
 # heartbeat: the first beat comes after such a test has ended
 os.environ["RUN_STALE_SECONDS"] = "240"
+# compiled code outlives the suite: each session would compile for a minute otherwise
+os.environ.setdefault("PROSPECT_CACHE_DIR", str(Path.home() / ".cache" / "prospect" / "tests"))
 for name in ("DEBUG", "ARTIFACT_ROOT", "ENGINES", "ENGINE_URL", "REDIS_URL"):
     os.environ.pop(name, None)

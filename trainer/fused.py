@@ -8,14 +8,16 @@ bf16 as uint16 (`view`).
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
 import torch
 from numba import njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
+
+from trainer.compiled_code import make_directory
 
 Array = np.ndarray[Any, Any]
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -36,27 +38,14 @@ def view(tensor: Tensor) -> Array:
     return found.numpy()
 
 
-#: Files whose loops and words are compiled into one another.
-_FILES = (
-    "fused.py",
-    "engine/loops.py",
-    "engine/phases.py",
-    "engine/vectors.py",
-    "engine/atomics.py",
-    "engine/llvm.py",
-)
+_DIRECTORY = make_directory()
+if _DIRECTORY is not None:
+    numba.config.CACHE_DIR = str(_DIRECTORY)  # type: ignore[attr-defined]  # made at run time
 
 
 def compiled(function: _F) -> _F:
-    """Compiled at its first call, kept on disk for the next process where there is a place."""
-    try:
-        made = njit(cache=True, nogil=True, **_OPTIONS)(function)
-    except RuntimeError:  # neither the package nor the home directory can be written to
-        return cast("_F", njit(nogil=True, **_OPTIONS)(function))
-    # numba looks at the function's own file alone, and would go on with what another one has been
-    found = [(Path(__file__).parent / name).stat() for name in _FILES]
-    made._cache._cache_file._source_stamp = [(one.st_mtime_ns, one.st_size) for one in found]
-    return cast("_F", made)
+    """Return the function compiled: at its first call, or as an earlier process left it on disk."""
+    return cast("_F", njit(cache=_DIRECTORY is not None, nogil=True, **_OPTIONS)(function))
 
 
 def inlined(function: _F) -> _F:

@@ -1,5 +1,5 @@
-"""Settings, URLs and the processes of one machine."""
+"""Settings, URLs and the processes of one machine.
 
-from feedback_app.config.celery import app as celery_app
-
-__all__ = ["celery_app"]
+It imports nothing: the supervisor (demo.py) needs neither Django nor Celery. Django loads the
+Celery app with its own apps (apps.py); `celery -A feedback_app.config` finds it in celery.py.
+"""

@@ -1,10 +1,20 @@
 """The Celery app: queues `default` (short work) and `gpu` (training, one at a time)."""
 
 import os
+from pathlib import Path
 
 from celery import Celery
+from celery.signals import worker_ready
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.config.settings")
 app = Celery("prospect")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+
+
+@worker_ready.connect
+def announce(**_: object) -> None:
+    """Create the file that the supervisor waits for (process.py), if there is a supervisor."""
+    path = os.environ.get("PROSPECT_READY_FILE")
+    if path:
+        Path(path).touch()

@@ -35,6 +35,8 @@ class Process:
         self.name = name
         self.command = command
         self.log = owner.plan.var / "logs" / f"{name}.log"
+        #: A worker creates it once it takes work (celery.py).
+        self.ready_file = owner.plan.var / "run" / f"{name}.ready"
         self._owner = owner
         self._lock = threading.RLock()
         self._child: subprocess.Popen[bytes] | None = None
@@ -68,11 +70,13 @@ class Process:
             self._wanted = True
             if self.alive:
                 return
+            self.ready_file.unlink(missing_ok=True)
+            env = {**self._owner.plan.env, "PROSPECT_READY_FILE": str(self.ready_file)}
             with self.log.open("ab") as output:
                 self._child = subprocess.Popen(
                     ["/bin/sh", "-c", f"exec {self.command}"],
                     cwd=BASE_DIR,
-                    env=dict(self._owner.plan.env),
+                    env=env,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,

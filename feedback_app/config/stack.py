@@ -8,8 +8,9 @@ writes its checkpoint) and Ctrl-C reaches only this owner. If the owner is kille
 ends them (guardian.py). Their output goes to var/logs/<name>.log.
 """
 
+import http.client
+import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -18,19 +19,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
+from urllib.parse import urlsplit
 
-import httpx
 import redis
-from celery import Celery
 
 from feedback_app.config import guardian
 from feedback_app.config.hold import Running, hold, record_path, running, write_record
 from feedback_app.config.logs import LogFollower, last_line, rotate
-from feedback_app.config.prepare import prepare_model, prepare_site
 from feedback_app.config.process import Process
 from feedback_app.config.procfile import Plan, StackError, plan, require_space
 
-__all__ = ["Running", "Stack", "StackError", "prepare_model", "prepare_site", "running"]
+__all__ = ["Running", "Stack", "StackError", "running"]
 
 POLL_SECONDS = 0.2
 READY_SECONDS = 90.0
@@ -42,6 +41,7 @@ class Stack:
 
     `env` is laid over the environment (None removes a variable); ports that it does not set are
     free ones. `processes` names some of the Procfile's, instead of all that are needed here.
+    `prepare` makes what the others need while the broker and the engine, the slowest one, start.
     """
 
     def __init__(
@@ -51,10 +51,12 @@ class Stack:
         *,
         verbose: bool = False,
         say: Callable[[str], None] | None = None,
+        prepare: Callable[[], None] | None = None,
     ) -> None:
         self.plan: Plan = plan(env or {}, processes)
         self.verbose = verbose
         self._say = say or to_stderr
+        self._prepare = prepare
         self._processes = {
             name: Process(name, command, self) for name, command in self.plan.commands.items()
         }
@@ -118,9 +120,13 @@ class Stack:
         )
         if self.verbose:
             self._follower = LogFollower({p.name: p.log for p in self._processes.values()})
-        if "valkey" in self._processes:
-            self.process("valkey").start()
+        for name in ("valkey", "engine"):  # they need no tables
+            if name in self._processes:
+                self.process(name).start()
+        if self._prepare is not None:
+            self._prepare()
         self._wait_broker()
+        self._complain_if_dead()
         for process in self._processes.values():
             process.start()
         self.wait_ready()
@@ -177,10 +183,10 @@ class Stack:
         """Waits until these processes (all, without names) do their work. Raises StackError."""
         checks: dict[str, Callable[[], bool]] = {
             "valkey": self._broker_answers,
-            "web": lambda: answers(f"{self.url}/health"),
-            "engine": lambda: answers(f"{self.engine_url}/health"),
-            "worker-default": lambda: self._worker_answers("default"),
-            "worker-gpu": lambda: self._worker_answers("gpu"),
+            "web": lambda: health(self.url)[0],
+            "engine": lambda: health(self.engine_url)[0],
+            "worker-default": lambda: self.process("worker-default").ready_file.exists(),
+            "worker-gpu": lambda: self.process("worker-gpu").ready_file.exists(),
         }
         started = said = time.monotonic()
         for name in names if names is not None else self._processes:
@@ -196,7 +202,8 @@ class Stack:
                     )
                 if now - said > 10:
                     said = now
-                    self.say(f"Waiting for {name} ({now - started:.0f} s) …")
+                    why = health(self.engine_url)[1] if name == "engine" else ""
+                    self.say(f"Waiting for {name} ({now - started:.0f} s{why and f': {why}'}) …")
                 time.sleep(POLL_SECONDS)
 
     def _complain_if_dead(self) -> None:
@@ -232,25 +239,22 @@ class Stack:
         finally:
             client.close()
 
-    def _worker_answers(self, queue: str) -> bool:
-        app = Celery("stack", broker=self.redis_url, set_as_current=False)
-        try:
-            node = f"{queue}@{socket.gethostname()}"
-            return bool(app.control.ping(destination=[node], timeout=1.0))
-        except OSError:
-            return False
-        finally:
-            app.close()
-
 
 def to_stderr(line: str) -> None:
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
-def answers(url: str) -> bool:
-    """Whether this address answers with success."""
+def health(url: str) -> tuple[bool, str]:
+    """Return whether a server of this machine is well, and the detail that it gives if not."""
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5.0)
     try:
-        return httpx.get(url, timeout=5.0).is_success
-    except httpx.HTTPError:
-        return False
+        connection.request("GET", "/health")
+        response = connection.getresponse()
+        if response.status == http.client.OK:
+            return True, ""
+        return False, str(json.loads(response.read()).get("detail", ""))
+    except (OSError, http.client.HTTPException, ValueError, AttributeError):
+        return False, ""
+    finally:
+        connection.close()

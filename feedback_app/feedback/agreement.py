@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import krippendorff
-
 #: Krippendorff 2004, section 11.4: conclusions can be drawn from here on, …
 RELIABLE = 0.8
 #: … and tentative ones from here on.
@@ -42,5 +40,7 @@ def alpha_of(counts: Iterable[tuple[int, int]]) -> Alpha:
         return Alpha(None, 0, NOTHING_SHARED)
     if not all(sum(column) for column in zip(*units, strict=True)):
         return Alpha(None, len(units), ALL_THE_SAME)
+    import krippendorff  # imports numpy (25 MB), which only the quality page needs
+
     value = krippendorff.alpha(value_counts=units, level_of_measurement="nominal")
     return Alpha(float(value), len(units))

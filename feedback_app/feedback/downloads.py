@@ -5,7 +5,7 @@ from tempfile import TemporaryFile
 
 from django.http import FileResponse, HttpResponseBase, StreamingHttpResponse
 
-from feedback_app.feedback.exporting import CONTENT_TYPES, LINES, ExportRow, parquet_write
+from feedback_app.feedback.exporting import CONTENT_TYPES, LINES, ExportRow
 
 
 def download_of(
@@ -14,6 +14,8 @@ def download_of(
     """The rows as a file to be kept, streamed."""
     filename, kind = f"{name}.{as_format}", CONTENT_TYPES[as_format]
     if as_format == "parquet":
+        from feedback_app.feedback.parquet import parquet_write  # imports pyarrow
+
         # its directory is at the end of the file: it is written first, then sent
         file = TemporaryFile()  # noqa: SIM115 - the response closes it
         parquet_write(rows, file, votes=votes)

@@ -13,8 +13,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from django.db.models import Prefetch
 from django.utils.crypto import salted_hmac
 
@@ -28,40 +26,10 @@ CONTENT_TYPES = {
 }
 
 CHUNK = 500
-#: A Parquet row group ends at so many rows or characters, whichever comes first.
-GROUP_ROWS = 1_000
-GROUP_CHARACTERS = 8_000_000
 
 COLUMNS = ("prompt", "completion", "label", "weight", "split")
 VOTES = "votes"  # the column behind them, if it is asked for
 VOTER_LENGTH = 16  # hexadecimal digits: no two of a project's people are one by chance
-MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
-SCHEMA = pa.schema(
-    [
-        ("prompt", MESSAGES),
-        ("completion", MESSAGES),
-        ("label", pa.bool_()),
-        ("weight", pa.float64()),
-        ("split", pa.string()),
-    ]
-)
-SCHEMA_WITH_VOTES = SCHEMA.append(
-    pa.field(
-        VOTES,
-        pa.list_(
-            pa.struct(
-                [
-                    ("verdict", pa.string()),
-                    ("reasons", pa.list_(pa.string())),
-                    ("comment", pa.string()),
-                    ("source", pa.string()),
-                    ("at", pa.string()),
-                    ("voter", pa.string()),
-                ]
-            )
-        ),
-    )
-)
 
 #: What a spreadsheet would run: the sign itself, or behind blanks that it trims, or behind
 #: apostrophes, so that exactly one can be taken off again when the file is read.
@@ -218,30 +186,6 @@ def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[byt
 LINES = {"jsonl": jsonl_lines, "csv": csv_lines}
 
 
-def parquet_write(rows: Iterable[ExportRow], file: IO[bytes], *, votes: bool = False) -> None:
-    """Writes a Parquet file, one row group at a time."""
-    schema = SCHEMA_WITH_VOTES if votes else SCHEMA
-    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in groups(rows):
-            records = [row.as_record() for row in group]
-            writer.write_table(pa.Table.from_pylist(records, schema=schema))
-
-
-def groups(rows: Iterable[ExportRow]) -> Iterator[list[ExportRow]]:
-    """The rows in lists that are small enough to hold in memory."""
-    group: list[ExportRow] = []
-    characters = 0
-    for row in rows:
-        group.append(row)
-        characters += sum(len(message["content"]) for message in (*row.prompt, *row.completion))
-        characters += sum(len(vote.comment) for vote in row.votes or ())
-        if len(group) == GROUP_ROWS or characters >= GROUP_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
-
-
 def export_write(
     rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str, votes: bool = False
 ) -> int:
@@ -255,6 +199,8 @@ def export_write(
             yield row
 
     if as_format == "parquet":
+        from feedback_app.feedback.parquet import parquet_write  # imports pyarrow
+
         parquet_write(counted(), file, votes=votes)
     else:
         file.writelines(LINES[as_format](counted(), votes=votes))

@@ -13,7 +13,7 @@ from feedback_app.serving.changes import (
     reports_claimable,
 )
 from feedback_app.serving.client import EngineError
-from feedback_app.serving.data_api.receipts import receipts_expire
+from feedback_app.serving.data_api.expiry import receipts_expire
 from feedback_app.serving.erasing import erasures_resume
 from feedback_app.serving.models import ChangeReport, TrafficSplit
 from feedback_app.serving.sampling import claimable, sampling_claim, sampling_execute

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.db.models import Count, Q
-from scipy.stats import binomtest
 
 from feedback_app.feedback.models import BASE_VERSION, Project, Verdict
 from feedback_app.serving.models import Release
+from feedback_app.serving.wilson import wilson_interval
 from feedback_app.training.models import Adapter
 
 RELEASES_SHOWN = 50
@@ -60,8 +60,7 @@ def up_rates(project: Project) -> dict[str, UpRate]:
 
 
 def up_rate(ups: int, votes: int) -> UpRate:
-    interval = binomtest(ups, votes).proportion_ci(method="wilson")
-    return UpRate(ups, votes, float(interval.low), float(interval.high))
+    return UpRate(ups, votes, *wilson_interval(ups, votes))
 
 
 def timeline(project: Project, rates: Mapping[str, UpRate]) -> list[Entry]:

@@ -12,12 +12,12 @@ the mean, so the running product reaches 1/α with a chance of at most α, howev
 looks (Ville's inequality).
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from feedback_app.serving.sequential import ALPHA, FAR, State
 
@@ -28,8 +28,12 @@ PRIOR = 1.0
 #: A block has at most so many votes of the larger side for one of the smaller.
 LARGEST_RATIO = 20
 
-Counts = np.ndarray[Any, np.dtype[np.int64]]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+if TYPE_CHECKING:
+    # Imported by the functions that use it: processes that read no split need no numpy (25 MB).
+    import numpy as np
+
+    Counts = np.ndarray[Any, np.dtype[np.int64]]
+    Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ def estimates(ups: Counts, votes: Counts) -> Floats:
 
 def log_evidence(blocks: Blocks) -> Floats:
     """log E after each block, in nats, shape (..., blocks)."""
+    import numpy as np
+
     ours = estimates(blocks.ups, blocks.votes)
     lives = estimates(blocks.live_ups, blocks.live_votes)
     both = (blocks.votes * ours + blocks.live_votes * lives) / (blocks.votes + blocks.live_votes)
@@ -97,6 +103,8 @@ def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
     A block's make-up follows from the percentage of the first vote that no block has taken: it is
     known before any vote of the block is.
     """
+    import numpy as np
+
     waiting: dict[bool, list[Ballot]] = {True: [], False: []}
     rows: list[tuple[int, int, int, int]] = []
     wanted: tuple[int, int] | None = None
@@ -118,6 +126,8 @@ def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
 
 def read(ballots: Iterable[Ballot], *, alpha: float = ALPHA) -> Reading:
     """The test after these votes. Once it has decided, later votes do not undo that."""
+    import numpy as np
+
     blocks = blocks_of(ballots)
     evidence = log_evidence(blocks)
     line = -math.log(alpha)

@@ -11,7 +11,6 @@ from feedback_app.training.claims import run_claim
 from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runner import DONE, child_run, run_execute
 from feedback_app.training.services import run_request, run_resume
-from tests.tiny import make_tiny_model
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -19,6 +18,9 @@ pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 def test_full_disk_fails_a_run_at_once_and_resume_goes_on_when_there_is_room(
     voted_project: Project, admin: User, settings: Settings, tmp_path: Path
 ) -> None:
+    pytest.importorskip("torch")
+    from tests.tiny import make_tiny_model
+
     settings.MODELS_ROOT, settings.ARTIFACT_ROOT = tmp_path / "models", tmp_path / "artifacts"
     make_tiny_model(settings.MODELS_ROOT / voted_project.base_model)
     run = run_request(project=voted_project, by=admin)

@@ -14,7 +14,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import AuditEvent, User
-from feedback_app.feedback import exporting
+from feedback_app.feedback import exporting, parquet
 from feedback_app.feedback.exporting import as_written, csv_lines, neutralised, project_rows
 from feedback_app.feedback.models import Completion, Pause, Project, Source, Verdict
 from feedback_app.feedback.services import vote_cast
@@ -71,7 +71,7 @@ def test_every_example_comes_once_over_chunks_and_row_groups(
     voted_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "CHUNK", 7)
-    monkeypatch.setattr(exporting, "GROUP_ROWS", 8)
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 8)
 
     file = pq.ParquetFile(export(voted_project, tmp_path / "all.parquet"))
 
@@ -83,7 +83,7 @@ def test_every_example_comes_once_over_chunks_and_row_groups(
 def test_parquet_row_group_ends_when_its_text_is_long(
     voted_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "GROUP_CHARACTERS", 100)
+    monkeypatch.setattr(parquet, "GROUP_CHARACTERS", 100)
 
     file = pq.ParquetFile(export(voted_project, tmp_path / "all.parquet"))
 
@@ -96,6 +96,7 @@ def test_parquet_row_group_ends_when_its_text_is_long(
 def test_trl_prepares_the_export_unchanged(
     suffix: str, voted_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("trl")
     from datasets import load_dataset
     from peft import LoraConfig
     from trl import KTOConfig, KTOTrainer

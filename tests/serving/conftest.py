@@ -17,6 +17,7 @@ MODEL = "tiny"
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
+    pytest.importorskip("torch")
     from tests.tiny import make_tiny_model
 
     root = tmp_path_factory.mktemp("engine")

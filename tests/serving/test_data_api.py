@@ -24,7 +24,7 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.feedback.services import vote_cast
 from feedback_app.feedback.services_tokens import token_create
-from feedback_app.serving.data_api.receipts import KEPT
+from feedback_app.serving.data_api.expiry import KEPT
 from feedback_app.serving.tasks import dispatch
 from tests.conftest import MakeCompletions
 from tests.feedback.test_many_at_once import at_once

@@ -30,6 +30,25 @@ def test_evidence_by_hand(wins: int, losses: int, evidence: float) -> None:
     assert log_evidence(losses, wins) == pytest.approx(log_evidence(wins, losses))
 
 
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 3), (200, 900), (70_000, 69_000)])
+def test_evidence_and_interval_are_those_of_scipys_functions(wins: int, losses: int) -> None:
+    from scipy.optimize import brentq
+    from scipy.special import betaln
+
+    def evidence(share: float) -> float:
+        likelihood = wins * math.log(share) + losses * math.log1p(-share)
+        return float(betaln(wins + 1, losses + 1)) - likelihood
+
+    assert log_evidence(wins, losses) == pytest.approx(evidence(0.5), abs=1e-8)
+    low, high = interval(wins, losses)
+    best = wins / (wins + losses) if wins + losses else 0.5
+    for edge, found in ((1e-12, low), (1 - 1e-12, high)):
+        if 0 < found < 1:
+            expected = brentq(lambda share: evidence(share) + math.log(ALPHA), edge, best)
+            assert found == pytest.approx(expected, abs=1e-9)
+    assert (low, high) != (0.0, 1.0) or wins + losses == 0
+
+
 def test_evidence_is_a_martingale_while_both_are_equally_good() -> None:
     for wins in range(30):
         for losses in range(30):

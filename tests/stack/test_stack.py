@@ -5,8 +5,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from django.conf import settings
 
 from feedback_app.config.process import Process
 from feedback_app.config.procfile import BASE_DIR, Plan, plan, require_space
-from feedback_app.config.stack import Stack, StackError, running
+from feedback_app.config.stack import Stack, StackError, health, running
 from tests.engines import PATIENCE
 
 pytestmark = pytest.mark.slow
@@ -213,6 +215,25 @@ def test_what_runs_elsewhere_is_not_started(env: dict[str, str | None]) -> None:
 def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"MB left and Prospect needs .*: make room"):
         require_space(tmp_path, needed=10**18)
+
+
+class Loading(BaseHTTPRequestHandler):
+    """An engine that loads its model."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"status": "loading", "detail": "it compiles code"}')
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_a_server_that_is_not_ready_says_why() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Loading) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        assert health(f"http://127.0.0.1:{server.server_port}") == (False, "it compiles code")
+        server.shutdown()
+    assert health(f"http://127.0.0.1:{free()}") == (False, "")
 
 
 # -- `manage.py demo`, as people start it

@@ -12,7 +12,7 @@ from django.conf import settings
 from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 
-from tools import bootstrap, health, postgres
+from tools import bootstrap, health, postgres, python_suite
 
 
 def run(script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -99,6 +99,21 @@ def test_the_address_of_a_socket_is_what_the_settings_read() -> None:
     url = postgres.django_url("postgresql://postgres:@/postgres?host=/srv/x/data")
     read = environ.Env.db_url_config(url)
     assert (read["HOST"], read["NAME"], read["USER"]) == ("/srv/x/data", "postgres", "postgres")
+
+
+def test_another_python_gets_everything_but_what_needs_torch() -> None:
+    project = {
+        "dependencies": ["torch>=2.6", "django>=5.2,<5.3", "django-allauth[mfa]>=65.3"],
+        "optional-dependencies": {"test": ["pytest>=8.3", "trl==1.16.*"]},
+    }
+    wanted = ["django>=5.2,<5.3", "django-allauth[mfa]>=65.3", "pytest>=8.3"]
+    assert python_suite.requirements(project) == wanted
+
+
+def test_another_python_that_is_not_there_is_one_line() -> None:
+    done = run("python_suite.py", "/no/such/python")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_health_sees_whether_a_file_is_fresh(tmp_path: Path) -> None:

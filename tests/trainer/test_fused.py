@@ -1,27 +1,17 @@
 """Compiled kernels against the operations of torch that they stand for."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
 from trainer import fused
-from trainer.engine import loops, phases, vectors
 from trainer.fused import view
 from trainer.head import token_logprobs
 
 TYPES = [torch.float32, torch.bfloat16]
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
-
-
-def test_loops_are_compiled_anew_when_a_file_that_goes_into_them_changes() -> None:
-    files = [Path(str(module.__file__)).stat() for module in (fused, loops, phases, vectors)]
-    stamp = [(one.st_mtime_ns, one.st_size) for one in files]
-    for loop in (fused.norm_forward, loops.forward, phases.attend):
-        cache = loop._cache  # type: ignore[attr-defined]  # numba's own
-        assert cache._cache_file._source_stamp == stamp
 
 
 @pytest.mark.parametrize("dtype", TYPES)

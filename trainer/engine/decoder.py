@@ -281,22 +281,25 @@ def _is_known(layer: nn.Module) -> bool:
 
 
 def _taken(model: Any) -> phases.Weights:
-    """The weights of all layers, packed. What has been packed is left on "meta" in the model: two
-    copies of a base would be one too many."""
+    """Return the weights of all layers, packed. What has been packed is left on "meta" in the model
+    and nothing refers to the file of the base any more, so that one copy of the weights is held."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     products: list[Array] = []
     biases: list[Array] = []
     for product, names in _PRODUCTS.items():
-        packed, bias = [], []
-        for layer in decoder.layers:
+        packed, bias = torch.empty(0), []
+        for number, layer in enumerate(decoder.layers):
             linears = [layer.get_submodule(name) for name in names]
-            packed.append(pack(_stacked(product, [one.weight.detach() for one in linears])))
+            weight = pack(_stacked(product, [one.weight.detach() for one in linears]))
+            if not number:
+                packed = torch.empty(len(decoder.layers), *weight.shape, dtype=weight.dtype)
+            packed[number] = weight
             if linears[0].bias is not None:
                 columns = [one.bias.detach().float()[:, None] for one in linears]
                 bias.append(_stacked(product, columns)[:, 0])
             for linear in linears:
                 linear.weight = nn.Parameter(linear.weight.to("meta"), requires_grad=False)
-        products.append(view(torch.stack(packed)))
+        products.append(view(packed))
         biases.append(view(torch.stack(bias) if bias else torch.empty(0, 0)))
     norms = [
         norm.weight.detach().float()
@@ -307,6 +310,9 @@ def _taken(model: Any) -> phases.Weights:
     products.append(view(pack(head.weight.detach())[None]))  # it may be the embedding, and stays
     biases.append(view(head_bias))
     norm = view(torch.stack([*norms, decoder.norm.weight.detach().float()]))
+    for parameter in model.parameters():  # embeddings and norms; the others are on "meta" now
+        # it may be a view of the mapped file, all of which is resident as long as there is one
+        parameter.data = parameter.data.clone()
     return phases.Weights(*[*products, *biases, norm, _windows(model)])
 
 

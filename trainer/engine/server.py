@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from trainer.compiled_code import is_compiled
 from trainer.engine import chat
 from trainer.engine.jobs import Stopped, UnknownModel
 from trainer.engine.loading import load_served
@@ -29,11 +30,14 @@ from trainer.engine.refusals import Refusal, on_refusal
 from trainer.engine.request_ids import RequestIds
 from trainer.engine.scheduler import Scheduler
 from trainer.errors import BadArtifact
+from trainer.heap import release_free_memory
 
 log = structlog.get_logger("trainer.engine")
 
 BODY_LIMIT = 8 * 1024 * 1024
 SHUTDOWN_SECONDS = 5  # what streams are given to end when the engine is asked to stop
+#: What /health adds while the model is loading.
+COMPILES_FIRST = "its first start on this processor compiles code, which may take a minute"
 Body = TypeVar("Body", bound=BaseModel)
 
 
@@ -53,7 +57,8 @@ class Api:
 
     async def health(self, request: Request) -> Response:
         if self.loaded is None:
-            return JSONResponse({"status": "loading"}, 503)
+            detail = "" if is_compiled("loops.forward") else COMPILES_FIRST
+            return JSONResponse({"status": "loading", "detail": detail}, 503)
         if not self.loaded.alive:
             return JSONResponse({"status": "down"}, 503)
         adapters = [held.name for held in self.loaded.adapters()]
@@ -180,7 +185,9 @@ def main(options: argparse.Namespace) -> None:
     def make() -> Scheduler:
         options.artifacts.mkdir(parents=True, exist_ok=True)
         base = load_served(options.model, dtype=options.dtype)
-        return Scheduler(base, options.artifacts, name=name, on_crash=give_up)
+        scheduler = Scheduler(base, options.artifacts, name=name, on_crash=give_up)
+        release_free_memory()
+        return scheduler
 
     def give_up(error: Exception) -> None:
         log.error("giving_up", why=f"{type(error).__name__}: {error}")

@@ -9,16 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from feedback_app.feedback.exporting import as_written
 
 MAX_ROW = 8_000_000  # bytes of a line
 MAX_CELL = 4_000_000  # characters of a CSV cell
 EXCERPT = 1_000
-BATCH = 64  # Parquet rows in memory at once
-BATCH_OF_ALL = 8  # the same where all columns are read: there may be pictures among them
 BOM = b"\xef\xbb\xbf"
 
 #: Columns that any shape uses; others are not even read.
@@ -28,8 +23,6 @@ KNOWN = frozenset(
 #: What a file calls the columns that we know: `{"prompt": "question"}`; `{"label": ""}` says that
 #: its own `label` is not meant.
 Columns = Mapping[str, str]
-#: What pyarrow raises for a file that lies about itself.
-_DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 #: CSV cells of these columns may hold messages as JSON.
 _CONVERSATIONS = KNOWN - {"label", "topic", "gold"}
 
@@ -80,6 +73,8 @@ def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = 
     file.seek(0)
     start = head.removeprefix(BOM).lstrip()
     if head[:4] == b"PAR1":
+        from feedback_app.feedback.imports.parquet import ParquetRows  # imports pyarrow
+
         return ParquetRows(file, columns, every=every)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise Unreadable("The file is UTF-16: save it as UTF-8.")
@@ -270,53 +265,3 @@ def cell_of(column: str, cell: str) -> object:
         except (ValueError, RecursionError):
             return text
     return text or None
-
-
-# -- Parquet
-
-
-class ParquetRows(Rows):
-    """Row groups are read in small batches, and only the columns that a shape can use."""
-
-    def __init__(self, file: IO[bytes], columns: Columns, *, every: bool = False) -> None:
-        try:
-            self.file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
-            names = self.file.schema_arrow.names
-        except _DAMAGE as error:
-            raise Unreadable(cleaned(f"The file is no valid Parquet: {error}")) from error
-        self.columns = columns
-        self.batch = BATCH_OF_ALL if every else BATCH
-        used = KNOWN | set(columns.values())
-        if every:
-            used = used.union(names)
-        else:
-            columns_check(columns, names)
-        self.used = [name for name in names if name in used]
-
-    def records(self, *, after: int = 0) -> Iterator[Record]:
-        meta = self.file.metadata
-        total = max(1, meta.num_rows)
-        number, group = 0, 0
-        while group < meta.num_row_groups and number + meta.row_group(group).num_rows <= after:
-            number += meta.row_group(group).num_rows
-            group += 1
-        rest = list(range(group, meta.num_row_groups))
-        try:
-            for batch in self.file.iter_batches(
-                self.batch, row_groups=rest, columns=self.used, use_threads=False
-            ):
-                for index in range(batch.num_rows):
-                    number += 1
-                    if number > after:
-                        yield parquet_record(number, batch, index, self.columns)
-                self.share = number / total
-        except _DAMAGE as error:
-            raise Unreadable(cleaned(f"The file is damaged after row {number}: {error}")) from error
-
-
-def parquet_record(number: int, batch: pa.RecordBatch, index: int, columns: Columns) -> Record:
-    """One row of a batch; text that is no UTF-8 is found only here."""
-    try:
-        return Record(number, renamed(batch.slice(index, 1).to_pylist()[0], columns))
-    except _DAMAGE as error:
-        return Record(number, {}, f"not readable: {error}")

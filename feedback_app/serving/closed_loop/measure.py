@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from scipy.stats import binomtest
-
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.services import Answer, Message
 from feedback_app.serving.asking import PARALLEL, Heard, ask_each
 from feedback_app.serving.client import Engine, EngineError, Sampling
 from feedback_app.serving.closed_loop.rule import Finding, judge
 from feedback_app.serving.pace import Pace
+from feedback_app.serving.wilson import wilson_interval
 
 BOOTSTRAP = 4_000
 
@@ -33,8 +32,8 @@ class Share:
 
 def share(hits: Sequence[bool]) -> Share:
     """Wilson's interval for the share of hits."""
-    interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-    return Share(sum(hits) / len(hits), interval.low, interval.high, len(hits))
+    low, high = wilson_interval(sum(hits), len(hits))
+    return Share(sum(hits) / len(hits), low, high, len(hits))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A request that is sent again with its Idempotency-Key is answered again, not done again."""
 
-import datetime as dt
 import hashlib
 from collections.abc import Callable
 
@@ -10,11 +9,11 @@ from django.utils import timezone
 from pydantic import BaseModel
 
 from feedback_app.accounts.models import ApiReceipt
+from feedback_app.serving.data_api.expiry import KEPT
 from feedback_app.serving.gateway.entrance import ApiRequest
 from feedback_app.serving.gateway.faults import ApiFault
 
 HEADER = "Idempotency-Key"
-KEPT = dt.timedelta(hours=24)
 
 
 def once(
@@ -57,8 +56,3 @@ def once(
 
 def answered(body: str) -> HttpResponse:
     return HttpResponse(body, content_type="application/json; charset=utf-8")
-
-
-def receipts_expire() -> None:
-    """Forgets what is too old to be asked for."""
-    ApiReceipt.objects.filter(created_at__lt=timezone.now() - KEPT).delete()

@@ -1,5 +1,6 @@
 """The engine's own decoder says what transformers says, and the same in any company."""
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.tiny import make_tiny_model
 from trainer.engine import decoder as decoding
 from trainer.engine import loops
 from trainer.engine.adapters import AdapterStack, adapters_of
@@ -246,3 +248,16 @@ def test_builds_that_are_not_known_take_transformers_way(
     if isinstance(stack, LlamaDecoder):
         found = stack([ids], [0], [0], stack.cache(1, 4))[0]
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mappings")
+def test_the_file_of_the_base_is_not_mapped_once_its_weights_are_packed(tmp_path: Path) -> None:
+    def is_mapped() -> bool:
+        return str(tmp_path.resolve()) in Path("/proc/self/maps").read_text()
+
+    base = base_of(make_tiny_model(tmp_path / "tiny"))
+    assert is_mapped(), "in the type of the file the weights are views of it"
+    decoder = LlamaDecoder(base.model)
+    gc.collect()
+    assert not is_mapped()
+    assert read(decoder, [[5, 6, 7]], [0]).isfinite().all()

@@ -13,7 +13,8 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.config.stack import Stack, StackError, prepare_model, prepare_site, running
+from feedback_app.config.prepare import prepare_model, prepare_site
+from feedback_app.config.stack import Stack, StackError, running
 from feedback_app.feedback.models import Project
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.closed_loop.people import PageFault

@@ -1,0 +1,31 @@
+"""`python manage.py prepare`: what the supervisor has made before the pages are served."""
+
+import json
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand
+
+from feedback_app.feedback.services_starter import starter_create
+
+
+class Command(BaseCommand):
+    help = "Brings tables and static files up to date with the code. `demo` runs it."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument(
+            "--starter",
+            action="store_true",
+            help="also create the starter project once, and print how its people sign in as JSON",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0, interactive=False)
+        call_command("collectstatic", verbosity=0, interactive=False)
+        if options["starter"]:
+            people = [
+                {"email": one.email, "password": one.password, "role": str(one.role.label)}
+                for one in starter_create()
+            ]
+            self.stdout.write(json.dumps(people))
