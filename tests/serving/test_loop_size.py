@@ -178,5 +178,9 @@ def test_a_plan_that_fails_says_why(tmp_path: Path, settings: object) -> None:
 def test_each_line_of_progress_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
     command = Command()
     command.started = command.shown = 0.0
+    command.ended = ("", 0)
     command.progress("voted", 3, 10, 42.4, 600.0)
     assert "voted: 3 of 10 (42 s left of this step, 10 min in all)" in capsys.readouterr().out
+    for _ in range(3):
+        command.progress("voted", 10, 10, 0, 558)
+    assert capsys.readouterr().out.count("voted: 10 of 10") == 1

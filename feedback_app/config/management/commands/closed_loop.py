@@ -71,6 +71,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.started = time.monotonic()
         self.shown = 0.0
+        self.ended = ("", 0)
         call_command("migrate", verbosity=0, interactive=False)
         slug = options["project"] or free_slug("loop")
         if Project.objects.filter(slug=slug).exists():
@@ -129,10 +130,13 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def progress(self, what: str, done: int, total: int, step: float, whole: float) -> None:
-        """Print a line every ten seconds: enough to see that it lives, also in a log file."""
+        """Print a line every ten seconds, and one when a part is done: enough to see that it
+        lives, also in a log file."""
         now = time.monotonic()
-        if total and (now - self.shown >= 10 or done == total):
+        ended = done == total and self.ended != (what, total)
+        if total and (ended or now - self.shown >= 10):
             self.shown = now
+            self.ended = (what, total) if done == total else ("", 0)
             left = f"{duration(step)} left of this step, {duration(whole)} in all"
             self.say(f"  {what}: {done} of {total} ({left})")
 
