@@ -11,16 +11,17 @@ bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1)_vs_*)))
 BENCHES := $(foreach name,trainer engine annotation queue scale,$(if $(call bench_of,$(name)),bench-$(name)))
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
-test quick: export OMP_NUM_THREADS := 1
+test test-avx2 quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/test_statements.py)
 
-.PHONY: help demo loop test quick check bench $(BENCHES) install install-test clean
+.PHONY: help demo loop test test-avx2 quick check bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
 	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
+	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make check              ruff, mypy, import-linter, djade'
 	@echo 'make bench              $(if $(BENCHES),all of: $(BENCHES),nothing yet)'
@@ -37,6 +38,10 @@ test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) $(ARGS)
 	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not browser and not model' $(DATABASE_TESTS))
+
+# The trainer and the engine on an older x86 processor: held to AVX2, without bfloat16 units.
+test-avx2: install-test
+	@$(PY) tools/avx2.py $(PYTEST) -m 'not browser' tests/trainer tests/engine_contract $(ARGS)
 
 quick: install-test
 	@.venv/bin/ruff check .

@@ -37,7 +37,14 @@ def view(tensor: Tensor) -> Array:
 
 
 #: Files whose loops and words are compiled into one another.
-_FILES = ("fused.py", "engine/loops.py", "engine/phases.py", "engine/vectors.py")
+_FILES = (
+    "fused.py",
+    "engine/loops.py",
+    "engine/phases.py",
+    "engine/vectors.py",
+    "engine/atomics.py",
+    "engine/llvm.py",
+)
 
 
 def compiled(function: _F) -> _F:

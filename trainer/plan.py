@@ -18,8 +18,9 @@ from trainer.examples import Example, read_examples
 from trainer.fitness import check_trainable
 from trainer.losses import class_weights, loss_named
 from trainer.memory import Memory, Setup, estimate
-from trainer.model import resolve_device, resolve_dtype
+from trainer.model import resolve_device
 from trainer.peak import peak_load
+from trainer.precision import resolve_precision
 from trainer.quantise import FOUR_BIT
 from trainer.run import read_run
 from trainer.tokenise import Tokenised, tokenise
@@ -83,9 +84,10 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
     operations = 2.0 * architecture.active * tokens * passes
     seconds = START_SECONDS + operations / (_operations_per_second(config) * EFFICIENCY)
     device = resolve_device(config.device)
+    precision = resolve_precision(config.dtype, device)
     here = Setup(
         config.lora_r,
-        resolve_dtype(config.dtype, device),
+        precision.dtype,
         device.type,
         quantisation=config.quantisation,
     )
@@ -99,7 +101,8 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         "steps": config.epochs * sampler.steps_per_epoch(),
         "tokens": tokens,
         "estimated_seconds": round(seconds),
-        "device": f"{device.type}, {str(here.dtype).removeprefix('torch.')}",
+        "device": f"{device.type}, {precision.name}",
+        "precision": str(precision),
         "memory": _memory(config, architecture, tokenised, steps, here).parts(),
         "devices": [
             {
@@ -132,6 +135,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         f"{found['examples']} examples ({found['desirable']} up, {found['undesirable']} down), "
         f"{found['tokens']:,} tokens an epoch, {found['steps']} steps, about "
         f"{found['estimated_seconds']} s here.",
+        f"Precision here: {found['precision']}.",
         "",
         "Memory of one device, GiB:",
         "",
@@ -202,7 +206,7 @@ def _architecture(base_model: str) -> Architecture:
 def _operations_per_second(config: TrainConfig) -> float:
     """Speed of a matrix product of the usual size on the device and type of the run."""
     device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
+    dtype = resolve_precision(config.dtype, device).dtype
     left = torch.ones(512, 1024, device=device, dtype=dtype)
     right = torch.ones(1024, 1024, device=device, dtype=dtype)
     times = []

@@ -19,7 +19,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from trainer.model import LoadedBase, load_base, resolve_device, resolve_dtype
+from trainer.model import LoadedBase, load_base, resolve_device
+from trainer.precision import resolve_precision
 from trainer.world import World
 
 
@@ -27,10 +28,10 @@ def load_sharded(name: str, *, dtype: str, device: str, world: World) -> LoadedB
     """`load_base` for a base of which every process keeps its share only. The whole is read into
     the host's memory, never into the device's. Raises what `load_base` raises."""
     where = resolve_device(device)
-    kind = str(resolve_dtype(dtype, where)).removeprefix("torch.")
-    base = load_base(name, dtype=kind, device="cpu")
+    precision = resolve_precision(dtype, where)
+    base = load_base(name, dtype=precision.name, device="cpu")
     shard(base.model, device=where, world=world)
-    return replace(base, device=where)
+    return replace(base, device=where, precision=str(precision))
 
 
 def shard(model: Any, *, device: torch.device, world: World) -> None:

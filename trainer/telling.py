@@ -22,6 +22,7 @@ def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[s
         "learning_rate": run.config.learning_rate,
         "device": str(run.base.device),
         "dtype": str(run.base.dtype).removeprefix("torch."),
+        "precision": run.base.precision,
         "processes": processes,
         "resumed_from_step": resumed_from,
         "prompts_truncated": run.truncated,

@@ -290,6 +290,8 @@ CELERY_BEAT_SCHEDULE = {
     },
 }
 RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)  # no heartbeat for so long: taken up again
+# niceness of the trainer, so that people who talk to the engine on the same machine go first
+TRAINER_NICE = env.int("TRAINER_NICE", 10)
 
 # -- models and engines
 

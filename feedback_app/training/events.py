@@ -95,7 +95,8 @@ def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
     if kind == "start":
         resumed = event.get("resumed_from_step")
         text = (
-            f"Training {event['examples']} examples on {event['device']} in {event['dtype']}: "
+            f"Training {event['examples']} examples on {event['device']} in "
+            f"{event.get('precision') or event['dtype']}; "
             f"λ for ups {event['lambda_d']:.2f}, for downs {event['lambda_u']:.2f}"
         )
         if resumed:

@@ -174,9 +174,10 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
     # the evaluation has a stream of its own, read from its start in each attempt
     training = arguments[0] == "train"
     offset = claim.run.events_offset if training else 0
+    options = ["--stop-with-parent", "--nice", str(settings.TRAINER_NICE)]
     with (events / "trainer.log").open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments, "--stop-with-parent"],
+            [sys.executable, "-m", "trainer", *arguments, *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -41,9 +41,8 @@ def test_another_model_has_another_fingerprint(tiny: LoadedBase, tmp_path: Path)
     assert models.fingerprint(tiny.model) != tiny.fingerprint
 
 
-def test_auto_is_bfloat16_on_the_cpu() -> None:
+def test_a_configured_type_is_taken_as_it_is() -> None:
     cpu = torch.device("cpu")
-    assert resolve_dtype("auto", cpu) is torch.bfloat16
     assert resolve_dtype("float32", cpu) is torch.float32
     assert resolve_device("cpu") == cpu
     with pytest.raises(TrainerError, match="auto, float32 or bfloat16"):

@@ -3,10 +3,12 @@
 import datetime as dt
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent, User
@@ -332,3 +334,22 @@ def test_schedule_waits_for_examples_and_hours(
     now = timezone.now()
     assert schedules_run(now=now + dt.timedelta(hours=5)) == []
     assert len(schedules_run(now=now + dt.timedelta(hours=7))) == 1
+
+
+def test_the_run_says_why_it_computes_in_its_precision(
+    claim: Claim, admin: User, as_user: Callable[[User], Client]
+) -> None:
+    start = {
+        "type": "start",
+        "total_steps": 4,
+        "examples": 48,
+        "device": "cpu",
+        "dtype": "float32",
+        "precision": "float32: this CPU has no bfloat16 units",
+        "lambda_d": 1.0,
+        "lambda_u": 1.0,
+    }
+    assert events_store(claim, [start])
+    assert "on cpu in float32: this CPU has no bfloat16 units" in RunNote.objects.get().text
+    page = as_user(admin).get(f"/projects/bot/runs/{claim.run.number}/")
+    assert "cpu, float32: this CPU has no bfloat16 units" in page.content.decode()

@@ -22,13 +22,13 @@ from starlette.routing import Route
 
 from trainer.engine import chat
 from trainer.engine.jobs import Stopped, UnknownModel
+from trainer.engine.loading import load_served
 from trainer.engine.metrics import exposition
 from trainer.engine.protocol import ChatRequest, LoadRequest, UnloadRequest
 from trainer.engine.refusals import Refusal, on_refusal
 from trainer.engine.request_ids import RequestIds
 from trainer.engine.scheduler import Scheduler
 from trainer.errors import BadArtifact
-from trainer.model import load_base
 
 log = structlog.get_logger("trainer.engine")
 
@@ -135,7 +135,8 @@ def create_app(
             return
         scheduler.start()
         api.loaded = scheduler
-        log.info("serving", model=name, device=str(scheduler.base.device))
+        base = scheduler.base
+        log.info("serving", model=name, device=str(base.device), precision=base.precision)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -178,7 +179,7 @@ def main(options: argparse.Namespace) -> None:
 
     def make() -> Scheduler:
         options.artifacts.mkdir(parents=True, exist_ok=True)
-        base = load_base(options.model, dtype=options.dtype)
+        base = load_served(options.model, dtype=options.dtype)
         return Scheduler(base, options.artifacts, name=name, on_crash=give_up)
 
     def give_up(error: Exception) -> None:

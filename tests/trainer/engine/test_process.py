@@ -40,6 +40,7 @@ def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: P
     log = (running.artifacts / "engine.log").read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     assert [line["event"] for line in lines][:2] == ["serving", "answered"]
+    assert "bfloat16" in lines[0]["precision"], "how it computes, and why"
     assert lines[1]["completion_tokens"] == 3
     assert "secret" not in log
 
