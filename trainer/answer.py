@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from trainer.chat import prompt_ids
+from trainer.engine.loading import load_served
 from trainer.engine.sampling import Sampling, derived_seed
-from trainer.versions import Question, Versions, load_to_serve
+from trainer.versions import Question, Versions
 
 
 def answer(
@@ -20,7 +21,7 @@ def answer(
     device: str,
 ) -> list[str]:
     """The text of one answer to each prompt. Raises BadArtifact or TrainerError."""
-    base = load_to_serve(model, dtype=dtype, device=device)
+    base = load_served(model, dtype=dtype, device=device)
     version = "the base" if adapter is None else adapter.name
     before = [] if system is None else [{"role": "system", "content": system}]
     questions = [

@@ -18,6 +18,7 @@ from trainer.artifact import fsync, verify_adapter
 from trainer.chat import prompt_ids
 from trainer.config import MAX_RANK
 from trainer.disk import written_or_told
+from trainer.engine.loading import load_served
 from trainer.engine.sampling import Sampling, derived_seed
 from trainer.errors import Cancelled, RunFailed, TrainerError
 from trainer.evalconfig import EvalConfig, EvalPrompt, read_prompts
@@ -42,7 +43,7 @@ from trainer.probe import kl_of, kl_sampling
 from trainer.run import only_one, tokenise_for
 from trainer.signals import StopRequest, stop_on_signal
 from trainer.tokenise import Tokenised
-from trainer.versions import Question, Versions, load_to_serve
+from trainer.versions import Question, Versions
 
 _TOKEN_BUDGET = 2048
 _MAX_LENGTH = 4096
@@ -147,7 +148,7 @@ def _sampled(
     Generation may store weights in another type than scoring computes in, and takes them out of
     the model; loading the base twice costs seconds and never holds two of them.
     """
-    base = load_to_serve(config.base_model, dtype=config.dtype, device=config.device)
+    base = load_served(config.base_model, dtype=config.dtype, device=config.device)
     versions = Versions(base, paths)
     report("loading", 1, 2)
     contexts = [tuple(prompt_ids(base.tokenizer, _plain(prompt.messages))) for prompt in prompts]

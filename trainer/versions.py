@@ -9,18 +9,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from transformers import AutoConfig
-
 from trainer.chat import eos_ids
 from trainer.engine.adapters import adapters_of, read_adapter
 from trainer.engine.batch import Batch, Row, context_length
-from trainer.engine.decoder import LlamaDecoder, is_written_out
+from trainer.engine.decoder import LlamaDecoder
 from trainer.engine.sampling import Sampling
 from trainer.engine.turns import Turns
 from trainer.errors import RunFailed
 from trainer.generate import Answer, answer_of, refuse_unfit, run_rows
-from trainer.model import LoadedBase, load_base, resolve_device
+from trainer.model import LoadedBase
 
 #: Rows that run at once. The decoder multiplies eight rows at a time: with 16 of them nearly
 #: nothing is left to gain, and a prompt that waits can reuse what an earlier one has read.
@@ -47,13 +44,14 @@ class Versions:
     - Llama, Mistral and Qwen 2 on a CPU run through LlamaDecoder, where a row's scores are the
       same bit for bit alone and in any mixture. So are seeded answers.
     - Elsewhere transformers' products are used. Their rounding depends on how many rows and
-      adapters run together, in the last bits of the scores (float32: about 1e-5 of them). A
-      seeded answer differs only where a draw falls within that distance of the border between
+      adapters run together, in the last bits of the scores (4e-6 in float32 on the tests' model).
+      A seeded answer differs only where a draw falls within that distance of the border between
       two tokens.
     """
 
     def __init__(self, base: LoadedBase, paths: Mapping[str, Path | None]) -> None:
-        """Take the weights out of `base.model`, which nothing else can use afterwards.
+        """Take the weights out of `base.model`, which nothing else can use afterwards;
+        engine.loading.load_served loads it in the type that decodes fastest.
 
         Raises BadArtifact for an adapter that is damaged or does not fit the base.
         """
@@ -132,29 +130,6 @@ class Versions:
             f"{' and '.join(names)} gives scores that are NaN or infinite",
             advice="its weights are damaged or exploded: do not release it, train again",
         )
-
-
-def load_to_serve(name: str, *, dtype: str = "auto", device: str = "auto") -> LoadedBase:
-    """Load a base model (directory or hub id) for Versions, in the type that is fastest there.
-
-    `auto` on a CPU keeps weights that are stored in bfloat16 as they are where LlamaDecoder runs
-    them: it widens them in registers, and decoding is bound by the memory they are read from.
-    Everything else is as in load_base. Raises TrainerError.
-    """
-    if dtype == "auto" and resolve_device(device).type == "cpu" and _stored_in_bfloat16(name):
-        base = load_base(name, dtype="bfloat16", device=device)
-        if is_written_out(base.model):
-            return base
-        del base  # two of them may not fit
-    return load_base(name, dtype=dtype, device=device)
-
-
-def _stored_in_bfloat16(name: str) -> bool:
-    try:
-        config = AutoConfig.from_pretrained(name)
-    except (OSError, ValueError):
-        return False  # load_base reports what is wrong with it
-    return bool(config.get_text_config().dtype == torch.bfloat16)
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:

@@ -11,7 +11,7 @@ from feedback_app.feedback.models import Project
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.closed_loop import measure
 from feedback_app.serving.closed_loop.measure import Side, gain
-from feedback_app.serving.closed_loop.proof import Deadline, LoopBroken
+from feedback_app.serving.closed_loop.proof import ClosedLoop, Deadline, LoopBroken
 from feedback_app.serving.closed_loop.rule import Finding
 from feedback_app.serving.closed_loop.size import (
     BASE_UP_RATE,
@@ -141,6 +141,32 @@ def test_seconds_of_all_steps_are_there_in_order() -> None:
     assert list(steps) == ["annotate", "train", "release", "measure"]
     assert seconds_for(LoopSize(epochs=4), OLD)["train"] > steps["train"]
     assert seconds_for(LoopSize(unseen_prompts=160), OLD)["measure"] == 2 * steps["measure"]
+
+
+@pytest.mark.django_db
+def test_options_set_their_part_of_the_size_and_the_speed_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = "feedback_app.config.management.commands.closed_loop"
+    asked: list[LoopSize] = []
+
+    def run(self: ClosedLoop, *, base_model: str) -> None:
+        asked.append(self.size)
+        raise LoopBroken("far enough")
+
+    monkeypatch.setattr(f"{command}.speed_measure", lambda *, base_model: SNAIL)
+    monkeypatch.setattr(ClosedLoop, "run", run)
+    for options in ((), ("--prompts", "30", "--epochs", "1", "--answers", "3")):
+        with pytest.raises(CommandError, match="far enough"):
+            call_command("closed_loop", "--url", "http://127.0.0.1:9", *options)
+    least, given = asked
+    assert least == size_for(SNAIL, 25)
+    assert (given.prompts, given.epochs, given.answers_per_prompt) == (30, 1, 3)
+    assert given.unseen_prompts == least.unseen_prompts
+    said = capsys.readouterr().out
+    assert "Measured: 1 tokens/s" in said
+    assert f"about {minutes_for(least, SNAIL):.0f} minutes" in said
+    assert "more than the budget of 25 minutes" in said
 
 
 # -- measured on a real engine and by a real plan

@@ -1,6 +1,5 @@
 """Base and adapters in one mixed batch give what each gives alone; broken ones are named."""
 
-import gc
 import json
 import os
 import signal
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from torch import Tensor
 
 from tests.tiny import make_tiny_adapter
@@ -28,7 +26,7 @@ from trainer.errors import BadArtifact, Cancelled, Refused, RunFailed
 from trainer.evaluate import evaluate
 from trainer.generate import Answer
 from trainer.model import LoadedBase, load_base
-from trainer.versions import Question, Versions, load_to_serve
+from trainer.versions import Question, Versions
 
 NAMES = ("base", "starter@1", "starter@2")
 STACKS = (LlamaDecoder, AdapterStack)
@@ -303,30 +301,21 @@ def test_an_adapter_that_does_not_fit_is_refused(
         Versions(tiny, {"x": path})
 
 
-# -- which type weights are loaded in
-
-
-@pytest.fixture
-def stored_in_bfloat16(tmp_path: Path, tiny: LoadedBase) -> str:
-    tiny.model.to(torch.bfloat16).save_pretrained(tmp_path / "bf16")
-    tiny.tokenizer.save_pretrained(tmp_path / "bf16")
-    return str(tmp_path / "bf16")
-
-
-def test_weights_stored_in_bfloat16_are_served_as_they_are(stored_in_bfloat16: str) -> None:
-    assert load_to_serve(stored_in_bfloat16, device="cpu").dtype == torch.bfloat16
-    asked_for = load_to_serve(stored_in_bfloat16, dtype="float32", device="cpu")
-    assert asked_for.dtype == torch.float32
-
-
-def test_a_model_that_the_decoder_does_not_run_is_loaded_as_for_training(
-    stored_in_bfloat16: str, monkeypatch: pytest.MonkeyPatch
+def test_generation_and_scoring_each_take_the_type_that_suits_them(
+    tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a CPU without units for bfloat16 transformers' products would be emulated in it."""
-    monkeypatch.setattr(
-        "trainer.model.resolve_dtype",
-        lambda name, device: torch.float32 if name == "auto" else getattr(torch, name),
-    )
-    monkeypatch.setattr(module, "is_written_out", lambda model: False)
-    assert load_to_serve(stored_in_bfloat16, device="cpu").dtype == torch.float32
-    gc.collect()
+    eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
+    asked: list[tuple[str, Any]] = []
+
+    def served(name: str, **given: Any) -> LoadedBase:
+        asked.append(("served", given["dtype"]))
+        return load_base(name, **given)
+
+    def loaded(name: str, **given: Any) -> LoadedBase:
+        asked.append(("scored", given["dtype"]))
+        return load_base(name, **given)
+
+    monkeypatch.setattr(evaluation, "load_served", served)
+    monkeypatch.setattr(evaluation, "load_base", loaded)
+    evaluate(eval_dir)
+    assert asked == [("served", "float32"), ("scored", "float32")]
