@@ -40,9 +40,9 @@ def free_port() -> int:
     Ports that the system chooses (above 32767 on Linux, 49151 elsewhere) may go to an outgoing
     connection before a server takes them. Each process of the suite has a range of its own.
     """
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw15").removeprefix("gw")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw4").removeprefix("gw")
     for number in _PORTS:
-        port = 16_000 + 800 * (int(worker) % 16) + (os.getpid() + number) % 800
+        port = 16_000 + 800 * (int(worker) % 5) + (os.getpid() + number) % 800
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
