@@ -10,11 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
+#: Seconds that a test waits for something that has no reason to take long: what takes a second on
+#: an idle machine takes minutes beside other work. Only a failing test waits to the end.
+PATIENCE = 300.0
+
+
+_PORTS = count()
 
 
 @dataclass(frozen=True)
@@ -28,13 +35,26 @@ class RunningEngine:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on and that the system gives to nobody by itself.
+
+    Ports that the system chooses (above 32767 on Linux, 49151 elsewhere) may go to an outgoing
+    connection before a server takes them. Each process of the suite has a range of its own.
+    """
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw4").removeprefix("gw")
+    for number in _PORTS:
+        port = 16_000 + 800 * (int(worker) % 5) + (os.getpid() + number) % 800
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 def wait_until(
-    condition: Callable[[], object], *, seconds: float = 60.0, what: str = "condition"
+    condition: Callable[[], object], *, seconds: float = PATIENCE, what: str = "condition"
 ) -> None:
     """Polls until the callable is true; fails with what was waited for."""
     deadline = time.monotonic() + seconds
@@ -79,4 +99,4 @@ def run_engine(
         yield RunningEngine(url, model, artifacts, process)
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=20)
+        process.wait(timeout=PATIENCE)

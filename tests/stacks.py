@@ -42,7 +42,7 @@ def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> It
         "BASE_MODEL": TINY,
         "REDIS_URL": None,
         "ENGINE_URL": None,
-        "RUN_STALE_SECONDS": "6",
+        "RUN_STALE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
     }
     with Stack(env=env) as running:

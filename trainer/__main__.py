@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from trainer.errors import Cancelled, Refused, TrainerError
 from trainer.kernels import limit_kernel_caches
+from trainer.priority import lower_priority
 from trainer.signals import stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
@@ -19,6 +20,7 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code (see trainer.errors)."""
     arguments = parser().parse_args(argv)
+    lower_priority(getattr(arguments, "nice", 0))
     if getattr(arguments, "stop_with_parent", False):
         stop_with_parent()
     limit_kernel_caches()
@@ -43,12 +45,12 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train the run in RUN_DIR, or resume it")
     train.add_argument("run_dir", type=Path, metavar="RUN_DIR")
     train.set_defaults(command=_train)
-    _add_stop_with_parent(train)
+    _add_worker_options(train)
 
     evaluate = commands.add_parser("evaluate", help="compare adapters on held-out prompts")
     evaluate.add_argument("eval_dir", type=Path, metavar="EVAL_DIR")
     evaluate.set_defaults(command=_evaluate)
-    _add_stop_with_parent(evaluate)
+    _add_worker_options(evaluate)
 
     plan = commands.add_parser("plan", help="print what training would take, as JSON or a table")
     plan.add_argument("run_dir", type=Path, metavar="RUN_DIR", nargs="?", help="printed as JSON")
@@ -99,7 +101,16 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def _add_stop_with_parent(command: argparse.ArgumentParser) -> None:
+def _add_worker_options(command: argparse.ArgumentParser) -> None:
+    """What a worker asks for that starts this as one of several processes of a machine."""
+    command.add_argument(
+        "--nice",
+        type=int,
+        default=0,
+        choices=range(20),
+        metavar="N",
+        help="run at lower priority: 0 (default) to 19",
+    )
     command.add_argument(
         "--stop-with-parent",
         action="store_true",

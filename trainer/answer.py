@@ -1,14 +1,13 @@
 """`python -m trainer generate`: answers from the shell, with or without an adapter."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from trainer.adapted import adapted
-from trainer.artifact import verify_adapter
 from trainer.chat import prompt_ids
-from trainer.config import MAX_RANK
-from trainer.generate import Sampling, generate
-from trainer.model import load_base
+from trainer.engine.loading import load_served
+from trainer.engine.sampling import Sampling, derived_seed
+from trainer.versions import Question, Versions
 
 
 def answer(
@@ -22,14 +21,16 @@ def answer(
     device: str,
 ) -> list[str]:
     """The text of one answer to each prompt. Raises BadArtifact or TrainerError."""
-    base = load_base(model, dtype=dtype, device=device)
-    if adapter is not None:
-        verify_adapter(adapter, base_fingerprint=base.fingerprint, max_rank=MAX_RANK)
+    base = load_served(model, dtype=dtype, device=device)
+    version = "the base" if adapter is None else adapter.name
     before = [] if system is None else [{"role": "system", "content": system}]
-    contexts = [
-        prompt_ids(base.tokenizer, [*before, {"role": "user", "content": prompt}])
-        for prompt in prompts
+    questions = [
+        Question(
+            version,
+            tuple(prompt_ids(base.tokenizer, [*before, {"role": "user", "content": prompt}])),
+            replace(sampling, seed=derived_seed(sampling.seed, index)),
+        )
+        for index, prompt in enumerate(prompts)
     ]
-    with adapted(base, adapter):
-        answers = generate(base.model, base.tokenizer, contexts, sampling)
+    answers = Versions(base, {version: adapter}).answers(questions)
     return [found.text for found in answers]

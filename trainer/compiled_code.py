@@ -16,7 +16,14 @@ from pathlib import Path
 from trainer.cache_dir import cache_dir
 
 #: Files whose functions are compiled into one another; a test looks for others.
-KERNEL_FILES = ("fused.py", "engine/loops.py", "engine/phases.py", "engine/vectors.py")
+KERNEL_FILES = (
+    "fused.py",
+    "engine/loops.py",
+    "engine/phases.py",
+    "engine/vectors.py",
+    "engine/atomics.py",
+    "engine/llvm.py",
+)
 #: Directories of other versions that are kept: several checkouts may share one cache.
 OTHERS_KEPT = 3
 

@@ -4,10 +4,12 @@ Every candidate answers the same prompts with the same seeds and is scored on th
 examples; the base model is measured like any other.
 """
 
+import gc
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 
@@ -16,11 +18,13 @@ from trainer.artifact import fsync, verify_adapter
 from trainer.chat import prompt_ids
 from trainer.config import MAX_RANK
 from trainer.disk import written_or_told
+from trainer.engine.loading import load_served
+from trainer.engine.sampling import Sampling, derived_seed
 from trainer.errors import Cancelled, RunFailed, TrainerError
 from trainer.evalconfig import EvalConfig, EvalPrompt, read_prompts
 from trainer.events import EventLog
-from trainer.examples import Message, read_examples
-from trainer.generate import Answer, Sampling, generate
+from trainer.examples import Example, Message, read_examples
+from trainer.generate import Answer
 from trainer.logprobs import Row, sequence_logprobs
 from trainer.lora import Lora
 from trainer.measures import (
@@ -35,9 +39,11 @@ from trainer.measures import (
 )
 from trainer.model import LoadedBase, load_base
 from trainer.neutral import PASSAGES
-from trainer.probe import kl_per_token
+from trainer.probe import kl_of, kl_sampling
 from trainer.run import only_one, tokenise_for
 from trainer.signals import StopRequest, stop_on_signal
+from trainer.tokenise import Tokenised
+from trainer.versions import Question, Versions
 
 _TOKEN_BUDGET = 2048
 _MAX_LENGTH = 4096
@@ -83,43 +89,110 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     prompts = read_prompts(eval_dir / "prompts.jsonl")
     heldout = read_examples(eval_dir / "heldout.jsonl")
     paths = {
-        candidate.name: eval_dir / candidate.path
+        candidate.name: None if candidate.path is None else eval_dir / candidate.path
         for candidate in config.candidates
-        if candidate.path is not None
     }
     for path in paths.values():  # before the base is loaded: a bad adapter needs no model
-        verify_adapter(path, base_fingerprint=None, max_rank=MAX_RANK)
+        if path is not None:
+            verify_adapter(path, base_fingerprint=None, max_rank=MAX_RANK)
 
-    def report(phase: str, done: int, total: int) -> None:
-        events.write("phase", phase=phase, done=done, total=total)
+    def check() -> None:
         if stop.asked:
             raise Cancelled(0)
 
-    report("loading", 0, 1)
-    base = load_base(config.base_model, dtype=config.dtype, device=config.device)
-    for path in paths.values():
-        verify_adapter(path, base_fingerprint=base.fingerprint, max_rank=MAX_RANK)
-    report("loading", 1, 1)
-    data = tokenise_for(base, heldout, max_length=_MAX_LENGTH)
-    rows = [(example.prompt, example.completion) for example in data.examples]
-    reference = sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
+    def report(phase: str, done: int, total: int) -> None:
+        events.write("phase", phase=phase, done=done, total=total)
+        check()
 
+    report("loading", 0, 2)
+    sampled = _sampled(config, paths, prompts, report=report, check=check)
+    gc.collect()  # the base that generated is gone before the one that scores is loaded
+    report("loading", 1, 2)
+    base = load_base(config.base_model, dtype=config.dtype, device=config.device)
+    report("loading", 2, 2)
+    parts = len(paths) + 1  # the bare base scores the held-out examples first
+    report("scoring", 0, parts)
+    scores = _Scores.of(base, heldout)
+    questions = [prompt.messages[-1].content for prompt in prompts]
     findings: dict[str, Findings] = {}
-    for number, candidate in enumerate(config.candidates):
-        with adapted(base, paths.get(candidate.name)) as lora:
-            findings[candidate.name] = _measure(
-                _Subject(base, lora, candidate.name),
-                config,
-                prompts=[prompt_ids(base.tokenizer, _plain(prompt.messages)) for prompt in prompts],
-                questions=[prompt.messages[-1].content for prompt in prompts],
-                rows=rows,
-                labels=[example.label for example in data.examples],
-                reference=reference,
-                report=_of_all(report, number, len(config.candidates)),
-            )
-    ids = [(example.id, example.label) for example in data.examples]
+    for number, (name, path) in enumerate(paths.items()):
+        report("scoring", number + 1, parts)
+        with adapted(base, path) as lora:
+            subject = _Subject(base, lora, name)
+            findings[name] = _measured(subject, config, sampled[name], questions, scores)
+    report("scoring", parts, parts)
+    ids = [(example.id, example.label) for example in scores.examples]
     seconds = round(monotonic() - started, 1)
     _write_report(eval_dir / "report.json", findings, prompts, ids, seconds=seconds)
+
+
+@dataclass(frozen=True)
+class _Sampled:
+    """One candidate's answers to the prompts, prompt after prompt, and those that its KL is
+    estimated on."""
+
+    answers: Sequence[Answer]
+    kl: Sequence[Answer]
+
+
+def _sampled(
+    config: EvalConfig,
+    paths: Mapping[str, Path | None],
+    prompts: Sequence[EvalPrompt],
+    *,
+    report: Progress,
+    check: Callable[[], None],
+) -> dict[str, _Sampled]:
+    """Sample all candidates' answers in one mixed batch, on a base that is freed afterwards.
+
+    Generation may store weights in another type than scoring computes in, and takes them out of
+    the model; loading the base twice costs seconds and never holds two of them.
+    """
+    base = load_served(config.base_model, dtype=config.dtype, device=config.device)
+    versions = Versions(base, paths)
+    report("loading", 1, 2)
+    contexts = [tuple(prompt_ids(base.tokenizer, _plain(prompt.messages))) for prompt in prompts]
+    asked = [context for context in contexts for _ in range(config.answers_per_prompt)]
+    how = Sampling(config.max_tokens, config.temperature, config.top_p, seed=config.seed)
+    how_kl = kl_sampling(_KL_ANSWER_TOKENS, seed=config.seed)
+    groups = {name: _questions(name, asked, how) for name in paths}
+    kl_groups = {
+        name: [] if path is None else _questions(name, contexts[: config.kl_prompts], how_kl)
+        for name, path in paths.items()
+    }
+    answers = iter(
+        versions.answers(
+            list(chain(*groups.values(), *kl_groups.values())),
+            on_progress=lambda done, total: report("sampling", done, total),
+            on_step=check,
+        )
+    )
+    found = {name: list(islice(answers, len(group))) for name, group in groups.items()}
+    found_kl = {name: list(islice(answers, len(group))) for name, group in kl_groups.items()}
+    return {name: _Sampled(found[name], found_kl[name]) for name in paths}
+
+
+def _questions(name: str, prompts: Sequence[tuple[int, ...]], how: Sampling) -> list[Question]:
+    """The same prompts with the same seeds, whoever is asked."""
+    return [
+        Question(name, prompt, replace(how, seed=derived_seed(how.seed, index)))
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The held-out examples as token ids, and what the bare base makes of each, in nats."""
+
+    examples: Sequence[Tokenised]
+    rows: Sequence[Row]
+    reference: Sequence[float]
+
+    @classmethod
+    def of(cls, base: LoadedBase, heldout: Sequence[Example]) -> "_Scores":
+        examples = tokenise_for(base, heldout, max_length=_MAX_LENGTH).examples
+        rows = [(example.prompt, example.completion) for example in examples]
+        return cls(examples, rows, _logprobs(base, rows))
 
 
 @dataclass(frozen=True)
@@ -131,37 +204,26 @@ class _Subject:
     name: str
 
 
-def _measure(
+def _measured(
     subject: _Subject,
     config: EvalConfig,
-    *,
-    prompts: Sequence[Sequence[int]],
+    sampled: _Sampled,
     questions: Sequence[str],
-    rows: Sequence[Row],
-    labels: Sequence[bool],
-    reference: Sequence[float],
-    report: Progress,
+    scores: _Scores,
 ) -> Findings:
     base, many = subject.base, config.answers_per_prompt
-    answers = generate(
-        base.model,
-        base.tokenizer,
-        [prompt for prompt in prompts for _ in range(many)],
-        Sampling(config.max_tokens, config.temperature, config.top_p, seed=config.seed),
-        on_progress=lambda done, total: report("sampling", done, total),
-    )
-    report("scoring", 0, 1)
-    scores = sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
-    rewards = tuple(score - known for score, known in zip(scores, reference, strict=True))
-    kl = _kl(subject, prompts[: config.kl_prompts], seed=config.seed)
+    found = scores.reference if subject.lora is None else _logprobs(base, scores.rows)
+    rewards = tuple(score - known for score, known in zip(found, scores.reference, strict=True))
+    kl = _kl(subject, sampled.kl, min(config.kl_prompts, len(questions)))
     neutral = _neutral(base)
-    report("scoring", 1, 1)
     values = [*rewards, *kl, *neutral]
     if not all(map(math.isfinite, values)):
         raise RunFailed(
             f"{subject.name} gives log-probabilities that are no numbers",
             advice="its weights are damaged or exploded: do not release it, train again",
         )
+    answers = sampled.answers
+    labels = [example.label for example in scores.examples]
     measures = {
         **_answer_measures(answers, [question for question in questions for _ in range(many)]),
         "ranking": _ranking(subject, rewards, labels, seed=config.seed),
@@ -170,6 +232,11 @@ def _measure(
     }
     grouped = tuple(tuple(answers[i : i + many]) for i in range(0, len(answers), many))
     return Findings(grouped, rewards, measures)
+
+
+def _logprobs(base: LoadedBase, rows: Sequence[Row]) -> list[float]:
+    """log π(y|x) of each row in nats."""
+    return sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
 
 
 def _answer_measures(answers: Sequence[Answer], questions: Sequence[str]) -> dict[str, Measure]:
@@ -198,20 +265,11 @@ def _ranking(
     )
 
 
-def _kl(subject: _Subject, prompts: Sequence[Sequence[int]], *, seed: int) -> tuple[float, ...]:
-    if not prompts:
-        return ()
+def _kl(subject: _Subject, answers: Sequence[Answer], prompts: int) -> tuple[float, ...]:
+    """KL per token of each answer in nats; the base is no distance from itself."""
     if subject.lora is None:
-        return (0.0,) * len(prompts)
-    base = subject.base
-    return kl_per_token(
-        base.model,
-        base.tokenizer,
-        subject.lora,
-        prompts,
-        max_tokens=_KL_ANSWER_TOKENS,
-        seed=seed,
-    ).answers
+        return (0.0,) * prompts
+    return kl_of(subject.base.model, subject.lora, answers).answers if answers else ()
 
 
 def _neutral(base: LoadedBase) -> list[float]:
@@ -220,15 +278,6 @@ def _neutral(base: LoadedBase) -> list[float]:
     rows: list[Row] = [(tokens[:1], tokens[1:]) for tokens in ids]
     sums = sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist()
     return [total / len(rest) for total, (_, rest) in zip(sums, rows, strict=True)]
-
-
-def _of_all(report: Progress, number: int, candidates: int) -> Progress:
-    """Progress over all candidates, from the progress of one."""
-
-    def scaled(phase: str, done: int, total: int) -> None:
-        report(phase, number * total + done, candidates * total)
-
-    return scaled
 
 
 def _write_report(

@@ -1,11 +1,11 @@
 """How far the policy has moved from the reference, measured on what it says by itself."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from trainer.generate import Sampling, generate
+from trainer.generate import Answer, Sampling, generate
 from trainer.logprobs import Row, sequence_logprobs
 from trainer.lora import Lora
 from trainer.tokenise import Tokenised
@@ -58,15 +58,23 @@ def kl_per_token(
     *,
     max_tokens: int,
     seed: int,
-    on_progress: Callable[[int, int], None] | None = None,
 ) -> KlEstimate:
-    """Estimate KL(π ‖ π₀) per token on answers drawn from π at temperature 1 without truncation.
+    """Sample one answer to each prompt from the model as it is, and estimate KL(π ‖ π₀)."""
+    answers = generate(model, tokenizer, prompts, kl_sampling(max_tokens, seed=seed))
+    return kl_of(model, lora, answers)
+
+
+def kl_sampling(max_tokens: int, *, seed: int | None) -> Sampling:
+    """Return how answers for a KL estimate are drawn: from π at temperature 1, not truncated.
 
     Any other temperature or a cut of the tail draws from another distribution than the one that
     is scored, and the estimate comes out too low, even below zero.
     """
-    sampling = Sampling(max_tokens=max_tokens, temperature=1.0, top_p=1.0, seed=seed)
-    answers = generate(model, tokenizer, prompts, sampling, on_progress=on_progress)
+    return Sampling(max_tokens=max_tokens, temperature=1.0, top_p=1.0, seed=seed)
+
+
+def kl_of(model: Any, lora: Lora, answers: Sequence[Answer]) -> KlEstimate:
+    """Estimate KL(π ‖ π₀) per token on at least one answer drawn from π by `kl_sampling`."""
     rows: list[Row] = [(answer.prompt_ids, answer.token_ids) for answer in answers]
     budget = 4096
     policy = sequence_logprobs(model, rows, budget)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import shutil
 import socket
 import sys
@@ -13,6 +14,7 @@ from honcho.environ import parse_procfile
 
 BASE_DIR = Path(__file__).resolve().parent.parent.parent
 PACKAGED_MODEL = "SmolLM2-135M-Instruct"
+PORTS = range(20_000, 32_768)
 LOOPBACK = "127.0.0.1"
 FREE_BYTES = 500 * 1024 * 1024  # a run with its checkpoints, answers and logs
 
@@ -153,13 +155,16 @@ def port_fault(port: int) -> str | None:
 
 
 def free_port(avoid: set[int]) -> int:
-    """A port of loopback that nothing uses now."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((LOOPBACK, 0))
-            port = int(probe.getsockname()[1])
-        if port not in avoid:
+    """Return a port of loopback that nothing uses now.
+
+    It lies below the ports that the system gives to outgoing connections (from 32768 on Linux,
+    49152 elsewhere), so that none of them takes it before the process that it is for has started.
+    Raises StackError if all are in use.
+    """
+    for port in random.sample(PORTS, len(PORTS)):
+        if port not in avoid and port_fault(port) is None:
             return port
+    raise StackError(f"No port from {PORTS.start} to {PORTS.stop - 1} is free: stop something.")
 
 
 def require_space(directory: Path, needed: int = FREE_BYTES) -> None:

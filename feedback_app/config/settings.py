@@ -290,6 +290,8 @@ CELERY_BEAT_SCHEDULE = {
     },
 }
 RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)  # no heartbeat for so long: taken up again
+# niceness of the trainer, so that people who talk to the engine on the same machine go first
+TRAINER_NICE = env.int("TRAINER_NICE", 10)
 
 # -- models and engines
 
@@ -301,6 +303,8 @@ for engine_urls in ENGINES.values():
     for engine_url in [engine_urls] if isinstance(engine_urls, str) else engine_urls:
         if urlsplit(engine_url).scheme not in ("http", "https"):
             raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is no http(s) URL.")
+# A request fails when its engine has sent nothing for so long, however long the answer takes
+ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
 
 # -- the gateway
 

@@ -32,7 +32,7 @@ from feedback_app.config.procfile import Plan, StackError, plan, require_space
 __all__ = ["Running", "Stack", "StackError", "running"]
 
 POLL_SECONDS = 0.2
-READY_SECONDS = 90.0
+READY_SECONDS = 300.0  # a busy machine; what ends by itself is noticed at once
 ENGINE_SECONDS = 1800.0  # a base model from the hub may have to be downloaded first
 
 

@@ -8,8 +8,8 @@ be laid side by side. Resumable by its rows, like a sampling.
 import datetime as dt
 import hashlib
 import json
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
@@ -22,8 +22,12 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import BASE_VERSION, Project, Source, Split
 from feedback_app.feedback.services import Answer, storable
+from feedback_app.heartbeats import Heartbeat, kept_alive
 from feedback_app.serving import client
+from feedback_app.serving.asking import Heard, ask_each
+from feedback_app.serving.client import AdapterBroken, Engine, EngineError
 from feedback_app.serving.models import ChangeReport, FixedAnswer, FixedPrompt
+from feedback_app.serving.pace import Pace
 from feedback_app.training.models import Adapter
 
 log = structlog.get_logger(__name__)
@@ -144,68 +148,90 @@ def report_claim(adapter_id: int) -> ReportClaim | None:
 
 
 def report_execute(claim: ReportClaim) -> None:
-    """Asks what has no answer yet; each is stored as it comes."""
+    """Asks what has no answer yet; each is stored as it comes.
+
+    If the engine fails as a whole the report waits and goes on later. If answers fail alone it
+    ends as failed and says how many are missing; asking again asks for those only.
+    """
+    report = claim.report
+    with kept_alive(claim.update) as heartbeat:
+        try:
+            failed = answers_store(claim, heartbeat)
+        except (EngineError, BadRequest) as error:
+            status = getattr(error, "status", 400)
+            broken = isinstance(error, AdapterBroken)
+            gave_up = claim.attempt >= MAX_ATTEMPTS or status in (400, 404, 422) or broken
+            claim.update(
+                status=ChangeReport.Status.FAILED if gave_up else ChangeReport.Status.QUEUED,
+                error=str(error),
+            )
+            return
+        if heartbeat.lost:
+            log.warning("changes_claim_lost", adapter=report.adapter.name)
+        elif failed:
+            why = f"{len(failed)} answers are missing: {failed[0]}"
+            claim.update(status=ChangeReport.Status.FAILED, error=why)
+        else:
+            claim.update(status=ChangeReport.Status.DONE, error="")
+
+
+def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]:
+    """Asks for what is missing and stores it; returns why answers are missing still.
+
+    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole, and
+    BadRequest if nothing is held out.
+    """
     report = claim.report
     project = report.adapter.project
-    try:
-        fixed = prompts_fix(project)
-        known = set(
-            FixedAnswer.objects.filter(
-                fixed_prompt__in=fixed,
-                version__in=report.versions,
-                conditions=report.conditions,
-            ).values_list("fixed_prompt", "version")
+    fixed = prompts_fix(project)
+    known = set(
+        FixedAnswer.objects.filter(
+            fixed_prompt__in=fixed,
+            version__in=report.versions,
+            conditions=report.conditions,
+        ).values_list("fixed_prompt", "version")
+    )
+    todo = [
+        (prompt, version)
+        for version in report.versions
+        for prompt in fixed
+        if (prompt.pk, version) not in known
+    ]
+    total = len(fixed) * len(report.versions)
+    done = total - len(todo)
+    claim.update(total=total, done=done)
+    failed: list[EngineError] = []
+    for (prompt, version), answer in answers(project, todo, goes_on=lambda: not heartbeat.lost):
+        if isinstance(answer, EngineError):
+            failed.append(answer)
+            continue
+        FixedAnswer.objects.get_or_create(
+            fixed_prompt=prompt,
+            version=version,
+            conditions=report.conditions,
+            defaults={"text": storable(answer.text), "finish_reason": answer.finish_reason},
         )
-        todo = [
-            (prompt, version)
-            for version in report.versions
-            for prompt in fixed
-            if (prompt.pk, version) not in known
-        ]
-        total = len(fixed) * len(report.versions)
-        done = total - len(todo)
-        claim.update(total=total, done=done)
-        for (prompt, version), answer in answers(project, todo):
-            FixedAnswer.objects.get_or_create(
-                fixed_prompt=prompt,
-                version=version,
-                conditions=report.conditions,
-                defaults={"text": storable(answer.text), "finish_reason": answer.finish_reason},
-            )
-            done += 1
-            if not claim.update(done=done):
-                log.warning("changes_claim_lost", adapter=report.adapter.name)
-                return
-    except (client.EngineError, BadRequest) as error:
-        status = getattr(error, "status", 400)
-        broken = isinstance(error, client.AdapterBroken)
-        gave_up = claim.attempt >= MAX_ATTEMPTS or status in (400, 404, 422) or broken
-        claim.update(
-            status=ChangeReport.Status.FAILED if gave_up else ChangeReport.Status.QUEUED,
-            error=str(error),
-        )
-        return
-    claim.update(status=ChangeReport.Status.DONE, error="")
+        done += 1
+        if not claim.update(done=done):
+            break
+    return failed
 
 
 def answers(
-    project: Project, todo: list[tuple[FixedPrompt, str]]
-) -> Iterator[tuple[tuple[FixedPrompt, str], Answer]]:
-    """The likeliest answers, a few under way at once, in order. Raises EngineError."""
-    engine = client.Engine(project)
+    project: Project, todo: list[tuple[FixedPrompt, str]], *, goes_on: Callable[[], bool]
+) -> Iterator[tuple[tuple[FixedPrompt, str], Answer | EngineError]]:
+    """The likeliest answers, a few under way at once, as they come in. Raises EngineError."""
+    engine = Engine(project)
     for version in {version for _, version in todo} - {BASE_VERSION}:
         engine.load_version(version)
     likeliest = client.Sampling(max_tokens=project.max_tokens, temperature=0.0, top_p=1.0)
 
-    def ask(work: tuple[FixedPrompt, str]) -> Answer:
+    def ask(work: tuple[FixedPrompt, str], heard: Heard) -> Answer:
         prompt, version = work
-        return engine.answer(prompt.prompt.messages, version=version, sampling=likeliest)
+        messages = prompt.prompt.messages
+        return engine.answer(messages, version=version, sampling=likeliest, heard=heard)
 
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        waiting = [pool.submit(ask, work) for work in todo]
-        try:
-            for work, future in zip(todo, waiting, strict=True):
-                yield work, future.result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    pace = Pace(most=PARALLEL)
+    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    with closing(asked):  # type: ignore[type-var]
+        yield from asked

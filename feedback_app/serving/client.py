@@ -4,7 +4,7 @@ import atexit
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -14,15 +14,22 @@ from django.conf import settings
 from django.db.models import Q
 
 from feedback_app.feedback.models import BASE_VERSION, Project
-from feedback_app.feedback.services import Answer, Message, storable
-from feedback_app.serving.event_lines import event_lines
+from feedback_app.feedback.services import Answer, Message
+from feedback_app.serving.engine_stream import (
+    ABORTED,
+    AdapterBroken,
+    EngineError,
+    Streamed,
+    pieces,
+)
 from feedback_app.serving.replicas import usable, went_down
 from feedback_app.training.models import Adapter
 from feedback_app.training.registry import BadAdapter, manifest_check
 
 log = structlog.get_logger(__name__)
 
-LOAD_SECONDS = 60.0
+__all__ = ["AdapterBroken", "Engine", "EngineError", "Sampling", "Streamed", "engine_urls"]
+
 LOADED_ALREADY = "has already been loaded"
 #: Faults of one engine that another may not have: no answer, a full queue, on its way up or down.
 ELSEWHERE = (0, httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
@@ -33,18 +40,6 @@ REFUSED = (400, 404, 422, 500)
 NOT_LOADED = "was found but could not be loaded"
 
 
-class EngineError(Exception):
-    """The engine cannot do it; the message is fit for people. `status` 0: it did not answer."""
-
-    def __init__(self, message: str, *, status: int = 0) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class AdapterBroken(EngineError):
-    """The engine runs, but cannot load this version: its files are missing or damaged."""
-
-
 @dataclass(frozen=True)
 class Sampling:
     """How to sample; temperature 0 takes the likeliest token."""
@@ -53,17 +48,6 @@ class Sampling:
     temperature: float
     top_p: float
     seed: int | None = None
-
-
-@dataclass
-class Streamed:
-    """An answer that is still coming in; complete once the iterator has ended."""
-
-    version: str = ""
-    text: str = ""
-    finish_reason: str = "aborted"
-    prompt_token_ids: list[int] | None = None
-    token_ids: list[int] = field(default_factory=list)
 
 
 def engine_urls(base_model: str) -> list[str]:
@@ -83,9 +67,15 @@ def http() -> httpx.Client:
     """One client a process: making one costs more than asking an engine."""
     # uvicorn hangs up on what was idle for five seconds: be the first to let go
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4)
-    client = httpx.Client(timeout=httpx.Timeout(LOAD_SECONDS, connect=5.0), limits=limits)
+    client = httpx.Client(limits=limits)
     atexit.register(client.close)
     return client
+
+
+def silence_limit() -> httpx.Timeout:
+    """Returns the time-out of a request: how long the engine may send nothing, not how long the
+    answer may take. The embedded engine sends a comment every five seconds while it is at work."""
+    return httpx.Timeout(10.0, read=settings.ENGINE_SILENCE_SECONDS)
 
 
 class Engine:
@@ -137,36 +127,46 @@ class Engine:
             response = self._with_adapter(url, version, partial(self._open, url, body))
             try:
                 with closing(response):
-                    pieces = self._pieces(response, Streamed())
-                    found.append(next((piece for piece in pieces if piece.strip()), ""))
+                    coming = pieces(response, Streamed())
+                    found.append(next((piece for piece in coming if piece.strip()), ""))
             except httpx.HTTPError as error:
-                raise self._unreachable() from error
+                raise self._unreachable(error) from error
 
         self._everywhere(begin)
         return found
 
-    def answer(self, messages: Sequence[Message], *, version: str, sampling: Sampling) -> Answer:
-        """One whole answer, of whichever engine can give it. Raises EngineError."""
-        body = self._body(messages, version=version, sampling=sampling)
-        fault = self._unreachable()
-        for url in self._usable(body):
-            try:
-                return self._answer_at(url, body, version)
-            except EngineError as error:
-                fault = self._elsewhere(url, error)
-        raise fault
+    def answer(
+        self,
+        messages: Sequence[Message],
+        *,
+        version: str,
+        sampling: Sampling,
+        heard: Callable[[int], object] = lambda tokens: None,
+    ) -> Answer:
+        """Returns one whole answer, however long it takes.
 
-    def _answer_at(self, url: str, body: dict[str, Any], version: str) -> Answer:
-        data = self._with_adapter(
-            url, version, lambda: self._post(url, "/v1/chat/completions", body)
-        )
-        choice = data["choices"][0]
+        `heard` is called with the number of tokens that came, at each sign of life of the engine;
+        an exception that it raises ends the request. Raises EngineError, also for an answer that
+        broke off.
+        """
+        streamed = Streamed()
+        known = 0
+        coming = self.stream(messages, version=version, sampling=sampling, into=streamed)
+        with closing(coming):  # type: ignore[type-var]
+            for piece in coming:
+                # engines that send no token ids are counted by their pieces
+                now = len(streamed.token_ids) if streamed.token_ids else known + bool(piece)
+                heard(now - known)
+                known = now
+        if streamed.finish_reason == ABORTED:
+            why = f"The engine of {self.project.base_model} broke the answer off."
+            raise EngineError(why, status=500)
         return Answer(
-            text=choice["message"]["content"] or "",
+            text=streamed.text,
             version=version,
-            finish_reason=choice["finish_reason"],
-            prompt_token_ids=data.get("prompt_token_ids"),
-            token_ids=choice.get("token_ids"),
+            finish_reason=streamed.finish_reason,
+            prompt_token_ids=streamed.prompt_token_ids,
+            token_ids=streamed.token_ids or None,
         )
 
     def stream(
@@ -179,7 +179,8 @@ class Engine:
         system_prompt: str | None = None,
         opened: Callable[[], object] = lambda: None,
     ) -> Iterator[str]:
-        """Yields pieces of text as they come and keeps everything in `into`.
+        """Yields pieces of text as they come and keeps everything in `into`. A piece is empty where
+        the engine says that it is at work but has no text yet.
 
         `system_prompt` stands in for the project's. `opened` is called once an engine has taken
         the question, while it reads it.
@@ -199,12 +200,23 @@ class Engine:
             try:
                 with closing(response):
                     opened()
-                    yield from self._pieces(response, into)
+                    yield from pieces(response, into)
             except httpx.HTTPError as error:
                 went_down(url)
-                raise self._unreachable() from error
+                raise self._unreachable(error) from error
             return
         raise fault
+
+    def healthy(self) -> bool:
+        """Returns whether one of the engines says that it is ready."""
+        return any(self._ready(url) for url in self.urls)
+
+    @staticmethod
+    def _ready(url: str) -> bool:
+        try:
+            return http().get(f"{url}/health", timeout=10.0).is_success
+        except httpx.HTTPError:
+            return False
 
     def _open(self, url: str, body: dict[str, Any]) -> httpx.Response:
         """A stream that has begun. Raises EngineError."""
@@ -213,7 +225,7 @@ class Engine:
             f"{url}/v1/chat/completions",
             json=body,
             headers=self._headers(),
-            timeout=httpx.Timeout(10.0, read=120.0),
+            timeout=silence_limit(),
         )
         try:
             response = http().send(request, stream=True)
@@ -222,7 +234,7 @@ class Engine:
                     response.read()
                     raise self._error(response)
         except httpx.HTTPError as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
         return response
 
     # -- one engine of several
@@ -298,30 +310,6 @@ class Engine:
             if LOADED_ALREADY not in str(error):
                 raise
 
-    @staticmethod
-    def _pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
-        for line in event_lines(response.iter_text()):
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
-            if data == "[DONE]":
-                return
-            try:
-                chunk = json.loads(data)
-            except ValueError as error:
-                raise EngineError("The engine sent what is no JSON.", status=500) from error
-            if "error" in chunk:
-                raise EngineError(chunk["error"].get("message", "The engine failed."), status=500)
-            into.prompt_token_ids = chunk.get("prompt_token_ids") or into.prompt_token_ids
-            for choice in chunk.get("choices", []):
-                into.token_ids += choice.get("token_ids") or []
-                into.finish_reason = choice.get("finish_reason") or into.finish_reason
-                piece = (choice.get("delta") or {}).get("content")
-                if piece:
-                    piece = storable(piece)  # what is read is what is kept
-                    into.text += piece
-                    yield piece
-
     def _body(
         self,
         messages: Sequence[Message],
@@ -371,9 +359,11 @@ class Engine:
 
     def _post(self, url: str, path: str, body: dict[str, Any]) -> Any:
         try:
-            response = http().post(f"{url}{path}", json=body, headers=self._headers())
+            response = http().post(
+                f"{url}{path}", json=body, headers=self._headers(), timeout=silence_limit()
+            )
         except httpx.HTTPError as error:
-            raise self._unreachable() from error
+            raise self._unreachable(error) from error
         if response.status_code != httpx.codes.OK:
             raise self._error(response)
         is_json = "json" in response.headers.get("content-type", "")
@@ -385,9 +375,12 @@ class Engine:
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         return {"X-Request-ID": request_id} if request_id else {}
 
-    def _unreachable(self) -> EngineError:
+    def _unreachable(self, error: httpx.HTTPError | None = None) -> EngineError:
+        what = "does not answer"
+        if isinstance(error, httpx.ReadTimeout):
+            what = f"has sent nothing for {settings.ENGINE_SILENCE_SECONDS:g} s"
         return EngineError(
-            f"The engine of {self.project.base_model} does not answer. Nothing was lost: "
+            f"The engine of {self.project.base_model} {what}. Nothing was lost: "
             "try again in a moment."
         )
 

@@ -6,8 +6,8 @@ lost message costs nothing but time.
 
 import datetime as dt
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import structlog
@@ -17,12 +17,14 @@ from django.utils import timezone
 
 from feedback_app.feedback.models import BASE_VERSION, Prompt, Sampling, Source
 from feedback_app.feedback.services import Answer, completion_create
+from feedback_app.heartbeats import Heartbeat, kept_alive
 from feedback_app.serving import client
+from feedback_app.serving.asking import PARALLEL, Heard, ask_each
+from feedback_app.serving.client import AdapterBroken, Engine, EngineError
+from feedback_app.serving.pace import Pace
 
 log = structlog.get_logger(__name__)
 
-#: Requests under way at once: enough to fill the engine's batch.
-PARALLEL = 16
 MAX_ATTEMPTS = 20
 
 
@@ -80,67 +82,96 @@ def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
 
 
 def sampling_execute(claim: SamplingClaim) -> None:
-    """Samples what is missing; every answer is stored, and shown to annotators, as it comes."""
+    """Samples what is missing; every answer is stored, and shown to annotators, as it comes.
+
+    If the engine fails as a whole the sampling waits and goes on later. Answers that fail alone
+    are left out, and the sampling says how many and why.
+    """
+    sampling = claim.sampling
+    with kept_alive(claim.update) as heartbeat:
+        try:
+            failed = answers_store(claim, heartbeat)
+        except EngineError as error:
+            for_good = isinstance(error, AdapterBroken) or error.status in (400, 404)
+            gave_up = for_good or claim.attempt >= MAX_ATTEMPTS
+            claim.update(
+                status=Sampling.Status.FAILED if gave_up else Sampling.Status.QUEUED,
+                error=incomplete(sampling, error),
+            )
+            return
+        if heartbeat.lost:
+            log.warning("sampling_claim_lost", sampling=sampling.pk)
+            return
+        sampling_end(claim, failed)
+
+
+def sampling_end(claim: SamplingClaim, failed: list[EngineError]) -> None:
+    """Ends a sampling that has asked for everything; `failed` are the answers that are missing."""
+    sampling = claim.sampling
+    done = sampling.completions.count()
+    error = ""
+    if failed:
+        error = incomplete(sampling, failed[0])
+    nothing = failed and not done
+    claim.update(
+        status=Sampling.Status.FAILED if nothing else Sampling.Status.DONE, error=error, done=done
+    )
+
+
+def incomplete(sampling: Sampling, error: EngineError) -> str:
+    """Returns the message of a sampling with missing answers, for people."""
+    left, done = len(missing(sampling)), sampling.completions.count()
+    return f"{left} of {left + done} answers are missing: {error}"
+
+
+def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineError]:
+    """Asks for what is missing and stores it; returns why answers are missing still.
+
+    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole.
+    """
     sampling = claim.sampling
     todo = missing(sampling)
-    total = len(todo) + sampling.completions.count()
-    done = total - len(todo)
-    try:
-        claim.update(total=total, done=done)
-        for prompt, answer in answers(sampling, todo):
-            completion_create(
-                project=sampling.project,
-                prompt=prompt,
-                answer=answer,
-                source=Source.IMPORT,
-                sampling=sampling,
-            )
-            done += 1
-            if not claim.update(done=done):
-                log.warning("sampling_claim_lost", sampling=sampling.pk)
-                return
-    except client.EngineError as error:
-        # the rows say what is missing: the next tick tries again
-        gave_up = claim.attempt >= MAX_ATTEMPTS or error.status in (400, 404)
-        claim.update(
-            status=Sampling.Status.FAILED if gave_up else Sampling.Status.QUEUED,
-            error=str(error),
+    done = sampling.completions.count()
+    claim.update(total=len(todo) + done, done=done)
+    failed: list[EngineError] = []
+    for prompt, answer in answers(sampling, todo, goes_on=lambda: not heartbeat.lost):
+        if isinstance(answer, EngineError):
+            failed.append(answer)
+            continue
+        completion_create(
+            project=sampling.project,
+            prompt=prompt,
+            answer=answer,
+            source=Source.IMPORT,
+            sampling=sampling,
         )
-        return
-    claim.update(status=Sampling.Status.DONE, error="")
+        done += 1
+        if not claim.update(done=done):
+            break
+    return failed
 
 
-def answers(sampling: Sampling, todo: list[tuple[Prompt, int]]) -> Iterator[tuple[Prompt, Answer]]:
-    """Asks the engine with PARALLEL requests under way; yields answers as they come in."""
+def answers(
+    sampling: Sampling, todo: list[tuple[Prompt, int]], *, goes_on: Callable[[], bool]
+) -> Iterator[tuple[Prompt, Answer | EngineError]]:
+    """Asks the engine for each; yields answers as they come in. Raises EngineError."""
     project = sampling.project
-    engine = client.Engine(project)
+    engine = Engine(project)
     if sampling.version != BASE_VERSION:
         engine.load_version(sampling.version)
 
-    def ask(prompt: Prompt, index: int) -> tuple[Prompt, Answer]:
-        settings_ = client.Sampling(
+    def ask(work: tuple[Prompt, int], heard: Heard) -> Answer:
+        prompt, index = work
+        how = client.Sampling(
             max_tokens=project.max_tokens,
             temperature=project.temperature,
             top_p=project.top_p,
             seed=(sampling.pk * 1_000_003 + prompt.pk * 101 + index) % 2**31,
         )
-        answer = engine.answer(prompt.messages, version=sampling.version, sampling=settings_)
-        return prompt, answer
+        return engine.answer(prompt.messages, version=sampling.version, sampling=how, heard=heard)
 
-    waiting = iter(todo)
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        running: set[Future[tuple[Prompt, Answer]]] = set()
-        try:
-            while True:
-                for prompt, index in waiting:
-                    running.add(pool.submit(ask, prompt, index))
-                    if len(running) == PARALLEL:
-                        break
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        finally:
-            for future in running:
-                future.cancel()
+    pace = Pace(most=PARALLEL)
+    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    with closing(asked):  # type: ignore[type-var]
+        for (prompt, _), answer in asked:
+            yield prompt, answer

@@ -95,7 +95,7 @@ def watched(
     try:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
-                if clock.first is None:
+                if piece and clock.first is None:
                     clock.first = time.monotonic() - clock.begun
                 yield piece
         end = SeatAnswer.End.WHOLE

@@ -10,6 +10,9 @@ from feedback_app.serving.client import EngineError
 from feedback_app.serving.models import Turn
 from feedback_app.serving.talking import turn_stream
 
+#: A comment: browsers ignore it, and proxies see that the stream is alive.
+WAITING = ": waiting\n\n"
+
 
 def event(name: str, **data: object) -> str:
     """One event of a text/event-stream."""
@@ -39,7 +42,7 @@ def turn_events(
     pieces = turn_stream(turn=turn, may_read=may_read)
     try:
         for piece in pieces:
-            yield event("piece", text=piece)
+            yield event("piece", text=piece) if piece else WAITING
     except EngineError as error:
         turn.refresh_from_db()
         yield event("error", message=told(error), html=rendered(turn))

@@ -31,7 +31,7 @@ from feedback_app.serving.comparing import (
 )
 from feedback_app.serving.forms import CompareForm, JudgeForm
 from feedback_app.serving.models import Comparison
-from feedback_app.serving.stream import event, event_stream
+from feedback_app.serving.stream import WAITING, event, event_stream
 from feedback_app.serving.talking import version_names
 from feedback_app.serving.views import refused_text, wants_stream
 
@@ -171,7 +171,7 @@ def side_events(
     name = "done"
     try:
         for piece in pieces:
-            yield event("piece", text=piece)
+            yield event("piece", text=piece) if piece else WAITING
     except EngineError:
         name = "error"
     finally:

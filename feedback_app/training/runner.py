@@ -18,6 +18,7 @@ import structlog
 from django.conf import settings
 
 from feedback_app.feedback.models import BASE_VERSION
+from feedback_app.heartbeats import Heartbeat, kept_alive
 from feedback_app.training import services
 from feedback_app.training.claims import Claim
 from feedback_app.training.events import events_store, read_new_events
@@ -32,7 +33,6 @@ DONE, CANCELLED, REFUSED, FAILED, NOT_WRITTEN = 0, 3, 4, 5, 6
 MAX_ATTEMPTS = 5  # of a trainer that breaks off
 MAX_CLAIMS = 20  # of workers that stop or die, for whatever reason
 POLL_SECONDS = 0.5
-HEARTBEAT_SECONDS = 5.0
 GATE_PROMPTS = 40
 
 
@@ -48,19 +48,8 @@ def run_execute(claim: Claim) -> None:
     """From a claimed run to its end: train, evaluate, register. Safe to repeat at any point."""
     run = claim.run
     try:
-        if claim.attempt > MAX_CLAIMS:
-            raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
-        prepare(run)
-        # at once where an earlier attempt has trained to the end
-        code = child_run(claim, ["train", str(run.directory)], events=run.directory)
-        if code == DONE:
-            claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
-            evaluation = prepare_evaluation(run)
-            code = child_run(claim, ["evaluate", str(evaluation)], events=evaluation)
-            if code == DONE:
-                finish(claim, evaluation)
-                return
-        settle(claim, code)
+        with kept_alive(claim.heartbeat) as heartbeat:
+            train_and_evaluate(claim, heartbeat)
     except ClaimLost:
         log.warning("claim_lost", run=run.pk, attempt=claim.attempt)
     except (OSError, BadAdapter, RunHopeless) as error:
@@ -69,6 +58,24 @@ def run_execute(claim: Claim) -> None:
             status=Run.Status.FAILED,
             error=f"{error}. Earlier adapters are intact; mend the cause and resume the run.",
         )
+
+
+def train_and_evaluate(claim: Claim, heartbeat: Heartbeat) -> None:
+    """Runs both children and ends the run. Raises what run_execute catches."""
+    run = claim.run
+    if claim.attempt > MAX_CLAIMS:
+        raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
+    prepare(run)
+    # at once where an earlier attempt has trained to the end
+    code = child_run(claim, ["train", str(run.directory)], events=run.directory, alive=heartbeat)
+    if code == DONE:
+        claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
+        evaluation = prepare_evaluation(run)
+        code = child_run(claim, ["evaluate", str(evaluation)], events=evaluation, alive=heartbeat)
+        if code == DONE:
+            finish(claim, evaluation)
+            return
+    settle(claim, code)
 
 
 def settle(claim: Claim, code: int) -> None:
@@ -162,11 +169,12 @@ def finish(claim: Claim, evaluation: Path) -> None:
         raise ClaimLost
 
 
-def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
+def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartbeat) -> int:
     """Runs `python -m trainer …` to its end and returns its exit code.
 
     CANCELLED without starting it if the run is to stop already: between two children, or before
-    the first. Raises ClaimLost, after ending the child, if another worker owns the run now.
+    the first. Raises ClaimLost, after ending the child, if another worker owns the run now:
+    `alive` notices it, or the next write of events.
     """
     if claim.cancel_requested():
         return CANCELLED
@@ -174,9 +182,10 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
     # the evaluation has a stream of its own, read from its start in each attempt
     training = arguments[0] == "train"
     offset = claim.run.events_offset if training else 0
+    options = ["--stop-with-parent", "--nice", str(settings.TRAINER_NICE)]
     with (events / "trainer.log").open("ab") as output:
         child = subprocess.Popen(
-            [sys.executable, "-m", "trainer", *arguments, "--stop-with-parent"],
+            [sys.executable, "-m", "trainer", *arguments, *options],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -184,16 +193,17 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path) -> int:
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
         )
         try:
-            beat = 0.0
             asked_to_stop = False
             while True:
                 code = child.poll()
                 new, offset_now = read_new_events(path, offset)
-                if new or time.monotonic() - beat >= HEARTBEAT_SECONDS:
+                if alive.lost:
+                    raise ClaimLost
+                if new:
                     fields = {"events_offset": offset_now} if training else {}
                     if not events_store(claim, new, **fields):
                         raise ClaimLost
-                    offset, beat = offset_now, time.monotonic()
+                    offset = offset_now
                 if code is not None:
                     return code
                 if not asked_to_stop and claim.cancel_requested():

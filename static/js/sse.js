@@ -9,7 +9,9 @@ export async function* events(body) {
       rest += value;
       const blocks = rest.split("\n\n");
       rest = blocks.pop();
-      for (const block of blocks) yield parse(block);
+      for (const block of blocks) {
+        if (!block.startsWith(":")) yield parse(block); // a comment: the server is at work
+      }
     }
   } finally {
     reader.cancel().catch(() => {}); // leaving early tells the server to stop

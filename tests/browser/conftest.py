@@ -6,13 +6,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Playwright,
+    expect,
+    sync_playwright,
+)
 from pytest_django.live_server_helper import LiveServer
 
 from feedback_app.accounts.models import User
 from tests.conftest import PASSWORD
+from tests.engines import PATIENCE
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+expect.set_options(timeout=1000 * PATIENCE)
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
@@ -52,7 +61,7 @@ def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
 
     def open_page(user: User | None = None, **options: object) -> Page:
         context = browser.new_context(**{"base_url": live_server.url, **options})  # type: ignore[arg-type]
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))

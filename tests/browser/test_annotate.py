@@ -60,7 +60,7 @@ def test_the_next_item_is_on_screen_before_the_server_has_answered(
     open_desk(page, project)
 
     page.keyboard.press("u")
-    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk), timeout=100)
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
     # and no key votes on it while the first request is under way
     page.keyboard.press("d")
 

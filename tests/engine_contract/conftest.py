@@ -16,6 +16,7 @@ import httpx
 import pytest
 import torch
 
+from tests.engines import PATIENCE
 from tests.tiny import make_tiny_adapter, make_tiny_model
 from tests.trainer.engine.conftest import NAME, serving
 from trainer.model import load_base
@@ -68,7 +69,7 @@ def target(
 
 @pytest.fixture
 def client(target: Target) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=target.url, timeout=120) as client:
+    with httpx.Client(base_url=target.url, timeout=PATIENCE) as client:
         yield client
 
 

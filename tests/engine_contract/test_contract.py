@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.engine_contract.conftest import Target
+from tests.engines import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -207,7 +208,7 @@ def test_a_running_answer_outlives_its_adapter(
     with client.stream("POST", CHAT, json=request) as response:
         lines = response.iter_lines()
         assert next(lines)
-        with httpx.Client(base_url=target.url, timeout=60) as other:
+        with httpx.Client(base_url=target.url, timeout=PATIENCE) as other:
             other.post(
                 "/v1/unload_lora_adapter", json={"lora_name": adapters[0]}
             ).raise_for_status()

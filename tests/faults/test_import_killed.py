@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from tests.engines import PATIENCE
+
 pytestmark = pytest.mark.slow
 
 ROWS = 8_000
-DEADLINE = 120
+DEADLINE = PATIENCE
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from feedback_app.feedback.selectors import empty_queue
 from feedback_app.feedback.services import member_set, vote_cast
 from feedback_app.feedback.services_queue import items_hand_out
 from tests.conftest import MakeCompletions
+from tests.engines import PATIENCE
 
 PEOPLE = 8
 ITEMS = 120
@@ -31,7 +32,7 @@ def at_once(jobs: list[Callable[[], None]]) -> list[Exception]:
 
     def work(job: Callable[[], None]) -> None:
         try:
-            barrier.wait(timeout=30)
+            barrier.wait(timeout=PATIENCE)
             job()
         except Exception as error:
             faults.append(error)
@@ -42,7 +43,7 @@ def at_once(jobs: list[Callable[[], None]]) -> list[Exception]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=120)
+        thread.join(timeout=PATIENCE)
     return faults
 
 

@@ -88,10 +88,11 @@ def test_render_markdown_keeps_lists_code_tables_and_links() -> None:
     ],
 )
 def test_render_monstrous_text_takes_bounded_time_and_space(monster: str) -> None:
-    before = time.perf_counter()
+    before = time.thread_time()
     html = render(monster)
 
-    assert time.perf_counter() - before < 2
+    # seconds of this thread: some 0.1 in each case; what grows with the square takes minutes
+    assert time.thread_time() - before < 20
     assert len(html) < 6 * PLAIN_LIMIT
 
 

@@ -118,7 +118,7 @@ def ended(run: Run) -> Callable[[], bool]:
 
 
 def succeeded(run: Run, stack: Stack) -> Run:
-    wait_until(ended(run), seconds=150, what=f"the end of {run}")
+    wait_until(ended(run), what=f"the end of {run}")
     assert run.status == Run.Status.SUCCEEDED, (run.error, last_lines(stack, "worker-gpu"))
     return run
 
@@ -134,7 +134,7 @@ def test_worker_killed_in_the_middle_is_resumed_and_one_adapter_comes_out(
         assert run.status != Run.Status.FAILED, run.error
         return run.phase == "training" and run.progress_done >= 15
 
-    wait_until(in_the_middle, seconds=90, what="training to be under way")
+    wait_until(in_the_middle, what="training to be under way")
     trained = run.progress_done
     stack.process("worker-gpu").kill()
 
@@ -160,9 +160,9 @@ def test_cancel_stops_the_trainer_after_a_checkpoint(
         run.refresh_from_db()
         return run.phase == "training" and run.progress_done >= 2
 
-    wait_until(training, seconds=90, what="training to be under way")
+    wait_until(training, what="training to be under way")
     run_cancel(run=run, by=admin)
-    wait_until(ended(run), seconds=60, what="the cancelled run to end")
+    wait_until(ended(run), what="the cancelled run to end")
     assert run.status == Run.Status.CANCELLED
     assert not Adapter.objects.exists()
     assert any((run.directory / "checkpoints").iterdir())
@@ -215,14 +215,14 @@ def test_beat_trains_and_releases_with_nobody_there(
         min_hours=1,
         auto_release=True,
     )
-    wait_until(lambda: Run.objects.exists(), seconds=60, what="beat to start a run")
+    wait_until(lambda: Run.objects.exists(), what="beat to start a run")
     run = succeeded(Run.objects.get(), stack)
     assert run.trigger == Run.Trigger.SCHEDULE
     if not run.adapter.gate_won:
         assert not Release.objects.exists(), "a lost gate must not be released"
         # noise has nothing to learn from: say that it won, and see what beat does
         Adapter.objects.update(gate_won=True)
-    wait_until(lambda: Release.objects.filter(live=True).exists(), seconds=60, what="a release")
+    wait_until(lambda: Release.objects.filter(live=True).exists(), what="a release")
     project.refresh_from_db()
     assert project.live_version == run.adapter.name
     assert Release.objects.get().released_by is None
@@ -239,14 +239,14 @@ def test_answers_are_sampled_with_progress_and_survive_an_engine_that_dies(
         sampling.refresh_from_db()
         return sampling.done >= 5
 
-    wait_until(some, seconds=60, what="the first answers")
+    wait_until(some, what="the first answers")
     os.kill(stack.process("engine").pid, signal.SIGKILL)
 
     def done() -> bool:
         sampling.refresh_from_db()
         return sampling.status == Sampling.Status.DONE
 
-    wait_until(done, seconds=120, what=f"all answers: {sampling.error}")
+    wait_until(done, what=f"all answers: {sampling.error}")
     answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
     assert set(answered.values()) == {3}
     assert len(answered) == 60

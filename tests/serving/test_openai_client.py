@@ -11,7 +11,7 @@ from pytest_django.live_server_helper import LiveServer
 from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.models import Completion, Example, Project
 from feedback_app.feedback.services_tokens import token_create
-from tests.engines import wait_until
+from tests.engines import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 HELLO = [{"role": "user", "content": "Hello?"}]
@@ -25,7 +25,7 @@ def secret(served: Project, admin: User) -> str:
 @pytest.fixture
 def client(live_server: LiveServer, secret: str) -> Iterator[openai.OpenAI]:
     url = f"{live_server.url}/v1"
-    with openai.OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=120) as opened:
+    with openai.OpenAI(base_url=url, api_key=secret, max_retries=0, timeout=PATIENCE) as opened:
         yield opened
 
 

@@ -20,7 +20,7 @@ from feedback_app.serving.services import (
     release_promote,
     release_rollback,
 )
-from tests.engines import RunningEngine
+from tests.engines import PATIENCE, RunningEngine
 from tests.serving.conftest import MakeAdapter
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -144,7 +144,7 @@ def test_two_promotions_at_once_one_wins_the_other_is_told(
 
     def promote(number: int) -> None:
         try:
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=PATIENCE)
             release_flip(
                 project=Project.objects.get(),
                 adapter=adapters[number],
@@ -162,7 +162,7 @@ def test_two_promotions_at_once_one_wins_the_other_is_told(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE)
     assert sorted(outcomes) == ["told", "won"]
     assert Release.objects.filter(live=True).count() == 1
     assert Project.objects.get().live_version == Release.objects.get(live=True).version

@@ -16,7 +16,7 @@ from feedback_app.serving import replicas
 from feedback_app.serving.client import Engine, EngineError, Sampling
 from feedback_app.serving.models import Release
 from feedback_app.serving.services import release_promote
-from tests.engines import RunningEngine, free_port, run_engine, wait_until
+from tests.engines import PATIENCE, RunningEngine, free_port, run_engine, wait_until
 from tests.serving.conftest import MODEL, MakeAdapter
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -95,7 +95,7 @@ def test_an_engine_comes_back_takes_its_share_and_goes_again(
         assert first.name not in adapters(engine.url) | adapters(back.url)
 
         back.process.send_signal(signal.SIGTERM)
-        back.process.wait(timeout=20)
+        back.process.wait(timeout=PATIENCE)
         # gone again, and nobody who asks notices
         assert len(ask(served, 12, other.name)) > 1
 

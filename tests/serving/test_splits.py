@@ -33,7 +33,7 @@ from feedback_app.serving.splitting import (
 from feedback_app.serving.talking import turn_again, turn_begin, turn_stream, version_of
 from feedback_app.training.models import Adapter
 from feedback_app.training.services import adapter_discard
-from tests.engines import RunningEngine
+from tests.engines import PATIENCE, RunningEngine
 from tests.serving.conftest import MakeAdapter
 from tests.serving.gateway import Program
 from tests.serving.split_votes import vote_on
@@ -326,7 +326,7 @@ def test_two_splits_at_once_one_wins_the_other_is_told(
 
     def start(adapter: Adapter) -> None:
         try:
-            barrier.wait(timeout=10)
+            barrier.wait(timeout=PATIENCE)
             split_start(project=served, adapter=adapter, percent=10, by=admin)
             outcomes.append("won")
         except BadRequest:
@@ -338,7 +338,7 @@ def test_two_splits_at_once_one_wins_the_other_is_told(
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=PATIENCE)
     assert sorted(outcomes) == ["told", "won"]
     assert TrafficSplit.objects.count() == 1
 

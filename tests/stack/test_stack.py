@@ -18,9 +18,10 @@ from django.conf import settings
 from feedback_app.config.process import Process
 from feedback_app.config.procfile import BASE_DIR, Plan, plan, require_space
 from feedback_app.config.stack import Stack, StackError, health, running
+from tests.engines import PATIENCE
 
 pytestmark = pytest.mark.slow
-DEADLINE = 60.0
+DEADLINE = PATIENCE
 
 OWNER = """
 import sys

@@ -15,6 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from tests.engines import PATIENCE
 from tests.tiny import tiny_tokenizer
 from tests.trainer.conftest import MakeRun, events, example
 from tests.trainer.test_families import FAMILIES
@@ -24,7 +25,7 @@ from trainer.examples import write_examples
 # two interpreters with torch in them start at once: on a busy machine that takes its time
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-DEADLINE = 240.0
+DEADLINE = PATIENCE
 
 
 @pytest.fixture

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines import PATIENCE
 from tests.trainer.conftest import MakeRun, events
 from trainer.artifact import MANIFEST, WEIGHTS, verify_adapter
 
 pytestmark = pytest.mark.slow
 
-DEADLINE = 90.0
+DEADLINE = PATIENCE
 SETTINGS = {"epochs": 8, "lora_dropout": 0.1, "probe_every": 5, "kl_brake": 50.0}
 
 

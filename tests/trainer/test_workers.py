@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.engines import PATIENCE
 from tests.trainer.conftest import MakeRun
 from tests.trainer.test_step import EXAMPLE_STEP, Bench
 from trainer import logprobs, step, train, workers
@@ -30,7 +31,7 @@ def two_threads() -> Iterator[None]:
 
 
 def test_results_come_in_order_from_several_threads(two_threads: None) -> None:
-    met = threading.Barrier(2, timeout=10)  # both must run at the same time
+    met = threading.Barrier(2, timeout=PATIENCE)  # both must run at the same time
 
     def one(item: int) -> tuple[int, int, bool]:
         met.wait()

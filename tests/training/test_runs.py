@@ -15,6 +15,7 @@ from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Example, Project, Source, Verdict
 from feedback_app.feedback.services import vote_cast
+from feedback_app.heartbeats import Heartbeat
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.events import events_store, read_new_events
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
@@ -124,7 +125,8 @@ def test_run_that_is_to_stop_starts_no_further_process(
     run: Run, claim: Claim, admin: User, tmp_path: Path
 ) -> None:
     run_cancel(run=run, by=admin)
-    assert child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path) == CANCELLED
+    code = child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path, alive=Heartbeat())
+    assert code == CANCELLED
     assert not list(tmp_path.iterdir()), "something was started"
 
 

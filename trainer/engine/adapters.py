@@ -230,11 +230,12 @@ def inside(root: Path, path: str) -> Path:
 
 
 def read_adapter(
-    directory: Path, base: LoadedBase, shapes: Mapping[str, torch.Size], *, name: str
+    directory: Path, base: LoadedBase, shapes: Mapping[str, torch.Size], *, name: str | None = None
 ) -> tuple[Manifest, Weights]:
     """Verifies an adapter directory and reads it for a base whose linear layers have `shapes`.
 
-    Raises BadArtifact with every fault: of the directory, or of how it fits this base and name.
+    `name` is the one it must bear; None takes any. Raises BadArtifact with every fault: of the
+    directory, or of how it fits this base and name.
     """
     manifest = verify_adapter(
         directory,

@@ -1,7 +1,7 @@
 """The running batch: rows join and leave between two tokens. The one place that decodes.
 
-`trainer.generate` and the engine's scheduler both drive it; neither knows about caches, masks or
-positions.
+`trainer.generate`, `trainer.versions` and the engine's scheduler drive it; none of them knows about
+caches, masks or positions.
 """
 
 from collections import deque
@@ -26,6 +26,9 @@ FinishReason = Literal["stop", "length", "error"]
 PREFILL_TOKENS = 1024
 #: The same while answers are running, which wait for it.
 CHUNK_TOKENS = 256
+#: Positions of keys and values held at once, padding included: bounds the memory of a batch
+#: (1.5 GB for SmolLM2-135M in bfloat16).
+CACHE_POSITIONS = 65_536
 
 
 class Adapters(Protocol):

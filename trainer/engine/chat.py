@@ -23,6 +23,12 @@ log = structlog.get_logger("trainer.engine")
 
 CLIENT_GONE = 499  # nobody reads it; for the log
 RETRY_SECONDS = 2
+#: A stream that has sent nothing for so long sends a comment: the answer waits or is slow.
+WAITING_SECONDS = 5.0
+WAITING = ": waiting\n\n"
+#: After so long without a step of the model the comments end, and the client's limit on silence
+#: decides. A step that reads a long prompt takes minutes on a slow machine.
+STALLED_SECONDS = 300.0
 
 
 class Listener:
@@ -50,6 +56,8 @@ class Exchange:
         self.token_ids: list[int] = []
         self.scores: list[TokenScore] = []
         self.first_seconds: float | None = None
+        self.steps_seen = -1
+        self.stepped = self.began
         self.finish_reason: str | None = None
         self.job = Job(
             prompt=tuple(ids),
@@ -72,6 +80,13 @@ class Exchange:
         if self.first_seconds is None:
             self.first_seconds = round(time.perf_counter() - self.began, 3)
         self.finish_reason = piece.finish_reason
+
+    def moving(self) -> bool:
+        """Returns whether the model has begun a step within STALLED_SECONDS."""
+        steps, now = self.scheduler.counters["steps"], time.perf_counter()
+        if steps != self.steps_seen:
+            self.steps_seen, self.stepped = steps, now
+        return now - self.stepped < STALLED_SECONDS
 
     def close(self) -> None:
         """Frees the row if it still runs (the client went away) and notes what happened."""
@@ -221,11 +236,20 @@ async def whole(request: Request, exchange: Exchange) -> Response:
 
 
 async def stream(exchange: Exchange) -> AsyncIterator[str]:
-    """Server-sent events, one for each token that makes text certain or ends the answer."""
+    """Server-sent events, one for each token that makes text certain or ends the answer.
+
+    While there is none, comments say that the request waits or is worked on.
+    """
     try:
         yield exchange.chunk({"role": "assistant", "content": ""})
         while exchange.finish_reason is None:
-            piece = await exchange.listener.pieces.get()
+            try:
+                async with asyncio.timeout(WAITING_SECONDS):
+                    piece = await exchange.listener.pieces.get()
+            except TimeoutError:
+                if exchange.moving():
+                    yield WAITING
+                continue
             if piece.error:
                 yield sse(error_body(piece.error, "server_error", 503))
                 break

@@ -15,6 +15,7 @@ or at once, by one thread or by many.
 
 from numba.np.numpy_support import carray
 
+from trainer.engine.atomics import bare
 from trainer.engine.phases import (
     DOWN,
     GATE_UP,
@@ -37,7 +38,7 @@ from trainer.engine.phases import (
     product_of,
     turn,
 )
-from trainer.engine.vectors import TILE, bare, pointer
+from trainer.engine.vectors import TILE, pointer
 from trainer.fused import Array, compiled, narrow
 
 #: Phases of a layer, and of the head.

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
+from trainer.engine.atomics import add, give_way, pause, seen
 from trainer.engine.vectors import (
     LANES,
     TILE,
     WIDE_REGISTERS,
-    add,
     eight_rows,
     fetch,
     four_dots,
@@ -23,9 +23,7 @@ from trainer.engine.vectors import (
     narrow_mix,
     one_dot,
     one_row,
-    pause,
     pointer,
-    seen,
     two_rows,
     wide_mix,
 )
@@ -35,6 +33,8 @@ from trainer.fused import Array, compiled, exp, inlined, largest, narrow
 _TOKENS = 8
 #: int64 a phase in `control`. What is taken and what is done lie on cache lines of their own.
 _CONTROL, _DONE = 16, 8
+#: Turns of a waiting thread before it gives its core away: 50 to 100 µs.
+_SPINS = 2000
 _0, _1 = np.float32(0), np.float32(1)
 
 
@@ -123,9 +123,18 @@ def done(control: Array, phase: int) -> None:
 
 @inlined
 def finished(control: Array, phase: int, parts: int) -> None:
-    """Waits for the parts that other threads have taken."""
+    """Wait for the parts that other threads have taken.
+
+    Parts take some 50 µs, so the wait is usually shorter than a switch to another thread. Where it
+    is longer the thread that is waited for has lost its core to other work: give it this one.
+    """
+    turns = 0
     while seen(control, phase * _CONTROL + _DONE) < parts:
-        pause()
+        if turns < _SPINS:
+            pause()
+            turns += 1
+        else:
+            give_way()
 
 
 @inlined

@@ -11,6 +11,7 @@ from trainer.artifact import is_adapter_name
 from trainer.chat import eos_ids
 from trainer.engine.adapters import adapters_of, inside, read_adapter
 from trainer.engine.batch import (
+    CACHE_POSITIONS,
     CHUNK_TOKENS,
     PREFILL_TOKENS,
     Batch,
@@ -29,9 +30,6 @@ MAX_QUEUE = 256
 MAX_ADAPTERS = 32
 #: Groups of prompts that are read by turns: a long one does not hold up the next.
 MAX_READING = 2
-#: Positions of keys and values held at once, padding included: bounds the engine's memory
-#: (1.5 GB for SmolLM2-135M in bfloat16). A request that needs more by itself runs alone.
-CACHE_POSITIONS = 65_536
 #: Where the registry puts adapters, under the artifact root, each in a directory of its name.
 REGISTERED = "adapters"
 SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
@@ -308,7 +306,8 @@ class Scheduler:
         return rows[:count]
 
     def _fitting(self, rows: list[Row]) -> int:
-        """How many of `rows`, in order, the cache has room for; one at least if it is empty."""
+        """How many of `rows`, in order, the cache has room for; one at least if it is empty: a
+        request that needs more than the cache by itself runs alone."""
         reach = max((row.reach for row in self._running), default=0)
         for count, row in enumerate(rows):
             reach = max(reach, row.reach)

@@ -1,24 +1,23 @@
-"""What the engine's compiled loops (phases.py) need and numba has no words for, in LLVM's.
+"""Vector operations of the engine's compiled loops (phases.py), written in LLVM's instructions.
 
-No compiler keeps the sums of eight rows in registers when it is given loops over arrays, numba
-knows no act of several threads on one value, and it counts the users of every slice. These are
-written out here. Vectors have sixteen fp32; LLVM makes of them what the processor has.
+No compiler keeps the sums of eight rows in registers when it is given loops over arrays. Vectors
+have sixteen fp32 values; LLVM splits them into what the processor has.
 """
 
-import platform
+import os
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
 import llvmlite.binding as llvm
-import numba
 import torch
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from torch import Tensor
 from torch.nn import functional as F
+
+from trainer.engine.llvm import BYTES, I32, array_data, array_struct, external, intrinsic_of
 
 #: Outputs of a tile: two vectors of sixteen, for each of eight rows.
 TILE = 32
@@ -33,7 +32,7 @@ _AHEAD = 128
 def _has(feature: str) -> bool:
     """Return whether compiled code may use a feature, as LLVM names it. NUMBA_CPU_FEATURES, where
     it is set, replaces the processor's own."""
-    given = numba.config.CPU_FEATURES
+    given = os.environ.get("NUMBA_CPU_FEATURES")
     if given is not None:
         return f"+{feature}" in given.split(",")
     return bool(llvm.get_host_cpu_features().get(feature, False))
@@ -56,15 +55,8 @@ def pack(weight: Tensor) -> Tensor:
     return tiles.permute(0, 2, 1, 3).reshape(len(tiles), -1)
 
 
-def _word(function: Callable[..., Any]) -> Any:
-    return intrinsic(function)
-
-
-# -- LLVM's types and small words
-
-_I32, _I64, _FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
-_BYTES = ir.IntType(8).as_pointer()
-_VECTOR, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(_I32, LANES)
+_I64, _FLOAT = ir.IntType(64), ir.FloatType()
+_VECTOR, _WORDS = ir.VectorType(_FLOAT, LANES), ir.VectorType(I32, LANES)
 
 
 class _BFloat(ir.types.Type):
@@ -93,21 +85,8 @@ def _noughts() -> Any:
     return ir.Constant(_VECTOR, [0.0] * LANES)
 
 
-def _known(builder: Any, name: str, result: Any, *given: Any) -> Any:
-    """One of LLVM's own functions."""
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, given), name)
-
-
 def _fma(builder: Any) -> Any:
-    return _known(builder, f"llvm.fma.v{LANES}f32", _VECTOR, _VECTOR, _VECTOR, _VECTOR)
-
-
-def _made(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    return context.make_array(kind)(context, builder, array)
-
-
-def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    return _made(context, builder, kind, array).data
+    return external(builder, f"llvm.fma.v{LANES}f32", _VECTOR, _VECTOR, _VECTOR, _VECTOR)
 
 
 def _next(builder: Any, at: Any, count: int) -> Any:
@@ -121,7 +100,7 @@ def _as_vector(builder: Any, at: Any) -> Any:
 def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
     """A value in all places of a vector."""
     nothing = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(nothing, value, ir.Constant(_I32, 0))
+    first = builder.insert_element(nothing, value, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, nothing, ir.Constant(_WORDS, [0] * LANES))
 
 
@@ -137,75 +116,15 @@ def _vector(builder: Any, kind: Any, at: Any) -> Any:
 
 def _bring(builder: Any, at: Any, *, keep: int) -> None:
     """Has a line of memory come nearer; `keep` from 0, to be used once, to 3, for long."""
-    bring = _known(builder, "llvm.prefetch.p0", ir.VoidType(), _BYTES, _I32, _I32, _I32)
-    reading = [ir.Constant(_I32, word) for word in (0, keep, 1)]
-    builder.call(bring, [builder.bitcast(at, _BYTES), *reading])
-
-
-# -- several threads
-
-
-@_word
-def add(_: Any, array: Any, index: Any, amount: Any) -> Any:
-    """Adds to array[index], an int64, as one act; returns what was there."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at = builder.gep(_data(context, builder, array, arguments[0]), [arguments[1]])
-        return builder.atomic_rmw("add", at, arguments[2], "acq_rel")
-
-    return types.int64(array, types.intp, types.int64), generate
-
-
-@_word
-def seen(_: Any, array: Any, index: Any) -> Any:
-    """array[index] as other threads have left it, and with it everything they wrote before."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at = builder.gep(_data(context, builder, array, arguments[0]), [arguments[1]])
-        return builder.load_atomic(at, "acquire", 8)
-
-    return types.int64(array, types.intp), generate
-
-
-@_word
-def pause(_: Any) -> Any:
-    """Tells the processor that this thread only waits."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if platform.machine() in ("x86_64", "AMD64"):
-            builder.call(_known(builder, "llvm.x86.sse2.pause", ir.VoidType()), [])
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
-@_word
-def bare(_: Any, given: Any) -> Any:
-    """The same array, or tuple of arrays, without counting who uses it: threads that count in one
-    place wait for each other at every slice. The caller's own reference must last."""
-
-    def uncounted(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-        made = _made(context, builder, kind, array)
-        for owner in ("meminfo", "parent"):
-            setattr(made, owner, ir.Constant(getattr(made, owner).type, None))
-        return made._getvalue()
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (whole,) = arguments
-        if isinstance(given, types.Array):
-            return uncounted(context, builder, given, whole)
-        for number, kind in enumerate(given.types):
-            part = builder.extract_value(whole, number)
-            whole = builder.insert_value(whole, uncounted(context, builder, kind, part), number)
-        return whole
-
-    return given(given), generate
+    bring = external(builder, "llvm.prefetch.p0", ir.VoidType(), BYTES, I32, I32, I32)
+    reading = [ir.Constant(I32, word) for word in (0, keep, 1)]
+    builder.call(bring, [builder.bitcast(at, BYTES), *reading])
 
 
 # -- memory
 
 
-@_word
+@intrinsic_of
 def pointer(_: Any, address: Any, like: Any) -> Any:
     """An address as a pointer to values of the type of an array's."""
 
@@ -215,14 +134,14 @@ def pointer(_: Any, address: Any, like: Any) -> Any:
     return types.CPointer(like.dtype)(types.int64, like), generate
 
 
-@_word
+@intrinsic_of
 def fetch(_: Any, array: Any, row: Any) -> Any:
     """Has the processor bring a row of (P, size) while it does other things."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows = _made(context, builder, array, arguments[0])
+        rows = array_struct(context, builder, array, arguments[0])
         size = builder.extract_value(rows.shape, 1)
-        line = builder.bitcast(builder.gep(rows.data, [builder.mul(arguments[1], size)]), _BYTES)
+        line = builder.bitcast(builder.gep(rows.data, [builder.mul(arguments[1], size)]), BYTES)
         stop = builder.mul(size, _whole(array.dtype.bitwidth // 8))
         lines = cgutils.for_range_slice(builder, _whole(0), stop, _whole(64), _I64)
         with lines as (at, _):
@@ -239,12 +158,12 @@ def _pairs(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]], pa
     """Adds a pair of bf16 inputs a row times the pairs of weights of `parts` of 32 outputs: one
     instruction for sixteen outputs. `tile` points to words of 32 bits."""
     name = "llvm.x86.avx512bf16.dpbf16ps.512"
-    multiply = _known(builder, name, _VECTOR, _VECTOR, _BF16S, _BF16S)
+    multiply = external(builder, name, _VECTOR, _VECTOR, _BF16S, _BF16S)
     weights = [
         builder.bitcast(builder.load(_next(builder, tile, part), align=2), _BF16S) for part in parts
     ]
     for at, row in zip(inputs, sums, strict=True):
-        pair = builder.load(builder.bitcast(at, _I32.as_pointer()), align=2)
+        pair = builder.load(builder.bitcast(at, I32.as_pointer()), align=2)
         pair = builder.bitcast(_broadcast(builder, pair, _WORDS), _BF16S)
         for place, weight in zip(row, weights, strict=True):
             builder.store(builder.call(multiply, [builder.load(place), weight, pair]), place)
@@ -286,16 +205,16 @@ def _way(x: Any, tile: Any) -> Callable[..., None]:
 
 
 def _pass_of(rows: int, parts: range) -> Any:
-    @_word
+    @intrinsic_of
     def one_pass(_: Any, x: Any, row: Any, tile: Any, y: Any, column: Any, adds: Any) -> Any:
         """y[row:, column:] fp32 = x[row:] times `parts` of a packed tile, for `rows` rows; += if
         `adds`."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             source, first, weights, target, start, added = arguments
-            x_array = _made(context, builder, x, source)
-            y_array = _made(context, builder, y, target)
-            w_array = _made(context, builder, tile, weights)
+            x_array = array_struct(context, builder, x, source)
+            y_array = array_struct(context, builder, y, target)
+            w_array = array_struct(context, builder, tile, weights)
 
             def line(array: Any, number: int) -> Any:
                 width = builder.extract_value(array.shape, 1)
@@ -344,14 +263,14 @@ four_rows_left, four_rows_right = _pass_of(4, range(1)), _pass_of(4, range(1, 2)
 
 
 def _dots_of(count: int) -> Any:
-    @_word
+    @intrinsic_of
     def dots(_: Any, query: Any, keys: Any, first: Any, scale: Any, scores: Any) -> Any:
         """scores[first:] = query (size,) · keys[first:] (P, size) · scale, of `count` keys."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            asked = _data(context, builder, query, arguments[0])
-            k_array = _made(context, builder, keys, arguments[1])
-            out = builder.gep(_data(context, builder, scores, arguments[4]), [arguments[2]])
+            asked = array_data(context, builder, query, arguments[0])
+            k_array = array_struct(context, builder, keys, arguments[1])
+            out = builder.gep(array_data(context, builder, scores, arguments[4]), [arguments[2]])
             size = builder.extract_value(k_array.shape, 1)
             sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]
             starts = []
@@ -366,7 +285,7 @@ def _dots_of(count: int) -> Any:
                     key = _vector(builder, keys.dtype, builder.gep(begin, [column]))
                     total = builder.call(_fma(builder), [key, part, builder.load(place)])
                     builder.store(total, place)
-            add_up = _known(
+            add_up = external(
                 builder, f"llvm.vector.reduce.fadd.v{LANES}f32", _FLOAT, _FLOAT, _VECTOR
             )
             for number, place in enumerate(sums):
@@ -381,15 +300,15 @@ def _dots_of(count: int) -> Any:
 
 
 def _mix_of(vectors: int) -> Any:
-    @_word
+    @intrinsic_of
     def mix(_: Any, shares: Any, values: Any, first: Any, stop: Any, column: Any, sums: Any) -> Any:
         """sums[column:] = shares[first:stop] · values[first:stop, column:] of (P, size), for
         `vectors` times sixteen columns."""
 
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            share = _data(context, builder, shares, arguments[0])
-            v_array = _made(context, builder, values, arguments[1])
-            out = builder.gep(_data(context, builder, sums, arguments[5]), [arguments[4]])
+            share = array_data(context, builder, shares, arguments[0])
+            v_array = array_struct(context, builder, values, arguments[1])
+            out = builder.gep(array_data(context, builder, sums, arguments[5]), [arguments[4]])
             size = builder.extract_value(v_array.shape, 1)
             places = [cgutils.alloca_once(builder, _VECTOR) for _ in range(vectors)]
             for place in places:

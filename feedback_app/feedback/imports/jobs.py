@@ -23,6 +23,7 @@ from feedback_app.feedback.imports.shapes import AS_KNOWN, Labels
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.feedback.services import audit
 from feedback_app.feedback.webhooks.events import import_told
+from feedback_app.heartbeats import kept_alive
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,10 @@ class ImportClaim:
 
     def held(self) -> Q:
         return Q(pk=self.job.pk, attempt=self.attempt, status=ImportJob.Status.RUNNING)
+
+    def heartbeat(self) -> bool:
+        """Returns False if another worker has the import."""
+        return bool(ImportJob.objects.filter(self.held()).update(heartbeat_at=timezone.now()))
 
 
 def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
@@ -173,7 +178,8 @@ def import_execute(claim: ImportClaim) -> None:
         import_end(claim, ImportJob.Status.FAILED, "It was begun too often and never came through.")
         return
     try:
-        with open_path(Path(job.path)) as file:
+        # rows that are skipped, and large groups of rows, are read without a commit between them
+        with kept_alive(claim.heartbeat), open_path(Path(job.path)) as file:
             rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
                 chunk.share = rows.share

@@ -3,15 +3,15 @@
 import random
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.services import Answer, Message
-from feedback_app.serving.client import Engine, Sampling
+from feedback_app.serving.asking import PARALLEL, Heard, ask_each
+from feedback_app.serving.client import Engine, EngineError, Sampling
 from feedback_app.serving.closed_loop.rule import Finding, judge
-from feedback_app.serving.sampling import PARALLEL
+from feedback_app.serving.pace import Pace
 from feedback_app.serving.wilson import wilson_interval
 
 BOOTSTRAP = 4_000
@@ -88,22 +88,26 @@ def side_sample(
     answers_per_prompt: int,
     on_progress: Callable[[int, int], None],
 ) -> Side:
-    """Has the real engine answer every prompt; seeds are the same for every version."""
+    """Has the real engine answer every prompt; seeds are the same for every version.
+
+    Raises EngineError if an answer is missing: a share of fewer answers would be another share.
+    """
     engine = Engine(project)
     total = len(prompts) * answers_per_prompt
-    done = 0
 
-    def ask(number: int) -> Answer:
+    def ask(number: int, heard: Heard) -> Answer:
         prompt, seed = prompts[number // answers_per_prompt], 7_000_000 + number
         how = Sampling(project.max_tokens, project.temperature, project.top_p, seed)
-        return engine.answer(prompt, version=version, sampling=how)
+        return engine.answer(prompt, version=version, sampling=how, heard=heard)
 
-    answers: list[Answer] = []
-    with ThreadPoolExecutor(PARALLEL) as pool:
-        for answer in pool.map(ask, range(total)):
-            answers.append(answer)
-            done += 1
-            on_progress(done, total)
+    found: dict[int, Answer] = {}
+    pace = Pace(most=PARALLEL)
+    for number, answer in ask_each(range(total), ask, pace=pace, healthy=engine.healthy):
+        if isinstance(answer, EngineError):
+            raise answer
+        found[number] = answer
+        on_progress(len(found), total)
+    answers = [found[number] for number in range(total)]
     groups = [answers[i : i + answers_per_prompt] for i in range(0, total, answers_per_prompt)]
     return Side(
         version=version,

@@ -90,7 +90,8 @@ class Person:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        self.client = httpx.Client(base_url=self.base_url, timeout=60.0, follow_redirects=True)
+        # a release waits for the engine, which may be slow
+        self.client = httpx.Client(base_url=self.base_url, timeout=600.0, follow_redirects=True)
 
     def sign_in(self) -> None:
         """Through the sign-in form."""

@@ -21,32 +21,26 @@ from feedback_app.feedback.services import (
 from feedback_app.feedback.services_starter import starter_prompts, starter_text
 from feedback_app.serving.closed_loop.measure import Gain, Guard, Side, gain, guards, side_sample
 from feedback_app.serving.closed_loop.people import Annotator, PageFault, Person
+from feedback_app.serving.closed_loop.size import (
+    LoopSize,
+    Speed,
+    TimeLeft,
+    patience_for,
+    seconds_for,
+)
 from feedback_app.training.defaults import RunConfig
 from feedback_app.training.models import Run
 
 Say = Callable[[str], None]
-#: (what, done, total): progress of the present step
-Progress = Callable[[str, int, int], None]
+#: (what, done, total, left of the step, left in all): progress of the present step, times in
+#: seconds
+Progress = Callable[[str, int, int, float, float], None]
 
 POLL_SECONDS = 1.0
-STALL_SECONDS = 300.0
 
 
 class LoopBroken(Exception):
     """A step of the loop did not happen; the message says which and why."""
-
-
-@dataclass(frozen=True)
-class LoopSize:
-    """How much work the proof does; the defaults fit into 15 minutes on two cores."""
-
-    annotators: int = 3
-    prompts: int = 150
-    heldout_percent: int = 30  # 300 votes are few for a gate: a fifth of them decides nothing
-    answers_per_prompt: int = 2
-    noise: float = 0.10
-    unseen_prompts: int = 80
-    answers_per_unseen: int = 2
 
 
 @dataclass(frozen=True)
@@ -63,6 +57,7 @@ class Proof:
     guards: list[Guard]
     gate_won: bool
     seconds: dict[str, float]
+    expected: dict[str, float]
 
     @property
     def held(self) -> bool:
@@ -81,22 +76,36 @@ class Proof:
             "guards": [asdict(guard) for guard in self.guards],
             "gate_won": self.gate_won,
             "seconds": self.seconds,
+            "expected_seconds": self.expected,
             "held": self.held,
         }
 
 
 class ClosedLoop:
-    """Runs the proof once, in a project of its own, through the pages at `url`."""
+    """Runs the proof once, in a project of its own, through the pages at `url`.
+
+    From `speed` follow the times that are shown as left, and how long a step may show no progress.
+    """
 
     def __init__(
-        self, *, url: str, slug: str, size: LoopSize, say: Say, progress: Progress
+        self,
+        *,
+        url: str,
+        slug: str,
+        size: LoopSize,
+        speed: Speed,
+        say: Say,
+        progress: Progress,
     ) -> None:
         self.url = url
         self.slug = slug
         self.size = size
         self.say = say
-        self.progress = progress
+        self.show = progress
         self.seconds: dict[str, float] = {}
+        self.expected = seconds_for(size, speed)
+        self.patience = patience_for(size, speed)
+        self.time_left = TimeLeft(self.expected)
 
     def run(self, *, base_model: str) -> Proof:
         """All steps in order. Raises LoopBroken, PageFault or EngineError."""
@@ -125,13 +134,19 @@ class ClosedLoop:
             ),
             gate_won=adapter.gate_won,
             seconds=self.seconds,
+            expected=self.expected,
         )
 
     def _timed(self, step: str, work: Callable[[], Any]) -> Any:
         started = time.monotonic()
+        self.time_left.begin(step, started)
         result = work()
         self.seconds[step] = time.monotonic() - started
         return result
+
+    def _progress(self, what: str, done: int, total: int) -> None:
+        step, whole = self.time_left.left(what, done, total, time.monotonic())
+        self.show(what, done, total, step, whole)
 
     def _set_up(self, base_model: str) -> tuple[Project, Person, list[Annotator]]:
         """A project with the starter's prompts, an admin and simulated annotators."""
@@ -165,34 +180,37 @@ class ClosedLoop:
     def _annotate(self, project: Project, annotators: list[Annotator]) -> None:
         """Votes as the answers come in, until all are sampled and judged."""
         self.say("The engine samples answers; the annotators vote as they come in.")
-        deadline = Deadline("No answer was sampled or judged")
+        deadline = Deadline("No answer was sampled or judged", self.patience)
+
+        def vote(annotator: Annotator) -> bool:
+            voted = False
+            while annotator.vote_once(self.slug):
+                voted = True
+                votes = sum(person.votes for person in annotators)
+                self._progress("voted", votes, self.size.votes)
+            connection.close()
+            return voted
+
         while True:
             with ThreadPoolExecutor(len(annotators)) as pool:
-                voted = list(pool.map(self._vote_on_all, annotators))
+                voted = list(pool.map(vote, annotators))
             sampling = project.samplings.get()
             if sampling.status == Sampling.Status.FAILED:
                 raise LoopBroken(f"Sampling failed: {sampling.error}")
             votes = sum(person.votes for person in annotators)
-            self.progress("voted", votes, sampling.total)
+            self._progress("voted", votes, sampling.total or self.size.votes)
             if not any(voted):
                 if not sampling.active:
                     return
                 time.sleep(POLL_SECONDS)
             deadline.check((votes, sampling.done))
 
-    def _vote_on_all(self, annotator: Annotator) -> int:
-        count = 0
-        while annotator.vote_once(self.slug):
-            count += 1
-            if count % 10 == 0:
-                self.progress("voted", annotator.votes, 0)
-        connection.close()
-        return count
-
     def _train(self, project: Project, admin: Person) -> Run:
         """Presses Train now, and watches the run to its end."""
         admin.get(f"/projects/{self.slug}/runs/")
-        config = {key: str(value) for key, value in RunConfig().as_json().items()}
+        config = {
+            key: str(value) for key, value in RunConfig(epochs=self.size.epochs).as_json().items()
+        }
         admin.post(f"/projects/{self.slug}/runs/new/", dict(config))
         run = project.runs.newest_first().first()
         if run is None:
@@ -202,9 +220,9 @@ class ClosedLoop:
             f"Run {run.number} on {snapshot.train_up} ups and {snapshot.train_down} downs; "
             f"{snapshot.heldout_total} examples are held out."
         )
-        deadline = Deadline(f"Run {run.number} made no progress")
+        deadline = Deadline(f"Run {run.number} made no progress", self.patience)
         while run.active:
-            self.progress(
+            self._progress(
                 run.phase or run.get_status_display(), run.progress_done, run.progress_total
             )
             deadline.check((run.phase, run.progress_done, run.status))
@@ -238,7 +256,7 @@ class ClosedLoop:
                 version=version,
                 prompts=prompts,
                 answers_per_prompt=self.size.answers_per_unseen,
-                on_progress=lambda done, total: self.progress(
+                on_progress=lambda done, total: self._progress(
                     f"answered by {version}", done, total
                 ),
             )
@@ -248,19 +266,21 @@ class ClosedLoop:
 
 
 class Deadline:
-    """Raises LoopBroken if what is watched has not changed for STALL_SECONDS."""
+    """Raises LoopBroken if what is watched has not changed for `seconds`."""
 
-    def __init__(self, complaint: str) -> None:
+    def __init__(self, complaint: str, seconds: float) -> None:
         self.complaint = complaint
+        self.seconds = seconds
         self.state: object = None
         self.since = time.monotonic()
 
     def check(self, state: object) -> None:
         if state != self.state:
             self.state, self.since = state, time.monotonic()
-        elif time.monotonic() - self.since > STALL_SECONDS:
+        elif time.monotonic() - self.since > self.seconds:
             raise LoopBroken(
-                f"{self.complaint} for {STALL_SECONDS:.0f} s: look into var/logs/ for the reason."
+                f"{self.complaint} for {self.seconds:.0f} s. The project and its votes are kept. "
+                "Look into var/logs/ for the reason."
             )
 
 

@@ -10,6 +10,7 @@ from feedback_app.serving.client import EngineError
 from feedback_app.serving.gateway.answers import Question, Reply, answer_stream
 from feedback_app.serving.gateway.faults import of_engine
 from feedback_app.serving.gateway.schemas import AnswerMessage, ChatAnswer, Choice, Usage
+from feedback_app.serving.stream import WAITING
 
 
 def public_id(completion: Completion) -> str:
@@ -78,12 +79,13 @@ def events(question: Question, *, include_usage: bool) -> Generator[str]:
 
     pieces = answer_stream(question, into=reply)
     try:
-        first = next(pieces, "")
+        # before the first word a fault can still be answered with a status
+        first = next((piece for piece in pieces if piece), "")
         # in one write: the reader of two would wait for this thread to be given a core again
         yield delta(role="assistant", content="") + (delta(content=first) if first else "")
         try:
             for piece in pieces:
-                yield delta(content=piece)
+                yield delta(content=piece) if piece else WAITING
         except EngineError as error:
             yield sse({**of_engine(error).body(), "completion_id": stored(reply).pk})
             return

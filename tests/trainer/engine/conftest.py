@@ -14,7 +14,7 @@ import pytest
 import torch
 import uvicorn
 
-from tests.engines import wait_until
+from tests.engines import PATIENCE, wait_until
 from tests.tiny import make_tiny_adapter
 from trainer.engine.scheduler import Scheduler
 from trainer.engine.server import create_app
@@ -52,7 +52,7 @@ def serving(base: LoadedBase, artifacts: Path, **options: Any) -> Iterator[Serve
         yield Served(url, scheduler, artifacts)
     finally:
         server.should_exit = True
-        thread.join(timeout=20)
+        thread.join(timeout=PATIENCE)
         listening.close()
 
 
@@ -96,7 +96,7 @@ def engine(tiny_dir: Path, artifacts: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def client(engine: Served) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=engine.url, timeout=30) as client:
+    with httpx.Client(base_url=engine.url, timeout=PATIENCE) as client:
         yield client
 
 

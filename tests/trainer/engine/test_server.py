@@ -12,7 +12,7 @@ import pytest
 import structlog
 import torch
 
-from tests.engines import wait_until
+from tests.engines import PATIENCE, wait_until
 from tests.tiny import make_tiny_adapter
 from tests.trainer.engine.conftest import NAME, Served, in_no_hurry, load, serving
 from trainer.chat import prompt_ids
@@ -303,7 +303,7 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
     with in_no_hurry(engine), client.stream("POST", CHAT, json=request) as response:
         coming = events(response)
         tokens = [next(coming) for _ in range(3)][-1]["choices"][0]["token_ids"]
-        with httpx.Client(base_url=engine.url, timeout=30) as other:
+        with httpx.Client(base_url=engine.url, timeout=PATIENCE) as other:
             # its own adapter is unloaded under the stream, another goes, a third comes
             for name in (first, second):
                 gone = other.post("/v1/unload_lora_adapter", json={"lora_name": name})
@@ -332,7 +332,7 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
 def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> None:
     before = engine.scheduler.counters["cancelled"]
     endless = body(stream=stream, max_tokens=480)
-    client = httpx.Client(base_url=engine.url, timeout=30)
+    client = httpx.Client(base_url=engine.url, timeout=PATIENCE)
     with in_no_hurry(engine):
         if stream:
             with client.stream("POST", CHAT, json=endless) as response:
@@ -353,7 +353,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> 
     with (
         serving(base, tmp_path, max_batch=1, max_queue=1) as small,
         in_no_hurry(small),
-        httpx.Client(base_url=small.url, timeout=30) as client,
+        httpx.Client(base_url=small.url, timeout=PATIENCE) as client,
         client.stream("POST", CHAT, json=body(stream=True, max_tokens=480)) as running,
     ):
         coming = events(running)
@@ -366,7 +366,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> 
         assert "try again" in refusal(refused, 429)
         assert int(refused.headers["retry-after"]) >= 1
         running.close()
-        waiting.join(timeout=30)
+        waiting.join(timeout=PATIENCE)
         assert not waiting.is_alive(), "the place of the one that went is taken by the next"
 
 
@@ -378,7 +378,7 @@ def test_answers_that_would_not_fit_together_take_turns(
     with (
         serving(base, tmp_path) as served,
         in_no_hurry(served),
-        httpx.Client(base_url=served.url, timeout=30) as client,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
         client.stream("POST", CHAT, json=body(stream=True, max_tokens=480)) as running,
     ):
         coming = events(running)
@@ -389,7 +389,7 @@ def test_answers_that_would_not_fit_together_take_turns(
         wait_until(lambda: served.scheduler.queued == 1, what="the second to wait")
         rest = list(coming)
         assert rest[-1]["choices"][0]["finish_reason"] == "length"
-        small.join(timeout=30)
+        small.join(timeout=PATIENCE)
         assert served.scheduler.counters["length"] == 2
 
 
@@ -399,7 +399,7 @@ def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path) as served,
-        httpx.Client(base_url=served.url, timeout=30) as client,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
     ):
         good = said(ask(client))
         embeddings = base.model.model.embed_tokens.weight
@@ -420,7 +420,7 @@ def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path, on_crash=crashes.append) as served,
-        httpx.Client(base_url=served.url, timeout=30) as client,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
     ):
         monkeypatch.setattr(served.scheduler, "_tell", None)  # a fault of the scheduler itself
         assert "starts again" in refusal(client.post(CHAT, json=body()), 503)
@@ -489,7 +489,7 @@ def test_the_adapter_that_nobody_asked_for_longest_makes_room(
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, artifacts, max_adapters=2) as served,
-        httpx.Client(base_url=served.url, timeout=30) as client,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
     ):
         for name in ("starter@1", "starter@2", "starter@1", "starter@3"):
             assert said(ask(client, model=name))

@@ -1,11 +1,13 @@
 """`python manage.py closed_loop`: the whole loop without a browser, with its proof."""
 
 import json
+import math
 import os
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,27 @@ from feedback_app.config.stack import Stack, StackError, running
 from feedback_app.feedback.models import Project
 from feedback_app.serving.client import EngineError
 from feedback_app.serving.closed_loop.people import PageFault
-from feedback_app.serving.closed_loop.proof import ClosedLoop, LoopBroken, LoopSize, Proof
+from feedback_app.serving.closed_loop.proof import ClosedLoop, LoopBroken, Proof
+from feedback_app.serving.closed_loop.size import (
+    LoopSize,
+    Speed,
+    minutes_for,
+    seconds_for,
+    size_for,
+)
+from feedback_app.serving.closed_loop.speed import SpeedUnknown, speed_measure
+
+#: Options that set a part of the size instead of what the measured speed suggests.
+PARTS = {
+    "annotators": ("annotators", "simulated annotators"),
+    "prompts": ("prompts", "prompts whose answers are voted on"),
+    "answers": ("answers_per_prompt", "answers to each of them"),
+    "epochs": ("epochs", "passes of training over the votes"),
+    "unseen": ("unseen_prompts", "prompts that base and live are compared on"),
+}
+
+
+BUDGET_MINUTES = 25.0
 
 
 class Command(BaseCommand):
@@ -29,39 +51,53 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        size = LoopSize()
         parser.add_argument(
             "--project", help="slug of the project to make (default: loop, loop-2 …)"
         )
         parser.add_argument("--url", help="use the processes that serve this address")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
-        parser.add_argument("--annotators", type=int, default=size.annotators)
-        parser.add_argument("--prompts", type=int, default=size.prompts)
-        parser.add_argument("--answers", type=int, default=size.answers_per_prompt)
-        parser.add_argument("--unseen", type=int, default=size.unseen_prompts)
+        parser.add_argument(
+            "--budget",
+            type=minutes,
+            default=BUDGET_MINUTES,
+            metavar="MINUTES",
+            help="choose the size that fits into so many minutes here (default: %(default)g)",
+        )
+        for option, (field, what) in PARTS.items():
+            most = getattr(LoopSize(), field)
+            parser.add_argument(
+                f"--{option}", type=int, help=f"{what}, whatever the budget (without: ≤ {most})"
+            )
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.started = time.monotonic()
         self.shown = 0.0
+        self.ended = ("", 0)
         call_command("migrate", verbosity=0, interactive=False)
         slug = options["project"] or free_slug("loop")
         if Project.objects.filter(slug=slug).exists():
             raise CommandError(f"There is a project {slug} already: choose another --project.")
         try:
             with self.place(options["url"]) as url:
+                self.say("Measuring how fast this machine answers and trains …")
+                speed = speed_measure(base_model=settings.BASE_MODEL)
+                given = {
+                    field: options[option]
+                    for option, (field, _) in PARTS.items()
+                    if options[option] is not None
+                }
+                size = replace(size_for(speed, options["budget"]), **given)
+                for line in plan_lines(size, speed, options["budget"]):
+                    self.say(line)
                 proof = ClosedLoop(
                     url=url,
                     slug=slug,
-                    size=LoopSize(
-                        annotators=options["annotators"],
-                        prompts=options["prompts"],
-                        answers_per_prompt=options["answers"],
-                        unseen_prompts=options["unseen"],
-                    ),
+                    size=size,
+                    speed=speed,
                     say=self.say,
                     progress=self.progress,
                 ).run(base_model=settings.BASE_MODEL)
-        except (LoopBroken, PageFault, EngineError, StackError) as error:
+        except (LoopBroken, PageFault, EngineError, SpeedUnknown, StackError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Stopped. What it made so far is kept.", returncode=130) from None
@@ -94,12 +130,16 @@ class Command(BaseCommand):
         self.stdout.write(f"[{time.monotonic() - self.started:5.0f} s] {text}")
         self.stdout.flush()
 
-    def progress(self, what: str, done: int, total: int) -> None:
-        """A line every ten seconds: enough to see that it lives, also in a log file."""
+    def progress(self, what: str, done: int, total: int, step: float, whole: float) -> None:
+        """Print a line every ten seconds, and one when a part is done: enough to see that it
+        lives, also in a log file."""
         now = time.monotonic()
-        if total and (now - self.shown >= 10 or done == total):
+        ended = done == total and self.ended != (what, total)
+        if total and (ended or now - self.shown >= 10):
             self.shown = now
-            self.say(f"  {what}: {done} of {total}")
+            self.ended = (what, total) if done == total else ("", 0)
+            left = f"{duration(step)} left of this step, {duration(whole)} in all"
+            self.say(f"  {what}: {done} of {total} ({left})")
 
     def table(self, proof: Proof) -> None:
         before, after, rise = proof.before, proof.after, proof.gain
@@ -124,6 +164,42 @@ class Command(BaseCommand):
         minutes = ", ".join(f"{step} {spent / 60:.1f}" for step, spent in proof.seconds.items())
         lines += ["", f"  minutes: {minutes}", ""]
         self.stdout.write("\n".join(lines))
+
+
+def minutes(text: str) -> float:
+    """A number of minutes above zero. Raises ArgumentTypeError."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return found
+
+
+def duration(seconds: float) -> str:
+    """Whole seconds below a minute and a half, whole minutes above."""
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+def plan_lines(size: LoopSize, speed: Speed, budget: float) -> list[str]:
+    """What was measured, what it will do and how long that takes here."""
+    expected = minutes_for(size, speed)
+    steps = ", ".join(f"{step} {duration(s)}" for step, s in seconds_for(size, speed).items())
+    lines = [
+        f"Measured: {speed.answer_tokens:.0f} tokens/s with several answers at a time, "
+        f"{speed.example_seconds:.2f} s for an example in an epoch of training.",
+        f"{size.prompts} prompts with {size.answers_per_prompt} answers, {size.epochs} epochs, "
+        f"{size.unseen_prompts} unseen prompts with {size.answers_per_unseen} answers a side.",
+        f"Expected: about {expected:.0f} minutes ({steps}).",
+    ]
+    if expected > budget:
+        lines.append(
+            f"That is more than the budget of {budget:g} minutes. A smaller size would be unlikely "
+            "to show a significant rise, so this one runs; set --prompts, --answers, --epochs "
+            "or --unseen to run less, or a larger --budget."
+        )
+    return lines
 
 
 def free_slug(stem: str) -> str:

@@ -1,0 +1,252 @@
+"""What do streams and a training run cost each other on one machine?
+
+    python -m bench.shared [--seconds 40] [--nice 10] [--foreign 4] [--json FILE]
+
+On SmolLM2-135M, each process in a session of its own, as `make demo` starts them. Measured one
+after the other: streams alone, the run alone, both together, the same with the run at the engine's
+own priority, and streams beside busy foreign processes. One stream and eight; answers of 64 tokens
+follow each other without a pause, which is the worst case for the run.
+
+`tools/avx2.py python -m bench.shared` measures the same held to AVX2.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.engine_parts.client import first_token, question, run, tokens_per_second
+from bench.plan import Workload, write_run
+from tests.engines import answers, free_port, wait_until
+from trainer.model import prepare
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKENS = 64
+#: Steps of two to three seconds: the speed of a window of half a minute is known to a tenth.
+WORKLOAD = Workload("shared", 2000, 60, 80, config={"batch_size": 4, "epochs": 1})
+
+
+@dataclass(frozen=True)
+class Load:
+    """Streams as their readers saw them: tokens/s of all, seconds to a first word."""
+
+    tokens_per_second: float
+    first_word: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `bar` is what the ratio has to be, empty where none is set."""
+
+    what: str
+    value: float
+    alone: float
+    bar: str
+
+    @property
+    def ratio(self) -> float:
+        return self.value / self.alone
+
+
+class Trainer:
+    """A run in progress, and how fast it has been."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._events = run_dir / "events.jsonl"
+
+    def steps(self) -> list[dict[str, Any]]:
+        if not self._events.exists():
+            return []
+        events = [json.loads(line) for line in self._events.read_text().splitlines() if line]
+        return [event for event in events if event["type"] == "step"]
+
+    def wait_steps(self, count: int) -> None:
+        wait_until(lambda: len(self.steps()) >= count, seconds=900, what=f"{count} steps")
+
+    def rate_since(self, known: int) -> float:
+        """Tokens a second of the steps after the first `known` ones."""
+        done = self.steps()[known:]
+        return sum(step["tokens"] for step in done) / sum(step["seconds"] for step in done)
+
+
+@contextmanager
+def child(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process in a session of its own, ended with the block."""
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=written, stderr=written, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def engine(model: str, work: Path) -> Iterator[str]:
+    url = f"http://127.0.0.1:{free_port()}"
+    command = [sys.executable, "-m", "trainer", "serve", "--model", model, "--artifacts", str(work)]
+    command += ["--port", url.rpartition(":")[2], "--served-model-name", "base"]
+    with child(command, work / "engine.log"):
+        wait_until(lambda: answers(f"{url}/health"), seconds=300, what="the engine")
+        yield url
+
+
+@contextmanager
+def training(model: str, work: Path, nice: int) -> Iterator[Trainer]:
+    """A run that has made its first steps."""
+    with tempfile.TemporaryDirectory(dir=work) as directory:
+        run_dir = Path(directory) / "run"
+        write_run(run_dir, WORKLOAD, model=model, threads=os.cpu_count() or 1)
+        command = [sys.executable, "-m", "trainer", "train", str(run_dir), "--nice", str(nice)]
+        trainer = Trainer(run_dir)
+        with child(command, work / "trainer.log"):
+            trainer.wait_steps(2)
+            yield trainer
+
+
+@contextmanager
+def foreign(count: int, work: Path) -> Iterator[None]:
+    """Processes that compute without end, like other programs of the machine."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            busy = [sys.executable, "-c", "while True: pass"]
+            stack.enter_context(child(busy, work / "foreign.log"))
+        yield
+
+
+class Bench:
+    def __init__(self, model: str, seconds: float, work: Path) -> None:
+        self.model, self.seconds, self.work = model, seconds, work
+        self._numbers = 0
+
+    def streams(self, url: str, count: int) -> Load:
+        """`count` readers for about `seconds`: rounds of one answer each."""
+        found = []
+        started = time.monotonic()
+        rates = []
+        while time.monotonic() - started < self.seconds or len(rates) < 2:
+            bodies = []
+            for _ in range(count):
+                self._numbers += 1
+                bodies.append([self._body(self._numbers)])
+            streams = run(url, bodies, stagger=0.05)
+            rates.append(tokens_per_second(streams))
+            found += streams
+        return Load(sum(rates) / len(rates), first_token(found))
+
+    def _body(self, number: int) -> dict[str, Any]:
+        return {
+            "model": "base",
+            "messages": question(number),
+            "max_tokens": TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+            "return_token_ids": True,
+        }
+
+    def measure(self, nice: int, busy: int) -> list[Row]:
+        with engine(self.model, self.work) as url:
+            self.streams(url, 8)
+            alone = {count: self.streams(url, count) for count in (1, 8)}
+            with training(self.model, self.work, nice) as trainer:
+                known = len(trainer.steps())
+                time.sleep(self.seconds)
+                trainer.wait_steps(known + 3)
+                run_alone = trainer.rate_since(known)
+                beside, run_beside = self._together(url, trainer)
+            with training(self.model, self.work, 0) as trainer:
+                equal, run_equal = self._together(url, trainer)
+            with foreign(busy, self.work):
+                crowded = {count: self.streams(url, count) for count in (1, 8)}
+        rows = []
+        for count in (1, 8):
+            name = f"{count} stream{'s' if count > 1 else ''}"
+            idle = alone[count]
+            for where, found, rate_bar, first_bar in (
+                ("beside a run", beside, "≥ 0.35", "≤ 3"),
+                ("beside a run of the same priority", equal, "", ""),
+                (f"beside {busy} busy processes", crowded, "≥ 0.15", ""),
+            ):
+                rows += [
+                    Row(
+                        f"{name} {where}, tokens/s",
+                        found[count].tokens_per_second,
+                        idle.tokens_per_second,
+                        rate_bar,
+                    ),
+                    Row(
+                        f"{name} {where}, s to the first word",
+                        found[count].first_word,
+                        idle.first_word,
+                        first_bar,
+                    ),
+                ]
+            rows += [
+                Row(f"run beside {name}, tokens/s : alone", run_beside[count], run_alone, ""),
+                Row(
+                    f"run beside {name}, tokens/s : at the same priority",
+                    run_beside[count],
+                    run_equal[count],
+                    "≥ 0.75",
+                ),
+            ]
+        return rows
+
+    def _together(self, url: str, trainer: Trainer) -> tuple[dict[int, Load], dict[int, float]]:
+        loads, rates = {}, {}
+        for count in (1, 8):
+            known = len(trainer.steps())
+            loads[count] = self.streams(url, count)
+            trainer.wait_steps(known + 1)
+            rates[count] = trainer.rate_since(known)
+        return loads, rates
+
+
+def table(rows: Sequence[Row]) -> str:
+    lines = ["| what | beside | alone | ratio | bar |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.what} | {row.value:.3g} | {row.alone:.3g} | {row.ratio:.2f} | {row.bar} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.shared",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
+    parser.add_argument("--nice", type=int, default=10, help="niceness of the run")
+    parser.add_argument("--foreign", type=int, default=4, help="busy processes")
+    parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    arguments = parser.parse_args(argv)
+    work = ROOT / "var" / "bench" / "shared"
+    work.mkdir(parents=True, exist_ok=True)
+    model = arguments.model or str(prepare(ROOT / "var" / "models"))
+    print(f"cores {os.cpu_count()}, load at start {os.getloadavg()[0]:.1f}", flush=True)
+    rows = Bench(model, arguments.seconds, work).measure(arguments.nice, arguments.foreign)
+    print(table(rows))
+    if arguments.json:
+        found = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
