@@ -1,11 +1,12 @@
 """What do streams and a training run cost each other on one machine?
 
-    python -m bench.shared [--seconds 40] [--nice 10] [--foreign 4] [--json FILE]
+    make bench-shared [ARGS='--seconds 40 --nice 0 10 --foreign 4 --json FILE']
 
 On SmolLM2-135M, each process in a session of its own, as `make demo` starts them. Measured one
-after the other: streams alone, the run alone, both together, the same with the run at the engine's
-own priority, and streams beside busy foreign processes. One stream and eight; answers of 64 tokens
-follow each other without a pause, which is the worst case for the run.
+after the other: streams alone, the run alone, both together for each niceness of the run, and
+streams beside busy foreign processes. One stream and eight without a pause, which leave the run
+what is left over; and one reader who takes 12 s to read each answer of 64 tokens (240 words a
+minute), which is what a demo beside a run looks like.
 
 `tools/avx2.py python -m bench.shared` measures the same held to AVX2.
 """
@@ -21,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.engine_parts.client import first_token, question, run, tokens_per_second
@@ -30,6 +32,10 @@ from trainer.model import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64
+#: Seconds to read an answer.
+READING = 12.0
+#: Readers of each load, and seconds between their answers.
+LOADS = {"one reader": (1, READING), "one stream": (1, 0.0), "eight streams": (8, 0.0)}
 #: Steps of two to three seconds: the speed of a window of half a minute is known to a tenth.
 WORKLOAD = Workload("shared", 2000, 60, 80, config={"batch_size": 4, "epochs": 1})
 
@@ -133,12 +139,11 @@ class Bench:
         self.model, self.seconds, self.work = model, seconds, work
         self._numbers = 0
 
-    def streams(self, url: str, count: int) -> Load:
-        """`count` readers for about `seconds`: rounds of one answer each."""
-        found = []
+    def streams(self, url: str, count: int, pause: float) -> Load:
+        """`count` readers for about `seconds`, one answer each at a time."""
+        found, rates = [], []
         started = time.monotonic()
-        rates = []
-        while time.monotonic() - started < self.seconds or len(rates) < 2:
+        while time.monotonic() - started < self.seconds or len(rates) < 3:
             bodies = []
             for _ in range(count):
                 self._numbers += 1
@@ -146,7 +151,8 @@ class Bench:
             streams = run(url, bodies, stagger=0.05)
             rates.append(tokens_per_second(streams))
             found += streams
-        return Load(sum(rates) / len(rates), first_token(found))
+            time.sleep(pause)
+        return Load(median(rates), first_token(found))
 
     def _body(self, number: int) -> dict[str, Any]:
         return {
@@ -158,62 +164,46 @@ class Bench:
             "return_token_ids": True,
         }
 
-    def measure(self, nice: int, busy: int) -> list[Row]:
+    def measure(self, levels: Sequence[int], busy: int) -> list[Row]:
+        rows: list[Row] = []
         with engine(self.model, self.work) as url:
-            self.streams(url, 8)
-            alone = {count: self.streams(url, count) for count in (1, 8)}
-            with training(self.model, self.work, nice) as trainer:
-                known = len(trainer.steps())
-                time.sleep(self.seconds)
-                trainer.wait_steps(known + 3)
-                run_alone = trainer.rate_since(known)
-                beside, run_beside = self._together(url, trainer)
-            with training(self.model, self.work, 0) as trainer:
-                equal, run_equal = self._together(url, trainer)
+            self.streams(url, 8, 0)
+            alone = {name: self.streams(url, *load) for name, load in LOADS.items()}
+            run_alone = 0.0
+            for nice in levels:
+                with training(self.model, self.work, nice) as trainer:
+                    if not run_alone:
+                        known = len(trainer.steps())
+                        time.sleep(self.seconds)
+                        trainer.wait_steps(known + 3)
+                        run_alone = trainer.rate_since(known)
+                    rows += self._beside(url, trainer, nice, alone, run_alone)
             with foreign(busy, self.work):
-                crowded = {count: self.streams(url, count) for count in (1, 8)}
-        rows = []
-        for count in (1, 8):
-            name = f"{count} stream{'s' if count > 1 else ''}"
-            idle = alone[count]
-            for where, found, rate_bar, first_bar in (
-                ("beside a run", beside, "≥ 0.35", "≤ 3"),
-                ("beside a run of the same priority", equal, "", ""),
-                (f"beside {busy} busy processes", crowded, "≥ 0.15", ""),
-            ):
-                rows += [
-                    Row(
-                        f"{name} {where}, tokens/s",
-                        found[count].tokens_per_second,
-                        idle.tokens_per_second,
-                        rate_bar,
-                    ),
-                    Row(
-                        f"{name} {where}, s to the first word",
-                        found[count].first_word,
-                        idle.first_word,
-                        first_bar,
-                    ),
-                ]
-            rows += [
-                Row(f"run beside {name}, tokens/s : alone", run_beside[count], run_alone, ""),
-                Row(
-                    f"run beside {name}, tokens/s : at the same priority",
-                    run_beside[count],
-                    run_equal[count],
-                    "≥ 0.75",
-                ),
-            ]
+                for name in ("one stream", "eight streams"):
+                    crowded = self.streams(url, *LOADS[name])
+                    rows += compared(
+                        f"{name} beside {busy} busy processes", crowded, alone[name], "≥ 0.15", ""
+                    )
         return rows
 
-    def _together(self, url: str, trainer: Trainer) -> tuple[dict[int, Load], dict[int, float]]:
-        loads, rates = {}, {}
-        for count in (1, 8):
+    def _beside(
+        self, url: str, trainer: Trainer, nice: int, alone: dict[str, Load], run_alone: float
+    ) -> Iterator[Row]:
+        for name, load in LOADS.items():
             known = len(trainer.steps())
-            loads[count] = self.streams(url, count)
+            beside = self.streams(url, *load)
             trainer.wait_steps(known + 1)
-            rates[count] = trainer.rate_since(known)
-        return loads, rates
+            what = f"{name} beside a run at niceness {nice}"
+            yield from compared(what, beside, alone[name], "≥ 0.35", "≤ 3")
+            bar = "≥ 0.75" if name == "one reader" else ""
+            yield Row(f"the run beside {name}", trainer.rate_since(known), run_alone, bar)
+
+
+def compared(what: str, found: Load, alone: Load, rate_bar: str, first_bar: str) -> list[Row]:
+    return [
+        Row(f"{what}, tokens/s", found.tokens_per_second, alone.tokens_per_second, rate_bar),
+        Row(f"{what}, s to the first word", found.first_word, alone.first_word, first_bar),
+    ]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -232,7 +222,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
-    parser.add_argument("--nice", type=int, default=10, help="niceness of the run")
+    parser.add_argument("--nice", type=int, nargs="+", default=[0, 10], help="of the run")
     parser.add_argument("--foreign", type=int, default=4, help="busy processes")
     parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
