@@ -23,6 +23,7 @@ from trainer.engine.jobs import Held, Inbox, Job, Piece, QueueFull, Stopped, Unk
 from trainer.engine.measures import Measures
 from trainer.engine.turns import Turns
 from trainer.errors import BadArtifact
+from trainer.heap import release_free_memory
 from trainer.model import LoadedBase
 
 MAX_BATCH = 64
@@ -30,6 +31,8 @@ MAX_QUEUE = 256
 MAX_ADAPTERS = 32
 #: Groups of prompts that are read by turns: a long one does not hold up the next.
 MAX_READING = 2
+#: Without work for so long, memory that finished answers left is returned to the system.
+IDLE_SECONDS = 5.0
 #: Where the registry puts adapters, under the artifact root, each in a directory of its name.
 REGISTERED = "adapters"
 SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
@@ -254,7 +257,11 @@ class Scheduler:
             job.tell(Piece(error=why))
 
     def _serve(self) -> None:
+        computed = False  # since free memory was last returned to the system
         while True:
+            if computed and not self._has_work_within(IDLE_SECONDS):
+                release_free_memory()
+                computed = False
             with self._changed:
                 self._changed.wait_for(self._has_work)
                 if self._inbox.stop:
@@ -264,6 +271,7 @@ class Scheduler:
                 newcomers = self._newcomers()
             for deed in work:
                 deed()
+            computed = True
             began = time.perf_counter()
             self._batch.begin(newcomers)
             if self._batch.reading:
@@ -276,6 +284,10 @@ class Scheduler:
     def _chunk(self) -> int:
         """Tokens that may be read at once: fewer while answers wait for it."""
         return CHUNK_TOKENS if self._batch.rows else PREFILL_TOKENS
+
+    def _has_work_within(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(self._has_work, seconds)
 
     def _has_work(self) -> bool:
         inbox = self._inbox

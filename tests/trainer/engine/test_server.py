@@ -630,3 +630,20 @@ def test_stream_has_no_characters_that_a_client_may_take_for_the_end_of_a_line()
     text = "one\x85two\u2028three \U0001f600"
     (line,) = sse({"text": text}).splitlines()[:-1]
     assert json.loads(line.removeprefix("data: ")) == {"text": text}
+
+
+def test_free_memory_is_returned_once_when_nothing_is_asked(
+    tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    returned: list[int] = []
+    monkeypatch.setattr(scheduling, "IDLE_SECONDS", 0.01)
+    monkeypatch.setattr(scheduling, "release_free_memory", lambda: returned.append(1))
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, tmp_path) as served,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
+    ):
+        for times in (1, 2):
+            ask(client)
+            wait_until(lambda n=times: len(returned) >= n, what="the return of memory")
+        assert len(returned) == 2, "an engine that stays idle does it once"
