@@ -44,6 +44,8 @@ def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> It
         "ENGINE_URL": None,
         "RUN_STALE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
+        # beside other tests of the suite a nice trainer would hardly run
+        "TRAINER_NICE": "0",
     }
     with Stack(env=env) as running:
         settings.ENGINES = {TINY: running.engine_url}
