@@ -11,16 +11,17 @@ bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1)_vs_*)))
 BENCHES := $(foreach name,trainer engine shared annotation queue scale,$(if $(call bench_of,$(name)),bench-$(name)))
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
-test test-avx2 quick: export OMP_NUM_THREADS := 1
+test test-long test-avx2 quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/test_statements.py)
 
-.PHONY: help demo loop test test-avx2 test-python quick check bench $(BENCHES) install install-test clean
+.PHONY: help demo loop test test-long test-avx2 test-python quick check bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
 	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
+	@echo 'make test-long          the tests that take long: about five minutes'
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
@@ -37,12 +38,16 @@ loop: install
 # The database part runs twice: on SQLite with everything else, then on PostgreSQL.
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
-	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) $(ARGS)
-	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not browser and not model' $(DATABASE_TESTS))
+	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(ARGS)
+	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model' $(DATABASE_TESTS))
+
+# What takes long: runs killed at every moment, several processes for one run, compiling ahead.
+test-long: install-test
+	@$(PYTEST) -m long $(ARGS)
 
 # The trainer and the engine on an older x86 processor: held to AVX2, without bfloat16 units.
 test-avx2: install-test
-	@$(PY) tools/avx2.py $(PYTEST) -m 'not browser' tests/trainer tests/engine_contract $(ARGS)
+	@$(PY) tools/avx2.py $(PYTEST) -m 'not browser and not long' tests/trainer tests/engine_contract $(ARGS)
 
 # In an environment of its own under var/pythons: .venv keeps its Python.
 test-python:
@@ -51,7 +56,7 @@ test-python:
 quick: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
-	@$(PYTEST) -m 'not slow and not browser and not model' $(ARGS)
+	@$(PYTEST) -m 'not slow and not long and not browser and not model' $(ARGS)
 
 check: install-test
 	@.venv/bin/ruff check .

@@ -7,6 +7,7 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
+from feedback_app.heartbeats import Heartbeat
 from feedback_app.training.claims import run_claim
 from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runner import DONE, child_run, run_execute
@@ -41,4 +42,5 @@ def test_full_disk_fails_a_run_at_once_and_resume_goes_on_when_there_is_room(
     run_resume(run=run, by=admin)
     again = run_claim(run.pk)
     assert again is not None
-    assert child_run(again, ["train", str(run.directory)], events=run.directory) == DONE
+    order = ["train", str(run.directory)]
+    assert child_run(again, order, events=run.directory, alive=Heartbeat()) == DONE

@@ -119,6 +119,7 @@ def test_directories_of_old_versions_are_deleted(
     assert kept == {current.name, *(f"old-{age}" for age in range(compiled_code.OTHERS_KEPT))}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # half a minute of compiling where nothing else runs
 def test_neither_training_nor_serving_compiles_what_was_compiled_ahead(tmp_path: Path) -> None:

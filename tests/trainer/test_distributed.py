@@ -23,7 +23,7 @@ from trainer.artifact import WEIGHTS
 from trainer.examples import write_examples
 
 # two interpreters with torch in them start at once: on a busy machine that takes its time
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 DEADLINE = PATIENCE
 

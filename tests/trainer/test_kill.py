@@ -112,6 +112,7 @@ def assert_all_steps(found: list[dict[str, Any]]) -> None:
     assert {event["step"] for event in found if event["type"] == "step"} == set(range(1, STEPS + 1))
 
 
+@pytest.mark.long
 def test_killed_at_any_moment(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     changes = len(quiet.end.changes)
     drawn = moments(12, changes)

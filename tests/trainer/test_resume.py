@@ -66,6 +66,7 @@ def result(run_dir: Path) -> tuple[bytes, bytes]:
     return (run_dir / "adapter" / WEIGHTS).read_bytes(), (run_dir / "fit.jsonl").read_bytes()
 
 
+@pytest.mark.long
 def test_sigterm_and_sigkill_change_nothing_in_the_result(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]]
 ) -> None:
