@@ -35,15 +35,18 @@ demo: install
 loop: install
 	@$(PY) manage.py closed_loop $(ARGS)
 
-# The database part runs twice: on SQLite with everything else, then on PostgreSQL.
+# The database part runs twice: on SQLite with everything else, then on PostgreSQL. What waits for
+# engines most of the time and asks the database little runs once.
+ENGINE_TESTS := $(addprefix --ignore=tests/serving/,test_slow_engine.py test_replicas.py test_loop_size.py)
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(ARGS)
-	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model' $(DATABASE_TESTS))
+	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model' $(ENGINE_TESTS) $(DATABASE_TESTS))
 
 # What takes long: runs killed at every moment, several processes for one run, compiling ahead.
 test-long: install-test
-	@$(PYTEST) -m long $(ARGS)
+	@chromium=$$($(PY) tools/chromium.py) && \
+	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m long $(ARGS)
 
 # The trainer and the engine on an older x86 processor: held to AVX2, without bfloat16 units.
 test-avx2: install-test

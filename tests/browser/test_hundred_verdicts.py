@@ -97,6 +97,7 @@ def test_a_hundred_verdicts_with_the_keyboard_alone(
     assert VoteEvent.objects.count() == HUNDRED + 2 * 10
 
 
+@pytest.mark.long
 def test_a_hundred_verdicts_by_touch_alone(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:

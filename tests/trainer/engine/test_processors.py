@@ -63,6 +63,7 @@ def test_products_with_many_and_with_few_registers(
     assert torch.equal(y, once), "a row has the same bits alone"
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_no_x86_instruction_is_used_on_another_architecture(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "tiny")
