@@ -36,8 +36,15 @@ TOKENS = 64
 READING = 12.0
 #: Readers of each load, and seconds between their answers.
 LOADS = {"one reader": (1, READING), "one stream": (1, 0.0), "eight streams": (8, 0.0)}
-#: Steps of two to three seconds: the speed of a window of half a minute is known to a tenth.
-WORKLOAD = Workload("shared", 2000, 60, 80, config={"batch_size": 4, "epochs": 1})
+#: Short steps, so that the speed of half a minute is known, and a loss without mismatched pairs, so
+#: that the reference is soon complete.
+WORKLOAD = Workload(
+    "shared",
+    32,
+    60,
+    80,
+    config={"batch_size": 4, "epochs": 500, "loss": "apo_zero_unpaired"},
+)
 
 
 @dataclass(frozen=True)

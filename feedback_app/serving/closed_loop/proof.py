@@ -192,9 +192,10 @@ class ClosedLoop:
             return voted
 
         while True:
+            # read before voting: an answer that comes in between is voted on in the next round
+            sampling = project.samplings.get()
             with ThreadPoolExecutor(len(annotators)) as pool:
                 voted = list(pool.map(vote, annotators))
-            sampling = project.samplings.get()
             if sampling.status == Sampling.Status.FAILED:
                 raise LoopBroken(f"Sampling failed: {sampling.error}")
             votes = sum(person.votes for person in annotators)
