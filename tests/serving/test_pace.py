@@ -8,7 +8,7 @@ from feedback_app.serving.pace import HOLD_SECONDS, START, Pace
 
 
 class Clock:
-    """Seconds that pass when a test says so."""
+    """A clock that a test moves forward."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -19,7 +19,7 @@ from feedback_app.feedback.imports.readers import (
 
 BATCH = 64  # rows in memory at once
 BATCH_OF_ALL = 8  # the same where all columns are read: there may be pictures among them
-#: What pyarrow raises for a file that lies about itself.
+#: Errors that pyarrow raises for a damaged or forged file.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 

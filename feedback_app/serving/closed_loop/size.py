@@ -161,7 +161,7 @@ class TimeLeft:
 
     def left(self, phase: str, done: int, total: int, now: float) -> tuple[float, float]:
         """Return (seconds left of this step, seconds left in all) after `done` of a phase's
-        `total`: what was estimated for the step, or more where the pace of the phase says so."""
+        `total`: what was estimated for the step, or more if the progress so far implies more."""
         if phase != self._phase:
             self._phase, self._phase_began, self._phase_done = phase, now, done
         rest = max(0.0, self._expected.get(self._step, 0.0) - (now - self._step_began))

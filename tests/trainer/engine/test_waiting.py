@@ -57,7 +57,7 @@ def test_queued_request_is_told_that_it_waits(
             with client.stream("POST", CHAT, json=body(stream=True)) as second:
                 coming = second.iter_lines()
                 first_event = next(coming)
-                assert first_event.startswith("data: {"), "it is told at once that it was let in"
+                assert first_event.startswith("data: {"), "the stream opens at once"
                 early = [next(line for line in coming if line) for _ in range(3)]
                 assert early == [": waiting"] * 3
                 running.close()
