@@ -14,7 +14,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.imports import jobs
 from feedback_app.feedback.imports.jobs import import_claim, import_execute
 from feedback_app.feedback.models import ImportJob, Project
-from feedback_app.heartbeats import kept_alive
+from feedback_app.heartbeats import Heartbeat, kept_alive
 from feedback_app.training import runner
 from feedback_app.training.claims import Claim, run_claim
 from feedback_app.training.models import Run
@@ -121,6 +121,18 @@ def test_trainer_that_says_nothing_keeps_its_run(
         (tmp_path / "end").touch()
         worker.join(60)
     assert codes == [DONE]
+
+
+def test_trainer_is_as_nice_as_the_settings_say(
+    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.TRAINER_NICE = 7
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(runner.sys, "executable", str(python))
+    assert child_run(claim, ["evaluate"], events=tmp_path, alive=Heartbeat()) == DONE
+    assert "--nice 7" in (tmp_path / "arguments").read_text()
 
 
 def test_trainer_of_a_lost_run_is_ended(
