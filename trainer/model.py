@@ -66,11 +66,6 @@ def resolve_device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the type that `dtype: NAME` means on a device (trainer.precision)."""
-    return resolve_precision(name, device).dtype
-
-
 def fingerprint(model: Any) -> str:
     """SHA-256 of what makes two bases the same for an adapter: architecture and embeddings.
 

@@ -13,7 +13,8 @@ from tests.tiny import make_tiny_model
 from trainer import model as models
 from trainer.card import base_licence
 from trainer.errors import Refused, TrainerError
-from trainer.model import LoadedBase, load_base, prepare, resolve_device, resolve_dtype
+from trainer.model import LoadedBase, load_base, prepare, resolve_device
+from trainer.precision import resolve_precision
 from trainer.quantise import quantisation_faults
 
 
@@ -43,10 +44,10 @@ def test_another_model_has_another_fingerprint(tiny: LoadedBase, tmp_path: Path)
 
 def test_a_configured_type_is_taken_as_it_is() -> None:
     cpu = torch.device("cpu")
-    assert resolve_dtype("float32", cpu) is torch.float32
+    assert resolve_precision("float32", cpu).dtype is torch.float32
     assert resolve_device("cpu") == cpu
     with pytest.raises(TrainerError, match="auto, float32 or bfloat16"):
-        resolve_dtype("float33", cpu)
+        resolve_precision("float33", cpu)
 
 
 def test_a_directory_without_a_model_says_what_to_do(tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ import torch
 
 from trainer import precision
 from trainer.engine.loading import load_served
-from trainer.errors import TrainerError
 from trainer.model import load_base
 from trainer.plan import as_text, plan
-from trainer.precision import automatic_precision, measured_ratio, resolve_precision
+from trainer.precision import automatic_precision, measured_ratio
 
 CPU = torch.device("cpu")
 
@@ -168,8 +167,3 @@ def test_a_fast_bfloat16_cpu_computes_in_it(processor: Any, tiny_dir: Path) -> N
     base = load_served(str(tiny_dir), device="cpu")
     assert base.dtype is torch.bfloat16
     assert base.precision.startswith("bfloat16: ")
-
-
-def test_unknown_types_are_refused_with_the_choices() -> None:
-    with pytest.raises(TrainerError, match="auto, float32 or bfloat16"):
-        resolve_precision("float33", CPU)
