@@ -12,7 +12,7 @@ from typing import NoReturn
 from trainer.errors import Cancelled, Refused, TrainerError
 from trainer.kernels import limit_kernel_caches
 from trainer.priority import lower_priority
-from trainer.signals import stop_with_parent
+from trainer.signals import StopRequest, stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 
@@ -129,7 +129,9 @@ def _train(arguments: argparse.Namespace) -> None:
     _cancel_from_now_on()
     from trainer.train import train
 
-    train(arguments.run_dir)
+    # To the end of the process: where another process of the run has died, the launcher stops
+    # this one with SIGTERM while it is saying so.
+    train(arguments.run_dir, stop=StopRequest.listening())
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 
 class StopRequest:
@@ -13,6 +14,15 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.asked = False
+
+    @classmethod
+    def listening(cls) -> Self:
+        """A request that SIGTERM and SIGINT make until the process ends. Must be called in the
+        main thread."""
+        request = cls()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, request._ask)
+        return request
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

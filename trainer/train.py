@@ -23,13 +23,16 @@ from trainer.run import (
     run_identity,
 )
 from trainer.sharding import load_sharded
-from trainer.signals import stop_on_signal
+from trainer.signals import StopRequest, stop_on_signal
 from trainer.step import is_out_of_memory
 from trainer.world import World, rank, size
 
 
-def train(run_dir: Path) -> None:
+def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
     """Train the run in `run_dir`, or go on with it, until `adapter/` is complete.
+
+    Without `stop`, SIGTERM and SIGINT are the request to stop until the last event is written. A
+    caller that reports errors itself gives its own, so that a signal cannot cut its report off.
 
     Under `accelerate launch` or `torchrun` every process calls this; the first one writes, and the
     run directory must be the same to all. Raises Refused (config, examples), RunFailed (NaN, brake
@@ -40,6 +43,7 @@ def train(run_dir: Path) -> None:
         raise Refused(f"{run_dir} is no directory: a run needs config.json and examples.jsonl")
     first = rank() == 0
     with (
+        stop_on_signal() if stop is None else nullcontext(stop) as stop,
         written_or_told(run_dir),
         only_one(run_dir) if first else nullcontext(),
         EventLog(run_dir / "events.jsonl" if first else Path(os.devnull)) as events,
@@ -50,7 +54,7 @@ def train(run_dir: Path) -> None:
             return
         try:
             with written_or_told(run_dir), _told_in_a_sentence():
-                _train(run_dir, events)
+                _train(run_dir, events, stop)
         except TrainerError as error:
             kind, values = _last_event(error)
             with suppress(OSError):  # that events cannot be written may be the very error
@@ -75,23 +79,22 @@ def _failure(step: int | None, reason: str, advice: str) -> dict[str, object]:
     return {"step": step, "reason": reason, "advice": advice}
 
 
-def _train(run_dir: Path, events: EventLog) -> None:
+def _train(run_dir: Path, events: EventLog, stop: StopRequest) -> None:
     config, examples = read_run(run_dir)
     heldout = read_heldout(run_dir)
-    with stop_on_signal() as stop:
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
-        events.write("phase", phase="loading", done=0, total=1)
-        world = World.join(sharded=config.fsdp)
-        try:
-            base = _load(config, world)
-            run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
-            events.write("phase", phase="loading", done=1, total=1)
-            if world.any(stop.asked, base.device):
-                raise Cancelled(0)
-            Trainer(run, run_dir, events, stop, world=world).run()
-        finally:
-            world.leave()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    events.write("phase", phase="loading", done=0, total=1)
+    world = World.join(sharded=config.fsdp)
+    try:
+        base = _load(config, world)
+        run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
+        events.write("phase", phase="loading", done=1, total=1)
+        if world.any(stop.asked, base.device):
+            raise Cancelled(0)
+        Trainer(run, run_dir, events, stop, world=world).run()
+    finally:
+        world.leave()
 
 
 def _load(config: TrainConfig, world: World) -> LoadedBase:

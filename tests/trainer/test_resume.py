@@ -157,3 +157,48 @@ def test_plan_of_the_shell_is_json(
         timeout=DEADLINE,
     )
     assert json.loads(done.stdout)["steps"] == 6
+
+
+@pytest.mark.parametrize("moment", ["write", "exit"])
+def test_sigterm_while_the_run_reports_its_failure_does_not_cut_the_report_off(
+    make_run: MakeRun, children: list[subprocess.Popen[bytes]], moment: str
+) -> None:
+    # what the launcher does to the last process when another one of the run has died
+    run_dir = make_run()
+    (run_dir / "examples.jsonl").write_text("no example\n")
+    child = subprocess.Popen(
+        [sys.executable, "-c", FAILS_UNDER_SIGTERM, str(run_dir), moment],
+        stderr=subprocess.PIPE,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    children.append(child)
+    assert child.wait(timeout=DEADLINE) == 4
+    assert child.stderr is not None
+    assert b"examples.jsonl" in child.stderr.read()
+    assert len(events(run_dir, "failed")) == 1
+
+
+FAILS_UNDER_SIGTERM = """
+import os, signal, sys
+from trainer import train
+from trainer.__main__ import main
+from trainer.events import EventLog
+
+run_dir, moment = sys.argv[1:]
+write, log_exit = EventLog.write, EventLog.__exit__
+
+def signalled_write(self, kind, **values):
+    if kind == "failed":
+        os.kill(os.getpid(), signal.SIGTERM)
+    write(self, kind, **values)
+
+def signalled_exit(self, *error):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return log_exit(self, *error)
+
+if moment == "write":
+    EventLog.write = signalled_write
+else:
+    EventLog.__exit__ = signalled_exit
+sys.exit(main(["train", run_dir]))
+"""
