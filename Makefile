@@ -13,7 +13,7 @@ BENCHES := $(foreach name,trainer engine shared annotation queue scale,$(if $(ca
 # for each other
 test test-long test-avx2 quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
-DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/test_statements.py)
+DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/db/test_prepared.py)
 
 .PHONY: help demo loop test test-long test-avx2 test-python quick check bench $(BENCHES) install install-test clean
 
@@ -37,7 +37,7 @@ loop: install
 
 # The database part runs twice: on SQLite with everything else, then on PostgreSQL. What waits for
 # engines most of the time and asks the database little runs once.
-ENGINE_TESTS := $(addprefix --ignore=tests/serving/,test_slow_engine.py test_replicas.py test_loop_size.py)
+ENGINE_TESTS := $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(ARGS)

@@ -44,7 +44,7 @@ from bench.engine_parts.client import (
 from bench.engine_parts.processes import ADAPTERS, ROOT, WORK
 from bench.engine_parts.releasing import gauge, release
 from bench.engine_parts.web import Web, web
-from trainer.model import prepare
+from trainer.models.loading import prepare
 
 STREAMS, TOKENS, STAGGER = 8, 128, 0.1
 #: So that a request comes while the seven others write, not while they are being read.

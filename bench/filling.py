@@ -50,8 +50,9 @@ def fill(*, slug: str, completions: int, people: int, judged: int = 0) -> dict[s
     Call it on an empty, migrated database. Returns {'project': …, 'people': […]}.
     """
     from feedback_app.accounts.models import Role, User
+    from feedback_app.feedback.members.services import member_set
     from feedback_app.feedback.models import Completion, Example, Prompt, Source, Split, Vote
-    from feedback_app.feedback.services import member_set, project_create
+    from feedback_app.feedback.projects.services import project_create
 
     owner = User.objects.create_user("owner@example.com", "x")
     project = project_create(slug=slug, name="Bench", base_model="bench", owner=owner)

@@ -2,7 +2,7 @@
 
 Each workload trains SmolLM2-135M for a step or two in a process of its own, whose peak resident
 memory (VmHWM) is compared with what the plan says. Afterwards the measured constants of
-trainer/memory.py and trainer/plan.py are fitted anew: copy them there when the loop has changed.
+trainer/planning/{memory,plan}.py are fitted again: copy them there when the loop has changed.
 
     python -m bench.plan [--model DIR] [--threads N] [--only TEXT] [--json FILE]
 """
@@ -195,8 +195,8 @@ def main() -> None:
             f"| {row['predicted_seconds']} of {row['measured_seconds']:.0f} |",
             flush=True,
         )
-    from trainer.memory import HEAP, KERNELS_CPU, PROCESS_CPU
-    from trainer.plan import EFFICIENCY, START_SECONDS
+    from trainer.planning.memory import HEAP, KERNELS_CPU, PROCESS_CPU
+    from trainer.planning.plan import EFFICIENCY, START_SECONDS
 
     if sum(row["dtype"] == "bfloat16" for row in rows) > 1:
         process, heap = fitted(rows, HEAP)

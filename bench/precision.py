@@ -19,16 +19,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from trainer.adapted import adapted
-from trainer.artifact import WEIGHTS
-from trainer.chat import prompt_ids
+from trainer.artifacts.adapter_directory import WEIGHTS
+from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.data.chat import prompt_ids
 from trainer.engine.adapters import adapters_of, read_adapter
-from trainer.engine.decoder import LlamaDecoder
-from trainer.generate import Sampling, generate
-from trainer.model import load_base, prepare
+from trainer.evaluation.generate import Sampling, generate
+from trainer.models.adapted import adapted
+from trainer.models.loading import load_base, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
-UNSEEN = ROOT / "feedback_app" / "feedback" / "starter" / "unseen.jsonl"
+UNSEEN = ROOT / "feedback_app" / "feedback" / "projects" / "starter_data" / "unseen.jsonl"
 TOKENS = 48
 
 

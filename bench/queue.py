@@ -34,10 +34,10 @@ def child(size: int, others: int) -> None:
     from django.urls import reverse
 
     from bench.filling import fill
+    from feedback_app.feedback.desk.selectors import queue_progress
     from feedback_app.feedback.models import Source, Verdict
-    from feedback_app.feedback.selectors import queue_progress
-    from feedback_app.feedback.services import vote_cast
-    from feedback_app.feedback.services_queue import items_hand_out
+    from feedback_app.feedback.queue.services import items_hand_out
+    from feedback_app.feedback.votes.services import vote_cast
 
     call_command("migrate", verbosity=0)
     world = fill(slug="bench", completions=size, people=others + 1, judged=size // 2)
@@ -49,9 +49,9 @@ def child(size: int, others: int) -> None:
     desk = reverse("annotate", args=[project.slug])
     times: dict[str, list[float]] = {name: [] for name in PARTS}
 
-    def timed(name: str, deed: Callable[[], Any]) -> Any:
+    def timed(name: str, action: Callable[[], Any]) -> Any:
         started = time.perf_counter()
-        result = deed()
+        result = action()
         times[name].append(1000 * (time.perf_counter() - started))
         return result
 

@@ -28,7 +28,7 @@ from typing import Any
 from bench.engine_parts.client import first_token, question, run, tokens_per_second
 from bench.plan import Workload, write_run
 from tests.engines import answers, free_port, wait_until
-from trainer.model import prepare
+from trainer.models.loading import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKENS = 64

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer.chat import prompt_ids
-from trainer.generate import Sampling, generate
-from trainer.measures import is_relevant, repeats, share, words
-from trainer.model import load_base
+from trainer.data.chat import prompt_ids
+from trainer.evaluation.generate import Sampling, generate
+from trainer.evaluation.text_metrics import is_relevant, repeats, share, words
+from trainer.models.loading import load_base
 
 ROOT = Path(__file__).resolve().parent.parent
-STARTER = ROOT / "feedback_app" / "feedback" / "starter"
+STARTER = ROOT / "feedback_app" / "feedback" / "projects" / "starter_data"
 MODEL = ROOT / "var" / "models" / "SmolLM2-135M-Instruct"
 WORK = ROOT / "var" / "bench" / "sweep"
 

@@ -8,21 +8,18 @@ from django.core.cache import cache
 from django.test import Client
 
 from feedback_app.accounts.models import Role, User
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Completion, Project, Sampling, Source, Verdict
-from feedback_app.feedback.services import (
-    Answer,
-    completion_create,
-    member_set,
-    project_create,
-    prompt_get_or_create,
-    vote_cast,
-)
+from feedback_app.feedback.projects.services import project_create
+from feedback_app.feedback.prompts.completions import Answer, completion_create
+from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.votes.services import vote_cast
 
 # a deadline a draw would test the machine's load
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-pytest_plugins = ["tests.stacks"]
+pytest_plugins = ["tests.stacks", "tests.served"]
 PASSWORD = "correct horse battery"
 
 

@@ -11,7 +11,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 
-from feedback_app.config.stack import Stack
+from feedback_app.localstack.stack import Stack
 
 TINY = "tiny"
 

@@ -13,9 +13,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from trainer.artifact import Manifest, write_adapter
-from trainer.lora import linear_layers
-from trainer.model import LoadedBase
+from trainer.artifacts.adapter_directory import Manifest, write_adapter
+from trainer.models.loading import LoadedBase
+from trainer.models.lora import linear_layers
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (

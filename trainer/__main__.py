@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from trainer.errors import Cancelled, Refused, TrainerError
-from trainer.kernels import limit_kernel_caches
+from trainer.onednn_cache import limit_kernel_caches
 from trainer.priority import lower_priority
 from trainer.signals import StopRequest, stop_with_parent
 
@@ -127,7 +127,7 @@ def _cancel_from_now_on() -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     _cancel_from_now_on()
-    from trainer.train import train
+    from trainer.training.train import train
 
     # To the end of the process: where another process of the run has died, the launcher stops
     # this one with SIGTERM while it is saying so.
@@ -136,13 +136,13 @@ def _train(arguments: argparse.Namespace) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     _cancel_from_now_on()
-    from trainer.evaluate import evaluate
+    from trainer.evaluation.evaluate import evaluate
 
     evaluate(arguments.eval_dir)
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from trainer.plan import as_text, plan, plan_model
+    from trainer.planning.plan import as_text, plan, plan_model
 
     if arguments.run_dir is not None and arguments.model is None:
         print(json.dumps(plan(arguments.run_dir), indent=2))
@@ -154,8 +154,8 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from trainer.answer import answer
-    from trainer.generate import Sampling
+    from trainer.evaluation.answer import answer
+    from trainer.evaluation.generate import Sampling
 
     for text in answer(
         arguments.prompts,
@@ -175,20 +175,20 @@ def _generate(arguments: argparse.Namespace) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from trainer.merge import merge
+    from trainer.artifacts.merge import merge
 
     print(merge(arguments.model, arguments.adapter, arguments.out, dtype=arguments.dtype))
 
 
 def _serve(arguments: argparse.Namespace) -> None:
-    from trainer.engine.server import main as serve
+    from trainer.engine.http.server import main as serve
 
     serve(arguments)
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from trainer.model import prepare
-    from trainer.warm import compile_ahead
+    from trainer.backends.cpu.compile_ahead import compile_ahead
+    from trainer.models.loading import prepare
 
     def say(line: str) -> None:
         print(line, flush=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.artifact import is_adapter_name
+from trainer.artifacts.adapter_directory import is_adapter_name
 from trainer.errors import Refused
 from trainer.losses import LOSSES
 
@@ -20,14 +20,14 @@ class TrainConfig:
     Lengths are in tokens, `kl_brake` in nats a token, intervals in optimiser steps. None for a λ
     means 'by the rule' (losses.lambdas), None for `kl_brake` and `patience` 'off', None for
     `threads` 'torch's choice'. `sft` knows neither β nor λ, `dpo` no λ. Whether loss, batch size
-    and snapshot fit each other is seen where the examples are known (trainer/fitness.py).
+    and snapshot fit each other is seen where the examples are known (training/preflight.py).
 
     `token_budget` bounds the tokens of one forward pass, `held_tokens` those whose activations
     wait until z₀ is known, which saves a second pass over their prompts. `patience` counts probes
     in a row with a rising held-out loss. `reference_cache` is a directory that several runs
     share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base in four bits
     (CUDA); `gradient_checkpointing` computes a layer's activations again instead of keeping them;
-    `fsdp` spreads the base over the processes that train together (trainer/sharding.py).
+    `fsdp` spreads the base over the processes that train together (trainer/distributed/fsdp.py).
     """
 
     base_model: str

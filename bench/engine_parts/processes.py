@@ -15,7 +15,7 @@ import httpx
 
 from tests.engines import answers, free_port, wait_until
 from tests.tiny import make_tiny_adapter
-from trainer.model import load_base
+from trainer.models.loading import load_base
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = ROOT / "var" / "bench" / "engine"

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 
 from bench.engine_parts.processes import ADAPTERS, ROOT, WORK, make_adapters
-from feedback_app.config.stack import Stack
+from feedback_app.localstack.stack import Stack
 
 SLUG = "bench"
 #: People in the demo, each with a conversation of their own.
@@ -26,7 +26,7 @@ from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_K
 from feedback_app.accounts.models import Role, Scope, User
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.services import member_set
-from feedback_app.feedback.services_tokens import token_create
+from feedback_app.feedback.tokens.services import token_create
 from feedback_app.training.models import Adapter, Run, Snapshot
 project = Project.objects.get(slug="bench")
 admin = User.objects.get()

@@ -30,7 +30,7 @@ from bench.trainer_vs_trl.job import ROOT, WORK
 from bench.trainer_vs_trl.measure import Bench
 from bench.trainer_vs_trl.rows import SETS
 from trainer.config import TrainConfig
-from trainer.model import prepare
+from trainer.models.loading import prepare
 
 PARTS = ("cold", "warm", "periodic", "losses")
 BATCH = 8

@@ -11,15 +11,15 @@ import torch
 from bench.trainer_vs_trl.job import WORK, Job, Result
 from bench.trainer_vs_trl.memory import Start
 from bench.trainer_vs_trl.rows import Row
-from trainer.batches import Step, StepsOf
+from trainer.data.batches import Step, StepsOf
+from trainer.data.examples import write_examples
 from trainer.errors import Cancelled
 from trainer.events import EventLog
-from trainer.examples import write_examples
-from trainer.layers import layer_shapes
-from trainer.loop import Trainer
-from trainer.model import load_base
-from trainer.run import load_run, read_run, run_identity
+from trainer.models.layers import layer_shapes
+from trainer.models.loading import load_base
 from trainer.signals import StopRequest
+from trainer.training.loop import Trainer
+from trainer.training.run_directory import load_run, read_run, run_identity
 
 
 class UntilTraining(EventLog):

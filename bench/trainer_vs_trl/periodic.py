@@ -4,8 +4,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainer.batches import epoch_pairs
-from trainer.tokenise import Tokenised
+from trainer.data.batches import epoch_pairs
+from trainer.data.tokenise import Tokenised
 
 OLD, NEW = 10_000, 500
 

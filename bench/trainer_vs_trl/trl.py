@@ -25,9 +25,9 @@ from bench.trainer_vs_trl.job import Job, Result
 from bench.trainer_vs_trl.memory import Start
 from bench.trainer_vs_trl.rows import Row
 from trainer.config import TrainConfig
-from trainer.lora import Lora
-from trainer.model import load_base
-from trainer.schedule import learning_rate
+from trainer.models.loading import load_base
+from trainer.models.lora import Lora
+from trainer.training.schedule import learning_rate
 
 
 class Watched(KTOTrainer):

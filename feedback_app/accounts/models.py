@@ -253,7 +253,7 @@ class ApiReceipt(models.Model):
 
 
 class AuditEvent(models.Model):
-    """Who did what to which thing, and why. Written with the deed, never changed."""
+    """Who did what to which thing, and why. Written with the action, never changed."""
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="+")
     # empty: the schedule did it, or somebody who was erased

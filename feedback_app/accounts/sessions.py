@@ -11,7 +11,7 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.statements import Prepared
+from feedback_app.db.prepared import Prepared
 
 SESSION = Prepared[Session](
     lambda **values: Session.objects.filter(

@@ -8,7 +8,7 @@ from django.db.models import F
 from django.utils import timezone
 
 from feedback_app.accounts.models import ApiToken
-from feedback_app.statements import Prepared
+from feedback_app.db.prepared import Prepared
 
 #: So that secret scanners and people recognise one.
 MARK = "prospect-"

@@ -79,6 +79,8 @@ INSTALLED_APPS = [
     "feedback_app.feedback",
     "feedback_app.training",
     "feedback_app.serving",
+    "feedback_app.api",
+    "feedback_app.privacy",
     "feedback_app.config",
 ]
 
@@ -174,7 +176,7 @@ MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses are the inviter's word
 
 # -- sign-in by an OpenID Connect server, off unless it is named
 
-SOCIALACCOUNT_ADAPTER = "feedback_app.feedback.oidc.InvitedSignup"
+SOCIALACCOUNT_ADAPTER = "feedback_app.feedback.members.oidc.InvitedSignup"
 SOCIALACCOUNT_EMAIL_AUTHENTICATION = True  # an address that the server has verified
 SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
 # a form's way to another origin would be stopped by form-action
@@ -273,21 +275,18 @@ CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
 # A message that no worker took before the next tick is worth nothing: the tick sends it again.
 CELERY_BEAT_SCHEDULE = {
-    "training-dispatch": {
-        "task": "training.dispatch",
-        "schedule": 3.0,
-        "options": {"expires": 3.0},
-    },
-    "feedback-dispatch": {
-        "task": "feedback.dispatch",
-        "schedule": 3.0,
-        "options": {"expires": 3.0},
-    },
-    "serving-dispatch": {
-        "task": "serving.dispatch",
-        "schedule": 3.0,
-        "options": {"expires": 3.0},
-    },
+    f"{name}-dispatch": {
+        "task": f"{name}.dispatch",
+        "schedule": seconds,
+        "options": {"expires": seconds},
+    }
+    for name, seconds in {
+        "feedback": 3.0,
+        "training": 3.0,
+        "serving": 3.0,
+        "privacy": 60.0,
+        "api": 600.0,
+    }.items()
 }
 RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)  # no heartbeat for so long: taken up again
 # niceness of the trainer, so that people who talk to the engine on the same machine go first

@@ -11,9 +11,9 @@ from django.http import Http404
 from django.http.response import HttpResponseBase
 
 from feedback_app.accounts.models import Membership, Role, User, roles_from
+from feedback_app.db.prepared import Prepared
 from feedback_app.feedback.models import Pause, Project
-from feedback_app.htmx import HtmxHttpRequest
-from feedback_app.statements import Prepared
+from feedback_app.web.htmx import HtmxHttpRequest
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]

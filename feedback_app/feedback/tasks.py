@@ -2,9 +2,9 @@
 
 from celery import shared_task
 
-from feedback_app.feedback.imports.jobs import claimable, import_claim, import_execute
+from feedback_app.feedback.imports.services import claimable, import_claim, import_execute
 from feedback_app.feedback.models import ImportJob
-from feedback_app.feedback.webhooks.sending import deliveries_expire, webhook_work, webhooks_due
+from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_work, webhooks_due
 
 
 @shared_task(name="feedback.dispatch")

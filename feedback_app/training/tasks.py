@@ -7,10 +7,10 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
-from feedback_app.training.claims import run_claim
+from feedback_app.training.launchers.child_process import run_execute
 from feedback_app.training.models import Run
-from feedback_app.training.runner import run_execute
-from feedback_app.training.services import schedules_run
+from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.schedules.services import schedules_run
 
 #: A message that no worker has taken for half the time after which a silent run counts as
 #: abandoned may be lost with the broker: send another.

@@ -17,8 +17,8 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from feedback_app.accounts.models import Invitation, Membership, Role, User
+from feedback_app.feedback.members.services import invitation_create
 from feedback_app.feedback.models import Project
-from feedback_app.feedback.services_people import invitation_create
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db

@@ -16,7 +16,7 @@ from pytest_django import Settings
 from feedback_app.accounts.models import ApiToken, AuditEvent, Membership, Role, Scope, User
 from feedback_app.accounts.tokens import token_find, token_use
 from feedback_app.feedback.models import Project
-from feedback_app.feedback.services_tokens import token_create, token_revoke, voter_of
+from feedback_app.feedback.tokens.services import token_create, token_revoke, voter_of
 
 pytestmark = pytest.mark.django_db
 As = Callable[[User], Client]

@@ -1,4 +1,4 @@
-"""The house keeps its shape: small modules, one word for a thing."""
+"""Packages stay small enough to find things in, and modules are named for what they do."""
 
 import re
 from pathlib import Path
@@ -7,22 +7,36 @@ from django.apps import apps
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-LONGEST = 400
+PARTS = ("feedback_app", "trainer", "tools", "bench")
+#: Modules and subpackages on one level: about what a person takes in at a glance.
+MOST_MODULES = 15
+#: A layer is a module in a capability's package, never a prefix or suffix of a module's name.
+LAYERS = ("views", "services", "forms", "models", "selectors", "tasks", "urls")
 VAGUE = {"utils", "helpers", "common", "misc"}
 
 
 def modules() -> list[Path]:
     return [
         path
-        for part in ("feedback_app", "trainer", "tools", "bench")
+        for part in PARTS
         for path in (ROOT / part).rglob("*.py")
         if "migrations" not in path.parts
     ]
 
 
-def test_modules_stay_short() -> None:
-    long = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in modules()}
-    assert {name: lines for name, lines in long.items() if lines > LONGEST} == {}
+def test_packages_have_few_modules_on_one_level() -> None:
+    levels: dict[Path, int] = {}
+    for path in modules():
+        if path.name != "__init__.py":
+            levels[path.parent] = levels.get(path.parent, 0) + 1
+    assert len(levels) > 50
+    crowded = {str(p.relative_to(ROOT)): n for p, n in levels.items() if n > MOST_MODULES}
+    assert crowded == {}
+
+
+def test_modules_carry_no_layer_in_their_names() -> None:
+    layered = re.compile(rf"^({'|'.join(LAYERS)})_|_({'|'.join(LAYERS)})$")
+    assert [str(p.relative_to(ROOT)) for p in modules() if layered.search(p.stem)] == []
 
 
 def test_modules_are_named_for_their_job() -> None:

@@ -63,11 +63,11 @@ def test_web_and_worker_start_without_numerical_libraries() -> None:
 
 def test_the_supervisor_loads_neither_django_nor_celery() -> None:
     """It stays for as long as the demo runs and does nothing then: it should be small."""
-    code = "import sys, feedback_app.config.demo; print(*sys.modules)"
+    code = "import sys, feedback_app.localstack.supervisor; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=settings.BASE_DIR, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
-    assert "feedback_app.config.stack" in loaded
+    assert "feedback_app.localstack.stack" in loaded
     assert loaded & {"django", "celery", "httpx", "numpy", "torch"} == set()

@@ -10,12 +10,12 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import ApiToken, Membership, Role, Scope, User
+from feedback_app.feedback.members.services import invitation_create
 from feedback_app.feedback.models import Completion, Project, Vote
-from feedback_app.feedback.models_webhook import Event, WebhookDelivery
-from feedback_app.feedback.services import sampling_request
-from feedback_app.feedback.services_people import invitation_create
-from feedback_app.feedback.services_settings import project_change
-from feedback_app.feedback.services_tokens import token_create, token_revoke
+from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
+from feedback_app.feedback.projects.services import project_change
+from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.feedback.tokens.services import token_create, token_revoke
 from feedback_app.feedback.webhooks.services import trial_write, webhook_create
 from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage

@@ -8,9 +8,9 @@ from django.urls import reverse
 from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import User
-from feedback_app.config.stack import Stack
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
-from feedback_app.feedback.services import vote_cast
+from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.localstack.stack import Stack
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.models import Adapter, Run
 from tests.browser.conftest import NewPage

@@ -9,7 +9,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
 from tests.browser.conftest import NewPage
 from tests.engines import wait_until
-from tests.serving.slow_engine import slow_engine
+from tests.serving.engine.slow_engine import slow_engine
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 

@@ -7,21 +7,16 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.feedback.imports.jobs import import_claim, import_execute, import_start
+from feedback_app.feedback.adjudication.services import resolution_ask, resolution_decide
+from feedback_app.feedback.gold.pauses import pause_lift
+from feedback_app.feedback.gold.services import gold_mark
+from feedback_app.feedback.imports.services import import_claim, import_execute, import_start
 from feedback_app.feedback.imports.uploads import import_upload
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Completion, Project, Source, Verdict
-from feedback_app.feedback.services import (
-    Answer,
-    completion_create,
-    member_set,
-    prompt_get_or_create,
-    vote_cast,
-    vote_undo,
-)
-from feedback_app.feedback.services_gold import gold_mark
-from feedback_app.feedback.services_pauses import pause_lift
-from feedback_app.feedback.services_resolve import resolution_ask, resolution_decide
-from feedback_app.serving.changes import changes_request, prompts_fix
+from feedback_app.feedback.prompts.completions import Answer, completion_create
+from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.models import (
     ChangeReport,
     Comparison,
@@ -32,12 +27,13 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.serving.sharing import link_create, link_revoke
-from feedback_app.serving.splitting import SETTLE, votes_count
-from feedback_app.training.claims import Claim, run_claim
+from feedback_app.serving.share_links.services import link_create, link_revoke
+from feedback_app.serving.traffic_splits.services import SETTLE, votes_count
+from feedback_app.serving.version_diff.services import changes_request, prompts_fix
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
-from feedback_app.training.services import run_end, run_finish, run_note, run_request
-from tests.serving.split_votes import vote_on
+from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.services import run_end, run_finish, run_note, run_request
+from tests.serving.traffic_splits.split_votes import vote_on
 
 LONG = (
     "First of all, **read** the label.\n\n1. Boil `water`.\n2. Stir.\n\n"

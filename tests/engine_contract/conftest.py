@@ -19,7 +19,7 @@ import torch
 from tests.engines import PATIENCE
 from tests.tiny import make_tiny_adapter, make_tiny_model
 from tests.trainer.engine.conftest import NAME, serving
-from trainer.model import load_base
+from trainer.models.loading import load_base
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.services import vote_cast
+from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import MakeCompletions
-from tests.feedback.test_many_at_once import at_once
+from tests.feedback.queue.test_concurrency import at_once
 
 As = Callable[[User], Client]
 DESK = {"HX-Request": "true", "HX-Target": "stage"}

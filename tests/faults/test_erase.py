@@ -12,8 +12,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, Scope, User
-from feedback_app.feedback import erasing as votes_erasing
-from feedback_app.feedback.amounts import votes_amount_to
+from feedback_app.feedback.examples.rule import values_of_votes
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import (
     Completion,
     Example,
@@ -24,14 +24,14 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.services import member_set, vote_cast, vote_undo
-from feedback_app.feedback.services_tokens import token_create, voter_of
-from feedback_app.serving import erasing
-from feedback_app.serving.erasing import person_erase
+from feedback_app.feedback.tokens.services import token_create, voter_of
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
+from feedback_app.privacy import votes as votes_erasing
+from feedback_app.privacy.erasure import PATIENCE, person_erase
+from feedback_app.privacy.tasks import dispatch
 from feedback_app.serving.models import Comparison, Conversation
-from feedback_app.serving.tasks import dispatch
 from feedback_app.training.models import Erasure, Run
-from feedback_app.training.services import run_request
+from feedback_app.training.runs.services import run_request
 from tests.browser.world import chat, said
 
 pytestmark = pytest.mark.django_db
@@ -47,7 +47,7 @@ def examples_agree_with_votes() -> None:
     """Every completion's example is what its votes amount to, counted anew."""
     for completion in Completion.objects.prefetch_related("votes"):
         verdicts = [vote.verdict for vote in completion.votes.all()]
-        amounts = votes_amount_to(verdicts, text=completion.text)
+        amounts = values_of_votes(verdicts, text=completion.text)
         example = Example.objects.filter(completion=completion).first()
         assert completion.vote_count == len(verdicts)
         assert completion.contested == (len(set(verdicts)) > 1)
@@ -270,7 +270,7 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
 
     dispatch()
     assert Vote.objects.exists(), "somebody may be at it"
-    Erasure.objects.update(created_at=timezone.now() - erasing.PATIENCE - dt.timedelta(seconds=1))
+    Erasure.objects.update(created_at=timezone.now() - PATIENCE - dt.timedelta(seconds=1))
     dispatch()
 
     assert not Vote.objects.exists()

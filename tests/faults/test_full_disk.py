@@ -6,12 +6,12 @@ import pytest
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import Project
-from feedback_app.heartbeats import Heartbeat
-from feedback_app.training.claims import run_claim
+from feedback_app.training.launchers.child_process import DONE, child_run, run_execute
 from feedback_app.training.models import Run, RunNote
-from feedback_app.training.runner import DONE, child_run, run_execute
-from feedback_app.training.services import run_request, run_resume
+from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.services import run_request, run_resume
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 

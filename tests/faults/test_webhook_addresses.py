@@ -17,13 +17,13 @@ from django.urls import reverse
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Project
-from feedback_app.feedback.models_webhook import Event, Webhook, WebhookDelivery
+from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 from feedback_app.feedback.webhooks.addresses import target_of
-from feedback_app.feedback.webhooks.sending import webhook_work
+from feedback_app.feedback.webhooks.delivery import webhook_work
 from feedback_app.feedback.webhooks.services import trial_write, webhook_create
-from tests.feedback.receiver import Receiver, receiving
+from feedback_app.web.errors import UserError
+from tests.feedback.webhooks.receiver import Receiver, receiving
 
 pytestmark = pytest.mark.django_db
 As = Callable[[User], Client]
@@ -70,7 +70,7 @@ def test_private_address_is_refused_when_it_is_saved(
 ) -> None:
     url = f"http://{host}:{receiver.server_port}/"
 
-    with pytest.raises(BadRequest, match=r"public address|can not be found"):
+    with pytest.raises(UserError, match=r"public address|can not be found"):
         webhook_create(project=project, url=url, events=list(Event), by=admin)
 
     assert not Webhook.objects.exists()
@@ -87,7 +87,7 @@ def test_one_private_address_among_public_ones_is_refused(
 ) -> None:
     answers(monkeypatch, [PUBLIC, "10.0.0.1"])
 
-    with pytest.raises(BadRequest, match="public address"):
+    with pytest.raises(UserError, match="public address"):
         target_of("https://hooks.example/")
 
 
@@ -106,7 +106,7 @@ def test_one_private_address_among_public_ones_is_refused(
 def test_url_of_another_kind_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, [PUBLIC])
 
-    with pytest.raises(BadRequest):
+    with pytest.raises(UserError):
         target_of(url)
 
 
@@ -116,7 +116,7 @@ def test_production_sends_over_tls_only(
     answers(monkeypatch, [PUBLIC])
     settings.PRODUCTION = True
 
-    with pytest.raises(BadRequest, match="begins with https"):
+    with pytest.raises(UserError, match="begins with https"):
         target_of("http://hooks.example/")
     assert target_of("https://hooks.example/").host == "hooks.example"
 

@@ -13,23 +13,20 @@ import pytest
 from django.conf import settings
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.config.stack import Stack
+from feedback_app.closed_loop.people import Person
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Project, Sampling, Source, Verdict, Vote
-from feedback_app.feedback.services import (
-    Answer,
-    completion_create,
-    member_set,
-    project_create,
-    prompt_get_or_create,
-    sampling_request,
-    vote_cast,
-)
-from feedback_app.serving import answering, talking
-from feedback_app.serving.closed_loop.people import Person
+from feedback_app.feedback.projects.services import project_create
+from feedback_app.feedback.prompts.completions import Answer, completion_create, sampling_request
+from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.localstack.stack import Stack
+from feedback_app.serving.demo import conversations, generation
 from feedback_app.serving.models import Conversation, Release, Turn
-from feedback_app.training.defaults import RunConfig
 from feedback_app.training.models import Adapter, Run
-from feedback_app.training.services import run_cancel, run_request, schedule_set
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.services import run_cancel, run_request
+from feedback_app.training.schedules.services import schedule_set
 from tests.conftest import PASSWORD
 from tests.engines import answers, wait_until
 from tests.stacks import TINY, last_lines
@@ -313,16 +310,16 @@ def test_account_deactivated_mid_stream_ends_the_stream(
 ) -> None:
     project, admin = world
     settings.ENGINES = {TINY: stack.engine_url}
-    monkeypatch.setattr(answering, "ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "ACCOUNT_SECONDS", 0.0)
     Project.objects.filter(pk=project.pk).update(max_tokens=480)
     project.refresh_from_db()
     pieces = 0
     for attempt in range(10):
         User.objects.filter(pk=admin.pk).update(is_active=True)
         conversation = Conversation.objects.create(project=project, user=admin)
-        turn = talking.turn_begin(conversation=conversation, text=f"Attempt {attempt}")
+        turn = conversations.turn_begin(conversation=conversation, text=f"Attempt {attempt}")
         pieces = 0
-        for _ in talking.turn_stream(turn=turn):
+        for _ in conversations.turn_stream(turn=turn):
             pieces += 1
             User.objects.filter(pk=admin.pk).update(is_active=False)
         turn.refresh_from_db()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.tiny import make_tiny_model
-from trainer.examples import Example, Message, write_examples
-from trainer.model import LoadedBase, load_base
+from trainer.data.examples import Example, Message, write_examples
+from trainer.models.loading import LoadedBase, load_base
 
 MakeRun = Callable[..., Path]
 

@@ -9,7 +9,7 @@ import pytest
 from trainer.config import TrainConfig
 from trainer.errors import Refused
 from trainer.losses import LOSSES
-from trainer.schedule import beta_at, learning_rate
+from trainer.training.schedule import beta_at, learning_rate
 
 LEAST = {"base_model": "some/model", "adapter_name": "starter@3"}
 
@@ -65,7 +65,7 @@ def test_config_rank_beyond_the_limit_is_refused() -> None:
 
 
 def test_config_takes_every_loss_and_a_batch_of_one() -> None:
-    # whether the loss can use them is a question of the snapshot: tests/trainer/test_fitness.py
+    # preflight checks whether the loss can use the snapshot (test_preflight.py)
     for name in LOSSES:
         assert TrainConfig.from_dict({**LEAST, "loss": name, "batch_size": 1}).loss == name
     with pytest.raises(Refused, match="batch_size must be at least 1"):

@@ -12,8 +12,8 @@ import torch
 
 from trainer import precision
 from trainer.engine.loading import load_served
-from trainer.model import load_base
-from trainer.plan import as_text, plan
+from trainer.models.loading import load_base
+from trainer.planning.plan import as_text, plan
 from trainer.precision import automatic_precision, measured_ratio
 
 CPU = torch.device("cpu")

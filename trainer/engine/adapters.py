@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.artifact import CONFIG, WEIGHTS, Manifest, verify_adapter
-from trainer.engine.decoder import LlamaDecoder, Weights, is_written_out
+from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, Manifest, verify_adapter
+from trainer.backends.cpu.serving_decoder import LlamaDecoder, Weights, is_written_out
 from trainer.engine.linears import Product, pack_head, sharing
 from trainer.errors import BadArtifact
-from trainer.layers import Linear, layer_dtype, layer_shape, linear_layers
-from trainer.lora import PREFIX, adapted_layers
-from trainer.model import LoadedBase
+from trainer.models.layers import Linear, layer_dtype, layer_shape, linear_layers
+from trainer.models.loading import LoadedBase
+from trainer.models.lora import PREFIX, adapted_layers
 
 MAX_RANK = 256
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from trainer.engine.cache import Layers, RowCache
-from trainer.engine.decoder import LlamaDecoder
+from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.engine.kv_cache import Layers, RowCache
+from trainer.engine.prefix_cache import Turns
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
-from trainer.engine.turns import Turns
 from trainer.errors import Refused
 
 FinishReason = Literal["stop", "length", "error"]

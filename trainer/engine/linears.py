@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.layers import Linear
+from trainer.models.layers import Linear
 
 #: Neighbours that architectures call with one input, by the last part of their names.
 SHARING = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))

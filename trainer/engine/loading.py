@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from transformers import AutoConfig
 
-from trainer.engine.decoder import BUILDS, is_written_out
+from trainer.backends.cpu.serving_decoder import BUILDS, is_written_out
 from trainer.errors import TrainerError
-from trainer.model import LoadedBase, load_base, resolve_device
+from trainer.models.loading import LoadedBase, load_base, resolve_device
 from trainer.precision import automatic_precision
 
 

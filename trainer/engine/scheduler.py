@@ -7,8 +7,8 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from trainer.artifact import is_adapter_name
-from trainer.chat import eos_ids
+from trainer.artifacts.adapter_directory import is_adapter_name
+from trainer.data.chat import eos_ids
 from trainer.engine.adapters import adapters_of, inside, read_adapter
 from trainer.engine.batch import (
     CACHE_POSITIONS,
@@ -19,12 +19,12 @@ from trainer.engine.batch import (
     context_length,
     prefill_group,
 )
+from trainer.engine.histograms import Measures
 from trainer.engine.jobs import Held, Inbox, Job, Piece, QueueFull, Stopped, UnknownModel
-from trainer.engine.measures import Measures
-from trainer.engine.turns import Turns
+from trainer.engine.prefix_cache import Turns
 from trainer.errors import BadArtifact
 from trainer.heap import release_free_memory
-from trainer.model import LoadedBase
+from trainer.models.loading import LoadedBase
 
 MAX_BATCH = 64
 MAX_QUEUE = 256
@@ -216,7 +216,7 @@ class Scheduler:
         """Has the model's thread do it before its next step; returns or raises what it did."""
         outcome: Future[int] = Future()
 
-        def deed() -> None:
+        def action() -> None:
             try:
                 outcome.set_result(work())
             except Exception as error:  # carried to the caller, who knows what to say
@@ -225,7 +225,7 @@ class Scheduler:
         with self._changed:
             if self._inbox.stop:
                 raise Stopped(SHUTTING_DOWN)
-            self._inbox.work.append(deed)
+            self._inbox.work.append(action)
             self._changed.notify()
         return outcome.result()
 
@@ -251,8 +251,8 @@ class Scheduler:
                 self._inbox.stop = True
             why = "The engine failed and starts again: try again in a moment."
             self._on_crash(error)
-        for deed in self._inbox.work:  # whoever waits for one must not wait for ever
-            deed()
+        for action in self._inbox.work:  # whoever waits for one must not wait for ever
+            action()
         for job in [*self._inbox.waiting, *self._running.values()]:
             job.tell(Piece(error=why))
 
@@ -269,8 +269,8 @@ class Scheduler:
                 work, self._inbox.work = self._inbox.work, []
                 self._drop_cancelled()
                 newcomers = self._newcomers()
-            for deed in work:
-                deed()
+            for action in work:
+                action()
             computed = True
             began = time.perf_counter()
             self._batch.begin(newcomers)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from django.db import transaction
 
 from feedback_app.accounts.models import Role, User, roles_from
-from feedback_app.feedback.amounts import example_of
+from feedback_app.feedback.examples.rule import example_of
 from feedback_app.feedback.imports.readers import Record
-from feedback_app.feedback.imports.shapes import (
+from feedback_app.feedback.imports.recognition import (
     AS_KNOWN,
     Candidate,
     Labels,
@@ -27,12 +27,9 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.services import (
-    completion_hash,
-    content_hash,
-    split_of,
-    vote_cast,
-)
+from feedback_app.feedback.prompts.completions import completion_hash
+from feedback_app.feedback.prompts.services import content_hash, split_of
+from feedback_app.feedback.votes.services import vote_cast
 
 CHUNK_ROWS = 500
 CHUNK_CHARACTERS = 4_000_000
@@ -64,7 +61,7 @@ class Chunk:
     refusals: list[Refusal] = field(default_factory=list)
     shapes: set[str] = field(default_factory=set)
 
-    def refuse(self, record: Record, reason: str) -> None:
+    def error_response(self, record: Record, reason: str) -> None:
         # a reason may quote the row, and the row may hold anything
         told = reason.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
         self.refusals.append(Refusal(record.number, told[:REASON_LIMIT], record.excerpt))
@@ -91,7 +88,7 @@ def in_chunks(records: Iterable[Record], *, labels: Labels = AS_KNOWN) -> Iterat
         try:
             found = recognise(record, labels)
         except RowRefused as refused:
-            chunk.refuse(record, str(refused))
+            chunk.error_response(record, str(refused))
         else:
             chunk.shapes.add(found.shape)
             for candidate in found.candidates:
@@ -125,12 +122,12 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
             only_prompts += fresh
             duplicates += not fresh
         elif item.gold and not may_gold:
-            chunk.refuse(record, GOLD_FOR_ADMINS)
+            chunk.error_response(record, GOLD_FOR_ADMINS)
         elif digest in new or is_settled(there.get(digest), item):
             before, stands = new.get(digest) or (there[digest], None)
             verdict = (stands.gold or stands.verdict) if stands else example_verdict(before)
             if reason := contradiction(item, gold=before.gold, verdict=verdict):
-                chunk.refuse(record, reason)
+                chunk.error_response(record, reason)
             else:
                 duplicates += 1
         elif digest in there and item.verdict:

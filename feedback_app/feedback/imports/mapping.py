@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
@@ -15,8 +14,9 @@ from feedback_app.feedback.imports.readers import (
     open_path,
     open_rows,
 )
-from feedback_app.feedback.imports.shapes import Labels, said_by
+from feedback_app.feedback.imports.recognition import Labels, said_by
 from feedback_app.feedback.models import Verdict
+from feedback_app.web.errors import UserError
 
 #: What a column can be, with what people are told of it.
 FIELDS = {
@@ -186,8 +186,8 @@ def missing(fields: Collection[str]) -> str:
 
 
 def labels_of(up: Collection[str], down: Collection[str]) -> Labels:
-    """The words that mean up and down. Raises BadRequest for one that is to mean both."""
+    """The words that mean up and down. Raises UserError for one that is to mean both."""
     labels = Labels(frozenset(map(said_by, up)), frozenset(map(said_by, down)))
     if both := sorted(labels.up & labels.down):
-        raise BadRequest(f"These cannot mean both up and down: {', '.join(both)}.")
+        raise UserError(f"These cannot mean both up and down: {', '.join(both)}.")
     return labels

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from feedback_app.feedback.exporting import as_written
+from feedback_app.feedback.exports.rows import as_written
 
 MAX_ROW = 8_000_000  # bytes of a line
 MAX_CELL = 4_000_000  # characters of a CSV cell

@@ -13,8 +13,6 @@ from django.core.files.uploadedfile import UploadedFile
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.errors import BadRequest
-from feedback_app.feedback.imports.jobs import file_discard, job_labels
 from feedback_app.feedback.imports.mapping import columns_guess, survey
 from feedback_app.feedback.imports.readers import (
     Columns,
@@ -24,8 +22,10 @@ from feedback_app.feedback.imports.readers import (
     open_path,
     open_rows,
 )
-from feedback_app.feedback.imports.shapes import Candidate, Labels, RowRefused, recognise
+from feedback_app.feedback.imports.recognition import Candidate, Labels, RowRefused, recognise
+from feedback_app.feedback.imports.services import file_discard, job_labels
 from feedback_app.feedback.models import ImportJob, Project
+from feedback_app.web.errors import UserError
 
 UPLOAD_LIMIT = 2_000_000_000  # bytes
 PREVIEW_ROWS = 10
@@ -44,12 +44,12 @@ class PreviewRow:
     excerpt: str = ""
 
 
-class TooLarge(BadRequest):
+class TooLarge(UserError):
     """The file is beyond what is taken."""
 
 
 def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") -> ImportJob:
-    """Keeps the file where workers find it, with a first guess at its columns. Raises BadRequest if
+    """Keeps the file where workers find it, with a first guess at its columns. Raises UserError if
     nothing can be read from it."""
     previews_expire(project)
     size_check(upload.size or 0)
@@ -73,7 +73,7 @@ def upload_keep(
     """Writes the pieces to a file of ours, which is there only if its first row can be read; with
     `every`, whatever its columns are called.
 
-    Raises BadRequest if not, and TooLarge.
+    Raises UserError if not, and TooLarge.
     """
     directory = Path(settings.ARTIFACT_ROOT) / "imports"
     directory.mkdir(parents=True, exist_ok=True)
@@ -90,7 +90,7 @@ def upload_keep(
         # also when the sender hangs up or the disk is full: nobody else knows of the file
         path.unlink(missing_ok=True)
         if isinstance(error, Unreadable):
-            raise BadRequest(str(error)) from error
+            raise UserError(str(error)) from error
         raise
     return path
 

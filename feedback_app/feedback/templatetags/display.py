@@ -13,8 +13,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from feedback_app.accounts.models import Membership, Role, roles_from
+from feedback_app.db.bounded_count import COUNTED
 from feedback_app.feedback.models import Project, Vote
-from feedback_app.feedback.querysets import COUNTED
 
 register = template.Library()
 
@@ -86,14 +86,14 @@ def may(membership: Membership, role: str) -> bool:
 
 @register.simple_tag(takes_context=True)
 def desk_url(context: dict[str, Any], name: str, pk: int) -> str:
-    """The address of a deed at the desk, which goes on with what the desk shows."""
+    """The address of a action at the desk, which goes on with what the desk shows."""
     before, after = address_around(name, context["project"].slug)
     return f"{before}{pk}{after}{context['view'].query}"
 
 
 @lru_cache(maxsize=1_000)
 def address_around(name: str, slug: str) -> tuple[str, str]:
-    """What stands before and after the number in the address of a deed."""
+    """What stands before and after the number in the address of a action."""
     before, _, after = reverse(name, args=[slug, 0]).rpartition("/0/")
     return f"{before}/", f"/{after}"
 
@@ -148,7 +148,7 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 @register.filter
 def many(count: int) -> str:
-    """A figure that was counted no further than `querysets.COUNTED`."""
+    """A figure that was counted no further than `bounded_count.COUNTED`."""
     return f"more than {COUNTED:,}" if count > COUNTED else f"{count:,}"
 
 

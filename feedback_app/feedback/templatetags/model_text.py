@@ -4,7 +4,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from feedback_app.feedback.markdown import render
+from feedback_app.web.markdown import render
 
 register = template.Library()
 

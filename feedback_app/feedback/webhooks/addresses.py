@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from django.conf import settings
 
-from feedback_app.feedback.errors import BadRequest
+from feedback_app.web.errors import UserError
 
 Address = IPv4Address | IPv6Address
 #: IPv6 addresses that are an IPv4 address in other clothes (RFC 6052, RFC 8215).
@@ -56,29 +56,29 @@ def allowed(address: Address) -> bool:
 def target_of(url: str) -> Target:
     """Resolves the URL's host once and checks every address that it has.
 
-    Raises BadRequest: for a URL that is none, a name that nobody knows, or if any of the addresses
+    Raises UserError: for a URL that is none, a name that nobody knows, or if any of the addresses
     is private, loopback, link-local, reserved or in disguise.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise BadRequest("This is no URL.") from error
+        raise UserError("This is no URL.") from error
     schemes = ("https",) if settings.PRODUCTION else ("https", "http")
     if parts.scheme not in schemes or not host:
-        raise BadRequest(f"A webhook's URL begins with {' or '.join(schemes)}:// and a host.")
+        raise UserError(f"A webhook's URL begins with {' or '.join(schemes)}:// and a host.")
     if parts.username or parts.password or parts.fragment:
-        raise BadRequest("A webhook's URL holds no user, password or fragment.")
+        raise UserError("A webhook's URL holds no user, password or fragment.")
     try:
         found = socket.getaddrinfo(
             host, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
         )
     except (OSError, UnicodeError) as error:
-        raise BadRequest(f"{host} can not be found.") from error
+        raise UserError(f"{host} can not be found.") from error
     try:
         addresses = [ip_address(entry[4][0]) for entry in found]
     except ValueError as error:  # with a scope, as link-local addresses have it
-        raise BadRequest(RESOLVE_HINT) from error
+        raise UserError(RESOLVE_HINT) from error
     if not addresses or not all(map(allowed, addresses)):
-        raise BadRequest(RESOLVE_HINT)
+        raise UserError(RESOLVE_HINT)
     return Target(url=url, host=host, address=addresses[0])

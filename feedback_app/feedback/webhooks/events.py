@@ -7,7 +7,7 @@ from django.core.serializers.json import DjangoJSONEncoder
 from django.utils import timezone
 
 from feedback_app.feedback.models import ImportJob, Project, Vote
-from feedback_app.feedback.models_webhook import Event, Webhook, WebhookDelivery
+from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 
 
 def event_write(*, project: Project, event: Event, key: str, data: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ def delivery_write(
     )
 
 
-def vote_told(project: Project, vote: Vote) -> None:
+def vote_event_write(project: Project, vote: Vote) -> None:
     """Tells of a vote, where somebody wants to hear. Asks the database nothing where not."""
     if project.votes_told:
         event_write(
@@ -59,7 +59,7 @@ def vote_told(project: Project, vote: Vote) -> None:
         )
 
 
-def import_told(job: ImportJob) -> None:
+def import_event_write(job: ImportJob) -> None:
     """Tells that an import has ended."""
     event_write(
         project=job.project,

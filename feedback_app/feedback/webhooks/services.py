@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.utils import timezone
 
+from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.accounts.sealing import seal
 from feedback_app.feedback.models import Project
-from feedback_app.feedback.models_webhook import Event, Webhook, WebhookDelivery
-from feedback_app.feedback.services import audit
+from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 from feedback_app.feedback.webhooks.addresses import target_of
 from feedback_app.feedback.webhooks.events import delivery_write
 
@@ -22,7 +22,7 @@ MARK = "whsec_"
 def webhook_create(
     *, project: Project, url: str, events: Sequence[Event], by: User
 ) -> tuple[Webhook, str]:
-    """A new webhook and its secret, which nobody can read again. Raises BadRequest."""
+    """A new webhook and its secret, which nobody can read again. Raises UserError."""
     target_of(url)  # asks a name server: not in the transaction
     secret = MARK + base64.b64encode(secrets.token_bytes(32)).decode()
     with transaction.atomic():

@@ -16,9 +16,9 @@ import uvicorn
 
 from tests.engines import PATIENCE, wait_until
 from tests.tiny import make_tiny_adapter
+from trainer.engine.http.server import create_app
 from trainer.engine.scheduler import Scheduler
-from trainer.engine.server import create_app
-from trainer.model import LoadedBase, load_base
+from trainer.models.loading import LoadedBase, load_base
 
 NAME = "tiny"
 

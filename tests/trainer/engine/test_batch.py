@@ -7,15 +7,15 @@ import torch
 from peft import PeftModel
 
 from tests.tiny import make_tiny_adapter
-from trainer.chat import eos_ids, prompt_ids
+from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.data.chat import eos_ids, prompt_ids
 from trainer.engine.adapters import AdapterStack, read_adapter
 from trainer.engine.batch import Batch, Row, context_length, prefill_group
-from trainer.engine.decoder import LlamaDecoder
+from trainer.engine.prefix_cache import Turns
 from trainer.engine.sampling import Sampling
-from trainer.engine.turns import Turns
 from trainer.errors import BadArtifact, Refused, RunFailed
-from trainer.generate import generate
-from trainer.model import LoadedBase, load_base
+from trainer.evaluation.generate import generate
+from trainer.models.loading import LoadedBase, load_base
 
 QUESTIONS = (
     "Bread?",

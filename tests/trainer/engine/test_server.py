@@ -15,12 +15,12 @@ import torch
 from tests.engines import PATIENCE, wait_until
 from tests.tiny import make_tiny_adapter
 from tests.trainer.engine.conftest import NAME, Served, in_no_hurry, load, serving
-from trainer.chat import prompt_ids
+from trainer.data.chat import prompt_ids
 from trainer.engine import scheduler as scheduling
-from trainer.engine.chat import sse
-from trainer.engine.server import create_app
+from trainer.engine.http.chat import sse
+from trainer.engine.http.server import create_app
 from trainer.errors import TrainerError
-from trainer.model import LoadedBase, load_base
+from trainer.models.loading import LoadedBase, load_base
 
 pytestmark = pytest.mark.slow
 

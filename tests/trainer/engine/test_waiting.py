@@ -12,8 +12,8 @@ import pytest
 from tests.engines import wait_until
 from tests.trainer.engine.conftest import Served, in_no_hurry, serving
 from tests.trainer.engine.test_server import CHAT, ask, body, events
-from trainer.engine import chat
-from trainer.model import load_base
+from trainer.engine.http import chat
+from trainer.models.loading import load_base
 
 pytestmark = pytest.mark.slow
 

@@ -15,20 +15,14 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.config.prepare import prepare_model, prepare_site
-from feedback_app.config.stack import Stack, StackError, running
+from feedback_app.closed_loop.people import PageFault
+from feedback_app.closed_loop.proof import ClosedLoop, LoopBroken, Proof
+from feedback_app.closed_loop.size import LoopSize, Speed, minutes_for, seconds_for, size_for
+from feedback_app.closed_loop.speed import SpeedUnknown, speed_measure
 from feedback_app.feedback.models import Project
-from feedback_app.serving.client import EngineError
-from feedback_app.serving.closed_loop.people import PageFault
-from feedback_app.serving.closed_loop.proof import ClosedLoop, LoopBroken, Proof
-from feedback_app.serving.closed_loop.size import (
-    LoopSize,
-    Speed,
-    minutes_for,
-    seconds_for,
-    size_for,
-)
-from feedback_app.serving.closed_loop.speed import SpeedUnknown, speed_measure
+from feedback_app.localstack.prepare import prepare_model, prepare_site
+from feedback_app.localstack.stack import Stack, StackError, running
+from feedback_app.serving.engine.client import EngineError
 
 #: Options that set a part of the size instead of what the measured speed suggests.
 PARTS = {

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from feedback_app.config import demo
+from feedback_app.localstack import supervisor
 
 
 class Command(BaseCommand):
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     requires_system_checks = []  # `prepare` runs them, beside the start of the engine
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        demo.add_arguments(parser)
+        supervisor.add_arguments(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Replace this process by the supervisor: it needs no Django for as long as it runs.
@@ -31,5 +31,5 @@ class Command(BaseCommand):
         os.environ["PROSPECT_VAR"] = str(settings.VAR)
         os.chdir(settings.BASE_DIR)
         os.execv(  # noqa: S606 - our own module
-            sys.executable, [sys.executable, "-m", "feedback_app.config.demo", *arguments]
+            sys.executable, [sys.executable, "-m", "feedback_app.localstack.supervisor", *arguments]
         )

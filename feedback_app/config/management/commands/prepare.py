@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
-from feedback_app.feedback.services_starter import starter_create
+from feedback_app.feedback.projects.starter import starter_create
 
 
 class Command(BaseCommand):

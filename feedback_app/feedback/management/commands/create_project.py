@@ -8,7 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.services import project_create
+from feedback_app.feedback.projects.services import project_create
 
 
 class Command(BaseCommand):

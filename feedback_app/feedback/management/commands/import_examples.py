@@ -9,14 +9,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.feedback.errors import BadRequest
-from feedback_app.feedback.exporting import csv_line
+from feedback_app.feedback.exports.rows import csv_line
 from feedback_app.feedback.imports.chunks import Refusal, chunk_try, in_chunks
-from feedback_app.feedback.imports.jobs import import_execute, import_take_here
 from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.readers import KNOWN, Columns, Unreadable, open_path, open_rows
-from feedback_app.feedback.imports.shapes import Labels
+from feedback_app.feedback.imports.recognition import Labels
+from feedback_app.feedback.imports.services import import_execute, import_take_here
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
+from feedback_app.web.errors import UserError
 
 SHOWN = 100
 
@@ -59,7 +59,7 @@ class Command(BaseCommand):
                 self.try_out(path, project, by, options["report"], *how)
             else:
                 self.run(path, project, by, options["report"], *how)
-        except (BadRequest, Unreadable) as error:
+        except (UserError, Unreadable) as error:
             raise CommandError(str(error)) from error
 
     def person(self, project: Project, email: str | None) -> User:
@@ -145,7 +145,7 @@ class Command(BaseCommand):
 
 
 def columns_of(pairs: Iterable[str]) -> dict[str, str]:
-    """What was given as --map. Raises BadRequest."""
+    """What was given as --map. Raises UserError."""
     parted = [pair.partition("=") for pair in pairs]
     columns = {ours: theirs for ours, _, theirs in parted}
     if (
@@ -154,5 +154,5 @@ def columns_of(pairs: Iterable[str]) -> dict[str, str]:
         or not all(m for _, m, _ in parted)
     ):
         fields = ", ".join(sorted(KNOWN))
-        raise BadRequest(f"--map: give FIELD=COLUMN; FIELD is one of {fields}, each once at most.")
+        raise UserError(f"--map: give FIELD=COLUMN; FIELD is one of {fields}, each once at most.")
     return columns

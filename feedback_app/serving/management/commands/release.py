@@ -5,10 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.feedback.errors import BadRequest
-from feedback_app.serving.client import EngineError
-from feedback_app.serving.services import release_promote
+from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.releases.services import release_promote
 from feedback_app.training.models import Adapter
+from feedback_app.web.errors import UserError
 
 
 class Command(BaseCommand):
@@ -27,6 +27,6 @@ class Command(BaseCommand):
             release_promote(
                 project=adapter.project, adapter=adapter, by=None, reason=options["reason"]
             )
-        except (BadRequest, EngineError) as error:
+        except (UserError, EngineError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{name} is live.")

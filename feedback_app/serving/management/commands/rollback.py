@@ -5,10 +5,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Project
-from feedback_app.serving.client import EngineError
-from feedback_app.serving.services import release_rollback
+from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.releases.services import release_rollback
+from feedback_app.web.errors import UserError
 
 
 class Command(BaseCommand):
@@ -24,6 +24,6 @@ class Command(BaseCommand):
             raise CommandError(f"There is no project {options['project']}.")
         try:
             release = release_rollback(project=project, by=None, reason=options["reason"])
-        except (BadRequest, EngineError) as error:
+        except (UserError, EngineError) as error:
             raise CommandError(str(error)) from error
         self.stdout.write(f"{release.version} is live again.")

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.feedback.exporting import FORMATS, ExportRow, export_write, project_rows
+from feedback_app.feedback.exports.rows import FORMATS, ExportRow, export_write, project_rows
 from feedback_app.feedback.models import Project
-from feedback_app.training.snapshot_rows import snapshot_rows
+from feedback_app.training.snapshots.rows import snapshot_rows
 
 
 class Command(BaseCommand):

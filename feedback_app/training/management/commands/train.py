@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.feedback.errors import BadRequest
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Run
-from feedback_app.training.services import run_request
+from feedback_app.training.runs.services import run_request
+from feedback_app.web.errors import UserError
 
 
 class Command(BaseCommand):
@@ -25,7 +25,7 @@ class Command(BaseCommand):
             raise CommandError(f"There is no project {options['project']}.")
         try:
             run = run_request(project=project, by=None)
-        except BadRequest as objection:
+        except UserError as objection:
             raise CommandError(str(objection)) from objection
         self.stdout.write(f"Run {run.number} waits for a worker.")
         if options["wait"]:

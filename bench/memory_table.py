@@ -1,0 +1,100 @@
+"""The table of docs/operations.md: what models of the usual sizes need on CUDA devices."""
+
+from dataclasses import replace
+
+from transformers import LlamaConfig, MixtralConfig, PretrainedConfig
+
+from trainer.models.architecture import Architecture
+from trainer.models.quantisation import FOUR_BIT
+from trainer.planning.memory import Load, Setup, estimate
+
+#: Sizes of Llama 3.2, Llama 2, Llama 1 and Mixtral as published.
+MODELS: dict[str, PretrainedConfig] = {
+    "1B": LlamaConfig(
+        vocab_size=128_256,
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=16,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        tie_word_embeddings=True,
+        bos_token_id=128_000,
+        eos_token_id=128_001,
+    ),
+    "7B": LlamaConfig(hidden_size=4096, intermediate_size=11008),
+    "13B": LlamaConfig(
+        hidden_size=5120,
+        intermediate_size=13824,
+        num_hidden_layers=40,
+        num_attention_heads=40,
+    ),
+    "30B": LlamaConfig(
+        hidden_size=6656,
+        intermediate_size=17920,
+        num_hidden_layers=60,
+        num_attention_heads=52,
+    ),
+    "8x7B": MixtralConfig(),
+}
+
+RANK = 16
+#: A pack in rows of 512 tokens: half of what `token_budget` allows unless told otherwise.
+PACK = Load(tokens=2048, pairs=2048 * 512)
+
+_HEAD = (
+    "model",
+    "weights",
+    "parameters",
+    "base",
+    "adapter",
+    "activations",
+    "logits, workspace, runtime",
+    "1 GPU",
+    "2, 4, 8 (DDP)",
+    "2 (FSDP)",
+    "4 (FSDP)",
+    "8 (FSDP)",
+    "1,024 tokens more",
+)
+
+
+def table() -> str:
+    """Markdown, GiB of each device."""
+    lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
+    for name, config in MODELS.items():
+        architecture = Architecture.of(config)
+        for quantisation in (None, FOUR_BIT):
+            cells = [name, "4-bit" if quantisation else "bf16", *_row(architecture, quantisation)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(architecture: Architecture, quantisation: str | None) -> list[str]:
+    one = Setup(RANK, quantisation=quantisation)
+    found = estimate(architecture, PACK, one)
+    copies = estimate(architecture, PACK, replace(one, devices=8))
+    shares = [
+        estimate(architecture, PACK, replace(one, devices=devices, sharded=True))
+        for devices in (2, 4, 8)
+    ]
+    more = estimate(architecture, replace(PACK, tokens=PACK.tokens + 1024), one)
+    return [
+        f"{architecture.parameters / 1e9:.1f} billion",
+        *(
+            f"{size / 2**30:.1f}"
+            for size in (
+                found.base,
+                found.adapter,
+                found.activations,
+                found.logits + found.workspace + found.process,
+                found.total,
+                copies.total,
+                *(share.total for share in shares),
+                more.total - found.total,
+            )
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    print(table(), end="")

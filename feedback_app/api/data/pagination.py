@@ -1,0 +1,51 @@
+"""Pages of a list by cursor: stable while rows come in, and never counted."""
+
+import base64
+import binascii
+from typing import TypeVar
+
+from django.db.models import Model, QuerySet
+
+from feedback_app.api.data.schemas import PageQuery
+from feedback_app.api.errors import ApiFault
+
+Row = TypeVar("Row", bound=Model)
+
+
+def cursor_of(listing: str, pk: int) -> str:
+    """Names the last row of a page; programs are not meant to read it."""
+    return base64.urlsafe_b64encode(f"{listing}:{pk}".encode()).decode().rstrip("=")
+
+
+def cursor_read(listing: str, cursor: str) -> int:
+    """The row's number. Raises ApiFault for what is no cursor of this list."""
+    try:
+        name, _, pk = (
+            base64.b64decode(
+                cursor.encode() + b"=" * (-len(cursor) % 4), altchars=b"-_", validate=True
+            )
+            .decode()
+            .partition(":")
+        )
+        if name != listing or not pk.isdecimal() or int(pk) >= 2**63:
+            raise ValueError
+        return int(pk)
+    except (ValueError, binascii.Error) as error:
+        raise ApiFault(
+            400,
+            "cursor must be the next_cursor of a page of this list.",
+            "invalid_value",
+            param="cursor",
+        ) from error
+
+
+def page_of(rows: QuerySet[Row], listing: str, query: PageQuery) -> tuple[list[Row], str | None]:
+    """The rows after the cursor, in the order of their numbers, and the next cursor."""
+    if query.cursor is not None:
+        rows = rows.filter(pk__gt=cursor_read(listing, query.cursor))
+    # one more tells whether there is a page after this one
+    found = list(rows.order_by("pk")[: query.limit + 1])
+    if len(found) <= query.limit:
+        return found, None
+    found.pop()
+    return found, cursor_of(listing, found[-1].pk)

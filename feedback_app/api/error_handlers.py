@@ -1,0 +1,69 @@
+"""What every API of ours does with faults, and with the sign-in that pages ask for."""
+
+from typing import Any
+
+from django.contrib.auth.decorators import login_not_required
+from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, URLResolver
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from feedback_app.api import errors
+from feedback_app.api.errors import ApiFault
+from feedback_app.feedback.votes.rate_limit import REST_SECONDS
+from feedback_app.serving.engine.client import EngineError
+from feedback_app.web.errors import RateLimited, UserError
+
+
+def refusals(api: NinjaAPI) -> None:
+    """Has `api` answer every fault in one shape."""
+
+    @api.exception_handler(ApiFault)
+    def on_fault(request: HttpRequest, error: ApiFault) -> HttpResponseBase:
+        return errors.respond(request, error)
+
+    @api.exception_handler(AuthenticationError)
+    def on_no_token(request: HttpRequest, error: AuthenticationError) -> HttpResponseBase:
+        return errors.respond(request, errors.unauthorised())
+
+    @api.exception_handler(ValidationError)
+    def on_invalid(request: HttpRequest, error: ValidationError) -> HttpResponseBase:
+        return errors.respond(request, errors.of_validation(error.errors))
+
+    @api.exception_handler(HttpError)
+    def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponseBase:
+        """Ninja's own: a body that is no JSON."""
+        fault = ApiFault(error.status_code, "The body must be a JSON object.", "invalid_json")
+        return errors.respond(request, fault)
+
+    @api.exception_handler(RequestDataTooBig)
+    def on_too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponseBase:
+        fault = ApiFault(413, "The body is too large.", "body_too_large")
+        return errors.respond(request, fault)
+
+    @api.exception_handler(UserError)
+    def on_bad_request(request: HttpRequest, error: UserError) -> HttpResponseBase:
+        return errors.respond(request, ApiFault(400, str(error), "invalid_value"))
+
+    @api.exception_handler(RateLimited)
+    def on_too_many(request: HttpRequest, error: RateLimited) -> HttpResponseBase:
+        """One of the product's people votes too fast; the others' votes go on."""
+        fault = ApiFault(
+            429, str(error), "too_many_votes", "rate_limit_error", retry_after=REST_SECONDS
+        )
+        return errors.respond(request, fault)
+
+    @api.exception_handler(EngineError)
+    def on_engine_error(request: HttpRequest, error: EngineError) -> HttpResponseBase:
+        return errors.respond(request, errors.of_engine(error))
+
+
+def token_urls(api: NinjaAPI) -> tuple[list[URLResolver | URLPattern], Any, Any]:
+    """The API's URLs for include(). A token takes the place of a sign-in."""
+    patterns, app, namespace = api.urls
+    for pattern in patterns:
+        if pattern.callback is not None:
+            login_not_required(pattern.callback)
+    return patterns, app, namespace

@@ -1,0 +1,97 @@
+"""The gateway's operations: `/v1/models`, `/v1/chat/completions`, `/v1/feedback`."""
+
+from typing import Any
+
+from django.http.response import HttpResponseBase
+from django.urls import URLPattern, URLResolver
+from ninja import NinjaAPI
+
+from feedback_app.accounts.models import Scope
+from feedback_app.api.auth import ApiRequest, BearerToken
+from feedback_app.api.error_handlers import refusals, token_urls
+from feedback_app.api.errors import ApiFault
+from feedback_app.api.gateway import payloads
+from feedback_app.api.gateway.answers import LIVE, question_of
+from feedback_app.api.gateway.schemas import (
+    FAULTS,
+    ChatAnswer,
+    ChatAsk,
+    FeedbackAnswer,
+    FeedbackAsk,
+    ModelEntry,
+    ModelList,
+)
+from feedback_app.feedback.models import BASE_VERSION, Completion, Source, Verdict
+from feedback_app.feedback.tokens.services import voter_of
+from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.serving.demo.events import event_stream
+
+api = NinjaAPI(
+    title="Prospect",
+    version="1",
+    description="Chat with a project's versions as with OpenAI's API, and send thumbs back.",
+    urls_namespace="gateway",
+    docs_url=None,
+)
+
+
+@api.get("/models", response={200: ModelList, **FAULTS}, auth=BearerToken(None))
+def models(request: ApiRequest) -> ModelList:
+    """What may be asked: `live`, `base` and every version of the token's project."""
+    project = request.auth.project
+    created = int(project.created_at.timestamp())
+    versions = project.adapters.usable().newest_first().values_list("name", "created_at")
+    return ModelList(
+        data=[
+            *(ModelEntry(id=name, created=created) for name in (LIVE, BASE_VERSION)),
+            *(ModelEntry(id=name, created=int(made.timestamp())) for name, made in versions),
+        ]
+    )
+
+
+@api.post("/chat/completions", response={200: ChatAnswer, **FAULTS}, auth=BearerToken(Scope.CHAT))
+def chat_completions(request: ApiRequest, ask: ChatAsk) -> ChatAnswer | HttpResponseBase:
+    """One answer, whole or as server-sent events. It is stored and can be voted on."""
+    question = question_of(ask, token=request.auth)
+    if not ask.stream:
+        return payloads.whole(question)
+    usage = ask.stream_options is not None and ask.stream_options.include_usage
+    return event_stream(payloads.Begun(payloads.events(question, include_usage=usage)))
+
+
+@api.post("/feedback", response={200: FeedbackAnswer, **FAULTS}, auth=BearerToken(Scope.FEEDBACK))
+def feedback(request: ApiRequest, ask: FeedbackAsk) -> FeedbackAnswer:
+    """One person's thumb on one answer of the API. Sending it again changes it."""
+    token = request.auth
+    answers = Completion.objects.select_related("project", "prompt")
+    completion = answers.filter(project=token.project, source=Source.API, pk=ask.key).first()
+    if completion is None:
+        raise ApiFault(
+            404,
+            f"This project has given no answer {ask.completion_id} through the API.",
+            "completion_not_found",
+            param="completion_id",
+        )
+    vote = vote_cast(
+        completion=completion,
+        verdict=Verdict(ask.verdict),
+        by=voter_of(token=token, name=ask.user),
+        source=Source.API,
+        reasons=ask.reasons,
+        comment=ask.comment,
+    )
+    return FeedbackAnswer(
+        completion_id=completion.pk,
+        verdict=ask.verdict,
+        reasons=vote.reasons,
+        comment=vote.comment,
+        user=ask.user,
+    )
+
+
+refusals(api)
+
+
+def gateway_urls() -> tuple[list[URLResolver | URLPattern], Any, Any]:
+    """The API's URLs for include()."""
+    return token_urls(api)

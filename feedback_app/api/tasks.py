@@ -1,0 +1,11 @@
+"""Celery tasks of the APIs."""
+
+from celery import shared_task
+
+from feedback_app.api.data.expiry import receipts_expire
+
+
+@shared_task(name="api.dispatch")
+def dispatch() -> None:
+    """Delete idempotency records that have expired."""
+    receipts_expire()

@@ -1,0 +1,240 @@
+"""The annotator's desk: one item at a time, verdicts, and the last ten."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import Http404, HttpResponse, HttpResponseBase
+from django.middleware.csrf import get_token
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.desk.forms import SkipForm, VoteForm
+from feedback_app.feedback.desk.selectors import (
+    EmptyQueue,
+    empty_queue,
+    queue_progress,
+    queue_values,
+    recent_votes,
+)
+from feedback_app.feedback.desk.services import vote_and_take_next
+from feedback_app.feedback.gold.selectors import gold_at_once, gold_told
+from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
+from feedback_app.feedback.prompts.completions import storable
+from feedback_app.feedback.queue.services import QueueView, item_skip, items_hand_out
+from feedback_app.feedback.votes.rate_limit import rate_limit_note
+from feedback_app.feedback.votes.services import Ballot, vote_cast, vote_undo
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, page, toast
+
+#: Characters of a version or topic in the address; longer ones exist nowhere.
+QUERY_LIMIT = 80
+
+
+def unpaused(request: HtmxHttpRequest) -> None:
+    """Raises UserError for somebody who is to judge nothing for now."""
+    if request.paused:
+        raise UserError("Your desk is paused: an admin of the project has to let you go on.")
+
+
+def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
+    """What the address asks for. Raises UserError for anything that is not on offer."""
+    query_strict(request, ("order", "version", "source", "topic"))
+    text = {name: request.GET.get(name, "")[:QUERY_LIMIT] for name in ("version", "topic")}
+    order = query_choice(request, "order", ("", *QueueOrder))
+    return QueueView(
+        # the project's own order is not said, so that the address follows it
+        order="" if order == project.queue_order else order,
+        source=query_choice(request, "source", ("", *Source)),
+        version=storable(text["version"]),
+        topic=storable(text["topic"]),
+    )
+
+
+def stage_context(
+    request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
+) -> dict[str, Any]:
+    """The item, the next one, progress; why there is none."""
+    context: dict[str, Any] = {
+        "project": project,
+        "view": view,
+        # the five forms of an answer would each look through Django's lazy one
+        "csrf_token": get_token(request),
+        "item": items[0] if items else None,
+        "next_item": items[1] if len(items) > 1 else None,
+        "progress": queue_progress(project=project, user=request.user, view=view),
+    }
+    rate_limit_note(project=project, by=request.user, in_hour=context["progress"].per_hour)
+    if not items:
+        context["empty"] = (
+            EmptyQueue("paused")
+            if request.paused
+            else empty_queue(project=project, user=request.user, view=view)
+        )
+        context["gold"] = gold_told(project=project, user=request.user)
+    return context
+
+
+def last_context(project: Project, last: Vote | None) -> dict[str, Any]:
+    """The last verdict with the reasons that it may be given."""
+    return {"last": last, "chips": project.reasons.get(last.verdict, []) if last else []}
+
+
+def history_context(request: HtmxHttpRequest, project: Project, view: QueueView) -> dict[str, Any]:
+    """The last ten verdicts."""
+    votes = recent_votes(project=project, user=request.user)
+    last = last_context(project, votes[0] if votes else None)
+    return {"project": project, "view": view, "recent": votes, **last}
+
+
+def desk_context(
+    request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
+) -> dict[str, Any]:
+    """All that the desk shows."""
+    stage = stage_context(request, project, view, items)
+    return stage | history_context(request, project, view)
+
+
+@project_view(Role.ANNOTATOR)
+@page
+def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The desk."""
+    view = view_of(request, project)
+    items = items_for(request, project, view)
+    context = desk_context(request, project, view, items)
+    context |= {
+        "orders": QueueOrder.choices,
+        "order_now": view.order or project.queue_order,
+        "sources": Source.choices,
+        "versions": queue_values(project=project, field="version"),
+        "topics": queue_values(project=project, field="topic"),
+    }
+    return render(request, "feedback/annotate.html", context)
+
+
+@project_view(Role.ANNOTATOR)
+@page
+def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Why there is nothing to do; reloads the desk once there is."""
+    view = view_of(request, project)
+    items = items_for(request, project, view)
+    if items:
+        return HttpResponseClientRefresh()
+    context = desk_context(request, project, view, items)
+    response = render(request, "feedback/annotate.html#waiting", context)
+    if context["empty"].reason not in ("sampling", "leased"):
+        response.status_code = HttpResponseStopPolling.status_code
+    return response
+
+
+@project_view(Role.ANNOTATOR)
+@action_view
+def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Casts or changes a vote; the answer carries the next item."""
+    unpaused(request)
+    view = view_of(request, project)
+    form = VoteForm(request.POST)
+    verdict = Verdict(validated(form)["verdict"])
+    ballot = Ballot(verdict, form.reasons_given(), form.comment_given())
+    if at_desk(request):
+        try:
+            step = vote_and_take_next(
+                project=project, pk=pk, ballot=ballot, by=request.user, view=view
+            )
+        except Completion.DoesNotExist:
+            raise Http404("No such completion.") from None
+        if step.first:
+            # nine of the last ten stand on the page already
+            context = stage_context(request, project, view, step.items)
+            context |= last_context(project, step.vote)
+            response = render(request, "feedback/annotate.html#vote-answer", context)
+            told = gold_at_once(project=project, vote=step.vote)
+            return toast(response, told) if told else response
+        return stage_answer(request, project, view, step.items)
+    vote_cast(
+        completion=completion_of(project, pk),
+        verdict=ballot.verdict,
+        by=request.user,
+        source=Source.ANNOTATE,
+        reasons=ballot.reasons,
+        comment=ballot.comment,
+    )
+    return desk_answer(request, project)
+
+
+@project_view(Role.ANNOTATOR)
+@action_view
+def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Takes a vote, skip or flag back and shows the item again."""
+    unpaused(request)
+    completion = completion_of(project, pk)
+    validated(NoFields(request.POST))
+    undone = vote_undo(completion=completion, by=request.user, source=Source.ANNOTATE)
+    response = desk_answer(request, project)
+    if request.htmx:
+        return toast(response, "Taken back." if undone else "There was nothing to take back.")
+    return response
+
+
+@project_view(Role.ANNOTATOR)
+@action_view
+def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Passes an item by, or flags it for an admin to look at."""
+    unpaused(request)
+    completion = completion_of(project, pk)
+    form = SkipForm(request.POST)
+    values = validated(form)
+    item_skip(completion=completion, by=request.user, flag=values["flag"], reason=form.why())
+    text = "Flagged: nobody else is shown it." if values["flag"] else "Skipped."
+    if not request.htmx:
+        messages.info(request, text)
+        return desk_answer(request, project)
+    response = desk_answer(request, project)
+    view = view_of(request, project)
+    undo = reverse("vote-undo", args=[project.slug, completion.pk]) + view.query
+    return toast(response, text, undo=undo)
+
+
+def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> list[Completion]:
+    """What the person may judge now; nothing while they are paused."""
+    if request.paused:
+        return []
+    return items_hand_out(project=project, by=request.user, view=view)
+
+
+def at_desk(request: HtmxHttpRequest) -> bool:
+    """Whether the answer goes onto the stage: then it carries the next item."""
+    return bool(request.htmx) and request.htmx.target not in ("last", "history")
+
+
+def desk_answer(request: HtmxHttpRequest, project: Project) -> HttpResponse:
+    """The part of the desk that the request's target asks for; plain forms go back to the desk."""
+    view = view_of(request, project)
+    if not request.htmx:
+        return redirect(reverse("annotate", args=[project.slug]) + view.query)
+    if request.htmx.target == "last":
+        return HttpResponse(status=204)
+    if request.htmx.target == "history":
+        context = history_context(request, project, view)
+        return render(request, "feedback/annotate.html#history-answer", context)
+    items = items_for(request, project, view)
+    return stage_answer(request, project, view, items)
+
+
+def stage_answer(
+    request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
+) -> HttpResponse:
+    context = desk_context(request, project, view, items)
+    return render(request, "feedback/annotate.html#stage-answer", context)
+
+
+def completion_of(project: Project, pk: int) -> Completion:
+    """The project's completion, without what neither a vote nor its answer reads."""
+    light = project.completions.defer("prompt_token_ids", "token_ids")
+    completion = get_object_or_404(light, pk=pk)
+    completion.project = project
+    return completion

@@ -1,0 +1,42 @@
+"""The list of examples."""
+
+from django.http import HttpResponseBase
+from django.shortcuts import render
+
+from feedback_app.accounts.models import Role
+from feedback_app.db.bounded_count import counted
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.examples.listing import (
+    CountedPaginator,
+    ExampleFilter,
+    answers_of,
+    examples_counted,
+    versions_answered,
+)
+from feedback_app.feedback.models import Project
+from feedback_app.web.forms import query_page
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import page
+
+PAGE_SIZE = 50
+
+
+@project_view(Role.ADMIN)
+@page
+def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """What people said: the examples with their answers and votes."""
+    versions = versions_answered(project)
+    chosen = ExampleFilter.of(request, versions=versions)
+    rows = CountedPaginator(chosen.select(project), PAGE_SIZE).get_page(query_page(request))
+    context = {
+        "project": project,
+        "chosen": chosen,
+        "versions": versions,
+        "page": rows,
+        "answers": answers_of(rows),
+        "query": chosen.query(),
+        "counts": examples_counted(project),
+        "flagged": counted(project.completions.filter(flagged=True)),
+    }
+    template = "feedback/examples.html"
+    return render(request, f"{template}#list" if request.htmx else template, context)

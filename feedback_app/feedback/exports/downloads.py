@@ -1,0 +1,33 @@
+"""Exported rows as the answer to a request, for pages and programs alike."""
+
+from collections.abc import Iterator
+from tempfile import TemporaryFile
+
+from django.http import FileResponse, HttpResponseBase, StreamingHttpResponse
+
+from feedback_app.feedback.exports.rows import CONTENT_TYPES, LINES, ExportRow
+
+
+def download_of(
+    rows: Iterator[ExportRow], *, name: str, as_format: str, votes: bool
+) -> HttpResponseBase:
+    """The rows as a file to be kept, streamed."""
+    filename, kind = f"{name}.{as_format}", CONTENT_TYPES[as_format]
+    if as_format == "parquet":
+        from feedback_app.feedback.exports.parquet import parquet_write  # imports pyarrow
+
+        # its directory is at the end of the file: it is written first, then sent
+        file = TemporaryFile()  # noqa: SIM115 - the response closes it
+        parquet_write(rows, file, votes=votes)
+        file.seek(0)
+        return FileResponse(file, as_attachment=True, filename=filename, content_type=kind)
+    return StreamingHttpResponse(
+        LINES[as_format](rows, votes=votes),
+        content_type=kind,
+        headers={"Content-Disposition": f'attachment; filename="{filename}"'},
+    )
+
+
+def export_target(as_format: str, *, votes: bool) -> str:
+    """What the audit trail says of a download."""
+    return f"{as_format}, with votes" if votes else as_format

@@ -1,0 +1,207 @@
+"""KTO examples as files: JSONL and Parquet in TRL's unpaired form, CSV for spreadsheets.
+
+Everything streams: rows are read in chunks of whole queries, so that a slow download holds no
+transaction open, and at most one chunk (or one Parquet row group) is in memory.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC
+from typing import IO, Any
+
+from django.db.models import Prefetch
+from django.utils.crypto import salted_hmac
+
+from feedback_app.feedback.models import Completion, Project, Vote
+
+FORMATS = ("jsonl", "parquet", "csv")
+CONTENT_TYPES = {
+    "jsonl": "application/x-ndjson",
+    "parquet": "application/vnd.apache.parquet",
+    "csv": "text/csv; charset=utf-8",
+}
+
+CHUNK = 500
+
+COLUMNS = ("prompt", "completion", "label", "weight", "split")
+VOTES = "votes"  # the column behind them, if it is asked for
+VOTER_LENGTH = 16  # hexadecimal digits: no two of a project's people are one by chance
+
+#: What a spreadsheet would run: the sign itself, or behind blanks that it trims, or behind
+#: apostrophes, so that exactly one can be taken off again when the file is read.
+_FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ExportVote:
+    """What one person said; `voter` is the same for all that they said in this project."""
+
+    verdict: str
+    reasons: list[str]
+    comment: str
+    source: str
+    at: str
+    voter: str
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """One example; its fields are the columns. No `votes`: they were not asked for."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    label: bool
+    weight: float
+    split: str
+    votes: list[ExportVote] | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """The columns as plain values."""
+        record = asdict(self)
+        if self.votes is None:
+            del record[VOTES]
+        return record
+
+
+def export_row(
+    completion: Completion, *, label: bool, weight: float, split: str, votes: bool = False
+) -> ExportRow:
+    """The example of a completion, with the messages that the model saw: the system prompt of
+    that day, then the conversation. Votes must have been fetched (`votes_along`)."""
+    system = completion.system_prompt
+    return ExportRow(
+        prompt=[
+            *([{"role": "system", "content": system}] if system else []),
+            *({"role": m["role"], "content": m["content"]} for m in completion.prompt.messages),
+        ],
+        completion=[{"role": "assistant", "content": completion.text}],
+        label=label,
+        weight=weight,
+        split=split,
+        votes=[export_vote(vote) for vote in completion.votes.all()] if votes else None,
+    )
+
+
+def export_vote(vote: Vote) -> ExportVote:
+    return ExportVote(
+        verdict=vote.verdict,
+        reasons=list(vote.reasons),
+        comment=vote.comment,
+        source=vote.source,
+        at=vote.updated_at.astimezone(UTC).isoformat(timespec="seconds"),
+        voter=voter_name(vote.project_id, vote.user_id),
+    )
+
+
+def voter_name(project_id: int, user_id: int) -> str:
+    """Stands for a person in a project's files. Keyed by SECRET_KEY: nobody can try out numbers,
+    and files of two projects do not tell that somebody is in both."""
+    keyed = salted_hmac(f"export.voter.{project_id}", str(user_id), algorithm="sha256")
+    return keyed.hexdigest()[:VOTER_LENGTH]
+
+
+def votes_along() -> Prefetch[Any]:
+    """Fetches the votes that stand with rows that lead to a completion: one query a chunk."""
+    return Prefetch("completion__votes", queryset=Vote.objects.standing().order_by("pk"))
+
+
+def in_chunks(fetch: Callable[[int], list[Any]], *, key: Callable[[Any], int]) -> Iterator[Any]:
+    """All that `fetch(after)` gives, asked again from the key of the last one on."""
+    after = 0
+    while rows := fetch(after):
+        yield from rows
+        after = key(rows[-1])
+
+
+def project_rows(project: Project, *, votes: bool = False) -> Iterator[ExportRow]:
+    """Every example of the project as it is now, in the order of its completions."""
+    examples = project.examples.select_related("completion__prompt").defer(
+        "completion__token_ids", "completion__prompt_token_ids"
+    )
+    if votes:
+        examples = examples.prefetch_related(votes_along())
+    for example in in_chunks(
+        lambda after: list(examples.filter(pk__gt=after).order_by("pk")[:CHUNK]),
+        key=lambda example: example.pk,
+    ):
+        yield export_row(
+            example.completion,
+            label=example.desirable,
+            weight=example.weight,
+            split=example.split,
+            votes=votes,
+        )
+
+
+# -- the formats
+
+
+def jsonl_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
+    """One JSON object a line; it has `votes` if the row has."""
+    for row in rows:
+        yield as_json(row.as_record()).encode() + b"\n"
+
+
+def as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def neutralised(cell: str) -> str:
+    """The cell with an apostrophe before what a spreadsheet would take for a formula."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def as_written(cell: str) -> str:
+    """Undoes `neutralised`: the cell as it was before it went into a CSV file."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def csv_line(cells: Iterable[str]) -> bytes:
+    """One CSV record; every cell is quoted, so line breaks stay inside."""
+    buffer = io.StringIO()
+    csv.writer(buffer, quoting=csv.QUOTE_ALL).writerow([neutralised(cell) for cell in cells])
+    return buffer.getvalue().encode()
+
+
+def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
+    """A header, then one record an example: prompt and votes as JSON, the completion as text."""
+    yield csv_line((*COLUMNS, VOTES) if votes else COLUMNS)
+    for row in rows:
+        cells = (
+            as_json(row.prompt),
+            row.completion[0]["content"],
+            "true" if row.label else "false",
+            repr(row.weight),
+            row.split,
+        )
+        yield csv_line((*cells, as_json(row.as_record()[VOTES])) if votes else cells)
+
+
+LINES = {"jsonl": jsonl_lines, "csv": csv_lines}
+
+
+def export_write(
+    rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str, votes: bool = False
+) -> int:
+    """Writes all rows to `file`; returns how many."""
+    count = 0
+
+    def counted() -> Iterator[ExportRow]:
+        nonlocal count
+        for row in rows:
+            count += 1
+            yield row
+
+    if as_format == "parquet":
+        from feedback_app.feedback.exports.parquet import parquet_write  # imports pyarrow
+
+        parquet_write(counted(), file, votes=votes)
+    else:
+        file.writelines(LINES[as_format](counted(), votes=votes))
+    return count

@@ -1,0 +1,112 @@
+"""How people judge gold items, and what happens to those who judge them wrongly."""
+
+from functools import partial
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.feedback.examples.services import (
+    completions_lock,
+    examples_refresh,
+    examples_remember,
+)
+from feedback_app.feedback.models import GoldAnswer, Lease, Pause, Project, Source, Vote
+from feedback_app.web.errors import UserError
+
+
+def gold_answer_record(vote: Vote) -> None:
+    """Notes a person's first verdict on a gold item. Call it in the vote's transaction."""
+    _, first = GoldAnswer.objects.get_or_create(
+        item_id=vote.completion_id,
+        user=vote.user,
+        defaults={
+            "project_id": vote.project_id,
+            "verdict": vote.verdict,
+            "right": vote.verdict == vote.completion.decided,
+        },
+    )
+    if first:
+        # its own transaction: it locks other completions than the vote does
+        transaction.on_commit(partial(pause_if_due, project_id=vote.project_id, user=vote.user))
+
+
+def pause_if_due(*, project_id: int, user: User) -> Pause | None:
+    """Pauses a person who was right on too few of their last gold items, and sets aside what they
+    have voted at the desk since they were last right."""
+    project = Project.objects.get(pk=project_id)
+    theirs = GoldAnswer.objects.filter(project=project, user=user)
+    lifted = Pause.objects.filter(project=project, user=user, lifted_at__isnull=False)
+    last = lifted.order_by("-lifted_at").first()
+    # whoever was let in again begins anew
+    fresh = theirs.filter(created_at__gt=last.lifted_at) if last else theirs
+    window = list(fresh.order_by("-created_at", "-pk")[: project.gold_window])
+    right = sum(answer.right for answer in window)
+    if len(window) < project.gold_window or 100 * right >= project.gold_least * len(window):
+        return None
+    good = theirs.filter(right=True).order_by("-created_at", "-pk").first()
+    try:
+        with transaction.atomic():
+            pause = Pause.objects.create(
+                project=project,
+                user=user,
+                right=right,
+                of=len(window),
+                since=good.created_at if good else None,
+            )
+            votes_set_aside(pause)
+            Lease.objects.filter(user=user, completion__project=project).delete()
+            AuditEvent.objects.create(
+                project=project, actor=None, action="pause.begin", target=str(user)
+            )
+    except IntegrityError:
+        return None  # paused already
+    return pause
+
+
+def votes_set_aside(pause: Pause) -> None:
+    """Takes the person's desk votes since their last right gold verdict out of the examples."""
+    doubtful = Vote.objects.standing().filter(
+        project=pause.project, user=pause.user, source=Source.ANNOTATE
+    )
+    if pause.since is not None:
+        doubtful = doubtful.filter(created_at__gt=pause.since)
+    completions = list(doubtful.values_list("completion_id", flat=True))
+    completions_lock(completions)
+    pause.votes_set_aside = doubtful.update(set_aside=pause)
+    pause.examples = examples_refresh(completions)
+    pause.save(update_fields=["votes_set_aside", "examples"])
+
+
+def pause_lift(*, pause: Pause, by: User, restore: bool) -> int:
+    """Lets the person go on. `restore`: the votes that were set aside count again, and their
+    examples are what they were; otherwise they stay set aside. Returns how many came back."""
+    with transaction.atomic():
+        changed = Pause.objects.filter(pk=pause.pk, lifted_at=None).update(
+            lifted_at=timezone.now(), lifted_by=by
+        )
+        if not changed:
+            raise UserError("This pause has been lifted already.")
+        AuditEvent.objects.create(
+            project=pause.project, actor=by, action="pause.lift", target=str(pause.user)
+        )
+        return votes_restore(pause=pause, by=by) if restore else 0
+
+
+def votes_restore(*, pause: Pause, by: User) -> int:
+    """Undoes `votes_set_aside`, then or later; returns how many votes count again."""
+    with transaction.atomic():
+        theirs = Vote.objects.filter(project=pause.project, user=pause.user, set_aside=pause)
+        completions = list(theirs.values_list("completion_id", flat=True))
+        completions_lock(completions)
+        restored = theirs.update(set_aside=None)
+        examples_refresh(completions)
+        examples_remember(pause.examples)
+        Pause.objects.filter(pk=pause.pk).update(restored=True, examples=[])
+        AuditEvent.objects.create(
+            project=pause.project,
+            actor=by,
+            action="votes.restore",
+            target=f"{restored} of {pause.user}",
+        )
+    return restored

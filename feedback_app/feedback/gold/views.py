@@ -1,0 +1,89 @@
+"""Gold items, and the people who are paused because of them."""
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.gold.forms import GoldForm, LiftForm
+from feedback_app.feedback.gold.pauses import pause_lift, votes_restore
+from feedback_app.feedback.gold.selectors import gold_items, pauses_open, pauses_unrestored
+from feedback_app.feedback.gold.services import gold_mark, gold_unmark
+from feedback_app.feedback.models import Project, Verdict
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, query_page, query_strict, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, error_response, page
+
+PAGE_SIZE = 25
+
+
+@project_view(Role.ADMIN)
+@page
+def gold(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Every gold item with how people judge it; who is paused."""
+    query_strict(request, ("page",))
+    context = {
+        "project": project,
+        "page": Paginator(gold_items(project), PAGE_SIZE).get_page(query_page(request)),
+        "pauses": pauses_open(project),
+        "unrestored": pauses_unrestored(project)[:PAGE_SIZE],
+    }
+    return render(request, "feedback/gold.html", context)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def gold_mark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Makes an answer gold."""
+    completion = get_object_or_404(project.completions.only("pk"), pk=pk)
+    back = reverse("gold", args=[project.slug])
+    try:
+        values = validated(GoldForm(request.POST))
+        verdict = Verdict(values["verdict"])
+        gold_mark(completion=completion, verdict=verdict, why=values["why"], by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=back)
+    messages.success(request, "It is gold now: it is handed out among the others' answers.")
+    return redirect(back)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def gold_unmark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Makes a gold item an answer like any other."""
+    item = get_object_or_404(project.gold_items, pk=pk)
+    validated(NoFields(request.POST))
+    gold_unmark(item=item, by=request.user)
+    messages.info(request, "It is an answer like any other again: its votes decide.")
+    return redirect("gold", project.slug)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def pause_lift_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Lets a person judge again, with their votes or without."""
+    pause = get_object_or_404(project.pauses.select_related("user", "project"), pk=pk)
+    restore = validated(LiftForm(request.POST))["restore"]
+    back = reverse("gold", args=[project.slug])
+    try:
+        restored = pause_lift(pause=pause, by=request.user, restore=restore)
+    except UserError as error:
+        return error_response(request, str(error), back=back)
+    votes = f" {restored} votes count again." if restore else " Their votes stay set aside."
+    messages.success(request, f"{pause.user} may judge again.{votes}")
+    return redirect(back)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def votes_restore_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Brings back votes that stayed set aside when a pause was lifted."""
+    pause = get_object_or_404(project.pauses.select_related("user", "project"), pk=pk)
+    validated(NoFields(request.POST))
+    restored = votes_restore(pause=pause, by=request.user)
+    messages.success(request, f"{restored} votes of {pause.user} count again.")
+    return redirect("gold", project.slug)

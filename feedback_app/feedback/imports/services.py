@@ -1,0 +1,248 @@
+"""The life of an import: requested, claimed, written chunk by chunk, ended.
+
+A chunk commits together with the offset behind it, so a killed import goes on where it was; a
+worker whose claim was taken over writes nothing more.
+"""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import F, Q
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.db.heartbeats import kept_alive
+from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
+from feedback_app.feedback.imports.mapping import labels_of
+from feedback_app.feedback.imports.readers import Columns, Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.recognition import AS_KNOWN, Labels
+from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
+from feedback_app.feedback.webhooks.events import import_event_write
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+MAX_ATTEMPTS = 20
+#: Refused rows that are kept to be looked at; the others are only counted.
+REFUSALS_KEPT = 20_000
+
+
+class WrongMoment(UserError):
+    """What was asked is in order, but not while imports are where they are."""
+
+
+@dataclass(frozen=True)
+class ImportClaim:
+    """One worker's hold on an import; writes go through it."""
+
+    job: ImportJob
+    attempt: int
+
+    def held(self) -> Q:
+        return Q(pk=self.job.pk, attempt=self.attempt, status=ImportJob.Status.RUNNING)
+
+    def heartbeat(self) -> bool:
+        """Returns False if another worker has the import."""
+        return bool(ImportJob.objects.filter(self.held()).update(heartbeat_at=timezone.now()))
+
+
+def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
+    """Says how a file that has not been started is to be understood."""
+    mapped = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
+        columns=dict(columns), labels_up=sorted(labels.up), labels_down=sorted(labels.down)
+    )
+    if not mapped:
+        raise WrongMoment("This import was started already.")
+    job.refresh_from_db()
+
+
+def import_start(*, job: ImportJob, by: User) -> None:
+    """Queues a previewed import; the work queue takes it from here."""
+    try:
+        with transaction.atomic():
+            started = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
+                status=ImportJob.Status.QUEUED, by=by
+            )
+            if not started:
+                raise WrongMoment("This import was started already.")
+            reason = "dry run" if job.dry_run else ""
+            audit(
+                project=job.project,
+                actor=by,
+                action="import.start",
+                target=job.name,
+                reason=reason,
+            )
+    except IntegrityError as error:
+        raise WrongMoment("Another import is under way: wait until it is done.") from error
+
+
+def import_cancel(*, job: ImportJob, by: User) -> None:
+    """Stops an import after the chunk that it is writing; what is imported stays."""
+    with transaction.atomic():
+        stopped = ImportJob.objects.filter(
+            pk=job.pk, status__in=[ImportJob.Status.PREVIEW, *ImportJob.ACTIVE]
+        ).update(status=ImportJob.Status.CANCELLED, finished_at=timezone.now())
+        if not stopped:
+            raise WrongMoment("This import has ended already.")
+        audit(project=job.project, actor=by, action="import.stop", target=job.name)
+    file_discard(job)
+
+
+def file_discard(job: ImportJob) -> None:
+    """Deletes an uploaded file that nobody will read again."""
+    if job.uploaded:
+        Path(job.path).unlink(missing_ok=True)
+
+
+# -- the worker's side
+
+
+def claimable() -> Q:
+    """Waiting, or left alone by the worker that had it."""
+    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
+    return Q(status=ImportJob.Status.QUEUED) | Q(
+        status=ImportJob.Status.RUNNING, heartbeat_at__lt=stale
+    )
+
+
+def import_claim(job_id: int) -> ImportClaim | None:
+    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
+    job = ImportJob.objects.filter(claimable(), pk=job_id).first()
+    return take(job, claimable()) if job else None
+
+
+def take(job: ImportJob, condition: Q) -> ImportClaim | None:
+    """Raises the attempt if `condition` still holds; whoever had the job then writes no more."""
+    taken = ImportJob.objects.filter(condition, pk=job.pk, attempt=job.attempt).update(
+        attempt=F("attempt") + 1, status=ImportJob.Status.RUNNING, heartbeat_at=timezone.now()
+    )
+    if not taken:
+        return None
+    fresh = ImportJob.objects.select_related("project", "by").get(pk=job.pk)
+    return ImportClaim(fresh, fresh.attempt)
+
+
+def import_take_here(
+    *,
+    project: Project,
+    path: Path,
+    by: User,
+    columns: Columns | None = None,
+    labels: Labels = AS_KNOWN,
+) -> ImportClaim:
+    """For the command line: a new job, or the unfinished one of the same file, held by us.
+
+    Raises UserError while another file is being imported, or this one in another way.
+    """
+    columns = dict(columns or {})
+    active = ImportJob.objects.filter(project=project, status__in=ImportJob.ACTIVE).first()
+    if active is None:
+        try:
+            active = ImportJob.objects.create(
+                project=project,
+                by=by,
+                name=path.name[:200],
+                path=str(path),
+                columns=columns,
+                labels_up=sorted(labels.up),
+                labels_down=sorted(labels.down),
+                # held from its first moment: no worker takes it up beside us
+                status=ImportJob.Status.RUNNING,
+                heartbeat_at=timezone.now(),
+            )
+        except IntegrityError:
+            active = None
+        else:
+            audit(project=project, actor=by, action="import.start", target=active.name)
+    same = active is not None and active.path == str(path)
+    if active and same and (active.columns, job_labels(active)) != (columns, labels):
+        raise UserError(
+            "The import of this file was begun with other columns or labels: give the same again."
+        )
+    claim = take(active, Q(status__in=ImportJob.ACTIVE)) if active and same else None
+    if claim is None:
+        raise UserError("Another import into this project is under way: wait until it is done.")
+    return claim
+
+
+def import_execute(claim: ImportClaim) -> None:
+    """Imports what is left of the file, chunk by chunk."""
+    job = claim.job
+    if claim.attempt > MAX_ATTEMPTS:
+        import_end(claim, ImportJob.Status.FAILED, "It was begun too often and never came through.")
+        return
+    try:
+        # rows that are skipped, and large groups of rows, are read without a commit between them
+        with kept_alive(claim.heartbeat), open_path(Path(job.path)) as file:
+            rows = open_rows(file, columns=job.columns)
+            for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
+                chunk.share = rows.share
+                if not chunk_commit(claim, chunk):
+                    log.warning("import_claim_lost", job=job.pk)
+                    return
+    except Unreadable as error:
+        import_end(claim, ImportJob.Status.FAILED, str(error))
+    else:
+        import_end(claim, ImportJob.Status.DONE, "")
+
+
+def job_labels(job: ImportJob) -> Labels:
+    """What the labels of its file mean."""
+    return labels_of(job.labels_up, job.labels_down)
+
+
+def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
+    """The chunk, its refusals and the new offset in one transaction; False if the claim is lost."""
+    with transaction.atomic():
+        job = ImportJob.objects.select_for_update().filter(claim.held()).first()
+        if job is None:
+            return False
+        write = chunk_try if job.dry_run else chunk_write
+        written = write(chunk, project=claim.job.project, by=claim.job.by)
+        kept = max(0, REFUSALS_KEPT - job.refused)
+        ImportRefusal.objects.bulk_create(
+            ImportRefusal(job=job, number=r.number, reason=r.reason, excerpt=r.excerpt)
+            for r in chunk.refusals[:kept]
+        )
+        job.offset = chunk.last
+        job.share = chunk.share
+        job.rows += chunk.rows
+        job.imported += written.imported
+        job.gold += written.gold
+        job.prompts += written.prompts
+        job.duplicates += written.duplicates
+        job.refused += len(chunk.refusals)
+        job.heartbeat_at = timezone.now()
+        job.save()
+    return True
+
+
+def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None:
+    """A terminal state; the uploaded file goes."""
+    with transaction.atomic():
+        ended = ImportJob.objects.filter(claim.held()).update(
+            status=status,
+            error=error,
+            finished_at=timezone.now(),
+            share=1.0 if not error else F("share"),
+        )
+        if ended and not claim.job.dry_run:
+            job = ImportJob.objects.select_related("project", "by").get(pk=claim.job.pk)
+            if job.gold:
+                made = f"{job.gold:,} answers"
+                audit(
+                    project=job.project,
+                    actor=job.by,
+                    action="gold.import",
+                    target=job.name,
+                    reason=made,
+                )
+            import_event_write(job)
+    if ended:
+        file_discard(claim.job)

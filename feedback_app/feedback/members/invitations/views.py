@@ -1,0 +1,84 @@
+"""The page behind an invitation: join as who you are, or with an account that is made here."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth import login
+from django.contrib.auth.decorators import login_not_required
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+
+from feedback_app.accounts.models import Invitation, User
+from feedback_app.accounts.tokens import digest_of
+from feedback_app.feedback.members.forms import JoinForm
+from feedback_app.feedback.members.oidc import WAITING
+from feedback_app.feedback.members.services import invitation_accept, invitation_find, invited_join
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, validated
+
+BACKEND = "feedback_app.accounts.sessions.Backend"
+TEMPLATE = "feedback/invitation.html"
+
+
+@login_not_required
+@never_cache
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def invitation(request: HttpRequest, secret: str) -> HttpResponse:
+    """Says what one is invited to; a POST joins. 404 tells nothing of why a link does not work."""
+    found = invitation_find(secret)
+    if found is None:
+        if came_in_by(secret, request.user):
+            return redirect("home")  # back from a sign-in, or a second click
+        raise Http404("No such invitation.")
+    if not request.user.is_authenticated:
+        request.session[WAITING] = found.pk  # a sign-in elsewhere may come back with it
+    if request.method != "POST":
+        return invitation_page(request, found, JoinForm(initial={"email": found.email}))
+    try:
+        return join(request, found)
+    except UserError as error:
+        form = JoinForm(initial={"email": request.POST.get("email", found.email)})
+        return invitation_page(request, found, form, fault=str(error), status=400)
+
+
+def came_in_by(secret: str, user: object) -> bool:
+    """Whether the person is a member of the project that this link let people into."""
+    if not isinstance(user, User):
+        return False
+    invited = Invitation.objects.filter(digest=digest_of(secret), project__memberships__user=user)
+    return invited.exists()
+
+
+def join(request: HttpRequest, found: Invitation) -> HttpResponse:
+    """Raises UserError."""
+    user = request.user
+    if isinstance(user, User):
+        validated(NoFields(request.POST))
+        invitation_accept(invitation=found, user=user)
+    else:
+        form = JoinForm(request.POST)
+        if not form.is_valid():
+            return invitation_page(request, found, form, status=400)
+        user = invited_join(invitation=found, **form.cleaned_data)
+        login(request, user, backend=BACKEND)
+    messages.success(request, f"Welcome to {found.project.name}.")
+    return redirect("home")
+
+
+def invitation_page(
+    request: HttpRequest, found: Invitation, form: JoinForm, *, fault: str = "", status: int = 200
+) -> HttpResponse:
+    here = request.path
+    context: dict[str, Any] = {
+        "invitation": found,
+        "form": form,
+        "fault": fault,
+        "here": here,
+        "sign_in": f"{reverse('account_login')}?next={here}",
+    }
+    return render(request, TEMPLATE, context, status=status)

@@ -1,0 +1,53 @@
+"""The models of the feedback app, one module a subject; import them from here."""
+
+from feedback_app.feedback.models.adjudication import Resolution
+from feedback_app.feedback.models.choices import (
+    BASE_VERSION,
+    IMPORTED_VERSION,
+    Source,
+    Split,
+    Verdict,
+)
+from feedback_app.feedback.models.completions import Completion, CompletionQuerySet
+from feedback_app.feedback.models.examples import Example, ExampleQuerySet
+from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
+from feedback_app.feedback.models.guidelines import GuidelinesVersion
+from feedback_app.feedback.models.imports import ImportJob, ImportRefusal
+from feedback_app.feedback.models.projects import Project, QueueOrder, default_reasons
+from feedback_app.feedback.models.prompts import Prompt
+from feedback_app.feedback.models.queue import Lease, Skip
+from feedback_app.feedback.models.sampling import Sampling
+from feedback_app.feedback.models.votes import Vote, VoteEvent, VoteQuerySet
+from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
+
+__all__ = [
+    "BASE_VERSION",
+    "IMPORTED_VERSION",
+    "Completion",
+    "CompletionQuerySet",
+    "Event",
+    "Example",
+    "ExampleQuerySet",
+    "GoldAnswer",
+    "GoldItem",
+    "GuidelinesVersion",
+    "ImportJob",
+    "ImportRefusal",
+    "Lease",
+    "Pause",
+    "Project",
+    "Prompt",
+    "QueueOrder",
+    "Resolution",
+    "Sampling",
+    "Skip",
+    "Source",
+    "Split",
+    "Verdict",
+    "Vote",
+    "VoteEvent",
+    "VoteQuerySet",
+    "Webhook",
+    "WebhookDelivery",
+    "default_reasons",
+]

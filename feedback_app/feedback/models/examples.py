@@ -1,0 +1,54 @@
+"""KTO examples, which follow from the votes on a completion."""
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Count, Q, QuerySet
+
+from feedback_app.feedback.models.choices import Split
+from feedback_app.feedback.models.projects import Project
+
+
+class ExampleQuerySet(QuerySet["Example"]):
+    def counts(self) -> dict[str, int]:
+        """How many of each class on each side: train_up, train_down, heldout_up, heldout_down."""
+        rows = self.order_by().values_list("split", "desirable").annotate(n=Count("pk"))
+        found = {(split, desirable): n for split, desirable, n in rows}
+        return {
+            f"{split}_{'up' if desirable else 'down'}": found.get((split, desirable), 0)
+            for split in ("train", "heldout")
+            for desirable in (True, False)
+        }
+
+
+class Example(models.Model):
+    """The KTO example that a completion's votes amount to; a tie has none."""
+
+    completion = models.OneToOneField(
+        "feedback.Completion", on_delete=models.CASCADE, related_name="example", primary_key=True
+    )
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="examples")
+    desirable = models.BooleanField()
+    weight = models.FloatField()
+    split = models.CharField(max_length=8, choices=Split.choices)
+    # number of the last run that finished with it, so that a vote can tell its fate
+    used_in_run = models.PositiveIntegerField(null=True)
+    # when it first came to be: what a schedule counts as new
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = ExampleQuerySet.as_manager()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["project", "split", "desirable"], name="example_counts"),
+            models.Index(fields=["project", "created_at", "completion"], name="example_newest"),
+        ]
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(weight__gt=0) & Q(weight__lte=1), name="weight_in_0_1"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{'desirable' if self.desirable else 'undesirable'} {self.pk}"

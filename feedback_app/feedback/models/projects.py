@@ -1,0 +1,93 @@
+"""Projects and their settings."""
+
+from typing import ClassVar
+
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models import Q
+
+from feedback_app.feedback.models.choices import BASE_VERSION
+from feedback_app.feedback.models.rules import RULE_CONSTRAINTS, ProjectRules
+
+
+class QueueOrder(models.TextChoices):
+    """What annotators see first. In each, answers with the fewest votes come first."""
+
+    BALANCED = "balanced", "Balanced by prompt"
+    NEWEST = "newest", "Newest version first"
+    CONTESTED = "contested", "Disagreements first"
+    UNSURE = "unsure", "Where the model is unsure"
+    UPLOADED = "uploaded", "As they came in"
+
+
+def default_reasons() -> dict[str, list[dict[str, str]]]:
+    """Reason chips: keys are stored with votes, labels are shown."""
+    return {
+        "down": [
+            {"key": "wrong", "label": "Wrong fact"},
+            {"key": "long", "label": "Too long"},
+            {"key": "unfinished", "label": "Not finished"},
+            {"key": "off_topic", "label": "Off the point"},
+            {"key": "repeats", "label": "Repeats itself"},
+        ],
+        "up": [
+            {"key": "clear", "label": "Clear"},
+            {"key": "complete", "label": "Complete"},
+            {"key": "concise", "label": "Concise"},
+        ],
+    }
+
+
+class Project(ProjectRules):
+    """One model behaviour under improvement."""
+
+    # part of adapter names, directories and URLs
+    slug = models.SlugField(
+        max_length=50,
+        unique=True,
+        validators=[
+            RegexValidator(
+                r"^[a-z0-9][a-z0-9-]*\Z", "Use lower-case letters, digits and hyphens only."
+            )
+        ],
+    )
+    name = models.CharField(max_length=100)
+    base_model = models.CharField(max_length=200)
+    system_prompt = models.TextField(blank=True)
+    guidelines = models.TextField(blank=True)
+    # of the latest GuidelinesVersion, so that a vote need not look it up
+    guidelines_number = models.PositiveIntegerField(default=0, editable=False)
+    reasons = models.JSONField(default=default_reasons)
+    overlap = models.PositiveSmallIntegerField(default=1)
+    # what the desk begins with; its address may say otherwise
+    queue_order = models.CharField(
+        max_length=9, choices=QueueOrder.choices, default=QueueOrder.BALANCED
+    )
+    heldout_percent = models.PositiveSmallIntegerField(default=20)
+    max_tokens = models.PositiveIntegerField(default=128)
+    temperature = models.FloatField(default=0.8)
+    top_p = models.FloatField(default=0.95)
+    # what answers as 'live': the serving app sets it in the promotion's transaction
+    live_version = models.CharField(max_length=80, default=BASE_VERSION)
+    # a webhook is told of votes: kept here so that a vote need not look (webhooks/events.py)
+    votes_told = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(overlap__gte=1) & Q(overlap__lte=10), name="overlap_1_to_10"
+            ),
+            models.CheckConstraint(
+                condition=Q(heldout_percent__gte=5) & Q(heldout_percent__lte=50),
+                name="heldout_5_to_50",
+            ),
+            *RULE_CONSTRAINTS,
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def adapter_name(self, number: int) -> str:
+        """The public name of this project's adapter `number`."""
+        return f"{self.slug}@{number}"

@@ -1,0 +1,33 @@
+"""Prompts."""
+
+from typing import Any, ClassVar
+
+from django.db import models
+
+from feedback_app.feedback.models.choices import Source, Split
+from feedback_app.feedback.models.projects import Project
+
+
+class Prompt(models.Model):
+    """The conversation so far that a completion answers (messages without the system prompt)."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
+    messages: Any = models.JSONField()
+    content_hash = models.CharField(max_length=64)
+    topic = models.CharField(max_length=60, blank=True)
+    split = models.CharField(max_length=8, choices=Split.choices)
+    source = models.CharField(max_length=10, choices=Source.choices, default=Source.IMPORT)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "content_hash"], name="one_prompt_per_hash")
+        ]
+
+    def __str__(self) -> str:
+        return self.title
+
+    @property
+    def title(self) -> str:
+        """The last thing the user said, for lists."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")

@@ -1,0 +1,103 @@
+"""The annotation queue: its orders, the index of each, leases and skips."""
+
+import datetime as dt
+from typing import ClassVar
+
+from django.conf import settings
+from django.db import models
+from django.db.models import OuterRef, Q, QuerySet
+from django.utils import timezone
+
+#: What each order sorts by; QUEUE_INDEXES has an index for each.
+ORDERS: dict[str, tuple[str, ...]] = {
+    # the first answer of every prompt before the second of any
+    "balanced": ("vote_count", "queue_position", "id"),
+    "newest": ("vote_count", "-version_number", "queue_position", "id"),
+    "contested": ("vote_count", "queue_position", "id"),
+    "unsure": ("vote_count", "unsure", "id"),
+    "uploaded": ("vote_count", "id"),
+}
+#: The orders that are about some answers only: these come first, then the rest, balanced.
+FIRST_ONLY: dict[str, Q] = {
+    "contested": Q(contested=True),
+    "unsure": Q(unsure__isnull=False),
+}
+
+
+def parts_of(order: str) -> int:
+    """How many parts `in_queue_order` gives."""
+    return 2 if order in FIRST_ONLY else 1
+
+
+def queue_index(name: str, *order: str, within: str | None = None, **only: bool) -> models.Index:
+    """An index that hands out in this order. `vote_count` stands before it, so that answers with
+    enough votes lie behind the range that a query reads, however many they are."""
+    fields = ["project", *([within] if within else []), "vote_count", *order]
+    return models.Index(fields=fields, condition=Q(queued=True, flagged=False, **only), name=name)
+
+
+#: One an order and a filter (ORDERS, QueueView), and one for both where an order goes by
+#: age: what one version answered lies together there, and may lie at the far end.
+QUEUE_INDEXES = [
+    queue_index("queue_balanced", "queue_position", "id"),
+    queue_index("queue_newest", "-version_number", "queue_position", "id"),
+    queue_index("queue_uploaded", "id"),
+    queue_index("queue_contested", "queue_position", "id", contested=True),
+    queue_index("queue_unsure", "unsure", "id", unsure__isnull=False),
+    queue_index("queue_version", "queue_position", "id", within="version"),
+    queue_index("queue_version_uploaded", "id", within="version"),
+    queue_index("queue_source", "queue_position", "id", within="source"),
+    queue_index("queue_topic", "queue_position", "id", within="topic"),
+]
+
+
+class Lease(models.Model):
+    """A completion is on this person's screen until `expires_at`."""
+
+    completion = models.ForeignKey(
+        "feedback.Completion", on_delete=models.CASCADE, related_name="leases"
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="leases"
+    )
+    taken_at = models.DateTimeField(default=timezone.now)
+    expires_at = models.DateTimeField()
+    # an item that came back by undo is shown before the others that the person holds
+    front = models.BooleanField(default=False)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["completion", "user"], name="one_lease_per_person")
+        ]
+        indexes: ClassVar = [models.Index(fields=["user", "expires_at"], name="lease_of_user")]
+
+    def __str__(self) -> str:
+        return f"{self.completion_id} for {self.user_id}"
+
+
+class Skip(models.Model):
+    """A person passed a completion by; others still see it unless it was flagged."""
+
+    completion = models.ForeignKey(
+        "feedback.Completion", on_delete=models.CASCADE, related_name="skips"
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="skips"
+    )
+    flag = models.BooleanField(default=False)
+    reason = models.CharField(max_length=200, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["completion", "user"], name="one_skip_per_person")
+        ]
+
+    def __str__(self) -> str:
+        return f"{'flag' if self.flag else 'skip'} of {self.completion_id}"
+
+
+def leases_on(now: dt.datetime | None) -> QuerySet[Lease]:
+    """The leases of a completion that have not run out, for a subquery."""
+    now = timezone.now() if now is None else now
+    return Lease.objects.filter(completion=OuterRef("pk"), expires_at__gt=now)

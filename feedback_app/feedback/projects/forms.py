@@ -1,0 +1,95 @@
+"""What a request may contain. Unknown fields are errors: nobody sets what no form asks for."""
+
+from typing import Any, ClassVar
+
+from django import forms
+
+from feedback_app.feedback.models import Project, Verdict
+from feedback_app.feedback.projects.reasons import chips_read, chips_text
+from feedback_app.web.forms import StrictFields, StrictForm
+
+
+class SamplingForm(StrictForm):
+    """Asks for answers to every prompt."""
+
+    answers_per_prompt = forms.IntegerField(
+        min_value=1, max_value=8, initial=2, label="Answers a prompt"
+    )
+    version = forms.CharField(label="Version", required=False)
+
+
+class ProjectForm(StrictFields, forms.ModelForm[Project]):
+    """What an admin may change of a project. Its slug and base model are for life."""
+
+    reasons_down = forms.CharField(
+        required=False,
+        label="Reasons for a thumb down",
+        help_text="One a line, key: label. Votes keep the key, so a label may be worded anew.",
+        widget=forms.Textarea(attrs={"rows": 5}),
+    )
+    reasons_up = forms.CharField(
+        required=False, label="Reasons for a thumb up", widget=forms.Textarea(attrs={"rows": 5})
+    )
+
+    class Meta:
+        model = Project
+        fields: ClassVar = [
+            "name",
+            "system_prompt",
+            "guidelines",
+            "overlap",
+            "queue_order",
+            "max_tokens",
+            "temperature",
+            "top_p",
+        ]
+        labels: ClassVar = {
+            "overlap": "Votes an answer",
+            "queue_order": "Order at the desk",
+            "max_tokens": "Longest answer",
+            "top_p": "Top-p",
+        }
+        help_texts: ClassVar = {
+            "system_prompt": "Goes before every conversation, in sampling, training and the demo.",
+            "guidelines": "Markdown. Annotators see it beside every answer.",
+            "overlap": "How many people judge each answer, 1 to 10.",
+            "queue_order": "Every answer gets its first vote before any gets its second.",
+            "max_tokens": "Tokens; one is about three quarters of a word.",
+            "temperature": "0 always takes the likeliest token; 0.8 varies.",
+            "top_p": "Samples from the likeliest tokens that make up this share.",
+        }
+        widgets: ClassVar = {
+            "system_prompt": forms.Textarea(attrs={"rows": 3}),
+            "guidelines": forms.Textarea(attrs={"rows": 12}),
+            "overlap": forms.NumberInput(attrs={"min": 1, "max": 10}),
+            "max_tokens": forms.NumberInput(attrs={"min": 1, "max": 2048}),
+            "temperature": forms.NumberInput(attrs={"min": 0, "max": 2, "step": "any"}),
+            "top_p": forms.NumberInput(attrs={"min": 0.01, "max": 1, "step": "any"}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for verdict in Verdict.values:
+            chips = self.instance.reasons.get(verdict, [])
+            self.initial[f"reasons_{verdict}"] = chips_text(chips)
+
+    def clean(self) -> dict[str, Any]:
+        if unknown := self.unknown():
+            raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
+        values = super().clean() or self.cleaned_data
+        limits = {"max_tokens": (1, 2048), "temperature": (0, 2), "top_p": (0.01, 1)}
+        for name, (low, high) in limits.items():
+            value = values.get(name)
+            if value is not None and not low <= value <= high:
+                self.add_error(name, f"Choose {low:g} to {high:g}.")
+        values["reasons"] = {}
+        for verdict in Verdict.values:
+            field = f"reasons_{verdict}"
+            text = values.pop(field, "")
+            try:
+                # a program that does not know the field does not mean to empty it
+                text = text if field in self.data else self.initial[field]
+                values["reasons"][verdict] = chips_read(text)
+            except ValueError as error:
+                self.add_error(field, str(error))
+        return values

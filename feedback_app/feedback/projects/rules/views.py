@@ -1,0 +1,41 @@
+"""The rules for a project's votes."""
+
+from django.contrib import messages
+from django.http import HttpResponseBase
+from django.shortcuts import redirect, render
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.models import Project
+from feedback_app.feedback.projects.rules.forms import RulesForm
+from feedback_app.feedback.projects.services import project_change
+from feedback_app.web.forms import query_strict
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, page
+
+
+@project_view(Role.ADMIN)
+def rules(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The form."""
+    return (
+        rules_save(request, project) if request.method == "POST" else rules_show(request, project)
+    )
+
+
+@page
+def rules_show(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    query_strict(request, ())
+    context = {"project": project, "form": RulesForm(instance=project)}
+    return render(request, "feedback/rules.html", context)
+
+
+@action_view
+def rules_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Writes the form, or shows it again with the fault beside each field."""
+    form = RulesForm(request.POST, instance=project)
+    if not form.is_valid():
+        context = {"project": project, "form": form}
+        return render(request, "feedback/rules.html", context, status=400)
+    project_change(project=project, by=request.user, changes=form.cleaned_data)
+    messages.success(request, "Saved.")
+    return redirect("rules", project.slug)

@@ -1,0 +1,58 @@
+"""Changing what a project is set to."""
+
+from collections.abc import Mapping
+
+from django.db import transaction
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import Role, User
+from feedback_app.feedback.guidelines.services import guidelines_write
+from feedback_app.feedback.members.services import member_set
+from feedback_app.feedback.models import (
+    Project,
+)
+
+
+def project_change(*, project: Project, by: User, changes: Mapping[str, object]) -> Project:
+    """Writes these fields and nothing else: what other deeds write meanwhile stays.
+
+    Two admins at once change one after the other, so guidelines' numbers follow without a gap.
+    """
+    with transaction.atomic():
+        locked = Project.objects.select_for_update().get(pk=project.pk)
+        fields = dict(changes)
+        if "guidelines" in fields:
+            new = guidelines_write(locked=locked, text=str(fields.pop("guidelines")), by=by)
+            fields |= {"guidelines_number": locked.guidelines_number} if new else {}
+        for name, value in fields.items():
+            setattr(locked, name, value)
+        locked.save(update_fields=["guidelines", *fields])
+        audit(project=locked, actor=by, action="project.settings", target=locked.slug)
+    return locked
+
+
+def project_create(
+    *,
+    slug: str,
+    name: str,
+    base_model: str,
+    owner: User,
+    system_prompt: str = "",
+    guidelines: str = "",
+    **settings: int | float,
+) -> Project:
+    """An empty project; its owner may do everything in it."""
+    with transaction.atomic():
+        project = Project(
+            slug=slug,
+            name=name,
+            base_model=base_model,
+            system_prompt=system_prompt,
+            **settings,
+        )
+        project.full_clean()
+        project.save()
+        if guidelines_write(locked=project, text=guidelines, by=owner):
+            project.save(update_fields=["guidelines", "guidelines_number"])
+        member_set(project=project, user=owner, role=Role.OWNER)
+    return project

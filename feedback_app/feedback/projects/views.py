@@ -1,0 +1,113 @@
+"""Home, the list of examples, and a project's settings."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponseBase
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_safe
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback_app.accounts.models import Membership, Role
+from feedback_app.db.bounded_count import counted, counted_of
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.desk.selectors import sampling_active, sampling_latest
+from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
+from feedback_app.feedback.projects.forms import ProjectForm, SamplingForm
+from feedback_app.feedback.projects.services import project_change
+from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.web.forms import validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view
+
+HOME_PAGES = {
+    Role.OWNER: "runs",
+    Role.ADMIN: "runs",
+    Role.ANNOTATOR: "annotate",
+    Role.VIEWER: "demo",
+}
+
+
+@require_safe
+def home(request: HtmxHttpRequest) -> HttpResponseBase:
+    """The page that answers 'what now?' for this person; a list where there are several."""
+    memberships = list(
+        Membership.objects.filter(user=request.user)
+        .select_related("project")
+        .order_by("project__name", "pk")
+        .annotate(
+            ups=counted_of(Membership, Example, "desirable"),
+            downs=counted_of(Membership, Example, "NOT desirable"),
+            waiting=counted_of(Membership, Completion, "queued AND NOT flagged AND vote_count = 0"),
+        )
+    )
+    if len(memberships) == 1 and "all" not in request.GET:
+        only = memberships[0]
+        return redirect(HOME_PAGES[Role(only.role)], only.project.slug)
+    for membership in memberships:
+        membership.home_page = HOME_PAGES[Role(membership.role)]  # type: ignore[attr-defined]
+    return render(request, "feedback/home.html", {"memberships": memberships})
+
+
+@project_view(Role.ADMIN)
+def project_settings(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Name, prompts, guidelines, numbers, members; and asking for more answers."""
+    if request.method == "POST":
+        return settings_save(request, project)
+    if request.htmx:
+        return sampling_status(request, project)
+    form = ProjectForm(instance=project)
+    return render(request, "feedback/settings.html", settings_context(project, form))
+
+
+def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
+    return {
+        "project": project,
+        "form": form,
+        "members": project.memberships.count(),
+        "sampling": sampling_latest(project),
+        "sampling_form": SamplingForm(initial={"version": project.live_version}),
+        "prompts": counted(project.prompts.all()),
+        "in_queue": counted(project.completions.filter(queued=True)),
+        "unjudged": counted(project.completions.in_queue().filter(vote_count=0)),
+    }
+
+
+@action_view
+def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Writes the form, or shows it again with the fault beside each field."""
+    form = ProjectForm(request.POST, instance=project)
+    if not form.is_valid():
+        # the form has written into the instance: the bar must show what is stored
+        stored = Project.objects.get(pk=project.pk)
+        context = settings_context(stored, form)
+        return render(request, "feedback/settings.html", context, status=400)
+    project_change(project=project, by=request.user, changes=form.cleaned_data)
+    messages.success(request, "Saved.")
+    return redirect("project-settings", project.slug)
+
+
+def sampling_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """How far the sampling is; polling ends with it."""
+    context = {"project": project, "sampling": sampling_latest(project)}
+    response = render(request, "feedback/settings.html#sampling-status", context)
+    if sampling_active(project) is None:
+        response.status_code = HttpResponseStopPolling.status_code
+    return response
+
+
+@project_view(Role.ADMIN)
+@action_view
+def sampling_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Has a version answer every prompt."""
+    values = validated(SamplingForm(request.POST))
+    if sampling_active(project) is not None:
+        messages.error(request, "Answers are being sampled already: wait until they are there.")
+    else:
+        sampling_request(
+            project=project,
+            answers_per_prompt=values["answers_per_prompt"],
+            version=values["version"] or BASE_VERSION,
+        )
+        messages.success(request, "Answers are on their way to the annotation queue.")
+    return redirect("project-settings", project.slug)

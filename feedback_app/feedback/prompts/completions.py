@@ -1,0 +1,95 @@
+"""Completions: the answers that model versions gave to prompts."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from django.db.models import Max
+
+from feedback_app.feedback.models import (
+    BASE_VERSION,
+    Completion,
+    Project,
+    Prompt,
+    Sampling,
+    Source,
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine said, with the ids of the tokens that it read and wrote."""
+
+    text: str
+    version: str
+    finish_reason: str
+    prompt_token_ids: list[int] | None
+    token_ids: list[int] | None
+
+
+def storable(text: str) -> str:
+    """Text as every database can keep it: PostgreSQL stores no NUL, and a model may write one."""
+    return text.replace("\x00", "\ufffd")
+
+
+def completion_hash(*, prompt_hash: str, system_prompt: str, text: str) -> str:
+    """SHA-256 of a prompt with its answer: equal for what nobody could tell apart."""
+    canonical = json.dumps([prompt_hash, system_prompt, text], ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def version_number(version: str) -> int:
+    """The number of an adapter's name, `<slug>@<n>`; 0 for the base and for imports."""
+    _, _, number = version.rpartition("@")
+    return int(number) if "@" in version and number.isdecimal() and len(number) < 10 else 0
+
+
+def completion_create(
+    *,
+    project: Project,
+    prompt: Prompt,
+    answer: Answer,
+    source: Source,
+    sampling: Sampling | None = None,
+    system_prompt: str | None = None,
+) -> Completion:
+    """Stores an answer. Sampled answers join the annotation queue, balanced by prompt.
+
+    `system_prompt` is what the version was told, if that was not the project's.
+    """
+    position = 0
+    if sampling is not None:
+        last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
+        position = 0 if last is None else last + 1
+    text = storable(answer.text)
+    return Completion.objects.create(
+        project=project,
+        prompt=prompt,
+        text=text,
+        content_hash=completion_hash(
+            prompt_hash=prompt.content_hash, system_prompt=project.system_prompt, text=text
+        ),
+        version=answer.version,
+        version_number=version_number(answer.version),
+        topic=prompt.topic,
+        system_prompt=project.system_prompt if system_prompt is None else system_prompt,
+        prompt_token_ids=answer.prompt_token_ids,
+        token_ids=answer.token_ids,
+        finish_reason=answer.finish_reason,
+        source=source,
+        sampling=sampling,
+        queued=sampling is not None,
+        queue_position=position,
+    )
+
+
+def sampling_request(
+    *, project: Project, answers_per_prompt: int = 2, version: str = BASE_VERSION
+) -> Sampling:
+    """Asks for answers to every prompt; the work queue takes it from here."""
+    return Sampling.objects.create(
+        project=project,
+        version=version,
+        answers_per_prompt=answers_per_prompt,
+        total=project.prompts.count() * answers_per_prompt,
+    )

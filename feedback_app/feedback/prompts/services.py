@@ -1,0 +1,85 @@
+"""Prompts of a project: each conversation is stored once."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import TypedDict
+
+from django.db import transaction
+
+from feedback_app.feedback.models import (
+    Project,
+    Prompt,
+    Source,
+    Split,
+)
+from feedback_app.web.errors import UserError
+
+ROLES = ("user", "assistant")
+
+
+class Message(TypedDict):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+def content_hash(messages: Sequence[Message]) -> str:
+    """SHA-256 of the conversation, the same for equal conversations on every machine."""
+    canonical = json.dumps(
+        [[m["role"], m["content"]] for m in messages], ensure_ascii=False, separators=(",", ":")
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def split_of(digest: str, *, heldout_percent: int) -> Split:
+    """Decided by the prompt alone, so that no prompt is on both sides."""
+    return Split.HELDOUT if int(digest[:8], 16) % 100 < heldout_percent else Split.TRAIN
+
+
+def messages_check(messages: Sequence[Message]) -> None:
+    """Raises UserError with every fault of a conversation that a prompt cannot have."""
+    faults = []
+    if not messages:
+        faults.append("a prompt needs at least one message")
+    for index, message in enumerate(messages):
+        if message.get("role") not in ROLES:
+            faults.append(f"message {index + 1} has the role {message.get('role')!r}")
+        content = message.get("content")
+        if not isinstance(content, str) or not content.strip():
+            faults.append(f"message {index + 1} is empty")
+    if messages and messages[-1].get("role") != "user":
+        faults.append("the last message must be the user's")
+    if faults:
+        raise UserError("; ".join(faults))
+
+
+def prompt_get_or_create(
+    *, project: Project, messages: Sequence[Message], source: Source, topic: str = ""
+) -> Prompt:
+    """The project's prompt with this conversation; a second one is never made."""
+    messages_check(messages)
+    digest = content_hash(messages)
+    prompt, _ = Prompt.objects.get_or_create(
+        project=project,
+        content_hash=digest,
+        defaults={
+            "messages": list(messages),
+            "topic": topic,
+            "source": source,
+            "split": split_of(digest, heldout_percent=project.heldout_percent),
+        },
+    )
+    return prompt
+
+
+def prompts_add(
+    *, project: Project, prompts: Iterable[tuple[str, Sequence[Message]]], source: Source
+) -> int:
+    """Adds (topic, messages) pairs; returns how many are new."""
+    before = project.prompts.count()
+    with transaction.atomic():
+        for topic, messages in prompts:
+            prompt_get_or_create(project=project, messages=messages, source=source, topic=topic)
+    return project.prompts.count() - before

@@ -1,0 +1,209 @@
+"""How good a project's votes are: agreement, and each person's pace and care.
+
+Read from the newest votes only, so that the page costs the same at a million. What was imported
+is nobody's verdict and left out; what was set aside counts for the person, not for agreement.
+"""
+
+import datetime as dt
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import combinations, pairwise
+
+from django.core.cache import cache
+from django.db.models import Count, Q
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import GoldAnswer, Project, Skip, Source, Verdict, Vote
+from feedback_app.feedback.quality.agreement import Alpha, alpha_of
+
+#: The newest votes of a project that are looked at.
+WINDOW = 20_000
+#: Pairs of people with the most answers in common.
+PAIRS = 300
+#: A longer time between two verdicts is a break, not work.
+BREAK_SECONDS = 300
+#: So long a page may be old.
+CACHE_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A vote as far as it matters here."""
+
+    completion: int
+    user: int
+    verdict: str
+    hasty: bool
+    at: dt.datetime
+    source: str
+    set_aside: int | None
+
+
+@dataclass
+class Person:
+    """What one person's votes say about their work; shares are None where there is nothing."""
+
+    user: int
+    name: str = ""
+    votes: int = 0
+    at_desk: int = 0
+    hasty: int = 0
+    set_aside: int = 0
+    skips: int = 0
+    # verdicts on answers that others judged too, without a tie among them
+    compared: int = 0
+    agreed: int = 0
+    gold: int = 0
+    gold_right: int = 0
+    per_hour: float | None = None
+
+    @property
+    def agreement(self) -> float | None:
+        return share(self.agreed, self.compared)
+
+    @property
+    def skip_rate(self) -> float | None:
+        return share(self.skips, self.skips + self.at_desk)
+
+    @property
+    def hasty_share(self) -> float | None:
+        return share(self.hasty, self.at_desk)
+
+    @property
+    def gold_share(self) -> float | None:
+        return share(self.gold_right, self.gold)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two people who judged the same answers."""
+
+    first: str
+    second: str
+    alpha: Alpha
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The whole of it; `votes` are those that were looked at."""
+
+    alpha: Alpha
+    votes: int
+    people: list[Person] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+
+    @property
+    def cut(self) -> bool:
+        """There may be older votes that were not looked at."""
+        return self.votes == WINDOW
+
+
+def share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def quality(project: Project) -> Quality:
+    """The project's figures, at most half a minute old."""
+    key = f"quality:{project.pk}"
+    found: Quality | None = cache.get(key)
+    if found is None:
+        found = quality_measure(project)
+        cache.set(key, found, CACHE_SECONDS)
+    return found
+
+
+def quality_measure(project: Project) -> Quality:
+    """The same, measured now, in four queries."""
+    rows = Vote.objects.filter(project=project).exclude(source=Source.IMPORT).order_by("-pk")
+    casts = [
+        Cast(*row)
+        for row in rows.values_list(
+            "completion", "user", "verdict", "hasty", "created_at", "source", "set_aside"
+        )[:WINDOW]
+    ]
+    people: dict[int, Person] = {}
+    for cast in casts:
+        person = people.setdefault(cast.user, Person(cast.user))
+        person.votes += 1
+        person.at_desk += cast.source == Source.ANNOTATE
+        person.hasty += cast.hasty
+        person.set_aside += cast.set_aside is not None
+    by_answer: dict[int, dict[int, str]] = defaultdict(dict)
+    for cast in casts:
+        if cast.set_aside is None:
+            by_answer[cast.completion][cast.user] = cast.verdict
+    agree(people, by_answer.values())
+    for user, per_hour in paces(casts).items():
+        people[user].per_hour = per_hour
+    outside_votes(people, project=project, since=min((c.at for c in casts), default=None))
+    names = {user.pk: str(user) for user in User.objects.filter(pk__in=people)}
+    for person in people.values():
+        person.name = names[person.user]
+    return Quality(
+        alpha=alpha_of(ups_and_downs(given.values()) for given in by_answer.values()),
+        votes=len(casts),
+        people=list(people.values()),
+        pairs=pairs_of(by_answer.values(), names),
+    )
+
+
+def ups_and_downs(verdicts: Iterable[str]) -> tuple[int, int]:
+    counted = Counter(verdicts)
+    return counted[Verdict.UP], counted[Verdict.DOWN]
+
+
+def agree(people: dict[int, Person], answers: Iterable[dict[int, str]]) -> None:
+    """Compares each verdict with the majority of the others on the same answer: one's own vote
+    in the majority would agree with itself."""
+    for given in answers:
+        ups, downs = ups_and_downs(given.values())
+        for user, verdict in given.items():
+            others_up = ups - (verdict == Verdict.UP)
+            others_down = downs - (verdict == Verdict.DOWN)
+            if others_up != others_down:
+                people[user].compared += 1
+                people[user].agreed += (others_up > others_down) == (verdict == Verdict.UP)
+
+
+def paces(casts: Iterable[Cast]) -> dict[int, float]:
+    """Verdicts an hour at the desk, breaks left out."""
+    times: dict[int, list[dt.datetime]] = defaultdict(list)
+    for cast in casts:
+        if cast.source == Source.ANNOTATE:
+            times[cast.user].append(cast.at)
+    found = {}
+    for user, moments in times.items():
+        moments.sort()
+        gaps = [(b - a).total_seconds() for a, b in pairwise(moments)]
+        worked = [gap for gap in gaps if gap <= BREAK_SECONDS]
+        if sum(worked) > 0:
+            found[user] = 3600 * len(worked) / sum(worked)
+    return found
+
+
+def outside_votes(
+    people: dict[int, Person], *, project: Project, since: dt.datetime | None
+) -> None:
+    """Adds what people did besides voting: skips since the oldest vote, and gold of all time."""
+    skips = Skip.objects.filter(completion__project=project, user__in=people)
+    if since is not None:
+        skips = skips.filter(created_at__gte=since)
+    for user, n in skips.order_by().values_list("user").annotate(n=Count("pk")):
+        people[user].skips = n
+    answers = GoldAnswer.objects.filter(project=project, user__in=people).order_by()
+    counted = answers.values_list("user").annotate(
+        n=Count("pk"), rightly=Count("pk", filter=Q(right=True))
+    )
+    for user, n, rightly in counted:
+        people[user].gold, people[user].gold_right = n, rightly
+
+
+def pairs_of(answers: Iterable[dict[int, str]], names: dict[int, str]) -> list[Pair]:
+    """α of every two people who judged the same answers, for those who share the most."""
+    shared: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for given in answers:
+        for first, second in combinations(sorted(given), 2):
+            shared[first, second].append(ups_and_downs((given[first], given[second])))
+    most = sorted(shared.items(), key=lambda item: (-len(item[1]), item[0]))[:PAIRS]
+    return [Pair(names[first], names[second], alpha_of(counts)) for (first, second), counts in most]

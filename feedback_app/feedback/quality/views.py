@@ -1,0 +1,38 @@
+"""The quality page: how far people agree, and how each of them works."""
+
+from django.core.paginator import Paginator
+from django.http import HttpResponseBase
+from django.shortcuts import render
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.adjudication.selectors import waiting
+from feedback_app.feedback.gold.selectors import pauses_open
+from feedback_app.feedback.models import Project
+from feedback_app.feedback.quality.selectors import WINDOW, quality
+from feedback_app.feedback.quality.tables import QualityView
+from feedback_app.web.forms import query_page
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import page
+
+PAGE_SIZE = 25
+
+
+@project_view(Role.ADMIN)
+@page
+def quality_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The page; its tables sort, and the address says how."""
+    chosen = QualityView.of(request)
+    found = quality(project)
+    context = {
+        "project": project,
+        "quality": found,
+        "window": WINDOW,
+        "chosen": chosen,
+        "headers": chosen.headers(),
+        "page": Paginator(chosen.rows(found), PAGE_SIZE).get_page(query_page(request)),
+        "query": chosen.query(),
+        "waiting": waiting(project),
+        "pauses": pauses_open(project).count(),
+    }
+    return render(request, "feedback/quality.html", context)

@@ -1,0 +1,62 @@
+"""A project's API tokens: made and revoked by its owners and admins."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+
+from feedback_app.accounts.models import Role, Scope
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.models import Project
+from feedback_app.feedback.tokens.forms import TokenForm
+from feedback_app.feedback.tokens.services import token_create, token_revoke
+from feedback_app.web.forms import NoFields, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, page
+
+
+@project_view(Role.ADMIN)
+def tokens(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The tokens, newest first, and a form for another."""
+    return token_new(request, project) if request.method == "POST" else token_list(request, project)
+
+
+@page
+def token_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    return render(request, "feedback/tokens.html", tokens_context(project, TokenForm()))
+
+
+@never_cache
+@action_view
+def token_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Makes a token. The secret is in this one answer and nowhere else, so there is no redirect."""
+    form = TokenForm(request.POST)
+    if not form.is_valid():
+        return render(request, "feedback/tokens.html", tokens_context(project, form), status=400)
+    token, secret = token_create(
+        project=project,
+        name=form.cleaned_data["name"],
+        scopes=[Scope(scope) for scope in form.cleaned_data["scopes"]],
+        by=request.user,
+    )
+    context = {**tokens_context(project, TokenForm()), "token": token, "secret": secret}
+    return render(request, "feedback/tokens.html", context)
+
+
+def tokens_context(project: Project, form: TokenForm) -> dict[str, Any]:
+    listed = project.tokens.select_related("created_by").order_by("-created_at", "-pk")
+    return {"project": project, "form": form, "tokens": listed}
+
+
+@project_view(Role.ADMIN)
+@action_view
+def token_revoke_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Ends a token."""
+    token = get_object_or_404(project.tokens, pk=pk)
+    token.project = project
+    validated(NoFields(request.POST))
+    if token_revoke(token=token, by=request.user):
+        messages.success(request, f"{token.name} is revoked: it opens nothing any more.")
+    return redirect("tokens", project.slug)

@@ -1,0 +1,100 @@
+"""The rows of a vote: held, read and written in as few statements as the database allows."""
+
+from functools import cache
+from typing import Any
+
+from django.db import connection
+from django.db.models import QuerySet
+
+from feedback_app.accounts.models import User
+from feedback_app.db.prepared import STORED, Prepared, Statement, insertion, run_if_new
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Lease,
+    Project,
+    Skip,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.feedback.votes.read_time import annotate_shown_at
+
+#: What nothing that votes looks at.
+UNREAD = (
+    *("token_ids", "prompt_token_ids", "content_hash", "system_prompt", "created_at"),
+    *("prompt__content_hash", "prompt__created_at"),
+)
+
+
+def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
+    """The queryset of `completion_lock`."""
+    light = Completion.objects.select_related("prompt").defer(*UNREAD)
+    return annotate_shown_at(light.filter(**values), user).select_for_update(of=("self",))
+
+
+LOCKED = Prepared(locking)
+
+
+def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
+    """The row as it is now, held until the transaction ends; its prompt comes along, and since
+    when `by` has had it on the screen.
+
+    Raises Completion.DoesNotExist.
+    """
+    inside = {name: project.pk for name, project in within.items()}
+    found = LOCKED.first(pk=pk, user=by.pk, **inside)
+    if found is None:
+        raise Completion.DoesNotExist("No such completion.")
+    return found
+
+
+VOTE = Prepared[Vote](lambda **values: Vote.objects.filter(**values))
+
+
+def vote_of(user: User, *, completion: Completion) -> Vote | None:
+    """This person's vote on the completion."""
+    return VOTE.first(completion=completion.pk, user=user.pk)
+
+
+def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -> bool:
+    """Stores a vote on a completion that has none standing and that this transaction has locked:
+    the vote, its event, the example that it amounts to; the item is no longer on the person's
+    screen. False, and nothing is stored, if they have a vote there that was set aside."""
+    event = VoteEvent(
+        completion=completion,
+        user_id=vote.user_id,
+        verdict=vote.verdict,
+        source=vote.source,
+        guidelines_number=vote.guidelines_number,
+    )
+    counted = f"UPDATE {table(Completion)} SET vote_count = 1, contested = %s WHERE id = %s"  # noqa: S608
+    belonging: list[Statement] = [
+        insertion(event, where=STORED),
+        (f"{counted} AND {STORED}", [False, completion.pk]),
+        of_person(Lease, vote),
+        # whoever votes has not passed the item by
+        of_person(Skip, vote),
+    ]
+    if example is not None:
+        changed = ["desirable", "weight", "split", "updated_at"]
+        belonging.append(insertion(example, unique=["completion"], update=changed, where=STORED))
+    stored = run_if_new(insertion(vote, unique=["completion", "user"]), *belonging)
+    if not stored:
+        return False
+    ((vote.pk,),) = stored
+    vote._state.adding = False
+    completion.vote_count, completion.contested = 1, False
+    return True
+
+
+def of_person(model: type[Lease | Skip], vote: Vote) -> Statement:
+    """Deletes what this person had on the vote's completion, if the vote is stored."""
+    return (
+        f"DELETE FROM {table(model)} WHERE completion_id = %s AND user_id = %s AND {STORED}",  # noqa: S608
+        [vote.completion_id, vote.user_id],
+    )
+
+
+@cache
+def table(model: type[Completion | Lease | Skip]) -> str:
+    return connection.ops.quote_name(model._meta.db_table)

@@ -1,0 +1,150 @@
+"""Casting, changing and undoing votes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from feedback_app.accounts.models import User
+from feedback_app.db.write_lock import write_transaction
+from feedback_app.feedback.examples.rule import example_of
+from feedback_app.feedback.examples.services import example_refresh
+from feedback_app.feedback.gold.pauses import gold_answer_record
+from feedback_app.feedback.models import (
+    Completion,
+    Project,
+    Skip,
+    Source,
+    Verdict,
+    Vote,
+    VoteEvent,
+)
+from feedback_app.feedback.queue.services import lease_release, lease_take, slot_free
+from feedback_app.feedback.votes.counts import vote_counts_forget
+from feedback_app.feedback.votes.rate_limit import rate_limit_check, rate_limit_note_undo
+from feedback_app.feedback.votes.read_time import is_hasty
+from feedback_app.feedback.votes.rows import completion_lock, vote_first, vote_of
+from feedback_app.feedback.webhooks.events import vote_event_write
+from feedback_app.web.errors import UserError
+
+COMMENT_LIMIT = 2_000
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """What one person says of one completion. None: as it was."""
+
+    verdict: Verdict
+    reasons: Sequence[str] | None = None
+    comment: str | None = None
+
+    def changes(self, project: Project) -> dict[str, object]:
+        """The fields of a Vote that it sets. Raises UserError for what cannot be said."""
+        changes: dict[str, object] = {
+            "verdict": self.verdict,
+            "guidelines_number": project.guidelines_number,
+            # whoever says it again means it
+            "set_aside_id": None,
+        }
+        if self.reasons is not None:
+            allowed = {chip["key"] for chip in project.reasons.get(self.verdict, [])}
+            unknown = sorted(set(self.reasons) - allowed)
+            if unknown:
+                raise UserError(f"Unknown reasons for {self.verdict}: {', '.join(unknown)}.")
+            changes["reasons"] = list(dict.fromkeys(self.reasons))
+        if self.comment is not None:
+            if len(self.comment) > COMMENT_LIMIT:
+                raise UserError(f"A comment has at most {COMMENT_LIMIT:,} characters.")
+            changes["comment"] = self.comment
+        return changes
+
+
+def vote_cast(
+    *,
+    completion: Completion,
+    verdict: Verdict,
+    by: User,
+    source: Source,
+    reasons: Sequence[str] | None = None,
+    comment: str | None = None,
+) -> Vote:
+    """One person's verdict. Casting again changes it; reasons and comment stay if not given.
+
+    Raises UserError, or RateLimited of a person who votes faster than the project takes it.
+    """
+    changes = Ballot(verdict, reasons, comment).changes(completion.project)
+    if source == Source.IMPORT:
+        changes["guidelines_number"] = 0  # given elsewhere, under other rules
+    else:
+        rate_limit_check(project=completion.project, by=by, completion=completion.pk)
+    with write_transaction():
+        locked = completion_lock(completion.pk, by=by)
+        vote, _ = vote_write(locked, by=by, source=source, changes=changes)
+        vote_event_write(completion.project, vote)
+        return vote
+
+
+def vote_write(
+    locked: Completion, *, by: User, source: Source, changes: dict[str, object]
+) -> tuple[Vote, bool]:
+    """Stores the vote on a completion that this transaction has locked; whether it is new."""
+    fresh = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
+    fresh.hasty = source == Source.ANNOTATE and is_hasty(locked)
+    for field, value in changes.items():
+        setattr(fresh, field, value)
+    # nobody's vote stands: most likely this is the first, which the writing itself finds out
+    if locked.vote_count == 0 and vote_first(
+        completion=locked, vote=fresh, example=example_of(locked, [fresh.verdict])
+    ):
+        if locked.gold and source == Source.ANNOTATE:
+            gold_answer_record(fresh)
+        return fresh, True
+    known = vote_of(by, completion=locked)
+    first = known is None
+    vote = known or fresh
+    if known is not None:
+        if known.verdict != changes["verdict"] and "reasons" not in changes:
+            changes["reasons"] = []  # reasons belong to the verdict they were given with
+        if all(getattr(known, field) == value for field, value in changes.items()):
+            lease_release(completion=locked, by=by)
+            return known, False  # the same again: a retry or a double click
+    turned = first or vote.verdict != changes["verdict"] or vote.set_aside_id is not None
+    for field, value in changes.items():
+        setattr(vote, field, value)
+    vote.save()
+    if turned:
+        VoteEvent.objects.create(
+            completion=locked,
+            user=by,
+            verdict=vote.verdict,
+            source=source,
+            guidelines_number=vote.guidelines_number,
+        )
+        example_refresh(completion=locked)
+        if first and locked.gold and source == Source.ANNOTATE:
+            gold_answer_record(vote)
+    # whoever holds an item has not passed it by
+    if not lease_release(completion=locked, by=by):
+        Skip.objects.filter(completion=locked, user=by).delete()
+    return vote, first
+
+
+def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
+    """Takes the vote or skip back and puts the item on the person's screen again."""
+    with write_transaction():
+        locked = completion_lock(completion.pk, by=by)
+        undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
+        if undone:
+            VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
+            example_refresh(completion=locked)
+            vote_counts_forget(project=completion.project, user=by)
+        skipped = Skip.objects.filter(completion=locked, user=by).first()
+        if skipped is not None:
+            if skipped.flag:
+                locked.flagged = False
+                locked.save(update_fields=["flagged"])
+            skipped.delete()
+        # after a skip somebody else may have it by now
+        if locked.gold or slot_free(completion=locked, by=by):
+            lease_take(completion=locked, by=by, front=True)
+    if undone:
+        rate_limit_note_undo(project=completion.project, by=by)
+    return bool(undone) or skipped is not None

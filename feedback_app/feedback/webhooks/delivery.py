@@ -1,0 +1,145 @@
+"""Sends what is in the outbox: signed, to the address that was checked, again if it must.
+
+Signed after the Standard Webhooks specification (standardwebhooks.com), for which receivers find a
+library in their language.
+"""
+
+import base64
+import datetime as dt
+import hashlib
+import hmac
+import random
+import time
+
+import structlog
+from django.db.models import F, OuterRef, Q, Subquery
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.sealing import unseal
+from feedback_app.feedback.models.webhooks import Webhook, WebhookDelivery
+from feedback_app.feedback.webhooks.addresses import target_of
+from feedback_app.feedback.webhooks.http_client import Unreached, post
+from feedback_app.feedback.webhooks.services import MARK
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+#: After the n-th attempt the next waits so long: 30 s, then three times as long each.
+FIRST_WAIT_SECONDS = 30
+MAX_ATTEMPTS = 8  # the last about nine hours after the first
+#: One sender works so long on a webhook, then lets go; twice that, and it is taken for dead.
+SHIFT_SECONDS = 30
+#: So many webhooks are worked on at a time: the worker's other threads are for other things.
+AT_A_TIME = 2
+KEPT = dt.timedelta(days=30)
+
+
+def webhooks_due() -> list[int]:
+    """Webhooks that something is to be sent to now, whoever has waited longest first."""
+    due = WebhookDelivery.objects.due().filter(webhook=OuterRef("pk"))
+    longest = due.order_by("next_at").values("next_at")[:1]
+    free = Webhook.objects.filter(unclaimed()).annotate(since=Subquery(longest))
+    waiting = free.exclude(since=None).order_by("since").values_list("pk", flat=True)
+    return list(waiting[: max(0, AT_A_TIME - busy())])
+
+
+def busy() -> int:
+    """How many webhooks are worked on."""
+    return Webhook.objects.filter(busy_until__gte=timezone.now()).count()
+
+
+def unclaimed() -> Q:
+    return Q(busy_until=None) | Q(busy_until__lt=timezone.now())
+
+
+def webhook_work(pk: int) -> int:
+    """Sends what is due to one webhook, oldest first; returns how many attempts were made. A slow
+    receiver holds up nobody but itself; a second worker finds it taken and does nothing."""
+    until = timezone.now() + dt.timedelta(seconds=2 * SHIFT_SECONDS)
+    if busy() >= AT_A_TIME:
+        return 0
+    if not Webhook.objects.filter(unclaimed(), pk=pk).update(busy_until=until):
+        return 0
+    attempts = 0
+    try:
+        begun = time.monotonic()
+        while time.monotonic() - begun < SHIFT_SECONDS:
+            due = WebhookDelivery.objects.due().filter(webhook=pk)
+            delivery = due.select_related("webhook__project").order_by("next_at", "pk").first()
+            if delivery is None:
+                break
+            delivery_send(delivery)
+            attempts += 1
+    finally:
+        Webhook.objects.filter(pk=pk, busy_until=until).update(busy_until=None)
+    return attempts
+
+
+def delivery_send(delivery: WebhookDelivery) -> None:
+    """One attempt. It is counted before it is made: a worker that is killed at it leaves a row
+    that is sent again later."""
+    row = WebhookDelivery.objects.filter(pk=delivery.pk)
+    delivery.attempts += 1
+    row.update(attempts=F("attempts") + 1, next_at=timezone.now() + wait_after(delivery.attempts))
+    status, error = None, ""
+    try:
+        body = delivery.body.encode()
+        status = post(target_of(delivery.webhook.url), body, signed(delivery, body))
+        error = "" if 200 <= status < 300 else f"It answered {status}."
+    except (UserError, Unreached) as failed:
+        error = str(failed)
+    if not error:
+        row.update(
+            status=WebhookDelivery.Status.DELIVERED,
+            answer_status=status,
+            error="",
+            ended_at=timezone.now(),
+        )
+        return
+    row.update(answer_status=status, error=error[:300])
+    if delivery.attempts >= MAX_ATTEMPTS:
+        give_up(delivery, error)
+
+
+def give_up(delivery: WebhookDelivery, error: str) -> None:
+    """No more attempts: the log and the audit trail say so, and somebody may send it again."""
+    WebhookDelivery.objects.filter(pk=delivery.pk).update(
+        status=WebhookDelivery.Status.FAILED, ended_at=timezone.now()
+    )
+    webhook = delivery.webhook
+    log.warning("webhook_gave_up", webhook=webhook.pk, delivery=delivery.pk, why=error)
+    audit(
+        project=webhook.project,
+        actor=None,
+        action="webhook.give_up",
+        target=webhook.url[:200],
+        reason=f"{delivery.event} after {delivery.attempts} attempts: {error}",
+    )
+
+
+def wait_after(attempts: int) -> dt.timedelta:
+    """Grows, with a share of chance so that many do not come back at the same moment."""
+    chance = random.uniform(0.8, 1.2)  # noqa: S311
+    return dt.timedelta(seconds=FIRST_WAIT_SECONDS * 3.0 ** (attempts - 1) * chance)
+
+
+def signed(delivery: WebhookDelivery, body: bytes) -> dict[str, str]:
+    """The headers by which a receiver knows the sender, the moment and a repeat."""
+    key = base64.b64decode(unseal(delivery.webhook.secret).removeprefix(MARK))
+    now = str(int(time.time()))
+    content = f"{delivery.key}.{now}.".encode() + body
+    signature = base64.b64encode(hmac.new(key, content, hashlib.sha256).digest()).decode()
+    return {
+        "Content-Type": "application/json",
+        "User-Agent": "Prospect-Webhooks",
+        "webhook-id": delivery.key,
+        "webhook-timestamp": now,
+        "webhook-signature": f"v1,{signature}",
+    }
+
+
+def deliveries_expire() -> None:
+    """Forgets what ended long ago."""
+    old = WebhookDelivery.objects.filter(created_at__lt=timezone.now() - KEPT)
+    old.exclude(status=WebhookDelivery.Status.WAITING).delete()

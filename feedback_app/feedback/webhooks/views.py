@@ -1,0 +1,167 @@
+"""A project's webhooks and the log of what was sent: for its owners and admins."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.db.models import Count, Q
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.models import Project
+from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
+from feedback_app.feedback.webhooks.forms import WebhookForm
+from feedback_app.feedback.webhooks.services import (
+    delivery_repeat,
+    trial_write,
+    webhook_create,
+    webhook_remove,
+    webhook_switch,
+)
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, query_choice, query_page, query_strict, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, page
+
+LIST = "feedback/webhooks.html"
+LOG = "feedback/webhook.html"
+PAGE_SIZE = 25
+STATES = ("", *WebhookDelivery.Status.values)
+
+
+@project_view(Role.ADMIN)
+def webhooks(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The webhooks, and a form for another."""
+    if request.method == "POST":
+        return webhook_new(request, project)
+    return webhook_list(request, project)
+
+
+@page
+def webhook_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    query_strict(request, ())
+    return render(request, LIST, webhooks_context(project, WebhookForm()))
+
+
+@never_cache
+@action_view
+def webhook_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Makes one. Its secret is in this one answer and nowhere else, so there is no redirect."""
+    form = WebhookForm(request.POST)
+    if form.is_valid():
+        try:
+            webhook, secret = webhook_create(
+                project=project,
+                url=form.cleaned_data["url"],
+                events=[Event(event) for event in form.cleaned_data["events"]],
+                by=request.user,
+            )
+        except UserError as error:
+            form.add_error("url", str(error))
+        else:
+            made = {"webhook": webhook, "secret": secret}
+            return render(request, LIST, webhooks_context(project, WebhookForm()) | made)
+    return render(request, LIST, webhooks_context(project, form), status=400)
+
+
+def webhooks_context(project: Project, form: WebhookForm) -> dict[str, Any]:
+    counted = project.webhooks.annotate(
+        waiting=Count("deliveries", filter=Q(deliveries__status="waiting")),
+        failed=Count("deliveries", filter=Q(deliveries__status="failed")),
+    )
+    return {"project": project, "form": form, "webhooks": counted.order_by("-pk")}
+
+
+def webhook_of(project: Project, pk: int) -> Webhook:
+    """The project's webhook with this number, or 404."""
+    webhook: Webhook = get_object_or_404(project.webhooks, pk=pk)
+    webhook.project = project
+    return webhook
+
+
+@project_view(Role.ADMIN)
+@page
+def webhook_log(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """What was sent to one webhook, newest first. The list asks again while something is due."""
+    query_strict(request, ("state", "page"))
+    webhook = webhook_of(project, pk)
+    state = query_choice(request, "state", STATES)
+    rows = webhook.deliveries.order_by("-pk")
+    shown = rows.filter(status=state) if state else rows
+    due = webhook.deliveries.due().exists()
+    context = {
+        "project": project,
+        "webhook": webhook,
+        "state": state,
+        "states": WebhookDelivery.Status.choices,
+        "page": Paginator(shown, PAGE_SIZE).get_page(query_page(request)),
+        "query": f"state={state}" if state else "",
+        "due": due,
+    }
+    response = render(request, f"{LOG}#log" if request.htmx else LOG, context)
+    if request.htmx and not due and request.htmx.trigger == "log":
+        response.status_code = HttpResponseStopPolling.status_code
+    return response
+
+
+@project_view(Role.ADMIN)
+@action_view
+def webhook_test(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Sends an event that says nothing."""
+    webhook = webhook_of(project, pk)
+    validated(NoFields(request.POST))
+    if not webhook.active:
+        raise UserError("This webhook is paused: resume it first.")
+    trial_write(webhook=webhook)
+    messages.success(request, "A test is on its way: the log says what it comes to.")
+    return redirect("webhook", project.slug, pk)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def webhook_pause(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Tells it nothing for now."""
+    webhook = webhook_of(project, pk)
+    validated(NoFields(request.POST))
+    webhook_switch(webhook=webhook, on=False, by=request.user)
+    messages.success(request, "The webhook is paused. What happens meanwhile is not told later.")
+    return redirect("webhook", project.slug, pk)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def webhook_resume(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Tells it again."""
+    webhook = webhook_of(project, pk)
+    validated(NoFields(request.POST))
+    webhook_switch(webhook=webhook, on=True, by=request.user)
+    messages.success(request, "The webhook is told again.")
+    return redirect("webhook", project.slug, pk)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def webhook_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Deletes it with its log."""
+    webhook = webhook_of(project, pk)
+    validated(NoFields(request.POST))
+    webhook_remove(webhook=webhook, by=request.user)
+    messages.success(request, "The webhook is removed, with its log.")
+    return redirect("webhooks", project.slug)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def delivery_again(
+    request: HtmxHttpRequest, project: Project, pk: int, delivery: int
+) -> HttpResponseBase:
+    """Sends one event once more."""
+    found = get_object_or_404(webhook_of(project, pk).deliveries, pk=delivery)
+    validated(NoFields(request.POST))
+    delivery_repeat(delivery=found)
+    messages.success(request, "It is on its way again.")
+    return redirect("webhook", project.slug, pk)

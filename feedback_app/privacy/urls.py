@@ -1,0 +1,23 @@
+"""URLs of a person's data: their own page, export and erasure."""
+
+from django.urls import path
+
+from feedback_app.privacy import views
+
+PERSON = "projects/<slug:slug>/people/<int:pk>/"
+
+urlpatterns = [
+    path("me/", views.me, name="me"),
+    path("me/export/", views.me_export, name="me-export"),
+    path("me/erase/", views.me_erase, name="me-erase"),
+    path("projects/<slug:slug>/leave/", views.me_leave, name="me-leave"),
+    path(PERSON, views.person, name="person"),
+    path(f"{PERSON}deactivate/", views.person_deactivate, name="person-deactivate"),
+    path(f"{PERSON}reactivate/", views.person_reactivate, name="person-reactivate"),
+    path(f"{PERSON}erase/", views.person_erase_view, name="person-erase"),
+    path(
+        "projects/<slug:slug>/api-people/erase/",
+        views.api_person_erase,
+        name="api-person-erase",
+    ),
+]

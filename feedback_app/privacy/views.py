@@ -1,0 +1,183 @@
+"""Each person's page: what they did, its effect, export and erase; and the same for admins."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.contrib.auth import logout
+from django.http import HttpResponseBase, StreamingHttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_http_methods, require_POST
+
+from feedback_app.accounts.models import ApiToken, Membership, Role, User, roles_given_by
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.members.accounts import account_deactivate, account_reactivate, may_close
+from feedback_app.feedback.members.services import may_give, member_remove
+from feedback_app.feedback.members.views import member_of
+from feedback_app.feedback.models import Project
+from feedback_app.privacy.activity import days_of, work_in
+from feedback_app.privacy.erasure import person_erase, projects_of
+from feedback_app.privacy.export import person_json
+from feedback_app.privacy.forms import ApiPersonForm, EraseForm
+from feedback_app.training.models import Erasure
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, error_response, page
+
+TEMPLATE = "serving/person.html"
+
+
+def person_context(person: User, projects: list[Project]) -> dict[str, Any]:
+    days = days_of(person, projects)
+    return {
+        "person": person,
+        "works": [work_in(project, person) for project in projects],
+        "days": days,
+        "days_total": sum(day.votes for day in days),
+        "days_most": max(days, key=lambda day: day.votes),
+    }
+
+
+def tokens_made(person: User, projects: list[Project]) -> list[ApiToken]:
+    """What still opens something in these projects."""
+    made = ApiToken.objects.valid().filter(created_by=person, project__in=projects)
+    return list(made.select_related("project").order_by("project", "-pk"))
+
+
+# -- oneself
+
+
+@require_http_methods(["GET", "HEAD"])
+def me(request: HtmxHttpRequest) -> HttpResponseBase:
+    """One's own page, over all projects."""
+    projects = projects_of(request.user)
+    context = person_context(request.user, projects) | {
+        "tokens": tokens_made(request.user, projects)
+    }
+    return render(request, TEMPLATE, context)
+
+
+@require_http_methods(["GET", "HEAD"])
+@never_cache
+def me_export(request: HtmxHttpRequest) -> HttpResponseBase:
+    """Everything that is kept about oneself."""
+    return StreamingHttpResponse(
+        person_json(request.user),
+        content_type="application/json",
+        headers={"Content-Disposition": 'attachment; filename="prospect-me.json"'},
+    )
+
+
+@require_POST
+def me_erase(request: HtmxHttpRequest) -> HttpResponseBase:
+    """Erases oneself, account and all."""
+    person = User.objects.get(pk=request.user.pk)
+    try:
+        validated(EraseForm(request.POST, user=person))
+        person_erase(user=person, by=person)
+    except UserError as error:
+        return error_response(request, str(error), back=reverse("me"))
+    logout(request)
+    messages.success(request, "You are erased. Nothing that names you is left.")
+    return redirect("account_login")
+
+
+@project_view(Role.VIEWER)
+@action_view
+def me_leave(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Ends one's own membership."""
+    validated(NoFields(request.POST))
+    try:
+        member_remove(membership=request.membership, actor=request.membership)
+    except UserError as error:
+        return error_response(request, str(error), back=reverse("me"))
+    messages.success(request, f"You have left {project.name}.")
+    return redirect("me")
+
+
+# -- a member, for admins
+
+
+@project_view(Role.ADMIN)
+@page
+def person(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """What a member did in this project, and what can be done about them."""
+    membership = member_of(project, pk)
+    user = membership.user
+    context = person_context(user, [project]) | {
+        "project": project,
+        "member": membership,
+        "may_close": may_close(user=user, by=request.user),
+        "may_erase": user != request.user and membership.role in roles_of(request.membership),
+        "tokens": tokens_made(user, [project]),
+    }
+    return render(request, TEMPLATE, context)
+
+
+def roles_of(membership: Membership) -> list[Role]:
+    return roles_given_by(Role(membership.role))
+
+
+@project_view(Role.OWNER)
+@action_view
+def person_deactivate(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Closes the member's account."""
+    user = member_of(project, pk).user
+    validated(NoFields(request.POST))
+    try:
+        account_deactivate(user=user, by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=reverse("person", args=[project.slug, pk]))
+    messages.success(request, f"{user} is signed out everywhere and can not sign in any more.")
+    return redirect("person", project.slug, pk)
+
+
+@project_view(Role.OWNER)
+@action_view
+def person_reactivate(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Opens the member's account again."""
+    user = member_of(project, pk).user
+    validated(NoFields(request.POST))
+    account_reactivate(user=user, by=request.user)
+    messages.success(request, f"{user} can sign in again.")
+    return redirect("person", project.slug, pk)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def person_erase_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Erases a member from this project; their account is theirs."""
+    membership = member_of(project, pk)
+    try:
+        if membership.user_id == request.user.pk:
+            raise UserError("Erase yourself on your own page.")
+        may_give(request.membership, membership.role)
+        validated(EraseForm(request.POST, user=membership.user))
+        [erasure] = person_erase(user=membership.user, by=request.user, project=project)
+    except UserError as error:
+        return error_response(request, str(error), back=reverse("person", args=[project.slug, pk]))
+    erasure_tell(request, erasure)
+    return redirect("people", project.slug)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def api_person_erase(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Erases one of the product's own users, who have no account here."""
+    name = validated(ApiPersonForm(request.POST))["name"]
+    known = get_object_or_404(project.api_people.select_related("user"), name=name)
+    for erasure in person_erase(user=known.user, by=request.user):
+        erasure_tell(request, erasure)
+    return redirect("people", project.slug)
+
+
+def erasure_tell(request: HtmxHttpRequest, erasure: Erasure) -> None:
+    """What went, and what it had been used for."""
+    names = ", ".join(erasure.adapter_names)
+    votes = f"{erasure.votes} vote{'' if erasure.votes == 1 else 's'}"
+    said = f"Erased, with {votes}. Examples that are gone: {erasure.examples_gone}."
+    if names:
+        said += f" {names} had used them: train again to be without them."
+    messages.success(request, said)

@@ -1,0 +1,188 @@
+"""Two versions side by side: asked the same, judged blind.
+
+Which is better also says what KTO wants to know: the better answer counts as a thumb up and the
+other as a thumb down, the way the paper splits preference pairs (Ethayarajh et al. 2024).
+"""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from django.db import transaction
+from django.db.models import Count
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict
+from feedback_app.feedback.prompts.services import Message
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
+from feedback_app.serving.demo.conversations import MESSAGE_LIMIT, version_names
+from feedback_app.serving.demo.generation import active_member, answer_stream, streamed_store
+from feedback_app.serving.engine.client import Streamed
+from feedback_app.serving.models import Comparison
+from feedback_app.serving.stats.sequential import Reading, read
+from feedback_app.web.errors import UserError
+
+Side = Literal["left", "right"]
+SIDES: tuple[Side, Side] = ("left", "right")
+TALLIES_SHOWN = 20
+
+UP, DOWN = Verdict.UP, Verdict.DOWN
+#: What a choice says of the left and of the right answer.
+VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
+    Comparison.Choice.LEFT: (UP, DOWN),
+    Comparison.Choice.RIGHT: (DOWN, UP),
+    Comparison.Choice.BOTH: (UP, UP),
+    Comparison.Choice.NEITHER: (DOWN, DOWN),
+}
+
+
+def comparison_begin(
+    *, project: Project, user: User, question: str, versions: tuple[str, str]
+) -> Comparison:
+    """A question for two versions; which of them stands left is drawn."""
+    question = question.strip()
+    if not question:
+        raise UserError("Write something first.")
+    if len(question) > MESSAGE_LIMIT:
+        raise UserError(f"A message has at most {MESSAGE_LIMIT:,} characters.")
+    if unknown := sorted(set(versions) - {BASE_VERSION, *version_names(project)}):
+        raise UserError(f"This project has no version {', '.join(unknown)}.")
+    if versions[0] == versions[1]:
+        raise UserError("Choose two different versions.")
+    left, right = versions if secrets.randbelow(2) else versions[::-1]
+    return Comparison.objects.create(
+        project=project, user=user, question=question, left_version=left, right_version=right
+    )
+
+
+def side_is_open(comparison: Comparison, side: Side) -> bool:
+    """Whether this answer is still to be written, or to be written again."""
+    answer: Completion | None = getattr(comparison, side)
+    broken = answer is None or answer.finish_reason == Completion.Finish.ABORTED
+    return broken and not comparison.choice
+
+
+def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
+    """Yields one side's answer as the engine writes it, then keeps it.
+
+    Raises UserError if there is nothing left to write, EngineError if it was not written.
+    """
+    if not side_is_open(comparison, side):
+        raise UserError("This answer is complete.")
+    project = comparison.project
+    messages: list[Message] = [{"role": "user", "content": comparison.question}]
+    version: str = getattr(comparison, f"{side}_version")
+    own = Comparison.objects.filter(pk=comparison.pk)
+
+    def store(streamed: Streamed) -> None:
+        with transaction.atomic():
+            locked = own.select_for_update(of=("self",)).select_related("left", "right").get()
+            if side_is_open(locked, side):  # of two that wrote at once the first is kept
+                answer = streamed_store(project=project, messages=messages, streamed=streamed)
+                own.update(**{side: answer, f"{side}_error": ""})
+
+    return answer_stream(
+        project=project,
+        messages=messages,
+        version=version,
+        may_read=active_member(comparison.user_id, comparison.project),
+        store=store,
+        fail=lambda why: own.update(**{f"{side}_error": why}),
+    )
+
+
+def comparison_judge(*, comparison: Comparison, choice: str) -> None:
+    """Keeps the choice and casts the two votes that it amounts to.
+
+    Raises UserError while an answer is missing, and when the names have been shown already.
+    """
+    if choice not in VERDICTS:
+        raise UserError("Choose one of: " + ", ".join(VERDICTS) + ".")
+    with transaction.atomic():
+        locked = (
+            Comparison.objects.select_for_update(of=("self",))
+            .select_related("left__project", "right__project", "user")
+            .get(pk=comparison.pk)
+        )
+        if locked.choice == choice:
+            return  # a double click
+        if locked.choice:
+            raise UserError("You have judged this one, and know the names now.")
+        if not locked.ready:
+            raise UserError("An answer is missing: one alone cannot be judged against the other.")
+        for side, verdict in zip(SIDES, VERDICTS[choice], strict=True):
+            vote_cast(
+                completion=getattr(locked, side),
+                verdict=verdict,
+                by=locked.user,
+                source=Source.DEMO,
+            )
+        Comparison.objects.filter(pk=locked.pk).update(choice=choice)
+
+
+def comparison_withdraw(*, comparison: Comparison) -> None:
+    """Takes the judgement and its votes back. It cannot be given again: the names are known."""
+    with transaction.atomic():
+        withdrawn = Comparison.objects.filter(pk=comparison.pk, choice__in=list(VERDICTS)).update(
+            choice=Comparison.Choice.WITHDRAWN
+        )
+        if not withdrawn:
+            raise UserError("There is no judgement to take back.")
+        for answer in (comparison.left, comparison.right):
+            if answer is not None:
+                vote_undo(completion=answer, by=comparison.user, source=Source.DEMO)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How two versions fared against each other; `reading` is about `first`'s share of the
+    comparisons that one of them won."""
+
+    first: str
+    second: str
+    wins: int
+    losses: int
+    both: int
+    neither: int
+    reading: Reading
+
+    @property
+    def judged(self) -> int:
+        return self.wins + self.losses + self.both + self.neither
+
+    @property
+    def share(self) -> float | None:
+        decided = self.wins + self.losses
+        return self.wins / decided if decided else None
+
+
+def tallies(project: Project) -> list[Tally]:
+    """Every pair of versions that was judged, most often first; the live one leads its pairs."""
+    rows = (
+        project.comparisons.filter(choice__in=list(VERDICTS))
+        .values_list("left_version", "right_version", "choice")
+        .annotate(count=Count("pk"))
+        .order_by()
+    )
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for left, right, choice, count in rows:
+        first, second = sorted((left, right), key=lambda name: (name != project.live_version, name))
+        won = {Comparison.Choice.LEFT: left, Comparison.Choice.RIGHT: right}.get(choice, choice)
+        pair = counts.setdefault((first, second), {})
+        pair[won] = pair.get(won, 0) + count
+    found = [tally(first, second, pair) for (first, second), pair in counts.items()]
+    return sorted(found, key=lambda each: (-each.judged, each.first, each.second))[:TALLIES_SHOWN]
+
+
+def tally(first: str, second: str, pair: dict[str, int]) -> Tally:
+    wins, losses = pair.get(first, 0), pair.get(second, 0)
+    return Tally(
+        first,
+        second,
+        wins,
+        losses,
+        pair.get(Comparison.Choice.BOTH, 0),
+        pair.get(Comparison.Choice.NEITHER, 0),
+        read(wins, losses),
+    )

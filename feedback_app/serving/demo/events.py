@@ -1,0 +1,61 @@
+"""An answer as server-sent events: turn, pieces, then done or error."""
+
+import json
+from collections.abc import Callable, Iterator
+
+from django.http import StreamingHttpResponse
+from django.urls import reverse
+
+from feedback_app.serving.demo.conversations import turn_stream
+from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.models import Turn
+
+#: A comment: browsers ignore it, and proxies see that the stream is alive.
+WAITING = ": waiting\n\n"
+
+
+def event(name: str, **data: object) -> str:
+    """One event of a text/event-stream."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
+def conversation_url(turn: Turn) -> str:
+    """The page of the turn's conversation, for a browser that has just begun it."""
+    conversation = turn.conversation
+    return reverse("conversation", args=[conversation.project.slug, conversation.pk])
+
+
+def turn_events(
+    turn: Turn,
+    *,
+    rendered: Callable[[Turn], str],
+    url: str = "",
+    may_read: Callable[[], bool] | None = None,
+    told: Callable[[EngineError], str] = str,
+) -> Iterator[str]:
+    """Streams the turn's answer. Closing the iterator stops the engine and keeps the piece.
+
+    `url` is the page that the conversation stands on, if that is not its own; `told` is what the
+    reader learns of a fault.
+    """
+    yield event("turn", url=url or conversation_url(turn))
+    pieces = turn_stream(turn=turn, may_read=may_read)
+    try:
+        for piece in pieces:
+            yield event("piece", text=piece) if piece else WAITING
+    except EngineError as error:
+        turn.refresh_from_db()
+        yield event("error", message=told(error), html=rendered(turn))
+        return
+    finally:
+        pieces.close()  # type: ignore[attr-defined]
+    turn.refresh_from_db()
+    yield event("done", completion=turn.completion_id, html=rendered(turn))
+
+
+def event_stream(events: Iterator[str]) -> StreamingHttpResponse:
+    """The response; proxies must pass pieces on as they come."""
+    response = StreamingHttpResponse(events, content_type="text/event-stream")
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response

@@ -1,0 +1,290 @@
+"""The demo: conversations with the live version or any other, and thumbs on the answers."""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.http import HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+
+from feedback_app.accounts.models import Role, User
+from feedback_app.db.prepared import Prepared
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.desk.forms import VoteForm
+from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
+from feedback_app.serving.demo.conversations import (
+    conversation_choose,
+    turn_again,
+    turn_begin,
+    turn_stream,
+    version_names,
+    version_of,
+)
+from feedback_app.serving.demo.events import event_stream, turn_events
+from feedback_app.serving.demo.forms import ChoiceForm, ConversationForm, MessageForm
+from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.models import Conversation, Turn
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, page
+
+CONVERSATIONS_SHOWN = 30
+IDEAS_SHOWN = 4
+#: Conversations in which nothing has been said yet.
+UNUSED = Prepared[Conversation](
+    lambda **values: Conversation.objects.filter(**values, turns=None).order_by()[:1]
+)
+
+
+def own_conversations(request: HtmxHttpRequest, project: Project) -> Any:
+    return Conversation.objects.filter(project=project, user=request.user)
+
+
+def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> Conversation:
+    """The person's own conversation, or 404."""
+    conversation: Conversation = get_object_or_404(own_conversations(request, project), pk=pk)
+    conversation.project = project
+    return conversation
+
+
+@dataclass(frozen=True)
+class Links:
+    """Where a turn's thumbs and its 'again' are sent."""
+
+    vote: str
+    undo: str
+    again: str
+
+
+def demo_links(project: Project) -> Callable[[Turn], Links]:
+    """A member's own, for `with_votes`."""
+
+    def links(turn: Turn) -> Links:
+        answer = [project.slug, turn.completion_id or 0]
+        return Links(
+            vote=reverse("demo-vote", args=answer),
+            undo=reverse("demo-undo", args=answer),
+            again=reverse("turn-again", args=[project.slug, turn.conversation_id, turn.pk]),
+        )
+
+    return links
+
+
+def with_votes(
+    turns: Iterable[Turn], *, of: User, links: Callable[[Turn], Links], before: str = ""
+) -> list[Turn]:
+    """The turns as the page shows them.
+
+    Each gets `links`; `mine`, this person's vote on its answer or None; and `new_version`, set
+    where another version answers than before; `before` is what answered ahead of the first.
+    """
+    turns = list(turns)
+    ids = [turn.completion_id for turn in turns if turn.completion_id]
+    mine = {vote.completion_id: vote for vote in Vote.objects.filter(user=of, completion__in=ids)}
+    for turn in turns:
+        turn.links = links(turn)  # type: ignore[attr-defined]
+        turn.mine = mine.get(turn.completion_id or 0)  # type: ignore[attr-defined]
+        version = turn.completion.version if turn.completion else before
+        turn.new_version = version if before and version != before else ""  # type: ignore[attr-defined]
+        before = version
+    return turns
+
+
+def demo_context(
+    request: HtmxHttpRequest, project: Project, conversation: Conversation | None
+) -> dict[str, Any]:
+    turns = conversation.turns.select_related("completion") if conversation else []
+    shown = with_votes(turns, of=request.user, links=demo_links(project))
+    chat = conversation or Conversation(project=project, user=request.user)
+    return {
+        "project": project,
+        "conversation": conversation,
+        "conversations": own_conversations(request, project).order_by("-updated_at")[
+            :CONVERSATIONS_SHOWN
+        ],
+        "turns": shown,
+        "last_turn": shown[-1] if shown else None,
+        "choice": chat.choice,
+        "version": version_of(chat),
+        "versions": [BASE_VERSION, *version_names(project)],
+        "ideas": ()
+        if shown
+        else project.prompts.filter(topic__gt="").order_by("content_hash")[:IDEAS_SHOWN],
+    }
+
+
+@project_view(Role.VIEWER)
+@page
+def demo(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The newest conversation, or an empty new one."""
+    newest = own_conversations(request, project).order_by("-updated_at").first()
+    if newest is not None:
+        newest.project = project
+    return render(request, "serving/demo.html", demo_context(request, project, newest))
+
+
+@project_view(Role.VIEWER)
+@page
+def conversation(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> HttpResponseBase:
+    """One conversation."""
+    found = conversation_of(request, project, pk)
+    return render(request, "serving/demo.html", demo_context(request, project, found))
+
+
+@project_view(Role.VIEWER)
+@action_view
+def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """An empty conversation; an unused one is used again. What was typed is said in it."""
+    values = validated(ConversationForm(request.POST))
+    fresh = UNUSED.first(project=project.pk, user=request.user.pk)
+    if fresh is None:
+        fresh = Conversation(project=project, user=request.user)
+    fresh.project = project
+    if values["choice"]:
+        conversation_choose(conversation=fresh, choice=values["choice"])
+    if values["text"].strip():
+        return answer(request, fresh, turn_begin(conversation=fresh, text=values["text"]))
+    fresh.save()  # also one that was there: the newest is what the demo opens
+    return redirect("conversation", project.slug, fresh.pk)
+
+
+@project_view(Role.VIEWER)
+@action_view
+def conversation_send(
+    request: HtmxHttpRequest, project: Project, pk: uuid.UUID
+) -> HttpResponseBase:
+    """Says something; the answer streams, or the page comes back when it is complete."""
+    found = conversation_of(request, project, pk)
+    text = validated(MessageForm(request.POST))["text"]
+    try:
+        turn = turn_begin(conversation=found, text=text)
+    except UserError as error:
+        return refused(request, found, str(error))
+    return answer(request, found, turn)
+
+
+@project_view(Role.VIEWER)
+@action_view
+def turn_again_view(
+    request: HtmxHttpRequest, project: Project, pk: uuid.UUID, turn: int
+) -> HttpResponseBase:
+    """Answers the last message again, or an edited one."""
+    found = conversation_of(request, project, pk)
+    old = get_object_or_404(found.turns, pk=turn)
+    text = validated(MessageForm(request.POST))["text"]
+    try:
+        turn_again(turn=old, text=text or None)
+    except UserError as error:
+        return refused(request, found, str(error))
+    return answer(request, found, old)
+
+
+@project_view(Role.VIEWER)
+@action_view
+def conversation_choose_view(
+    request: HtmxHttpRequest, project: Project, pk: uuid.UUID
+) -> HttpResponseBase:
+    """Picks the version that answers from now on."""
+    found = conversation_of(request, project, pk)
+    conversation_choose(conversation=found, choice=validated(ChoiceForm(request.POST))["choice"])
+    return redirect("conversation", project.slug, found.pk)
+
+
+def refused(request: HtmxHttpRequest, conversation: Conversation, why: str) -> HttpResponseBase:
+    """A script gets the sentence with 422, a plain form goes back with it."""
+    if wants_stream(request):
+        return refused_text(why)
+    messages.error(request, why)
+    return redirect("conversation", conversation.project.slug, conversation.pk)
+
+
+def refused_text(why: str) -> HttpResponse:
+    """What a script shows when nothing was done."""
+    return HttpResponse(why, status=422, content_type="text/plain")
+
+
+def wants_stream(request: HtmxHttpRequest) -> bool:
+    return "text/event-stream" in request.headers.get("Accept", "")
+
+
+def answer(request: HtmxHttpRequest, conversation: Conversation, turn: Turn) -> HttpResponseBase:
+    """Has the engine answer the turn: as a stream, or to the end and back to the page."""
+    turn.conversation = conversation
+    if wants_stream(request):
+        return event_stream(turn_events(turn, rendered=lambda done: reply_html(request, done)))
+    try:
+        for _ in turn_stream(turn=turn):
+            pass
+    except EngineError as error:
+        messages.error(request, str(error))
+    return redirect("conversation", conversation.project.slug, conversation.pk)
+
+
+def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
+    """The finished answer with its thumbs, as the page shows it."""
+    earlier = turn.conversation.turns.filter(position__lt=turn.position, completion__isnull=False)
+    before = earlier.order_by("-position").values_list("completion__version", flat=True).first()
+    project = turn.conversation.project
+    [shown] = with_votes([turn], of=request.user, links=demo_links(project), before=before or "")
+    context = {"turn": shown, "project": project, "is_last": True}
+    return render_to_string("serving/_reply.html", context, request=request)
+
+
+# -- thumbs
+
+
+def own_completion(request: HtmxHttpRequest, project: Project, pk: int) -> Completion:
+    """An answer of one of the person's own conversations, or 404."""
+    own = project.completions.filter(
+        turns__conversation__user=request.user, turns__conversation__project=project
+    )
+    return get_object_or_404(own.select_related("project", "prompt").distinct(), pk=pk)
+
+
+@project_view(Role.VIEWER)
+@action_view
+def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """A thumb in the demo is a vote like any other."""
+    completion = own_completion(request, project, pk)
+    form = VoteForm(request.POST)
+    values = validated(form)
+    vote_cast(
+        completion=completion,
+        verdict=Verdict(values["verdict"]),
+        by=request.user,
+        source=Source.DEMO,
+        reasons=form.reasons_given(),
+        comment=form.comment_given(),
+    )
+    return thumbs_answer(request, project, completion)
+
+
+@project_view(Role.VIEWER)
+@action_view
+def demo_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Takes the thumb back."""
+    completion = own_completion(request, project, pk)
+    validated(NoFields(request.POST))
+    vote_undo(completion=completion, by=request.user, source=Source.DEMO)
+    return thumbs_answer(request, project, completion)
+
+
+def thumbs_answer(
+    request: HtmxHttpRequest, project: Project, completion: Completion
+) -> HttpResponse:
+    """The thumbs as they stand now."""
+    turn = get_object_or_404(
+        Turn.objects.select_related("conversation", "completion"),
+        completion=completion,
+        conversation__user=request.user,
+    )
+    if not request.htmx:
+        return redirect("conversation", project.slug, turn.conversation_id)
+    [shown] = with_votes([turn], of=request.user, links=demo_links(project))
+    return render(request, "serving/_thumbs.html", {"turn": shown, "project": project})

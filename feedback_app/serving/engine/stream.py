@@ -1,0 +1,67 @@
+"""An answer of an engine while it comes in: its events, and what can go wrong with it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import httpx
+
+from feedback_app.feedback.prompts.completions import storable
+from feedback_app.serving.engine.event_lines import event_lines
+
+#: The finish reason of an answer that has not ended.
+ABORTED = "aborted"
+
+
+class EngineError(Exception):
+    """The engine cannot do it; the message is fit for people. `status` 0: it did not answer."""
+
+    def __init__(self, message: str, *, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class AdapterBroken(EngineError):
+    """The engine runs, but cannot load this version: its files are missing or damaged."""
+
+
+@dataclass
+class Streamed:
+    """An answer that is still coming in; complete once the iterator has ended."""
+
+    version: str = ""
+    text: str = ""
+    finish_reason: str = ABORTED
+    prompt_token_ids: list[int] | None = None
+    token_ids: list[int] = field(default_factory=list)
+
+
+def pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
+    """Yields the text of a stream as it comes and keeps everything in `into`.
+
+    A comment of the engine, which says that it is at work, is an empty piece. Raises EngineError
+    for a fault that the engine reports.
+    """
+    for line in event_lines(response.iter_text()):
+        if line.startswith(":"):
+            yield ""
+        if not line.startswith("data:"):
+            continue
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        try:
+            chunk = json.loads(data)
+        except ValueError as error:
+            raise EngineError("The engine sent what is no JSON.", status=500) from error
+        if "error" in chunk:
+            raise EngineError(chunk["error"].get("message", "The engine failed."), status=500)
+        into.prompt_token_ids = chunk.get("prompt_token_ids") or into.prompt_token_ids
+        for choice in chunk.get("choices", []):
+            into.token_ids += choice.get("token_ids") or []
+            into.finish_reason = choice.get("finish_reason") or into.finish_reason
+            piece = (choice.get("delta") or {}).get("content")
+            if piece:
+                piece = storable(piece)  # what is read is what is kept
+                into.text += piece
+                yield piece

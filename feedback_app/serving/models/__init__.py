@@ -1,0 +1,23 @@
+"""The models of the serving app, one module a subject; import them from here."""
+
+from feedback_app.serving.models.comparisons import Comparison
+from feedback_app.serving.models.conversations import Conversation, Turn
+from feedback_app.serving.models.releases import Release
+from feedback_app.serving.models.share_links import ShareLink, ShareVisitor
+from feedback_app.serving.models.traffic_splits import Seat, SeatAnswer, TrafficSplit
+from feedback_app.serving.models.version_diff import ChangeReport, FixedAnswer, FixedPrompt
+
+__all__ = [
+    "ChangeReport",
+    "Comparison",
+    "Conversation",
+    "FixedAnswer",
+    "FixedPrompt",
+    "Release",
+    "Seat",
+    "SeatAnswer",
+    "ShareLink",
+    "ShareVisitor",
+    "TrafficSplit",
+    "Turn",
+]

@@ -1,0 +1,74 @@
+"""What answers when the version that should cannot be loaded: the last good one, loudly."""
+
+import structlog
+
+from feedback_app.accounts.audit import audit
+from feedback_app.feedback.models import Project
+from feedback_app.serving.engine.client import AdapterBroken, EngineError
+from feedback_app.serving.models import TrafficSplit
+from feedback_app.serving.releases.services import release_promote
+from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
+from feedback_app.training.models import Adapter
+from feedback_app.training.registry.files import BadAdapter, manifest_check
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+
+def version_fallback(project: Project, *, version: str, error: AdapterBroken) -> str:
+    """The version that answers in place of one that no engine could load.
+
+    Only where its files are missing or differ from their hashes: an engine that lacks room, or
+    does not see the files, is no reason to change what is live. Then a candidate loses its split,
+    and a live version makes way for the newest earlier release whose files are good, or the base:
+    a release like any other, with its reason in the timeline and in the audit trail. Raises the
+    error itself where nothing can be done.
+    """
+    project.refresh_from_db(fields=["live_version"])
+    broken = project.adapters.filter(name=version).first()
+    if broken is None or (why := damage(broken)) is None:
+        raise error
+    reason = f"{version} cannot be served: {why}."
+    split = project.traffic_splits.filter(status=RUNNING, candidate=broken).first()
+    if split is not None:
+        split_close(project=project, status=TrafficSplit.Status.STOPPED, by=None, reason=reason)
+        log.error("split_candidate_broken", adapter=version, why=why)
+    if project.live_version == version:
+        log.error("live_adapter_broken", adapter=version, why=why)
+        last_good_release(project, reason=reason)
+        project.releases.filter(live=True, released_by=None, reason=reason[:200]).update(
+            fallback=True
+        )
+        audit(project=project, actor=None, action="release.fallback", target=version, reason=reason)
+    return project.live_version
+
+
+def damage(adapter: Adapter) -> str | None:
+    """What is wrong with an adapter's files; None if nothing is."""
+    try:
+        manifest_check(adapter.directory, name=adapter.name)
+    except BadAdapter as error:
+        return str(error)
+    return None
+
+
+def last_good_release(project: Project, *, reason: str) -> None:
+    """Promotes the newest earlier release that can be served."""
+    earlier = project.releases.filter(live=False).select_related("adapter__project")
+    tried = {project.live_version}
+    for release in earlier.order_by("-pk"):
+        if release.version in tried or release.adapter is None:
+            continue
+        tried.add(release.version)
+        if release.adapter.discarded_at is not None or damage(release.adapter) is not None:
+            continue
+        try:
+            release_promote(project=project, adapter=release.adapter, by=None, reason=reason)
+        except (EngineError, UserError) as fault:
+            log.warning("fallback_failed", adapter=release.version, why=str(fault))
+            project.refresh_from_db(fields=["live_version"])
+            if project.live_version not in tried:
+                return  # somebody else was first
+            continue
+        return
+    release_promote(project=project, adapter=None, by=None, reason=reason)

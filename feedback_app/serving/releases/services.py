@@ -1,0 +1,127 @@
+"""What can happen to releases."""
+
+import structlog
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.feedback.models.webhooks import Event
+from feedback_app.feedback.prompts.services import Message
+from feedback_app.feedback.webhooks.events import event_write
+from feedback_app.serving.engine.client import Engine, EngineError, Sampling
+from feedback_app.serving.models import Release
+from feedback_app.serving.traffic_splits.assignments import RUNNING, split_after_release
+from feedback_app.training.models import Adapter
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+CANARY: list[Message] = [{"role": "user", "content": "Say hello in one short sentence."}]
+
+
+class PromotionLost(UserError):
+    """Another promotion was faster; this one changed nothing."""
+
+
+def release_promote(
+    *, project: Project, adapter: Adapter | None, by: User | None, reason: str = ""
+) -> Release:
+    """Makes a version live: load → canary answers → flip → the old one drains and unloads.
+
+    Where a base model has several engines, all of them load and answer before the flip; one that
+    is down gets what is live before it is asked again (replicas.py).
+
+    `adapter=None` is the base model. Raises EngineError or UserError; then nothing changed.
+    Running streams finish on the version they began with.
+    """
+    if adapter is not None and adapter.discarded_at is not None:
+        raise UserError(f"{adapter.name} was discarded: restore it first.")
+    before = project.releases.filter(live=True).first()
+    version = adapter.name if adapter else BASE_VERSION
+    if project.live_version == version:
+        raise UserError(f"{version} is live already.")
+    version_answers(project=project, adapter=adapter)
+    split = project.traffic_splits.filter(status=RUNNING).select_related("candidate").first()
+    release = release_flip(project=project, adapter=adapter, before=before, by=by, reason=reason)
+    gone = {before.adapter.name} if before is not None and before.adapter is not None else set()
+    if split is not None:  # the release has ended it
+        gone.add(split.candidate.name)
+    for name in gone - {version}:
+        try:
+            Engine(project).unload(name)
+        except EngineError as error:
+            # it only holds memory; the next engine start forgets it
+            log.warning("unload_failed", adapter=name, why=str(error))
+    return release
+
+
+def version_answers(*, project: Project, adapter: Adapter | None) -> None:
+    """Has every engine load a version and answer the canary. Raises EngineError or UserError."""
+    engine = Engine(project)
+    version = adapter.name if adapter else BASE_VERSION
+    if adapter is not None:
+        engine.load(adapter)
+    begun = engine.first_words(
+        CANARY, version=version, sampling=Sampling(max_tokens=12, temperature=0.0, top_p=1.0)
+    )
+    if not all(begun):
+        raise UserError(f"{version} did not answer the canary prompt: nothing was changed.")
+
+
+def release_rollback(*, project: Project, by: User | None, reason: str = "") -> Release:
+    """Promotes what was live before the present version; the base model if nothing was."""
+    timeline = project.releases.select_related("adapter").order_by("-pk")
+    if project.live_version == BASE_VERSION:
+        raise UserError("The base model is live: there is nothing to go back from.")
+    earlier = [
+        release
+        for release in timeline.filter(live=False)
+        if release.version != project.live_version
+        and (release.adapter is None or release.adapter.discarded_at is None)
+    ]
+    adapter = earlier[0].adapter if earlier else None
+    return release_promote(project=project, adapter=adapter, by=by, reason=reason)
+
+
+def release_flip(
+    *,
+    project: Project,
+    adapter: Adapter | None,
+    before: Release | None,
+    by: User | None,
+    reason: str,
+) -> Release:
+    """The atomic part: ends `before` and begins the new release, or raises PromotionLost."""
+    lost = PromotionLost("Another version was released just now: look again before you release.")
+    try:
+        with transaction.atomic():
+            now = timezone.now()
+            ended = Release.objects.filter(project=project, live=True)
+            if before is not None:
+                ended = ended.filter(pk=before.pk)
+                if not ended.update(live=False, until=now):
+                    raise lost
+            release = Release.objects.create(
+                project=project, adapter=adapter, released_by=by, reason=reason[:200]
+            )
+            Project.objects.filter(pk=project.pk).update(live_version=release.version)
+            audit(
+                project=project, actor=by, action="release", target=release.version, reason=reason
+            )
+            split_after_release(project=project, version=release.version, by=by, reason=reason)
+            event_write(
+                project=project,
+                event=Event.RELEASE_CHANGED,
+                key=str(release.pk),
+                data={
+                    "version": release.version,
+                    "before": before.version if before else BASE_VERSION,
+                    "reason": reason,
+                },
+            )
+    except IntegrityError as error:
+        raise lost from error
+    project.live_version = release.version
+    return release

@@ -1,0 +1,72 @@
+"""A project's share links: made and revoked by its owners and admins."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Count
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.cache import never_cache
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.serving.demo.conversations import version_names
+from feedback_app.serving.models import Conversation
+from feedback_app.serving.share_links.forms import ShareLinkForm
+from feedback_app.serving.share_links.services import link_create, link_revoke
+from feedback_app.web.forms import NoFields, query_strict, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, page
+
+LINKS_SHOWN = 100
+
+
+@project_view(Role.ADMIN)
+def share_links(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The links, newest first, and a form for another."""
+    return link_new(request, project) if request.method == "POST" else link_list(request, project)
+
+
+@page
+def link_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    query_strict(request, ())
+    return render(request, "serving/share_links.html", links_context(project, ShareLinkForm()))
+
+
+@never_cache
+@action_view
+def link_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Makes a link. Its address is in this one answer and nowhere else, so there is no redirect."""
+    form = ShareLinkForm(request.POST)
+    if not form.is_valid():
+        return render(request, "serving/share_links.html", links_context(project, form), status=400)
+    link, secret = link_create(project=project, by=request.user, **form.cleaned_data)
+    address = request.build_absolute_uri(reverse("shared", args=[secret]))
+    context = {**links_context(project, ShareLinkForm()), "link": link, "address": address}
+    return render(request, "serving/share_links.html", context)
+
+
+def links_context(project: Project, form: ShareLinkForm) -> dict[str, Any]:
+    listed = project.share_links.select_related("created_by").annotate(people=Count("visitors"))
+    return {
+        "project": project,
+        "form": form,
+        "links": listed.order_by("-created_at", "-pk")[:LINKS_SHOWN],
+        "versions": [Conversation.LIVE, BASE_VERSION, *version_names(project)],
+        "now": timezone.now(),
+    }
+
+
+@project_view(Role.ADMIN)
+@action_view
+def share_link_revoke(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Ends a link."""
+    link = get_object_or_404(project.share_links, pk=pk)
+    link.project = project
+    validated(NoFields(request.POST))
+    if link_revoke(link=link, by=request.user):
+        messages.success(request, f"{link.label} is revoked: it opens nothing any more.")
+    return redirect("share-links", project.slug)

@@ -1,0 +1,298 @@
+"""What visitors of a share link see: one conversation, and nothing else of Prospect.
+
+These views ask for no sign-in; the link's secret in the address takes its place, and the session
+says which of its visitors this is.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+from django.contrib import messages
+from django.contrib.auth.decorators import login_not_required
+from django.db import transaction
+from django.http import HttpResponse, HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.cache import add_never_cache_headers
+from django.views.decorators.http import require_http_methods
+
+from feedback_app.feedback.desk.forms import VoteForm
+from feedback_app.feedback.models import Completion, Verdict
+from feedback_app.serving.demo.conversations import turn_again, turn_begin, turn_stream
+from feedback_app.serving.demo.events import event_stream, turn_events
+from feedback_app.serving.demo.forms import MessageForm
+from feedback_app.serving.demo.views import Links, wants_stream, with_votes
+from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor, Turn
+from feedback_app.serving.share_links.services import (
+    TooMuch,
+    link_find,
+    message_take,
+    still_open,
+    visitor_create,
+    visitor_undo,
+    visitor_vote,
+)
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, query_strict, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import error_response
+
+P = ParamSpec("P")
+FAILED = "The model could not answer. Nothing was lost: try again in a moment."
+ENDED = "This link has ended: it was revoked, has expired, or never was one."
+
+
+class SharedRequest(HtmxHttpRequest):
+    """A request that came by an open link."""
+
+    secret: str
+
+
+SharedView = Callable[Concatenate[SharedRequest, ShareLink, P], HttpResponseBase]
+
+
+def shared_view(method: str) -> Callable[[SharedView[P]], Callable[..., HttpResponseBase]]:
+    """Hands the view its link; whoever has none that is open learns only that."""
+
+    def decorate(view: SharedView[P]) -> Callable[..., HttpResponseBase]:
+        @login_not_required
+        @require_http_methods([method])
+        @wraps(view)
+        def routed(
+            request: SharedRequest, secret: str, *args: P.args, **kwargs: P.kwargs
+        ) -> HttpResponseBase:
+            request.secret = secret
+            link = link_find(secret)
+            try:
+                response = ended(request) if link is None else view(request, link, *args, **kwargs)
+            except UserError as error:
+                response = told(request, error)
+            # neither search engines nor the pages that it links to may learn the address
+            response["X-Robots-Tag"] = "noindex, nofollow"
+            response["Referrer-Policy"] = "no-referrer"
+            add_never_cache_headers(response)
+            return response
+
+        return routed
+
+    return decorate
+
+
+def ended(request: SharedRequest) -> HttpResponse:
+    """The same for a link that was revoked, has expired or never was one."""
+    if wants_stream(request) or request.htmx:
+        return HttpResponse(ENDED, status=404, content_type="text/plain")
+    return render(request, "serving/shared_ended.html", status=404)
+
+
+def told(request: SharedRequest, error: UserError) -> HttpResponse:
+    """Says why nothing was done: to a script with a status, to a plain form on the page."""
+    wait = error.wait if isinstance(error, TooMuch) else 0
+    if wants_stream(request):
+        response = HttpResponse(str(error), status=429 if wait else 422, content_type="text/plain")
+    else:
+        response = error_response(request, str(error), back=home(request))
+    if wait:
+        response["Retry-After"] = str(wait)
+    return response
+
+
+def home(request: SharedRequest) -> str:
+    return reverse("shared", args=[request.secret])
+
+
+def session_key(link: ShareLink) -> str:
+    return f"share-{link.pk}"
+
+
+def visitor_of(request: SharedRequest, link: ShareLink) -> ShareVisitor | None:
+    """Who this browser is for this link, if it has said something."""
+    known = request.session.get(session_key(link))
+    if known is None:
+        return None
+    return ShareVisitor.objects.select_related("user").filter(link=link, pk=known).first()
+
+
+def conversation_of(visitor: ShareVisitor | None, link: ShareLink) -> Conversation | None:
+    """The visitor's newest conversation."""
+    if visitor is None:
+        return None
+    own = Conversation.objects.filter(project=link.project, user=visitor.user)
+    found = own.order_by("-updated_at").first()
+    if found is not None:
+        found.project = link.project
+    return found
+
+
+def shared_links(request: SharedRequest) -> Callable[[Turn], Links]:
+    """A visitor's own, for `with_votes`."""
+
+    def links(turn: Turn) -> Links:
+        answer = [request.secret, turn.completion_id or 0]
+        return Links(
+            vote=reverse("shared-vote", args=answer),
+            undo=reverse("shared-undo", args=answer),
+            again=reverse("shared-again", args=[request.secret, turn.pk]),
+        )
+
+    return links
+
+
+@shared_view("GET")
+def shared(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
+    """The conversation."""
+    query_strict(request, ())
+    visitor = visitor_of(request, link)
+    found = conversation_of(visitor, link)
+    turns: list[Turn] = []
+    if visitor is not None and found is not None:
+        turns = with_votes(
+            found.turns.select_related("completion"), of=visitor.user, links=shared_links(request)
+        )
+    context = {
+        "project": link.project,
+        "link": link,
+        "secret": request.secret,
+        "turns": turns,
+        "left": max(0, link.messages_each - (visitor.messages_used if visitor else 0)),
+    }
+    return render(request, "serving/shared.html", context)
+
+
+@shared_view("POST")
+def shared_send(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
+    """Says something. The first message makes the visitor, and the conversation."""
+    text = validated(MessageForm(request.POST))["text"]
+    with transaction.atomic():
+        visitor = visitor_of(request, link) or visitor_create(link)
+        message_take(link=link, visitor=visitor)
+        conversation = conversation_of(visitor, link) or conversation_begin(visitor, link)
+        turn = turn_begin(conversation=conversation, text=text)
+    request.session[session_key(link)] = visitor.pk
+    return answer(request, link, visitor, conversation, turn)
+
+
+def conversation_begin(visitor: ShareVisitor, link: ShareLink) -> Conversation:
+    return Conversation.objects.create(project=link.project, user=visitor.user, choice=link.choice)
+
+
+@shared_view("POST")
+def shared_new(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
+    """Begins anew; what was said before stays kept, but is not shown any more."""
+    validated(NoFields(request.POST))
+    visitor = visitor_of(request, link)
+    found = conversation_of(visitor, link)
+    if visitor is not None and found is not None and found.turns.exists():
+        conversation_begin(visitor, link)
+    return redirect(home(request))
+
+
+@shared_view("POST")
+def shared_again(request: SharedRequest, link: ShareLink, turn: int) -> HttpResponseBase:
+    """Answers the last message again, or an edited one."""
+    text = validated(MessageForm(request.POST))["text"]
+    visitor = visitor_of(request, link)
+    found = conversation_of(visitor, link)
+    if visitor is None or found is None:
+        return ended(request)
+    old = get_object_or_404(found.turns, pk=turn)
+    with transaction.atomic():
+        message_take(link=link, visitor=visitor)
+        turn_again(turn=old, text=text or None)
+    return answer(request, link, visitor, found, old)
+
+
+def answer(
+    request: SharedRequest,
+    link: ShareLink,
+    visitor: ShareVisitor,
+    conversation: Conversation,
+    turn: Turn,
+) -> HttpResponseBase:
+    """Has the engine answer: as a stream, or to the end and back to the page. It breaks off when
+    the link ends."""
+    turn.conversation = conversation
+    if wants_stream(request):
+        return event_stream(
+            turn_events(
+                turn,
+                rendered=lambda done: reply_html(request, link, visitor, done),
+                url=home(request),
+                may_read=still_open(link),
+                told=lambda error: FAILED,
+            )
+        )
+    try:
+        for _ in turn_stream(turn=turn, may_read=still_open(link)):
+            pass
+    except EngineError:
+        messages.error(request, FAILED)
+    return redirect(home(request))
+
+
+def reply_html(request: SharedRequest, link: ShareLink, visitor: ShareVisitor, turn: Turn) -> str:
+    """The finished answer with its thumbs, as the page shows it."""
+    [shown] = with_votes([turn], of=visitor.user, links=shared_links(request))
+    context: dict[str, Any] = {
+        "turn": shown,
+        "project": link.project,
+        "is_last": True,
+        "shared": True,
+    }
+    return render_to_string("serving/_reply.html", context, request=request)
+
+
+def own_answer(
+    request: SharedRequest, link: ShareLink, pk: int
+) -> tuple[ShareVisitor, Completion, Turn]:
+    """An answer of one of the visitor's conversations, or 404."""
+    visitor = visitor_of(request, link)
+    turns = Turn.objects.select_related("completion__prompt", "completion__project")
+    turn = get_object_or_404(
+        turns,
+        completion=pk,
+        conversation__user=visitor.user_id if visitor else 0,
+        conversation__project=link.project,
+    )
+    if visitor is None or turn.completion is None:  # what the query has made sure of
+        raise AssertionError
+    return visitor, turn.completion, turn
+
+
+@shared_view("POST")
+def shared_vote(request: SharedRequest, link: ShareLink, pk: int) -> HttpResponseBase:
+    """A visitor's thumb."""
+    visitor, completion, turn = own_answer(request, link, pk)
+    form = VoteForm(request.POST)
+    values = validated(form)
+    visitor_vote(
+        link=link,
+        visitor=visitor,
+        completion=completion,
+        verdict=Verdict(values["verdict"]),
+        reasons=form.reasons_given(),
+        comment=form.comment_given(),
+    )
+    return thumbs(request, link, visitor, turn)
+
+
+@shared_view("POST")
+def shared_undo(request: SharedRequest, link: ShareLink, pk: int) -> HttpResponseBase:
+    """Takes the thumb back."""
+    visitor, completion, turn = own_answer(request, link, pk)
+    validated(NoFields(request.POST))
+    visitor_undo(link=link, visitor=visitor, completion=completion)
+    return thumbs(request, link, visitor, turn)
+
+
+def thumbs(
+    request: SharedRequest, link: ShareLink, visitor: ShareVisitor, turn: Turn
+) -> HttpResponseBase:
+    """The thumbs as they stand now."""
+    if not request.htmx:
+        return redirect(home(request))
+    [shown] = with_votes([turn], of=visitor.user, links=shared_links(request))
+    return render(request, "serving/_thumbs.html", {"turn": shown, "project": link.project})

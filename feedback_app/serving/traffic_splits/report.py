@@ -1,0 +1,119 @@
+"""What a split has shown so far: the verdict in words, and both sides beside each other."""
+
+import statistics
+from dataclasses import dataclass
+
+from feedback_app.feedback.models import Project, Verdict
+from feedback_app.serving.models import SeatAnswer, TrafficSplit
+from feedback_app.serving.releases.timeline import UpRate
+from feedback_app.serving.stats.sequential import State, interval
+from feedback_app.serving.stats.two_rates import Reading
+from feedback_app.serving.traffic_splits.assignments import RUNNING
+from feedback_app.serving.traffic_splits.services import split_read
+
+#: The newest answers of a side that medians and shares are taken of.
+ANSWERS_READ = 2_000
+ENDED_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side. Times in seconds; None where nothing was measured yet. `asked_again` is the share
+    of answers after which the same question was asked once more, `left` of those that the reader
+    stopped or went away from, `failed` of those that the engine did not finish."""
+
+    version: str
+    conversations: int
+    rate: UpRate | None
+    answers: int
+    first_seconds: float | None
+    seconds: float | None
+    words: float | None
+    asked_again: float | None
+    left: float | None
+    failed: float | None
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """A split with its test and its two sides, the candidate first."""
+
+    split: TrafficSplit
+    reading: Reading
+    verdict: str
+    sides: list[Side]
+
+
+def running_split(project: Project) -> TrafficSplit | None:
+    splits = project.traffic_splits.select_related("candidate", "started_by")
+    split = splits.filter(status=RUNNING).first()
+    if split is not None:
+        split.project = project
+    return split
+
+
+def ended_splits(project: Project) -> list[SplitReport]:
+    """The latest that have ended, newest first."""
+    splits = project.traffic_splits.exclude(status=RUNNING).select_related("candidate")
+    return [split_report(split) for split in splits.order_by("-pk")[:ENDED_SHOWN]]
+
+
+def split_report(split: TrafficSplit) -> SplitReport:
+    reading = split_read(split)
+    sides = [side(split, candidate=True), side(split, candidate=False)]
+    return SplitReport(split, reading, verdict(split, reading), sides)
+
+
+def verdict(split: TrafficSplit, reading: Reading) -> str:
+    """One of: candidate better; no difference yet, about N votes to go; worse: stopped."""
+    if reading.state == State.BETTER:
+        return "Candidate better"
+    if reading.state == State.WORSE:
+        return "Worse: stopped" if not split.running else "Worse than live"
+    if not split.running:
+        return "No difference shown"
+    if reading.to_go is None:
+        return "No difference yet"
+    return f"No difference yet, about {reading.to_go:,} votes to go"
+
+
+def side(split: TrafficSplit, *, candidate: bool) -> Side:
+    """Three queries, whatever the split's length."""
+    seats = split.seats.filter(candidate=candidate)
+    verdicts = list(seats.exclude(counted=None).values_list("verdict", flat=True))
+    ups = verdicts.count(Verdict.UP)
+    rate = None
+    if verdicts:
+        low, high = interval(ups, len(verdicts) - ups)
+        rate = UpRate(ups, len(verdicts), low, high)
+    rows = list(
+        SeatAnswer.objects.filter(seat__split=split, seat__candidate=candidate)
+        .order_by("-pk")
+        .values_list(
+            "end", "first_seconds", "seconds", "words", "seat", "seat__key", "completion__prompt"
+        )[:ANSWERS_READ]
+    )
+    whole = [row for row in rows if row[0] == SeatAnswer.End.WHOLE]
+    # without a name the same first question may come from many people
+    chats = [row for row in rows if row[6] is not None and not row[5].startswith("said:")]
+    questions = {(seat, prompt) for *_, seat, _, prompt in chats}
+
+    def share(end: SeatAnswer.End) -> float | None:
+        return sum(row[0] == end for row in rows) / len(rows) if rows else None
+
+    return Side(
+        version=split.candidate.name if candidate else split.live_version,
+        conversations=seats.count(),
+        rate=rate,
+        answers=len(rows),
+        first_seconds=median([row[1] for row in rows if row[1] is not None]),
+        seconds=median([row[2] for row in whole]),
+        words=median([float(row[3]) for row in whole]),
+        asked_again=1 - len(questions) / len(chats) if chats else None,
+        left=share(SeatAnswer.End.LEFT),
+        failed=share(SeatAnswer.End.FAILED),
+    )
+
+
+def median(values: list[float]) -> float | None:
+    return statistics.median(values) if values else None

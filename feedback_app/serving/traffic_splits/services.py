@@ -1,0 +1,195 @@
+"""A split's life: started, watched at every tick, ended by the test or by somebody.
+
+The test counts one vote a conversation, its first, as it stood a minute after it was cast: enough
+to take a slip back. What is counted is never changed afterwards, because the test holds for votes
+that come one after the other, not for ones that are rewritten once the result is known; a later
+change still changes the example that the vote teaches.
+"""
+
+import datetime as dt
+
+import structlog
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project, Verdict, Vote
+from feedback_app.serving.engine.client import Engine, EngineError
+from feedback_app.serving.models import Seat, TrafficSplit
+from feedback_app.serving.releases.services import release_promote, version_answers
+from feedback_app.serving.stats.sequential import State
+from feedback_app.serving.stats.two_rates import Ballot, Reading, read
+from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
+from feedback_app.training.models import Adapter
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+SETTLE = dt.timedelta(minutes=1)
+
+
+def split_start(
+    *,
+    project: Project,
+    adapter: Adapter,
+    percent: int,
+    by: User,
+    auto_promote: bool = False,
+    auto_stop: bool = True,
+) -> TrafficSplit:
+    """Sends `percent` of the conversations that begin from now on to `adapter`.
+
+    The candidate is loaded and answers on every engine first. Raises UserError or EngineError;
+    then nothing changed.
+    """
+    if adapter.discarded_at is not None:
+        raise UserError(f"{adapter.name} was discarded: restore it first.")
+    if project.live_version == adapter.name:
+        raise UserError(f"{adapter.name} is live already: choose another candidate.")
+    percent_check(percent)
+    taken = UserError("A split is running already: end it before you start another.")
+    if project.traffic_splits.filter(status=RUNNING).exists():
+        raise taken
+    version_answers(project=project, adapter=adapter)
+    try:
+        with transaction.atomic():
+            now_live = Project.objects.select_for_update().get(pk=project.pk).live_version
+            if now_live == adapter.name:
+                raise UserError(f"{adapter.name} went live just now.")
+            split = TrafficSplit.objects.create(
+                project=project,
+                candidate=adapter,
+                live_version=now_live,
+                percent=percent,
+                auto_promote=auto_promote,
+                auto_stop=auto_stop,
+                started_by=by,
+            )
+            audit(project=project, actor=by, action="split.start", target=str(split))
+    except IntegrityError as error:
+        raise taken from error
+    return split
+
+
+def percent_check(percent: int) -> None:
+    if not 1 <= percent <= 99:
+        raise UserError("Send 1 to 99 % to the candidate.")
+
+
+def split_change(
+    *, split: TrafficSplit, percent: int, auto_promote: bool, auto_stop: bool, by: User
+) -> None:
+    """Another percentage for conversations that begin from now on; nobody who has begun moves."""
+    percent_check(percent)
+    with transaction.atomic():
+        changed = TrafficSplit.objects.filter(pk=split.pk, status=RUNNING).update(
+            percent=percent, auto_promote=auto_promote, auto_stop=auto_stop
+        )
+        if not changed:
+            raise UserError("This split has ended.")
+        audit(
+            project=split.project,
+            actor=by,
+            action="split.change",
+            target=f"{percent} % to {split.candidate.name}",
+        )
+
+
+def split_stop(
+    *,
+    split: TrafficSplit,
+    by: User | None,
+    reason: str = "",
+    status: TrafficSplit.Status = TrafficSplit.Status.STOPPED,
+) -> None:
+    """Ends a split; its conversations go on with what is live. Raises UserError if it is over."""
+    with transaction.atomic():
+        running = TrafficSplit.objects.select_for_update().filter(pk=split.pk, status=RUNNING)
+        if not running.exists():
+            raise UserError("This split has ended already.")
+        split_close(project=split.project, status=status, by=by, reason=reason)
+    candidate_unload(split)
+
+
+def candidate_unload(split: TrafficSplit) -> None:
+    """Frees the engines of a candidate that nothing serves any more."""
+    live = Project.objects.filter(pk=split.project_id, live_version=split.candidate.name)
+    if live.exists():
+        return
+    try:
+        Engine(split.project).unload(split.candidate.name)
+    except EngineError as error:
+        # it only holds memory; whoever picked it in the demo has it loaded again
+        log.warning("unload_failed", adapter=split.candidate.name, why=str(error))
+
+
+# -- the test
+
+
+def votes_count(*, split: TrafficSplit, now: dt.datetime | None = None) -> int:
+    """Counts the first vote of every conversation whose vote has settled; returns how many."""
+    settled = (now or timezone.now()) - SETTLE
+    votes = (
+        Vote.objects.filter(
+            completion__seat_answer__seat__split=split,
+            completion__seat_answer__seat__counted=None,
+            created_at__lte=settled,
+        )
+        .order_by("created_at", "pk")
+        .values_list("completion__seat_answer__seat", "verdict")
+    )
+    if not votes.exists():
+        return 0
+    with transaction.atomic():
+        # of two that count at once the second finds nothing left
+        TrafficSplit.objects.select_for_update().get(pk=split.pk)
+        last = split.seats.aggregate(last=Max("counted"))["last"] or 0
+        first: dict[int, str] = {}
+        for seat, verdict in votes.all():
+            first.setdefault(seat, verdict)
+        Seat.objects.bulk_update(
+            [
+                Seat(pk=seat, verdict=verdict, counted=last + place)
+                for place, (seat, verdict) in enumerate(first.items(), 1)
+            ],
+            ["verdict", "counted"],
+            batch_size=500,
+        )
+    return len(first)
+
+
+def split_read(split: TrafficSplit) -> Reading:
+    """The test over the counted votes, in the order in which they were counted."""
+    counted = split.seats.exclude(counted=None).order_by("counted")
+    rows = counted.values_list("candidate", "verdict", "percent")
+    return read(
+        Ballot(candidate, verdict == Verdict.UP, percent) for candidate, verdict, percent in rows
+    )
+
+
+def split_watch(*, split: TrafficSplit, now: dt.datetime | None = None) -> None:
+    """Counts, reads the test, and does what was asked for. Raises EngineError or UserError if a
+    promotion fails; the next tick tries again."""
+    if split.candidate.discarded_at is not None:
+        split_stop(split=split, by=None, reason=f"{split.candidate.name} was discarded.")
+        return
+    if not votes_count(split=split, now=now) and not (split.auto_promote or split.auto_stop):
+        return
+    state = split_read(split).state
+    votes = split.seats.exclude(counted=None).count()
+    if state == State.BETTER and split.auto_promote:
+        release_promote(
+            project=split.project,
+            adapter=split.candidate,
+            by=None,
+            reason=f"It earned more thumbs up than {split.live_version} in a split, {votes} votes.",
+        )
+    if state == State.WORSE and split.auto_stop:
+        split_stop(
+            split=split,
+            by=None,
+            status=TrafficSplit.Status.WORSE,
+            reason=f"It earned fewer thumbs up than {split.live_version}, {votes} votes.",
+        )

@@ -1,0 +1,237 @@
+"""Has a version, the one before it and the base answer the project's twenty fixed prompts.
+
+The answers of the gate do not serve for this: they are sampled, and to the prompts of that day's
+snapshot. These are the likeliest ones, always to the same prompts, so that versions far apart can
+be laid side by side. Resumable by its rows, like a sampling.
+"""
+
+import datetime as dt
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Exists, F, OuterRef, Q
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.feedback.models import BASE_VERSION, Project, Source, Split
+from feedback_app.feedback.prompts.completions import Answer, storable
+from feedback_app.serving.engine import client
+from feedback_app.serving.engine.batch import Heard, ask_each
+from feedback_app.serving.engine.client import AdapterBroken, Engine, EngineError
+from feedback_app.serving.engine.concurrency import ConcurrencyLimit
+from feedback_app.serving.models import ChangeReport, FixedAnswer, FixedPrompt
+from feedback_app.training.models import Adapter
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+FIXED_PROMPTS = 20
+#: Few at once: people who talk to the engine meanwhile go first.
+PARALLEL = 4
+MAX_ATTEMPTS = 20
+
+
+def conditions_of(project: Project) -> str:
+    """What an answer depends on, besides the prompt and the version, as a hash."""
+    told = json.dumps([project.base_model, project.system_prompt, project.max_tokens])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def prompts_fix(project: Project) -> list[FixedPrompt]:
+    """The project's fixed prompts: the first twenty of the held-out side by their hash.
+
+    While there are fewer, later ones fill the places that are left; a prompt that has a place
+    keeps it. Raises UserError if nothing is held out.
+    """
+    with transaction.atomic():
+        Project.objects.select_for_update().get(pk=project.pk)
+        fixed = list(project.fixed_prompts.select_related("prompt"))
+        if len(fixed) < FIXED_PROMPTS:
+            places = sorted(set(range(FIXED_PROMPTS)) - {each.position for each in fixed})
+            more = (
+                project.prompts.filter(split=Split.HELDOUT, source=Source.IMPORT)
+                .exclude(pk__in=[each.prompt_id for each in fixed])
+                .order_by("content_hash")[: len(places)]
+            )
+            fixed += [
+                FixedPrompt.objects.create(project=project, prompt=prompt, position=place)
+                for prompt, place in zip(more, places, strict=False)
+            ]
+    if not fixed:
+        raise UserError("No prompt is held out yet: import or add some first.")
+    return sorted(fixed, key=lambda each: each.position)
+
+
+def changes_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
+    """Asks for the comparison; the work queue takes it from here. Asking again while it is under
+    way changes nothing; afterwards it asks what is missing under today's conditions."""
+    project = adapter.project
+    prompts_fix(project)
+    previous = str(adapter.gate.get("opponent") or project.live_version)
+    with transaction.atomic():
+        report, fresh = ChangeReport.objects.select_for_update().get_or_create(
+            adapter=adapter,
+            defaults={
+                "previous": previous if previous != adapter.name else BASE_VERSION,
+                "conditions": conditions_of(project),
+                "requested_by": by,
+            },
+        )
+        if not fresh and not report.active:
+            report.status, report.error = ChangeReport.Status.QUEUED, ""
+            report.attempt, report.done, report.total = 0, 0, 0
+            report.conditions, report.requested_by = conditions_of(project), by
+            report.save()
+    return report
+
+
+def adapters_to_describe() -> list[Adapter]:
+    """The newest gate winner of each project, if nobody has asked for its changes yet."""
+    newer = Adapter.objects.usable().filter(
+        project=OuterRef("project"), gate_won=True, pk__gt=OuterRef("pk")
+    )
+    return list(
+        Adapter.objects.usable()
+        .filter(gate_won=True, change_report=None)
+        .exclude(Exists(newer))
+        .select_related("project")
+        .defer("report")
+    )
+
+
+# -- the work
+
+
+@dataclass(frozen=True)
+class ReportClaim:
+    """One worker's hold on a report; writes go through it."""
+
+    report: ChangeReport
+    attempt: int
+
+    def update(self, **fields: object) -> bool:
+        return bool(
+            ChangeReport.objects.filter(
+                pk=self.report.pk, attempt=self.attempt, status=ChangeReport.Status.RUNNING
+            ).update(heartbeat_at=timezone.now(), **fields)
+        )
+
+
+def reports_claimable() -> Q:
+    """Waiting, or left alone by the worker that had it."""
+    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
+    return Q(status=ChangeReport.Status.QUEUED) | Q(
+        status=ChangeReport.Status.RUNNING, heartbeat_at__lt=stale
+    )
+
+
+def report_claim(adapter_id: int) -> ReportClaim | None:
+    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
+    rows = ChangeReport.objects.filter(reports_claimable(), pk=adapter_id)
+    report = rows.select_related("adapter__project").first()
+    if report is None:
+        return None
+    taken = rows.filter(attempt=report.attempt).update(
+        attempt=F("attempt") + 1,
+        status=ChangeReport.Status.RUNNING,
+        heartbeat_at=timezone.now(),
+        error="",
+    )
+    return ReportClaim(report, report.attempt + 1) if taken else None
+
+
+def report_execute(claim: ReportClaim) -> None:
+    """Asks what has no answer yet; each is stored as it comes.
+
+    If the engine fails as a whole the report waits and goes on later. If answers fail alone it
+    ends as failed and says how many are missing; asking again asks for those only.
+    """
+    report = claim.report
+    with kept_alive(claim.update) as heartbeat:
+        try:
+            failed = answers_store(claim, heartbeat)
+        except (EngineError, UserError) as error:
+            status = getattr(error, "status", 400)
+            broken = isinstance(error, AdapterBroken)
+            gave_up = claim.attempt >= MAX_ATTEMPTS or status in (400, 404, 422) or broken
+            claim.update(
+                status=ChangeReport.Status.FAILED if gave_up else ChangeReport.Status.QUEUED,
+                error=str(error),
+            )
+            return
+        if heartbeat.lost:
+            log.warning("changes_claim_lost", adapter=report.adapter.name)
+        elif failed:
+            why = f"{len(failed)} answers are missing: {failed[0]}"
+            claim.update(status=ChangeReport.Status.FAILED, error=why)
+        else:
+            claim.update(status=ChangeReport.Status.DONE, error="")
+
+
+def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]:
+    """Asks for what is missing and stores it; returns why answers are missing still.
+
+    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole, and
+    UserError if nothing is held out.
+    """
+    report = claim.report
+    project = report.adapter.project
+    fixed = prompts_fix(project)
+    known = set(
+        FixedAnswer.objects.filter(
+            fixed_prompt__in=fixed,
+            version__in=report.versions,
+            conditions=report.conditions,
+        ).values_list("fixed_prompt", "version")
+    )
+    todo = [
+        (prompt, version)
+        for version in report.versions
+        for prompt in fixed
+        if (prompt.pk, version) not in known
+    ]
+    total = len(fixed) * len(report.versions)
+    done = total - len(todo)
+    claim.update(total=total, done=done)
+    failed: list[EngineError] = []
+    for (prompt, version), answer in answers(project, todo, goes_on=lambda: not heartbeat.lost):
+        if isinstance(answer, EngineError):
+            failed.append(answer)
+            continue
+        FixedAnswer.objects.get_or_create(
+            fixed_prompt=prompt,
+            version=version,
+            conditions=report.conditions,
+            defaults={"text": storable(answer.text), "finish_reason": answer.finish_reason},
+        )
+        done += 1
+        if not claim.update(done=done):
+            break
+    return failed
+
+
+def answers(
+    project: Project, todo: list[tuple[FixedPrompt, str]], *, goes_on: Callable[[], bool]
+) -> Iterator[tuple[tuple[FixedPrompt, str], Answer | EngineError]]:
+    """The likeliest answers, a few under way at once, as they come in. Raises EngineError."""
+    engine = Engine(project)
+    for version in {version for _, version in todo} - {BASE_VERSION}:
+        engine.load_version(version)
+    likeliest = client.Sampling(max_tokens=project.max_tokens, temperature=0.0, top_p=1.0)
+
+    def ask(work: tuple[FixedPrompt, str], heard: Heard) -> Answer:
+        prompt, version = work
+        messages = prompt.prompt.messages
+        return engine.answer(messages, version=version, sampling=likeliest, heard=heard)
+
+    pace = ConcurrencyLimit(most=PARALLEL)
+    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    with closing(asked):  # type: ignore[type-var]
+        yield from asked

@@ -1,0 +1,254 @@
+"""Runs the trainer as a child process and carries what it says into the database.
+
+A process of its own: CUDA does not survive a fork, a crash of the trainer must not take the
+worker along, and its memory is given back whole. No transaction spans the training.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.conf import settings
+
+from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.feedback.models import BASE_VERSION
+from feedback_app.training.models import Run
+from feedback_app.training.registry.files import BadAdapter, adapter_publish
+from feedback_app.training.runs import services
+from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.training.snapshots.files import context, snapshot_write
+
+log = structlog.get_logger(__name__)
+
+# exit codes of `python -m trainer` (docs/architecture.md, the trainer's contract)
+DONE, CANCELLED, REFUSED, FAILED, NOT_WRITTEN = 0, 3, 4, 5, 6
+MAX_ATTEMPTS = 5  # of a trainer that breaks off
+MAX_CLAIMS = 20  # of workers that stop or die, for whatever reason
+POLL_SECONDS = 0.5
+GATE_PROMPTS = 40
+
+
+class RunHopeless(Exception):
+    """Trying again would only repeat the failure."""
+
+
+class ClaimLost(Exception):
+    """Another worker has taken the run up: write nothing more."""
+
+
+def run_execute(claim: Claim) -> None:
+    """From a claimed run to its end: train, evaluate, register. Safe to repeat at any point."""
+    run = claim.run
+    try:
+        with kept_alive(claim.heartbeat) as heartbeat:
+            train_and_evaluate(claim, heartbeat)
+    except ClaimLost:
+        log.warning("claim_lost", run=run.pk, attempt=claim.attempt)
+    except (OSError, BadAdapter, RunHopeless) as error:
+        services.run_end(
+            claim=claim,
+            status=Run.Status.FAILED,
+            error=f"{error}. Earlier adapters are intact; mend the cause and resume the run.",
+        )
+
+
+def train_and_evaluate(claim: Claim, heartbeat: Heartbeat) -> None:
+    """Runs both children and ends the run. Raises what run_execute catches."""
+    run = claim.run
+    if claim.attempt > MAX_CLAIMS:
+        raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
+    prepare(run)
+    # at once where an earlier attempt has trained to the end
+    code = child_run(claim, ["train", str(run.directory)], events=run.directory, alive=heartbeat)
+    if code == DONE:
+        claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
+        evaluation = prepare_evaluation(run)
+        code = child_run(claim, ["evaluate", str(evaluation)], events=evaluation, alive=heartbeat)
+        if code == DONE:
+            finish(claim, evaluation)
+            return
+    settle(claim, code)
+
+
+def settle(claim: Claim, code: int) -> None:
+    """What an exit code other than 0 means for the run."""
+    run = claim.run
+    # one that was asked to stop while it started has no handler for the signal yet
+    stopped = code in (CANCELLED, -signal.SIGTERM)
+    if stopped and claim.cancel_requested():
+        services.run_end(claim=claim, status=Run.Status.CANCELLED)
+    elif code in (REFUSED, FAILED):
+        services.run_end(claim=claim, status=Run.Status.FAILED, error=last_words(run.directory))
+    elif code == NOT_WRITTEN:
+        # its last words may not have been written either
+        services.run_end(claim=claim, status=Run.Status.FAILED, error=no_room(run.directory))
+    elif not stopped and claim.attempt >= MAX_ATTEMPTS:
+        services.run_end(
+            claim=claim,
+            status=Run.Status.FAILED,
+            error=f"The trainer ended with code {code} in {claim.attempt} attempts. "
+            + last_words(run.directory),
+        )
+    else:
+        why = "The worker was stopped" if stopped else f"The trainer broke off ({code})"
+        services.run_requeue(claim=claim, why=f"{why}: going on from the last checkpoint.")
+
+
+def prepare(run: Run) -> None:
+    """Writes what the trainer reads. The same rows give the same files, so again is harmless."""
+    if not (run.directory / "examples.jsonl").exists():
+        snapshot_write(run.snapshot, run.directory)
+    config = {
+        **run.config,
+        "base_model": model_path(run.project.base_model),
+        "adapter_name": run.project.adapter_name(run.number),
+        # of all runs: what the base says of old feedback is not computed again
+        "reference_cache": str(Path(settings.ARTIFACT_ROOT) / "reference"),
+    }
+    write_json(run.directory / "config.json", config)
+
+
+def prepare_evaluation(run: Run) -> Path:
+    """The held-out comparison: new against live and base on the same prompts."""
+    directory = run.directory / "evaluation"
+    directory.mkdir(exist_ok=True)
+    adapter_name = run.project.adapter_name(run.number)
+    candidates: list[dict[str, Any]] = [
+        {"name": adapter_name, "path": str(run.directory / "adapter")}
+    ]
+    run.project.refresh_from_db(fields=["live_version"])
+    live = run.project.adapters.filter(name=run.project.live_version).first()
+    if live is not None:
+        candidates.append({"name": live.name, "path": str(live.directory)})
+    candidates.append({"name": BASE_VERSION, "path": None})
+    write_json(
+        directory / "evaluate.json",
+        {
+            "base_model": model_path(run.project.base_model),
+            "candidates": candidates,
+            "max_tokens": run.project.max_tokens,
+            "temperature": run.project.temperature,
+            "top_p": run.project.top_p,
+            "seed": run.config.get("seed", 0),
+        },
+    )
+    (directory / "heldout.jsonl").write_bytes((run.directory / "heldout.jsonl").read_bytes())
+    prompts: dict[int, list[dict[str, str]]] = {}
+    items = run.snapshot.items.filter(split="heldout").select_related("completion__prompt")
+    for item in items.order_by("completion__prompt_id", "completion_id"):
+        prompts.setdefault(item.completion.prompt_id, context(item.completion))
+        if len(prompts) == GATE_PROMPTS:
+            break
+    with (directory / "prompts.jsonl").open("w") as file:
+        for pk, messages in prompts.items():
+            file.write(json.dumps({"id": str(pk), "messages": messages}) + "\n")
+    return directory
+
+
+def finish(claim: Claim, evaluation: Path) -> None:
+    """Publishes the adapter's files, then registers it with its gate report."""
+    run = claim.run
+    name = run.project.adapter_name(run.number)
+    # PostgreSQL stores no NUL, and a model may write one
+    report = json.loads((evaluation / "report.json").read_text().replace("\\u0000", "\\ufffd"))
+    fit = {}
+    for line in (run.directory / "fit.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        fit[int(row["id"])] = (float(row["reward"]), float(row["z0"]))
+    path, sha256 = adapter_publish(run.directory / "adapter", name=name)
+    adapter = services.run_finish(claim=claim, path=path, sha256=sha256, report=report, fit=fit)
+    if adapter is None:
+        raise ClaimLost
+
+
+def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartbeat) -> int:
+    """Runs `python -m trainer …` to its end and returns its exit code.
+
+    CANCELLED without starting it if the run is to stop already: between two children, or before
+    the first. Raises ClaimLost, after ending the child, if another worker owns the run now:
+    `alive` notices it, or the next write of events.
+    """
+    if claim.cancel_requested():
+        return CANCELLED
+    path = events / "events.jsonl"
+    # the evaluation has a stream of its own, read from its start in each attempt
+    training = arguments[0] == "train"
+    offset = claim.run.events_offset if training else 0
+    options = ["--stop-with-parent", "--nice", str(settings.TRAINER_NICE)]
+    with (events / "trainer.log").open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "trainer", *arguments, *options],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=settings.BASE_DIR,
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+        )
+        try:
+            asked_to_stop = False
+            while True:
+                code = child.poll()
+                new, offset_now = read_new_events(path, offset)
+                if alive.lost:
+                    raise ClaimLost
+                if new:
+                    fields = {"events_offset": offset_now} if training else {}
+                    if not events_store(claim, new, **fields):
+                        raise ClaimLost
+                    offset = offset_now
+                if code is not None:
+                    return code
+                if not asked_to_stop and claim.cancel_requested():
+                    child.send_signal(signal.SIGTERM)
+                    asked_to_stop = True
+                time.sleep(POLL_SECONDS)
+        finally:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+                try:
+                    child.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+
+def no_room(directory: Path) -> str:
+    """Why a run stopped that could not write, and what to do."""
+    free = shutil.disk_usage(directory).free / 2**30
+    return (
+        f"The trainer could not write under {settings.ARTIFACT_ROOT}: the disk is full "
+        f"({free:.1f} GiB are free now) or writing is not allowed. Make room or allow it, then "
+        "resume the run: it goes on from its last checkpoint. Earlier adapters are intact."
+    )
+
+
+def last_words(directory: Path) -> str:
+    """Why the trainer gave up: its failure event, or the end of its output."""
+    events, _ = read_new_events(directory / "events.jsonl", 0)
+    for event in reversed(events):
+        if event.get("type") == "failed":
+            step = f" at step {event['step']}" if event.get("step") is not None else ""
+            return f"{event['reason']}{step}. {event.get('advice', '')}".strip()
+    output = directory / "trainer.log"
+    lines = output.read_text(errors="replace").strip().splitlines() if output.exists() else []
+    return "Its last words: " + (lines[-1][:500] if lines else "none")
+
+
+def model_path(base_model: str) -> str:
+    """The local copy of a base model if there is one, else its name for the hub."""
+    local = Path(settings.MODELS_ROOT) / base_model
+    return str(local) if local.is_dir() else base_model
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1))
+    partial.replace(path)

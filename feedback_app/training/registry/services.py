@@ -1,0 +1,27 @@
+"""Discarding adapters, and undoing it."""
+
+from django.db import transaction
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.training.models import (
+    Adapter,
+)
+from feedback_app.web.errors import UserError
+
+
+def adapter_discard(*, adapter: Adapter, by: User) -> None:
+    """Takes a version out of the lists; what is live cannot be discarded."""
+    if adapter.project.live_version == adapter.name:
+        raise UserError(f"{adapter.name} is live: release another version first.")
+    with transaction.atomic():
+        Adapter.objects.filter(pk=adapter.pk).update(discarded_at=timezone.now())
+        audit(project=adapter.project, actor=by, action="adapter.discard", target=adapter.name)
+
+
+def adapter_restore(*, adapter: Adapter, by: User) -> None:
+    """Undoes a discard: files are kept, so nothing was lost."""
+    with transaction.atomic():
+        Adapter.objects.filter(pk=adapter.pk).update(discarded_at=None)
+        audit(project=adapter.project, actor=by, action="adapter.restore", target=adapter.name)

@@ -1,0 +1,52 @@
+"""Discarding an adapter, and undoing it."""
+
+from django.contrib import messages
+from django.http import HttpResponseBase
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.models import Project
+from feedback_app.training.models import Adapter
+from feedback_app.training.registry.services import adapter_discard, adapter_restore
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, error_response
+
+
+def adapter_of(project: Project, name: str) -> Adapter:
+    """The project's own adapter of this name, or 404."""
+    return get_object_or_404(Adapter.objects.select_related("project"), project=project, name=name)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def adapter_discard_view(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
+    """Takes a version out of the lists; its files are kept."""
+    validated(NoFields(request.POST))
+    adapter = adapter_of(project, name)
+    try:
+        adapter_discard(adapter=adapter, by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=run_url(project, adapter))
+    messages.info(request, f"{name} was discarded. Its page can restore it.")
+    return redirect(run_url(project, adapter))
+
+
+@project_view(Role.ADMIN)
+@action_view
+def adapter_restore_view(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
+    """Undoes a discard."""
+    validated(NoFields(request.POST))
+    adapter = adapter_of(project, name)
+    adapter_restore(adapter=adapter, by=request.user)
+    messages.success(request, f"{name} is back.")
+    return redirect(run_url(project, adapter))
+
+
+def run_url(project: Project, adapter: Adapter) -> str:
+    """The page of the run that made the adapter."""
+    number = project.runs.values_list("number", flat=True).get(pk=adapter.run_id)
+    return reverse("run", args=[project.slug, number])

@@ -1,0 +1,46 @@
+"""The run settings that a person may change, with the values that were measured to work.
+
+`docs/log.md` has the sweep. The trainer's own defaults are the same; a test holds them together.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from feedback_app.web.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is asked to do. λ is not here: it follows from the snapshot's counts."""
+
+    learning_rate: float = 2e-4
+    beta: float = 0.5
+    batch_size: int = 16
+    epochs: int = 2
+    lora_r: int = 16
+    kl_brake: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        limits: dict[str, tuple[float, float]] = {
+            "learning_rate": (1e-7, 1e-2),
+            "beta": (0.01, 5),
+            "batch_size": (2, 256),
+            "epochs": (1, 20),
+            "lora_r": (1, 256),
+            "kl_brake": (0.01, 10),
+            "seed": (0, 2**31 - 1),
+        }
+        faults = [
+            f"{name} is {getattr(self, name):g}: choose {low:g} to {high:g}"
+            for name, (low, high) in limits.items()
+            if not low <= getattr(self, name) <= high
+        ]
+        if faults:
+            raise UserError("; ".join(faults) + ".")
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+RUN_FIELDS = tuple(field.name for field in fields(RunConfig))

@@ -1,0 +1,117 @@
+"""Reads the trainer's event stream into rows: curves, progress, the run's log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from django.db import transaction
+
+from feedback_app.training.models import RunMetric, RunNote
+from feedback_app.training.runs.claims import Claim
+
+METRIC_FIELDS = (
+    "loss",
+    "kl",
+    "kl_unclamped",
+    "reward_desirable",
+    "reward_undesirable",
+    "completion_tokens",
+    "learning_rate",
+    "grad_norm",
+    "seconds",
+)
+
+
+def read_new_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
+    """Whole lines from `offset` on, and where to go on. A half-written last line waits."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    end = data.rfind(b"\n") + 1
+    events = []
+    for line in data[:end].splitlines():
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue  # torn by a kill in the middle of a write
+        if isinstance(event, dict):
+            events.append(event)
+    return events, offset + end
+
+
+def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> bool:
+    """Writes the events together with `fields` (how far they were read) and a heartbeat.
+
+    False if the claim is lost; then nothing was written.
+    """
+    metrics: dict[int, RunMetric] = {}
+    notes: list[RunNote] = []
+    for event in events:
+        kind = event.get("type")
+        if kind == "start":
+            fields["facts"] = {k: v for k, v in event.items() if k not in ("type", "time")}
+            fields["progress_total"] = event["total_steps"]
+        elif kind == "phase":
+            fields |= {
+                "phase": event["phase"],
+                "progress_done": event["done"],
+                "progress_total": event["total"],
+            }
+        elif kind == "step":
+            metrics[event["step"]] = RunMetric(
+                run=claim.run,
+                step=event["step"],
+                **{name: event.get(name) for name in METRIC_FIELDS},
+            )
+            fields |= {
+                "phase": "training",
+                "progress_done": event["step"],
+                "progress_total": event["total_steps"],
+                "eta_seconds": event.get("eta_seconds"),
+            }
+        note = note_of(claim, event)
+        if note is not None:
+            notes.append(note)
+    with transaction.atomic():
+        if not claim.heartbeat(**fields):
+            return False
+        # a resumed run repeats the steps after its checkpoint: the newer line wins
+        RunMetric.objects.bulk_create(
+            metrics.values(),
+            update_conflicts=True,
+            unique_fields=["run", "step"],
+            update_fields=list(METRIC_FIELDS),
+        )
+        RunNote.objects.bulk_create(notes)
+    return True
+
+
+def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
+    """The line that this event adds to the log, if it is worth one."""
+    kind = event.get("type")
+    level = RunNote.Level.INFO
+    if kind == "start":
+        resumed = event.get("resumed_from_step")
+        text = (
+            f"Training {event['examples']} examples on {event['device']} in "
+            f"{event.get('precision') or event['dtype']}; "
+            f"λ for ups {event['lambda_d']:.2f}, for downs {event['lambda_u']:.2f}"
+        )
+        if resumed:
+            text += f"; resumed from step {resumed}"
+    elif kind == "probe":
+        text = (
+            f"Step {event['step']}: {event['kl_per_token']:.3f} nats a token away from the base, "
+            f"measured on {event['answers']} answers"
+        )
+        if event.get("heldout_loss") is not None:
+            text += f"; loss on held-out examples {event['heldout_loss']:.4f}"
+    elif kind == "checkpoint":
+        text = f"Checkpoint at step {event['step']}"
+    elif kind == "warning" or kind == "braked":
+        text, level = str(event["message"]), RunNote.Level.WARNING
+    else:
+        return None
+    return RunNote(run=claim.run, text=text, level=level)

@@ -1,0 +1,58 @@
+"""What may be set for a run and for the schedule."""
+
+from typing import Any
+
+from django import forms
+
+from feedback_app.training.runs.config import RUN_FIELDS, RunConfig
+from feedback_app.web.forms import StrictForm
+
+
+def number(label: str, name: str, *, step: str, help_text: str, **limits: float) -> Any:
+    """A number field whose default is the measured one; RunConfig holds the limits."""
+    default = getattr(RunConfig(), name)
+    kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
+    widget = forms.NumberInput(attrs={"step": step, **limits})
+    return kind(label=label, initial=default, help_text=help_text, widget=widget)
+
+
+class SendBackForm(StrictForm):
+    """Sending an example back for a second look, or not after all."""
+
+    take_back = forms.BooleanField(required=False)
+
+
+class RunForm(StrictForm):
+    """The settings of a run; every field has a default that was measured to work."""
+
+    epochs = number(
+        "Epochs", "epochs", step="1", min=1, max=20, help_text="How often each example is seen."
+    )
+    batch_size = number(
+        "Batch", "batch_size", step="1", min=2, max=256, help_text="Examples an optimiser step."
+    )
+    learning_rate = number(
+        "Learning rate",
+        "learning_rate",
+        step="any",
+        help_text="Too low does nothing, too high destroys the model.",
+    )
+    beta = number("β", "beta", step="any", help_text="Higher holds the model closer to its base.")
+    lora_r = number(
+        "LoRA rank", "lora_r", step="1", min=1, max=256, help_text="Size of the adapter."
+    )
+    kl_brake = number(
+        "KL brake",
+        "kl_brake",
+        step="any",
+        help_text="Nats a token away from the base at which training stops.",
+    )
+    seed = number("Seed", "seed", step="1", min=0, help_text="The same seed, the same run.")
+    auto_release = forms.BooleanField(
+        required=False,
+        label="Release by itself if it wins the gate",
+    )
+
+    def config(self) -> RunConfig:
+        """The validated settings. Raises UserError with every value outside its limits."""
+        return RunConfig(**{name: self.cleaned_data[name] for name in RUN_FIELDS})

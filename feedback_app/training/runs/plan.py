@@ -1,0 +1,120 @@
+"""What a run would train on, before anything is frozen: counts, λ, minutes, objections."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Sum
+
+from feedback_app.feedback.models import Project
+from feedback_app.training.models import Run
+from feedback_app.training.snapshots.caps import examples_taken
+
+#: The least of each class that can teach or test anything.
+MIN_PER_CLASS = 4
+MIN_HELDOUT_PER_CLASS = 1
+#: Seconds an example takes in one epoch where no run has been measured yet (two cores, 135M).
+SECONDS_PER_EXAMPLE = 0.9
+OVERHEAD_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """The numbers that the Train page shows; `objections` is empty if the run may start."""
+
+    train_up: int
+    train_down: int
+    heldout_up: int
+    heldout_down: int
+    lambda_d: float
+    lambda_u: float
+    steps: int
+    minutes: float
+    new_examples: int
+    left_out: int
+    left_out_people: int
+    objections: tuple[str, ...]
+
+    @property
+    def train_total(self) -> int:
+        return self.train_up + self.train_down
+
+    @property
+    def heldout_total(self) -> int:
+        return self.heldout_up + self.heldout_down
+
+
+def lambdas(desirable: int, undesirable: int) -> tuple[float, float]:
+    """(λ_D, λ_U) with λ_D·n_D / (λ_U·n_U) in [1, 4/3], one of them 1.
+
+    The trainer decides by the same rule (Ethayarajh et al. 2024, Eq. 8); here it is shown.
+    """
+    if not desirable or not undesirable:
+        return 1.0, 1.0
+    ratio = desirable / undesirable
+    if ratio < 1:
+        return 1 / ratio, 1.0
+    if ratio > 4 / 3:
+        return 1.0, ratio * 3 / 4
+    return 1.0, 1.0
+
+
+def run_plan(*, project: Project, config: dict[str, Any], exact: bool = False) -> RunPlan:
+    """Reads the examples as they are now. `config` holds the batch size and the epochs.
+
+    `exact`: the figures must hold this moment, even if that takes seconds.
+    """
+    taken = examples_taken(project, exact=exact)
+    counts = taken.counts
+    train_up, train_down = counts["train_up"], counts["train_down"]
+    total = train_up + train_down
+    lambda_d, lambda_u = lambdas(train_up, train_down)
+    steps = math.ceil(total / config["batch_size"]) * config["epochs"] if total else 0
+    objections = []
+    if train_up < MIN_PER_CLASS or train_down < MIN_PER_CLASS:
+        objections.append(
+            f"{train_up} up and {train_down} down: KTO needs at least {MIN_PER_CLASS} of each "
+            "to learn the difference. Annotate more answers."
+        )
+    if min(counts["heldout_up"], counts["heldout_down"]) < MIN_HELDOUT_PER_CLASS:
+        objections.append(
+            f"{counts['heldout_up']} up and {counts['heldout_down']} down are held out: the gate "
+            "needs one of each at least to compare versions. Annotate more answers."
+        )
+    if total < config["batch_size"]:
+        objections.append(
+            f"{total} examples are fewer than one batch of {config['batch_size']}: annotate more "
+            "or choose a smaller batch."
+        )
+    active = project.runs.active().first()
+    if active is not None:
+        objections.append(f"Run {active.number} is in progress: wait for it or cancel it.")
+    last = project.runs.filter(status=Run.Status.SUCCEEDED).newest_first().first()
+    fresh = project.examples.all()
+    if last is not None:
+        fresh = fresh.filter(created_at__gt=last.created_at)
+    return RunPlan(
+        train_up=train_up,
+        train_down=train_down,
+        heldout_up=counts["heldout_up"],
+        heldout_down=counts["heldout_down"],
+        lambda_d=lambda_d,
+        lambda_u=lambda_u,
+        steps=steps,
+        minutes=_seconds(total * config["epochs"], last) / 60,
+        new_examples=fresh.count(),
+        left_out=taken.left_out,
+        left_out_people=taken.people,
+        objections=tuple(objections),
+    )
+
+
+def _seconds(examples: int, last: Run | None) -> float:
+    """From the pace of the last run where there is one: it ran on this hardware."""
+    pace = SECONDS_PER_EXAMPLE
+    if last is not None:
+        spent = last.metrics.aggregate(seconds=Sum("seconds"))["seconds"]
+        trained = last.metrics.count() * last.config["batch_size"]
+        if spent and trained:
+            pace = spent / trained
+    return OVERHEAD_SECONDS + examples * pace

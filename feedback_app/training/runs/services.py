@@ -1,0 +1,193 @@
+"""What can happen to runs, adapters and schedules."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Example, Project
+from feedback_app.feedback.models.webhooks import Event
+from feedback_app.feedback.queue.services import uncertainty_store
+from feedback_app.feedback.webhooks.events import event_write
+from feedback_app.training.gate.rules import gate_decide, gate_sentence
+from feedback_app.training.models import (
+    Adapter,
+    Run,
+    RunNote,
+    SnapshotItem,
+)
+from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.snapshots.services import snapshot_freeze
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+
+def run_request(
+    *,
+    project: Project,
+    by: User | None,
+    config: RunConfig | None = None,
+    trigger: Run.Trigger = Run.Trigger.PERSON,
+    auto_release: bool = False,
+) -> Run:
+    """Freezes the examples into a snapshot and queues a run; the work queue takes it from here.
+
+    Raises UserError with every objection that the Train page shows.
+    """
+    config = config or RunConfig()
+    try:
+        with transaction.atomic():
+            # one request at a time: the plan must still hold when the run is written
+            project = Project.objects.select_for_update().get(pk=project.pk)
+            plan = run_plan(project=project, config=config.as_json(), exact=True)
+            if plan.objections:
+                raise UserError(" ".join(plan.objections))
+            last = project.runs.aggregate(last=Max("number"))["last"] or 0
+            run = Run.objects.create(
+                project=project,
+                number=last + 1,
+                snapshot=snapshot_freeze(project=project),
+                config=config.as_json(),
+                trigger=trigger,
+                requested_by=by,
+                auto_release=auto_release,
+            )
+            audit(project=project, actor=by, action="run.request", target=str(run))
+    except IntegrityError as error:
+        raise UserError("Another run was started just now: see the list of runs.") from error
+    return run
+
+
+def run_cancel(*, run: Run, by: User | None) -> None:
+    """A waiting run ends at once; a working one checkpoints first and then ends."""
+    with transaction.atomic():
+        changed = Run.objects.filter(pk=run.pk, status=Run.Status.QUEUED).update(
+            status=Run.Status.CANCELLED, finished_at=timezone.now(), cancel_requested=True
+        ) or Run.objects.filter(pk=run.pk, status__in=Run.WORKING).update(cancel_requested=True)
+        if not changed:
+            raise UserError(f"{run} has already ended.")
+        audit(project=run.project, actor=by, action="run.cancel", target=str(run))
+        if Run.objects.filter(pk=run.pk, status=Run.Status.CANCELLED).exists():
+            run_event_write(run, status=Run.Status.CANCELLED)
+
+
+def run_resume(*, run: Run, by: User) -> None:
+    """Puts a failed or cancelled run back into the queue; it goes on from its last checkpoint."""
+    try:
+        with transaction.atomic():
+            changed = Run.objects.filter(
+                pk=run.pk, status__in=[Run.Status.FAILED, Run.Status.CANCELLED]
+            ).update(
+                status=Run.Status.QUEUED,
+                cancel_requested=False,
+                error="",
+                dispatched_at=None,
+                finished_at=None,
+            )
+            if not changed:
+                raise UserError(f"{run} is not at rest: it cannot be resumed.")
+            audit(project=run.project, actor=by, action="run.resume", target=str(run))
+    except IntegrityError as error:
+        raise UserError("Another run is in progress: wait for it or cancel it.") from error
+
+
+def run_note(*, run: Run, text: str, level: RunNote.Level = RunNote.Level.INFO) -> None:
+    """Adds a line to the run's log."""
+    RunNote.objects.create(run=run, text=text, level=level)
+
+
+def run_requeue(*, claim: Claim, why: str) -> None:
+    """The worker stops but the run is not at fault: the next worker goes on with it."""
+    with transaction.atomic():
+        if claim.update(status=Run.Status.QUEUED, dispatched_at=None):
+            run_note(run=claim.run, text=why, level=RunNote.Level.WARNING)
+
+
+def run_end(*, claim: Claim, status: Run.Status, error: str = "") -> None:
+    """A terminal state without an adapter."""
+    with transaction.atomic():
+        ended = claim.update(
+            status=status, error=error, finished_at=timezone.now(), eta_seconds=None
+        )
+        if ended and error:
+            run_note(run=claim.run, text=error, level=RunNote.Level.ERROR)
+        if ended:
+            run_event_write(claim.run, status=status, error=error)
+
+
+def run_event_write(
+    run: Run, *, status: Run.Status, error: str = "", adapter: Adapter | None = None
+) -> None:
+    """Tells the webhooks that a run has ended. Call it in the transaction that ends it."""
+    event_write(
+        project=run.project,
+        event=Event.RUN_FINISHED,
+        # a run that is resumed ends again, at another attempt or time
+        key=f"{run.pk}:{timezone.now().timestamp():.6f}",
+        data={
+            "number": run.number,
+            "status": status,
+            "error": error,
+            "adapter": adapter.name if adapter else None,
+            "gate_won": adapter.gate_won if adapter else None,
+        },
+    )
+
+
+def run_finish(
+    *,
+    claim: Claim,
+    path: str,
+    sha256: str,
+    report: Mapping[str, Any],
+    fit: Mapping[int, tuple[float, float]],
+) -> Adapter | None:
+    """Registers the adapter and its gate report, and ends the run, all in one transaction.
+
+    `fit` maps completion ids to (reward, z0) of the last epoch. Returns None if the claim was
+    lost to another worker, which then registers it.
+    """
+    run = claim.run
+    name = run.project.adapter_name(run.number)
+    live = next((key for key in report["candidates"] if key not in (name, "base")), "base")
+    gate = gate_decide(report, candidate=name, live=live)
+    with transaction.atomic():
+        if not claim.update(
+            status=Run.Status.SUCCEEDED, finished_at=timezone.now(), eta_seconds=None
+        ):
+            return None
+        adapter, _ = Adapter.objects.get_or_create(
+            run=run,
+            defaults={
+                "project": run.project,
+                "name": name,
+                "path": path,
+                "sha256": sha256,
+                "report": dict(report),
+                "gate": gate.as_json(),
+                "gate_won": gate.won,
+            },
+        )
+        items = list(run.snapshot.items.filter(completion_id__in=fit.keys()))
+        for item in items:
+            item.reward, item.reference_point = fit[item.completion_id]
+        SnapshotItem.objects.bulk_update(items, ["reward", "reference_point"], batch_size=500)
+        Example.objects.filter(
+            completion__snapshot_items__snapshot=run.snapshot, split="train"
+        ).update(used_in_run=run.number)
+        run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
+        run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
+    # many rows, and only an order of the queue: not in the transaction that ends the run
+    uncertainty_store(project=run.project, fit=fit)
+    return adapter
+
+
+# -- the schedule

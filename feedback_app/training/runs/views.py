@@ -1,0 +1,215 @@
+"""Train: what a run would learn from, starting one, the list of runs, the schedule."""
+
+from typing import Any
+
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import HttpResponseBase, JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django_htmx.http import HttpResponseStopPolling
+
+from feedback_app.accounts.models import Role
+from feedback_app.feedback.access import project_view
+from feedback_app.feedback.adjudication.services import resolution_ask, resolution_unask
+from feedback_app.feedback.models import Project
+from feedback_app.training.gate.report import comparisons, gate_rows, misfits, versions_of
+from feedback_app.training.models import Run, Schedule
+from feedback_app.training.runs.advice import run_advice
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.erasures import erased_votes
+from feedback_app.training.runs.forms import RunForm, SendBackForm
+from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.runs.services import run_cancel, run_request, run_resume
+from feedback_app.training.runs.value_curve import value_curve
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, query_page, query_strict, validated
+from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.responses import action_view, error_response, page
+
+PAGE_SIZE = 25
+
+
+@project_view(Role.ADMIN)
+@page
+def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """The page."""
+    query_strict(request, ("page",))
+    rows = project.runs.newest_first().select_related("snapshot", "requested_by", "adapter")
+    context = {
+        "project": project,
+        "form": RunForm(),
+        "page": Paginator(rows, PAGE_SIZE).get_page(query_page(request)),
+        "erased": erased_votes(project),
+        "schedule": Schedule.objects.filter(project=project).first() or Schedule(project=project),
+        **plan_context(project, RunConfig().as_json()),
+    }
+    return render(request, "training/runs.html", context)
+
+
+def plan_context(project: Project, config: dict[str, Any]) -> dict[str, Any]:
+    return {"project": project, "plan": run_plan(project=project, config=config)}
+
+
+@project_view(Role.ADMIN)
+@page
+def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """What a run with these settings would train on."""
+    form = RunForm({k: v for k, v in request.GET.items() if k != "csrfmiddlewaretoken"})
+    validated(form)
+    context = plan_context(project, form.config().as_json())
+    return render(request, "training/runs.html#plan-answer", context)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def run_request_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Freezes the examples and queues a run."""
+    form = RunForm(request.POST)
+    values = validated(form)
+    try:
+        run = run_request(
+            project=project,
+            by=request.user,
+            config=form.config(),
+            auto_release=values["auto_release"],
+        )
+    except UserError as error:
+        return error_response(request, str(error), back=reverse("runs", args=[project.slug]))
+    return redirect("run", project.slug, run.number)
+
+
+# -- one run
+
+
+NOTES_SHOWN = 60
+CURVES = (
+    "loss",
+    "kl",
+    "kl_unclamped",
+    "reward_desirable",
+    "reward_undesirable",
+    "completion_tokens",
+)
+
+
+def run_of(project: Project, number: int) -> Run:
+    """The project's own run of this number, or 404."""
+    rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter")
+    return get_object_or_404(rows, project=project, number=number)
+
+
+def live_context(run: Run) -> dict[str, Any]:
+    metrics = list(run.metrics.order_by("-step")[:40])[::-1]
+    return {
+        "project": run.project,
+        "run": run,
+        "notes": run.notes.order_by("-pk")[:NOTES_SHOWN],
+        "advice": run_advice(metrics, kl_brake=float(run.config.get("kl_brake") or 0.5)),
+        "seconds_a_step": sum(m.seconds for m in metrics) / len(metrics) if metrics else None,
+    }
+
+
+def result_context(run: Run) -> dict[str, Any]:
+    adapter = getattr(run, "adapter", None)
+    if adapter is None:
+        return {"adapter": None}
+    return {
+        "adapter": adapter,
+        "is_live": run.project.live_version == adapter.name,
+        "versions": versions_of(adapter),
+        "gate": gate_rows(adapter),
+        "comparisons": comparisons(adapter),
+        "misfits": misfits(run),
+        "curve": value_curve(run),
+    }
+
+
+@project_view(Role.ADMIN)
+@page
+def run(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """The page."""
+    found = run_of(project, number)
+    context = live_context(found) | result_context(found)
+    return render(request, "training/run.html", context)
+
+
+@project_view(Role.ADMIN)
+@page
+def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """What changes while the run works; the last answer ends the polling and loads the result."""
+    found = run_of(project, number)
+    response = render(request, "training/run.html#live-answer", live_context(found))
+    if not found.active:
+        response.status_code = HttpResponseStopPolling.status_code
+        response["HX-Refresh"] = "true"
+    return response
+
+
+@project_view(Role.ADMIN)
+@page
+def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """The curves as columns, from the step after `after` on."""
+    query_strict(request, ("after",))
+    after = request.GET.get("after", "0")
+    if not after.isdecimal():
+        raise UserError("after must be the number of a step.")
+    found = run_of(project, number)
+    rows = list(
+        found.metrics.filter(step__gt=int(after)).order_by("step").values_list("step", *CURVES)
+    )
+    columns = list(zip(*rows, strict=True)) or [()] * (len(CURVES) + 1)
+    data: dict[str, Any] = dict(zip(("steps", *CURVES), map(list, columns), strict=True))
+    data["after"] = rows[-1][0] if rows else int(after)
+    data["active"] = found.active
+    return JsonResponse(data)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def misfit_send_back(
+    request: HtmxHttpRequest, project: Project, number: int, pk: int
+) -> HttpResponseBase:
+    """Puts an example that fits badly before the resolver; `take_back` undoes it."""
+    taken_back = validated(SendBackForm(request.POST))["take_back"]
+    run = run_of(project, number)
+    item = get_object_or_404(run.snapshot.items.select_related("completion"), completion=pk)
+    back = reverse("run", args=[project.slug, number]) + "#misfits-title"
+    try:
+        if taken_back:
+            resolution_unask(completion=item.completion, by=request.user)
+        else:
+            why = f"It fits badly in run {number}: the trained model sees it the other way."
+            resolution_ask(completion=item.completion, why=why, by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=back)
+    messages.info(request, "Taken back." if taken_back else "Sent back: see Disagreements.")
+    return redirect(back)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def run_cancel_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """Asks the run to stop; a working one writes a checkpoint first."""
+    validated(NoFields(request.POST))
+    back = reverse("run", args=[project.slug, number])
+    try:
+        run_cancel(run=run_of(project, number), by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=back)
+    messages.info(request, "Cancelling: a checkpoint is written first, so it can be resumed.")
+    return redirect(back)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def run_resume_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """Goes on from the last checkpoint."""
+    validated(NoFields(request.POST))
+    back = reverse("run", args=[project.slug, number])
+    try:
+        run_resume(run=run_of(project, number), by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=back)
+    messages.success(request, "The run goes on from its last checkpoint.")
+    return redirect(back)

@@ -1,0 +1,16 @@
+"""The schedule's form."""
+
+from django import forms
+
+from feedback_app.web.forms import StrictForm
+
+
+class ScheduleForm(StrictForm):
+    """When runs start by themselves."""
+
+    enabled = forms.BooleanField(required=False, label="Train by schedule")
+    min_new_examples = forms.IntegerField(min_value=1, max_value=1_000_000, label="New examples")
+    min_hours = forms.FloatField(min_value=0, max_value=24 * 365, label="Hours between runs")
+    auto_release = forms.BooleanField(
+        required=False, label="Release by itself when the gate is won"
+    )

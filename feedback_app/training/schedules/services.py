@@ -1,0 +1,88 @@
+"""Schedules: runs that start when enough new examples have come in."""
+
+import datetime as dt
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project
+from feedback_app.training.models import (
+    Run,
+    Schedule,
+)
+from feedback_app.training.runs.services import run_request
+from feedback_app.web.errors import UserError
+
+log = structlog.get_logger(__name__)
+
+
+def schedule_set(
+    *,
+    project: Project,
+    by: User,
+    enabled: bool,
+    min_new_examples: int,
+    min_hours: float,
+    auto_release: bool,
+) -> Schedule:
+    """Sets when runs start by themselves."""
+    if not 1 <= min_new_examples <= 1_000_000 or not 0 <= min_hours <= 24 * 365:
+        raise UserError("Train after at least 1 new example, and at most every 0 to 8,760 hours.")
+    with transaction.atomic():
+        schedule, _ = Schedule.objects.update_or_create(
+            project=project,
+            defaults={
+                "enabled": enabled,
+                "min_new_examples": min_new_examples,
+                "min_hours": min_hours,
+                "auto_release": auto_release,
+            },
+        )
+        audit(
+            project=project,
+            actor=by,
+            action="schedule.set",
+            target=f"{'on' if enabled else 'off'}: {min_new_examples} examples, {min_hours:g} h",
+        )
+    return schedule
+
+
+def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
+    """Whether enough has come in since the last run, and long enough ago.
+
+    Counted from the last run that was started for whatever reason, so that a failing snapshot
+    is not tried again at every tick.
+    """
+    now = now or timezone.now()
+    if not schedule.enabled:
+        return False
+    last = schedule.project.runs.newest_first().first()
+    fresh = schedule.project.examples.all()
+    if last is not None:
+        if last.active or now - last.created_at < dt.timedelta(hours=schedule.min_hours):
+            return False
+        fresh = fresh.filter(created_at__gt=last.created_at)
+    return fresh.count() >= schedule.min_new_examples
+
+
+def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:
+    """Starts what is due. Two beats at once start one run: the database allows one active run."""
+    started = []
+    for schedule in Schedule.objects.filter(enabled=True).select_related("project"):
+        if not schedule_due(schedule=schedule, now=now):
+            continue
+        try:
+            started.append(
+                run_request(
+                    project=schedule.project,
+                    by=None,
+                    trigger=Run.Trigger.SCHEDULE,
+                    auto_release=schedule.auto_release,
+                )
+            )
+        except UserError as objection:
+            log.info("schedule_waits", project=schedule.project.slug, why=str(objection))
+    return started

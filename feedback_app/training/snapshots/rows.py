@@ -1,0 +1,27 @@
+"""A run's snapshot as export rows: what exactly a version was trained and compared on."""
+
+from collections.abc import Iterator
+
+from feedback_app.feedback.exports.rows import CHUNK, ExportRow, export_row, in_chunks, votes_along
+from feedback_app.training.models import Snapshot
+
+
+def snapshot_rows(snapshot: Snapshot, *, votes: bool = False) -> Iterator[ExportRow]:
+    """Every example as it was when the run was requested, in the order of its completions. Votes
+    are what they are now: a snapshot keeps what they came to, not who said it."""
+    items = snapshot.items.select_related("completion__prompt").defer(
+        "completion__token_ids", "completion__prompt_token_ids"
+    )
+    if votes:
+        items = items.prefetch_related(votes_along())
+    for item in in_chunks(
+        lambda after: list(items.filter(completion_id__gt=after).order_by("completion_id")[:CHUNK]),
+        key=lambda item: item.completion_id,
+    ):
+        yield export_row(
+            item.completion,
+            label=item.desirable,
+            weight=item.weight,
+            split=item.split,
+            votes=votes,
+        )

@@ -1,0 +1,199 @@
+"""`POST /v1/feedback`: thumbs of a product's users become votes like any other."""
+
+import json
+from typing import Any
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+from pytest_django import Settings
+
+from feedback_app.accounts.models import Scope, User
+from feedback_app.feedback.models import Completion, Example, Project, Source, Vote, VoteEvent
+from feedback_app.feedback.prompts.completions import Answer, completion_create
+from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.tokens.services import token_create
+from tests.api.gateway_client import CHAT, FEEDBACK, HELLO, Program, fault
+
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+
+
+@pytest.fixture
+def program(project: Project, admin: User) -> Program:
+    scopes = [Scope.FEEDBACK]
+    return Program(*token_create(project=project, name="Shop", scopes=scopes, by=admin))
+
+
+def answer_of(project: Project, *, source: Source = Source.API) -> Completion:
+    """An answer of the gateway."""
+    messages: Any = [{"role": "user", "content": "Hello?"}]
+    return completion_create(
+        project=project,
+        prompt=prompt_get_or_create(project=project, messages=messages, source=source),
+        answer=Answer("Hello.", "base", "stop", [1, 2], [3, 4]),
+        source=source,
+    )
+
+
+@pytest.fixture
+def answer(project: Project) -> Completion:
+    return answer_of(project)
+
+
+def test_thumb_is_a_vote_with_its_example(program: Program, answer: Completion) -> None:
+    said = program.thumb(
+        f"cmpl-{answer.pk}", "down", reasons=["wrong", "long"], comment="No.", user="jo"
+    )
+
+    vote = Vote.objects.get()
+    assert (vote.verdict, vote.reasons, vote.comment) == ("down", ["wrong", "long"], "No.")
+    assert (vote.source, vote.project) == ("api", answer.project)
+    assert not Example.objects.get().desirable
+    assert said.json() == {
+        "object": "feedback",
+        "completion_id": answer.pk,
+        "verdict": "down",
+        "reasons": ["wrong", "long"],
+        "comment": "No.",
+        "user": "jo",
+    }
+
+
+def test_thumb_again_changes_it_and_the_same_again_does_nothing(
+    program: Program, answer: Completion
+) -> None:
+    for verdict in ("up", "up", "down", "down"):
+        assert program.thumb(answer.pk, verdict).status_code == 200
+
+    assert Vote.objects.get().verdict == "down"
+    events = VoteEvent.objects.order_by("pk").values_list("verdict", flat=True)
+    assert list(events) == ["up", "down"]
+
+
+def test_thumbs_of_several_people_are_several_votes(
+    program: Program, answer: Completion, project: Project, admin: User
+) -> None:
+    for verdict, user in (("up", "jo"), ("up", "flo"), ("down", "jo")):
+        program.thumb(answer.pk, verdict, user=user)
+    program.thumb(answer.pk, "up")
+    rotated = token_create(project=project, name="Shop 2", scopes=[Scope.FEEDBACK], by=admin)
+    Program(*rotated).thumb(answer.pk, "up", user="jo")
+
+    votes = Vote.objects.order_by("user__name").values_list("user__name", "verdict")
+    assert list(votes) == [("Token Shop", "up"), ("flo", "up"), ("jo", "up")]
+    answer.refresh_from_db()
+    assert answer.vote_count == 3
+
+
+def test_thumb_on_another_projects_answer_is_404(program: Program, stranger: User) -> None:
+    theirs = answer_of(Project.objects.get(slug="other"))
+
+    refused = program.thumb(theirs.pk)
+
+    assert fault(refused) == (404, "completion_not_found", "completion_id")
+    missing = program.thumb(theirs.pk + 1)
+    message = refused.json()["error"]["message"]
+    assert missing.json()["error"]["message"] == message.replace(
+        str(theirs.pk), str(theirs.pk + 1)
+    ), "nothing tells that it exists"
+    assert not Vote.objects.exists()
+
+
+@pytest.mark.parametrize("source", [Source.ANNOTATE, Source.DEMO, Source.IMPORT])
+def test_thumb_on_an_answer_that_is_not_the_apis_is_404(
+    source: Source, program: Program, project: Project
+) -> None:
+    answer = answer_of(project, source=source)
+
+    assert fault(program.thumb(answer.pk))[0] == 404
+    assert not Vote.objects.exists()
+
+
+def test_number_with_a_point_is_the_number(program: Program, answer: Completion) -> None:
+    assert program.thumb(float(answer.pk)).json()["completion_id"] == answer.pk
+    assert fault(program.thumb(answer.pk + 0.5)) == (400, "invalid_value", "completion_id")
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"weight": 3}, "unknown_parameter"),
+        ({"source": "annotate"}, "unknown_parameter"),
+        ({"project": "other"}, "unknown_parameter"),
+        ({"verdict": "maybe"}, "invalid_value"),
+        ({"verdict": ""}, "invalid_value"),
+        ({"completion_id": "cmpl-"}, "invalid_value"),
+        ({"completion_id": "1 OR 1=1"}, "invalid_value"),
+        ({"completion_id": 10**30}, "invalid_value"),
+        ({"completion_id": -1}, "invalid_value"),
+        ({"completion_id": True}, "invalid_value"),
+        ({"reasons": ["nonsense"]}, "invalid_value"),
+        ({"reasons": ["clear", "\x00"]}, "invalid_value"),
+        ({"comment": "x" * 2_001}, "invalid_value"),
+        ({"comment": "a\x00b"}, "invalid_value"),
+        ({"user": ""}, "invalid_value"),
+        ({"user": "x" * 201}, "invalid_value"),
+        ({"user": "a\x00"}, "invalid_value"),
+        ({"user": "\ud800"}, "invalid_value"),
+        ({"user": {"id": 1}}, "invalid_value"),
+    ],
+)
+def test_faulty_thumb_is_400_and_changes_nothing(
+    fields: dict[str, Any], code: str, program: Program, answer: Completion
+) -> None:
+    people = User.objects.count()
+    body = {"completion_id": answer.pk, "verdict": "up", **fields}
+
+    status, said, param = fault(program.post(FEEDBACK, body))
+
+    assert (status, said) == (400, code)
+    # the caller's own field, or the list it is in; what may be said why is the service's to know
+    assert param is None or param.split("[")[0] in fields
+    assert not Vote.objects.exists()
+    assert User.objects.count() == people
+
+
+def test_thumb_of_a_known_person_makes_few_queries(
+    program: Program, answer: Completion, django_assert_max_num_queries: Any
+) -> None:
+    program.thumb(answer.pk, "up", user="jo")
+
+    # token, minute, answer, person; lock, vote, event, verdicts, example; lease, skip; savepoints
+    with django_assert_max_num_queries(24):
+        program.thumb(answer.pk, "down", user="jo")
+
+
+# -- anything at all
+
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+ANYTHING = st.recursive(
+    LEAVES | st.sampled_from(["up", "base", "user", "\x00", "\ud800", 10**30]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=6,
+)
+VALID = {
+    FEEDBACK: {"completion_id": 1, "verdict": "up", "user": "jo"},
+    CHAT: {"model": "base", "messages": HELLO, "temperature": 1},
+}
+
+
+@pytest.mark.parametrize("path", VALID)
+@hypothesis.settings(
+    max_examples=80, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(data=st.data())
+def test_any_body_is_answered_in_the_shape_of_the_schema(
+    path: str, data: st.DataObject, program: Program, settings: Settings
+) -> None:
+    settings.ENGINES, settings.API_REQUESTS_PER_MINUTE = {}, 1_000_000
+    type(program.token).objects.update(scopes=list(Scope))
+    change = data.draw(
+        ANYTHING | st.dictionaries(st.sampled_from([*VALID[path], "more"]), ANYTHING)
+    )
+    body = {**VALID[path], **change} if isinstance(change, dict) else change
+
+    answer = program.post(path, json.dumps(body))
+
+    assert answer.status_code in (200, 400, 404, 503)
+    if answer.status_code != 200:
+        fault(answer)

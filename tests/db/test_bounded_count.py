@@ -1,0 +1,92 @@
+"""Pages count no further than they have to: a project of a million rows opens like a small one."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import User
+from feedback_app.db import bounded_count
+from feedback_app.feedback.models import Project, Source, Verdict
+from feedback_app.feedback.templatetags import display
+from feedback_app.feedback.votes.services import vote_cast
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that four rows are more than are counted."""
+    monkeypatch.setattr(bounded_count, "COUNTED", 3)
+    monkeypatch.setattr(display, "COUNTED", 3)
+
+
+@pytest.mark.parametrize(("rows", "words"), [(3, "3 to judge"), (5, "more than 3 to judge")])
+def test_home_counts_as_far_as_it_says(
+    rows: int,
+    words: str,
+    admin: User,
+    as_user: Callable[[User], Client],
+    make_completions: MakeCompletions,
+) -> None:
+    first, *_ = make_completions(rows + 1)
+    vote_cast(completion=first, verdict=Verdict.DOWN, by=admin, source=Source.ANNOTATE)
+
+    page = as_user(admin).get("/?all=1").content.decode()
+
+    assert f">{words}<" in page
+    assert "0 up" in page
+    assert "1 down" in page
+
+
+def test_examples_count_and_list_as_far_as_they_say(
+    project: Project,
+    admin: User,
+    as_user: Callable[[User], Client],
+    make_completions: MakeCompletions,
+) -> None:
+    for number, completion in enumerate(make_completions(5)):
+        verdict = Verdict.UP if number else Verdict.DOWN
+        vote_cast(completion=completion, verdict=verdict, by=admin, source=Source.ANNOTATE)
+    project.examples.update(split="train")
+    project.examples.filter(desirable=False).update(weight=0.5)
+    url, client = reverse("examples", args=["bot"]), as_user(admin)
+
+    def page(**query: str) -> str:
+        return client.get(url, query).content.decode()
+
+    assert "<dt>Training, up</dt><dd>more than 3</dd>" in page()
+    assert "<dt>Training, down</dt><dd>1</dd>" in page()
+    assert "More than 3 examples: the newest 3 are listed" in page()
+    assert "More than 3 examples: the oldest 3 are listed" in page(sort="oldest")
+    # other orders are of the newest that fit, so the first one is not among them
+    shown = {sort: answers(page(sort=sort)) for sort in ("newest", "oldest", "weight", "votes")}
+    assert shown == {
+        "newest": [4, 3, 2],
+        "oldest": [0, 1, 2],
+        "weight": [4, 3, 2],
+        "votes": [4, 3, 2],
+    }
+    assert answers(page(label="down", sort="weight")) == [0]
+
+
+def answers(page: str) -> list[int]:
+    """The numbers of the answers that a page lists."""
+    return [int(n) for n in re.findall(r'small muted">Answer number (\d+)\.', page)]
+
+
+def test_settings_count_as_far_as_they_say(
+    project: Project,
+    admin: User,
+    as_user: Callable[[User], Client],
+    make_completions: MakeCompletions,
+) -> None:
+    make_completions(5)
+
+    page = as_user(admin).get(reverse("project-settings", args=["bot"])).content.decode()
+
+    assert "more than 3 prompts, more than 3 answers in the annotation queue" in page
+    assert bounded_count.counted(project.prompts.all()) == 4

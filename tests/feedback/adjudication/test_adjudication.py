@@ -1,0 +1,186 @@
+"""The last word: disagreements and doubtful labels, decided by an admin, and taken back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.feedback.adjudication.selectors import asked, contested, waiting
+from feedback_app.feedback.adjudication.services import (
+    resolution_ask,
+    resolution_decide,
+    resolution_unask,
+    resolution_undo,
+)
+from feedback_app.feedback.gold.services import gold_mark, gold_unmark
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Project,
+    Resolution,
+    Source,
+    Verdict,
+    Vote,
+)
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
+from feedback_app.web.errors import UserError
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+As = Callable[[User], Client]
+
+
+def url(name: str, *args: Any) -> str:
+    return reverse(name, args=["bot", *args])
+
+
+def cast(completion: Completion, by: User, verdict: str, **extra: Any) -> Vote:
+    source = Source.ANNOTATE
+    return vote_cast(completion=completion, verdict=Verdict(verdict), by=by, source=source, **extra)
+
+
+@pytest.fixture
+def torn(
+    project: Project,
+    annotator: User,
+    second_annotator: User,
+    make_completions: MakeCompletions,
+) -> Completion:
+    """At two votes an answer: one up, one down. Another has one vote, a third two alike."""
+    project.overlap = 2
+    project.save()
+    torn, half, alike = make_completions(3)
+    cast(torn, annotator, "up", comment="Kind <b>enough</b>.")
+    cast(torn, second_annotator, "down", reasons=["wrong"])
+    cast(half, annotator, "up")
+    for person in (annotator, second_annotator):
+        cast(alike, person, "down")
+    return torn
+
+
+def example(completion: Completion) -> tuple[bool, float] | None:
+    found = Example.objects.filter(completion=completion).first()
+    return (found.desirable, found.weight) if found else None
+
+
+def test_disagreement_waits_once_all_votes_are_in(
+    project: Project, torn: Completion, admin: User
+) -> None:
+    assert list(contested(project)) == [torn]
+    project.overlap = 3
+    assert list(contested(project)) == [], "a third person may still decide it"
+    Completion.objects.filter(pk=torn.pk).update(queued=False)
+    assert list(contested(project)) == [torn], "nobody else is shown it"
+
+
+def test_resolvers_verdict_is_the_example_until_it_is_taken_back(
+    project: Project, torn: Completion, admin: User, annotator: User, as_user: As
+) -> None:
+    client = as_user(admin)
+    page = client.get(url("resolve")).content.decode()
+    for said in ("Ann Otator", "Bob", "Kind &lt;b&gt;enough&lt;/b&gt;.", "Wrong fact", "Tie"):
+        assert said in page
+
+    client.post(url("resolve-decide", torn.pk), {"verdict": "down", "why": "False."}, follow=True)
+
+    assert example(torn) == (False, 1)
+    assert waiting(project).total == 0
+    # votes come and go: the last word stays
+    cast(torn, admin, "up")
+    vote_undo(completion=torn, by=annotator, source=Source.ANNOTATE)
+    assert example(torn) == (False, 1)
+    cast(torn, annotator, "up")
+    decided = client.get(url("resolve"), {"show": "resolved"}).content.decode()
+    assert "Ada Admin: False." in decided
+    assert b"Disagreements" in client.get(url("quality")).content
+
+    client.post(url("resolve-undo", torn.pk))
+    assert example(torn) == (True, pytest.approx(1 / 3))
+    assert not Resolution.objects.exists()
+    assert list(contested(project)) == [torn]
+    assert not resolution_undo(completion=torn, by=admin)
+    actions = AuditEvent.objects.filter(action__startswith="resolution")
+    assert list(actions.values_list("action", flat=True)) == [
+        "resolution.decide",
+        "resolution.undo",
+    ]
+
+
+def test_what_is_sent_back_keeps_its_example_and_every_step_can_be_undone(
+    project: Project, torn: Completion, admin: User
+) -> None:
+    alike = Completion.objects.get(vote_count=2, contested=False)
+    resolution_ask(completion=alike, why="It fits badly in run 3.", by=admin)
+    assert list(asked(project)) == [alike]
+    assert example(alike) == (False, 1)
+
+    assert resolution_unask(completion=alike, by=admin)
+    assert not resolution_unask(completion=alike, by=admin)
+    assert not Resolution.objects.exists()
+
+    resolution_ask(completion=alike, why="It fits badly in run 3.", by=admin)
+    resolution_decide(completion=alike, verdict=Verdict.UP, why="", by=admin)
+    assert (example(alike), waiting(project).asked) == ((True, 1), 0)
+    # asked again, the decision stands until there is another, or none is wanted
+    resolution_ask(completion=alike, why="Run 4, too.", by=admin)
+    assert (example(alike), waiting(project).asked) == ((True, 1), 1)
+    assert resolution_unask(completion=alike, by=admin)
+    assert example(alike) == (True, 1)
+    resolution_undo(completion=alike, by=admin)
+    assert (example(alike), list(asked(project))) == ((False, 1), [alike])
+
+
+def test_disagreement_that_was_sent_back_waits_once(
+    project: Project, torn: Completion, admin: User
+) -> None:
+    resolution_ask(completion=torn, why="Look.", by=admin)
+
+    assert (waiting(project).contested, waiting(project).asked) == (0, 1)
+
+
+def test_gold_needs_no_resolver_and_gives_back_what_was_decided(
+    project: Project, torn: Completion, admin: User
+) -> None:
+    resolution_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
+    item = gold_mark(completion=torn, verdict=Verdict.UP, why="", by=admin)
+    assert example(torn) == (True, 1)
+    with pytest.raises(UserError, match="gold"):
+        resolution_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
+
+    gold_unmark(item=item, by=admin)
+
+    assert example(torn) == (False, 1)
+
+
+def test_lists_page_ask_little_and_are_for_admins(
+    project: Project,
+    torn: Completion,
+    admin: User,
+    annotator: User,
+    second_annotator: User,
+    stranger: User,
+    as_user: As,
+    make_completions: MakeCompletions,
+    django_assert_max_num_queries: Any,
+) -> None:
+    for completion in make_completions(12):
+        cast(completion, annotator, "up")
+        cast(completion, second_annotator, "down")
+    client = as_user(admin)
+
+    with django_assert_max_num_queries(9):
+        page = client.get(url("resolve")).content.decode()
+
+    assert "?show=contested&amp;page=2" in page
+    body = {"verdict": "up"}
+    assert client.post(url("resolve-decide", torn.pk), body | {"weight": "2"}).status_code == 400
+    assert example(torn) is None
+    assert as_user(annotator).post(url("resolve-decide", torn.pk), body).status_code == 403
+    assert as_user(stranger).post(url("resolve-decide", torn.pk), body).status_code == 404
+    foreign = reverse("resolve-decide", args=["other", torn.pk])
+    assert as_user(stranger).post(foreign, body).status_code == 404
+    assert client.get(url("resolve"), {"show": "all"}).status_code == 400

@@ -1,0 +1,267 @@
+"""Gold: hidden among the others; who judges it wrongly is paused, and their votes go and return."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.feedback.gold.pauses import pause_if_due
+from feedback_app.feedback.gold.services import gold_mark, gold_unmark
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    GoldAnswer,
+    Pause,
+    Project,
+    Source,
+    Verdict,
+    Vote,
+)
+from feedback_app.feedback.queue.services import items_hand_out
+from feedback_app.feedback.votes.services import vote_cast
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+As = Callable[[User], Client]
+DESK = {"HX-Request": "true", "HX-Target": "stage"}
+
+
+def url(name: str, *args: Any) -> str:
+    return reverse(name, args=["bot", *args])
+
+
+def cast(completion: Completion, by: User, verdict: Verdict, source: str = "annotate") -> Vote:
+    return vote_cast(completion=completion, verdict=verdict, by=by, source=Source(source))
+
+
+@pytest.fixture
+def gold(project: Project, admin: User, make_completions: MakeCompletions) -> list[Completion]:
+    """Four gold items, up is right; every item handed out is gold while there is any."""
+    project.gold_every, project.gold_window, project.gold_least = 1, 3, 60
+    project.save()
+    items = make_completions(4)
+    for item in items:
+        gold_mark(completion=item, verdict=Verdict.UP, why="It is honest.", by=admin)
+    return items
+
+
+def test_gold_is_handed_out_once_to_everybody_and_takes_nobodys_slot(
+    project: Project,
+    gold: list[Completion],
+    annotator: User,
+    second_annotator: User,
+    make_completions: MakeCompletions,
+) -> None:
+    ordinary = {item.pk for item in make_completions(12)}
+    ids = {item.pk for item in gold}
+    for person in (annotator, second_annotator):
+        seen = []
+        for _ in range(7):
+            held = items_hand_out(project=project, by=person)
+            again = items_hand_out(project=project, by=person)
+            assert [item.pk for item in held] == [item.pk for item in again], "a reload tells"
+            seen.append(held[0].pk)
+            cast(held[0], person, Verdict.UP)
+        assert len(set(seen)) == 7
+        assert ids <= set(seen)
+        assert len(set(seen) & ordinary) == 3
+
+
+def test_without_gold_nothing_is_asked_and_nothing_slipped_in(
+    project: Project, gold: list[Completion], annotator: User, make_completions: MakeCompletions
+) -> None:
+    project.gold_every = 0
+    project.save()
+    ordinary = make_completions(2)
+
+    assert items_hand_out(project=project, by=annotator) == ordinary
+
+
+def test_gold_vote_looks_like_any_other_and_decides_nothing(
+    gold: list[Completion], annotator: User, as_user: As, make_completions: MakeCompletions
+) -> None:
+    [ordinary] = make_completions()
+    client = as_user(annotator)
+    page = client.get(url("annotate")).content.decode()
+    shown = items_hand_out(project=gold[0].project, by=annotator)[0]
+    assert shown in gold
+    assert "gold" not in page.split("<main")[1].lower()
+
+    answer = client.post(url("vote", shown.pk), {"verdict": "down"}, headers=DESK)
+    undone = client.post(url("vote-undo", shown.pk), headers=DESK)
+
+    assert "in the training set" in answer.content.decode() or "held out" in answer.content.decode()
+    assert f'data-completion="{shown.pk}"' in undone.content.decode().split("<template")[0]
+    example = Example.objects.get(completion=shown)
+    assert (example.desirable, example.weight) == (True, 1)
+    assert GoldAnswer.objects.get().right is False
+    # what they change after they were told is not counted
+    client.post(url("vote", shown.pk), {"verdict": "up"}, headers=DESK)
+    assert GoldAnswer.objects.get().right is False
+    cast(ordinary, annotator, Verdict.UP)
+    assert GoldAnswer.objects.count() == 1
+
+
+@pytest.mark.parametrize("policy", ["never", "at_once", "after"])
+def test_feedback_comes_when_the_project_says(
+    policy: str, project: Project, gold: list[Completion], annotator: User, as_user: As
+) -> None:
+    Project.objects.update(gold_feedback=policy, gold_window=50)
+    client = as_user(annotator)
+    answers = []
+    for _ in gold:
+        page = client.get(url("annotate")).content.decode()
+        pk = page.split('data-completion="')[1].split('"')[0]
+        answers.append(client.post(url("vote", pk), {"verdict": "down"}, headers=DESK))
+
+    at_once = ["It is honest." in answer.get("HX-Trigger", "") for answer in answers]
+    assert at_once == [policy == "at_once"] * 4
+    last = answers[-1].content.decode()
+    assert ("4 of today&#x27;s answers had" in last or "4 of today's" in last) == (
+        policy == "after"
+    )
+    assert ("<q>It is honest.</q>" in last) == (policy == "after")
+
+
+def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
+    project: Project,
+    gold: list[Completion],
+    annotator: User,
+    second_annotator: User,
+    admin: User,
+    as_user: As,
+    make_completions: MakeCompletions,
+    django_capture_on_commit_callbacks: Any,
+) -> None:
+    before, tied, after, shared = make_completions(4)
+    Project.objects.update(overlap=2)
+    project.refresh_from_db()
+    client = as_user(annotator)
+
+    def judge(completion: Completion, verdict: str) -> int:
+        with django_capture_on_commit_callbacks(execute=True):
+            answer = client.post(url("vote", completion.pk), {"verdict": verdict}, headers=DESK)
+        return answer.status_code
+
+    cast(shared, second_annotator, Verdict.DOWN)
+    cast(tied, second_annotator, Verdict.UP)
+    judge(before, "down")
+    judge(gold[0], "up")  # right
+    judge(after, "down")
+    judge(shared, "down")
+    judge(tied, "down")
+    Example.objects.filter(pk=after.pk).update(used_in_run=3)
+    old = set(Example.objects.values_list("pk", "desirable", "weight", "used_in_run", "created_at"))
+    counts = set(project.completions.values_list("pk", "vote_count", "contested"))
+    judge(gold[1], "down")
+    assert not Pause.objects.exists(), "two of three are asked for, and two were given"
+    judge(gold[2], "down")  # one right of three
+
+    pause = Pause.objects.get()
+    assert (pause.right, pause.of, pause.votes_set_aside) == (1, 3, 5)
+    assert Example.objects.filter(pk=before.pk).exists()
+    assert not Example.objects.filter(pk=after.pk).exists()
+    tied.refresh_from_db()
+    assert (tied.vote_count, tied.contested, tied.example.desirable) == (1, False, True)
+    assert shared.example.weight == 1
+    # their desk says why, kindly, and takes nothing more
+    desk = client.get(url("annotate")).content.decode()
+    assert "Your desk is paused" in desk
+    # before, gold[0], after, shared, tied: all but the first two, and the wrong ones on gold
+    assert desk.count("set aside for now") == 5
+    assert client.get(url("annotate-status")).status_code == 286
+    assert judge(before, "up") == 422
+    assert client.post(url("skip", before.pk), headers=DESK).status_code == 422
+    other = as_user(second_annotator).get(url("annotate")).content.decode()
+    assert "Your desk is paused" not in other
+    page = as_user(admin).get(url("gold")).content.decode()
+    assert "was right on 1 of the last 3 gold items" in page
+
+    lifted = as_user(admin).post(url("pause-lift", pause.pk), {"restore": "on"}, follow=True)
+
+    assert "5 votes count again" in lifted.content.decode()
+    found = Example.objects.values_list("pk", "desirable", "weight", "used_in_run", "created_at")
+    assert set(found) == old
+    judged_gold = {(item.pk, 1, False) for item in gold[1:3]}
+    now = set(project.completions.values_list("pk", "vote_count", "contested"))
+    assert now - judged_gold == counts - {(pk, 0, False) for pk, _, _ in judged_gold}
+    assert "Your desk is paused" not in client.get(url("annotate")).content.decode()
+    # they begin anew: the wrong ones from before do not pause them again at once
+    judge(gold[3], "down")
+    assert Pause.objects.filter(lifted_at=None).count() == 0
+    assert set(AuditEvent.objects.values_list("action", flat=True)) >= {"pause.begin", "pause.lift"}
+
+
+def test_lifted_without_their_votes_they_can_judge_again_and_the_votes_come_back_later(
+    project: Project,
+    gold: list[Completion],
+    annotator: User,
+    admin: User,
+    as_user: As,
+    make_completions: MakeCompletions,
+) -> None:
+    first, second = make_completions(2)
+    for completion in (first, second, *gold[:3]):
+        cast(completion, annotator, Verdict.DOWN)
+    pause = pause_if_due(project_id=project.pk, user=annotator)
+    assert pause is not None
+    assert pause_if_due(project_id=project.pk, user=annotator) is None
+    client = as_user(admin)
+
+    client.post(url("pause-lift", pause.pk))
+    twice = client.post(url("pause-lift", pause.pk), follow=True)
+    assert b"lifted already" in twice.content
+    assert not Example.objects.filter(pk__in=[first.pk, second.pk]).exists()
+    # said again, it counts again
+    cast(first, annotator, Verdict.DOWN)
+    assert Example.objects.filter(pk=first.pk).exists()
+    assert first.vote_events.count() == 2
+    pause.refresh_from_db()
+    assert b"Let them count again" in client.get(url("gold")).content
+    client.post(url("votes-restore", pause.pk))
+    assert Example.objects.filter(pk=second.pk).exists()
+    assert not Vote.objects.exclude(set_aside=None).exists()
+
+
+def test_gold_no_more_gives_the_answer_back_to_its_votes_and_the_queue(
+    project: Project, gold: list[Completion], annotator: User, admin: User
+) -> None:
+    cast(gold[0], annotator, Verdict.DOWN)
+
+    gold_unmark(item=gold[0].gold_item, by=admin)
+
+    assert Example.objects.get(completion=gold[0]).desirable is False
+    assert not GoldAnswer.objects.exists()
+    gold[0].refresh_from_db()
+    assert (gold[0].queued, gold[0].gold, gold[0].decided) == (True, False, "")
+
+
+def test_gold_is_made_in_the_list_of_examples(
+    project: Project,
+    voted_project: Project,
+    admin: User,
+    annotator: User,
+    as_user: As,
+    django_assert_max_num_queries: Any,
+) -> None:
+    completion = Completion.objects.first()
+    assert completion is not None
+    client = as_user(admin)
+    assert b"Gold: up is right" in client.get(url("examples")).content
+
+    body = {"verdict": "down", "why": "<i>False</i>."}
+    page = client.post(url("gold-mark", completion.pk), body, follow=True).content.decode()
+    again = client.post(url("gold-mark", completion.pk), body, follow=True)
+
+    assert "&lt;i&gt;False&lt;/i&gt;." in page
+    assert b"gold already" in again.content
+    assert Example.objects.get(completion=completion).desirable is False
+    assert as_user(annotator).post(url("gold-mark", completion.pk), body).status_code == 403
+    for row in Completion.objects.all()[1:9]:
+        gold_mark(completion=row, verdict=Verdict.UP, why="", by=admin)
+    with django_assert_max_num_queries(8):
+        client.get(url("gold"))

@@ -1,0 +1,82 @@
+"""Whatever a file holds: rows are understood or refused, and nothing else happens."""
+
+import contextlib
+import io
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_app.feedback.imports.chunks import REASON_LIMIT, in_chunks
+from feedback_app.feedback.imports.readers import KNOWN, Record, Unreadable, open_rows
+from feedback_app.feedback.imports.recognition import Recognised, RowRefused, recognise
+from feedback_app.feedback.prompts.services import messages_check
+
+TEXTS = st.one_of(
+    st.text(st.characters(exclude_categories=[]), max_size=12),
+    st.sampled_from(["", "\x00", "\ud800", "\n\nHuman: a\n\nAssistant: b", "Human:", "[{"]),
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS, st.binary(max_size=4)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3),
+        st.lists(
+            st.fixed_dictionaries(
+                {"role": st.sampled_from(["user", "assistant", "system"]), "content": TEXTS}
+            ),
+            max_size=4,
+        ),
+    ),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(KNOWN)), VALUES, max_size=5))
+def test_any_row_is_understood_or_refused(value: dict[str, Any]) -> None:
+    record = Record(1, value)
+    record.excerpt.encode()
+    try:
+        found = recognise(record)
+    except RowRefused as refused:
+        assert str(refused)
+        return
+    assert isinstance(found, Recognised)
+    for candidate in found.candidates:
+        messages_check(candidate.messages)
+        texts = [
+            candidate.system,
+            candidate.text or "-",
+            *(m["content"] for m in candidate.messages),
+        ]
+        assert all("\x00" not in text for text in texts)
+        "".join(texts).encode()
+        assert (candidate.text is None) == (candidate.verdict is None)
+
+
+@given(
+    st.sampled_from([b"", b"{", b'{"prompt": "x"}\n', b"prompt,completion,label\r\n", b"PAR1"]),
+    st.one_of(st.binary(max_size=200), TEXTS.map(lambda text: text.encode("utf-8", "replace"))),
+)
+def test_any_bytes_are_read_to_the_end(start: bytes, rest: bytes) -> None:
+    with contextlib.suppress(Unreadable):
+        for chunk in in_chunks(open_rows(io.BytesIO(start + rest)).records()):
+            for refusal in chunk.refusals:
+                assert 0 < len(refusal.reason) <= REASON_LIMIT
+                f"{refusal.reason}{refusal.excerpt}".encode()
+                assert "\x00" not in refusal.reason + refusal.excerpt
+
+
+@given(st.data())
+def test_damaged_parquet_is_read_or_refused(data: st.DataObject) -> None:
+    file = io.BytesIO()
+    rows = [{"prompt": f"Q{n}", "completion": "A", "label": True} for n in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=5)
+    body = bytearray(file.getvalue())
+    for _ in range(3):
+        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+
+    with contextlib.suppress(Unreadable):
+        list(in_chunks(open_rows(io.BytesIO(bytes(body))).records()))

@@ -1,0 +1,336 @@
+"""Members and their roles, and the links that let people in."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user
+from django.core import mail
+from django.db import connection
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from feedback_app.accounts.models import AuditEvent, Invitation, Membership, Role, User
+from feedback_app.feedback.members.services import invitation_create, member_set
+from feedback_app.feedback.models import Completion, Lease, Project, Source, Verdict, Vote
+from feedback_app.feedback.votes.services import vote_cast
+from tests.conftest import PASSWORD
+from tests.feedback.queue.test_concurrency import at_once
+
+pytestmark = pytest.mark.django_db
+As = Callable[[User], Client]
+Make = Callable[..., list[Completion]]
+NEW = {"role": "annotator", "days": "7", "max_uses": "1"}
+JO = {"email": "Jo@Example.com", "name": "Jo", "password": "a long way to go"}
+
+
+def url(name: str, *args: object) -> str:
+    return reverse(name, args=["bot", *args])
+
+
+def role_of(user: User) -> str | None:
+    roles = Membership.objects.filter(user=user, project__slug="bot")
+    return roles.values_list("role", flat=True).first()
+
+
+def link_for(admin: User, role: Role = Role.ANNOTATOR, **fields: Any) -> str:
+    """The path of a fresh invitation."""
+    actor = Membership.objects.select_related("project").get(user=admin, project__slug="bot")
+    given = {"days": 7, "max_uses": 1, **fields}
+    return reverse("invitation", args=[invitation_create(role=role, actor=actor, **given)[1]])
+
+
+@pytest.fixture
+def helper(project: Project) -> User:
+    """An admin who is no owner."""
+    user = User.objects.create_user("hel@example.com", PASSWORD, name="Hel Per")
+    member_set(project=project, user=user, role=Role.ADMIN)
+    return user
+
+
+# -- roles
+
+
+@pytest.mark.parametrize(
+    ("by", "whom", "role", "done"),
+    [
+        ("admin", "annotator", "owner", True),
+        ("admin", "helper", "viewer", True),
+        ("helper", "annotator", "viewer", True),
+        ("helper", "annotator", "admin", False),
+        ("helper", "annotator", "owner", False),
+        ("helper", "admin", "viewer", False),
+        ("helper", "helper", "owner", False),
+        ("admin", "admin", "viewer", False),  # the last owner
+    ],
+)
+def test_role_is_given_and_taken_only_by_those_above(
+    by: str, whom: str, role: str, done: bool, as_user: As, request: pytest.FixtureRequest
+) -> None:
+    people = {name: request.getfixturevalue(name) for name in ("admin", "annotator", "helper")}
+    before = role_of(people[whom])
+
+    as_user(people[by]).post(url("member-change", people[whom].pk), {"role": role})
+
+    assert role_of(people[whom]) == (role if done else before)
+    changes = AuditEvent.objects.filter(action="member.change")
+    assert [(e.actor, e.target, e.reason) for e in changes] == (
+        [(people[by], f"person {people[whom].pk}", f"{before} → {role}")] if done else []
+    )
+
+
+def test_admin_can_not_lower_or_remove_another_admin(
+    helper: User, annotator: User, project: Project, as_user: As
+) -> None:
+    member_set(project=project, user=annotator, role=Role.ADMIN)
+
+    as_user(helper).post(url("member-change", annotator.pk), {"role": "viewer"})
+    as_user(helper).post(url("member-remove", annotator.pk))
+
+    assert role_of(annotator) == "admin"
+
+
+def test_removed_member_is_out_their_votes_stay_and_what_they_held_is_free(
+    helper: User, annotator: User, as_user: As, make_completions: Make
+) -> None:
+    voted, held = make_completions(2)
+    vote_cast(completion=voted, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    soon = timezone.now() + dt.timedelta(minutes=5)
+    Lease.objects.create(completion=held, user=annotator, expires_at=soon)
+
+    as_user(helper).post(url("member-remove", annotator.pk))
+
+    assert as_user(annotator).get(url("annotate")).status_code == 404
+    assert (Vote.objects.count(), Lease.objects.count()) == (1, 0)
+
+
+def test_last_owner_stays_and_a_deactivated_one_does_not_count(
+    project: Project, admin: User, helper: User, as_user: As
+) -> None:
+    member_set(project=project, user=helper, role=Role.OWNER)
+    User.objects.filter(pk=helper.pk).update(is_active=False)
+
+    as_user(admin).post(url("member-remove", admin.pk))
+    assert role_of(admin) == "owner"
+
+    User.objects.filter(pk=helper.pk).update(is_active=True)
+    answer = as_user(admin).post(url("member-remove", admin.pk))
+    assert (role_of(admin), answer["Location"]) == (None, "/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_owners_who_leave_at_once_leave_one(
+    project: Project, admin: User, helper: User, as_user: As
+) -> None:
+    member_set(project=project, user=helper, role=Role.OWNER)
+    pairs = [(as_user(user), user.pk) for user in (admin, helper)]
+
+    def leave(client: Client, pk: int) -> None:
+        client.post(url("member-remove", pk))
+
+    assert at_once([lambda pair=pair: leave(*pair) for pair in pairs]) == []
+
+    assert project.memberships.filter(role=Role.OWNER).count() == 1
+
+
+def test_people_of_another_project_and_closed_doors(
+    project: Project, annotator: User, stranger: User, admin: User, as_user: As
+) -> None:
+    link_for(admin)
+    revoke = url("invitation-revoke", Invitation.objects.get().pk)
+    for client, status in ((as_user(annotator), 403), (as_user(stranger), 404)):
+        assert client.get(url("people")).status_code == status
+        for path in (
+            url("people"),
+            url("member-change", annotator.pk),
+            url("member-remove", annotator.pk),
+            revoke,
+        ):
+            assert client.post(path, {"role": "owner"}).status_code == status
+    assert as_user(admin).post(url("member-remove", stranger.pk)).status_code == 404
+    theirs = reverse("invitation-revoke", args=["other", Invitation.objects.get().pk])
+    assert as_user(stranger).post(theirs).status_code == 404
+    assert Invitation.objects.open().exists()
+
+
+# -- the list
+
+
+def test_list_filters_sorts_and_keeps_its_state(
+    admin: User, annotator: User, viewer: User, as_user: As, make_completions: Make
+) -> None:
+    [completion] = make_completions(1)
+    vote_cast(completion=completion, verdict=Verdict.UP, by=viewer, source=Source.DEMO)
+    User.objects.filter(pk=annotator.pk).update(is_active=False)
+    client = as_user(admin)
+
+    def shown(query: str) -> list[str]:
+        page = client.get(f"{url('people')}?{query}")
+        return [member.user.name for member in page.context["page"]]
+
+    assert shown("") == ["Ada Admin", "Ann Otator", "Vic Viewer"]
+    assert shown("sort=votes")[0] == "Vic Viewer"
+    assert shown("role=viewer") == ["Vic Viewer"]
+    assert shown("q=ANN%40") == ["Ann Otator"]
+    assert shown("state=deactivated") == ["Ann Otator"]
+    assert b"Nobody here is like that" in client.get(url("people") + "?q=zzz").content
+
+
+@pytest.mark.parametrize(
+    "query", ["sort=user__password", "user__password=x", "role=god", "_connector=OR", "q=%00"]
+)
+def test_list_refuses_what_is_not_on_offer(query: str, admin: User, project: Project, as_user: As):
+    assert as_user(admin).get(f"{url('people')}?{query}").status_code == 400
+
+
+def test_list_queries_do_not_grow_with_people(
+    project: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
+) -> None:
+    for number in range(12):
+        user = User.objects.create_user(f"p{number}@example.com", None)
+        member_set(project=project, user=user, role=Role.VIEWER)
+        link_for(admin)
+    client = as_user(admin)
+
+    with django_assert_max_num_queries(6):
+        client.get(url("people"))
+
+
+# -- invitations
+
+
+def test_link_is_shown_once_and_kept_as_a_hash(project: Project, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+
+    made = client.post(url("people"), NEW)
+
+    link = made.content.decode().split("<code>")[1].split("</code>")[0]
+    secret = link.rstrip("/").rpartition("/")[2]
+    assert Client().get(link).status_code == 200
+    assert "no-store" in made["Cache-Control"]
+    assert secret not in client.get(url("people")).content.decode()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT * FROM accounts_invitation")
+        stored = " ".join(str(value) for row in cursor.fetchall() for value in row)
+    assert secret[:6] in stored
+    assert secret[6:] not in stored
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"role": "owner"},
+        {"role": "admin"},
+        {"role": "god"},
+        {"days": "0"},
+        {"days": "91"},
+        {"max_uses": "0"},
+        {"email": "no address"},
+        {"email": "jo@example.com", "max_uses": "2"},
+        {"created_by": "1"},
+    ],
+)
+def test_admin_makes_no_faulty_link_and_none_for_roles_above(
+    change: dict[str, str], helper: User, as_user: As
+) -> None:
+    assert as_user(helper).post(url("people"), NEW | change).status_code in (400, 422)
+    assert not Invitation.objects.exists()
+
+
+def test_link_for_an_address_is_mailed_and_opens_to_nobody_else(
+    project: Project, admin: User, stranger: User, as_user: As
+) -> None:
+    as_user(admin).post(url("people"), NEW | {"email": "Jo@example.com"})
+
+    [sent] = mail.outbox
+    assert sent.to == ["jo@example.com"]
+    link = next(line for line in sent.body.splitlines() if line.startswith("http"))
+    assert as_user(stranger).post(link).status_code == 400
+    assert role_of(stranger) is None
+    other = Client().post(link, JO | {"email": "mo@example.com"})
+    assert other.status_code == 400
+    assert not User.objects.filter(email="mo@example.com").exists(), "no account is left behind"
+    assert Client().post(link, JO).status_code == 302
+
+
+def test_newcomer_makes_an_account_and_is_in(project: Project, admin: User) -> None:
+    link, client = link_for(admin), Client()
+
+    answer = client.post(link, JO, follow=True)
+
+    jo = User.objects.get(email="jo@example.com")
+    assert get_user(client) == jo
+    assert (role_of(jo), jo.name, jo.check_password(JO["password"])) == ("annotator", "Jo", True)
+    assert answer.redirect_chain[-1][0] == url("annotate")
+    assert Client().get(link).status_code == 404, "it was for one"
+    assert AuditEvent.objects.filter(action="invitation.accept", actor=jo).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"password": "short"},
+        {"password": "password"},
+        {"email": "x"},
+        {"role": "owner"},
+        {"is_superuser": "1"},
+        {"email": "ADMIN@example.com"},  # has an account
+    ],
+)
+def test_faulty_sign_up_is_refused_and_uses_nothing_up(
+    change: dict[str, str], project: Project, admin: User
+) -> None:
+    answer = Client().post(link_for(admin), JO | change)
+
+    assert answer.status_code == 400
+    assert User.objects.count() == 1
+    assert Invitation.objects.get().used == 0
+
+
+def test_signed_in_person_joins_once_and_is_only_ever_raised(
+    project: Project, admin: User, stranger: User, annotator: User, as_user: As
+) -> None:
+    link = link_for(admin, max_uses=3)
+    client = as_user(stranger)
+
+    assert b"eve@example.com" in client.get(link).content
+    assert [client.post(link).status_code for _ in range(2)] == [302, 302]
+    as_user(admin).post(link)
+    assert (role_of(stranger), role_of(admin)) == ("annotator", "owner")
+    assert Invitation.objects.get().used == 1, "a second click uses nothing up"
+    as_user(annotator).post(link_for(admin, Role.ADMIN))
+    assert role_of(annotator) == "admin"
+
+
+def test_link_that_is_over_is_404(project: Project, admin: User, helper: User, as_user: As) -> None:
+    late, revoked, demoted = link_for(admin), link_for(admin), link_for(helper)
+    first, second, third = Invitation.objects.order_by("pk")
+    Invitation.objects.filter(pk=first.pk).update(expires_at=timezone.now())
+    as_user(admin).post(url("invitation-revoke", second.pk))
+    User.objects.filter(pk=helper.pk).update(is_active=False)
+    assert Client().get(demoted).status_code == 404, "its maker is deactivated"
+    User.objects.filter(pk=helper.pk).update(is_active=True)
+    assert Client().get(demoted).status_code == 200
+    as_user(admin).post(url("member-change", helper.pk), {"role": "annotator"})
+
+    for link in (late, revoked, demoted, "/invitations/nothing/"):
+        assert Client().get(link).status_code == 404
+        assert Client().post(link, JO).status_code == 404
+    third.refresh_from_db()
+    assert [i.state for i in Invitation.objects.order_by("pk")] == ["expired", "revoked", "revoked"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_many_at_once_are_no_more_than_the_link_allows(project: Project, admin: User) -> None:
+    link = link_for(admin, max_uses=2)
+
+    def come(number: int) -> None:
+        Client().post(link, JO | {"email": f"jo{number}@example.com"})
+
+    assert at_once([lambda number=number: come(number) for number in range(6)]) == []
+
+    assert Membership.objects.filter(user__email__startswith="jo").count() == 2
+    assert User.objects.filter(email__startswith="jo").count() == 2
+    assert Invitation.objects.get().used == 2

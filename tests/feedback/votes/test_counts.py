@@ -1,0 +1,111 @@
+"""The figures of a person's day say what the votes say, though most are counted only at times."""
+
+import datetime as dt
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.votes import counts
+from feedback_app.feedback.votes.counts import vote_counts
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+At = Callable[[dt.datetime], None]
+
+
+@pytest.fixture
+def at(monkeypatch: pytest.MonkeyPatch) -> At:
+    """Sets the clock of what is counted."""
+    return lambda moment: monkeypatch.setattr(timezone, "now", lambda: moment)
+
+
+def minutes(number: float) -> dt.timedelta:
+    return dt.timedelta(minutes=number)
+
+
+def test_figures_go_on_with_each_vote_and_back_with_each_that_is_taken_back(
+    project: Project, annotator: User, admin: User, make_completions: MakeCompletions, at: At
+) -> None:
+    answers = make_completions(6)
+    # yesterday, this morning, within the hour; somebody else's
+    moments = [NOON - minutes(60 * hours) for hours in (13, 3, 0.5)]
+    for answer, moment in zip(answers, moments, strict=False):
+        at(moment)
+        vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    vote_cast(completion=answers[0], verdict=Verdict.UP, by=admin, source=Source.ANNOTATE)
+
+    at(NOON)
+    assert vote_counts(project=project, user=annotator) == (2, 1)
+    for number, answer in enumerate(answers[3:], start=1):
+        at(NOON + minutes(number / 20))
+        vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+        assert vote_counts(project=project, user=annotator) == (2 + number, 1 + number)
+    # a second thought is no second vote
+    vote_cast(completion=answers[1], verdict=Verdict.DOWN, by=annotator, source=Source.ANNOTATE)
+    assert vote_counts(project=project, user=annotator) == (5, 4)
+    vote_undo(completion=answers[2], by=annotator, source=Source.ANNOTATE)
+    assert vote_counts(project=project, user=annotator) == (4, 3)
+    at(NOON + minutes(60 * 12))
+    assert vote_counts(project=project, user=annotator) == (0, 0), "a new day begins"
+
+
+def test_earlier_votes_are_looked_at_once_and_again_after_a_hundred_later_ones(
+    project: Project,
+    annotator: User,
+    make_completions: MakeCompletions,
+    at: At,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, *later = make_completions(7)
+    at(NOON - minutes(10))
+    vote_cast(completion=first, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    at(NOON)
+    vote_counts(project=project, user=annotator)
+    since: list[dt.datetime] = []
+    counted = counts.votes_since
+
+    def noting(*moments: dt.datetime, **options: Any) -> tuple[int, ...]:
+        since.append(min(moments))
+        return counted(*moments, **options)
+
+    monkeypatch.setattr(counts, "votes_since", noting)
+    monkeypatch.setattr(counts, "LATER_LIMIT", 2)
+
+    for number, answer in enumerate(later, start=1):
+        at(NOON + minutes(number / 20))
+        vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+        assert vote_counts(project=project, user=annotator) == (1 + number, 1 + number)
+
+    earlier = [moment < NOON - minutes(1) for moment in since]
+    assert earlier == [False, False, False, True, False, False]
+    assert Vote.objects.count() == 7
+
+
+def test_desk_shows_them_with_the_vote_just_cast(
+    annotator: User, as_user: Callable[[User], Client], make_completions: MakeCompletions
+) -> None:
+    answers = make_completions(5)
+    client = as_user(annotator)
+    client.get(reverse("annotate", args=["bot"]))
+
+    def shown(answer: Completion, verdict: str) -> str:
+        url = reverse("vote", args=["bot", answer.pk])
+        stage = {"HX-Request": "true", "HX-Target": "stage"}
+        found = re.search(
+            r"<strong>(\d+)</strong> of (\d+) today",
+            client.post(url, {"verdict": verdict}, headers=stage).content.decode(),
+        )
+        return "/".join(found.groups()) if found else ""
+
+    assert [shown(answer, "up") for answer in answers[:4]] == ["1/5", "2/5", "3/5", "4/5"]
+    assert shown(answers[0], "down") == "4/5", "a second thought is no second vote"

@@ -1,0 +1,104 @@
+"""Fault 26: nobody votes faster than the project takes it, whichever way they vote."""
+
+import datetime as dt
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote, VoteEvent
+from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.web.errors import RateLimited
+from tests.conftest import MakeCompletions
+
+pytestmark = pytest.mark.django_db
+
+As = Callable[[User], Client]
+DESK = {"HX-Request": "true", "HX-Target": "stage"}
+OUTBOX = {"HX-Request": "true", "HX-Target": "last"}
+
+
+@pytest.fixture
+def answers(project: Project, make_completions: MakeCompletions) -> list[Completion]:
+    Project.objects.filter(pk=project.pk).update(votes_per_hour=3)
+    return make_completions(6)
+
+
+def url(completion: Completion) -> str:
+    return reverse("vote", args=["bot", completion.pk])
+
+
+def test_fourth_of_three_votes_an_hour_is_told_kindly_and_kept_by_the_browser(
+    answers: list[Completion], annotator: User, second_annotator: User, as_user: As
+) -> None:
+    client = as_user(annotator)
+    statuses = [client.post(url(a), {"verdict": "up"}, headers=DESK).status_code for a in answers]
+
+    assert statuses == [200, 200, 200, 429, 429, 429]
+    refused = client.post(url(answers[3]), {"verdict": "up"}, headers=OUTBOX)
+    assert refused.status_code == 429, "what the browser kept is not let in by another door"
+    assert "3 verdicts within an hour" in refused.content.decode()
+    assert "HX-Trigger" not in client.post(url(answers[3]), {"verdict": "up"}, headers=DESK)
+    # second thoughts and reasons are no flood, and others go on
+    again = client.post(url(answers[2]), {"verdict": "down"}, headers=DESK)
+    reasons = {"verdict": "down", "reasons": ["long"]}
+    chips = client.post(url(answers[2]), reasons, headers=OUTBOX)
+    theirs = as_user(second_annotator).post(url(answers[3]), {"verdict": "up"}, headers=DESK)
+    assert (again.status_code, chips.status_code, theirs.status_code) == (200, 204, 200)
+    assert Vote.objects.filter(user=annotator).count() == 3
+
+
+def test_an_hour_later_it_goes_on(answers: list[Completion], annotator: User, as_user: As) -> None:
+    client = as_user(annotator)
+    for answer in answers[:4]:
+        client.post(url(answer), {"verdict": "up"}, headers=DESK)
+    past = timezone.now() - dt.timedelta(hours=1, seconds=1)
+    Vote.objects.update(created_at=past, updated_at=past)
+
+    assert client.post(url(answers[3]), {"verdict": "up"}, headers=DESK).status_code == 200
+
+
+def test_casting_and_taking_back_for_ever_meets_the_limit_too(
+    answers: list[Completion], annotator: User, second_annotator: User, as_user: As
+) -> None:
+    client, again = as_user(annotator), answers[0]
+    undo = reverse("vote-undo", args=["bot", again.pk])
+
+    statuses = []
+    for _ in range(6):
+        statuses.append(client.post(url(again), {"verdict": "up"}, headers=DESK).status_code)
+        client.post(undo, headers=DESK)
+
+    assert statuses == [200, 200, 200, 429, 429, 429]
+    assert VoteEvent.objects.count() == 6, "three verdicts, and each taken back once"
+    refused = client.post(url(answers[1]), {"verdict": "up"}, headers=DESK)
+    assert "3 verdicts within an hour" in refused.content.decode()
+    with pytest.raises(RateLimited):
+        again.project.refresh_from_db()
+        vote_cast(completion=again, verdict=Verdict.UP, by=annotator, source=Source.API)
+    theirs = as_user(second_annotator).post(url(again), {"verdict": "up"}, headers=DESK)
+    assert theirs.status_code == 200
+    VoteEvent.objects.update(created_at=timezone.now() - dt.timedelta(hours=1, seconds=1))
+    assert client.post(url(answers[1]), {"verdict": "up"}, headers=DESK).status_code == 200
+
+
+def test_demo_and_api_have_the_same_limit_and_an_import_has_none(
+    answers: list[Completion], annotator: User
+) -> None:
+    for answer in answers[:3]:
+        answer.project.refresh_from_db()
+        vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.API)
+    fourth, fifth = answers[3:5]
+    fourth.project.refresh_from_db()
+
+    with pytest.raises(RateLimited):
+        vote_cast(completion=fourth, verdict=Verdict.UP, by=annotator, source=Source.DEMO)
+    vote_cast(completion=fifth, verdict=Verdict.UP, by=annotator, source=Source.IMPORT)
+    Project.objects.update(votes_per_hour=0)
+    fourth.project.refresh_from_db()
+    vote_cast(completion=fourth, verdict=Verdict.UP, by=annotator, source=Source.DEMO)
+
+    assert Vote.objects.count() == 5

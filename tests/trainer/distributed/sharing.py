@@ -1,0 +1,95 @@
+"""One of several processes that spread base models over themselves and look at what came of it:
+`accelerate launch -m tests.trainer.sharing OUT MODEL…` writes OUT/<rank>.json."""
+
+import json
+import os
+import sys
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.distributed.fsdp import load_sharded
+from trainer.distributed.process_group import World
+from trainer.evaluation.generate import Sampling, generate
+from trainer.forward.logprobs import Row, as_forest, score, shares_prefixes
+from trainer.models.loading import LoadedBase, load_base
+from trainer.models.lora import Lora
+from trainer.training.activation_checkpointing import forgetful_layers
+
+SHARED = tuple(range(20, 40))
+ROWS: list[Row] = [((*SHARED, 41, 42), (50, 51, 52)), ((*SHARED, 43), (60, 61, 62, 63))]
+OTHERS = [(70, 71), (80, 81, 82)]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a process saw of a model: its weights, those the process keeps, those of the head; and
+    how far log-probabilities and gradients are from the whole model's, at most."""
+
+    whole: int
+    kept: int
+    head: int
+    apart: float
+    slopes_apart: float
+    same_answer: bool
+
+
+def kept(model: Any) -> int:
+    """Weights that this process has memory for."""
+    local = [getattr(parameter, "_local_tensor", parameter) for parameter in model.parameters()]
+    return sum(tensor.untyped_storage().nbytes() // tensor.itemsize for tensor in local)
+
+
+def computed(base: LoadedBase) -> tuple[Tensor, list[Tensor], list[int]]:
+    """Log-probabilities, the adapter's gradients and an answer, by all that training does to a
+    model: it generates, holds two packs, scores strangers, and forgets activations."""
+    lora = Lora.attach(base.model, rank=2, alpha=4)
+    generator = torch.Generator().manual_seed(3)
+    for parameter in lora.parameters().values():
+        parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
+    (answer,) = generate(base.model, base.tokenizer, [SHARED], Sampling(max_tokens=8, seed=1))
+    held = [score(base.model, ROWS, keep=True), score(base.model, ROWS[:1], keep=True)]
+    others = held[0].others(OTHERS)
+    for scored in held:
+        scored.logprobs.values.sum().backward()
+    packed = as_forest(base.model) if shares_prefixes(base.model) else nullcontext()
+    with packed, forgetful_layers(base.model):
+        score(base.model, ROWS).logprobs.values.sum().backward()
+    values = torch.cat([held[0].logprobs.values.detach(), others.values])
+    slopes = [parameter.grad for parameter in lora.parameters().values()]
+    lora.detach()
+    return values, [slope for slope in slopes if slope is not None], list(answer.token_ids)
+
+
+def look(name: str, world: World) -> Look:
+    plain = load_base(name, dtype="float32", device="cpu")
+    values, slopes, answer = computed(plain)
+    shared = load_sharded(name, dtype="float32", device="cpu", world=world)
+    assert shared.fingerprint == plain.fingerprint
+    found, found_slopes, found_answer = computed(shared)
+    pairs = zip(slopes, found_slopes, strict=True)
+    return Look(
+        whole=kept(plain.model),
+        kept=kept(shared.model),
+        head=kept(plain.model.get_output_embeddings()),
+        apart=(found - values).abs().max().item(),
+        slopes_apart=max((a - b).abs().max().item() for a, b in pairs),
+        same_answer=answer == found_answer,
+    )
+
+
+def main(out: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    world = World.join(sharded=True)
+    looks = {Path(name).name: asdict(look(name, world)) for name in names}
+    (out / f"{world.rank}.json").write_text(json.dumps(looks))
+    world.leave()
+    os._exit(0)  # as trainer.__main__ does, and for its reason
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

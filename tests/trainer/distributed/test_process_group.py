@@ -1,0 +1,44 @@
+"""How the work of a step is divided: everything once, and where it must be, equally often."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.config import TrainConfig
+from trainer.distributed.process_group import World
+from trainer.errors import Refused
+
+SIZES = st.lists(st.integers(1, 4096), min_size=1, max_size=40)
+
+
+@given(SIZES, st.integers(1, 9), st.booleans())
+def test_every_piece_counts_once(sizes: list[int], count: int, sharded: bool) -> None:
+    found = [
+        turn.piece
+        for rank in range(count)
+        for turn in World(rank, count, sharded).share(sizes)
+        if turn.counts
+    ]
+    assert sorted(found) == list(range(len(sizes)))
+
+
+@given(SIZES, st.integers(2, 9))
+def test_all_take_part_equally_often_where_the_base_is_sharded(
+    sizes: list[int], count: int
+) -> None:
+    turns = [World(rank, count, sharded=True).share(sizes) for rank in range(count)]
+    assert {len(mine) for mine in turns} == {-(-len(sizes) // count)}
+    assert sum(not turn.counts for mine in turns for turn in mine) < count
+
+
+def test_largest_pieces_go_to_whoever_has_least() -> None:
+    sizes = [10, 70, 20, 40]
+    shares = [[turn.piece for turn in World(rank, 2).share(sizes)] for rank in (0, 1)]
+    assert shares == [[1], [3, 2, 0]]
+
+
+def test_sharded_base_cannot_be_held_in_four_bits() -> None:
+    with pytest.raises(Refused, match="fsdp cannot spread a base that quantisation holds in four"):
+        TrainConfig("some/model", "starter@1", fsdp=True, quantisation="4bit")
+    with pytest.raises(Refused, match="fsdp must be true or false"):
+        TrainConfig("some/model", "starter@1", fsdp="yes")  # type: ignore[arg-type]

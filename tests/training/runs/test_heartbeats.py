@@ -1,0 +1,196 @@
+"""Heartbeats of claims go on while the work shows no progress."""
+
+import datetime as dt
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection
+from django.utils import timezone
+from pytest_django import Settings
+
+from feedback_app.accounts.models import User
+from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.feedback.imports import services
+from feedback_app.feedback.imports.services import import_claim, import_execute
+from feedback_app.feedback.models import ImportJob, Project
+from feedback_app.training.launchers import child_process
+from feedback_app.training.launchers.child_process import DONE, ClaimLost, child_run
+from feedback_app.training.models import Run
+from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.services import run_request
+from tests.engines import wait_until
+
+STALE = 6.0  # the longest time without a beat that the tests allow
+
+
+@pytest.fixture
+def claim(transactional_db: None, voted_project: Project, admin: User, settings: Settings) -> Claim:
+    settings.RUN_STALE_SECONDS = STALE
+    claim = run_claim(run_request(project=voted_project, by=admin).pk)
+    assert claim is not None
+    return claim
+
+
+def beat_time(claim: Claim) -> dt.datetime:
+    found = Run.objects.get(pk=claim.run.pk).heartbeat_at
+    assert found is not None
+    return found
+
+
+def test_claim_outlives_the_stale_limit_without_any_progress(claim: Claim) -> None:
+    began = timezone.now()
+    with kept_alive(claim.heartbeat) as heartbeat:
+        wait_until(
+            lambda: beat_time(claim) > began + dt.timedelta(seconds=1.5 * STALE),
+            what="beats for longer than the stale limit",
+        )
+        assert run_claim(claim.run.pk) is None, "a second worker finds it taken"
+        assert not heartbeat.lost
+    assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_claim_that_was_taken_over_is_lost_and_stays_lost(claim: Claim) -> None:
+    with kept_alive(claim.heartbeat) as heartbeat:
+        Run.objects.filter(pk=claim.run.pk).update(attempt=claim.attempt + 1)
+        wait_until(lambda: heartbeat.lost, what="the loss")
+        Run.objects.filter(pk=claim.run.pk).update(attempt=claim.attempt)
+    assert heartbeat.lost
+
+
+def test_database_that_fails_for_a_while_does_not_end_the_beats(settings: Settings) -> None:
+    settings.RUN_STALE_SECONDS = 0.12
+    beats: list[Any] = []
+
+    def beat() -> bool:
+        beats.append(connection)
+        if len(beats) < 3:
+            raise OperationalError("database is locked")
+        return True
+
+    with kept_alive(beat) as heartbeat:
+        wait_until(lambda: len(beats) >= 5, what="beats after the failures")
+        assert not heartbeat.lost
+
+
+def test_connection_of_the_beats_is_closed(claim: Claim, settings: Settings) -> None:
+    settings.RUN_STALE_SECONDS = 0.12
+    used: list[Any] = []
+
+    def beat() -> bool:
+        found = claim.heartbeat()
+        used.append(connection.connection)
+        return found
+
+    with kept_alive(beat):
+        wait_until(lambda: used, what="a beat")
+    assert used[0] is not None
+    assert not [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
+    with pytest.raises(Exception, match="closed"):
+        used[0].cursor()
+
+
+def test_trainer_that_says_nothing_keeps_its_run(
+    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The child's events move nothing here: it writes none, and the polls write no heartbeat."""
+    began = timezone.now()
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nwhile [ ! -e {tmp_path}/end ]; do sleep 0.1; done\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(child_process.sys, "executable", str(python))
+    codes: list[int] = []
+
+    def work() -> None:
+        try:
+            with kept_alive(claim.heartbeat) as alive:
+                codes.append(child_run(claim, ["evaluate"], events=tmp_path, alive=alive))
+        finally:
+            connection.close()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        wait_until(
+            lambda: beat_time(claim) > began + dt.timedelta(seconds=1.5 * STALE),
+            what="beats for longer than the stale limit",
+        )
+        assert run_claim(claim.run.pk) is None
+    finally:
+        (tmp_path / "end").touch()
+        worker.join(60)
+    assert codes == [DONE]
+
+
+def test_trainer_is_as_nice_as_the_settings_say(
+    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    settings.TRAINER_NICE = 7
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(child_process.sys, "executable", str(python))
+    assert child_run(claim, ["evaluate"], events=tmp_path, alive=Heartbeat()) == DONE
+    assert "--nice 7" in (tmp_path / "arguments").read_text()
+
+
+def test_trainer_of_a_lost_run_is_ended(
+    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 600\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(child_process.sys, "executable", str(python))
+    Run.objects.filter(pk=claim.run.pk).update(attempt=claim.attempt + 1)
+    with kept_alive(claim.heartbeat) as alive, pytest.raises(ClaimLost):
+        child_run(claim, ["evaluate"], events=tmp_path, alive=alive)
+
+
+def test_import_that_commits_nothing_for_long_keeps_its_job(
+    transactional_db: None,
+    project: Project,
+    admin: User,
+    tmp_path: Path,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.RUN_STALE_SECONDS = STALE
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"prompt": "Why?", "completion": "Because.", "label": true}\n')
+    job = ImportJob.objects.create(
+        project=project, by=admin, name=path.name, path=str(path), status=ImportJob.Status.QUEUED
+    )
+    claim = import_claim(job.pk)
+    assert claim is not None
+    began = timezone.now()
+    goes_on = threading.Event()
+    real = services.open_rows
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        goes_on.wait(120)
+        return real(*args, **options)
+
+    monkeypatch.setattr(services, "open_rows", slowly)
+
+    def work() -> None:
+        try:
+            import_execute(claim)
+        finally:
+            connection.close()
+
+    def beat() -> dt.datetime:
+        job.refresh_from_db()
+        assert job.heartbeat_at is not None
+        return job.heartbeat_at
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        wait_until(lambda: beat() > began + dt.timedelta(seconds=1.5 * STALE), what="beats")
+        assert import_claim(job.pk) is None
+    finally:
+        goes_on.set()
+        worker.join(60)
+    job.refresh_from_db()
+    assert job.status == ImportJob.Status.DONE, job.error

@@ -1,0 +1,385 @@
+"""Train and a run's page as an admin and a browser see them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.adjudication.selectors import asked
+from feedback_app.feedback.models import Project
+from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
+from feedback_app.training.runs.advice import run_advice
+from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.services import run_finish, run_request
+from feedback_app.training.runs.value_curve import value_curve
+
+pytestmark = pytest.mark.django_db
+
+As = Callable[[User], Client]
+HTMX = {"HX-Request": "true"}
+FORM = {
+    "epochs": "1",
+    "batch_size": "8",
+    "learning_rate": "0.0002",
+    "beta": "0.5",
+    "lora_r": "8",
+    "kl_brake": "0.5",
+    "seed": "3",
+}
+
+
+def url(name: str, project: Project, *args: Any) -> str:
+    return reverse(name, args=[project.slug, *args])
+
+
+@pytest.fixture
+def run(voted_project: Project, admin: User) -> Run:
+    return run_request(project=voted_project, by=admin)
+
+
+@pytest.fixture
+def claim(run: Run) -> Claim:
+    claim = run_claim(run.pk)
+    assert claim is not None
+    return claim
+
+
+def metric(run: Run, step: int, **changed: float) -> RunMetric:
+    values: dict[str, float] = {
+        "loss": 0.5,
+        "kl": 0.0,
+        "kl_unclamped": -0.1,
+        "reward_desirable": 0.4,
+        "reward_undesirable": -0.6,
+        "completion_tokens": 60,
+        "learning_rate": 2e-4,
+        "grad_norm": 1.0,
+        "seconds": 6.5,
+    } | changed
+    return RunMetric(run=run, step=step, **values)
+
+
+@pytest.fixture
+def adapter(claim: Claim) -> Adapter:
+    """A finished run whose adapter won the gate, with one doubtful label."""
+    name = claim.run.project.adapter_name(claim.run.number)
+    RunMetric.objects.bulk_create([metric(claim.run, step) for step in range(1, 9)])
+    measures = {
+        "ranking": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 20},
+        "finished": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
+        "relevance": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
+        "repetition": {"value": 0.1, "low": 0.0, "high": 0.2, "n": 20},
+        "neutral_logprob": {"value": -2.0, "low": -2.1, "high": -1.9, "n": 20},
+        "kl_per_token": {"value": 0.1, "low": 0.05, "high": 0.15, "n": 20},
+        "words": {"value": 40.0, "low": 35.0, "high": 45.0, "n": 20},
+    }
+    answers = [
+        {
+            "id": "p1",
+            "messages": [{"role": "user", "content": "Why is the sky blue?"}],
+            "answers": {
+                name: [{"text": "<i>Air</i> scatters **blue**.", "finish_reason": "stop"}],
+                "base": [{"text": "Because", "finish_reason": "length"}],
+            },
+        }
+    ]
+    items = list(claim.run.snapshot.items.filter(split="train").order_by("pk"))
+    fit = {item.completion_id: (2.0 if item.desirable else -3.0, 0.1) for item in items}
+    liked = next(item for item in items if item.desirable)
+    fit[liked.completion_id] = (-4.0, 0.1)
+    finished = run_finish(
+        claim=claim,
+        path=f"adapters/{name}",
+        sha256="0" * 64,
+        report={
+            "candidates": {name: measures, "base": measures | {"ranking": {"value": 0.5}}},
+            "answers": answers,
+            "heldout": [],
+        },
+        fit=fit,
+    )
+    assert finished is not None
+    return finished
+
+
+# -- Train
+
+
+def test_runs_empty_project_says_why_it_cannot_train(
+    project: Project, admin: User, as_user: As
+) -> None:
+    page = as_user(admin).get(url("runs", project)).content.decode()
+
+    assert "0 up and 0 down" in page
+    assert "No run yet" in page
+    assert "disabled" in page
+
+
+def test_runs_shows_what_a_run_would_train_on(
+    voted_project: Project, admin: User, as_user: As
+) -> None:
+    page = as_user(admin).get(url("runs", voted_project)).content.decode()
+
+    counts = voted_project.examples.counts()
+    assert f"<dd>{counts['train_up']}</dd>" in page
+    assert f"<dd>{counts['train_down']}</dd>" in page
+    assert "disabled" not in page
+
+
+def test_plan_follows_the_form(voted_project: Project, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+
+    small = client.get(url("run-plan", voted_project), FORM, headers=HTMX).content.decode()
+    large = client.get(
+        url("run-plan", voted_project), FORM | {"batch_size": "200"}, headers=HTMX
+    ).content.decode()
+
+    assert "disabled" not in small
+    assert "fewer than one batch of 200" in large
+    assert "disabled" in large
+    assert "<html" not in large
+
+
+@pytest.mark.parametrize("change", [{"epochs": "0"}, {"beta": "x"}, {"loss": "dpo"}])
+def test_plan_bad_values_are_refused(
+    change: dict[str, str], voted_project: Project, admin: User, as_user: As
+) -> None:
+    answer = as_user(admin).get(url("run-plan", voted_project), FORM | change)
+
+    assert answer.status_code == 400
+
+
+def test_train_now_queues_a_run_with_the_settings(
+    voted_project: Project, admin: User, as_user: As
+) -> None:
+    answer = as_user(admin).post(url("run-request", voted_project), FORM | {"auto_release": "on"})
+
+    run = Run.objects.get()
+    assert answer["Location"] == url("run", voted_project, run.number)
+    assert (run.config["batch_size"], run.config["seed"], run.auto_release) == (8, 3, True)
+    assert run.requested_by == admin
+
+
+def test_train_now_while_a_run_is_active_says_so(
+    run: Run, voted_project: Project, admin: User, as_user: As
+) -> None:
+    answer = as_user(admin).post(url("run-request", voted_project), FORM, follow=True)
+
+    assert b"Run 1 is in progress" in answer.content
+    assert Run.objects.count() == 1
+
+
+def test_train_now_unknown_field_is_refused(
+    voted_project: Project, admin: User, as_user: As
+) -> None:
+    answer = as_user(admin).post(url("run-request", voted_project), FORM | {"status": "succeeded"})
+
+    assert answer.status_code == 400
+    assert not Run.objects.exists()
+
+
+def test_runs_queries_do_not_grow_with_runs(
+    voted_project: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
+) -> None:
+    snapshot = run_request(project=voted_project, by=admin).snapshot
+    Run.objects.update(status=Run.Status.CANCELLED)
+    for number in range(2, 30):
+        Run.objects.create(
+            project=voted_project,
+            number=number,
+            snapshot=snapshot,
+            trigger=Run.Trigger.PERSON,
+            requested_by=admin,
+            status=Run.Status.FAILED,
+        )
+    client = as_user(admin)
+
+    with django_assert_max_num_queries(14):
+        page = client.get(url("runs", voted_project)).content.decode()
+
+    assert "Page 1 of 2" in page
+
+
+def test_schedule_is_set(project: Project, admin: User, as_user: As) -> None:
+    body = {"enabled": "on", "min_new_examples": "20", "min_hours": "0.5", "auto_release": "on"}
+
+    answer = as_user(admin).post(url("schedule", project), body, follow=True)
+
+    schedule = Schedule.objects.get()
+    assert (schedule.enabled, schedule.min_new_examples, schedule.min_hours) == (True, 20, 0.5)
+    assert b"Runs start by themselves now." in answer.content
+    assert b'value="0.5"' in answer.content
+
+
+def test_schedule_nonsense_is_refused(project: Project, admin: User, as_user: As) -> None:
+    body = {"enabled": "on", "min_new_examples": "0", "min_hours": "-1"}
+
+    assert as_user(admin).post(url("schedule", project), body).status_code == 400
+    assert not Schedule.objects.exists()
+
+
+# -- one run
+
+
+def test_run_of_another_project_is_404(run: Run, stranger: User, admin: User, as_user: As) -> None:
+    other = Project.objects.get(slug="other")
+
+    for name in ("run", "run-live", "run-metrics"):
+        assert as_user(stranger).get(url(name, run.project, run.number)).status_code == 404
+        assert as_user(stranger).get(url(name, other, run.number)).status_code == 404
+    for name in ("run-cancel", "run-resume"):
+        assert as_user(stranger).post(url(name, other, run.number)).status_code == 404
+    run.refresh_from_db()
+    assert run.status == Run.Status.QUEUED
+
+
+def test_run_queued_polls_and_says_what_it_waits_for(run: Run, admin: User, as_user: As) -> None:
+    page = as_user(admin).get(url("run", run.project, 1)).content.decode()
+
+    assert "Waiting for a GPU worker" in page
+    assert 'hx-trigger="every 2s"' in page
+
+
+def test_run_live_ends_the_polling_with_the_run(claim: Claim, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+    claim.heartbeat(phase="training", progress_done=3, progress_total=12, eta_seconds=100)
+
+    working = client.get(url("run-live", claim.run.project, 1), headers=HTMX)
+    claim.update(status=Run.Status.FAILED, error="Loss is NaN at step 3: lower the rate.")
+    ended = client.get(url("run-live", claim.run.project, 1), headers=HTMX)
+
+    assert working.status_code == 200
+    assert b"3 of 12" in working.content
+    assert b"about 2 minutes of training left" in working.content
+    assert ended.status_code == 286
+    assert b"Loss is NaN at step 3" in ended.content
+
+
+def test_run_metrics_give_only_what_is_new(run: Run, admin: User, as_user: As) -> None:
+    RunMetric.objects.bulk_create([metric(run, step, loss=0.5 - step / 100) for step in (1, 2, 3)])
+    client = as_user(admin)
+
+    data = client.get(url("run-metrics", run.project, 1), {"after": "1"}).json()
+    nothing = client.get(url("run-metrics", run.project, 1), {"after": "3"}).json()
+
+    assert data["steps"] == [2, 3]
+    assert data["loss"] == pytest.approx([0.48, 0.47])
+    assert data["after"] == 3
+    assert data["active"] is True
+    assert (nothing["steps"], nothing["loss"], nothing["after"]) == ([], [], 3)
+
+
+def test_run_cancel_and_resume(run: Run, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+
+    client.post(url("run-cancel", run.project, 1))
+    run.refresh_from_db()
+    assert run.status == Run.Status.CANCELLED
+    again = client.post(url("run-cancel", run.project, 1), follow=True)
+    assert b"already ended" in again.content
+    client.post(url("run-resume", run.project, 1))
+    run.refresh_from_db()
+    assert run.status == Run.Status.QUEUED
+
+
+def test_run_done_shows_gate_answers_and_doubtful_labels(
+    adapter: Adapter, admin: User, as_user: As
+) -> None:
+    page = as_user(admin).get(url("run", adapter.project, 1)).content.decode()
+
+    assert "won the gate" in page
+    assert "80 %" not in page.split("Finished answers")[0]
+    assert "90 %" in page
+    assert "Why is the sky blue?" in page
+    assert "&lt;i&gt;Air&lt;/i&gt;" in page
+    assert "<strong>blue</strong>" in page
+    assert "cut at the limit" in page
+    assert "Examples that fit worst" in page
+    assert f"Release {adapter.name}" in page
+
+
+def test_misfit_is_sent_back_and_taken_back_with_one_click(
+    adapter: Adapter, admin: User, as_user: As
+) -> None:
+    project = adapter.project
+    client = as_user(admin)
+    misfit = adapter.run.snapshot.items.filter(reward__isnull=False).first()
+    assert misfit is not None
+    send = url("misfit-send-back", project, 1, misfit.completion_id)
+
+    page = client.post(send, follow=True).content.decode()
+    assert "Sent back</a>" in page
+    assert asked(project).get().pk == misfit.completion_id
+    assert "It fits badly in run 1" in client.get(url("resolve", project)).content.decode()
+    client.post(send, {"take_back": "on"})
+    assert not asked(project).exists()
+    assert client.post(url("misfit-send-back", project, 1, 99_999)).status_code == 404
+
+
+def test_run_done_queries_do_not_grow(
+    adapter: Adapter, admin: User, as_user: As, django_assert_max_num_queries: Any
+) -> None:
+    client = as_user(admin)
+
+    with django_assert_max_num_queries(12):
+        client.get(url("run", adapter.project, 1))
+
+
+def test_adapter_discard_and_restore(adapter: Adapter, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+
+    page = client.post(url("adapter-discard", adapter.project, adapter.name), follow=True)
+    adapter.refresh_from_db()
+    assert adapter.discarded_at is not None
+    assert b"Restore" in page.content
+    client.post(url("adapter-restore", adapter.project, adapter.name))
+    adapter.refresh_from_db()
+    assert adapter.discarded_at is None
+
+
+def test_adapter_of_another_project_is_404(adapter: Adapter, stranger: User, as_user: As) -> None:
+    other = Project.objects.get(slug="other")
+
+    for name in ("adapter-discard", "adapter-restore"):
+        answer = as_user(stranger).post(url(name, other, adapter.name))
+        assert answer.status_code == 404
+
+
+# -- advice and the value curve
+
+
+def test_advice_collapse_is_named(run: Run) -> None:
+    metrics = [
+        metric(run, step, kl_unclamped=-4.0, reward_desirable=-3.0, reward_undesirable=-6.0)
+        for step in range(1, 9)
+    ]
+
+    titles = [advice.title for advice in run_advice(metrics, kl_brake=0.5)]
+
+    assert titles == ["Both rewards are falling.", "The reference point sits at its clamp."]
+
+
+def test_advice_healthy_run_has_none(run: Run) -> None:
+    assert run_advice([metric(run, step) for step in range(1, 40)], kl_brake=0.5) == []
+
+
+def test_advice_far_from_base_compares_nats_a_token(run: Run) -> None:
+    near = [metric(run, step, kl=20.0, completion_tokens=60) for step in range(1, 9)]
+    far = [metric(run, step, kl=40.0, completion_tokens=60) for step in range(1, 9)]
+
+    assert run_advice(near, kl_brake=0.5) == []
+    assert "far from its base" in run_advice(far, kl_brake=0.5)[0].title
+
+
+def test_value_curve_places_examples_on_their_branch(adapter: Adapter) -> None:
+    curve = value_curve(adapter.run)
+
+    assert curve is not None
+    # all on the side that their label asks for, but the one doubtful label
+    assert curve.well_placed == curve.total - 1
+    liked = [point for point in curve.points if point.desirable]
+    assert sum(point.x > curve.width / 2 for point in liked) == len(liked) - 1
+    assert all(0 <= point.y <= curve.height for point in curve.points)

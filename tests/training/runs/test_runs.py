@@ -1,0 +1,350 @@
+"""Runs are rows: claimed once, kept by heartbeats, ended once, and their events read once."""
+
+import datetime as dt
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.utils import timezone
+
+from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.db.heartbeats import Heartbeat
+from feedback_app.feedback.models import Example, Project, Source, Verdict
+from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.training.launchers.child_process import CANCELLED, child_run, settle
+from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
+from feedback_app.training.registry.services import adapter_discard, adapter_restore
+from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
+from feedback_app.training.schedules.services import schedule_set, schedules_run
+from feedback_app.training.snapshots.files import snapshot_write
+from feedback_app.web.errors import UserError
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def run(voted_project: Project, admin: User) -> Run:
+    return run_request(project=voted_project, by=admin)
+
+
+@pytest.fixture
+def claim(run: Run) -> Claim:
+    claim = run_claim(run.pk)
+    assert claim is not None
+    return claim
+
+
+def share(value: float, spread: float = 0.05) -> dict[str, float]:
+    return {"value": value, "low": value - spread, "high": value + spread, "n": 40}
+
+
+def report(name: str, *, live: str | None = None, **changed: float) -> dict[str, Any]:
+    """A held-out report in which `name` is better than base, unless `changed` says otherwise."""
+    base = {
+        "ranking": 0.5,
+        "finished": 0.6,
+        "relevance": 0.9,
+        "repetition": 0.1,
+        "neutral_logprob": -2.0,
+        "kl_per_token": 0.0,
+        "words": 70.0,
+    }
+    new = {**base, "ranking": 0.8, "finished": 0.9, "kl_per_token": 0.1, "words": 50.0, **changed}
+    candidates = {name: new, "base": base} | ({live: {**base, "ranking": 0.7}} if live else {})
+    return {
+        "candidates": {
+            version: {key: share(value) for key, value in measures.items()}
+            for version, measures in candidates.items()
+        },
+        "answers": [],
+        "heldout": [],
+    }
+
+
+def test_request_freezes_the_examples_of_that_moment(
+    run: Run, voted_project: Project, annotator: User
+) -> None:
+    frozen = run.snapshot.items.filter(desirable=True).count()
+    completion = Example.objects.filter(desirable=False).first().completion
+    vote_cast(completion=completion, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    assert run.snapshot.items.count() == 60
+    assert run.snapshot.items.filter(desirable=True).count() == frozen
+    assert AuditEvent.objects.filter(action="run.request").count() == 1
+
+
+def test_run_is_claimed_once(run: Run) -> None:
+    assert run_claim(run.pk) is not None
+    assert run_claim(run.pk) is None
+
+
+def test_stale_run_is_taken_up_and_the_old_worker_writes_nothing_more(
+    run: Run, claim: Claim
+) -> None:
+    Run.objects.update(heartbeat_at=timezone.now() - dt.timedelta(hours=1))
+    second = run_claim(run.pk)
+    assert second is not None
+    assert second.attempt == 2
+    assert not claim.heartbeat()
+    assert not events_store(claim, [{"type": "phase", "phase": "x", "done": 1, "total": 2}])
+    assert second.heartbeat()
+
+
+def test_waiting_run_is_cancelled_at_once_and_can_be_resumed(run: Run, admin: User) -> None:
+    run_cancel(run=run, by=admin)
+    run.refresh_from_db()
+    assert run.status == Run.Status.CANCELLED
+    assert run_claim(run.pk) is None
+    with pytest.raises(UserError, match="already ended"):
+        run_cancel(run=run, by=admin)
+
+    run_resume(run=run, by=admin)
+    assert run_claim(run.pk) is not None
+
+
+def test_working_run_is_asked_to_stop(run: Run, claim: Claim, admin: User) -> None:
+    run_cancel(run=run, by=admin)
+    assert claim.cancel_requested()
+    run.refresh_from_db()
+    assert run.status == Run.Status.RUNNING
+
+
+def test_run_that_is_to_stop_starts_no_further_process(
+    run: Run, claim: Claim, admin: User, tmp_path: Path
+) -> None:
+    run_cancel(run=run, by=admin)
+    code = child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path, alive=Heartbeat())
+    assert code == CANCELLED
+    assert not list(tmp_path.iterdir()), "something was started"
+
+
+@pytest.mark.parametrize("code", [CANCELLED, -signal.SIGTERM], ids=["told so", "too early to say"])
+@pytest.mark.parametrize(
+    ("asked", "status"), [(True, Run.Status.CANCELLED), (False, Run.Status.QUEUED)]
+)
+def test_trainer_that_was_stopped(
+    run: Run, claim: Claim, admin: User, code: int, asked: bool, status: str
+) -> None:
+    if asked:
+        run_cancel(run=run, by=admin)
+    settle(claim, code)
+    run.refresh_from_db()
+    assert run.status == status
+
+
+def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(run: Run, claim: Claim) -> None:
+    fit = {item.completion_id: (0.5, 0.1) for item in run.snapshot.items.filter(split="train")}
+    arguments: dict[str, Any] = {
+        "path": "adapters/bot@1",
+        "sha256": "0" * 64,
+        "report": report("bot@1"),
+        "fit": fit,
+    }
+    adapter = run_finish(claim=claim, **arguments)
+    assert adapter is not None
+    assert adapter.name == "bot@1"
+    assert adapter.gate_won
+    assert run_finish(claim=claim, **arguments) is None, "a second finish registers nothing"
+    assert Adapter.objects.count() == 1
+    assert Example.objects.filter(split="train", used_in_run=1).count() == len(fit)
+    assert not Example.objects.filter(split="heldout", used_in_run=1).exists()
+    assert SnapshotItem.objects.filter(reward=0.5).count() == len(fit)
+    unsure = dict(run.project.completions.filter(pk__in=fit).values_list("pk", "unsure"))
+    assert set(unsure.values()) == {0.4}, "the queue knows what the run was unsure of"
+    assert not run.project.completions.exclude(pk__in=fit).filter(unsure__isnull=False).exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        ({"kl_per_token": 0.9}, "Distance"),
+        ({"neutral_logprob": -2.5}, "neutral"),
+        ({"words": 3.0}, "length"),
+        ({"ranking": 0.52}, "ranked"),
+        ({"relevance": 0.5}, "topic"),
+        ({"repetition": 0.4}, "repeat"),
+        ({"finished": 0.4}, "Finished"),
+    ],
+)
+def test_gate_holds_back_a_model_that_got_worse(
+    claim: Claim, changed: dict[str, float], fault: str
+) -> None:
+    adapter = run_finish(
+        claim=claim,
+        path="p",
+        sha256="0",
+        report=report("bot@1", **changed),
+        fit={},
+    )
+    assert adapter is not None
+    assert not adapter.gate_won
+    (lost,) = [rule for rule in adapter.gate["rules"] if not rule["passed"]]
+    assert fault in lost["label"]
+
+
+@pytest.mark.parametrize(
+    ("low", "won"),
+    [
+        (0.46, True),  # 0.75 - 0.29 * 1.645 / 1.96 = 0.507
+        (0.44, False),  # 0.75 - 0.31 * 1.645 / 1.96 = 0.490
+    ],
+)
+def test_gate_asks_in_one_direction_whether_it_may_be_chance(
+    claim: Claim, low: float, won: bool
+) -> None:
+    data = report("bot@1", ranking=0.75)
+    data["candidates"]["bot@1"]["ranking"]["low"] = low
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=data, fit={})
+    assert adapter is not None
+    assert adapter.gate_won is won
+
+
+def test_gate_compares_with_what_is_live(claim: Claim) -> None:
+    adapter = run_finish(
+        claim=claim,
+        path="p",
+        sha256="0",
+        report=report("bot@1", live="bot@0", ranking=0.65),
+        fit={},
+    )
+    assert adapter is not None
+    assert adapter.gate["opponent"] == "bot@0"
+    assert not adapter.gate_won
+
+
+def test_live_adapter_cannot_be_discarded(claim: Claim, admin: User, project: Project) -> None:
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report("bot@1"), fit={})
+    assert adapter is not None
+    Project.objects.update(live_version="bot@1")
+    adapter.refresh_from_db()
+    with pytest.raises(UserError, match="is live"):
+        adapter_discard(adapter=adapter, by=admin)
+
+    Project.objects.update(live_version="base")
+    adapter = Adapter.objects.get()
+    adapter_discard(adapter=adapter, by=admin)
+    assert not Adapter.objects.usable().exists()
+    adapter_restore(adapter=adapter, by=admin)
+    assert Adapter.objects.usable().exists()
+
+
+# -- events
+
+
+def step(number: int, **extra: Any) -> dict[str, Any]:
+    values = {"loss": 0.5, "kl": 0.0, "kl_unclamped": -0.1, "learning_rate": 1e-4}
+    more = {"grad_norm": 1.0, "seconds": 2.0, "completion_tokens": 40.0}
+    return {
+        "type": "step",
+        "step": number,
+        "total_steps": 10,
+        "reward_desirable": None,
+        "reward_undesirable": -0.2,
+        "eta_seconds": 12.0,
+        **values,
+        **more,
+        **extra,
+    }
+
+
+def test_events_become_curves_progress_and_log(claim: Claim, tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    lines = [json.dumps(step(1)), json.dumps({"type": "warning", "message": "both rewards fall"})]
+    path.write_text("\n".join(lines) + "\n" + '{"type": "st')
+    events, offset = read_new_events(path, 0)
+    assert len(events) == 2
+    assert events_store(claim, events, events_offset=offset)
+
+    # a resumed trainer repeats a step: the newer line wins, the half line is read once whole
+    path.write_text(path.read_text() + 'ep"}\n' + json.dumps(step(1, loss=0.25)) + "\n")
+    events, _ = read_new_events(path, offset)
+    assert events_store(claim, events[1:], events_offset=offset)
+
+    assert RunMetric.objects.get().loss == 0.25
+    assert RunMetric.objects.get().reward_desirable is None
+    note = RunNote.objects.get()
+    assert (note.level, note.text) == ("warning", "both rewards fall")
+    claim.run.refresh_from_db()
+    assert claim.run.percent == 10
+    assert claim.run.eta_seconds == 12.0
+
+
+# -- snapshots as files
+
+
+def test_snapshot_file_is_trl_unpaired_with_the_served_context(run: Run, tmp_path: Path) -> None:
+    snapshot_write(run.snapshot, tmp_path)
+    first = (tmp_path / "examples.jsonl").read_bytes()
+    snapshot_write(run.snapshot, tmp_path)
+    assert (tmp_path / "examples.jsonl").read_bytes() == first
+
+    rows = [json.loads(line) for line in first.splitlines()]
+    heldout = (tmp_path / "heldout.jsonl").read_text().splitlines()
+    assert len(rows) + len(heldout) == 60
+    row = rows[0]
+    assert row["prompt"][0] == {"role": "system", "content": "Be brief."}
+    assert row["prompt"][-1]["role"] == "user"
+    assert row["completion"][0]["role"] == "assistant"
+    assert isinstance(row["label"], bool)
+    prompts = {json.dumps(r["prompt"]) for r in rows}
+    assert not prompts & {json.dumps(json.loads(line)["prompt"]) for line in heldout}
+
+
+# -- the schedule
+
+
+def test_schedule_starts_one_run_when_enough_is_new(voted_project: Project, admin: User) -> None:
+    schedule_set(
+        project=voted_project,
+        by=admin,
+        enabled=True,
+        min_new_examples=60,
+        min_hours=0,
+        auto_release=True,
+    )
+    assert [run.trigger for run in schedules_run()] == ["schedule"]
+    assert schedules_run() == [], "a second beat starts nothing"
+    assert Run.objects.get().auto_release
+
+
+def test_schedule_waits_for_examples_and_hours(
+    voted_project: Project, admin: User, claim: Claim, annotator: User
+) -> None:
+    schedule_set(
+        project=voted_project,
+        by=admin,
+        enabled=True,
+        min_new_examples=1,
+        min_hours=6,
+        auto_release=False,
+    )
+    claim.update(status=Run.Status.FAILED)
+    vote = Example.objects.first()
+    Example.objects.filter(pk=vote.pk).update(created_at=timezone.now() + dt.timedelta(minutes=1))
+    now = timezone.now()
+    assert schedules_run(now=now + dt.timedelta(hours=5)) == []
+    assert len(schedules_run(now=now + dt.timedelta(hours=7))) == 1
+
+
+def test_the_run_says_why_it_computes_in_its_precision(
+    claim: Claim, admin: User, as_user: Callable[[User], Client]
+) -> None:
+    start = {
+        "type": "start",
+        "total_steps": 4,
+        "examples": 48,
+        "device": "cpu",
+        "dtype": "float32",
+        "precision": "float32: this CPU has no bfloat16 units",
+        "lambda_d": 1.0,
+        "lambda_u": 1.0,
+    }
+    assert events_store(claim, [start])
+    assert "on cpu in float32: this CPU has no bfloat16 units" in RunNote.objects.get().text
+    page = as_user(admin).get(f"/projects/bot/runs/{claim.run.number}/")
+    assert "cpu, float32: this CPU has no bfloat16 units" in page.content.decode()

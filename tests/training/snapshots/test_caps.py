@@ -1,0 +1,188 @@
+"""Fault 26: one person's votes are at most a share of a snapshot, and what is left out is told."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.adjudication.services import resolution_decide
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.training.models import Run
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.runs.services import run_request
+from feedback_app.training.snapshots.caps import cap_of, examples_taken, over_cap, people_cap
+from feedback_app.web.errors import UserError
+from tests.conftest import MakeCompletions
+
+As = Callable[[User], Client]
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 40), st.integers(1, 99))
+def test_cap_is_the_most_that_is_at_most_its_share(
+    counts: list[int], others: int, percent: int
+) -> None:
+    fits = [
+        cap
+        for cap in range(max(counts) + 1)
+        if 100 * cap <= percent * (others + sum(min(n, cap) for n in counts))
+    ]
+    assert cap_of(counts, others=others, percent=percent) == max(fits)
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        ({1: 5_000}, {}),  # alone: nobody is outweighed
+        ({1: 5_000, 2: 10}, {1: 20}),  # the floor, for a half of 20 is less
+        ({1: 5_000, 2: 400}, {1: 400}),
+        ({1: 5_000, 2: 10, None: 990}, {1: 1_000}),  # imports are others' votes
+        ({1: 30, 2: 30, 3: 30}, {}),
+    ],
+)
+def test_cap_of_people(votes: dict[int | None, int], expected: dict[int, int]) -> None:
+    project = Project(person_share=50, person_floor=20)
+
+    assert over_cap(votes, project=project) == expected
+
+
+@pytest.fixture
+def flooded(
+    voted_project: Project,
+    annotator: User,
+    second_annotator: User,
+    make_completions: MakeCompletions,
+) -> Project:
+    """Sixty votes of one person; of another, ten on the same answers and thirty on their own:
+    enough of each kind for a run, whichever of the sixty are taken."""
+    shared = Completion.objects.filter(votes__user=annotator).order_by("pk")[:10]
+    for number, completion in enumerate((*shared, *make_completions(30))):
+        verdict = Verdict.UP if number % 2 else Verdict.DOWN
+        vote_cast(completion=completion, verdict=verdict, by=second_annotator, source="annotate")
+    voted_project.person_share, voted_project.person_floor = 30, 40
+    voted_project.save()
+    return voted_project
+
+
+@pytest.mark.django_db
+def test_snapshot_takes_so_many_votes_of_one_person_and_all_of_the_others(
+    flooded: Project, admin: User, annotator: User, second_annotator: User
+) -> None:
+    run = run_request(project=flooded, by=admin)
+
+    items = {item.completion_id: item for item in run.snapshot.items.all()}
+    votes: dict[int, dict[int, str]] = {}
+    for vote in Vote.objects.filter(project=flooded):
+        votes.setdefault(vote.completion_id, {})[vote.user_id] = vote.verdict
+    only_theirs = [pk for pk in items if set(votes[pk]) == {annotator.pk}]
+    shared = [pk for pk in votes if len(votes[pk]) == 2 and pk in items]
+    taken_back = [
+        pk for pk in shared if items[pk].weight == 1 and len(set(votes[pk].values())) == 2
+    ]
+    agreed = [pk for pk in shared if len(set(votes[pk].values())) == 1]
+    # 40 of theirs stand: alone, or beside the other's; ties of both are no examples at all
+    assert len(only_theirs) <= 40
+    assert run.snapshot.left_out == flooded.examples.count() - len(items) > 0
+    assert run.snapshot.left_out_people == 1
+    assert run.snapshot.train_total + run.snapshot.heldout_total == len(items)
+    assert taken_back == []
+    assert all(items[pk].desirable == (votes[pk][second_annotator.pk] == "up") for pk in agreed)
+    own = [pk for pk, given_ in votes.items() if set(given_) == {second_annotator.pk}]
+    assert set(own) <= set(items)
+    theirs = len(only_theirs) + sum(
+        pk in items and annotator.pk in votes[pk] and pk not in people_cap(flooded).examples
+        for pk in agreed
+    )
+    assert theirs == 40
+
+
+@pytest.mark.django_db
+def test_plan_says_what_the_snapshot_will_hold_and_the_choice_is_the_same_each_time(
+    flooded: Project, admin: User, as_user: As
+) -> None:
+    plan = run_plan(project=flooded, config=RunConfig().as_json())
+    page = as_user(admin).get(reverse("runs", args=["bot"])).content.decode()
+    snapshot = run_request(project=flooded, by=admin).snapshot
+
+    assert (plan.train_up, plan.train_down) == (snapshot.train_up, snapshot.train_down)
+    assert plan.heldout_total == snapshot.heldout_total
+    assert plan.left_out == snapshot.left_out
+    assert f"{plan.left_out} examples left out: one person gave more votes" in page
+    run_page = as_user(admin).get(reverse("run", args=["bot", 1])).content.decode()
+    assert f"{plan.left_out} examples left out: one person gave too many" in run_page
+    for split, desirable, count in (
+        ("train", True, "train_up"),
+        ("heldout", False, "heldout_down"),
+    ):
+        found = snapshot.items.filter(split=split, desirable=desirable).count()
+        assert found == getattr(snapshot, count)
+    Run.objects.update(status=Run.Status.CANCELLED)
+    again = run_request(project=flooded, by=admin).snapshot
+    same = [set(s.items.values_list("completion", "weight")) for s in (snapshot, again)]
+    assert same[0] == same[1]
+
+
+@pytest.mark.django_db
+def test_run_asks_anew_what_the_page_may_remember(
+    flooded: Project, admin: User, django_assert_num_queries: Any
+) -> None:
+    examples_taken(flooded, exact=False)
+    Vote.objects.update(verdict="up")
+    flooded.examples.update(desirable=True)
+
+    with django_assert_num_queries(0):
+        examples_taken(flooded, exact=False)
+    with pytest.raises(UserError, match="0 down"):
+        run_request(project=flooded, by=admin)
+
+
+@pytest.mark.django_db
+def test_larger_cap_takes_what_the_smaller_one_took(flooded: Project) -> None:
+    small = set(people_cap(flooded).examples)
+    flooded.person_floor = 50
+
+    assert set(people_cap(flooded).examples) < small
+
+
+@pytest.mark.django_db
+def test_imported_labels_are_nobodys_share(flooded: Project, annotator: User) -> None:
+    Vote.objects.filter(user=annotator).update(source=Source.IMPORT)
+
+    assert people_cap(flooded).examples == {}
+
+
+@pytest.mark.django_db
+def test_what_a_resolver_decided_rests_on_nobodys_votes(flooded: Project, admin: User) -> None:
+    pk = next(pk for pk, amounts in people_cap(flooded).examples.items() if amounts is None)
+    completion = Completion.objects.get(pk=pk)
+
+    resolution_decide(completion=completion, verdict=Verdict.UP, why="", by=admin)
+
+    assert pk not in people_cap(flooded).examples
+    assert run_request(project=flooded, by=admin).snapshot.items.get(completion=pk).desirable
+
+
+@pytest.mark.django_db
+def test_rules_are_saved_and_checked(project: Project, admin: User, as_user: As) -> None:
+    url = reverse("rules", args=["bot"])
+    good = {"votes_per_hour": "600", "person_share": "30", "person_floor": "50"}
+    good |= {"gold_every": "20", "gold_feedback": "after", "gold_least": "70", "gold_window": "10"}
+    client = as_user(admin)
+
+    assert b"Saved." in client.post(url, good, follow=True).content
+    for bad in (
+        {"person_share": "0"},
+        {"person_floor": "-1"},
+        {"gold_window": "0"},
+        {"overlap": "3"},
+    ):
+        assert client.post(url, good | bad).status_code == 400
+    project.refresh_from_db()
+    assert (project.votes_per_hour, project.person_share, project.person_floor) == (600, 30, 50)
+    assert project.overlap == 1

@@ -1,0 +1,104 @@
+"""What models and imports write is shown, never obeyed (faults: hostile items, monstrous ones)."""
+
+import time
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feedback_app.feedback.templatetags.model_text import model_text
+from feedback_app.web.markdown import MARKDOWN_LIMIT, PLAIN_LIMIT, TAGS, render
+
+
+class Page(HTMLParser):
+    """Every tag and attribute a browser would see."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>",
+        '<img src=x onerror="alert(1)">',
+        '<svg onload="alert(1)"><a href="#">x</a></svg>',
+        '<div hx-get="/logout/" hx-trigger="load" style="position:fixed">x</div>',
+        '<iframe srcdoc="<script>1</script>"></iframe>',
+        "[click](javascript:alert(1))",
+        "[click](JaVaScRiPt&colon;alert(1))",
+        "[click](data:text/html;base64,PHNjcmlwdD4=)",
+        "![pixel](https://tracker.example/?q=secret)",
+        '[x](https://a.example "t\\" onmouseover=alert(1) hx-get=/x")',
+        "```mermaid\ngraph TD; A[<script>alert(1)</script>]\n```",
+        "$$\\href{javascript:alert(1)}{x} \\unclosed{",
+        '<https://a.example/"onclick=alert(1)>',
+    ],
+)
+def test_render_hostile_text_has_no_active_content(hostile: str) -> None:
+    page = Page(render(hostile))
+
+    assert set(page.tags) <= TAGS
+    assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start"}
+    links = [value or "" for name, value in page.attributes if name == "href"]
+    assert all(link.startswith(("http://", "https://", "mailto:")) for link in links)
+
+
+@given(st.text(alphabet="<>[]()!*_`|&;:/\\\"'= \njavscriptonhxge-", max_size=400))
+def test_render_any_text_stays_inside_the_allow_list(text: str) -> None:
+    page = Page(render(text))
+
+    assert set(page.tags) <= TAGS
+    assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start"}
+
+
+def test_render_raw_html_is_shown_as_text() -> None:
+    assert "&lt;b&gt;bold&lt;/b&gt;" in render("<b>bold</b>")
+
+
+def test_render_markdown_keeps_lists_code_tables_and_links() -> None:
+    html = render("1. **a**\n2. `b`\n\n|x|y|\n|-|-|\n|1|2|\n\n[docs](https://a.example/)")
+
+    for part in ("<ol>", "<strong>a</strong>", "<code>b</code>", "<td>2</td>"):
+        assert part in html
+    assert 'href="https://a.example/" rel="nofollow noopener noreferrer"' in html
+
+
+@pytest.mark.parametrize(
+    "monster",
+    [
+        pytest.param("a" * 1_000_000, id="1 MB without a space"),
+        pytest.param("<" * 1_000_000, id="1 MB to escape"),
+        pytest.param("[" * MARKDOWN_LIMIT, id="brackets"),
+        pytest.param("[a](" * (MARKDOWN_LIMIT // 4), id="half links"),
+        pytest.param(">" * MARKDOWN_LIMIT, id="quotes"),
+        pytest.param("*a **b " * (MARKDOWN_LIMIT // 7), id="emphasis"),
+        pytest.param("`a``b```" * (MARKDOWN_LIMIT // 8), id="backticks"),
+        pytest.param("".join(" " * n + "- a\n" for n in range(190)), id="nested lists"),
+        pytest.param("|a" * 4000 + "\n" + "|-" * 4000 + "\n" + "|x\n" * 1200, id="wide table"),
+        pytest.param("$" * MARKDOWN_LIMIT + "\\frac{" * 10, id="LaTeX"),
+    ],
+)
+def test_render_monstrous_text_takes_bounded_time_and_space(monster: str) -> None:
+    before = time.thread_time()
+    html = render(monster)
+
+    # seconds of this thread: some 0.1 in each case; what grows with the square takes minutes
+    assert time.thread_time() - before < 20
+    assert len(html) < 6 * PLAIN_LIMIT
+
+
+def test_render_too_long_text_says_how_much_is_left_out() -> None:
+    assert "… 800000 more characters are not shown." in render("a" * 1_000_000)
+
+
+def test_model_text_filter_keeps_htmx_away() -> None:
+    assert model_text("*hi*") == '<div class="prose" hx-disable><p><em>hi</em></p>\n</div>'

@@ -1,0 +1,105 @@
+"""`python -m trainer merge`: base and adapter as one model that runs without LoRA."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig
+
+from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, fsync, verify_adapter
+from trainer.artifacts.model_card import base_licence, licence_identifier
+from trainer.config import MAX_RANK
+from trainer.errors import Refused, TrainerError
+from trainer.models.layers import is_transposed, layer_shapes, linear_layers
+from trainer.models.loading import LoadedBase, load_base
+from trainer.models.lora import PREFIX, adapted_layers
+
+_CARD = """---
+base_model: {base}
+license: {licence}
+tags: [lora, kto, merged]
+---
+
+# {name}, merged
+
+`{base_name}` with the adapter `{name}` added to its weights (W + α/r · B A, in float32, stored as
+{dtype}). Licence of the base model: {licence_text}.
+
+| | SHA-256 |
+|---|---|
+| base model (fingerprint) | `{fingerprint}` |
+| adapter weights | `{adapter_sha256}` |
+"""
+
+
+def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
+    """Write the merged model and its tokenizer to `out`, whole or not at all; returns `out`.
+
+    `dtype` is what the weights are stored in; `auto` is what the base is stored in. Raises Refused
+    when `out` exists, BadArtifact with everything that is wrong with the adapter, TrainerError when
+    the base does not load, OSError (disk full).
+    """
+    if out.exists() or out.is_symlink():
+        raise Refused(f"{out} exists already: name a directory that does not, nothing is replaced")
+    verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK)  # before the base is loaded
+    base = load_base(model, dtype=_stored_dtype(model) if dtype == "auto" else dtype, device="cpu")
+    manifest = verify_adapter(
+        adapter,
+        base_fingerprint=base.fingerprint,
+        max_rank=MAX_RANK,
+        shapes=layer_shapes(base.model),
+    )
+    add_to_weights(base, adapter)
+
+    licence = base_licence(model)
+    card = _CARD.format(
+        base=json.dumps(model),
+        base_name=model,
+        name=manifest.name,
+        licence=licence_identifier(licence),
+        licence_text=licence,
+        dtype=str(base.dtype).removeprefix("torch."),
+        fingerprint=base.fingerprint,
+        adapter_sha256=manifest.sha256,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        base.model.save_pretrained(partial)
+        base.tokenizer.save_pretrained(partial)
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        for file in partial.iterdir():
+            fsync(file)
+        fsync(partial)
+        partial.rename(out)
+        fsync(out.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return out
+
+
+def add_to_weights(base: LoadedBase, adapter: Path) -> None:
+    """W ← W + α/r · B A for each adapted layer: summed in float32, rounded once to W's type."""
+    settings = json.loads((adapter / CONFIG).read_bytes())
+    tensors = load_file(adapter / WEIGHTS)
+    layers = linear_layers(base.model)
+    with torch.no_grad():
+        for name in adapted_layers(tensors):
+            a = tensors[f"{PREFIX}{name}.lora_A.weight"].float()
+            b = tensors[f"{PREFIX}{name}.lora_B.weight"].float()
+            change = (settings["lora_alpha"] / settings["r"]) * (b @ a)
+            weight = layers[name].weight
+            weight.copy_(weight.float() + (change.t() if is_transposed(layers[name]) else change))
+
+
+def _stored_dtype(model: str) -> str:
+    """The type in which a base model's weights are stored, as load_base calls it."""
+    try:
+        stored = AutoConfig.from_pretrained(model).dtype
+    except (OSError, ValueError) as error:
+        raise TrainerError(f"The base model {model!r} cannot be loaded: {error}") from error
+    return str(stored or torch.float32).removeprefix("torch.")

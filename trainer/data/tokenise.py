@@ -1,0 +1,145 @@
+"""From an example to the token ids that are trained on: the context of training is the context of
+serving."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from trainer.data.chat import prompt_ids
+from trainer.data.examples import Example, Message, refuse_if_faulty
+from trainer.errors import Refused
+
+
+@dataclass(frozen=True)
+class Tokenised:
+    """One example as token ids. `prompt_key` is equal for examples of one prompt; `cut` is the
+    number of tokens that the prompt lost because it was too long."""
+
+    id: str
+    prompt: tuple[int, ...]
+    completion: tuple[int, ...]
+    label: bool
+    weight: float
+    prompt_key: str
+    cut: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        return self.cut > 0
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True)
+class TokenisedSet:
+    """All examples that fit, how many prompts lost turns and how many tokens these were, and the
+    ids that do not fit at all."""
+
+    examples: tuple[Tokenised, ...]
+    truncated: int
+    tokens_cut: int
+    left_out: tuple[str, ...]
+
+
+def tokenise_all(
+    examples: Sequence[Example], tokenizer: Any, *, eos: int, vocabulary: int, max_length: int
+) -> TokenisedSet:
+    """Tokenise every example; one whose completion cannot fit is left out and named.
+
+    Raises Refused when token ids lie outside the vocabulary (they were served by another model)
+    and when the chat template cannot express a prompt, each reason once.
+    """
+    done, left_out, foreign = [], [], []
+    inexpressible: defaultdict[str, list[str]] = defaultdict(list)
+    for example in examples:
+        try:
+            tokenised = tokenise(example, tokenizer, eos=eos, max_length=max_length)
+        except Refused as error:
+            inexpressible[str(error)].append(example.id)
+            continue
+        if tokenised is None:
+            left_out.append(example.id)
+        elif max(*tokenised.prompt, *tokenised.completion) >= vocabulary:
+            foreign.append(example.id)
+        else:
+            done.append(tokenised)
+    faults = [
+        f"{len(ids)} example(s) have no prompt in this model's words (first: {ids[0]}): {reason}"
+        for reason, ids in inexpressible.items()
+    ]
+    if foreign:
+        faults.append(
+            f"the token ids of {len(foreign)} example(s) lie outside the model's vocabulary of "
+            f"{vocabulary:,} (first: {foreign[0]}): they were served by another base model"
+        )
+    refuse_if_faulty(faults)
+    return TokenisedSet(
+        examples=tuple(done),
+        truncated=sum(item.truncated for item in done),
+        tokens_cut=sum(item.cut for item in done),
+        left_out=tuple(left_out),
+    )
+
+
+def tokenise(example: Example, tokenizer: Any, *, eos: int, max_length: int) -> Tokenised | None:
+    """Token ids of one example, or None when not even its last turn fits.
+
+    Served ids are used where they are known: they are what the model saw and said, while text that
+    is tokenised again may split differently. Text is tokenised by itself, never together with the
+    prompt: the model that serves begins its answer with a new token. `eos` is chat.answer_end. A
+    completion that was cut off by the length limit gets none, or the model would learn to stop
+    there. A prompt that is too long loses its oldest turns, never the system message, the last
+    turn or the completion.
+    """
+    completion = example.completion_token_ids
+    if completion is None:
+        completion = _ended(example, tokenizer, eos=eos)
+    room = max_length - len(completion)
+    whole = example.prompt_token_ids or tuple(prompt_ids(tokenizer, _plain(example.prompt)))
+    tokenised = Tokenised(
+        id=example.id,
+        prompt=whole,
+        completion=tuple(completion),
+        label=example.label,
+        weight=example.weight,
+        prompt_key=repr([(message.role, message.content) for message in example.prompt]),
+    )
+    if len(whole) <= room:
+        return tokenised
+    shorter = fit_prompt(example.prompt, tokenizer, room=room)
+    if shorter is None:
+        return None
+    return replace(tokenised, prompt=shorter, cut=len(whole) - len(shorter))
+
+
+def fit_prompt(prompt: Sequence[Message], tokenizer: Any, *, room: int) -> tuple[int, ...] | None:
+    """Token ids of the prompt without as many of its oldest turns as `room` tokens demand; None
+    when system message and last turn alone are too long. A turn is a user's message and all that
+    answers it, so what is left alternates as the whole did: many templates insist."""
+    system = [message for message in prompt if message.role == "system"]
+    turns = [message for message in prompt if message.role != "system"]
+    starts = [index for index, message in enumerate(turns) if message.role == "user"]
+    low, high = 0, len(starts)
+    found: tuple[int, ...] | None = None
+    while low < high:  # the fewest turns dropped, by bisection: 10,000 turns take 14 renderings
+        middle = (low + high) // 2
+        ids = tuple(prompt_ids(tokenizer, _plain([*system, *turns[starts[middle] :]])))
+        if len(ids) <= room:
+            found, high = ids, middle
+        else:
+            low = middle + 1
+    return found
+
+
+def _ended(example: Example, tokenizer: Any, *, eos: int) -> tuple[int, ...]:
+    """The completion's text as token ids, with one EOS unless the length limit cut it off; text
+    from elsewhere may have brought its own."""
+    ids = tuple(tokenizer.encode(example.completion, add_special_tokens=False))
+    return ids if example.finish_reason == "length" or ids[-1:] == (eos,) else (*ids, eos)
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]

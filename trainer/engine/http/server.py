@@ -1,0 +1,207 @@
+"""The engine's HTTP side: one process, one base model, many adapters (docs/architecture.md)."""
+
+import argparse
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+import uvicorn
+from pydantic import BaseModel, ValidationError
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from trainer.backends.cpu.compiled_code import is_compiled
+from trainer.engine.http import chat
+from trainer.engine.http.errors import Refusal, on_refusal
+from trainer.engine.http.metrics import exposition
+from trainer.engine.http.protocol import ChatRequest, LoadRequest, UnloadRequest
+from trainer.engine.http.request_ids import RequestIds
+from trainer.engine.jobs import Stopped, UnknownModel
+from trainer.engine.loading import load_served
+from trainer.engine.scheduler import Scheduler
+from trainer.errors import BadArtifact
+from trainer.heap import release_free_memory
+
+log = structlog.get_logger("trainer.engine")
+
+BODY_LIMIT = 8 * 1024 * 1024
+SHUTDOWN_SECONDS = 5  # what streams are given to end when the engine is asked to stop
+#: What /health adds while the model is loading.
+COMPILES_FIRST = "its first start on this processor compiles code, which may take a minute"
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Api:
+    """The endpoints. The scheduler arrives once the model is loaded; until then they say so."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.started = int(time.time())
+        self.loaded: Scheduler | None = None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        if self.loaded is None:
+            raise Refusal(503, f"{self.name} is still loading: try again soon.", "server_error")
+        return self.loaded
+
+    async def health(self, request: Request) -> Response:
+        if self.loaded is None:
+            detail = "" if is_compiled("loops.forward") else COMPILES_FIRST
+            return JSONResponse({"status": "loading", "detail": detail}, 503)
+        if not self.loaded.alive:
+            return JSONResponse({"status": "down"}, 503)
+        adapters = [held.name for held in self.loaded.adapters()]
+        return JSONResponse({"status": "ok", "model": self.name, "adapters": adapters})
+
+    async def models(self, request: Request) -> Response:
+        entry = {"object": "model", "created": self.started, "owned_by": "prospect"}
+        base = {"id": self.name, "parent": None, **entry}
+        adapters = [
+            {"id": held.name, "parent": self.name, "root": str(held.path), **entry}
+            for held in self.scheduler.adapters()
+        ]
+        return JSONResponse({"object": "list", "data": [base, *adapters]})
+
+    async def chat(self, request: Request) -> Response:
+        body = await body_of(request, ChatRequest)
+        return await chat.answer(request, self.scheduler, body)
+
+    async def load(self, request: Request) -> Response:
+        body = await body_of(request, LoadRequest)
+        try:
+            await asyncio.to_thread(self.scheduler.load, body.lora_name, body.lora_path)
+        except BadArtifact as error:
+            log.warning("adapter_refused", adapter=body.lora_name, faults=error.faults)
+            raise Refusal(400, f"{body.lora_name} was not loaded: {error}") from error
+        except Stopped as error:
+            raise Refusal(503, str(error), "server_error") from error
+        log.info("adapter_loaded", adapter=body.lora_name)
+        return PlainTextResponse(f"{body.lora_name} is loaded.")
+
+    async def unload(self, request: Request) -> Response:
+        body = await body_of(request, UnloadRequest)
+        try:
+            self.scheduler.unload(body.lora_name)
+        except UnknownModel as error:
+            raise Refusal(404, str(error), "not_found_error") from error
+        log.info("adapter_unloaded", adapter=body.lora_name)
+        return PlainTextResponse(f"{body.lora_name} is unloaded.")
+
+    async def metrics(self, request: Request) -> Response:
+        return PlainTextResponse(exposition(self.scheduler))
+
+
+async def body_of(request: Request, shape: type[Body]) -> Body:
+    """Reads and validates a JSON body; every fault is named in one refusal.
+
+    Other content types are turned away: a page in somebody's browser can send those to a port of
+    this machine without being asked, JSON it cannot.
+    """
+    if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
+        raise Refusal(415, "Send the body as application/json.")
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > BODY_LIMIT:
+            raise Refusal(413, f"The body is larger than {BODY_LIMIT:,} bytes.")
+    try:
+        return shape.model_validate_json(bytes(data))
+    except ValidationError as error:
+        faults = "; ".join(
+            f"{'.'.join(str(part) for part in fault['loc']) or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False)
+        )
+        raise Refusal(400, faults) from error
+
+
+def create_app(
+    name: str, make: Callable[[], Scheduler], *, on_failure: Callable[[Exception], None]
+) -> Starlette:
+    """The ASGI app. `make` loads the model while the app already answers that it is loading;
+    if that fails, `on_failure` is told why."""
+    api = Api(name)
+
+    async def bring_up() -> None:
+        try:
+            scheduler = await asyncio.to_thread(make)
+        except Exception as error:  # whatever it is, an engine without a model must not linger
+            on_failure(error)
+            return
+        scheduler.start()
+        api.loaded = scheduler
+        base = scheduler.base
+        log.info("serving", model=name, device=str(base.device), precision=base.precision)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        loading = asyncio.create_task(bring_up())
+        yield
+        await loading
+        if api.loaded is not None:
+            await asyncio.to_thread(api.loaded.stop)
+
+    return Starlette(
+        routes=[
+            Route("/health", api.health),
+            Route("/metrics", api.metrics),
+            Route("/v1/models", api.models),
+            Route("/v1/chat/completions", api.chat, methods=["POST"]),
+            Route("/v1/load_lora_adapter", api.load, methods=["POST"]),
+            Route("/v1/unload_lora_adapter", api.unload, methods=["POST"]),
+        ],
+        exception_handlers={Refusal: on_refusal, HTTPException: on_refusal, 500: on_refusal},
+        middleware=[Middleware(RequestIds)],
+        lifespan=lifespan,
+    )
+
+
+def main(options: argparse.Namespace) -> None:
+    """Serves until it is asked to stop. Raises TrainerError when the model cannot be loaded."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+    )
+    # uvicorn hands the signal back when it is done with it: that is a good end, not a crash
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    name = options.served_model_name or Path(options.model).name
+    failures: list[Exception] = []
+
+    def make() -> Scheduler:
+        options.artifacts.mkdir(parents=True, exist_ok=True)
+        base = load_served(options.model, dtype=options.dtype)
+        scheduler = Scheduler(base, options.artifacts, name=name, on_crash=give_up)
+        release_free_memory()
+        return scheduler
+
+    def give_up(error: Exception) -> None:
+        log.error("giving_up", why=f"{type(error).__name__}: {error}")
+        failures.append(error)
+        server.should_exit = True
+
+    config = uvicorn.Config(
+        create_app(name, make, on_failure=give_up),
+        host=options.host,
+        port=options.port,
+        log_level="warning",
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if failures:
+        raise failures[0]

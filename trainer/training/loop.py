@@ -1,0 +1,342 @@
+"""The training run: `python -m trainer train RUN_DIR`, from its config to its adapter."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from trainer.artifacts.adapter_directory import Manifest, write_adapter
+from trainer.artifacts.model_card import base_licence, model_card, read_curve
+from trainer.data.batches import Step, StepsOf
+from trainer.distributed.process_group import World
+from trainer.errors import Cancelled, RunFailed
+from trainer.events import EventLog
+from trainer.forward.logprobs import Row, shares_prefixes
+from trainer.losses import loss_named, update_anchor
+from trainer.models.lora import Lora, MasterWeights, adapter_config
+from trainer.signals import StopRequest
+from trainer.training.checkpoint import Fit, Position, load_best, load_checkpoint, save_checkpoint
+from trainer.training.early_stopping import ADVICE, Limits, Probe, Watch, best_from, raise_if_broken
+from trainer.training.event_payloads import start_values, step_values
+from trainer.training.kl_probe import KlProbe
+from trainer.training.reference_cache import ReferenceCache, complete
+from trainer.training.run_directory import LoadedRun, write_fit
+from trainer.training.schedule import beta_at, learning_rate
+from trainer.training.step import Budget, StepResult, StepRunner
+
+
+class Trainer:
+    """One run's moving parts, put together once and stepped until done."""
+
+    def __init__(
+        self,
+        run: LoadedRun,
+        run_dir: Path,
+        events: EventLog,
+        stop: StopRequest,
+        *,
+        world: World | None = None,
+        steps_of: StepsOf | None = None,
+    ) -> None:
+        config = run.config
+        self.data = run
+        self.config = config
+        self.run_dir = run_dir
+        self.checkpoints = run_dir / "checkpoints"
+        self.checkpoints.mkdir(exist_ok=True)
+        self.events = events
+        self.stop = stop
+        self.world = world or World()
+        self.steps_of = steps_of or run.sampler.steps
+        self.loss = loss_named(config.loss)
+        # It tries that once a model. Later it would meet dropout, and draw numbers that a run which
+        # is resumed at another step would not have drawn.
+        shares_prefixes(run.base.model)
+        self.lora = Lora.attach(
+            run.base.model,
+            rank=config.lora_r,
+            alpha=config.lora_alpha,
+            dropout=config.lora_dropout,
+            seed=config.seed,
+        )
+        self.masters = MasterWeights(self.lora)
+        self.optimizer = torch.optim.AdamW(
+            self.masters.tensors.values(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        shared = config.reference_cache
+        self.reference = ReferenceCache(
+            run_dir / "reference" if shared is None else Path(shared),
+            fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}"
+            f"/{run.base.quantisation}",
+        )
+        self.runner = StepRunner(
+            model=run.base.model,
+            lora=self.lora,
+            masters=self.masters,
+            reference=self.reference,
+            examples=run.examples,
+            loss=self.loss,
+            lambdas=run.lambdas,
+            max_length=config.max_length,
+            budget=Budget(pack=config.token_budget, held=config.held_tokens),
+            world=self.world,
+            checkpointing=config.gradient_checkpointing,
+            check=self._between_packs,
+            on_less_memory=lambda message: self.events.write("warning", message=message),
+        )
+        self.heldout = replace(self.runner, examples=run.heldout)
+        self.heldout_step = run.heldout_step
+        self.probe = KlProbe.of(run.examples, seed=config.seed)
+        self.watch = Watch(
+            self.checkpoints,
+            Limits(config.kl_brake, config.patience),
+            events,
+            masters=self.masters.tensors,
+            writes=self.world.first,
+        )
+        self.step = 0
+        self.seconds = 0.0
+        self.mean_reward: float | None = None
+        self.fit: dict[str, Fit] = {}
+
+    def run(self) -> Manifest | None:
+        """Train to the end (or to a brake) and write the adapter. None where another process of
+        the run writes it."""
+        position = load_checkpoint(
+            self.checkpoints,
+            identity=self.data.identity,
+            masters=self.masters.tensors,
+            optimizer=self.optimizer,
+        )
+        if position is not None:
+            self._restore(position)
+        self._announce(resumed_from=0 if position is None else position.step)
+        try:
+            self._steps()
+        except Cancelled:
+            self._checkpoint()
+            raise
+        self.events.write("phase", phase="saving", done=0, total=1)
+        if not self.world.first:
+            self.world.gather(None)  # the first process writes; nobody leaves before it is done
+            return None
+        tensors: dict[str, Tensor] = self.masters.tensors
+        if self.watch.best is not None and self.watch.best.step != self.step:
+            tensors, self.step = load_best(self.checkpoints)
+        manifest = self._export(tensors)
+        self.world.gather(None)
+        return manifest
+
+    def _steps(self) -> None:
+        """Step until the last step, or until the watch says stop."""
+        per_epoch = self.data.total_steps // self.config.epochs
+        while self.step < self.data.total_steps:
+            epoch, offset = divmod(self.step, per_epoch)
+            steps = self.steps_of(epoch)
+            self._compute_reference(epoch, steps)
+            self.events.write(
+                "phase", phase="training", done=self.step, total=self.data.total_steps
+            )
+            for step in steps[offset:]:
+                self._one_step(step, first_of_epoch=step is steps[0])
+                last = self.step == self.data.total_steps
+                if (last or self.step % self.config.probe_every == 0) and self._probe_stops():
+                    return
+                if self.step % self.config.checkpoint_every == 0 and not last:
+                    self._checkpoint()
+                self._raise_if_stopped()
+
+    def _one_step(self, step: Step, *, first_of_epoch: bool) -> None:
+        started = time.monotonic()
+        number = self.step + 1
+        # Dropout depends on (seed, step) alone: a resumed run draws what it would have drawn.
+        torch.manual_seed(self.config.seed * 1_000_003 + number)
+        result = self.runner.backward(
+            step,
+            beta=beta_at(self.config, number, self.data.total_steps),
+            mean_reward=self.mean_reward or 0.0,
+            fresh=self.step == 0,
+        )
+        raise_if_broken(
+            step=number,
+            loss=result.loss,
+            rewards=result.rewards,
+            tokens=sum(len(self.data.examples[index].completion) for index in step.examples),
+        )
+        norm = float(
+            torch.nn.utils.clip_grad_norm_(self.masters.tensors.values(), self.config.max_grad_norm)
+        )
+        if not math.isfinite(norm):
+            raise RunFailed("the gradient is not finite", step=number, advice=ADVICE)
+        rate = learning_rate(self.config, number, self.data.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.masters.publish()
+
+        # From here on the step has happened; nothing above has changed weights or position.
+        self.step = number
+        elapsed = time.monotonic() - started
+        self.seconds += elapsed
+        self._remember(step, result, first_of_epoch=first_of_epoch)
+        self.events.write(
+            "step",
+            **step_values(self.data, step, result, number=number, total_seconds=self.seconds),
+            seconds=round(elapsed, 3),
+            learning_rate=rate,
+            grad_norm=norm,
+        )
+
+    def _remember(self, step: Step, result: StepResult, *, first_of_epoch: bool) -> None:
+        """Keep how each example stood, and the running mean of rewards."""
+        if first_of_epoch:
+            self.fit.clear()
+        for index, reward in zip(step.examples, result.rewards, strict=True):
+            example = self.data.examples[index]
+            self.fit[example.id] = Fit(example.id, example.label, reward, result.z0)
+        if self.loss.anchor == "mean":
+            labels = [self.data.examples[index].label for index in step.examples]
+            self.mean_reward = update_anchor(
+                self.mean_reward, torch.tensor(result.rewards), torch.tensor(labels)
+            )
+
+    def _probe_stops(self) -> bool:
+        """Measure where the run stands; True when it must end here."""
+        found = self.probe.measure(
+            self.data.base.model, self.data.base.tokenizer, self.lora, step=self.step
+        )
+        loss = None
+        # One process decides: a last bit of difference must not part them.
+        kl_per_token = self.world.gather(found.per_token)[0]
+        if self.heldout_step is not None:
+            loss = self.heldout.measure(
+                self.heldout_step, beta=self.config.beta, mean_reward=self.mean_reward or 0.0
+            ).loss
+        return self.watch.stops(Probe(self.step, kl_per_token, len(found.answers), loss))
+
+    def _announce(self, *, resumed_from: int) -> None:
+        self.events.write(
+            "start",
+            **start_values(self.data, resumed_from=resumed_from, processes=self.world.size),
+        )
+        for message in self.data.warnings:
+            self.events.write("warning", message=message)
+
+    def _compute_reference(self, epoch: int, steps: Sequence[Step]) -> None:
+        """Log-probabilities of the base for all that the epoch scores; what an earlier epoch or
+        run has computed costs nothing, and the run's first step finds its own."""
+        rows: list[Row] = []
+        for step in steps if epoch else steps[1:]:
+            own, mismatched = self.runner.rows(step)
+            rows += own + mismatched
+        if self.heldout_step is not None:
+            own, mismatched = self.heldout.rows(self.heldout_step)
+            rows += own + mismatched
+        with self.lora.off():
+            complete(
+                self.reference,
+                self.data.base.model,
+                rows,
+                token_budget=self.config.token_budget,
+                plan=self.checkpoints / f"reference-{epoch}.json",
+                on_progress=_progress(self.events, "reference", self._between_packs),
+                world=self.world,
+            )
+
+    def _export(self, tensors: dict[str, Tensor]) -> Manifest:
+        run, config = self.data, self.config
+        position = self._position()
+        write_fit(self.run_dir / "fit.jsonl", position.fit)
+        manifest = write_adapter(
+            self.run_dir / "adapter",
+            name=config.adapter_name,
+            tensors={name: tensor.to(run.base.dtype) for name, tensor in tensors.items()},
+            adapter_config=adapter_config(self.lora, base_model=config.base_model),
+            base_model=config.base_model,
+            base_sha256=run.base.fingerprint,
+            rank=config.lora_r,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            train={
+                "desirable": run.desirable,
+                "undesirable": run.undesirable,
+                "lambda_d": run.lambdas.desirable,
+                "lambda_u": run.lambdas.undesirable,
+                "steps": position.step,
+                "seconds": position.seconds,
+                "config": config.as_dict(),
+            },
+            card=model_card(
+                config,
+                desirable=run.desirable,
+                undesirable=run.undesirable,
+                lambdas=run.lambdas,
+                steps=position.step,
+                base_sha256=run.base.fingerprint,
+                licence=base_licence(config.base_model),
+                curve=read_curve(self.run_dir / "events.jsonl", up_to=position.step),
+            ),
+        )
+        self.events.write("done", adapter=str(self.run_dir / "adapter"), sha256=manifest.sha256)
+        return manifest
+
+    def _restore(self, position: Position) -> None:
+        self.masters.publish()
+        self.step = position.step
+        self.seconds = position.seconds
+        self.watch.best = best_from(position.best)
+        self.mean_reward = position.mean_reward
+        self.fit = {fit.id: fit for fit in position.fit}
+
+    def _position(self) -> Position:
+        return Position(
+            identity=self.data.identity,
+            step=self.step,
+            seconds=round(self.seconds, 3),
+            fit=tuple(self.fit.values()),
+            best=None if self.watch.best is None else asdict(self.watch.best),
+            mean_reward=self.mean_reward,
+        )
+
+    def _checkpoint(self) -> None:
+        if self.step == 0 or not self.world.first:
+            return  # the first step costs no more than reading a checkpoint of nothing
+        save_checkpoint(
+            self.checkpoints,
+            self._position(),
+            masters=self.masters.tensors,
+            optimizer=self.optimizer,
+        )
+        self.events.write("checkpoint", step=self.step)
+
+    def _between_packs(self) -> None:
+        # Processes that train together must stop at the same place: after a step, not within it.
+        if self.stop.asked and self.world.size == 1:
+            raise Cancelled(self.step)
+
+    def _raise_if_stopped(self) -> None:
+        if self.world.any(self.stop.asked, self.data.base.device):
+            raise Cancelled(self.step)
+
+
+def _progress(
+    events: EventLog, phase: str, check: Callable[[], None]
+) -> Callable[[int, int], None]:
+    """Write a phase event at most once a second, and look for a stop each time."""
+    last = 0.0
+
+    def report(done: int, total: int) -> None:
+        nonlocal last
+        check()
+        if done == total or time.monotonic() - last > 1:
+            last = time.monotonic()
+            events.write("phase", phase=phase, done=done, total=total)
+
+    return report

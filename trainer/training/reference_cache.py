@@ -1,0 +1,185 @@
+"""log π₀ of the frozen reference, token by token, computed once a (prompt, completion) pair and
+kept on disk for every epoch, every resume and every later run on the same base.
+
+The reference is the base model with the adapter switched off: it never changes, so a run on old
+and new feedback pays for the new feedback only. The file is a line of JSON that names what the
+values belong to, then records: key (16 bytes), number of tokens (uint32), their log-probabilities
+(float32 each), CRC-32. Records are only ever appended; of two with one key the first counts.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import struct
+import zlib
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.artifacts.adapter_directory import fsync
+from trainer.distributed.process_group import World
+from trainer.forward.logprobs import Row, packs, score, shares_prefixes
+from trainer.forward.parallel import side_by_side, workers
+
+_HEAD = struct.Struct("<16sI")
+_CRC = struct.Struct("<I")
+_FORMAT = 1
+
+Progress = Callable[[int, int], None]
+
+
+class ReferenceCache:
+    """Values by pair in one file of `directory`; `fingerprint` names base model, type and device
+    kind. Several processes may append at the same time."""
+
+    def __init__(self, directory: Path, *, fingerprint: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        header = json.dumps({"format": _FORMAT, "fingerprint": fingerprint}) + "\n"
+        self._header = header.encode()
+        name = hashlib.sha256(self._header).hexdigest()[:16]
+        self.path = directory / f"{name}.logprobs"
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+        self._found: dict[bytes, tuple[int, int]] = {}  # offset of the values, their number
+        self._end = 0
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            if os.pread(self._file, len(self._header), 0) != self._header:
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, self._header, 0)
+            self._end = len(self._header)
+            self._scan()
+            os.ftruncate(self._file, self._end)  # what a crash cut off
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def __contains__(self, row: Row) -> bool:
+        return pair_key(row) in self._found
+
+    def __getitem__(self, row: Row) -> Tensor:
+        """log π₀ of the row's completion tokens in nats, fp32. Raises KeyError when unknown."""
+        offset, count = self._found[pair_key(row)]
+        packed = os.pread(self._file, 4 * count, offset)
+        return torch.frombuffer(bytearray(packed), dtype=torch.float32)
+
+    def add(self, values: Mapping[bytes, Tensor]) -> None:
+        """Append values by key that are not there yet, so that they survive this process."""
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            self._scan()  # another process may have added some, or died while it did
+            new = b""
+            for key, tensor in values.items():
+                if key in self._found:
+                    continue
+                body = tensor.detach().float().cpu().contiguous().numpy().tobytes()
+                head = _HEAD.pack(key, len(body) // 4)
+                self._found[key] = (self._end + len(new) + _HEAD.size, len(body) // 4)
+                new += head + body + _CRC.pack(zlib.crc32(head + body))
+            if new:
+                os.ftruncate(self._file, self._end)
+                written = os.pwrite(self._file, new, self._end)
+                if written != len(new):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+                self._end += len(new)
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def add_of_all(self, values: Mapping[bytes, Tensor], world: World) -> None:
+        """`add` what every process of the run has found; the first one writes."""
+        everyone = world.gather(dict(values))
+        if world.first:
+            self.add({key: value for part in everyone for key, value in part.items()})
+
+    def refresh(self) -> None:
+        """Take in what other processes have added."""
+        self.add({})
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _scan(self) -> None:
+        """Index whole records from the known end on; what follows a damaged one is not trusted."""
+        size = os.fstat(self._file).st_size
+        while self._end + _HEAD.size + _CRC.size <= size:
+            head = os.pread(self._file, _HEAD.size, self._end)
+            key, count = _HEAD.unpack(head)
+            whole = _HEAD.size + 4 * count + _CRC.size
+            if self._end + whole > size:
+                return
+            body = os.pread(self._file, 4 * count + _CRC.size, self._end + _HEAD.size)
+            if zlib.crc32(head + body[:-4]) != _CRC.unpack(body[-4:])[0]:
+                return
+            self._found.setdefault(key, (self._end + _HEAD.size, count))
+            self._end += whole
+
+
+def complete(
+    cache: ReferenceCache,
+    model: Any,
+    rows: Sequence[Row],
+    *,
+    token_budget: int,
+    plan: Path,
+    on_progress: Progress,
+    world: World,
+) -> None:
+    """Compute what the cache lacks of `rows`; `model` must run as the reference (adapter off).
+
+    Rounding depends on which rows run together. Therefore the rows that were missing at first are
+    written to `plan`, and a run that was interrupted here forms the same packs again, skips those
+    it has and ends with the numbers of a run that was not.
+    """
+    missing = world.gather(_planned(plan, cache, rows) if world.first else None)[0]
+    wanted = [rows[index] for index in missing]
+    count = 1 if world.size > 1 else workers(next(model.parameters()).device, token_budget)
+    groups = [
+        [wanted[index] for index in pack]
+        for pack in packs(wanted, token_budget // count, parts=count)
+    ]
+    lacking = [n for n, pack in enumerate(groups) if any(row not in cache for row in pack)]
+    left = [groups[n] for n in world.gather(lacking)[0]]  # others may know less than the first
+    done = len(wanted) - sum(map(len, left))
+    shares_prefixes(model)  # tried once, before several threads would
+
+    def one(turn: int) -> tuple[list[Row], list[Tensor]]:
+        now = left[turn : turn + world.size]
+        # Who has no pack of its own runs the last one for company: a sharded base needs everybody.
+        pack = now[min(world.rank, len(now) - 1)]
+        return pack, score(model, pack).logprobs.split()
+
+    turns = range(0, len(left), world.size)
+    with torch.no_grad():
+        for turn, (pack, values) in zip(
+            turns, side_by_side(one, turns, at_a_time=count), strict=True
+        ):
+            cache.add_of_all(dict(zip(map(pair_key, pack), values, strict=True)), world)
+            done += sum(map(len, left[turn : turn + world.size]))
+            on_progress(done, len(wanted))
+    world.gather(None)  # all is written
+    cache.refresh()
+
+
+def _planned(plan: Path, cache: ReferenceCache, rows: Sequence[Row]) -> list[int]:
+    """Indices of the rows that were missing when this was asked first, one for each pair."""
+    if plan.exists():
+        found: list[int] = json.loads(plan.read_bytes())
+        return found
+    first = {pair_key(row): index for index, row in reversed(list(enumerate(rows)))}
+    missing = sorted(index for index in first.values() if rows[index] not in cache)
+    partial = plan.with_suffix(".partial")
+    partial.write_text(json.dumps(missing), encoding="utf-8")
+    fsync(partial)
+    partial.rename(plan)
+    return missing
+
+
+def pair_key(row: Row) -> bytes:
+    """The pair's key: a hash of both lists of token ids and of where one ends."""
+    prompt, completion = row
+    packed = array("q", [len(prompt), *prompt, *completion]).tobytes()
+    return hashlib.sha256(packed).digest()[:16]

@@ -1,0 +1,220 @@
+"""A run directory: what is read from it before the first step, and who may work on it."""
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from trainer.artifacts.adapter_directory import MANIFEST, Manifest, fsync, verify_adapter
+from trainer.config import MAX_RANK, TrainConfig
+from trainer.data.batches import Sampler, Step
+from trainer.data.chat import answer_end
+from trainer.data.examples import Example, read_examples
+from trainer.data.tokenise import Tokenised, TokenisedSet, tokenise_all
+from trainer.errors import BadArtifact, Refused, TrainerError
+from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named
+from trainer.models.loading import LoadedBase
+from trainer.training.checkpoint import Fit
+from trainer.training.preflight import check_trainable
+
+#: Held-out examples below which their loss says nothing, and beyond which it costs too much.
+_LEAST_HELD_OUT, _MOST_HELD_OUT = 8, 64
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """Config, base model and examples as token ids; `identity` names config and examples."""
+
+    config: TrainConfig
+    base: LoadedBase
+    examples: tuple[Tokenised, ...]
+    heldout: tuple[Tokenised, ...]
+    truncated: int
+    tokens_cut: int
+    lambdas: Lambdas
+    identity: str
+    warnings: tuple[str, ...]
+
+    @property
+    def desirable(self) -> int:
+        return sum(example.label for example in self.examples)
+
+    @property
+    def undesirable(self) -> int:
+        return len(self.examples) - self.desirable
+
+    @property
+    def sampler(self) -> Sampler:
+        """How the steps are made, by what the loss asks for."""
+        return _sampler(self.config, self.examples, self.config.batch_size)
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.sampler.steps_per_epoch()
+
+    @property
+    def heldout_step(self) -> Step | None:
+        """The held-out examples as one step, always the same; None where too few are held out to
+        choose an adapter by (eight, of both kinds where the loss knows both, under two prompts)."""
+        few = len(self.heldout) < _LEAST_HELD_OUT
+        labels = {example.label for example in self.heldout}
+        kinds = 1 if loss_named(self.config.loss).ups_only else 2
+        if few or len(labels) < kinds or len({example.prompt_key for example in self.heldout}) < 2:
+            return None
+        sampler = _sampler(self.config, self.heldout, 2 * len(self.heldout))
+        return sampler.steps(0)[0] if sampler.steps_per_epoch() else None
+
+
+def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
+    """Read and check config.json and examples.jsonl. Raises Refused with the faults of both."""
+    faults: list[str] = []
+    config, examples = None, None
+    try:
+        config = TrainConfig.read(run_dir / "config.json")
+    except Refused as error:
+        faults += error.faults
+    try:
+        examples = read_examples(run_dir / "examples.jsonl")
+        # a faulty config hides no fault of the examples: they are held against the defaults
+        assumed = config or TrainConfig(base_model="?", adapter_name="unnamed@1")
+        check_trainable(loss_named(assumed.loss), examples, assumed)
+    except Refused as error:
+        faults += error.faults
+    if faults or config is None or examples is None:
+        raise Refused(*faults)
+    return config, examples
+
+
+def read_heldout(run_dir: Path) -> list[Example]:
+    """The examples of heldout.jsonl, by which the best adapter of the run is chosen; none where
+    there is no such file. Of many, some that are spread evenly. Raises Refused."""
+    path = run_dir / "heldout.jsonl"
+    found = read_examples(path) if path.exists() else []
+    count = min(len(found), _MOST_HELD_OUT)
+    return [found[len(found) * number // count] for number in range(count)]
+
+
+def load_run(
+    config: TrainConfig,
+    examples: Sequence[Example],
+    base: LoadedBase,
+    *,
+    identity: str,
+    heldout: Sequence[Example] = (),
+) -> LoadedRun:
+    """Tokenise the examples and weigh the classes. Raises Refused when what is left after
+    tokenisation cannot be trained on."""
+    loss = loss_named(config.loss)
+    if loss.ups_only:
+        examples = [example for example in examples if example.label]
+        heldout = [example for example in heldout if example.label]
+    data = tokenise_for(base, examples, max_length=config.max_length)
+    left_out = set(data.left_out)
+    if left_out:
+        kept = [example for example in examples if example.id not in left_out]
+        check_trainable(loss, kept, config)
+    desirable = sum(example.label for example in data.examples)
+    weights = class_weights(
+        loss,
+        desirable,
+        len(data.examples) - desirable,
+        given_d=config.lambda_d,
+        given_u=config.lambda_u,
+    )
+    return LoadedRun(
+        config=config,
+        base=base,
+        examples=data.examples,
+        heldout=tokenise_for(base, heldout, max_length=config.max_length).examples,
+        truncated=data.truncated,
+        tokens_cut=data.tokens_cut,
+        lambdas=weights,
+        identity=identity,
+        warnings=_warnings(config, data, weights),
+    )
+
+
+def tokenise_for(base: LoadedBase, examples: Sequence[Example], *, max_length: int) -> TokenisedSet:
+    """Tokenise examples for a base model, its end-of-turn token included."""
+    return tokenise_all(
+        examples,
+        base.tokenizer,
+        eos=answer_end(base.model, base.tokenizer),
+        vocabulary=base.model.get_input_embeddings().num_embeddings,
+        max_length=max_length,
+    )
+
+
+def run_identity(run_dir: Path) -> str:
+    """A hash of the files a run reads: a checkpoint fits only the run it was made for."""
+    digest = hashlib.sha256()
+    for name in ("config.json", "examples.jsonl", "heldout.jsonl"):
+        path = run_dir / name
+        content = path.read_bytes() if path.exists() else b""
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def complete_manifest(adapter: Path) -> Manifest | None:
+    """The manifest of the run's adapter when it is there and whole. A damaged one is none: it is
+    written again from the last checkpoint."""
+    if not (adapter / MANIFEST).exists():
+        return None
+    try:
+        return verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK)
+    except BadArtifact:
+        return None
+
+
+def write_fit(path: Path, fit: Sequence[Fit]) -> None:
+    """fit.jsonl: how the policy stood to each training example in the last epoch."""
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(asdict(item)) + "\n" for item in fit), encoding="utf-8")
+    fsync(partial)
+    partial.rename(path)
+
+
+@contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the directory's lock: two processes on one run would overwrite each other's
+    checkpoints. The lock ends with the process, however that ends. Raises TrainerError when
+    another process holds it."""
+    with (directory / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TrainerError(f"another process is at work in {directory}") from None
+        yield
+
+
+def _sampler(config: TrainConfig, examples: Sequence[Tokenised], batch_size: int) -> Sampler:
+    loss = loss_named(config.loss)
+    return Sampler(
+        examples,
+        batch_size=batch_size,
+        seed=config.seed,
+        unit=loss.unit,
+        mismatched=loss.anchor == "z0",
+    )
+
+
+def _warnings(config: TrainConfig, data: TokenisedSet, weights: Lambdas) -> tuple[str, ...]:
+    found = []
+    if data.truncated:
+        found.append(
+            f"{data.truncated} prompt(s) lost their oldest turns to fit {config.max_length} tokens"
+        )
+    if data.left_out:
+        found.append(
+            f"{len(data.left_out)} example(s) are left out: last turn and completion are longer "
+            f"than {config.max_length} tokens"
+        )
+    if weights.bounded:
+        found.append(
+            f"the classes are so unequal that λ was held at {MAX_LAMBDA:g}: collect votes of the "
+            "rarer kind"
+        )
+    return tuple(found)

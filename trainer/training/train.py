@@ -1,0 +1,123 @@
+"""`python -m trainer train RUN_DIR`: what can be refused is refused before the model is loaded."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from trainer.config import TrainConfig
+from trainer.disk import written_or_told
+from trainer.distributed.fsdp import load_sharded
+from trainer.distributed.process_group import World, rank, size
+from trainer.errors import Cancelled, NotWritten, ProcessLost, Refused, RunFailed, TrainerError
+from trainer.events import EventLog
+from trainer.models.loading import LoadedBase, load_base
+from trainer.signals import StopRequest, stop_on_signal
+from trainer.training.loop import Trainer
+from trainer.training.run_directory import (
+    complete_manifest,
+    load_run,
+    only_one,
+    read_heldout,
+    read_run,
+    run_identity,
+)
+from trainer.training.step import is_out_of_memory
+
+
+def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
+    """Train the run in `run_dir`, or go on with it, until `adapter/` is complete.
+
+    Without `stop`, SIGTERM and SIGINT are the request to stop until the last event is written. A
+    caller that reports errors itself gives its own, so that a signal cannot cut its report off.
+
+    Under `accelerate launch` or `torchrun` every process calls this; the first one writes, and the
+    run directory must be the same to all. Raises Refused (config, examples), RunFailed (NaN, brake
+    at once), NotWritten (disk full, read-only) or Cancelled (SIGTERM, SIGINT); each is written to
+    events.jsonl first, where that can be written.
+    """
+    if not run_dir.is_dir():
+        raise Refused(f"{run_dir} is no directory: a run needs config.json and examples.jsonl")
+    first = rank() == 0
+    with (
+        stop_on_signal() if stop is None else nullcontext(stop) as stop,
+        written_or_told(run_dir),
+        only_one(run_dir) if first else nullcontext(),
+        EventLog(run_dir / "events.jsonl" if first else Path(os.devnull)) as events,
+    ):
+        manifest = complete_manifest(run_dir / "adapter")
+        if manifest is not None:
+            events.write_once("done", adapter=str(run_dir / "adapter"), sha256=manifest.sha256)
+            return
+        try:
+            with written_or_told(run_dir), _told_in_a_sentence():
+                _train(run_dir, events, stop)
+        except TrainerError as error:
+            kind, values = _last_event(error)
+            with suppress(OSError):  # that events cannot be written may be the very error
+                events.write(kind, **values)
+            raise
+
+
+def _last_event(error: TrainerError) -> tuple[str, dict[str, object]]:
+    """What the events say of a run that ended before its end."""
+    match error:
+        case Cancelled():
+            return "cancelled", {"step": error.step}
+        case RunFailed():
+            return "failed", _failure(error.step, error.reason, error.advice)
+        case ProcessLost() | NotWritten():
+            return "warning", {"message": str(error)}
+        case _:
+            return "failed", _failure(None, str(error), "mend what is named and start a new run")
+
+
+def _failure(step: int | None, reason: str, advice: str) -> dict[str, object]:
+    return {"step": step, "reason": reason, "advice": advice}
+
+
+def _train(run_dir: Path, events: EventLog, stop: StopRequest) -> None:
+    config, examples = read_run(run_dir)
+    heldout = read_heldout(run_dir)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    events.write("phase", phase="loading", done=0, total=1)
+    world = World.join(sharded=config.fsdp)
+    try:
+        base = _load(config, world)
+        run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
+        events.write("phase", phase="loading", done=1, total=1)
+        if world.any(stop.asked, base.device):
+            raise Cancelled(0)
+        Trainer(run, run_dir, events, stop, world=world).run()
+    finally:
+        world.leave()
+
+
+def _load(config: TrainConfig, world: World) -> LoadedBase:
+    name, dtype, device = config.base_model, config.dtype, config.device
+    if world.sharded:
+        return load_sharded(name, dtype=dtype, device=device, world=world)
+    return load_base(name, dtype=dtype, device=device, quantisation=config.quantisation)
+
+
+@contextmanager
+def _told_in_a_sentence() -> Iterator[None]:
+    """Running out of memory would happen again: say what to change instead of trying again. That
+    another process of the run has died is no fault of the run: the next attempt may succeed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise RunFailed(
+                "out of memory", advice="lower token_budget or max_length and start a new run"
+            ) from error
+        if isinstance(error, dist.DistError) or (size() > 1 and "onnection" in str(error)):
+            raise ProcessLost(
+                f"another of the {size()} processes of this run has ended; start all of them "
+                "again to go on from the last checkpoint"
+            ) from error
+        raise
