@@ -13,8 +13,6 @@ from trainer.data.examples import Example, Message
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTER = ROOT / "feedback_app" / "feedback" / "projects" / "starter_data"
-    Path(__file__).resolve().parents[2] / "feedback_app" / "feedback" / "projects" / "starter_data"
-)
 #: completions of each prompt, by the name of the set
 SETS = {"one": 1, "four": 4}
 _SIGMA = 0.6
