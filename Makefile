@@ -25,7 +25,7 @@ help:
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
-	@echo 'make check              ruff, mypy, import-linter, djade'
+	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
 	@echo 'make bench              $(if $(BENCHES),all of: $(BENCHES),nothing yet)'
 	@echo 'make clean              remove .venv and caches; var/ with its votes and models stays'
 
@@ -67,6 +67,7 @@ check: install-test
 	@.venv/bin/mypy -p feedback_app -p trainer
 	@.venv/bin/lint-imports
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
+	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js
 
 bench: $(BENCHES)
 

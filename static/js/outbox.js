@@ -1,5 +1,5 @@
-// Verdicts that the server has not confirmed. They are kept in the browser, sent in order and
-// one at a time; the server takes the same vote twice as one, so sending again is safe.
+// Votes that the server has not confirmed yet. They are kept in localStorage and sent in order, one
+// at a time. The server treats a repeated vote as the same vote, so sending again is safe.
 const RETRY = 4000;
 
 export class Outbox {
@@ -11,7 +11,7 @@ export class Outbox {
     this.sending = false;
     addEventListener("online", () => this.flush());
     addEventListener("focus", () => this.flush());
-    // another tab of the desk may have sent them
+    // another tab may have sent them
     addEventListener("storage", (event) => event.key === this.key && this.onChange(this));
     setInterval(() => this.flush(), RETRY);
   }
@@ -30,7 +30,7 @@ export class Outbox {
       if (list.length) localStorage.setItem(this.key, JSON.stringify(list));
       else localStorage.removeItem(this.key);
     } catch {
-      // storage is off: they live as long as this page
+      // localStorage is disabled: votes are kept until the page is closed
     }
   }
 
@@ -44,7 +44,7 @@ export class Outbox {
     this.onChange(this);
   }
 
-  // the server takes no more for now, and says why
+  // The server refuses more votes for now; `why` is its message.
   rest(why) {
     this.state = "resting";
     this.why = why.slice(0, 300);
@@ -54,7 +54,7 @@ export class Outbox {
     if (this.sending || !this.size) return;
     this.sending = true;
     try {
-      // another tab may share the box: one sender at a time
+      // another tab may use the same outbox: one sender at a time
       if (navigator.locks) await navigator.locks.request(this.key, () => this.sendAll());
       else await this.sendAll();
     } finally {
@@ -99,7 +99,7 @@ export class Outbox {
 }
 
 export function csrfToken() {
-  // the cookie is fresher than the page after signing in again in another tab
+  // After signing in again in another tab the cookie is newer than the page.
   const cookie = document.cookie.split("; ").find((part) => part.startsWith("csrftoken="));
   return cookie?.slice(10) ?? document.querySelector("[name=csrfmiddlewaretoken]")?.value ?? "";
 }
