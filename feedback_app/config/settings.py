@@ -16,18 +16,20 @@ import structlog
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
 
+from feedback_app.localstack.paths import FILES, HOME
+
 django_stubs_ext.monkeypatch()
 
-BASE_DIR = Path(__file__).resolve().parent.parent.parent
+BASE_DIR = FILES
 env = environ.Env()
-environ.Env.read_env(BASE_DIR / ".env")
+environ.Env.read_env(HOME / ".env")
 
 MODE = env.str("PROSPECT_ENV", "local")
 PRODUCTION = MODE == "production"
 DEBUG = env.bool("DEBUG", False)
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - the value of .env.example, refused below
 
-VAR = Path(env.str("PROSPECT_VAR", str(BASE_DIR / "var"))).resolve()
+VAR = Path(env.str("PROSPECT_VAR", str(HOME / "var"))).resolve()
 MODELS_ROOT = VAR / "models"
 ARTIFACT_ROOT = Path(env.str("ARTIFACT_ROOT", str(VAR / "artifacts"))).resolve()
 

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from feedback_app.localstack.procfile import BASE_DIR, PACKAGED_MODEL, StackError, require_space
+from feedback_app.localstack.paths import FILES, HOME
+from feedback_app.localstack.procfile import PACKAGED_MODEL, StackError, require_space
 
 
 def prepare_model(
@@ -22,7 +23,7 @@ def prepare_model(
     or a hub id.
     """
     name = base_model or os.environ.get("BASE_MODEL") or PACKAGED_MODEL
-    root = var or Path(os.environ.get("PROSPECT_VAR") or BASE_DIR / "var")
+    root = var or Path(os.environ.get("PROSPECT_VAR") or HOME / "var")
     models = root.resolve() / "models"
     compiled = Path(os.environ.get("PROSPECT_CACHE_DIR") or root / "cache") / "compiled"
     is_there = (models / name / "config.json").exists()
@@ -32,7 +33,7 @@ def prepare_model(
         require_space(models, needed=1_500_000_000)
     child = subprocess.Popen(
         [sys.executable, "-m", "trainer", "prepare", "--models", str(models), "--model", name],
-        cwd=BASE_DIR,
+        cwd=FILES,
         env={**os.environ, "PROSPECT_VAR": str(root.resolve())},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -70,7 +71,7 @@ def prepare_site(*, starter: bool = False) -> list[SignIn]:
     command = [sys.executable, "manage.py", "prepare", *(["--starter"] if starter else [])]
     done = subprocess.run(
         command,
-        cwd=BASE_DIR,
+        cwd=FILES,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         # Ctrl-C ends it through its parent, without a traceback of its own

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from feedback_app.localstack import orphan_reaper
-from feedback_app.localstack.procfile import BASE_DIR, Plan, StackError
+from feedback_app.localstack.paths import FILES
+from feedback_app.localstack.procfile import Plan, StackError
 
 POLL_SECONDS = 0.05
 GRACE_SECONDS = {"worker-gpu": 30.0}  # a trainer ends its step and writes a checkpoint
@@ -75,7 +76,7 @@ class Process:
             with self.log.open("ab") as output:
                 self._child = subprocess.Popen(
                     ["/bin/sh", "-c", f"exec {self.command}"],
-                    cwd=BASE_DIR,
+                    cwd=FILES,
                     env=env,
                     stdin=subprocess.DEVNULL,
                     stdout=output,

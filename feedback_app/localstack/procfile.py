@@ -12,7 +12,8 @@ from pathlib import Path
 
 from honcho.environ import parse_procfile
 
-BASE_DIR = Path(__file__).resolve().parent.parent.parent
+from feedback_app.localstack.paths import FILES, HOME
+
 PACKAGED_MODEL = "SmolLM2-135M-Instruct"
 PORTS = range(20_000, 32_768)
 LOOPBACK = "127.0.0.1"
@@ -45,7 +46,7 @@ def plan(env: Mapping[str, str | None], names: Sequence[str] | None) -> Plan:
     merged = {
         name: value for name, value in {**os.environ, **env}.items() if value is not None and value
     }
-    commands = parse_procfile((BASE_DIR / "Procfile").read_text()).processes
+    commands = parse_procfile((FILES / "Procfile").read_text()).processes
     if names is None:
         elsewhere = set()
         if "REDIS_URL" in merged:
@@ -57,7 +58,7 @@ def plan(env: Mapping[str, str | None], names: Sequence[str] | None) -> Plan:
     if unknown:
         raise StackError(f"The Procfile has no process {', '.join(unknown)}.")
 
-    var = Path(merged.get("PROSPECT_VAR", BASE_DIR / "var")).resolve()
+    var = Path(merged.get("PROSPECT_VAR", HOME / "var")).resolve()
     base_model = merged.get("BASE_MODEL", PACKAGED_MODEL)
     ports = {
         # the engine's usual port is preferred: other commands of this machine look there

@@ -12,8 +12,9 @@ from argparse import ArgumentParser
 from pathlib import Path
 from types import FrameType
 
+from feedback_app.localstack.paths import HOME
 from feedback_app.localstack.prepare import SignIn, prepare_model, prepare_site
-from feedback_app.localstack.procfile import BASE_DIR, PACKAGED_MODEL, require_space
+from feedback_app.localstack.procfile import PACKAGED_MODEL, require_space
 from feedback_app.localstack.stack import Stack, StackError, running
 
 STEPS = 4
@@ -33,7 +34,7 @@ class Demo:
 
     def run(self, port: str, *, verbose: bool) -> None:
         """Each step in order; returns only by KeyboardInterrupt. Raises StackError."""
-        var = Path(os.environ.get("PROSPECT_VAR") or BASE_DIR / "var").resolve()
+        var = Path(os.environ.get("PROSPECT_VAR") or HOME / "var").resolve()
         model = os.environ.get("BASE_MODEL") or PACKAGED_MODEL
         require_space(var)
         other = running(var)
