@@ -15,7 +15,7 @@ test test-long test-avx2 quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
 DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/db/test_prepared.py)
 
-.PHONY: help demo loop test test-long test-avx2 test-python quick check bench $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-python quick check bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -26,6 +26,7 @@ help:
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
+	@echo 'make docs               the documentation as pages, in var/site; links are checked'
 	@echo 'make bench              $(if $(BENCHES),all of: $(BENCHES),nothing yet)'
 	@echo 'make clean              remove .venv and caches; var/ with its votes and models stays'
 
@@ -68,6 +69,9 @@ check: install-test
 	@.venv/bin/lint-imports
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
 	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js
+
+docs: install-test
+	@.venv/bin/zensical build --clean --strict
 
 bench: $(BENCHES)
 

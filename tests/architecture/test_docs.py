@@ -62,3 +62,8 @@ def test_modules_that_a_docstring_or_comment_names_exist() -> None:
             if not (ROOT / one).exists() and "no_such" not in one:
                 missing.append(f"{path.relative_to(ROOT)}: {one}")
     assert missing == []
+
+
+def test_pages_are_built_and_all_documents_are_in_them() -> None:
+    navigation = set(re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
+    assert navigation == {name.removeprefix("docs/") for name in DOCUMENTS if "docs/" in name}
