@@ -28,4 +28,4 @@ RUN python -m compileall -q feedback_app trainer
 
 USER prospect
 VOLUME /data
-CMD ["gunicorn", "feedback_app.config.wsgi", "--bind=0.0.0.0:8000", "--worker-class=feedback_app.config.worker.EvenWorker", "--threads=64", "--no-control-socket"]
+CMD ["gunicorn", "feedback_app.config.wsgi", "--bind=0.0.0.0:8000", "--threads=64", "--no-control-socket"]

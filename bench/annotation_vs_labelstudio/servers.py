@@ -97,8 +97,6 @@ def ours_command(port: int) -> list[str]:
         *(
             "--bind",
             f"127.0.0.1:{port}",
-            "--worker-class",
-            "feedback_app.config.worker.EvenWorker",
             "--workers",
             "2",
         ),

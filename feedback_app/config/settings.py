@@ -140,12 +140,14 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # a file, not memory: the suite's threads must meet the same locks as in production
     DATABASES["default"]["TEST"] = {"NAME": str(VAR / "test.sqlite3")}
 else:
-    DATABASES["default"]["ENGINE"] = "feedback_app.config.postgresql"
     DATABASES["default"]["CONN_MAX_AGE"] = 60
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
-# the statements of the annotator's cycle are planned once a connection (statements.py); off for a
-# pooler that hands connections out by transaction and knows no prepared statements
-DATABASE_PREPARES = env.bool("DATABASE_PREPARES", True)
+    DATABASES["default"]["OPTIONS"] = {
+        # psycopg prepares a statement at its fifth use; it needs parameters bound by the server.
+        # Off for a transaction pooler without prepared statements (PgBouncer before 1.21).
+        "server_side_binding": True,
+        "prepare_threshold": 5 if env.bool("DATABASE_PREPARES", True) else None,
+    }
 
 # -- people
 

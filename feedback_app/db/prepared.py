@@ -78,7 +78,7 @@ class _Compiled(Generic[M]):
         given = [
             values[value.name] if isinstance(value, Slot) else value for value in self._parameters
         ]
-        with planned_once(database, self._sql) as cursor:
+        with database.cursor() as cursor:
             cursor.execute(self._sql, adapted(database, given))
             found = cursor.fetchall()
         instances = []
@@ -92,14 +92,6 @@ class _Compiled(Generic[M]):
         return instances
 
 
-def planned_once(database: Any, sql: str) -> Any:
-    """A cursor for the statement that PostgreSQL plans once a connection: planning one of ours
-    takes it longer than running it."""
-    if database.vendor != "postgresql":
-        return database.cursor()
-    return database.cursor_planned(sql)
-
-
 def adapted(database: Any, values: Sequence[Any]) -> list[Any]:
     """The values as the database's driver takes them."""
     adapt = database.ops.adapt_datetimefield_value
@@ -109,7 +101,7 @@ def adapted(database: Any, values: Sequence[Any]) -> list[Any]:
 def run(sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Runs a statement whose text is always the same; returns its rows."""
     database: Any = connections[DEFAULT_DB_ALIAS]
-    with planned_once(database, sql) as cursor:
+    with database.cursor() as cursor:
         cursor.execute(sql, adapted(database, values))
         found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
         return found
