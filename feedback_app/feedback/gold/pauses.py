@@ -9,7 +9,7 @@ from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.examples.services import (
     completions_lock,
     examples_refresh,
-    examples_remember,
+    examples_restore,
 )
 from feedback_app.feedback.models import GoldAnswer, Lease, Pause, Project, Source, Vote
 from feedback_app.web.errors import UserError
@@ -101,7 +101,7 @@ def votes_restore(*, pause: Pause, by: User) -> int:
         completions_lock(completions)
         restored = theirs.update(set_aside=None)
         examples_refresh(completions)
-        examples_remember(pause.examples)
+        examples_restore(pause.examples)
         Pause.objects.filter(pk=pause.pk).update(restored=True, examples=[])
         AuditEvent.objects.create(
             project=pause.project,

@@ -7,6 +7,7 @@ from django.db import transaction
 
 from feedback_app.accounts.models import Role, User, roles_from
 from feedback_app.feedback.examples.rule import example_of
+from feedback_app.feedback.examples.services import examples_store
 from feedback_app.feedback.imports.readers import Record
 from feedback_app.feedback.imports.recognition import (
     AS_KNOWN,
@@ -18,7 +19,6 @@ from feedback_app.feedback.imports.recognition import (
 from feedback_app.feedback.models import (
     IMPORTED_VERSION,
     Completion,
-    Example,
     GoldItem,
     Project,
     Prompt,
@@ -152,7 +152,7 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
             )
             new[digest] = (completion, item)
             imported += 1
-    examples_create(list(new.values()), by=by)
+    answers_create(list(new.values()), by=by)
     gold = sum(completion.gold for completion, _ in new.values())
     return Written(imported=imported, prompts=only_prompts, duplicates=duplicates, gold=gold)
 
@@ -229,7 +229,7 @@ def example_verdict(completion: Completion) -> Verdict | None:
     return None if example is None else Verdict.UP if example.desirable else Verdict.DOWN
 
 
-def examples_create(new: list[tuple[Completion, Candidate]], *, by: User) -> None:
+def answers_create(new: list[tuple[Completion, Candidate]], *, by: User) -> None:
     """Completions with their first vote and its event, or as gold items or both, and the example
     that it amounts to."""
     Completion.objects.bulk_create([completion for completion, _ in new])
@@ -262,4 +262,4 @@ def examples_create(new: list[tuple[Completion, Candidate]], *, by: User) -> Non
     examples = (
         example_of(completion, [item.verdict] if item.verdict else []) for completion, item in new
     )
-    Example.objects.bulk_create([example for example in examples if example is not None])
+    examples_store(example for example in examples if example is not None)

@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 
 from feedback_app.accounts.models import User
 from feedback_app.db.prepared import STORED, Prepared, Statement, insertion, run_if_new
+from feedback_app.feedback.examples.services import example_insertion
 from feedback_app.feedback.models import (
     Completion,
-    Example,
     Lease,
     Project,
     Skip,
@@ -56,7 +56,7 @@ def vote_of(user: User, *, completion: Completion) -> Vote | None:
     return VOTE.first(completion=completion.pk, user=user.pk)
 
 
-def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -> bool:
+def vote_first(*, completion: Completion, vote: Vote) -> bool:
     """Stores a vote on a completion that has none standing and that this transaction has locked:
     the vote, its event, the example that it amounts to; the item is no longer on the person's
     screen. False, and nothing is stored, if they have a vote there that was set aside."""
@@ -75,9 +75,9 @@ def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -
         # whoever votes has not passed the item by
         of_person(Skip, vote),
     ]
+    example = example_insertion(completion, [vote.verdict], where=STORED)
     if example is not None:
-        changed = ["desirable", "weight", "split", "updated_at"]
-        belonging.append(insertion(example, unique=["completion"], update=changed, where=STORED))
+        belonging.append(example)
     stored = run_if_new(insertion(vote, unique=["completion", "user"]), *belonging)
     if not stored:
         return False

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
-from feedback_app.feedback.examples.rule import example_of
 from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.gold.pauses import gold_answer_record
 from feedback_app.feedback.models import (
@@ -91,9 +90,7 @@ def vote_write(
     for field, value in changes.items():
         setattr(fresh, field, value)
     # nobody's vote stands: most likely this is the first, which the writing itself finds out
-    if locked.vote_count == 0 and vote_first(
-        completion=locked, vote=fresh, example=example_of(locked, [fresh.verdict])
-    ):
+    if locked.vote_count == 0 and vote_first(completion=locked, vote=fresh):
         if locked.gold and source == Source.ANNOTATE:
             gold_answer_record(fresh)
         return fresh, True

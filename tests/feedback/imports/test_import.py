@@ -454,7 +454,7 @@ def test_chunk_that_fails_halfway_leaves_nothing(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "examples_create", fail)
+        patch.setattr(chunks, "answers_create", fail)
         with pytest.raises(Killed):
             load(path)
 
