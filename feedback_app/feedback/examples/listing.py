@@ -22,7 +22,7 @@ from feedback_app.web.forms import query_choice, query_strict
 
 LABELS = ("", "up", "down", "tie")
 SPLITS = ("", "train", "heldout")
-SOURCES = ("", "annotate", "demo", "import", "api")
+SOURCES = ("", "annotate", "demo", "import", "api", "sampled")
 NEWEST = ("-created_at", "-completion")
 OLDEST = ("created_at", "completion")
 #: Other orders than these two are of the newest that fit: nothing sorts a whole table.

@@ -18,12 +18,13 @@ class Verdict(models.TextChoices):
 
 
 class Source(models.TextChoices):
-    """Where a completion or a vote came from."""
+    """Where a prompt, a completion or a vote came from. Only completions are sampled."""
 
     ANNOTATE = "annotate", "Annotation"
     DEMO = "demo", "Demo"
     IMPORT = "import", "Import"
     API = "api", "API"
+    SAMPLED = "sampled", "Sampled"
 
 
 class Split(models.TextChoices):
