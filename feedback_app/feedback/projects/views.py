@@ -66,7 +66,6 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "form": form,
         "members": project.memberships.count(),
         "sampling": sampling_latest(project),
-        "sampling_form": SamplingForm(initial={"version": project.live_version}),
         "prompts": counted(project.prompts.all()),
         "in_queue": counted(project.completions.filter(queued=True)),
         "unjudged": counted(project.completions.in_queue().filter(vote_count=0)),

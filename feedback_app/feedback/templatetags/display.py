@@ -172,3 +172,9 @@ def reasons_given(vote: Vote, project: Project) -> str:
     """The labels of a vote's reasons; a reason that the project no longer has shows its key."""
     labels = {chip["key"]: chip["label"] for chip in project.reasons.get(vote.verdict, [])}
     return ", ".join(labels.get(key, key) for key in vote.reasons)
+
+
+@register.filter
+def labels(chips: list[dict[str, str]]) -> str:
+    """Return the labels of reason chips as one line."""
+    return ", ".join(chip["label"] for chip in chips)

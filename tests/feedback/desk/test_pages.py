@@ -81,6 +81,35 @@ def test_vote_on_completion_of_another_project_is_404(
     assert not Vote.objects.exists()
 
 
+# -- the dialog of the keys
+
+
+def test_keys_dialog_shows_the_reasons_and_guidelines_of_the_project(
+    project: Project, annotator: User, as_user: As
+) -> None:
+    project.reasons = {
+        "up": [{"key": "kind", "label": "Kind <3"}, {"key": "calm", "label": "Calm"}],
+        "down": [{"key": "rude", "label": "Rude"}],
+    }
+    project.save()
+    client = as_user(annotator)
+
+    page = client.get(desk(project)).content.decode()
+    dialog = page[page.index('<dialog id="keys"') : page.index("</dialog>")]
+
+    assert "Up: Kind &lt;3, Calm" in dialog
+    assert "Down: Rude" in dialog
+    assert reverse("guidelines", args=[project.slug]) in dialog
+    assert "on the point" not in dialog, "a criterion of the starter project"
+
+    project.reasons, project.guidelines = {}, ""
+    project.save()
+    page = client.get(desk(project)).content.decode()
+    dialog = page[page.index('<dialog id="keys"') : page.index("</dialog>")]
+    assert "<dd>Up</dd>" in dialog
+    assert reverse("guidelines", args=[project.slug]) not in dialog
+
+
 # -- home
 
 
