@@ -1,4 +1,4 @@
-"""Secrets of API tokens, and how many requests a minute one may make."""
+"""Secrets of API tokens, and their rate limit."""
 
 import hashlib
 import secrets
@@ -9,27 +9,27 @@ from feedback_app.accounts.models import ApiToken
 from feedback_app.db.prepared import Prepared
 from feedback_app.db.rate_limit import minute_take
 
-#: So that secret scanners and people recognise one.
+#: The prefix by which secret scanners and people recognise a token.
 MARK = "prospect-"
 PREFIX_LENGTH = len(MARK) + 6
-#: The valid token with a digest, of which there is one at most.
+#: The valid token with a digest; digests are unique.
 TOKEN = Prepared[ApiToken](
     lambda **values: ApiToken.objects.valid().select_related("project", "user").filter(**values)
 )
 
 
 def secret_new() -> str:
-    """A new secret with 256 random bits."""
+    """Return a new secret with 256 random bits."""
     return MARK + secrets.token_urlsafe(32)
 
 
 def digest_of(secret: str) -> str:
-    """What is kept of a secret."""
+    """Return the hash of a secret that is stored."""
     return hashlib.sha256(secret.encode(errors="replace")).hexdigest()
 
 
 def token_find(secret: str) -> ApiToken | None:
-    """The valid token with this secret, with its project and user."""
+    """Return the valid token with this secret, with its project and user."""
     return TOKEN.first(digest=digest_of(secret))
 
 

@@ -540,4 +540,4 @@ def test_sampling_is_asked_for_once(
     answer = client.post(url, {"answers_per_prompt": "2", "version": "base"}, follow=True)
 
     assert Sampling.objects.filter(status="queued").count() == 1
-    assert b"being sampled already" in answer.content
+    assert b"A sampling is already running" in answer.content

@@ -214,7 +214,7 @@ def test_lifted_without_their_votes_they_can_judge_again_and_the_votes_come_back
 
     client.post(url("pause-lift", pause.pk))
     twice = client.post(url("pause-lift", pause.pk), follow=True)
-    assert b"lifted already" in twice.content
+    assert b"already been lifted" in twice.content
     assert not Example.objects.filter(pk__in=[first.pk, second.pk]).exists()
     # said again, it counts again
     cast(first, annotator, Verdict.DOWN)
@@ -258,7 +258,7 @@ def test_gold_is_made_in_the_list_of_examples(
     again = client.post(url("gold-mark", completion.pk), body, follow=True)
 
     assert "&lt;i&gt;False&lt;/i&gt;." in page
-    assert b"gold already" in again.content
+    assert b"already in the gold set" in again.content
     assert Example.objects.get(completion=completion).desirable is False
     assert as_user(annotator).post(url("gold-mark", completion.pk), body).status_code == 403
     for row in Completion.objects.all()[1:9]:
