@@ -164,7 +164,7 @@ def test_new_token_is_shown_copied_and_axe_finds_nothing(
     page.goto(reverse("project-settings", args=[project.slug]))
     page.get_by_role("link", name="Manage tokens").click()
     page.get_by_label("Name").fill("Shop")
-    page.get_by_role("button", name="Make token").click()
+    page.get_by_role("button", name="Create token").click()
     expect(page.get_by_role("heading", name="Shop is ready")).to_be_visible()
     page.locator("summary", has_text="Revoke").click()
     found = complaints(page) + wider_than_screen(page)

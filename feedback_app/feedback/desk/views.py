@@ -152,8 +152,8 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
             context = stage_context(request, project, view, step.items)
             context |= last_context(project, step.vote)
             response = render(request, "feedback/annotate.html#vote-answer", context)
-            told = gold_at_once(project=project, vote=step.vote)
-            return toast(response, told) if told else response
+            message = gold_at_once(project=project, vote=step.vote)
+            return toast(response, message) if message else response
         return stage_answer(request, project, view, step.items)
     vote_cast(
         completion=completion_of(project, pk),

@@ -55,7 +55,7 @@ def completion_create(
 ) -> Completion:
     """Store an answer; sampled answers join the annotation queue, balanced by prompt.
 
-    `system_prompt` is the one that the version was given, if it was not the project's.
+    `system_prompt` is what the version was given, if not the project's.
     """
     position = 0
     if sampling is not None:

@@ -21,7 +21,7 @@ class Column:
     key: str
     label: str
     value: Callable[[Any], Any]
-    # numbers start with the one that needs attention
+    # numbers start with the value that needs attention
     ascending: bool = False
 
 

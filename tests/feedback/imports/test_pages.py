@@ -104,7 +104,7 @@ def test_dry_run_of_a_program_is_not_taken_for_an_import(
     shown = text(client, job)
     listed = client.get(reverse("imports", args=["bot"])).content.decode()
 
-    assert "dry run: the numbers say what would come in, nothing does" in shown
+    assert "dry run: the numbers show what would be imported, nothing is" in shown
     assert "have a version answer them" not in shown
     assert "dry run" in listed
     assert AuditEvent.objects.get(action="import.start").reason == "dry run"

@@ -399,7 +399,7 @@ def test_pages_make_try_send_again_pause_and_remove(
     webhook_work(webhook.pk)
     assert len(receiver.received) == 2
     assert b"Delivered" in client.get(f"{log}?state=delivered").content
-    assert b"Nothing is in this state" in client.get(f"{log}?state=failed").content
+    assert b"No deliveries in this state" in client.get(f"{log}?state=failed").content
     assert client.get(f"{log}?state=body").status_code == 400
 
     client.post(f"{log}pause/")
