@@ -59,8 +59,8 @@ def webhook_remove(*, webhook: Webhook, by: User) -> None:
 
 def votes_told_refresh(project: Project) -> None:
     """Update `Project.votes_told`, which saves votes a query for subscribed webhooks."""
-    active = Webhook.objects.filter(project=project, active=True)
-    subscribed = any(Event.VOTE_CAST in events for events in active.values_list("events", flat=True))
+    active = Webhook.objects.filter(project=project, active=True).values_list("events", flat=True)
+    subscribed = any(Event.VOTE_CAST in events for events in active)
     Project.objects.filter(pk=project.pk).update(votes_told=subscribed)
 
 
