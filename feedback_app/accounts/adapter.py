@@ -1,4 +1,4 @@
-"""How django-allauth behaves here."""
+"""Settings of django-allauth in code."""
 
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.mfa.adapter import DefaultMFAAdapter
@@ -8,14 +8,14 @@ from feedback_app.accounts.sealing import seal, unseal
 
 
 class ClosedSignup(DefaultAccountAdapter):
-    """Nobody signs up by themselves: people are invited to projects."""
+    """No sign-up: people are invited to projects."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
         return False
 
 
 class SealedFactors(DefaultMFAAdapter):
-    """Second factors are not in the clear in the database."""
+    """Second factors are stored encrypted."""
 
     def encrypt(self, text: str) -> str:
         return seal(text)

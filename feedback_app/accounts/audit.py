@@ -1,4 +1,4 @@
-"""The audit trail: who did what, written in the transaction of the action itself."""
+"""The audit trail, written in the transaction of each action."""
 
 from typing import Any
 

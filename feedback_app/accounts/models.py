@@ -1,4 +1,4 @@
-"""People, what they may do in which project, tokens of programs, and who did what."""
+"""Users, memberships and roles, API tokens and the audit trail."""
 
 import uuid
 from typing import Any, ClassVar, Self
@@ -11,7 +11,7 @@ from django.utils import timezone
 
 
 class UserManager(BaseUserManager["User"]):
-    """People are known by their e-mail address, compared without case."""
+    """Creates users, identified by e-mail address without regard to case."""
 
     def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
         user = self.model(email=self.normalize_email(email).lower(), **fields)
@@ -23,8 +23,8 @@ class UserManager(BaseUserManager["User"]):
         return self.create_user(email, password, is_superuser=True, **fields)
 
     def create_service(self, *, name: str) -> "User":
-        """Someone whose votes arrive through the gateway: no password, and never signs in."""
-        address = f"{uuid.uuid4().hex}@service.invalid"  # RFC 2606: no mail ever gets there
+        """Create a user without password or sign-in, for votes that arrive through an API."""
+        address = f"{uuid.uuid4().hex}@service.invalid"  # RFC 2606: no mail is ever delivered
         return self.create_user(address, None, name=name[:100], is_active=False)
 
     def get_by_natural_key(self, username: str | None) -> "User":
@@ -32,7 +32,7 @@ class UserManager(BaseUserManager["User"]):
 
 
 class User(AbstractBaseUser, PermissionsMixin):
-    """One person. Deactivated people are signed out and never let in."""
+    """One person. Deactivated users are signed out and cannot sign in."""
 
     email = models.EmailField(unique=True)
     name = models.CharField(max_length=100, blank=True)
@@ -49,13 +49,13 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     @property
     def initials(self) -> str:
-        """One or two letters for the round badge."""
+        """One or two letters for the avatar."""
         words = (self.name or self.email).replace(".", " ").split()
         return "".join(word[0] for word in words[:2]).upper()
 
 
 class Role(models.TextChoices):
-    """What a person may do in a project; each role may do what the ones below it may."""
+    """What a member may do; each role includes the ones below it."""
 
     OWNER = "owner", "Owner"
     ADMIN = "admin", "Admin"
@@ -63,24 +63,24 @@ class Role(models.TextChoices):
     VIEWER = "viewer", "Viewer"
 
 
-#: From most to least; `roles_from(Role.ADMIN)` are the roles that may do what admins may.
+#: From most to least permissions.
 ROLE_ORDER = [Role.OWNER, Role.ADMIN, Role.ANNOTATOR, Role.VIEWER]
 
 
 def roles_from(least: Role) -> list[Role]:
-    """The roles that include `least`."""
+    """Return the roles that include `least`."""
     return ROLE_ORDER[: ROLE_ORDER.index(least) + 1]
 
 
 def roles_given_by(role: Role) -> list[Role]:
-    """The roles that a member of `role` may give and take: owners all, admins those below them."""
+    """Return the roles that `role` may assign: owners all, admins those below them."""
     if role == Role.OWNER:
         return ROLE_ORDER
     return [Role.ANNOTATOR, Role.VIEWER] if role == Role.ADMIN else []
 
 
 class Membership(models.Model):
-    """A person's role in a project. No membership: the project does not exist for them."""
+    """A user's role in a project; to users without one the project does not exist."""
 
     project = models.ForeignKey(
         "feedback.Project", on_delete=models.CASCADE, related_name="memberships"
@@ -102,23 +102,23 @@ class Membership(models.Model):
 
 class InvitationQuerySet(models.QuerySet["Invitation"]):
     def open(self) -> Self:
-        """Those that still let someone in."""
+        """Invitations that can still be used."""
         return self.filter(
             revoked_at=None, expires_at__gt=timezone.now(), used__lt=models.F("max_uses")
         )
 
 
 class Invitation(models.Model):
-    """A link that lets people into a project. Only a hash of its secret is kept."""
+    """A link with which people join a project. Only a hash of its secret is stored."""
 
     project = models.ForeignKey(
         "feedback.Project", on_delete=models.CASCADE, related_name="invitations"
     )
     role = models.CharField(max_length=10, choices=Role.choices)
-    # set: for this address only
+    # if set, only for this address
     email = models.EmailField(blank=True)
     prefix = models.CharField(max_length=8)
-    # SHA-256 in hexadecimal, as of API tokens
+    # SHA-256 in hexadecimal, as for API tokens
     digest = models.CharField(max_length=64, unique=True)
     max_uses = models.PositiveSmallIntegerField(default=1)
     used = models.PositiveSmallIntegerField(default=0)
@@ -146,7 +146,7 @@ class Invitation(models.Model):
 
     @property
     def state(self) -> str:
-        """'open', or why it lets nobody in; 'asleep' while its maker is deactivated."""
+        """'open', or why it cannot be used; 'asleep' while its creator is deactivated."""
         if self.revoked_at is not None:
             return "revoked"
         if self.used >= self.max_uses:
@@ -171,16 +171,16 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
 
 
 class ApiToken(models.Model):
-    """Lets a program into one project. Only a hash of the secret is kept (accounts/tokens.py)."""
+    """A program's access to one project. Only a hash of the secret is stored."""
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="tokens")
     name = models.CharField(max_length=60)
-    # the secret's first characters, so that people can tell tokens apart
+    # the secret's first characters, to identify the token in lists
     prefix = models.CharField(max_length=20)
-    # SHA-256 in hexadecimal: the secret is 256 random bits, a slow hash would add nothing
+    # SHA-256 in hexadecimal; a slow hash would add nothing to a secret of 256 random bits
     digest = models.CharField(max_length=64, unique=True)
     scopes: Any = models.JSONField(default=list)
-    # casts the votes that name nobody
+    # the user of votes without a `user`
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="token"
     )
@@ -189,7 +189,7 @@ class ApiToken(models.Model):
     )
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True)
-    # the minute of its latest request, and how many there were in it
+    # the minute of its latest request, and the number of requests in it
     last_used_at = models.DateTimeField(null=True)
     used_in_minute = models.PositiveIntegerField(default=0)
 
@@ -203,14 +203,14 @@ class ApiToken(models.Model):
 
     @property
     def scope_labels(self) -> list[str]:
-        """The scopes in one word each, for lists."""
+        """The scopes as one word each."""
         return [scope.label.split(":")[0] for scope in Scope if scope in self.scopes]
 
 
 class ApiPerson(models.Model):
-    """One of a product's own users, known by the name that the product's code gives them.
+    """A user of the product that calls the API, known by the name that it sends.
 
-    The user behind it makes them a person like any other: one vote a completion, caps, erasure.
+    The linked User makes one vote per completion, caps and erasure apply as for everyone else.
     """
 
     project = models.ForeignKey(
@@ -231,9 +231,9 @@ class ApiPerson(models.Model):
 
 
 class ApiReceipt(models.Model):
-    """What a request with an Idempotency-Key was answered; sent again, it gets the same.
+    """The response to a request with an Idempotency-Key, repeated if it is sent again.
 
-    Written in the transaction of what the request did, so there is one if and only if it was done.
+    It is written in the transaction of the request, so it exists if and only if that committed.
     """
 
     token = models.ForeignKey(ApiToken, on_delete=models.CASCADE, related_name="receipts")
@@ -253,10 +253,10 @@ class ApiReceipt(models.Model):
 
 
 class AuditEvent(models.Model):
-    """Who did what to which thing, and why. Written with the action, never changed."""
+    """Who did what, and why. Written with the action, never changed."""
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="+")
-    # empty: the schedule did it, or somebody who was erased
+    # empty: the schedule, or a user who was erased
     actor = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )

@@ -1,4 +1,4 @@
-"""Who a request is from, read with SQL that is built once, and signing a person out everywhere."""
+"""Sessions and users read with prepared SQL, and ending all sessions of a user."""
 
 import json
 from functools import lru_cache
@@ -35,14 +35,14 @@ class SessionStore(db.SessionStore):
         return found
 
 
-@lru_cache(maxsize=1_000)  # a session is read at each request and written at a few
+@lru_cache(maxsize=1_000)  # read at every request, written at few
 def _decoded(session_data: bytes | str) -> str:
-    """What a session's text holds, its signature checked; as JSON, so that each has their own."""
+    """Return a session's data, its signature checked, as JSON: each caller gets its own copy."""
     return json.dumps(db.SessionStore().decode(session_data))
 
 
 class Backend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no types
-    """allauth's, with people read by SQL that is built once."""
+    """allauth's backend, with users read by prepared SQL."""
 
     def get_user(self, user_id: Any) -> User | None:
         user = USER.first(pk=user_id)
@@ -50,10 +50,10 @@ class Backend(AuthenticationBackend):  # type: ignore[misc]  # allauth has no ty
 
 
 def sessions_end(user: User) -> int:
-    """Deletes every session of the person; returns how many there were.
+    """Delete every session of the user; return how many there were.
 
-    A session does not know its person, so all that are running are read. It happens when an
-    account is closed: seldom.
+    Sessions have no index by user, so all current ones are read. This happens only when an account
+    is closed.
     """
     running = Session.objects.filter(expire_date__gt=timezone.now())
     mine = [

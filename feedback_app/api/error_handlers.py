@@ -12,7 +12,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from feedback_app.api import errors
 from feedback_app.api.errors import ApiFault
-from feedback_app.feedback.votes.rate_limit import REST_SECONDS
+from feedback_app.feedback.votes.rate_limit import RETRY_SECONDS
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.web.errors import RateLimited, UserError
 
@@ -51,7 +51,7 @@ def refusals(api: NinjaAPI) -> None:
     def on_too_many(request: HttpRequest, error: RateLimited) -> HttpResponseBase:
         """One of the product's people votes too fast; the others' votes go on."""
         fault = ApiFault(
-            429, str(error), "too_many_votes", "rate_limit_error", retry_after=REST_SECONDS
+            429, str(error), "too_many_votes", "rate_limit_error", retry_after=RETRY_SECONDS
         )
         return errors.respond(request, fault)
 

@@ -1,8 +1,8 @@
-"""Long lists of ids in batches, so that a statement stays short."""
+"""Splitting long lists of ids, so that statements stay short."""
 
 from collections.abc import Iterator
 
 
 def batched(ids: list[int], size: int) -> Iterator[list[int]]:
-    """The ids in runs of `size`."""
+    """Yield the ids in lists of `size`."""
     return (ids[start : start + size] for start in range(0, len(ids), size))

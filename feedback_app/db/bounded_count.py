@@ -1,4 +1,4 @@
-"""Counts of rows that stop at a bound, so that a page's cost does not grow with its table."""
+"""Counts of rows up to a bound, so that a page's cost does not grow with its table."""
 
 from typing import Any
 
@@ -6,18 +6,21 @@ from django.db import connection
 from django.db.models import Model, QuerySet
 from django.db.models.expressions import RawSQL
 
-#: So many rows are counted for a page; one more means 'more than'.
+#: The bound; a count of one more means 'more than'.
 COUNTED = 10_000
 
 
 def counted(rows: QuerySet[Any]) -> int:
-    """How many rows there are, up to one more than COUNTED: what a page may ask of any table."""
+    """Return the number of rows, at most COUNTED + 1."""
     return rows.order_by()[: COUNTED + 1].count()
 
 
 def counted_of(owner: type[Model], rows: type[Model], where: str) -> RawSQL:
-    """`counted` as a column of each `owner`, of the `rows` in its project for which `where` (SQL)
-    holds."""
+    """Return `counted` as a column of each `owner`: of the `rows` in its project where `where`
+    holds.
+
+    `where` is SQL.
+    """
     quoted = connection.ops.quote_name
     table, outer = quoted(rows._meta.db_table), quoted(owner._meta.db_table)
     within = f"{table}.project_id = {outer}.project_id AND {where}"

@@ -1,4 +1,4 @@
-"""Keeps a claim on a row alive from a thread of its own, however slowly the work itself goes."""
+"""A heartbeat for a claim on a row, from its own thread, independent of the work's progress."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ from django.db import DatabaseError, InterfaceError, connection
 
 log = structlog.get_logger(__name__)
 
-#: Beats that may fail in a row before another worker takes the claim for abandoned.
+#: Consecutive beats that may fail before another worker considers the claim abandoned.
 BEATS_PER_STALE = 12
-#: How long the end of the work waits for a beat that is being written.
+#: How long the end of the work waits for a beat in progress.
 JOIN_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Says whether the claim is still ours. `lost` never goes back to False."""
+    """Tells whether the claim is still held. `lost` never goes back to False."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -43,16 +43,16 @@ class Heartbeat:
 
 
 def beat_seconds() -> float:
-    """Returns the time between two beats."""
+    """Return the seconds between two beats."""
     return float(settings.RUN_STALE_SECONDS) / BEATS_PER_STALE
 
 
 @contextmanager
 def kept_alive(beat: Callable[[], bool]) -> Iterator[Heartbeat]:
-    """Calls `beat` every few seconds, in its own thread, until the block ends.
+    """Call `beat` every few seconds, in its own thread, until the block ends.
 
     `beat` writes the heartbeat and returns False if another worker has the claim; then
-    `Heartbeat.lost` is set and no further beat follows. A database that fails is asked again.
+    `Heartbeat.lost` is set and no further beat follows. After a database error it is called again.
     """
     heartbeat = Heartbeat()
     thread = threading.Thread(

@@ -1,8 +1,7 @@
-"""SQL that is built once, for the one path that is walked hundreds of times an hour.
+"""SQL that is built once, for the queries of a vote at the annotation page.
 
-Django builds the SQL of a query anew at every use, which costs it more than the database needs to
-answer (docs/log.md has the figures). What a verdict at the annotator's desk asks is always the
-same but for a few values.
+Django builds a query's SQL at every use, which takes longer than the database needs to answer
+(docs/log.md has the figures). These queries differ only in a few values.
 """
 
 import datetime as dt
@@ -19,13 +18,13 @@ from django.db.models.query import get_related_populators
 M = TypeVar("M", bound=Model)
 #: A statement and its parameters.
 Statement = tuple[str, Sequence[Any]]
-#: In the later statements of `run_if_new`: the first one has stored its row.
+#: The condition in later statements of `run_if_new` that the first one has stored its row.
 STORED = "EXISTS (SELECT 1 FROM stored)"
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Where a value goes into the SQL of a Prepared."""
+    """A placeholder for a value in the SQL of a Prepared."""
 
     name: str
 
@@ -33,8 +32,8 @@ class Slot:
 class Prepared(Generic[M]):
     """A queryset of model instances whose SQL is built at its first use.
 
-    `build(*shape, **values)` gives the queryset. Each `shape` and each choice of values has a SQL
-    of its own; what the values are comes with each call. They stand where a lookup takes one.
+    `build(*shape, **values)` returns the queryset. Each `shape` and set of value names has its own
+    SQL; the values are passed with each call and may be used where a lookup takes a value.
     """
 
     def __init__(self, build: Callable[..., QuerySet[M]]) -> None:
@@ -42,8 +41,9 @@ class Prepared(Generic[M]):
         self._known: dict[tuple[Hashable, ...], _Compiled[M]] = {}
 
     def rows(self, *shape: Hashable, **values: Any) -> list[M]:
-        """What the queryset would give for these values."""
-        database: Any = connections[DEFAULT_DB_ALIAS]  # `connection` looks it up at every use
+        """Return the queryset's rows for these values."""
+        # `connection` is a proxy that looks the connection up at every use
+        database: Any = connections[DEFAULT_DB_ALIAS]
         key = (database.vendor, *shape, *values)
         compiled = self._known.get(key)
         if compiled is None:
@@ -52,12 +52,12 @@ class Prepared(Generic[M]):
         return compiled.rows(database, values)
 
     def first(self, *shape: Hashable, **values: Any) -> M | None:
-        """The first of `rows`: for querysets that are limited to one."""
+        """Return the first of `rows`, for querysets that are limited to one."""
         return next(iter(self.rows(*shape, **values)), None)
 
 
 class _Compiled(Generic[M]):
-    """What Django's ModelIterable works out for each use of a queryset."""
+    """The parts of Django's ModelIterable that are the same at every use."""
 
     def __init__(self, queryset: QuerySet[M]) -> None:
         compiler: Any = queryset.query.get_compiler(using=connection.alias)
@@ -66,7 +66,7 @@ class _Compiled(Generic[M]):
         self._columns = slice(
             compiler.klass_info["select_fields"][0], compiler.klass_info["select_fields"][-1] + 1
         )
-        # a set, since Django looks each field of the model up in it
+        # a set: Django tests each field of the model for membership
         self._names = {column.target.attname for column, *_ in compiler.select[self._columns]}
         populators: Any = get_related_populators  # its last argument is newer than Django 5.2
         self._related = populators(compiler.klass_info, compiler.select, connection.alias)
@@ -93,13 +93,13 @@ class _Compiled(Generic[M]):
 
 
 def adapted(database: Any, values: Sequence[Any]) -> list[Any]:
-    """The values as the database's driver takes them."""
+    """Return the values as the database driver takes them."""
     adapt = database.ops.adapt_datetimefield_value
     return [adapt(value) if isinstance(value, dt.datetime) else value for value in values]
 
 
 def run(sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Runs a statement whose text is always the same; returns its rows."""
+    """Run a statement with constant text; return its rows."""
     database: Any = connections[DEFAULT_DB_ALIAS]
     with database.cursor() as cursor:
         cursor.execute(sql, adapted(database, values))
@@ -114,10 +114,10 @@ def insertion(
     update: Sequence[str] = (),
     where: str = "TRUE",
 ) -> Statement:
-    """The statement that inserts this row if `where` holds. Where `unique` has it already it
-    updates `update`; with nothing to update it does nothing and returns no row.
+    """Return the statement that inserts this row if `where` holds.
 
-    A key that the database gives is returned by the statement and not set on the instance.
+    On a conflict on `unique` it updates `update`, or does nothing and returns no row if that is
+    empty. A key generated by the database is returned by the statement and not set on the instance.
     """
     meta: Any = instance._meta
     database: Any = connections[DEFAULT_DB_ALIAS]
@@ -147,10 +147,10 @@ def _insertion_sql(
 
 
 def run_if_new(first: Statement, *then: Statement) -> list[tuple[Any, ...]]:
-    """Runs an insertion and, if it has stored a row, what belongs to it; returns its rows.
+    """Run an insertion and, if it stored a row, the other statements; return its rows.
 
-    The later statements say `STORED` for that condition. PostgreSQL gets all as one statement, so
-    none of them sees what another writes.
+    The other statements contain `STORED` as their condition. On PostgreSQL all run as one
+    statement, so none sees the writes of another.
     """
     if connections[DEFAULT_DB_ALIAS].vendor != "postgresql":
         rows = run(*first)

@@ -1,4 +1,4 @@
-"""Who may enter a project's pages: looked up through memberships, 404 for all others."""
+"""Access to a project's pages through memberships; everybody else gets 404."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -30,11 +30,10 @@ MEMBERSHIP = Prepared[Membership](
 
 
 def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
-    """Hands the view its Project instead of the slug of the URL.
+    """Pass the view its Project instead of the URL's slug.
 
-    Strangers get 404, as if the project did not exist; members whose role is too low get 403.
-    `request.membership` says which role let the person in, `request.paused` whether they are
-    shown no items for now.
+    People without a membership get 404, as if the project did not exist; members whose role is too
+    low get 403. `request.membership` holds the role, `request.paused` whether the person is paused.
     """
 
     def decorate(view: View[P]) -> RoutedView:
@@ -42,7 +41,7 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
         def routed(
             request: HtmxHttpRequest, slug: str, *args: P.args, **kwargs: P.kwargs
         ) -> HttpResponseBase:
-            # the person, not Django's lazy stand-in: each look through it costs more than the look
+            # the user itself: each attribute access through Django's lazy object costs more
             request.user = cast("User", get_user(request))
             membership = MEMBERSHIP.first(slug=slug, user=request.user.pk)
             if membership is None:

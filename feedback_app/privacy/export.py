@@ -17,13 +17,13 @@ from feedback_app.accounts.models import (
     User,
 )
 from feedback_app.feedback.models import (
+    Adjudication,
     GoldAnswer,
     GoldItem,
     GuidelinesVersion,
     ImportJob,
     Lease,
     Pause,
-    Resolution,
     Skip,
     Vote,
     VoteEvent,
@@ -134,7 +134,7 @@ PARTS = (
     ),
     Part(
         "resolutions",
-        Resolution.objects.all(),
+        Adjudication.objects.all(),
         "by",
         ("project__slug", "completion", "verdict", "why", "resolved_at"),
     ),

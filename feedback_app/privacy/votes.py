@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
-from feedback_app.feedback.examples.services import examples_follow
+from feedback_app.feedback.examples.services import examples_refresh_locked
 from feedback_app.feedback.models import (
     Completion,
     GoldAnswer,
@@ -67,5 +67,5 @@ def chunk_erase(*, user: User, ids: list[int]) -> VotesErased:
     completions = list(rows.select_for_update(of=("self",)).filter(pk__in=ids).order_by("pk"))
     VoteEvent.objects.filter(completion__in=ids, user=user).delete()
     votes = Vote.objects.filter(completion__in=ids, user=user).delete()[0]
-    gone, changed = examples_follow(completions)
+    gone, changed = examples_refresh_locked(completions)
     return VotesErased(votes=votes, gone=len(gone), changed=changed)

@@ -1,13 +1,13 @@
-"""Errors that a person can do something about."""
+"""Errors that the user can act on."""
 
 
 class UserError(Exception):
-    """What was asked cannot be done; the message says why and what to do instead."""
+    """The request cannot be fulfilled; the message says why and what to do instead."""
 
     status = 422
 
 
 class RateLimited(UserError):
-    """Nothing is wrong with what was asked but its pace: the same is welcome later."""
+    """The request exceeds a rate limit and may be repeated later."""
 
     status = 429

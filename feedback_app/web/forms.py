@@ -1,4 +1,4 @@
-"""Forms and query parameters that error_response what they do not know."""
+"""Forms and query parameters that reject unknown keys."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from feedback_app.web.errors import UserError
 
 
 class StrictFields:
-    """For forms: refuses keys that are no field, and describes the fields to screen readers."""
+    """Mixin for forms: reports unknown keys, and all errors as one text."""
 
     data: Any
     fields: Any
@@ -19,8 +19,8 @@ class StrictFields:
     def unknown(self) -> list[str]:
         return sorted(set(self.data) - set(self.fields) - {"csrfmiddlewaretoken"})
 
-    def faults(self) -> str:
-        """Every fault in one sentence each."""
+    def errors_text(self) -> str:
+        """Return all errors as one text, with their fields' names."""
         return " ".join(
             f"{name}: {' '.join(errors)}" if name != "__all__" else " ".join(errors)
             for name, errors in self.errors.items()
@@ -28,7 +28,7 @@ class StrictFields:
 
 
 class StrictForm(StrictFields, forms.Form):
-    """A form that knows all keys that may be sent."""
+    """A form that rejects keys that are no field."""
 
     def clean(self) -> dict[str, Any]:
         if unknown := self.unknown():
@@ -37,25 +37,28 @@ class StrictForm(StrictFields, forms.Form):
 
 
 def validated(form: StrictForm) -> dict[str, Any]:
-    """The form's cleaned values. Raises UserError with every fault."""
+    """Return the form's cleaned values. Raise UserError with every error."""
     if not form.is_valid():
-        raise UserError(form.faults())
+        raise UserError(form.errors_text())
     return dict(form.cleaned_data)
 
 
 class NoFields(StrictForm):
-    """For deeds that need nothing but their address."""
+    """A form for actions without parameters."""
 
 
 class SharedFields(dict[str, forms.Field]):
-    """The fields of a form that changes none of them: others are copied for each request."""
+    """Fields that all instances of a form share instead of copying them for each request."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SharedFields":
         return self
 
 
 def query_choice(request: HttpRequest, name: str, allowed: tuple[str, ...]) -> str:
-    """A query parameter that must be one of `allowed`; the first is the default."""
+    """Return a query parameter that must be one of `allowed`; the first is the default.
+
+    Raise UserError for any other value.
+    """
     value = request.GET.get(name) or allowed[0]
     if value not in allowed:
         raise UserError(f"{name} must be one of: {', '.join(filter(None, allowed))}.")
@@ -63,13 +66,13 @@ def query_choice(request: HttpRequest, name: str, allowed: tuple[str, ...]) -> s
 
 
 def query_strict(request: HttpRequest, allowed: tuple[str, ...]) -> None:
-    """Refuses query parameters that the page does not know."""
+    """Raise UserError for query parameters that the page does not know."""
     if unknown := sorted(set(request.GET) - set(allowed)):
         raise UserError(f"Unknown parameters: {', '.join(unknown)}.")
 
 
 def query_page(request: HttpRequest) -> int:
-    """The page number of a list, 1 unless given."""
+    """Return the page number of a list, 1 by default. Raise UserError for anything else."""
     value = request.GET.get("page", "1")
     if not value.isdecimal() or len(value) > 6:
         raise UserError("page must be a number.")

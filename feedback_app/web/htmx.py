@@ -1,4 +1,4 @@
-"""The typed request of views that htmx calls, and nothing else."""
+"""The type of requests that htmx may send."""
 
 from django.http import HttpRequest
 from django_htmx.middleware import HtmxDetails
@@ -7,11 +7,11 @@ from feedback_app.accounts.models import Membership, User
 
 
 class HtmxHttpRequest(HttpRequest):
-    """A request of a signed-in person; `htmx` is true when htmx sent it."""
+    """A request of a signed-in user; `htmx` is truthy if htmx sent it."""
 
     htmx: HtmxDetails
     user: User
-    #: set by project_view: the role that let the person in
+    #: set by project_view
     membership: Membership
-    #: set by project_view: whether an admin has to let them judge again
+    #: set by project_view: whether the person gets no items until an admin lifts their pause
     paused: bool

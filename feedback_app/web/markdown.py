@@ -1,8 +1,8 @@
-"""Markdown of models and imports as safe HTML, in bounded time.
+"""Markdown of models and imports as sanitised HTML, in bounded time.
 
-What a model writes is as hostile as what a stranger writes: raw HTML stays text, images are not
-fetched (an image address can carry a conversation away), only tags and links of an allow-list
-survive, and a text too large or too odd for Markdown is shown as it stands.
+Model output is untrusted: raw HTML is shown as text, images are not loaded (an image address can
+leak a conversation), only allowed tags and link schemes are kept, and a text that is too large for
+Markdown is shown as plain text.
 """
 
 import re
@@ -13,11 +13,11 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
-#: Characters. Longer texts are shown plain: Markdown is for answers, not for dumps.
+#: Characters; longer texts are shown as plain text.
 MARKDOWN_LIMIT = 20_000
-#: Characters of a plain text that reach the page.
+#: Characters of a plain text that are shown.
 PLAIN_LIMIT = 200_000
-#: A row with more cells is no table anybody reads, and short rows below it are filled up to it.
+#: Wider tables are not rendered: every shorter row would be padded to this many cells.
 CELL_LIMIT = 40
 
 TAGS = {
@@ -32,9 +32,9 @@ _FULL = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image
 _WIDE_ROW = re.compile(rf"^(?:[^|\n]*\|){{{CELL_LIMIT}}}", re.MULTILINE)
 
 
-@lru_cache(maxsize=256)  # an item is shown twice: prefetched, then on the stage
+@lru_cache(maxsize=256)  # an item is rendered twice: prefetched, then shown
 def render(text: str) -> SafeString:
-    """HTML of one message. Never raises; time grows linearly with the text and is bounded."""
+    """Return the HTML of one message. Never raises; time is linear in the text and bounded."""
     if len(text) > MARKDOWN_LIMIT:
         return _plain(text)
     markdown = _PLAIN_TABLES if _WIDE_ROW.search(text) else _FULL

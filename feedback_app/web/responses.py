@@ -1,4 +1,4 @@
-"""How deeds answer: a refusal is told in the page, a success as a toast."""
+"""Responses of pages and actions: errors in the page, successes as toasts."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +14,7 @@ from feedback_app.web.errors import RateLimited, UserError
 from feedback_app.web.htmx import HtmxHttpRequest
 
 P = ParamSpec("P")
-#: The object that a view is about, as `project_view` or `shared_view` looked it up.
+#: The object that `project_view` or `shared_view` passes to the view.
 T = TypeVar("T")
 ObjectView = Callable[Concatenate[HtmxHttpRequest, T, P], HttpResponseBase]
 
@@ -22,17 +22,17 @@ ObjectView = Callable[Concatenate[HtmxHttpRequest, T, P], HttpResponseBase]
 def toast(
     response: HttpResponse, text: str, *, level: str = "info", undo: str = ""
 ) -> HttpResponse:
-    """Has the page show `text`, with a button that posts to `undo` if that is given."""
+    """Make the page show `text`, with an Undo button that posts to `undo` if it is given."""
     return trigger_client_event(response, "toast", {"text": text, "level": level, "undo": undo})
 
 
 def error_response(
     request: HtmxHttpRequest, why: str, *, back: str | None = None, status: int = 422
 ) -> HttpResponse:
-    """Says why nothing was done: htmx gets a toast, a plain form goes back or to a 400 page."""
+    """Report an error: htmx gets a toast; a plain form is redirected or gets the 400 page."""
     if request.htmx:
         if status == RateLimited.status and request.htmx.target == "stage":
-            # the desk keeps the verdict and says so where it stays to be seen
+            # the annotation page keeps the verdict and shows a permanent message
             return HttpResponse(why, status=status)
         return toast(HttpResponse(why, status=status), why, level="error")
     if back is not None:
@@ -42,16 +42,16 @@ def error_response(
 
 
 def bad_request(request: HttpRequest, why: str, *, status: int = 400) -> HttpResponse:
-    """The 400 page with the reason."""
+    """Return the 400 page with the message."""
     return render(request, "400.html", {"message": why}, status=status)
 
 
 def action_view(view: ObjectView[T, P]) -> ObjectView[T, P]:
-    """For views that change something: POST only, UserError is told."""
+    """Decorate a view that changes something: POST only, a UserError is reported."""
 
     @require_http_methods(["POST"])
     @wraps(view)
-    def told(
+    def wrapped(
         request: HtmxHttpRequest, subject: T, /, *args: P.args, **kwargs: P.kwargs
     ) -> HttpResponseBase:
         try:
@@ -59,15 +59,15 @@ def action_view(view: ObjectView[T, P]) -> ObjectView[T, P]:
         except UserError as error:
             return error_response(request, str(error), status=error.status)
 
-    return told
+    return wrapped
 
 
 def page(view: ObjectView[T, P]) -> ObjectView[T, P]:
-    """For views that only show something: GET only, bad parameters are told."""
+    """Decorate a view that only reads: GET only, invalid parameters are a 400."""
 
     @require_http_methods(["GET", "HEAD"])
     @wraps(view)
-    def told(
+    def wrapped(
         request: HtmxHttpRequest, subject: T, /, *args: P.args, **kwargs: P.kwargs
     ) -> HttpResponseBase:
         try:
@@ -75,4 +75,4 @@ def page(view: ObjectView[T, P]) -> ObjectView[T, P]:
         except UserError as error:
             return bad_request(request, str(error))
 
-    return told
+    return wrapped

@@ -75,7 +75,7 @@ def test_the_choice_of_answers_stands_in_the_address_and_stays_while_voting(
     Completion.objects.filter(pk__in=[second.pk, fourth.pk]).update(topic="Tee & Kaffee")
     page = new_page(annotator)
     open_desk(page, project)
-    page.get_by_text("Which answers, in which order").click()
+    page.get_by_text("Filter and order").click()
 
     page.get_by_label("Topic").select_option("Tee & Kaffee")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
@@ -85,7 +85,7 @@ def test_the_choice_of_answers_stands_in_the_address_and_stays_while_voting(
     expect(page.locator("#last")).to_contain_text("Up, because")
     page.keyboard.press("d")
 
-    expect(page.get_by_text("Nothing is left of this choice")).to_be_visible()
+    expect(page.get_by_text("No more answers match this filter")).to_be_visible()
     page.locator("#waiting").get_by_role("link", name="Show everything").click()
     expect(page.locator("#item")).to_be_visible()
     assert shown(page) not in (second.pk, fourth.pk)

@@ -25,7 +25,7 @@ def test_preview_follows_the_choice_and_the_choice_is_what_is_imported(
     expect(preview).to_contain_text("The answers have no label")
 
     page.get_by_label("Label", exact=True).select_option("mark")
-    expect(preview).to_contain_text("None of the first rows would come in")
+    expect(preview).to_contain_text("None of the first rows would be imported")
     page.get_by_label("Labels that mean up").fill("fine")
     page.keyboard.press("Tab")
     expect(preview.get_by_text("Up", exact=True)).to_be_visible()

@@ -16,7 +16,7 @@ from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
 from feedback_app.feedback.projects.services import project_change
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.tokens.services import token_create, token_revoke
-from feedback_app.feedback.webhooks.services import trial_write, webhook_create
+from feedback_app.feedback.webhooks.services import ping_write, webhook_create
 from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish, quality
@@ -59,8 +59,8 @@ def tell(project: Project, admin: User) -> None:
     url = f"https://93.184.215.14/{'long' * 20}?token=12345"  # a number: no name is asked for
     webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
     for status in WebhookDelivery.Status.values:
-        trial_write(webhook=webhook)
-        error = "" if status == "delivered" else "It could not be reached: ConnectError."
+        ping_write(webhook=webhook)
+        error = "" if status == "delivered" else "The server could not be reached: ConnectError."
         newest = webhook.deliveries.order_by("-pk")[:1]
         later = timezone.now() + timedelta(hours=1)
         webhook.deliveries.filter(pk__in=list(newest.values_list("pk", flat=True))).update(
@@ -164,7 +164,7 @@ def test_new_token_is_shown_copied_and_axe_finds_nothing(
     page.goto(reverse("project-settings", args=[project.slug]))
     page.get_by_role("link", name="Manage tokens").click()
     page.get_by_label("Name").fill("Shop")
-    page.get_by_role("button", name="Make token").click()
+    page.get_by_role("button", name="Create token").click()
     expect(page.get_by_role("heading", name="Shop is ready")).to_be_visible()
     page.locator("summary", has_text="Revoke").click()
     found = complaints(page) + wider_than_screen(page)

@@ -7,7 +7,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.feedback.adjudication.services import resolution_ask, resolution_decide
+from feedback_app.feedback.adjudication.services import adjudication_decide, adjudication_request
 from feedback_app.feedback.gold.pauses import pause_lift
 from feedback_app.feedback.gold.services import gold_mark
 from feedback_app.feedback.imports.services import import_claim, import_execute, import_start
@@ -167,7 +167,7 @@ def quality(project: Project, admin: User, annotator: User) -> None:
             verdict = Verdict.UP if torn or number % 3 == 0 else Verdict.DOWN
             vote_cast(completion=completion, verdict=verdict, by=by, source=Source.DEMO)
     torn = project.completions.filter(contested=True)
-    resolution_decide(completion=torn[0], verdict=Verdict.UP, why="Honest. " * 9, by=admin)
+    adjudication_decide(completion=torn[0], verdict=Verdict.UP, why="Honest. " * 9, by=admin)
     vote_cast(
         completion=torn[1],
         verdict=Verdict.DOWN,
@@ -177,7 +177,7 @@ def quality(project: Project, admin: User, annotator: User) -> None:
         comment="It goes on and on. " * 5,
     )
     for completion in project.completions.filter(contested=False, vote_count=3)[:2]:
-        resolution_ask(completion=completion, why="It fits badly in run 2.", by=admin)
+        adjudication_request(completion=completion, why="It fits badly in run 2.", by=admin)
     for round_ in range(2):
         for completion in project.completions.filter(gold=False, vote_count=1)[:2]:
             vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)

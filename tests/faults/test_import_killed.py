@@ -80,8 +80,8 @@ def test_import_killed_in_the_middle_goes_on(var: Path) -> None:
 
     said = manage(var, *command)
 
-    assert f"Going on after row {left:,}." in said
-    assert "8,000 rows: 7,920 examples, 0 prompts without an answer, 0 there already, 80" in said
+    assert f"Continuing after row {left:,}." in said
+    assert "8,000 rows: 7,920 examples, 0 prompts without an answer, 0 duplicates, 80" in said
     for table in ("vote", "example", "completion", "voteevent"):
         assert one(var, f"SELECT count(*) FROM feedback_{table}") == 7_920  # noqa: S608
     assert one(var, "SELECT count(*) FROM feedback_importrefusal") == 80

@@ -21,7 +21,7 @@ from feedback_app.feedback.models import Project
 from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 from feedback_app.feedback.webhooks.addresses import target_of
 from feedback_app.feedback.webhooks.delivery import webhook_work
-from feedback_app.feedback.webhooks.services import trial_write, webhook_create
+from feedback_app.feedback.webhooks.services import ping_write, webhook_create
 from feedback_app.web.errors import UserError
 from tests.feedback.webhooks.receiver import Receiver, receiving
 
@@ -116,7 +116,7 @@ def test_production_sends_over_tls_only(
     answers(monkeypatch, [PUBLIC])
     settings.PRODUCTION = True
 
-    with pytest.raises(UserError, match="begins with https"):
+    with pytest.raises(UserError, match="must start with https"):
         target_of("http://hooks.example/")
     assert target_of("https://hooks.example/").host == "hooks.example"
 
@@ -138,7 +138,7 @@ def test_name_that_turns_to_loopback_after_saving_is_refused_when_sending(
     answers(monkeypatch, [PUBLIC], ["127.0.0.1"])
     url = f"http://hooks.example:{receiver.server_port}/"
     webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
 
     webhook_work(webhook.pk)
 
@@ -162,7 +162,7 @@ def test_name_is_asked_once_and_the_checked_address_is_what_is_connected_to(
     # whoever asks a second time while sending is sent elsewhere
     asked = answers(monkeypatch, ["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"])
     webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
 
     webhook_work(webhook.pk)
 
@@ -182,13 +182,13 @@ def test_redirect_is_not_followed(
         receiver.answers = [(302, inside.url), (307, inside.url)]
         webhook, _ = webhook_create(project=project, url=receiver.url, events=list(Event), by=admin)
         for _ in range(2):
-            trial_write(webhook=webhook)
+            ping_write(webhook=webhook)
 
         webhook_work(webhook.pk)
 
         assert inside.received == []
     errors = set(WebhookDelivery.objects.values_list("error", flat=True))
-    assert errors == {"It answered 302.", "It answered 307."}
+    assert errors == {"The server answered 302.", "The server answered 307."}
 
 
 def certificate(directory: Path, name: str) -> Path:
@@ -235,7 +235,7 @@ def test_tls_checks_the_name_though_the_address_is_connected_to(
     receiver.socket = context.wrap_socket(receiver.socket, server_side=True)
     url = f"https://hooks.example:{receiver.server_port}/"
     webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
 
     webhook_work(webhook.pk)
 

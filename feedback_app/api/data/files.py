@@ -21,7 +21,7 @@ from feedback_app.feedback.exports.downloads import download_of, export_target
 from feedback_app.feedback.exports.rows import CHUNK, CONTENT_TYPES, ExportRow, project_rows
 from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.readers import KNOWN
-from feedback_app.feedback.imports.services import WrongMoment, import_cancel, import_start
+from feedback_app.feedback.imports.services import ImportConflict, import_cancel, import_start
 from feedback_app.feedback.imports.uploads import previews_expire
 from feedback_app.feedback.models import ImportJob, Project
 from feedback_app.training.snapshots.rows import snapshot_rows
@@ -53,7 +53,7 @@ def import_out(job: ImportJob) -> s.ImportOut:
     return s.ImportOut.model_validate(job, from_attributes=True)
 
 
-def not_now(error: WrongMoment) -> ApiFault:
+def not_now(error: ImportConflict) -> ApiFault:
     return ApiFault(409, str(error), "wrong_moment")
 
 
@@ -101,7 +101,7 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
 
     try:
         return once(request, action, asked=f"{ask.model_dump_json()} {kept.name} {kept.digest}")
-    except WrongMoment as error:
+    except ImportConflict as error:
         raise not_now(error) from error
     except BaseException:
         taken = False  # a commit that fails takes the import with it
@@ -152,7 +152,7 @@ def import_stop(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
     job = job_of(project_of(request, slug), pk)
     try:
         import_cancel(job=job, by=request.auth.user)
-    except WrongMoment as error:
+    except ImportConflict as error:
         raise not_now(error) from error
     job.refresh_from_db()
     return import_out(job)

@@ -46,12 +46,16 @@ def prompts_add(project: Project, asked: Sequence[PromptNew]) -> list[tuple[Prom
     known = set(there.values_list("content_hash", flat=True))
     added = []
     for one, digest in zip(asked, digests, strict=True):
+        # Source.IMPORT: versions are sampled on it, which the gateway's prompts must not be
         prompt = prompt_get_or_create(
             project=project,
             messages=plain(one.messages),
-            source=Source.API,
+            source=Source.IMPORT,
             topic=one.topic,
         )
+        if prompt.source == Source.API:
+            prompt.source = Source.IMPORT
+            prompt.save(update_fields=["source"])
         added.append((prompt, digest not in known))
         known.add(digest)
     return added

@@ -6,6 +6,6 @@ from feedback_app.feedback.gold.forms import GoldForm
 
 
 class VerdictForm(GoldForm):
-    """The resolver's verdict. `show` is the list that they were looking at."""
+    """A final verdict; `show` is the list that it was given on."""
 
     show = forms.ChoiceField(choices=[("contested", ""), ("asked", "")], required=False)

@@ -1,15 +1,15 @@
-"""What lies before the resolver."""
+"""Completions that need an adjudication, and those that have one."""
 
 from dataclasses import dataclass
 
 from django.db.models import Prefetch, Q
 
-from feedback_app.feedback.models import Completion, CompletionQuerySet, Project, Resolution, Vote
+from feedback_app.feedback.models import Adjudication, Completion, CompletionQuerySet, Project, Vote
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """How many completions wait for a verdict of the resolver, by why."""
+    """Numbers of completions that wait for an adjudication, by reason."""
 
     contested: int
     asked: int
@@ -20,31 +20,32 @@ class Waiting:
 
 
 def contested(project: Project) -> CompletionQuerySet:
-    """People disagree and all who were to judge have; nobody has decided. Oldest first."""
+    """Return completions with ups and downs, all their votes and no final verdict; oldest first."""
     full = Q(vote_count__gte=project.overlap) | Q(queued=False)
     return _shown(
         Completion.objects.filter(full, project=project, contested=True, decided="")
-        # then it is listed as asked for
-        .exclude(pk__in=Resolution.objects.filter(project=project, open=True).values("pk"))
+        # requested ones are listed by `asked`
+        .exclude(pk__in=Adjudication.objects.filter(project=project, open=True).values("pk"))
         .order_by("pk")
     )
 
 
 def asked(project: Project) -> CompletionQuerySet:
-    """Somebody asked for a look; the first to be asked comes first."""
-    rows = Completion.objects.filter(resolution__project=project, resolution__open=True)
-    return _shown(rows.order_by("resolution__asked_at", "pk"))
+    """Return completions with an open request, oldest request first."""
+    rows = Completion.objects.filter(adjudication__project=project, adjudication__open=True)
+    return _shown(rows.order_by("adjudication__asked_at", "pk"))
 
 
 def resolved(project: Project) -> CompletionQuerySet:
-    """What was decided, the latest first."""
-    rows = Completion.objects.filter(resolution__project=project, resolution__verdict__gt="")
-    return _shown(rows.filter(resolution__open=False).order_by("-resolution__resolved_at", "-pk"))
+    """Return completions with a final verdict, newest first."""
+    rows = Completion.objects.filter(adjudication__project=project, adjudication__verdict__gt="")
+    decided = rows.filter(adjudication__open=False)
+    return _shown(decided.order_by("-adjudication__resolved_at", "-pk"))
 
 
 def _shown(rows: CompletionQuerySet) -> CompletionQuerySet:
     return (
-        rows.select_related("prompt", "resolution__asked_by", "resolution__by", "example")
+        rows.select_related("prompt", "adjudication__asked_by", "adjudication__by", "example")
         .defer("token_ids", "prompt_token_ids")
         .prefetch_related(Prefetch("votes", Vote.objects.with_person()))
     )

@@ -1,4 +1,4 @@
-"""The last word on a completion: asking for it, giving it, taking it back."""
+"""Adjudication: requesting, giving and undoing a final verdict on a completion."""
 
 from django.db import transaction
 from django.utils import timezone
@@ -6,17 +6,20 @@ from django.utils import timezone
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.services import examples_refresh
-from feedback_app.feedback.models import Completion, Resolution, Verdict
+from feedback_app.feedback.models import Adjudication, Completion, Verdict
 from feedback_app.web.errors import UserError
 
 
-def resolution_ask(*, completion: Completion, why: str, by: User) -> Resolution:
-    """Puts a completion before the resolver. Its example stays what it is until they decide."""
+def adjudication_request(*, completion: Completion, why: str, by: User) -> Adjudication:
+    """Ask for an adjudication; the example stays as it is until then.
+
+    Raise UserError for a gold item.
+    """
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=completion.pk)
         if locked.gold:
-            raise UserError("This answer is gold: its verdict is known. Change it under Gold.")
-        resolution, _ = Resolution.objects.update_or_create(
+            raise UserError("This answer is in the gold set. Change its verdict on the Gold page.")
+        adjudication, _ = Adjudication.objects.update_or_create(
             completion=locked,
             defaults={
                 "project_id": locked.project_id,
@@ -27,14 +30,14 @@ def resolution_ask(*, completion: Completion, why: str, by: User) -> Resolution:
             },
         )
         audit(project=locked.project, actor=by, action="resolution.ask", target=str(locked.pk))
-    return resolution
+    return adjudication
 
 
-def resolution_unask(*, completion: Completion, by: User) -> bool:
-    """Takes the asking back; False if nothing was asked."""
+def adjudication_withdraw(*, completion: Completion, by: User) -> bool:
+    """Withdraw a request; return False if there was none."""
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=completion.pk)
-        asked = Resolution.objects.filter(completion=locked, open=True)
+        asked = Adjudication.objects.filter(completion=locked, open=True)
         # an earlier decision stays
         dropped, _ = asked.filter(verdict="").delete()
         taken_back = dropped or asked.update(open=False)
@@ -45,18 +48,18 @@ def resolution_unask(*, completion: Completion, by: User) -> bool:
     return bool(taken_back)
 
 
-def resolution_decide(
+def adjudication_decide(
     *, completion: Completion, verdict: Verdict, why: str, by: User
-) -> Resolution:
-    """The resolver's verdict is the example from now on, with full weight, whatever votes come.
+) -> Adjudication:
+    """Make this verdict the example, with full weight, whatever the votes are.
 
-    Votes stay as they are: who disagrees has not judged wrongly.
+    Votes stay as they are. Raise UserError for a gold item.
     """
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=completion.pk)
         if locked.gold:
-            raise UserError("This answer is gold: its verdict is known. Change it under Gold.")
-        resolution, _ = Resolution.objects.update_or_create(
+            raise UserError("This answer is in the gold set. Change its verdict on the Gold page.")
+        adjudication, _ = Adjudication.objects.update_or_create(
             completion=locked,
             defaults={
                 "project_id": locked.project_id,
@@ -72,14 +75,17 @@ def resolution_decide(
         examples_refresh([locked.pk])
         target = f"{verdict} on {locked.pk}"
         audit(project=locked.project, actor=by, action="resolution.decide", target=target)
-    return resolution
+    return adjudication
 
 
-def resolution_undo(*, completion: Completion, by: User) -> bool:
-    """The votes decide again, and what was asked is open again; False if nothing was decided."""
+def adjudication_undo(*, completion: Completion, by: User) -> bool:
+    """Undo a final verdict: the votes decide again and an earlier request is open again.
+
+    Return False if there was none.
+    """
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=completion.pk)
-        decided = Resolution.objects.filter(completion=locked).exclude(verdict="").first()
+        decided = Adjudication.objects.filter(completion=locked).exclude(verdict="").first()
         if decided is None:
             return False
         if decided.asked:

@@ -1,4 +1,4 @@
-"""The resolver's desk: disagreements and doubtful labels, with all that people said of them."""
+"""The disagreements page: completions that need a final verdict, with their votes."""
 
 from django.contrib import messages
 from django.core.paginator import Paginator
@@ -11,9 +11,9 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.forms import VerdictForm
 from feedback_app.feedback.adjudication.selectors import asked, contested, resolved, waiting
 from feedback_app.feedback.adjudication.services import (
-    resolution_decide,
-    resolution_unask,
-    resolution_undo,
+    adjudication_decide,
+    adjudication_undo,
+    adjudication_withdraw,
 )
 from feedback_app.feedback.models import Completion, Project, Verdict
 from feedback_app.web.errors import UserError
@@ -28,10 +28,10 @@ LISTS = {"contested": contested, "asked": asked, "resolved": resolved}
 @project_view(Role.ADMIN)
 @page
 def resolve(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """One of the three lists."""
+    """Show one of the three lists."""
     query_strict(request, ("show", "page"))
     count = waiting(project)
-    # what waits is shown, unless the address says otherwise
+    # by default the first list that is not empty
     first = "asked" if count.asked and not count.contested else "contested"
     show = query_choice(request, "show", (first, *(name for name in LISTS if name != first)))
     context = {
@@ -55,38 +55,39 @@ def completion_of(project: Project, pk: int) -> Completion:
 @project_view(Role.ADMIN)
 @action_view
 def resolve_decide(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """The last word."""
+    """Record a final verdict."""
     completion = completion_of(project, pk)
     values = validated(VerdictForm(request.POST))
     back = back_to(project, values["show"] or "contested")
     verdict = Verdict(values["verdict"])
     try:
-        resolution_decide(
+        adjudication_decide(
             completion=completion, verdict=verdict, why=values["why"], by=request.user
         )
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, f"It is {verdict.label.lower()} now. 'Decided' can undo it.")
+    messages.success(request, f"Decided: {verdict.label.lower()}. You can undo it under 'Decided'.")
     return redirect(back)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def resolve_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """The votes decide again."""
+    """Undo a final verdict."""
     completion = completion_of(project, pk)
     validated(NoFields(request.POST))
-    undone = resolution_undo(completion=completion, by=request.user)
-    messages.info(request, "Taken back: its votes decide." if undone else "It was not decided.")
+    undone = adjudication_undo(completion=completion, by=request.user)
+    text = "Undone. Its votes decide again." if undone else "There was nothing to undo."
+    messages.info(request, text)
     return redirect(back_to(project, "resolved"))
 
 
 @project_view(Role.ADMIN)
 @action_view
 def resolve_unask(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Nobody need look after all."""
+    """Withdraw a request for a final verdict."""
     completion = completion_of(project, pk)
     validated(NoFields(request.POST))
-    if resolution_unask(completion=completion, by=request.user):
-        messages.info(request, "Left as it is.")
+    if adjudication_withdraw(completion=completion, by=request.user):
+        messages.info(request, "Removed from the list.")
     return redirect(back_to(project, "asked"))

@@ -7,7 +7,7 @@ from feedback_app.web.forms import SharedFields, StrictForm
 
 
 class VoteForm(StrictForm):
-    """A verdict. `chips` says that the reasons are meant as they stand, even if there are none."""
+    """A verdict; `chips` says that the reasons were sent, even if there are none."""
 
     verdict = forms.ChoiceField(choices=Verdict.choices)
     reasons = forms.Field(required=False)
@@ -15,7 +15,7 @@ class VoteForm(StrictForm):
     comment = forms.CharField(required=False)
 
     def reasons_given(self) -> list[str] | None:
-        """The chips that were sent, or None to leave them as they are."""
+        """Return the reasons that were sent, or None to leave them as they are."""
         given = list(self.data.getlist("reasons"))
         return given if given or self.cleaned_data["chips"] else None
 
@@ -27,12 +27,12 @@ VoteForm.base_fields = SharedFields(VoteForm.base_fields)
 
 
 class SkipForm(StrictForm):
-    """Passing an item by. What stands in the comment beside it is the reason, if there is one."""
+    """A skip or flag; the comment field, if filled, is its reason."""
 
     flag = forms.BooleanField(required=False)
     reason = forms.CharField(required=False, max_length=200)
     comment = forms.CharField(required=False)
 
     def why(self) -> str:
-        """What the person gave as the reason."""
+        """Return the reason."""
         return str(self.cleaned_data["reason"] or self.cleaned_data["comment"])

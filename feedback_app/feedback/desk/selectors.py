@@ -1,4 +1,4 @@
-"""What the annotation pages need to know, read in a bounded number of queries."""
+"""Reads of the annotation page, in a bounded number of queries."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from feedback_app.feedback.queue.services import EVERYTHING, QueueView
 from feedback_app.feedback.votes.counts import vote_counts
 
 EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "paused", "done"]
-#: So many open answers are counted; beyond it the desk says 'more than'.
+#: Open items are counted up to this number; beyond it the page shows 'more than'.
 LEFT_LIMIT = 100
-#: So long it is believed that they are many, in this process.
+#: How long 'more than' is cached.
 MANY_LEFT_SECONDS = 5
 
 
 @dataclass(frozen=True)
 class QueueProgress:
-    """Where a person stands: verdicts today, what is left for them, and their pace an hour."""
+    """A person's verdicts today, remaining items and verdicts per hour."""
 
     today: int
     left: int
@@ -32,17 +32,17 @@ class QueueProgress:
 
     @property
     def counted(self) -> int:
-        """How far the count goes."""
+        """The bound of the count."""
         return LEFT_LIMIT
 
     @property
     def many_left(self) -> bool:
-        """More is left than was counted."""
+        """Whether more items remain than were counted."""
         return self.left > LEFT_LIMIT
 
     @property
     def goal(self) -> int:
-        """What today's bar counts up to: the end, or the next hundred while that is far."""
+        """The end of today's progress bar: the total, or the next hundred while that is far."""
         if self.many_left:
             return (self.today // LEFT_LIMIT + 1) * LEFT_LIMIT
         return self.today + self.left
@@ -50,7 +50,7 @@ class QueueProgress:
 
 @dataclass(frozen=True)
 class EmptyQueue:
-    """Why nothing is on the screen. `until` is when the next leased item frees up."""
+    """Why there is no item. `until` is when the next lease expires."""
 
     reason: EmptyReason
     until: dt.datetime | None = None
@@ -58,8 +58,11 @@ class EmptyQueue:
 
 
 def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING) -> QueueProgress:
-    """Counts over index ranges that do not grow with the project: one person's last votes, and up
-    to a hundred open answers."""
+    """Return the person's progress.
+
+    Reads index ranges that do not grow with the project: the person's last votes and up to a
+    hundred open items.
+    """
     today, hour = vote_counts(project=project, user=user)
     key = f"many-left:{project.pk}:{user.pk}:{view.query}"
     if cache.get(key) is not None:
@@ -68,31 +71,31 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
         wanted = view.of(project).wanted_from(user, overlap=project.overlap)
         left = wanted.order_by(*ORDERS["balanced"])[: LEFT_LIMIT + 1].count()
         if left > LEFT_LIMIT:
-            # 'more than a hundred' need not be found anew at every verdict
+            # 'more than a hundred' is not counted again at every verdict
             cache.set(key, True, MANY_LEFT_SECONDS)
     return QueueProgress(today=today, left=left, per_hour=hour)
 
 
 def sampling_active(project: Project) -> Sampling | None:
-    """The sampling that is under way or waits, if any."""
+    """Return the queued or running sampling, if any."""
     return project.samplings.filter(
         status__in=[Sampling.Status.QUEUED, Sampling.Status.RUNNING]
     ).first()
 
 
 def sampling_latest(project: Project) -> Sampling | None:
-    """The newest sampling, whatever became of it."""
+    """Return the newest sampling, whatever its status."""
     return project.samplings.order_by("-pk").first()
 
 
 def empty_queue(*, project: Project, user: User, view: QueueView = EVERYTHING) -> EmptyQueue:
-    """Call it when nothing could be handed out: says why, never just 'empty'."""
+    """Return why nothing could be handed out."""
     sampling = sampling_active(project)
     if sampling is not None:
         return EmptyQueue("sampling", sampling=sampling)
     wanted = view.of(project).wanted_from(user, overlap=project.overlap)
     if wanted.exists():
-        # somebody has them; no lease to be seen: they are being handed out this moment
+        # others have them; without a lease, they are being handed out at this moment
         held = Lease.objects.filter(completion__in=wanted, expires_at__gt=timezone.now())
         until = held.aggregate(first=Min("expires_at"))["first"]
         return EmptyQueue("leased", until=until or timezone.now())
@@ -104,10 +107,10 @@ def empty_queue(*, project: Project, user: User, view: QueueView = EVERYTHING) -
 
 
 def recent_votes(*, project: Project, user: User, count: int = 10) -> list[Vote]:
-    """The last verdicts of a person, newest first; each knows its fate by its example."""
+    """Return the person's last votes, newest first, with their examples."""
     return list(project.votes.recent_of(user)[:count])
 
 
 def queue_values(*, project: Project, field: Literal["version", "topic"]) -> list[str]:
-    """The versions or topics that the queue holds, at most fifty, in order."""
+    """Return at most fifty versions or topics of the queue, in order."""
     return distinct_values(project=project, field=field, where="queued AND NOT flagged AND")

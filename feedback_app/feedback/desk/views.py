@@ -1,4 +1,4 @@
-"""The annotator's desk: one item at a time, verdicts, and the last ten."""
+"""The annotation page: one item at a time, verdicts, and the last ten votes."""
 
 from typing import Any
 
@@ -20,34 +20,34 @@ from feedback_app.feedback.desk.selectors import (
     recent_votes,
 )
 from feedback_app.feedback.desk.services import vote_and_take_next
-from feedback_app.feedback.gold.selectors import gold_at_once, gold_told
+from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.queue.services import QueueView, item_skip, items_hand_out
 from feedback_app.feedback.votes.rate_limit import rate_limit_note
-from feedback_app.feedback.votes.services import Ballot, vote_cast, vote_undo
+from feedback_app.feedback.votes.services import VoteInput, vote_cast, vote_undo
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, page, toast
 
-#: Characters of a version or topic in the address; longer ones exist nowhere.
+#: Characters of a version or topic in the URL; no stored value is longer.
 QUERY_LIMIT = 80
 
 
 def unpaused(request: HtmxHttpRequest) -> None:
-    """Raises UserError for somebody who is to judge nothing for now."""
+    """Raise UserError for a paused person."""
     if request.paused:
-        raise UserError("Your desk is paused: an admin of the project has to let you go on.")
+        raise UserError("You are paused: an admin of this project must let you continue.")
 
 
 def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
-    """What the address asks for. Raises UserError for anything that is not on offer."""
+    """Return the filter and order of the URL. Raise UserError for invalid values."""
     query_strict(request, ("order", "version", "source", "topic"))
     text = {name: request.GET.get(name, "")[:QUERY_LIMIT] for name in ("version", "topic")}
     order = query_choice(request, "order", ("", *QueueOrder))
     return QueueView(
-        # the project's own order is not said, so that the address follows it
+        # the project's order is left out, so that the URL follows a change of it
         order="" if order == project.queue_order else order,
         source=query_choice(request, "source", ("", *Source)),
         version=storable(text["version"]),
@@ -58,11 +58,11 @@ def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
 def stage_context(
     request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
 ) -> dict[str, Any]:
-    """The item, the next one, progress; why there is none."""
+    """Return the template context of the item, or of the reason why there is none."""
     context: dict[str, Any] = {
         "project": project,
         "view": view,
-        # the five forms of an answer would each look through Django's lazy one
+        # one lookup instead of one per form through Django's lazy object
         "csrf_token": get_token(request),
         "item": items[0] if items else None,
         "next_item": items[1] if len(items) > 1 else None,
@@ -75,17 +75,17 @@ def stage_context(
             if request.paused
             else empty_queue(project=project, user=request.user, view=view)
         )
-        context["gold"] = gold_told(project=project, user=request.user)
+        context["gold"] = gold_results(project=project, user=request.user)
     return context
 
 
 def last_context(project: Project, last: Vote | None) -> dict[str, Any]:
-    """The last verdict with the reasons that it may be given."""
+    """Return the last verdict with the reasons that can be given for it."""
     return {"last": last, "chips": project.reasons.get(last.verdict, []) if last else []}
 
 
 def history_context(request: HtmxHttpRequest, project: Project, view: QueueView) -> dict[str, Any]:
-    """The last ten verdicts."""
+    """Return the last ten verdicts."""
     votes = recent_votes(project=project, user=request.user)
     last = last_context(project, votes[0] if votes else None)
     return {"project": project, "view": view, "recent": votes, **last}
@@ -94,7 +94,7 @@ def history_context(request: HtmxHttpRequest, project: Project, view: QueueView)
 def desk_context(
     request: HtmxHttpRequest, project: Project, view: QueueView, items: list[Completion]
 ) -> dict[str, Any]:
-    """All that the desk shows."""
+    """Return the context of the whole page."""
     stage = stage_context(request, project, view, items)
     return stage | history_context(request, project, view)
 
@@ -102,7 +102,7 @@ def desk_context(
 @project_view(Role.ANNOTATOR)
 @page
 def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The desk."""
+    """Show the annotation page."""
     view = view_of(request, project)
     items = items_for(request, project, view)
     context = desk_context(request, project, view, items)
@@ -119,7 +119,7 @@ def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.ANNOTATOR)
 @page
 def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Why there is nothing to do; reloads the desk once there is."""
+    """Show why there is no item; reload the page once there is one."""
     view = view_of(request, project)
     items = items_for(request, project, view)
     if items:
@@ -134,34 +134,34 @@ def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 @project_view(Role.ANNOTATOR)
 @action_view
 def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Casts or changes a vote; the answer carries the next item."""
+    """Store or change a vote; the response carries the next item."""
     unpaused(request)
     view = view_of(request, project)
     form = VoteForm(request.POST)
     verdict = Verdict(validated(form)["verdict"])
-    ballot = Ballot(verdict, form.reasons_given(), form.comment_given())
+    vote_input = VoteInput(verdict, form.reasons_given(), form.comment_given())
     if at_desk(request):
         try:
             step = vote_and_take_next(
-                project=project, pk=pk, ballot=ballot, by=request.user, view=view
+                project=project, pk=pk, vote_input=vote_input, by=request.user, view=view
             )
         except Completion.DoesNotExist:
             raise Http404("No such completion.") from None
         if step.first:
-            # nine of the last ten stand on the page already
+            # the page has nine of the last ten already
             context = stage_context(request, project, view, step.items)
             context |= last_context(project, step.vote)
             response = render(request, "feedback/annotate.html#vote-answer", context)
-            told = gold_at_once(project=project, vote=step.vote)
-            return toast(response, told) if told else response
+            message = gold_at_once(project=project, vote=step.vote)
+            return toast(response, message) if message else response
         return stage_answer(request, project, view, step.items)
     vote_cast(
         completion=completion_of(project, pk),
-        verdict=ballot.verdict,
+        verdict=vote_input.verdict,
         by=request.user,
         source=Source.ANNOTATE,
-        reasons=ballot.reasons,
-        comment=ballot.comment,
+        reasons=vote_input.reasons,
+        comment=vote_input.comment,
     )
     return desk_answer(request, project)
 
@@ -169,27 +169,27 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 @project_view(Role.ANNOTATOR)
 @action_view
 def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Takes a vote, skip or flag back and shows the item again."""
+    """Undo a vote, skip or flag and show the item again."""
     unpaused(request)
     completion = completion_of(project, pk)
     validated(NoFields(request.POST))
     undone = vote_undo(completion=completion, by=request.user, source=Source.ANNOTATE)
     response = desk_answer(request, project)
     if request.htmx:
-        return toast(response, "Taken back." if undone else "There was nothing to take back.")
+        return toast(response, "Undone." if undone else "There was nothing to undo.")
     return response
 
 
 @project_view(Role.ANNOTATOR)
 @action_view
 def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Passes an item by, or flags it for an admin to look at."""
+    """Skip an item, or flag it for an admin."""
     unpaused(request)
     completion = completion_of(project, pk)
     form = SkipForm(request.POST)
     values = validated(form)
     item_skip(completion=completion, by=request.user, flag=values["flag"], reason=form.why())
-    text = "Flagged: nobody else is shown it." if values["flag"] else "Skipped."
+    text = "Flagged. Nobody else gets this item." if values["flag"] else "Skipped."
     if not request.htmx:
         messages.info(request, text)
         return desk_answer(request, project)
@@ -200,19 +200,19 @@ def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 
 
 def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> list[Completion]:
-    """What the person may judge now; nothing while they are paused."""
+    """Return the person's items; none while they are paused."""
     if request.paused:
         return []
     return items_hand_out(project=project, by=request.user, view=view)
 
 
 def at_desk(request: HtmxHttpRequest) -> bool:
-    """Whether the answer goes onto the stage: then it carries the next item."""
+    """Return whether the response replaces the item, so that it carries the next one."""
     return bool(request.htmx) and request.htmx.target not in ("last", "history")
 
 
 def desk_answer(request: HtmxHttpRequest, project: Project) -> HttpResponse:
-    """The part of the desk that the request's target asks for; plain forms go back to the desk."""
+    """Return the part of the page that the request targets; redirect plain forms."""
     view = view_of(request, project)
     if not request.htmx:
         return redirect(reverse("annotate", args=[project.slug]) + view.query)
@@ -233,7 +233,7 @@ def stage_answer(
 
 
 def completion_of(project: Project, pk: int) -> Completion:
-    """The project's completion, without what neither a vote nor its answer reads."""
+    """Return the project's completion, without unused columns. Raise Http404."""
     light = project.completions.defer("prompt_token_ids", "token_ids")
     completion = get_object_or_404(light, pk=pk)
     completion.project = project

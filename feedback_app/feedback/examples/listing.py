@@ -1,7 +1,7 @@
-"""The list of examples: which filters and orders exist, and what they select.
+"""The list of examples: filters, orders and their query parameters.
 
-It stays as quick as it is however many there are: it follows an index, counts no further than
-`bounded_count.COUNTED` rows and lists no more of them.
+The cost does not depend on the table's size: queries follow an index and count and list at most
+`bounded_count.COUNTED` rows.
 """
 
 from collections.abc import Iterable
@@ -22,10 +22,10 @@ from feedback_app.web.forms import query_choice, query_strict
 
 LABELS = ("", "up", "down", "tie")
 SPLITS = ("", "train", "heldout")
-SOURCES = ("", "annotate", "demo", "import", "api")
+SOURCES = ("", "annotate", "demo", "import", "api", "sampled")
 NEWEST = ("-created_at", "-completion")
 OLDEST = ("created_at", "completion")
-#: Other orders than these two are of the newest that fit: nothing sorts a whole table.
+#: Other orders than these two sort the newest COUNTED rows only, never a whole table.
 SORTS: dict[str, tuple[str, ...]] = {
     "newest": NEWEST,
     "oldest": OLDEST,
@@ -33,7 +33,7 @@ SORTS: dict[str, tuple[str, ...]] = {
     "weight": ("weight", "-completion"),
     "version": ("completion__version", "-completion"),
 }
-#: The same of answers that amount to no example.
+#: The same for completions without an example.
 TIE_SORTS: dict[str, tuple[str, ...]] = {
     "oldest": ("pk",),
     "votes": ("-vote_count", "-pk"),
@@ -44,7 +44,7 @@ PARAMETERS = ("label", "split", "source", "version", "sort", "page")
 
 @dataclass(frozen=True)
 class ExampleFilter:
-    """The list's state, as it stands in the URL. Empty: no restriction."""
+    """The list's state, as in the URL. Empty: no restriction."""
 
     label: str
     split: str
@@ -54,7 +54,7 @@ class ExampleFilter:
 
     @classmethod
     def of(cls, request: HttpRequest, *, versions: list[str]) -> "ExampleFilter":
-        """Raises UserError for anything that is not on offer."""
+        """Read the state from a request. Raise UserError for unknown parameters and values."""
         query_strict(request, PARAMETERS)
         return cls(
             label=query_choice(request, "label", LABELS),
@@ -65,7 +65,7 @@ class ExampleFilter:
         )
 
     def query(self, **changes: str) -> str:
-        """The state as a query string; defaults are left out."""
+        """Return the state as a query string, without defaults."""
         state = {
             "label": self.label,
             "split": self.split,
@@ -80,7 +80,7 @@ class ExampleFilter:
         return bool(self.label or self.split or self.source or self.version)
 
     def select(self, project: Project) -> QuerySet[Any]:
-        """The examples that fit, in order; or the judged answers that amount to none."""
+        """Return the matching examples in order, or completions with votes but no example."""
         return self.ties(project) if self.label == "tie" else self.examples(project)
 
     def examples(self, project: Project) -> QuerySet[Example]:
@@ -120,7 +120,7 @@ class ExampleFilter:
 
 
 class CountedPaginator(Paginator[Any]):
-    """Pages over the first `bounded_count.COUNTED` rows; `found` says whether there are more."""
+    """Pages over the first `bounded_count.COUNTED` rows."""
 
     @cached_property
     def found(self) -> int:
@@ -132,22 +132,22 @@ class CountedPaginator(Paginator[Any]):
 
     @property
     def more(self) -> bool:
-        """Whether rows fit that no page has."""
+        """Whether there are rows beyond the last page."""
         return self.found > self.count
 
 
 def answers_of(rows: Iterable[Example | Completion]) -> list[Completion]:
-    """The answers of a page, each with its example, if it has one."""
+    """Return the completions of a page."""
     return [row.completion if isinstance(row, Example) else row for row in rows]
 
 
 def versions_answered(project: Project) -> list[str]:
-    """The versions that answered in the project."""
+    """Return the versions that have completions in the project."""
     return distinct_values(project=project, field="version")
 
 
 def examples_counted(project: Project) -> dict[str, int]:
-    """What `ExampleQuerySet.counts` tells, each counted no further than pages count."""
+    """Return ExampleQuerySet.counts, each bounded by `bounded_count.COUNTED`."""
     classes = {
         f"{split}_{name}": bounded_count.counted_of(
             Membership, Example, f"split = '{split}' AND {desirable}"
@@ -155,6 +155,6 @@ def examples_counted(project: Project) -> dict[str, int]:
         for split in Split.values
         for name, desirable in (("up", "desirable"), ("down", "NOT desirable"))
     }
-    # whoever asks is a member
+    # a row of this project to hang the subqueries on: the requesting user has one
     asked = Membership.objects.filter(project=project).order_by()
     return dict(zip(classes, asked.values_list(*classes.values())[0], strict=True))

@@ -24,7 +24,7 @@ PAGE_SIZE = 50
 @project_view(Role.ADMIN)
 @page
 def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """What people said: the examples with their answers and votes."""
+    """Show examples with their completions and votes."""
     versions = versions_answered(project)
     chosen = ExampleFilter.of(request, versions=versions)
     rows = CountedPaginator(chosen.select(project), PAGE_SIZE).get_page(query_page(request))

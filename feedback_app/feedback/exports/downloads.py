@@ -1,4 +1,4 @@
-"""Exported rows as the answer to a request, for pages and programs alike."""
+"""Exports as HTTP responses, for pages and API."""
 
 from collections.abc import Iterator
 from tempfile import TemporaryFile
@@ -11,12 +11,12 @@ from feedback_app.feedback.exports.rows import CONTENT_TYPES, LINES, ExportRow
 def download_of(
     rows: Iterator[ExportRow], *, name: str, as_format: str, votes: bool
 ) -> HttpResponseBase:
-    """The rows as a file to be kept, streamed."""
+    """Return the rows as a streamed file."""
     filename, kind = f"{name}.{as_format}", CONTENT_TYPES[as_format]
     if as_format == "parquet":
         from feedback_app.feedback.exports.parquet import parquet_write  # imports pyarrow
 
-        # its directory is at the end of the file: it is written first, then sent
+        # Parquet's directory is at the end of the file, so it is written before it is sent
         file = TemporaryFile()  # noqa: SIM115 - the response closes it
         parquet_write(rows, file, votes=votes)
         file.seek(0)
@@ -29,5 +29,5 @@ def download_of(
 
 
 def export_target(as_format: str, *, votes: bool) -> str:
-    """What the audit trail says of a download."""
+    """Return the audit trail's description of a download."""
     return f"{as_format}, with votes" if votes else as_format

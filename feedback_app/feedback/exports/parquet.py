@@ -1,4 +1,4 @@
-"""Writes export rows as Parquet. Import it where a Parquet file is written: pyarrow takes 50 MB."""
+"""Writing export rows as Parquet. Imported only when needed: pyarrow takes 50 MB."""
 
 from collections.abc import Iterable, Iterator
 from typing import IO
@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from feedback_app.feedback.exports.rows import VOTES, ExportRow
 
-#: A Parquet row group ends at so many rows or characters, whichever comes first.
+#: Maximum rows and characters of a Parquet row group.
 GROUP_ROWS = 1_000
 GROUP_CHARACTERS = 8_000_000
 
@@ -42,7 +42,7 @@ SCHEMA_WITH_VOTES = SCHEMA.append(
 
 
 def parquet_write(rows: Iterable[ExportRow], file: IO[bytes], *, votes: bool = False) -> None:
-    """Writes a Parquet file, one row group at a time."""
+    """Write a Parquet file, one row group at a time."""
     schema = SCHEMA_WITH_VOTES if votes else SCHEMA
     with pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for group in groups(rows):
@@ -51,7 +51,7 @@ def parquet_write(rows: Iterable[ExportRow], file: IO[bytes], *, votes: bool = F
 
 
 def groups(rows: Iterable[ExportRow]) -> Iterator[list[ExportRow]]:
-    """The rows in lists that are small enough to hold in memory."""
+    """Yield the rows in lists that fit into memory."""
     group: list[ExportRow] = []
     characters = 0
     for row in rows:

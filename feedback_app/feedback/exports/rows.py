@@ -1,6 +1,6 @@
 """KTO examples as files: JSONL and Parquet in TRL's unpaired form, CSV for spreadsheets.
 
-Everything streams: rows are read in chunks of whole queries, so that a slow download holds no
+Everything streams: rows are read in chunks by separate queries, so a slow download holds no
 transaction open, and at most one chunk (or one Parquet row group) is in memory.
 """
 
@@ -28,11 +28,11 @@ CONTENT_TYPES = {
 CHUNK = 500
 
 COLUMNS = ("prompt", "completion", "label", "weight", "split")
-VOTES = "votes"  # the column behind them, if it is asked for
-VOTER_LENGTH = 16  # hexadecimal digits: no two of a project's people are one by chance
+VOTES = "votes"  # the optional last column
+VOTER_LENGTH = 16  # hexadecimal digits, enough to avoid collisions within a project
 
-#: What a spreadsheet would run: the sign itself, or behind blanks that it trims, or behind
-#: apostrophes, so that exactly one can be taken off again when the file is read.
+#: Cells that a spreadsheet would run as a formula: they start with a sign, after blanks that it
+#: trims, or after apostrophes, so that exactly one is removed when the file is read.
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
 Message = dict[str, str]
@@ -40,7 +40,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class ExportVote:
-    """What one person said; `voter` is the same for all that they said in this project."""
+    """One vote; `voter` identifies its user within this project."""
 
     verdict: str
     reasons: list[str]
@@ -52,7 +52,7 @@ class ExportVote:
 
 @dataclass(frozen=True)
 class ExportRow:
-    """One example; its fields are the columns. No `votes`: they were not asked for."""
+    """One example; its fields are the columns. `votes` is None unless requested."""
 
     prompt: list[Message]
     completion: list[Message]
@@ -62,7 +62,7 @@ class ExportRow:
     votes: list[ExportVote] | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """The columns as plain values."""
+        """Return the columns as plain values."""
         record = asdict(self)
         if self.votes is None:
             del record[VOTES]
@@ -72,8 +72,11 @@ class ExportRow:
 def export_row(
     completion: Completion, *, label: bool, weight: float, split: str, votes: bool = False
 ) -> ExportRow:
-    """The example of a completion, with the messages that the model saw: the system prompt of
-    that day, then the conversation. Votes must have been fetched (`votes_along`)."""
+    """Return a completion's example with the messages that the model saw.
+
+    These are the system prompt at that time and the conversation. Votes must be prefetched
+    (`votes_along`).
+    """
     system = completion.system_prompt
     return ExportRow(
         prompt=[
@@ -100,19 +103,21 @@ def export_vote(vote: Vote) -> ExportVote:
 
 
 def voter_name(project_id: int, user_id: int) -> str:
-    """Stands for a person in a project's files. Keyed by SECRET_KEY: nobody can try out numbers,
-    and files of two projects do not tell that somebody is in both."""
+    """Return a pseudonym of a user within a project.
+
+    It is keyed by SECRET_KEY, so it cannot be guessed from user ids, nor linked between projects.
+    """
     keyed = salted_hmac(f"export.voter.{project_id}", str(user_id), algorithm="sha256")
     return keyed.hexdigest()[:VOTER_LENGTH]
 
 
 def votes_along() -> Prefetch[Any]:
-    """Fetches the votes that stand with rows that lead to a completion: one query a chunk."""
+    """Return the prefetch of votes that count: one query per chunk."""
     return Prefetch("completion__votes", queryset=Vote.objects.standing().order_by("pk"))
 
 
 def in_chunks(fetch: Callable[[int], list[Any]], *, key: Callable[[Any], int]) -> Iterator[Any]:
-    """All that `fetch(after)` gives, asked again from the key of the last one on."""
+    """Yield all rows of `fetch(after)`, called again with the key of the last one."""
     after = 0
     while rows := fetch(after):
         yield from rows
@@ -120,7 +125,7 @@ def in_chunks(fetch: Callable[[int], list[Any]], *, key: Callable[[Any], int]) -
 
 
 def project_rows(project: Project, *, votes: bool = False) -> Iterator[ExportRow]:
-    """Every example of the project as it is now, in the order of its completions."""
+    """Yield every example of the project in the order of its completions."""
     examples = project.examples.select_related("completion__prompt").defer(
         "completion__token_ids", "completion__prompt_token_ids"
     )
@@ -143,7 +148,7 @@ def project_rows(project: Project, *, votes: bool = False) -> Iterator[ExportRow
 
 
 def jsonl_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
-    """One JSON object a line; it has `votes` if the row has."""
+    """Yield one JSON object per line, with `votes` if the row has them."""
     for row in rows:
         yield as_json(row.as_record()).encode() + b"\n"
 
@@ -153,24 +158,24 @@ def as_json(value: object) -> str:
 
 
 def neutralised(cell: str) -> str:
-    """The cell with an apostrophe before what a spreadsheet would take for a formula."""
+    """Return the cell with a leading apostrophe if a spreadsheet would run it as a formula."""
     return f"'{cell}" if _FORMULA.match(cell) else cell
 
 
 def as_written(cell: str) -> str:
-    """Undoes `neutralised`: the cell as it was before it went into a CSV file."""
+    """Undo `neutralised`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def csv_line(cells: Iterable[str]) -> bytes:
-    """One CSV record; every cell is quoted, so line breaks stay inside."""
+    """Return one CSV record; every cell is quoted, so line breaks stay inside."""
     buffer = io.StringIO()
     csv.writer(buffer, quoting=csv.QUOTE_ALL).writerow([neutralised(cell) for cell in cells])
     return buffer.getvalue().encode()
 
 
 def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
-    """A header, then one record an example: prompt and votes as JSON, the completion as text."""
+    """Yield a header, then one record per example: prompt and votes as JSON, the answer as text."""
     yield csv_line((*COLUMNS, VOTES) if votes else COLUMNS)
     for row in rows:
         cells = (
@@ -189,7 +194,7 @@ LINES = {"jsonl": jsonl_lines, "csv": csv_lines}
 def export_write(
     rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str, votes: bool = False
 ) -> int:
-    """Writes all rows to `file`; returns how many."""
+    """Write all rows to `file`; return how many."""
     count = 0
 
     def counted() -> Iterator[ExportRow]:

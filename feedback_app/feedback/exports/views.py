@@ -16,8 +16,8 @@ from feedback_app.web.responses import page
 @project_view(Role.ADMIN)
 @page
 def examples_export(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The examples as a file, streamed, with their votes if asked; who took them is written
-    down."""
+    """Stream the examples as a file, with their votes if requested, and record it in the audit
+    trail."""
     query_strict(request, ("format", "votes"))
     chosen = query_choice(request, "format", FORMATS)
     votes = query_choice(request, "votes", ("false", "true")) == "true"

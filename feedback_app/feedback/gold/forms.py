@@ -1,4 +1,4 @@
-"""Forms about gold items, pauses and the last word."""
+"""Forms for gold items and pauses."""
 
 from django import forms
 
@@ -7,13 +7,13 @@ from feedback_app.web.forms import StrictForm
 
 
 class GoldForm(StrictForm):
-    """The right verdict on an answer, and why it is right."""
+    """The right verdict on an answer and the reason for it."""
 
     verdict = forms.ChoiceField(choices=Verdict.choices)
     why = forms.CharField(required=False, max_length=500)
 
 
 class LiftForm(StrictForm):
-    """Letting somebody go on. `restore` says that the votes that were set aside count again."""
+    """Lifting a pause; `restore` makes the votes that were set aside count again."""
 
     restore = forms.BooleanField(required=False)

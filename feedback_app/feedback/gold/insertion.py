@@ -1,4 +1,4 @@
-"""Slipping gold items in among the others, so that nobody can tell them."""
+"""Mixing gold items into the queue at random."""
 
 import datetime as dt
 import secrets
@@ -19,10 +19,11 @@ def gold_insert(
     count: int,
     minutes: int,
 ) -> int | None:
-    """A gold item of `among`, leased to the person who holds `held`, if chance will.
+    """Lease a random gold item of `among` to a person who holds `held`; return its id.
 
-    Chance, since a gold item at every twentieth place is one that people learn to count to. Asks
-    the database only then, so others' cycles cost what they cost without gold.
+    Return None where chance picks no gold item or none is left. Gold is placed at random because
+    people learn to count fixed intervals. The database is queried only if chance picks one, so
+    other items cost nothing extra.
     """
     if not project.gold_every or len(held) >= count or secrets.randbelow(project.gold_every):
         return None

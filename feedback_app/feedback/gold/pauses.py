@@ -1,4 +1,4 @@
-"""How people judge gold items, and what happens to those who judge them wrongly."""
+"""Answers to gold items, and pausing people who give too many wrong ones."""
 
 from functools import partial
 
@@ -9,14 +9,14 @@ from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.examples.services import (
     completions_lock,
     examples_refresh,
-    examples_remember,
+    examples_restore,
 )
 from feedback_app.feedback.models import GoldAnswer, Lease, Pause, Project, Source, Vote
 from feedback_app.web.errors import UserError
 
 
 def gold_answer_record(vote: Vote) -> None:
-    """Notes a person's first verdict on a gold item. Call it in the vote's transaction."""
+    """Record a person's first verdict on a gold item. Call it in the vote's transaction."""
     _, first = GoldAnswer.objects.get_or_create(
         item_id=vote.completion_id,
         user=vote.user,
@@ -27,18 +27,20 @@ def gold_answer_record(vote: Vote) -> None:
         },
     )
     if first:
-        # its own transaction: it locks other completions than the vote does
+        # a separate transaction: it locks other completions than the vote
         transaction.on_commit(partial(pause_if_due, project_id=vote.project_id, user=vote.user))
 
 
 def pause_if_due(*, project_id: int, user: User) -> Pause | None:
-    """Pauses a person who was right on too few of their last gold items, and sets aside what they
-    have voted at the desk since they were last right."""
+    """Pause a person whose accuracy on their last gold items is too low.
+
+    Their votes at the annotation page since their last right answer are set aside.
+    """
     project = Project.objects.get(pk=project_id)
     theirs = GoldAnswer.objects.filter(project=project, user=user)
     lifted = Pause.objects.filter(project=project, user=user, lifted_at__isnull=False)
     last = lifted.order_by("-lifted_at").first()
-    # whoever was let in again begins anew
+    # only answers since the last pause count
     fresh = theirs.filter(created_at__gt=last.lifted_at) if last else theirs
     window = list(fresh.order_by("-created_at", "-pk")[: project.gold_window])
     right = sum(answer.right for answer in window)
@@ -65,7 +67,7 @@ def pause_if_due(*, project_id: int, user: User) -> Pause | None:
 
 
 def votes_set_aside(pause: Pause) -> None:
-    """Takes the person's desk votes since their last right gold verdict out of the examples."""
+    """Exclude the person's annotation votes since their last right gold answer from examples."""
     doubtful = Vote.objects.standing().filter(
         project=pause.project, user=pause.user, source=Source.ANNOTATE
     )
@@ -79,14 +81,17 @@ def votes_set_aside(pause: Pause) -> None:
 
 
 def pause_lift(*, pause: Pause, by: User, restore: bool) -> int:
-    """Lets the person go on. `restore`: the votes that were set aside count again, and their
-    examples are what they were; otherwise they stay set aside. Returns how many came back."""
+    """End a pause; return how many votes count again.
+
+    With `restore`, votes that were set aside count again and their examples are as they were;
+    otherwise they stay set aside. Raise UserError if the pause has been lifted already.
+    """
     with transaction.atomic():
         changed = Pause.objects.filter(pk=pause.pk, lifted_at=None).update(
             lifted_at=timezone.now(), lifted_by=by
         )
         if not changed:
-            raise UserError("This pause has been lifted already.")
+            raise UserError("This pause has already been lifted.")
         AuditEvent.objects.create(
             project=pause.project, actor=by, action="pause.lift", target=str(pause.user)
         )
@@ -94,14 +99,14 @@ def pause_lift(*, pause: Pause, by: User, restore: bool) -> int:
 
 
 def votes_restore(*, pause: Pause, by: User) -> int:
-    """Undoes `votes_set_aside`, then or later; returns how many votes count again."""
+    """Undo `votes_set_aside`; return how many votes count again."""
     with transaction.atomic():
         theirs = Vote.objects.filter(project=pause.project, user=pause.user, set_aside=pause)
         completions = list(theirs.values_list("completion_id", flat=True))
         completions_lock(completions)
         restored = theirs.update(set_aside=None)
         examples_refresh(completions)
-        examples_remember(pause.examples)
+        examples_restore(pause.examples)
         Pause.objects.filter(pk=pause.pk).update(restored=True, examples=[])
         AuditEvent.objects.create(
             project=pause.project,

@@ -1,4 +1,4 @@
-"""What annotators and admins are told about gold items."""
+"""Reads of gold items, answers to them and pauses."""
 
 import datetime as dt
 
@@ -9,24 +9,26 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import GoldAnswer, GoldItem, Pause, Project, Vote
 from feedback_app.feedback.models.rules import GoldFeedback
 
-#: Wrong verdicts that an annotator is shown after the work.
-TOLD = 20
+#: Gold answers shown when the queue is empty.
+SHOWN = 20
 
 
 def gold_at_once(*, project: Project, vote: Vote) -> str:
-    """What a person is told right after a verdict on a gold item; empty for all other verdicts."""
+    """Return the message after a verdict on a gold item; empty for all other verdicts."""
     if project.gold_feedback != GoldFeedback.AT_ONCE or not vote.completion.gold:
         return ""
     item = GoldItem.objects.get(completion=vote.completion_id)
     if vote.verdict == item.verdict:
-        return "That one was known, and you judged it rightly."
+        return "This was a gold item, and your verdict was right."
     why = f": {item.why}" if item.why else "."
-    return f"That one was known: it is {'an up' if item.verdict == 'up' else 'a down'}{why}"
+    return f"This was a gold item: the right verdict is {item.verdict}{why}"
 
 
-def gold_told(*, project: Project, user: User) -> list[GoldAnswer]:
-    """The gold items that a person judged within a day, once the work is done, if the project
-    says so; the wrong ones first."""
+def gold_results(*, project: Project, user: User) -> list[GoldAnswer]:
+    """Return the person's gold answers of the last day, wrong ones first.
+
+    Empty unless the project shows them when the queue is empty.
+    """
     if not project.gold_every or project.gold_feedback != GoldFeedback.AFTER:
         return []
     since = timezone.now() - dt.timedelta(days=1)
@@ -34,11 +36,11 @@ def gold_told(*, project: Project, user: User) -> list[GoldAnswer]:
     shown = answers.select_related("item__completion__prompt").defer(
         "item__completion__token_ids", "item__completion__prompt_token_ids"
     )
-    return list(shown.order_by("right", "-created_at", "-pk")[:TOLD])
+    return list(shown.order_by("right", "-created_at", "-pk")[:SHOWN])
 
 
 def gold_items(project: Project) -> QuerySet[GoldItem]:
-    """The project's gold, newest first, each with how many judged it and how many rightly."""
+    """Return the project's gold items, newest first, with their numbers of answers."""
     return (
         project.gold_items.select_related("completion__prompt", "by")
         .defer("completion__token_ids", "completion__prompt_token_ids")
@@ -48,11 +50,11 @@ def gold_items(project: Project) -> QuerySet[GoldItem]:
 
 
 def pauses_open(project: Project) -> QuerySet[Pause]:
-    """Who is paused now, the latest first."""
+    """Return the pauses in effect, newest first."""
     return project.pauses.filter(lifted_at=None).select_related("user").order_by("-pk")
 
 
 def pauses_unrestored(project: Project) -> QuerySet[Pause]:
-    """Pauses that are over but whose votes are still set aside, the latest first."""
+    """Return lifted pauses whose votes are still set aside, newest first."""
     over = project.pauses.filter(lifted_at__isnull=False, restored=False, votes_set_aside__gt=0)
     return over.select_related("user", "lifted_by").order_by("-lifted_at")

@@ -1,26 +1,26 @@
-"""Making answers gold, and no longer."""
+"""Adding completions to the gold set and removing them."""
 
 from django.db import transaction
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.services import examples_refresh
-from feedback_app.feedback.models import Completion, GoldItem, Resolution, Verdict
+from feedback_app.feedback.models import Adjudication, Completion, GoldItem, Verdict
 from feedback_app.web.errors import UserError
 
 
 def gold_mark(*, completion: Completion, verdict: Verdict, why: str, by: User) -> GoldItem:
-    """Makes an answer gold. It leaves the queue and is slipped in among the others' items.
+    """Add a completion to the gold set and take it out of the queue.
 
-    Votes on it decide nothing from now on: its example is the right verdict with full weight.
-    What people say of a gold item tells about them, not about the answer.
+    Votes no longer decide its example: it has the right verdict with full weight. Raise UserError
+    if the completion is gold already or its text is empty.
     """
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=completion.pk)
         if locked.gold:
-            raise UserError("This answer is gold already.")
+            raise UserError("This answer is already in the gold set.")
         if not locked.text.strip():
-            raise UserError("An empty answer can't be gold: choose one that can be judged.")
+            raise UserError("An empty answer can't be in the gold set. Choose another answer.")
         item = GoldItem.objects.create(
             completion=locked,
             project_id=locked.project_id,
@@ -31,19 +31,21 @@ def gold_mark(*, completion: Completion, verdict: Verdict, why: str, by: User) -
         )
         locked.gold, locked.decided, locked.queued = True, verdict, False
         locked.save(update_fields=["gold", "decided", "queued"])
-        # its verdict is known: nobody need look
-        Resolution.objects.filter(completion=locked, open=True).update(open=False)
+        # its verdict is known, so no adjudication is needed
+        Adjudication.objects.filter(completion=locked, open=True).update(open=False)
         examples_refresh([locked.pk])
         audit(project=locked.project, actor=by, action="gold.mark", target=str(item))
     return item
 
 
 def gold_unmark(*, item: GoldItem, by: User) -> None:
-    """The answer is one like any other again: its votes decide, or what a resolver decided
-    before, and how people judged it is forgotten."""
+    """Remove a completion from the gold set and delete the answers to it.
+
+    Its votes decide again, or an earlier adjudication.
+    """
     with transaction.atomic():
         locked = Completion.objects.select_for_update().get(pk=item.completion_id)
-        before = Resolution.objects.filter(completion=locked).values_list("verdict", flat=True)
+        before = Adjudication.objects.filter(completion=locked).values_list("verdict", flat=True)
         locked.gold, locked.queued = False, item.was_queued
         locked.decided = before.first() or ""
         locked.save(update_fields=["gold", "decided", "queued"])

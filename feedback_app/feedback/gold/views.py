@@ -24,7 +24,7 @@ PAGE_SIZE = 25
 @project_view(Role.ADMIN)
 @page
 def gold(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Every gold item with how people judge it; who is paused."""
+    """Show the gold set with its results, and who is paused."""
     query_strict(request, ("page",))
     context = {
         "project": project,
@@ -38,7 +38,7 @@ def gold(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.ADMIN)
 @action_view
 def gold_mark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Makes an answer gold."""
+    """Add a completion to the gold set."""
     completion = get_object_or_404(project.completions.only("pk"), pk=pk)
     back = reverse("gold", args=[project.slug])
     try:
@@ -47,25 +47,25 @@ def gold_mark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
         gold_mark(completion=completion, verdict=verdict, why=values["why"], by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, "It is gold now: it is handed out among the others' answers.")
+    messages.success(request, "Added to the gold set. Annotators get it among their other items.")
     return redirect(back)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def gold_unmark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Makes a gold item an answer like any other."""
+    """Remove a completion from the gold set."""
     item = get_object_or_404(project.gold_items, pk=pk)
     validated(NoFields(request.POST))
     gold_unmark(item=item, by=request.user)
-    messages.info(request, "It is an answer like any other again: its votes decide.")
+    messages.info(request, "Removed from the gold set. Its votes decide again.")
     return redirect("gold", project.slug)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def pause_lift_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Lets a person judge again, with their votes or without."""
+    """Lift a pause, with or without restoring votes."""
     pause = get_object_or_404(project.pauses.select_related("user", "project"), pk=pk)
     restore = validated(LiftForm(request.POST))["restore"]
     back = reverse("gold", args=[project.slug])
@@ -81,7 +81,7 @@ def pause_lift_view(request: HtmxHttpRequest, project: Project, pk: int) -> Http
 @project_view(Role.ADMIN)
 @action_view
 def votes_restore_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Brings back votes that stayed set aside when a pause was lifted."""
+    """Restore votes that stayed set aside when a pause was lifted."""
     pause = get_object_or_404(project.pauses.select_related("user", "project"), pk=pk)
     validated(NoFields(request.POST))
     restored = votes_restore(pause=pause, by=request.user)

@@ -1,4 +1,4 @@
-"""A project's guidelines: each change is a version, and what it changed can be read."""
+"""Versions of a project's guidelines and the differences between them."""
 
 import difflib
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from typing import Literal
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import GuidelinesVersion, Project
 
-#: Unchanged lines that are shown around a change.
+#: Unchanged lines shown around a change.
 AROUND = 2
 
 
 @dataclass(frozen=True)
 class DiffLine:
-    """One line of a difference; `gap` stands for unchanged lines that are left out."""
+    """One line of a difference; `gap` marks omitted unchanged lines."""
 
     kind: Literal["same", "added", "removed", "gap"]
     text: str = ""
@@ -21,7 +21,7 @@ class DiffLine:
 
 @dataclass(frozen=True)
 class Change:
-    """A version beside the one before it."""
+    """A version and its difference from the one before."""
 
     version: GuidelinesVersion
     lines: list[DiffLine]
@@ -36,9 +36,11 @@ class Change:
 
 
 def guidelines_write(*, locked: Project, text: str, by: User | None) -> bool:
-    """Makes `text` the guidelines of a project that this transaction has locked, under the next
-    number; whether they are new. The caller saves the project."""
-    # browsers send CR LF: that alone is no change
+    """Store `text` as the next version of a locked project's guidelines.
+
+    Return whether it differs from the present version. The caller saves the project.
+    """
+    # browsers send CR LF, which alone is no change
     text = text.replace("\r\n", "\n")
     if text == locked.guidelines.replace("\r\n", "\n"):
         return False
@@ -51,7 +53,7 @@ def guidelines_write(*, locked: Project, text: str, by: User | None) -> bool:
 
 
 def guidelines_changes(versions: list[GuidelinesVersion], *, project: Project) -> list[Change]:
-    """What each of these versions, newest first and without gaps, changed."""
+    """Return what each of these versions changed; they come newest first, without gaps."""
     if not versions:
         return []
     before = project.guidelines_versions.filter(number=versions[-1].number - 1).first()
@@ -63,7 +65,7 @@ def guidelines_changes(versions: list[GuidelinesVersion], *, project: Project) -
 
 
 def difference(before: str, after: str) -> list[DiffLine]:
-    """Line by line: what stayed, what came and what went, with a little around it."""
+    """Return a line diff with some context."""
     old, new = before.splitlines(), after.splitlines()
     lines: list[DiffLine] = []
     shown_to = 0

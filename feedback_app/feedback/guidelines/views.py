@@ -18,7 +18,7 @@ PAGE_SIZE = 10
 @project_view(Role.ANNOTATOR)
 @page
 def guidelines(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Every version, newest first, with what it changed."""
+    """Show every version, newest first, with its changes."""
     query_strict(request, ("page",))
     rows = project.guidelines_versions.select_related("by").order_by("-number")
     found = Paginator(rows, PAGE_SIZE).get_page(query_page(request))

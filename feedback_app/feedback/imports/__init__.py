@@ -1,1 +1,1 @@
-"""Files of examples and prompts coming in: read, recognised, written in chunks, resumable."""
+"""Importing examples and prompts from files, in chunks and resumable."""

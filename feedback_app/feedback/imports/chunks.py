@@ -1,4 +1,4 @@
-"""Writes recognised rows in bulk. The rule that turns votes into examples is the services' own."""
+"""Writing recognised rows in bulk, by the same example rule as votes."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from django.db import transaction
 
 from feedback_app.accounts.models import Role, User, roles_from
 from feedback_app.feedback.examples.rule import example_of
+from feedback_app.feedback.examples.services import examples_store
 from feedback_app.feedback.imports.readers import Record
 from feedback_app.feedback.imports.recognition import (
     AS_KNOWN,
@@ -18,7 +19,6 @@ from feedback_app.feedback.imports.recognition import (
 from feedback_app.feedback.models import (
     IMPORTED_VERSION,
     Completion,
-    Example,
     GoldItem,
     Project,
     Prompt,
@@ -35,15 +35,17 @@ CHUNK_ROWS = 500
 CHUNK_CHARACTERS = 4_000_000
 REASON_LIMIT = 300
 
-LABELLED_OTHERWISE = "the same answer to the same prompt has the other label already"
-GOLD_OTHERWISE = "the same answer to the same prompt is gold already, with the other verdict"
-NOT_MADE_GOLD = "the answer is here already and stays as it is: an import makes only new ones gold"
-GOLD_FOR_ADMINS = "only admins and owners of the project may make answers gold"
+LABELLED_OTHERWISE = "the same answer to the same prompt already has the other label"
+GOLD_OTHERWISE = "the same answer to the same prompt is already a gold item with the other verdict"
+NOT_MADE_GOLD = (
+    "the answer exists already and is unchanged: imports add only new answers to the gold set"
+)
+GOLD_FOR_ADMINS = "only admins and owners of the project may add answers to the gold set"
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A row that was not imported, and why."""
+    """A row that was not imported, and the reason."""
 
     number: int
     reason: str
@@ -52,7 +54,7 @@ class Refusal:
 
 @dataclass
 class Chunk:
-    """Rows that are written together: what was recognised, and what was refused so far."""
+    """Rows that are written together, and the rows refused so far."""
 
     last: int = 0
     rows: int = 0
@@ -61,16 +63,15 @@ class Chunk:
     refusals: list[Refusal] = field(default_factory=list)
     shapes: set[str] = field(default_factory=set)
 
-    def error_response(self, record: Record, reason: str) -> None:
-        # a reason may quote the row, and the row may hold anything
-        told = reason.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
-        self.refusals.append(Refusal(record.number, told[:REASON_LIMIT], record.excerpt))
+    def refuse(self, record: Record, reason: str) -> None:
+        # a reason may quote the row, whose text may be invalid
+        text = reason.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+        self.refusals.append(Refusal(record.number, text[:REASON_LIMIT], record.excerpt))
 
 
 @dataclass(frozen=True)
 class Written:
-    """How many examples, prompts without an answer, and duplicates a chunk came to, and how many of
-    the examples are gold."""
+    """Numbers of examples, prompts without an answer, duplicates and gold items in a chunk."""
 
     imported: int
     prompts: int
@@ -79,7 +80,7 @@ class Written:
 
 
 def in_chunks(records: Iterable[Record], *, labels: Labels = AS_KNOWN) -> Iterator[Chunk]:
-    """Recognises the rows and gathers them until a chunk is large enough to commit."""
+    """Recognise rows and yield them in chunks that are large enough to commit."""
     chunk, characters = Chunk(), 0
     for record in records:
         chunk.last = record.number
@@ -88,7 +89,7 @@ def in_chunks(records: Iterable[Record], *, labels: Labels = AS_KNOWN) -> Iterat
         try:
             found = recognise(record, labels)
         except RowRefused as refused:
-            chunk.error_response(record, str(refused))
+            chunk.refuse(record, str(refused))
         else:
             chunk.shapes.add(found.shape)
             for candidate in found.candidates:
@@ -102,7 +103,7 @@ def in_chunks(records: Iterable[Record], *, labels: Labels = AS_KNOWN) -> Iterat
 
 
 def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
-    """Stores the chunk's rows; call it in a transaction. Rows that contradict are refused."""
+    """Store the chunk's rows, refusing contradictory ones. Call it in a transaction."""
     hashes = [content_hash(candidate.messages) for _, candidate in chunk.items]
     prompts, new_prompts = prompts_ensure(chunk, hashes, project=project)
     digests = [
@@ -113,7 +114,7 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
     new: dict[str, tuple[Completion, Candidate]] = {}
     imported = duplicates = only_prompts = 0
     any_gold = any(item.gold for _, item in chunk.items)
-    may_gold = any_gold and may_mark(by, project=project)
+    may_gold = any_gold and may_add_gold(by, project=project)
     for (record, item), prompt_hash, digest in zip(chunk.items, hashes, digests, strict=True):
         if item.text is None:
             # the second row with a new prompt is a duplicate of the first
@@ -122,16 +123,16 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
             only_prompts += fresh
             duplicates += not fresh
         elif item.gold and not may_gold:
-            chunk.error_response(record, GOLD_FOR_ADMINS)
+            chunk.refuse(record, GOLD_FOR_ADMINS)
         elif digest in new or is_settled(there.get(digest), item):
-            before, stands = new.get(digest) or (there[digest], None)
-            verdict = (stands.gold or stands.verdict) if stands else example_verdict(before)
+            before, earlier = new.get(digest) or (there[digest], None)
+            verdict = (earlier.gold or earlier.verdict) if earlier else example_verdict(before)
             if reason := contradiction(item, gold=before.gold, verdict=verdict):
-                chunk.error_response(record, reason)
+                chunk.refuse(record, reason)
             else:
                 duplicates += 1
         elif digest in there and item.verdict:
-            # sampled before and not judged yet: the label is its first vote
+            # it exists without votes: the label is its first vote
             vote_cast(completion=there[digest], verdict=item.verdict, by=by, source=Source.IMPORT)
             there |= completions_by_hash(project, [digest])
             imported += 1
@@ -152,13 +153,13 @@ def chunk_write(chunk: Chunk, *, project: Project, by: User) -> Written:
             )
             new[digest] = (completion, item)
             imported += 1
-    examples_create(list(new.values()), by=by)
+    answers_create(list(new.values()), by=by)
     gold = sum(completion.gold for completion, _ in new.values())
     return Written(imported=imported, prompts=only_prompts, duplicates=duplicates, gold=gold)
 
 
 def chunk_try(chunk: Chunk, *, project: Project, by: User) -> Written:
-    """What `chunk_write` would come to: written and taken back, with all that hangs on it."""
+    """Return the result of `chunk_write` and roll it back."""
     with transaction.atomic():
         written = chunk_write(chunk, project=project, by=by)
         transaction.set_rollback(True)
@@ -168,7 +169,7 @@ def chunk_try(chunk: Chunk, *, project: Project, by: User) -> Written:
 def prompts_ensure(
     chunk: Chunk, hashes: list[str], *, project: Project
 ) -> tuple[dict[str, Prompt], set[str]]:
-    """The chunk's prompts by their hash, made where they are missing; and which are new."""
+    """Return the chunk's prompts by hash, created if missing, and the hashes of new ones."""
     wanted: dict[str, Candidate] = {}
     for digest, (_, candidate) in zip(hashes, chunk.items, strict=True):
         wanted.setdefault(digest, candidate)
@@ -187,14 +188,14 @@ def prompts_ensure(
             for digest, item in wanted.items()
             if digest not in known
         ],
-        # someone may have made it just now
+        # another transaction may have created it meanwhile
         ignore_conflicts=True,
     )
     return {prompt.content_hash: prompt for prompt in rows.all()}, set(wanted) - known
 
 
 def completions_by_hash(project: Project, digests: Iterable[str]) -> dict[str, Completion]:
-    """What the project has of these already; of several, one that has votes."""
+    """Return the project's completions with these hashes; of duplicates, one with votes."""
     rows = Completion.objects.filter(project=project, content_hash__in=list(digests))
     light = rows.select_related("example").only(
         "content_hash", "vote_count", "project_id", "gold", "decided", "example__desirable"
@@ -202,19 +203,18 @@ def completions_by_hash(project: Project, digests: Iterable[str]) -> dict[str, C
     return {row.content_hash: row for row in light.order_by("vote_count", "pk")}
 
 
-def may_mark(user: User, *, project: Project) -> bool:
-    """Whether they may make answers gold."""
+def may_add_gold(user: User, *, project: Project) -> bool:
+    """Return whether the user may add gold items."""
     return project.memberships.filter(user=user, role__in=roles_from(Role.ADMIN)).exists()
 
 
 def is_settled(known: Completion | None, item: Candidate) -> bool:
-    """Whether the project has the answer, and this row can add nothing to it."""
+    """Return whether the completion exists and this row adds nothing to it."""
     return known is not None and bool(known.vote_count or known.gold or item.gold)
 
 
 def contradiction(item: Candidate, *, gold: bool, verdict: Verdict | None) -> str:
-    """Why a row about an answer that is here with this verdict is refused; empty if it says the
-    same."""
+    """Return why a row about an existing completion is refused; empty if they agree."""
     if item.gold and not gold:
         return NOT_MADE_GOLD
     # a tie contradicts nothing
@@ -224,14 +224,13 @@ def contradiction(item: Candidate, *, gold: bool, verdict: Verdict | None) -> st
 
 
 def example_verdict(completion: Completion) -> Verdict | None:
-    """What the votes on it amount to, or what somebody decided."""
+    """Return the verdict of a completion's example, if it has one."""
     example = getattr(completion, "example", None)
     return None if example is None else Verdict.UP if example.desirable else Verdict.DOWN
 
 
-def examples_create(new: list[tuple[Completion, Candidate]], *, by: User) -> None:
-    """Completions with their first vote and its event, or as gold items or both, and the example
-    that it amounts to."""
+def answers_create(new: list[tuple[Completion, Candidate]], *, by: User) -> None:
+    """Store completions with their vote and its event, gold item, and example."""
     Completion.objects.bulk_create([completion for completion, _ in new])
     GoldItem.objects.bulk_create(
         GoldItem(
@@ -262,4 +261,4 @@ def examples_create(new: list[tuple[Completion, Candidate]], *, by: User) -> Non
     examples = (
         example_of(completion, [item.verdict] if item.verdict else []) for completion, item in new
     )
-    Example.objects.bulk_create([example for example in examples if example is not None])
+    examples_store(example for example in examples if example is not None)

@@ -1,4 +1,4 @@
-"""The form that says which column of a file is which of ours."""
+"""The form that maps a file's columns and labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ WORDS = 500  # characters
 
 
 class ColumnsForm(StrictForm):
-    """A column of the file, or none, for each of our fields; which labels mean up and down."""
+    """The file's column for each of our fields, and the labels that mean up and down."""
 
     def __init__(
         self, data: Mapping[str, Any] | None = None, *, job: ImportJob, names: Sequence[str]
@@ -33,7 +33,7 @@ class ColumnsForm(StrictForm):
         for verdict, known in (("up", "true, yes, 1, good"), ("down", "false, no, 0, bad")):
             self.fields[verdict] = forms.CharField(
                 label=f"Labels that mean {verdict}",
-                help_text=f"Besides {known}; commas between.",
+                help_text=f"In addition to {known}, separated by commas.",
                 required=False,
                 max_length=WORDS,
                 widget=forms.TextInput(attrs={"autocomplete": "off", "spellcheck": "false"}),
@@ -48,11 +48,11 @@ class ColumnsForm(StrictForm):
         return values
 
     def columns(self) -> dict[str, str]:
-        """What the import has to know of the choice."""
+        """Return the column mapping for the import."""
         return columns_of(self.cleaned_data, self.names)
 
     def labels(self) -> Labels:
-        """The file's own words. Raises UserError."""
+        """Return the file's own labels. Raise UserError."""
         said = {each: self.cleaned_data.get(each, "").split(",") for each in ("up", "down")}
         up, down = ([word for word in map(str.strip, said[e]) if word] for e in ("up", "down"))
         return labels_of(up, down)

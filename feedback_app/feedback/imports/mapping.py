@@ -1,4 +1,4 @@
-"""Which column of a file is which of ours: what is there, a first guess, and what is missing."""
+"""Mapping a file's columns to our fields: a survey of the file, a first guess, what is missing."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -14,11 +14,11 @@ from feedback_app.feedback.imports.readers import (
     open_path,
     open_rows,
 )
-from feedback_app.feedback.imports.recognition import Labels, said_by
+from feedback_app.feedback.imports.recognition import Labels, label_text
 from feedback_app.feedback.models import Verdict
 from feedback_app.web.errors import UserError
 
-#: What a column can be, with what people are told of it.
+#: Our fields and their descriptions in the form.
 FIELDS = {
     "prompt": "The question, or the conversation so far",
     "completion": "The answer",
@@ -29,7 +29,7 @@ FIELDS = {
     "topic": "The topic of a prompt",
     "gold": "The right verdict: makes the answer a gold item",
 }
-#: Names that say it as well as ours, in files that say it not in ours.
+#: Other common names of our fields, for files that do not use ours.
 GUESSES = {
     "prompt": ("question", "instruction", "query", "input"),
     "completion": ("answer", "response", "reply"),
@@ -47,7 +47,7 @@ SAMPLE_LENGTH = 60
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the file, with a few of the values in it."""
+    """A column of the file with some of its values."""
 
     name: str
     samples: tuple[str, ...]
@@ -55,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Value:
-    """A label of the file, in how many of the first rows it stands, and what it is taken for."""
+    """A label of the file, its number in the first rows, and the verdict that it means."""
 
     text: str
     count: int
@@ -64,13 +64,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Survey:
-    """The first rows of a file under the file's own names."""
+    """The first rows of a file under the file's own column names."""
 
     rows: tuple[Mapping[str, Any], ...]
 
     @property
     def columns(self) -> list[Column]:
-        """The columns that can be chosen: one whose name no page can send back is left out."""
+        """Columns that can be chosen; names that a form cannot send back are left out."""
         samples: dict[str, list[str]] = {}
         for row in self.rows:
             for name, value in row.items():
@@ -89,9 +89,9 @@ class Survey:
         return [column.name for column in self.columns]
 
     def labels(self, column: str, meaning: Labels) -> list[Value]:
-        """What stands in a column of labels, the most frequent first."""
+        """Return the values of a label column, most frequent first."""
         seen = (row.get(column) for row in self.rows)
-        counts = Counter(cleaned(said_by(value)) for value in seen if value is not None)
+        counts = Counter(cleaned(label_text(value)) for value in seen if value is not None)
         return [
             Value(text[:SAMPLE_LENGTH], count, meaning.meaning(text))
             for text, count in counts.most_common(VALUES_SHOWN)
@@ -103,20 +103,20 @@ def usable(name: str) -> bool:
 
 
 def survey(path: Path) -> Survey:
-    """Looks at the first rows. Raises Unreadable if there is none to look at."""
+    """Read the first rows. Raise Unreadable if there are none."""
     rows: list[Mapping[str, Any]] = []
     with open_path(path) as file:
         try:
             rows.extend(row.value for row in few(open_rows(file, every=True).records()))
         except Unreadable:
-            # damaged further on: the import will say so, when it gets there
+            # damaged later in the file: the import reports it there
             if not rows:
                 raise
     return Survey(tuple(rows))
 
 
 def few(records: Iterator[Record]) -> Iterator[Record]:
-    """So many rows that looking at them costs little, however long they are."""
+    """Yield the first rows up to a bound on rows and characters."""
     characters = 0
     for count, record in enumerate(records, start=1):
         yield record
@@ -129,7 +129,7 @@ def few(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def chosen_for(field: str, *, columns: Columns, names: Collection[str]) -> str:
-    """The file's column that is `field` now; empty if none is."""
+    """Return the file's column for `field`; empty if there is none."""
     if field in columns:
         return columns[field]
     if field in names:
@@ -139,11 +139,11 @@ def chosen_for(field: str, *, columns: Columns, names: Collection[str]) -> str:
 
 
 def columns_of(choice: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
-    """What an import has to know so that each field is the column that was chosen for it."""
+    """Return the mapping with which each field is read from its chosen column."""
     columns = {}
     for field in FIELDS:
         theirs = choice.get(field, "")
-        # a column that the first rows do not show may come later
+        # the first rows may lack a column that later rows have
         if theirs not in ("", field) or (not theirs and field in names):
             columns[field] = theirs
     if "output" in names and choice.get("completion") not in ("output", "completion"):
@@ -152,8 +152,10 @@ def columns_of(choice: Mapping[str, str], names: Collection[str]) -> dict[str, s
 
 
 def columns_guess(names: Collection[str]) -> dict[str, str]:
-    """Columns whose names say what they are: of a file that has none of our names, or that fits
-    no shape without them, or none that has labels."""
+    """Return a mapping guessed from the column names.
+
+    It applies to files without our names, without a shape that these fit, or without labels.
+    """
     present = {field: chosen_for(field, columns={}, names=names) for field in FIELDS}
     there = {field for field, theirs in present.items() if theirs}
     guess = {
@@ -167,27 +169,27 @@ def columns_guess(names: Collection[str]) -> dict[str, str]:
 
 
 def missing(fields: Collection[str]) -> str:
-    """What rows with these fields lack to be understood; empty if nothing."""
+    """Return what rows with these fields lack to be imported; empty if nothing."""
     has = set(fields)
     if {"chosen", "rejected"} <= has:
         return ""
     if "chosen" in has or "rejected" in has:
         other = "rejected" if "chosen" in has else "chosen"
-        return f"A pair needs both answers: choose the column for {other}."
+        return f"A pair needs two answers. Choose the column for {other}."
     if "completion" in has:
         if has & {"label", "gold"}:
             return ""
-        return "The answers have no label: choose the column that says whether each is good."
+        return "The answers have no labels. Choose the column for label."
     if has & {"label", "gold"} and "messages" not in has:
-        return "There are labels but no answers: choose the column for completion."
+        return "There are labels but no answers. Choose the column for completion."
     if has & {"prompt", "messages"}:
         return ""
-    return "Nothing to import yet: choose the columns for prompt, completion and label."
+    return "Nothing to import yet. Choose the columns for prompt, completion and label."
 
 
 def labels_of(up: Collection[str], down: Collection[str]) -> Labels:
-    """The words that mean up and down. Raises UserError for one that is to mean both."""
-    labels = Labels(frozenset(map(said_by, up)), frozenset(map(said_by, down)))
+    """Return the labels that mean up and down. Raise UserError if one means both."""
+    labels = Labels(frozenset(map(label_text, up)), frozenset(map(label_text, down)))
     if both := sorted(labels.up & labels.down):
-        raise UserError(f"These cannot mean both up and down: {', '.join(both)}.")
+        raise UserError(f"Labels cannot mean both up and down: {', '.join(both)}.")
     return labels

@@ -1,4 +1,4 @@
-"""Streams the rows of a Parquet file. Import it where one is read: pyarrow takes 50 MB."""
+"""Streaming rows of a Parquet file. Imported only when needed: pyarrow takes 50 MB."""
 
 from collections.abc import Iterator
 from typing import IO
@@ -18,20 +18,20 @@ from feedback_app.feedback.imports.readers import (
 )
 
 BATCH = 64  # rows in memory at once
-BATCH_OF_ALL = 8  # the same where all columns are read: there may be pictures among them
+BATCH_OF_ALL = 8  # the same where all columns are read, as some may hold images
 #: Errors that pyarrow raises for a damaged or forged file.
 _DAMAGE = (pa.ArrowException, OSError, ValueError, MemoryError)
 
 
 class ParquetRows(Rows):
-    """Row groups are read in small batches, and only the columns that a shape can use."""
+    """Reads row groups in small batches, and only columns that a shape uses."""
 
     def __init__(self, file: IO[bytes], columns: Columns, *, every: bool = False) -> None:
         try:
             self.file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
             names = self.file.schema_arrow.names
         except _DAMAGE as error:
-            raise Unreadable(cleaned(f"The file is no valid Parquet: {error}")) from error
+            raise Unreadable(cleaned(f"The file is not valid Parquet: {error}")) from error
         self.columns = columns
         self.batch = BATCH_OF_ALL if every else BATCH
         used = KNOWN | set(columns.values())
@@ -63,7 +63,7 @@ class ParquetRows(Rows):
 
 
 def parquet_record(number: int, batch: pa.RecordBatch, index: int, columns: Columns) -> Record:
-    """One row of a batch; text that is no UTF-8 is found only here."""
+    """Return one row of a batch; invalid UTF-8 is detected here."""
     try:
         return Record(number, renamed(batch.slice(index, 1).to_pylist()[0], columns))
     except _DAMAGE as error:

@@ -1,5 +1,8 @@
-"""Streams the rows of a JSONL, CSV or Parquet file. Nothing in a file can make this raise, except
-`Unreadable` when the file as a whole is of no use; a bad row comes with its fault."""
+"""Streaming rows of JSONL, CSV and Parquet files.
+
+Only a file that is unusable as a whole raises an error (`Unreadable`); a bad row is returned with
+its fault.
+"""
 
 import csv
 import json
@@ -16,27 +19,27 @@ MAX_CELL = 4_000_000  # characters of a CSV cell
 EXCERPT = 1_000
 BOM = b"\xef\xbb\xbf"
 
-#: Columns that any shape uses; others are not even read.
+#: Columns that any shape uses; others are not read.
 KNOWN = frozenset(
     ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic", "gold"]
 )
-#: What a file calls the columns that we know: `{"prompt": "question"}`; `{"label": ""}` says that
-#: its own `label` is not meant.
+#: Our field names mapped to the file's: `{"prompt": "question"}`; `{"label": ""}` ignores the
+#: file's own `label`.
 Columns = Mapping[str, str]
 #: CSV cells of these columns may hold messages as JSON.
 _CONVERSATIONS = KNOWN - {"label", "topic", "gold"}
 
-# the only cap on how much of a broken quote the csv module gathers; it is the process's own
+# the only limit on how much of an unclosed quote the csv module buffers; it is process-wide
 csv.field_size_limit(MAX_CELL)
 
 
 class Unreadable(Exception):
-    """The file cannot be imported; the message says why and what to do."""
+    """The file cannot be imported; the message is the reason and what to do."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One row by its number (the line in JSONL, else counted from 1), or what is wrong with it."""
+    """One row and its number (the line in JSONL, else counted from 1), or its fault."""
 
     number: int
     value: Mapping[str, Any]
@@ -45,29 +48,32 @@ class Record:
 
     @property
     def excerpt(self) -> str:
-        """The beginning of the row as text that every database can keep."""
+        """The start of the row as text that every database can store."""
         text = self.text or json.dumps(self.value, ensure_ascii=False, default=str)
         return cleaned(text[:EXCERPT].rstrip())
 
 
 def cleaned(text: str) -> str:
-    """Without NUL and lone surrogates, which no database takes."""
+    """Return the text without NUL and lone surrogates, which databases reject."""
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 class Rows(ABC):
-    """An open file of rows. `share` says how much of it has been read, 0 to 1."""
+    """An open file of rows; `share` is the part that has been read, 0 to 1."""
 
     share: float = 0.0
 
     @abstractmethod
     def records(self, *, after: int = 0) -> Iterator[Record]:
-        """The rows whose number is above `after`."""
+        """Return the rows whose number is above `after`."""
 
 
 def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = False) -> Rows:
-    """Tells the format by the content. With `every`, rows have all columns under the file's own
-    names, and none need be known. Raises Unreadable."""
+    """Return the file's rows; the content decides the format.
+
+    With `every`, rows have all columns under the file's own names and none need be known. Raise
+    Unreadable.
+    """
     columns = columns or {}
     head = file.read(4096)
     file.seek(0)
@@ -77,19 +83,21 @@ def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = 
 
         return ParquetRows(file, columns, every=every)
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Unreadable("The file is UTF-16: save it as UTF-8.")
+        raise Unreadable("The file is UTF-16. Save it as UTF-8.")
     if head[:2] in (b"\x1f\x8b", b"PK"):
-        raise Unreadable("The file is compressed: unpack it first.")
+        raise Unreadable("The file is compressed. Unpack it first.")
     if not start:
         raise Unreadable("The file is empty.")
     if start[:1] == b"[":
-        raise Unreadable("The file is a JSON array: write one object a line (jq -c '.[]').")
+        raise Unreadable("The file is a JSON array. Write one object per line (jq -c '.[]').")
     return JsonlRows(file, columns) if start[:1] == b"{" else CsvRows(file, columns, every=every)
 
 
 def renamed(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The row under the names that we know. A column of a known name for which the file has
-    another is not it."""
+    """Return the row under our field names.
+
+    A column with one of our names is dropped if another column is mapped to that field.
+    """
     rest = {
         name: value
         for name, value in row.items()
@@ -101,7 +109,7 @@ def renamed(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def columns_check(columns: Columns, names: Collection[str]) -> None:
-    """Raises Unreadable if the file has not what `columns` says, or nothing of use."""
+    """Raise Unreadable if the file lacks a mapped column or has nothing to import."""
     if missing := [theirs for theirs in columns.values() if theirs and theirs not in names]:
         raise Unreadable(f"No column is called {', '.join(missing)}.")
     if not KNOWN & renamed(dict.fromkeys(names), columns).keys():
@@ -111,7 +119,7 @@ def columns_check(columns: Columns, names: Collection[str]) -> None:
 
 
 def open_path(path: Path) -> IO[bytes]:
-    """The file, opened. Raises Unreadable."""
+    """Open the file. Raise Unreadable."""
     try:
         return path.open("rb")
     except OSError as error:
@@ -122,8 +130,10 @@ def open_path(path: Path) -> IO[bytes]:
 
 
 class Lines:
-    """Physical lines of a binary file, never longer than MAX_ROW; the rest of a longer one is
-    passed over and `cut` is set until the next line."""
+    """Physical lines of a binary file, at most MAX_ROW bytes.
+
+    The rest of a longer line is skipped and `cut` is set until the next line.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
@@ -151,7 +161,7 @@ class Lines:
 
 
 class JsonlRows(Rows):
-    """One JSON object a line; blank lines are passed over."""
+    """One JSON object per line; blank lines are skipped."""
 
     def __init__(self, file: IO[bytes], columns: Columns) -> None:
         self.lines = Lines(file)
@@ -168,7 +178,7 @@ class JsonlRows(Rows):
 
 
 def json_record(number: int, line: bytes, *, cut: bool) -> Record:
-    """The row that a line holds."""
+    """Return the row in a line."""
     text = line.decode("utf-8", "replace")
     if cut:
         return Record(number, {}, f"the line is longer than {MAX_ROW // 10**6} MB", text[:EXCERPT])
@@ -186,7 +196,7 @@ def json_record(number: int, line: bytes, *, cut: bool) -> Record:
 
 
 class CsvRows(Rows):
-    """Comma, semicolon or tab; the first record names the columns."""
+    """Comma, semicolon or tab separated; the first record names the columns."""
 
     def __init__(self, file: IO[bytes], columns: Columns, *, every: bool = False) -> None:
         self.lines = Lines(file)
@@ -194,7 +204,7 @@ class CsvRows(Rows):
         self.columns = {ours: theirs.strip().lower() for ours, theirs in columns.items()}
         delimiter = most_frequent(file.readline(65_536))
         file.seek(0)
-        # bytes that are no UTF-8 become lone surrogates: refused with the cell they are in
+        # invalid UTF-8 becomes lone surrogates, and the row is refused for it
         decoded = (line.decode("utf-8", "surrogateescape") for line in self.lines)
         self.reader = csv.reader(decoded, delimiter=delimiter)
 
@@ -227,16 +237,16 @@ class CsvRows(Rows):
             yield Record(number, value, fault, text)
 
     def header(self) -> list[str]:
-        """Column names in lower case. Raises Unreadable if they make no sense."""
+        """Return the column names in lower case. Raise Unreadable if they are invalid."""
         try:
             names = [name.strip().lower() for name in next(self.reader, [])]
         except csv.Error as error:
-            raise Unreadable(f"The first line is no CSV header: {error}.") from error
+            raise Unreadable(f"The first line is not a CSV header: {error}.") from error
         if self.columns:
             columns_check(self.columns, names)
         elif not (is_header(names) if self.every else KNOWN & set(names)):
             raise Unreadable(
-                "The file is neither JSONL nor Parquet, and its first line is no CSV header: "
+                "The file is neither JSONL nor Parquet, and its first line is not a CSV header: "
                 "no column is called prompt, completion, label, chosen, rejected or messages."
             )
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -247,17 +257,17 @@ class CsvRows(Rows):
 
 
 def is_header(names: list[str]) -> bool:
-    """Whether these can be names: text, and not all of them empty."""
+    """Return whether these can be column names: text, and not all empty."""
     return any(names) and all(" ".join(name.split()).isprintable() for name in names)
 
 
 def most_frequent(header: bytes) -> str:
-    """The delimiter of a CSV header."""
+    """Return the delimiter of a CSV header."""
     return max((",", ";", "\t"), key=lambda mark: header.count(mark.encode()))
 
 
 def cell_of(column: str, cell: str) -> object:
-    """What a CSV cell says: nothing, messages written as JSON, or text."""
+    """Return the value of a CSV cell: None, messages from JSON, or text."""
     text = as_written(cell)
     if column in _CONVERSATIONS and text.lstrip().startswith("[{"):
         try:

@@ -1,4 +1,4 @@
-"""What a row says: KTO examples, a pair, or a prompt alone. Pure functions over plain values."""
+"""Recognising rows: KTO examples, pairs or prompts alone. Pure functions over plain values."""
 
 import os.path
 import re
@@ -17,7 +17,7 @@ TOPIC_LIMIT = 60
 
 UNPAIRED, PAIRS, PROMPTS = "Examples with labels", "Pairs", "Prompts only"
 
-#: What says a verdict by itself. Only this says a gold item's: 'true' would mean 'it is gold'.
+#: Labels of a verdict. Gold items need one of them: 'true' would mean 'it is gold'.
 _WORDS = {
     "up": Verdict.UP,
     "desirable": Verdict.UP,
@@ -32,19 +32,19 @@ _HH_TURN = re.compile(r"(?:^|\n\n)(Human|Assistant):")
 
 
 class RowRefused(Exception):
-    """The row cannot be imported; the message says why."""
+    """The row cannot be imported; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What would become a prompt and, if there is a text, a completion with a vote."""
+    """A future prompt and, with a text, a completion with a vote."""
 
     messages: tuple[Message, ...]
     system: str = ""
     text: str | None = None
     verdict: Verdict | None = None
     topic: str = ""
-    # the right verdict of an answer that is to be gold
+    # the right verdict, for a gold item
     gold: Verdict | None = None
 
     @property
@@ -54,42 +54,44 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file's labels mean besides what we know: words in lower case. They come first, so
-    that a file may call 1 what is bad."""
+    """A file's own labels, in lower case.
+
+    They take precedence over ours, so that a file may call bad answers 1.
+    """
 
     up: frozenset[str] = frozenset()
     down: frozenset[str] = frozenset()
 
     def own(self, said: str) -> Verdict | None:
-        """The verdict, if the file's own words say it."""
+        """Return the verdict of one of the file's own labels."""
         if said in self.up:
             return Verdict.UP
         return Verdict.DOWN if said in self.down else None
 
     def meaning(self, said: str) -> Verdict | None:
-        """The verdict of a label in lower case, if it is one."""
+        """Return the verdict of a label in lower case, if it is one."""
         known = Verdict.UP if said in _UP else Verdict.DOWN if said in _DOWN else None
         return self.own(said) or _WORDS.get(said) or known
 
     def verdict_of(self, label: object) -> Verdict:
-        """True, 1, 'yes' and their like. Raises RowRefused for anything else."""
-        if verdict := self.meaning(said_by(label)):
+        """Return the verdict of true, 1, 'yes' and similar. Raise RowRefused for anything else."""
+        if verdict := self.meaning(label_text(label)):
             return verdict
         raise RowRefused(f"the label {str(label)[:40]!r} is neither true nor false")
 
     def gold_of(self, value: object) -> Verdict:
-        """The right verdict. Raises RowRefused."""
-        said = said_by(value)
+        """Return the right verdict. Raise RowRefused."""
+        said = label_text(value)
         if verdict := self.own(said) or _WORDS.get(said):
             return verdict
-        raise RowRefused(f"gold is {str(value)[:40]!r}: it says the right verdict, up or down")
+        raise RowRefused(f"gold is {str(value)[:40]!r}, not the right verdict, up or down")
 
 
 AS_KNOWN = Labels()
 
 
-def said_by(label: object) -> str:
-    """A label as one word in lower case; a whole number is written without a point."""
+def label_text(label: object) -> str:
+    """Return a label as text in lower case; a whole number without a decimal point."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)
     return str(label).strip().lower() if isinstance(label, str | int | float) else ""
@@ -97,19 +99,19 @@ def said_by(label: object) -> str:
 
 @dataclass(frozen=True)
 class Recognised:
-    """A row's shape and what it holds: one candidate, or two for a pair."""
+    """A row's shape and its candidates: one, or two for a pair."""
 
     shape: str
     candidates: tuple[Candidate, ...]
 
 
 def recognise(record: Record, labels: Labels = AS_KNOWN) -> Recognised:
-    """Raises RowRefused with the reason."""
+    """Return what a row contains. Raise RowRefused with the reason."""
     if record.fault:
         raise RowRefused(record.fault)
     row = {name: value for name, value in record.value.items() if value is not None}
     if row.get("gold") == "":
-        del row["gold"]  # most rows of a file are not
+        del row["gold"]  # empty in most rows
     shape: str
     found: tuple[Candidate, ...]
     if "chosen" in row or "rejected" in row:
@@ -128,14 +130,14 @@ def recognise(record: Record, labels: Labels = AS_KNOWN) -> Recognised:
     else:
         raise RowRefused("none of prompt, completion, chosen, rejected or messages is there")
     if "gold" in row and shape != UNPAIRED:
-        raise RowRefused("gold is said of one answer, and here is a pair or none")
+        raise RowRefused("gold needs a single answer, and this row has a pair or none")
     for candidate in found:
         check(candidate)
     return Recognised(shape, found)
 
 
 def check(candidate: Candidate) -> None:
-    """Raises RowRefused if the database or the trainer could not take it."""
+    """Raise RowRefused if the database or the trainer cannot store or use it."""
     if len(candidate.messages) > MAX_TURNS:
         raise RowRefused(f"{len(candidate.messages):,} messages: at most {MAX_TURNS} can be used")
     try:
@@ -160,14 +162,16 @@ def check(candidate: Candidate) -> None:
 
 
 def example(row: Mapping[str, Any], labels: Labels) -> Candidate:
-    """TRL's unpaired form, and HALOs' with `output` for `completion`. A gold answer needs no label:
-    then nobody has voted on it."""
+    """TRL's unpaired form, and HALOs' with `output` for `completion`.
+
+    A gold answer needs no label; then it has no votes.
+    """
     gold = labels.gold_of(row["gold"]) if "gold" in row else None
     if "label" not in row and gold is None:
         raise RowRefused("the label is missing")
     verdict = labels.verdict_of(row["label"]) if "label" in row else None
     if gold and verdict and gold != verdict:
-        raise RowRefused("the label and gold say the opposite of each other")
+        raise RowRefused("label and gold contradict each other")
     answer = row["completion"] if "completion" in row else row["output"]
     name = "completion" if "completion" in row else "output"
     system, messages, text = completed(row.get("prompt"), answer, name)
@@ -199,7 +203,7 @@ Conversation = tuple[str, tuple[Message, ...]]
 
 
 def conversation(value: object, name: str) -> Conversation:
-    """(system prompt, messages) of a text or of a list of messages."""
+    """Return (system prompt, messages) of a text or a list of messages."""
     if isinstance(value, str):
         turns = hh_turns(value) if is_hh(value) else [Message(role="user", content=value)]
     else:
@@ -210,7 +214,7 @@ def conversation(value: object, name: str) -> Conversation:
 
 
 def turns_of(value: object, name: str) -> list[Message]:
-    """Messages with nothing but role and content."""
+    """Return the messages reduced to role and content. Raise RowRefused."""
     if not isinstance(value, list):
         raise RowRefused(f"{name} is neither text nor a list of messages")
     if len(value) > MAX_TURNS + 2:
@@ -226,7 +230,10 @@ def turns_of(value: object, name: str) -> list[Message]:
 
 
 def completed(prompt: object, answer: object, name: str) -> tuple[str, tuple[Message, ...], str]:
-    """(system prompt, messages, answer text). The answer may carry the whole conversation."""
+    """Return (system prompt, messages, answer).
+
+    The answer may contain the whole conversation. Raise RowRefused.
+    """
     stated = None if prompt is None else conversation(prompt, "prompt")
     if isinstance(answer, str):
         if stated is None:
@@ -252,7 +259,7 @@ def is_hh(text: str) -> bool:
 
 
 def hh_turns(text: str) -> list[Message]:
-    """The turns of a text; an empty last one, where the answer would begin, is left out."""
+    """Return the turns of a text, without an empty last one where the answer begins."""
     _, *parts = _HH_TURN.split(text.lstrip())
     roles = {"Human": "user", "Assistant": "assistant"}
     turns = [
@@ -265,7 +272,7 @@ def hh_turns(text: str) -> list[Message]:
 
 
 def split_at_common_prefix(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """(prompt, chosen answer, rejected answer), parted at the last `Assistant:` they share."""
+    """Return (prompt, chosen answer, rejected answer), split at the last shared `Assistant:`."""
     mark = "\n\nAssistant:"
     shared = os.path.commonprefix([chosen, rejected])  # noqa: RUF071 - texts, not paths
     cut = shared.rfind(mark)

@@ -1,7 +1,7 @@
-"""The life of an import: requested, claimed, written chunk by chunk, ended.
+"""Running imports: requested, claimed, written in chunks, ended.
 
-A chunk commits together with the offset behind it, so a killed import goes on where it was; a
-worker whose claim was taken over writes nothing more.
+A chunk commits together with the offset after it, so a killed import resumes there; a worker whose
+claim was taken over writes nothing more.
 """
 
 import datetime as dt
@@ -28,17 +28,17 @@ from feedback_app.web.errors import UserError
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 20
-#: Refused rows that are kept to be looked at; the others are only counted.
+#: Refused rows that are stored; further ones are only counted.
 REFUSALS_KEPT = 20_000
 
 
-class WrongMoment(UserError):
-    """What was asked is in order, but not while imports are where they are."""
+class ImportConflict(UserError):
+    """The import's state, or another import, does not allow the request now."""
 
 
 @dataclass(frozen=True)
 class ImportClaim:
-    """One worker's hold on an import; writes go through it."""
+    """A worker's claim on an import; all its writes require that the claim still holds."""
 
     job: ImportJob
     attempt: int
@@ -47,29 +47,29 @@ class ImportClaim:
         return Q(pk=self.job.pk, attempt=self.attempt, status=ImportJob.Status.RUNNING)
 
     def heartbeat(self) -> bool:
-        """Returns False if another worker has the import."""
+        """Return False if another worker has the import."""
         return bool(ImportJob.objects.filter(self.held()).update(heartbeat_at=timezone.now()))
 
 
 def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
-    """Says how a file that has not been started is to be understood."""
+    """Store the columns and labels of a file that has not been started."""
     mapped = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
         columns=dict(columns), labels_up=sorted(labels.up), labels_down=sorted(labels.down)
     )
     if not mapped:
-        raise WrongMoment("This import was started already.")
+        raise ImportConflict("This import has already been started.")
     job.refresh_from_db()
 
 
 def import_start(*, job: ImportJob, by: User) -> None:
-    """Queues a previewed import; the work queue takes it from here."""
+    """Queue a previewed import."""
     try:
         with transaction.atomic():
             started = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
                 status=ImportJob.Status.QUEUED, by=by
             )
             if not started:
-                raise WrongMoment("This import was started already.")
+                raise ImportConflict("This import has already been started.")
             reason = "dry run" if job.dry_run else ""
             audit(
                 project=job.project,
@@ -79,23 +79,23 @@ def import_start(*, job: ImportJob, by: User) -> None:
                 reason=reason,
             )
     except IntegrityError as error:
-        raise WrongMoment("Another import is under way: wait until it is done.") from error
+        raise ImportConflict("Another import is running. Wait until it has finished.") from error
 
 
 def import_cancel(*, job: ImportJob, by: User) -> None:
-    """Stops an import after the chunk that it is writing; what is imported stays."""
+    """Stop an import after its present chunk; imported rows stay."""
     with transaction.atomic():
         stopped = ImportJob.objects.filter(
             pk=job.pk, status__in=[ImportJob.Status.PREVIEW, *ImportJob.ACTIVE]
         ).update(status=ImportJob.Status.CANCELLED, finished_at=timezone.now())
         if not stopped:
-            raise WrongMoment("This import has ended already.")
+            raise ImportConflict("This import has already ended.")
         audit(project=job.project, actor=by, action="import.stop", target=job.name)
     file_discard(job)
 
 
 def file_discard(job: ImportJob) -> None:
-    """Deletes an uploaded file that nobody will read again."""
+    """Delete an uploaded file that is no longer needed."""
     if job.uploaded:
         Path(job.path).unlink(missing_ok=True)
 
@@ -104,7 +104,7 @@ def file_discard(job: ImportJob) -> None:
 
 
 def claimable() -> Q:
-    """Waiting, or left alone by the worker that had it."""
+    """Return the condition of jobs that are waiting or whose worker is gone."""
     stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
     return Q(status=ImportJob.Status.QUEUED) | Q(
         status=ImportJob.Status.RUNNING, heartbeat_at__lt=stale
@@ -112,13 +112,13 @@ def claimable() -> Q:
 
 
 def import_claim(job_id: int) -> ImportClaim | None:
-    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
+    """Claim it by compare-and-swap; None if another worker has it or it has ended."""
     job = ImportJob.objects.filter(claimable(), pk=job_id).first()
     return take(job, claimable()) if job else None
 
 
 def take(job: ImportJob, condition: Q) -> ImportClaim | None:
-    """Raises the attempt if `condition` still holds; whoever had the job then writes no more."""
+    """Raise the attempt if `condition` still holds; the previous worker then writes no more."""
     taken = ImportJob.objects.filter(condition, pk=job.pk, attempt=job.attempt).update(
         attempt=F("attempt") + 1, status=ImportJob.Status.RUNNING, heartbeat_at=timezone.now()
     )
@@ -136,9 +136,9 @@ def import_take_here(
     columns: Columns | None = None,
     labels: Labels = AS_KNOWN,
 ) -> ImportClaim:
-    """For the command line: a new job, or the unfinished one of the same file, held by us.
+    """Return a claim for the command line: of a new job, or the unfinished job of the same file.
 
-    Raises UserError while another file is being imported, or this one in another way.
+    Raise UserError while another file is being imported, or this one with another mapping.
     """
     columns = dict(columns or {})
     active = ImportJob.objects.filter(project=project, status__in=ImportJob.ACTIVE).first()
@@ -152,7 +152,7 @@ def import_take_here(
                 columns=columns,
                 labels_up=sorted(labels.up),
                 labels_down=sorted(labels.down),
-                # held from its first moment: no worker takes it up beside us
+                # claimed from the start, so that no worker takes it
                 status=ImportJob.Status.RUNNING,
                 heartbeat_at=timezone.now(),
             )
@@ -163,22 +163,22 @@ def import_take_here(
     same = active is not None and active.path == str(path)
     if active and same and (active.columns, job_labels(active)) != (columns, labels):
         raise UserError(
-            "The import of this file was begun with other columns or labels: give the same again."
+            "The import of this file was started with other columns or labels. Use the same again."
         )
     claim = take(active, Q(status__in=ImportJob.ACTIVE)) if active and same else None
     if claim is None:
-        raise UserError("Another import into this project is under way: wait until it is done.")
+        raise UserError("Another import into this project is running. Wait until it has finished.")
     return claim
 
 
 def import_execute(claim: ImportClaim) -> None:
-    """Imports what is left of the file, chunk by chunk."""
+    """Import the rest of the file, chunk by chunk."""
     job = claim.job
     if claim.attempt > MAX_ATTEMPTS:
-        import_end(claim, ImportJob.Status.FAILED, "It was begun too often and never came through.")
+        import_end(claim, ImportJob.Status.FAILED, "It was started too often without finishing.")
         return
     try:
-        # rows that are skipped, and large groups of rows, are read without a commit between them
+        # skipped rows and large row groups are read without a commit in between
         with kept_alive(claim.heartbeat), open_path(Path(job.path)) as file:
             rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
@@ -193,12 +193,15 @@ def import_execute(claim: ImportClaim) -> None:
 
 
 def job_labels(job: ImportJob) -> Labels:
-    """What the labels of its file mean."""
+    """Return the labels of the job's file."""
     return labels_of(job.labels_up, job.labels_down)
 
 
 def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
-    """The chunk, its refusals and the new offset in one transaction; False if the claim is lost."""
+    """Store the chunk, its refusals and the new offset in one transaction.
+
+    Return False if the claim is lost.
+    """
     with transaction.atomic():
         job = ImportJob.objects.select_for_update().filter(claim.held()).first()
         if job is None:
@@ -224,7 +227,7 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
 
 
 def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None:
-    """A terminal state; the uploaded file goes."""
+    """Set a terminal state and delete the uploaded file."""
     with transaction.atomic():
         ended = ImportJob.objects.filter(claim.held()).update(
             status=status,

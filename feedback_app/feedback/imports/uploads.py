@@ -1,4 +1,4 @@
-"""An uploaded file until its import starts: kept, looked at, thrown away."""
+"""Uploaded files until their import starts: stored, previewed, deleted."""
 
 import datetime as dt
 import uuid
@@ -29,13 +29,13 @@ from feedback_app.web.errors import UserError
 
 UPLOAD_LIMIT = 2_000_000_000  # bytes
 PREVIEW_ROWS = 10
-#: A file that was looked at and not imported goes after so many hours.
+#: Hours until a file that was previewed but not imported is deleted.
 PREVIEW_HOURS = 24
 
 
 @dataclass(frozen=True)
 class PreviewRow:
-    """One row as it was understood: its shape and candidates, or why it would be refused."""
+    """One row as recognised: its shape and candidates, or why it would be refused."""
 
     number: int
     shape: str = ""
@@ -45,12 +45,11 @@ class PreviewRow:
 
 
 class TooLarge(UserError):
-    """The file is beyond what is taken."""
+    """The file exceeds UPLOAD_LIMIT."""
 
 
 def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") -> ImportJob:
-    """Keeps the file where workers find it, with a first guess at its columns. Raises UserError if
-    nothing can be read from it."""
+    """Store the file with a first guess at its columns. Raise UserError if it is unreadable."""
     previews_expire(project)
     size_check(upload.size or 0)
     path = upload_keep(upload.chunks(), every=True)
@@ -62,22 +61,21 @@ def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") ->
 
 
 def size_check(size: int) -> None:
-    """Raises TooLarge."""
+    """Raise TooLarge for a size beyond the limit."""
     if size > UPLOAD_LIMIT:
-        raise TooLarge("The file is larger than 2 GB: use manage.py import_examples.")
+        raise TooLarge("The file is larger than 2 GB. Use manage.py import_examples.")
 
 
 def upload_keep(
     pieces: Iterable[bytes], *, columns: Columns | None = None, every: bool = False
 ) -> Path:
-    """Writes the pieces to a file of ours, which is there only if its first row can be read; with
-    `every`, whatever its columns are called.
+    """Store the pieces as a file if its first row is readable, and return its path.
 
-    Raises UserError if not, and TooLarge.
+    With `every`, any column names are accepted. Raise UserError or TooLarge, and delete the file.
     """
     directory = Path(settings.ARTIFACT_ROOT) / "imports"
     directory.mkdir(parents=True, exist_ok=True)
-    # nothing of the sender's name gets into the path
+    # the sender's file name is not part of the path
     path = directory / uuid.uuid4().hex
     try:
         with path.open("wb") as file:
@@ -87,7 +85,7 @@ def upload_keep(
         with path.open("rb") as file:
             next(open_rows(file, columns=columns, every=every).records(), None)
     except BaseException as error:
-        # also when the sender hangs up or the disk is full: nobody else knows of the file
+        # also on a lost connection or a full disk, as nothing refers to the file yet
         path.unlink(missing_ok=True)
         if isinstance(error, Unreadable):
             raise UserError(str(error)) from error
@@ -96,7 +94,7 @@ def upload_keep(
 
 
 def previews_expire(project: Project) -> None:
-    """Forgets files that were uploaded and never imported."""
+    """Delete files that were uploaded and never imported."""
     before = timezone.now() - dt.timedelta(hours=PREVIEW_HOURS)
     for job in project.import_jobs.filter(status=ImportJob.Status.PREVIEW, created_at__lt=before):
         file_discard(job)
@@ -104,7 +102,7 @@ def previews_expire(project: Project) -> None:
 
 
 def preview(job: ImportJob) -> list[PreviewRow]:
-    """The first rows. Raises Unreadable."""
+    """Return the first rows. Raise Unreadable."""
     with open_path(Path(job.path)) as file:
         rows = open_rows(file, columns=job.columns)
         labels = job_labels(job)

@@ -1,4 +1,4 @@
-"""Bringing a file in: upload, preview, start, progress, report."""
+"""Importing a file: upload, preview, start, progress, report."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,13 +31,13 @@ from feedback_app.web.responses import action_view, error_response, page
 
 JOBS_SHOWN = 20
 REFUSALS_SHOWN = 20
-#: Columns of a file in the table beside the form; the form has them all.
+#: Columns in the preview table; the form lists all of them.
 COLUMNS_SHOWN = 50
 
 
 @project_view(Role.ADMIN)
 def imports(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """What can be imported, and what was."""
+    """Show the importable formats and earlier imports."""
     return upload(request, project) if request.method == "POST" else overview(request, project)
 
 
@@ -53,7 +53,7 @@ def overview_context(project: Project) -> dict[str, Any]:
 
 @action_view
 def upload(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Keeps the file and shows how it is understood; a file of no use is told beside the form."""
+    """Store the file and show its preview, or the reason why it is unusable."""
     try:
         file = validated(UploadForm(request.POST, request.FILES))["file"]
         job = import_upload(project=project, by=request.user, upload=file)
@@ -70,11 +70,11 @@ def job_of(project: Project, pk: int) -> ImportJob:
 @project_view(Role.ADMIN)
 @page
 def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """The preview, then the progress, then the report. Polling ends with the import."""
+    """Show the preview, then the progress, then the report. Polling ends with the import."""
     job = job_of(project, pk)
     context: dict[str, Any] = {"project": project, "job": job}
     if job.status == ImportJob.Status.PREVIEW:
-        context |= looked(job)
+        context |= preview_context(job)
     elif not job.active:
         context["refusals"] = job.refusals.order_by("pk")[:REFUSALS_SHOWN]
     template = "feedback/import_job.html"
@@ -84,8 +84,8 @@ def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespo
     return response
 
 
-def looked(job: ImportJob) -> dict[str, Any]:
-    """What is in a file that has not been started, and how it is understood."""
+def preview_context(job: ImportJob) -> dict[str, Any]:
+    """Return the content of a file that has not been started, as recognised."""
     try:
         seen = survey(Path(job.path))
     except Unreadable as error:
@@ -114,7 +114,7 @@ def looked(job: ImportJob) -> dict[str, Any]:
 
 
 def columns_take(request: HtmxHttpRequest, job: ImportJob) -> None:
-    """Keeps what the form says of a file's columns. Raises UserError."""
+    """Store the form's columns. Raise UserError."""
     try:
         form = ColumnsForm(request.POST, job=job, names=survey(Path(job.path)).names)
     except Unreadable as error:
@@ -126,23 +126,23 @@ def columns_take(request: HtmxHttpRequest, job: ImportJob) -> None:
 @project_view(Role.ADMIN)
 @action_view
 def import_job_columns(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Another choice of columns, and how the first rows are understood with it."""
+    """Change the columns and show the preview again."""
     job = job_of(project, pk)
     columns_take(request, job)
     if not request.htmx:
         return redirect("import-job", project.slug, pk)
-    context = {"project": project, "job": job, **looked(job)}
+    context = {"project": project, "job": job, **preview_context(job)}
     return render(request, "feedback/import_job.html#import-preview", context)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def import_job_start(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Has a worker import the file that was looked at, as the form says or as it was left."""
+    """Queue the previewed file, with the form's columns or the stored ones."""
     job = job_of(project, pk)
     if set(request.POST) - {"csrfmiddlewaretoken"}:
         columns_take(request, job)
-    if job.status == ImportJob.Status.PREVIEW and (lacks := looked(job).get("lacks")):
+    if job.status == ImportJob.Status.PREVIEW and (lacks := preview_context(job).get("lacks")):
         return error_response(request, lacks, back=reverse("import-job", args=[project.slug, pk]))
     import_start(job=job, by=request.user)
     return redirect("import-job", project.slug, pk)
@@ -151,17 +151,17 @@ def import_job_start(request: HtmxHttpRequest, project: Project, pk: int) -> Htt
 @project_view(Role.ADMIN)
 @action_view
 def import_job_stop(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Throws the file away; what has been imported stays."""
+    """Delete the file; imported rows stay."""
     validated(NoFields(request.POST))
     import_cancel(job=job_of(project, pk), by=request.user)
-    messages.success(request, "Stopped. What was imported before stays.")
+    messages.success(request, "Stopped. Rows that were imported before stay.")
     return redirect("import-job", project.slug, pk)
 
 
 @project_view(Role.ADMIN)
 @page
 def import_refusals(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """The refused rows with their reasons, as a CSV file that runs no formula."""
+    """Return the refused rows with their reasons as CSV, with formulas escaped."""
     job = job_of(project, pk)
     return StreamingHttpResponse(
         refusal_lines(job),

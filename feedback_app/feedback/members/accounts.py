@@ -1,4 +1,4 @@
-"""Closing and opening a person's account: it concerns all their projects, not one."""
+"""Deactivating and reactivating accounts, which affects all projects of the person."""
 
 from django.db import transaction
 
@@ -11,8 +11,11 @@ from feedback_app.web.errors import UserError
 
 
 def may_close(*, user: User, by: User) -> bool:
-    """Whether `by` may deactivate or reactivate this account: a superuser, or who owns every
-    project that the person is in. Nobody closes their own."""
+    """Return whether `by` may deactivate or reactivate this account.
+
+    Superusers may, and people who own every project that the person is in; nobody may for
+    themselves.
+    """
     if by.pk == user.pk or (user.is_superuser and not by.is_superuser):
         return False
     owned = Membership.objects.filter(user=by, role=Role.OWNER).values("project")
@@ -21,15 +24,15 @@ def may_close(*, user: User, by: User) -> bool:
 
 
 def account_deactivate(*, user: User, by: User) -> bool:
-    """Signs the person out everywhere, ends their streams and lets them in no more; votes stay.
+    """Sign the person out everywhere, end their streams and block sign-in; votes stay.
 
-    False if it is so already.
+    Return False if the account is deactivated already.
     """
     return account_switch(user=user, by=by, on=False)
 
 
 def account_reactivate(*, user: User, by: User) -> bool:
-    """Lets the person sign in again; False if they may already."""
+    """Allow sign-in again; return False if it is allowed already."""
     return account_switch(user=user, by=by, on=True)
 
 
@@ -37,8 +40,8 @@ def account_switch(*, user: User, by: User, on: bool) -> bool:
     with transaction.atomic():
         if not may_close(user=user, by=by):
             raise UserError(
-                "Only who owns every project that this person is in closes or opens their "
-                "account. You can remove them from this project."
+                "Only an owner of every project that this person is in can deactivate or "
+                "reactivate the account. You can remove them from this project."
             )
         memberships = Membership.objects.filter(user=user).select_related("project")
         if not on:
@@ -47,7 +50,7 @@ def account_switch(*, user: User, by: User, on: bool) -> bool:
         if not User.objects.filter(pk=user.pk, is_active=not on).update(is_active=on):
             return False
         if not on:
-            # running streams look at the account while they write (serving/answering.py)
+            # running streams check the account while they write (serving/demo/generation.py)
             sessions_end(user)
             Lease.objects.filter(user=user).delete()
         for membership in memberships:

@@ -1,4 +1,4 @@
-"""Forms about people: roles, invitations, and joining by one."""
+"""Forms for roles, invitations and joining."""
 
 from typing import Any
 
@@ -10,23 +10,27 @@ from feedback_app.web.forms import StrictForm
 
 
 class RoleForm(StrictForm):
-    """Another role for a member."""
+    """A member's new role."""
 
     role = forms.ChoiceField(choices=Role.choices)
 
 
 class InvitationForm(StrictForm):
-    """A new link. The roles on offer are those that its maker may give."""
+    """A new invitation; the form offers the roles that its creator may give."""
 
     role = forms.ChoiceField(label="Role")
     email = forms.EmailField(
         label="E-mail address",
         required=False,
-        help_text="Optional. Then the link is for this address only, and is sent there.",
+        help_text="Optional. The link is sent there and works for it only.",
     )
-    days = forms.IntegerField(min_value=1, max_value=90, initial=7, label="Days it is open")
+    days = forms.IntegerField(min_value=1, max_value=90, initial=7, label="Valid for (days)")
     max_uses = forms.IntegerField(
-        min_value=1, max_value=500, initial=1, label="People", help_text="Who may join with it."
+        min_value=1,
+        max_value=500,
+        initial=1,
+        label="People",
+        help_text="How many people may join with it.",
     )
 
     def __init__(self, *args: Any, roles: list[Role], **kwargs: Any) -> None:
@@ -36,7 +40,7 @@ class InvitationForm(StrictForm):
 
 
 class JoinForm(StrictForm):
-    """An account for somebody who was invited."""
+    """An account for an invited person."""
 
     email = forms.EmailField(
         label="E-mail address", widget=forms.EmailInput(attrs={"autocomplete": "username"})
@@ -45,12 +49,12 @@ class JoinForm(StrictForm):
         max_length=100,
         required=False,
         label="Name",
-        help_text="What the others in the project see. Optional.",
+        help_text="Shown to other members. Optional.",
         widget=forms.TextInput(attrs={"autocomplete": "name"}),
     )
     password = forms.CharField(
         label="Password",
-        help_text="Eight characters or more.",
+        help_text="At least 8 characters.",
         widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
     )
 

@@ -1,4 +1,4 @@
-"""The list of a project's members: which filters and orders exist, and what they select."""
+"""The list of a project's members: filters, orders and their query parameters."""
 
 from dataclasses import dataclass
 from urllib.parse import urlencode
@@ -24,7 +24,7 @@ PARAMETERS = ("q", "role", "state", "sort", "page")
 
 @dataclass(frozen=True)
 class PeopleFilter:
-    """The list's state, as it stands in the URL. Empty: no restriction."""
+    """The list's state, as in the URL. Empty: no restriction."""
 
     q: str
     role: str
@@ -33,7 +33,7 @@ class PeopleFilter:
 
     @classmethod
     def of(cls, request: HttpRequest) -> "PeopleFilter":
-        """Raises UserError for anything that is not on offer."""
+        """Read the state from a request. Raise UserError for unknown parameters and values."""
         query_strict(request, PARAMETERS)
         q = request.GET.get("q", "").strip()
         if len(q) > 100 or "\x00" in q:
@@ -46,7 +46,7 @@ class PeopleFilter:
         )
 
     def query(self) -> str:
-        """The state as a query string; defaults are left out."""
+        """Return the state as a query string, without defaults."""
         state = {
             "q": self.q,
             "role": self.role,
@@ -60,7 +60,7 @@ class PeopleFilter:
         return bool(self.q or self.role or self.state)
 
     def select(self, project: Project) -> QuerySet[Membership]:
-        """Memberships with their user, `votes` and `voted_at` (the last vote), in order."""
+        """Return memberships with their user, `votes` and `voted_at` (the last vote), in order."""
         wanted = Q()
         if self.q:
             wanted &= Q(user__name__icontains=self.q) | Q(user__email__icontains=self.q)

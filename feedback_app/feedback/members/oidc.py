@@ -1,4 +1,4 @@
-"""Sign-in by an OpenID Connect server: for people who are here already, or were invited."""
+"""Sign-in by an OpenID Connect server, for existing accounts and invited people."""
 
 from typing import Any
 
@@ -10,16 +10,15 @@ from feedback_app.accounts.models import Invitation, User
 from feedback_app.feedback.members.services import invitation_accept
 from feedback_app.web.errors import UserError
 
-#: Where an invitation waits in the session while its person is at the server.
+#: The session key of an invitation while its person is at the server.
 WAITING = "invitation"
 
 
 class InvitedSignup(DefaultSocialAccountAdapter):
-    """Whom the server knows is let in if an account has the address that it has verified, or if
-    they come from the page of an open invitation."""
+    """Admit people whose verified address has an account, or who come from an open invitation."""
 
     def authenticate_by_email(self, sociallogin: Any) -> tuple[User, str] | None:
-        # some servers send "false", which is a true string
+        # some servers send the string "false", which is truthy
         for address in sociallogin.email_addresses:
             address.verified = address.verified is True
         found: tuple[User, str] | None = super().authenticate_by_email(sociallogin)
@@ -39,19 +38,19 @@ class InvitedSignup(DefaultSocialAccountAdapter):
         return user
 
     def save_user(self, request: HttpRequest, sociallogin: Any, form: object = None) -> User:
-        """The account and the membership, or neither."""
+        """Create the account and the membership, or neither."""
         invitation = waiting(request)
         with transaction.atomic():
             user: User = super().save_user(request, sociallogin, form)
             if invitation is None:
-                raise UserError("The invitation is over: ask for another.")
+                raise UserError("This invitation is no longer valid. Ask for a new one.")
             invitation_accept(invitation=invitation, user=user)
         request.session.pop(WAITING, None)
         return user
 
 
 def waiting(request: HttpRequest) -> Invitation | None:
-    """The open invitation that the person comes from."""
+    """Return the open invitation that the person comes from."""
     pk = request.session.get(WAITING)
     open_ones = Invitation.objects.open().filter(created_by__is_active=True)
     return open_ones.select_related("project").filter(pk=pk).first() if pk else None

@@ -1,4 +1,4 @@
-"""What can happen to a project's members and to the links that invite people."""
+"""Changing members and invitations of a project."""
 
 import datetime as dt
 import secrets
@@ -25,29 +25,31 @@ from feedback_app.web.errors import UserError
 
 
 def person_name(user: User) -> str:
-    """How the audit trail names a person: by number, so that erasing them leaves no trace in it."""
+    """Return a person's name in the audit trail: a number, so that erasure leaves no trace."""
     return f"person {user.pk}"
 
 
 def owners_hold(project: Project, *, without: User) -> None:
-    """Raises UserError if `without` is the project's last owner who can act. Holds the project's
-    row, so that of two owners who leave at once one stays."""
+    """Lock the project; raise UserError if `without` is its last active owner.
+
+    The lock makes sure that one of two owners stays if both leave at once.
+    """
     Project.objects.select_for_update().get(pk=project.pk)
     owners = project.memberships.filter(role=Role.OWNER)
     if owners.filter(user=without).exists():
         others = owners.exclude(user=without).filter(user__is_active=True)
         if not others.exists():
-            raise UserError(f"{project} needs an owner: make somebody else one first.")
+            raise UserError(f"{project} needs an owner. Make another member an owner first.")
 
 
 def may_give(actor: Membership, *roles: str) -> None:
-    """Raises UserError unless the actor may give and take all of these roles."""
+    """Raise UserError unless the actor may give and take all of these roles."""
     if set(roles) - set(roles_given_by(Role(actor.role))):
-        raise UserError("Only an owner makes or changes owners and admins.")
+        raise UserError("Only owners can add or change owners and admins.")
 
 
 def member_change(*, membership: Membership, role: Role, actor: Membership) -> bool:
-    """Another role for a member; False if it is theirs already."""
+    """Give a member another role; return False if they have it already."""
     with transaction.atomic():
         if role != Role.OWNER:
             owners_hold(membership.project, without=membership.user)
@@ -69,8 +71,10 @@ def member_change(*, membership: Membership, role: Role, actor: Membership) -> b
 
 
 def member_remove(*, membership: Membership, actor: Membership) -> None:
-    """Ends a membership; votes stay, what the person holds goes back to the queue. Everybody may
-    leave by themselves."""
+    """End a membership; votes stay, leased items return to the queue.
+
+    Every member may leave.
+    """
     with transaction.atomic():
         owners_hold(membership.project, without=membership.user)
         if membership.user_id != actor.user_id:
@@ -93,7 +97,7 @@ def member_remove(*, membership: Membership, actor: Membership) -> None:
 
 
 def invitations_end(project: Project, *, made_by: User, but: list[Role]) -> None:
-    """Revokes the open links of somebody who may not give these roles any more, except `but`."""
+    """Revoke the open invitations of a person who may no longer give their roles, except `but`."""
     links = Invitation.objects.open().filter(project=project, created_by=made_by)
     links.exclude(role__in=but).update(revoked_at=timezone.now())
 
@@ -101,10 +105,13 @@ def invitations_end(project: Project, *, made_by: User, but: list[Role]) -> None
 def invitation_create(
     *, role: Role, days: int, max_uses: int, actor: Membership, email: str = ""
 ) -> tuple[Invitation, str]:
-    """A new link and its secret, which nobody can read again. One for an address has one use."""
+    """Return a new invitation and its secret, which is not stored.
+
+    An invitation for an address has one use. Raise UserError.
+    """
     may_give(actor, role)
     if email and max_uses != 1:
-        raise UserError("A link for one address is used once: leave the address or the number.")
+        raise UserError("A link for one address works once. Remove the address or set 1 use.")
     secret = secrets.token_urlsafe(32)
     with transaction.atomic():
         invitation = Invitation.objects.create(
@@ -127,7 +134,7 @@ def invitation_create(
 
 
 def invitation_revoke(*, invitation: Invitation, actor: Membership) -> bool:
-    """Ends a link for good; False if it was over before."""
+    """Revoke an invitation; return False if it was over already."""
     may_give(actor, invitation.role)
     with transaction.atomic():
         open_ones = Invitation.objects.open().filter(pk=invitation.pk)
@@ -143,26 +150,28 @@ def invitation_revoke(*, invitation: Invitation, actor: Membership) -> bool:
 
 
 def invitation_find(secret: str) -> Invitation | None:
-    """The open invitation with this secret; while its maker is deactivated it lets nobody in."""
+    """Return the open invitation with this secret; None while its creator is deactivated."""
     invitations = Invitation.objects.open().select_related("project", "created_by")
     return invitations.filter(digest=digest_of(secret), created_by__is_active=True).first()
 
 
 def invitation_accept(*, invitation: Invitation, user: User) -> Membership:
-    """Makes the person a member, or gives a member the higher role. Raises UserError if the link
-    was used up meanwhile or is for somebody else."""
+    """Make the person a member, or raise their role.
+
+    Raise UserError if the invitation was used up meanwhile or is for another address.
+    """
     if invitation.email and invitation.email != user.email:
-        raise UserError(f"This invitation is for {invitation.email}: sign in with that address.")
+        raise UserError(f"This invitation is for {invitation.email}. Sign in with that address.")
     project = invitation.project
     with transaction.atomic():
         Project.objects.select_for_update().get(pk=project.pk)
         there = Membership.objects.filter(project=project, user=user).first()
         if there is not None and there.role in roles_from(Role(invitation.role)):
-            return there  # a second click, or somebody who may do that already
-        # of many people at once no more come in than the link allows
+            return there  # a second click, or a member with at least this role
+        # atomic, so that concurrent requests do not exceed the limit
         taken = Invitation.objects.open().filter(pk=invitation.pk).update(used=F("used") + 1)
         if not taken:
-            raise UserError("This invitation was used up or ended just now: ask for another.")
+            raise UserError("This invitation has just been used up or revoked. Ask for a new one.")
         audit(
             project=project,
             actor=user,
@@ -173,18 +182,18 @@ def invitation_accept(*, invitation: Invitation, user: User) -> Membership:
 
 
 def invited_join(*, invitation: Invitation, email: str, name: str, password: str) -> User:
-    """An account for somebody who was invited, and the membership. Raises UserError."""
+    """Create an account for an invited person, with the membership. Raise UserError."""
     email = email.lower()
     with transaction.atomic():
         if User.objects.filter(email=email).exists():
-            raise UserError("There is an account with this address: sign in instead.")
+            raise UserError("There is already an account with this address. Sign in instead.")
         user = User.objects.create_user(email, password, name=name)
         invitation_accept(invitation=invitation, user=user)
     return user
 
 
 def member_set(*, project: Project, user: User, role: Role) -> Membership:
-    """Gives `user` this role in the project, whatever it was before."""
+    """Give `user` this role in the project, whatever it was before."""
     membership, _ = Membership.objects.update_or_create(
         project=project, user=user, defaults={"role": role}
     )

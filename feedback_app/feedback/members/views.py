@@ -1,4 +1,4 @@
-"""A project's members, and the links that invite people."""
+"""Members of a project and its invitations."""
 
 from smtplib import SMTPException
 from typing import Any
@@ -36,7 +36,7 @@ TEMPLATE = "feedback/people.html"
 
 @project_view(Role.ADMIN)
 def people(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The members, and a form that makes an invitation."""
+    """Show the members and a form for an invitation."""
     if request.method == "POST":
         return invitation_new(request, project)
     return people_list(request, project)
@@ -70,7 +70,7 @@ def people_context(
 @never_cache
 @action_view
 def invitation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Makes a link. It is in this one answer (and in the mail) and nowhere else: no redirect."""
+    """Create an invitation. Its link is in this response (and the mail) only: no redirect."""
     form = InvitationForm(request.POST, roles=roles_given_by(Role(request.membership.role)))
     if not form.is_valid():
         return render(request, TEMPLATE, people_context(request, project, form), status=400)
@@ -93,11 +93,11 @@ def invitation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBa
 
 
 def invitation_mail(invitation: Invitation, *, link: str) -> bool:
-    """Sends the link to its address; whether the mail server took it."""
+    """Mail the link to its address; return whether the mail server accepted it."""
     text = (
         f"{invitation.created_by} invites you to the project {invitation.project.name} "
         f"as {invitation.get_role_display().lower()}.\n\n{link}\n\n"
-        f"The link is for you alone and is open until {invitation.expires_at:%d %B %Y}.\n"
+        f"The link is for you only and expires on {invitation.expires_at:%d %B %Y}.\n"
     )
     title = f"Invitation to {' '.join(invitation.project.name.split())}"
     try:
@@ -111,11 +111,11 @@ def invitation_mail(invitation: Invitation, *, link: str) -> bool:
 @project_view(Role.ADMIN)
 @action_view
 def invitation_revoke_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Ends a link."""
+    """Revoke an invitation."""
     invitation = get_object_or_404(project.invitations, pk=pk)
     validated(NoFields(request.POST))
     if invitation_revoke(invitation=invitation, actor=request.membership):
-        messages.success(request, "The invitation is revoked: it lets nobody in any more.")
+        messages.success(request, "Invitation revoked. Nobody can join with it any more.")
     return redirect("people", project.slug)
 
 
@@ -123,7 +123,7 @@ def invitation_revoke_view(request: HtmxHttpRequest, project: Project, pk: int) 
 
 
 def member_of(project: Project, pk: int) -> Membership:
-    """The membership of the person with this number, or 404."""
+    """Return the membership of the person with this number. Raise Http404."""
     found: Membership = get_object_or_404(
         project.memberships.select_related("user", "project"), user=pk
     )
@@ -133,7 +133,7 @@ def member_of(project: Project, pk: int) -> Membership:
 @project_view(Role.ADMIN)
 @action_view
 def member_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Gives a member another role."""
+    """Give a member another role."""
     membership = member_of(project, pk)
     role = Role(validated(RoleForm(request.POST))["role"])
     if member_change(membership=membership, role=role, actor=request.membership):
@@ -144,11 +144,11 @@ def member_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> H
 @project_view(Role.ADMIN)
 @action_view
 def member_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Takes a person out of the project."""
+    """Remove a member."""
     membership = member_of(project, pk)
     validated(NoFields(request.POST))
     member_remove(membership=membership, actor=request.membership)
-    messages.success(request, f"{membership.user} is out of the project. Their votes stay.")
+    messages.success(request, f"{membership.user} was removed. Their votes stay.")
     if membership.user_id == request.user.pk:
-        return redirect("home")  # they may not see the list any more
+        return redirect("home")  # they have lost access to the list
     return redirect("people", project.slug)

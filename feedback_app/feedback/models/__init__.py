@@ -1,6 +1,6 @@
-"""The models of the feedback app, one module a subject; import them from here."""
+"""The models of the feedback app, one module per subject. Import them from here."""
 
-from feedback_app.feedback.models.adjudication import Resolution
+from feedback_app.feedback.models.adjudication import Adjudication
 from feedback_app.feedback.models.choices import (
     BASE_VERSION,
     IMPORTED_VERSION,
@@ -23,6 +23,7 @@ from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDeliver
 __all__ = [
     "BASE_VERSION",
     "IMPORTED_VERSION",
+    "Adjudication",
     "Completion",
     "CompletionQuerySet",
     "Event",
@@ -38,7 +39,6 @@ __all__ = [
     "Project",
     "Prompt",
     "QueueOrder",
-    "Resolution",
     "Sampling",
     "Skip",
     "Source",

@@ -1,4 +1,4 @@
-"""Verdicts of whoever has the last word."""
+"""Final verdicts on completions."""
 
 from typing import ClassVar
 
@@ -7,27 +7,30 @@ from django.db import models
 from django.db.models import Q
 
 
-class Resolution(models.Model):
-    """One completion before the resolver: why it was asked for, and what was decided.
+class Adjudication(models.Model):
+    """A request for a final verdict on a completion, and the verdict.
 
-    People who disagree need no row: their completion is contested. `open` says that somebody
-    asked for a look, decided or not; a `verdict` makes the example.
+    Contested completions need no row. `open` marks a request that is not answered yet; a `verdict`
+    decides the example.
     """
 
     completion = models.OneToOneField(
-        "feedback.Completion", on_delete=models.CASCADE, related_name="resolution", primary_key=True
+        "feedback.Completion",
+        on_delete=models.CASCADE,
+        related_name="adjudication",
+        primary_key=True,
     )
     project = models.ForeignKey(
-        "feedback.Project", on_delete=models.CASCADE, related_name="resolutions"
+        "feedback.Project", on_delete=models.CASCADE, related_name="adjudications"
     )
     open = models.BooleanField(default=False)
-    # why somebody asked; empty: nobody did, people disagreed
+    # why it was requested; empty: it was contested, not requested
     asked = models.CharField(max_length=200, blank=True)
     asked_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     asked_at = models.DateTimeField(null=True)
-    # empty: not decided
+    # empty: no verdict yet
     verdict = models.CharField(max_length=4, choices=[("up", "Up"), ("down", "Down")], blank=True)
     why = models.CharField(max_length=500, blank=True)
     by = models.ForeignKey(
@@ -36,6 +39,7 @@ class Resolution(models.Model):
     resolved_at = models.DateTimeField(null=True)
 
     class Meta:
+        db_table = "feedback_resolution"
         indexes: ClassVar = [
             models.Index(fields=["project", "asked_at"], condition=Q(open=True), name="asked"),
             models.Index(fields=["project", "-resolved_at"], name="resolved"),

@@ -1,4 +1,4 @@
-"""Completions: one model version's answers to prompts."""
+"""Completions: answers of model versions to prompts."""
 
 import datetime as dt
 from typing import Any, ClassVar, Self
@@ -27,7 +27,7 @@ class CompletionQuerySet(QuerySet["Completion"]):
         return self.filter(queued=True, flagged=False)
 
     def in_queue_order(self, order: str = "balanced") -> list[Self]:
-        """The parts of the queue, to be read one after the other; a later one may repeat rows."""
+        """Return the parts of the queue in order; a later part may repeat rows."""
         first = FIRST_ONLY.get(order)
         if first is None:
             return [self.order_by(*ORDERS[order])]
@@ -37,25 +37,25 @@ class CompletionQuerySet(QuerySet["Completion"]):
         ]
 
     def unanswered_by(self, user: User, *, overlap: int) -> Self:
-        """Without what `user` has voted on or passed by."""
+        """Exclude completions that `user` has voted on or skipped."""
         mine = {"completion": OuterRef("pk"), "user": user}
         unskipped = self.exclude(Exists(Skip.objects.filter(**mine)))
-        # at an overlap of one, what wants a vote has none, so none of theirs
+        # at an overlap of one, a completion that needs votes has none
         return unskipped if overlap == 1 else unskipped.exclude(Exists(Vote.objects.filter(**mine)))
 
     def gold_for(self, user: User) -> Self:
-        """Gold items that `user` has neither judged nor passed by."""
+        """Gold items that `user` has neither judged nor skipped."""
         return self.filter(gold=True, flagged=False).unanswered_by(user, overlap=2)
 
     def needs_votes(self, overlap: int) -> Self:
         return self.filter(vote_count__lt=overlap)
 
     def wanted_from(self, user: User, *, overlap: int) -> Self:
-        """In the queue, short of votes, and not yet judged or passed by by `user`."""
+        """Queued, short of votes, and neither judged nor skipped by `user`."""
         return self.in_queue().needs_votes(overlap).unanswered_by(user, overlap=overlap)
 
     def open_for(self, user: User, *, overlap: int, now: dt.datetime | None = None) -> Self:
-        """Wanted from `user`, and with a slot that nobody else holds."""
+        """Wanted from `user`, with a slot that nobody else holds."""
         wanted = self.wanted_from(user, overlap=overlap)
         others = leases_on(now).exclude(user=user)
         if overlap == 1:
@@ -66,16 +66,16 @@ class CompletionQuerySet(QuerySet["Completion"]):
         )
 
     def to_hand_out(self, user: User, *, overlap: int, now: dt.datetime) -> Self:
-        """Open for `user`, and not on their screen already."""
+        """Open for `user` and not leased to them."""
         if overlap == 1:
-            # whoever holds it, it is held
+            # any lease excludes it, also their own
             return self.wanted_from(user, overlap=1).exclude(Exists(leases_on(now)))
         mine = leases_on(now).filter(user=user)
         return self.open_for(user, overlap=overlap, now=now).exclude(Exists(mine))
 
 
 class Completion(CompletionMarks):
-    """One answer of one model version to one prompt. Text and token ids never change."""
+    """One answer of one version to one prompt. Text and token ids never change."""
 
     class Finish(models.TextChoices):
         STOP = "stop", "Ended by itself"
@@ -85,9 +85,9 @@ class Completion(CompletionMarks):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="completions")
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="completions")
     text = models.TextField()
-    # of prompt, system prompt and text, so that an import knows what is there already
+    # of prompt, system prompt and text, for finding duplicates in imports
     content_hash = models.CharField(max_length=64, blank=True)
-    # 'base' or the adapter's name; the registry lives a layer above
+    # 'base', 'import' or an adapter's name; no foreign key, as the registry is in a higher layer
     version = models.CharField(max_length=80)
     system_prompt = models.TextField(blank=True)
     prompt_token_ids: Any = models.JSONField(null=True)
@@ -97,19 +97,19 @@ class Completion(CompletionMarks):
     sampling = models.ForeignKey(
         "Sampling", null=True, on_delete=models.SET_NULL, related_name="completions"
     )
-    # whether annotators are shown it, and in which order
+    # whether and in which order annotators get it
     queued = models.BooleanField(default=False)
     queue_position = models.PositiveBigIntegerField(default=0)
-    # kept in the vote's transaction, so that the queue never counts votes
+    # updated in the vote's transaction, so that the queue never counts votes
     vote_count = models.PositiveSmallIntegerField(default=0)
-    # there are ups and downs
+    # it has ups and downs
     contested = models.BooleanField(default=False)
     flagged = models.BooleanField(default=False)
-    # on the row so that each order and filter of the queue is one index range:
+    # denormalised so that each order and filter of the queue is one index range:
     # the number in `version` (0: base and imports), and the prompt's topic
     version_number = models.PositiveIntegerField(default=0)
     topic = models.CharField(max_length=60, blank=True)
-    # |r − z₀| in nats as the last run that saw it told; small: the model cannot tell
+    # |r − z₀| in nats from the last run that used it; small: the model is unsure
     unsure = models.FloatField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -1,4 +1,4 @@
-"""KTO examples, which follow from the votes on a completion."""
+"""KTO examples, derived from the votes on a completion."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from feedback_app.feedback.models.projects import Project
 
 class ExampleQuerySet(QuerySet["Example"]):
     def counts(self) -> dict[str, int]:
-        """How many of each class on each side: train_up, train_down, heldout_up, heldout_down."""
+        """Return numbers by split and label: train_up, train_down, heldout_up, heldout_down."""
         rows = self.order_by().values_list("split", "desirable").annotate(n=Count("pk"))
         found = {(split, desirable): n for split, desirable, n in rows}
         return {
@@ -22,7 +22,7 @@ class ExampleQuerySet(QuerySet["Example"]):
 
 
 class Example(models.Model):
-    """The KTO example that a completion's votes amount to; a tie has none."""
+    """The KTO example of a completion; a tie has none. Written by examples/services.py only."""
 
     completion = models.OneToOneField(
         "feedback.Completion", on_delete=models.CASCADE, related_name="example", primary_key=True
@@ -31,9 +31,9 @@ class Example(models.Model):
     desirable = models.BooleanField()
     weight = models.FloatField()
     split = models.CharField(max_length=8, choices=Split.choices)
-    # number of the last run that finished with it, so that a vote can tell its fate
+    # number of the last finished run that trained on it, shown with the votes
     used_in_run = models.PositiveIntegerField(null=True)
-    # when it first came to be: what a schedule counts as new
+    # schedules count examples since a time by it
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -1,4 +1,4 @@
-"""Gold: answers whose right verdict is known, how people did on them, and who is paused."""
+"""Gold items, the answers to them, and pauses."""
 
 from typing import Any, ClassVar
 
@@ -8,11 +8,11 @@ from django.db.models import Q
 
 
 class CompletionMarks(models.Model):
-    """The fields of a Completion that people who look after the votes set."""
+    """Fields of a Completion that admins set."""
 
-    # the right verdict, where somebody decided it: its example, whatever the votes say
+    # the final verdict, if any: it decides the example, whatever the votes are
     decided = models.CharField(max_length=4, blank=True)
-    # handed out to see whether people judge it rightly; a GoldItem has the particulars
+    # in the gold set; a GoldItem has the details
     gold = models.BooleanField(default=False)
 
     class Meta:
@@ -20,11 +20,11 @@ class CompletionMarks(models.Model):
 
 
 class VoteMarks(models.Model):
-    """What a Vote is marked with besides what the person said."""
+    """Fields of a Vote that the system sets."""
 
-    # given faster than the answer can be read
+    # cast faster than the answer can be read
     hasty = models.BooleanField(default=False)
-    # stands for nothing as long as it is set; no index: it is asked for by person only
+    # not counted while it is set; no index, as it is queried by person only
     set_aside = models.ForeignKey(
         "feedback.Pause",
         null=True,
@@ -38,7 +38,7 @@ class VoteMarks(models.Model):
 
 
 class GoldItem(models.Model):
-    """A completion that is gold, and why its verdict is right."""
+    """A completion with a known verdict, and the reason for the verdict."""
 
     completion = models.OneToOneField(
         "feedback.Completion", on_delete=models.CASCADE, related_name="gold_item", primary_key=True
@@ -47,12 +47,12 @@ class GoldItem(models.Model):
         "feedback.Project", on_delete=models.CASCADE, related_name="gold_items"
     )
     verdict = models.CharField(max_length=4, choices=[("up", "Up"), ("down", "Down")])
-    # shown to those who judged it otherwise
+    # shown to people whose verdict was wrong
     why = models.CharField(max_length=500, blank=True)
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # whether it goes back into the queue when it is gold no more
+    # whether it returns to the queue when it is removed from the gold set
     was_queued = models.BooleanField()
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -61,13 +61,13 @@ class GoldItem(models.Model):
 
 
 class GoldAnswer(models.Model):
-    """A person's first verdict on a gold item; what they change later is not counted."""
+    """A person's first verdict on a gold item; later changes are not counted."""
 
     item = models.ForeignKey(GoldItem, on_delete=models.CASCADE, related_name="answers")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="gold_answers"
     )
-    # on the row so that 'their last ten in this project' is one index range
+    # denormalised so that a person's last answers in a project are one index range
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="+")
     verdict = models.CharField(max_length=4)
     right = models.BooleanField()
@@ -86,7 +86,7 @@ class GoldAnswer(models.Model):
 
 
 class Pause(models.Model):
-    """A person judged too many gold items wrongly: no more items until an admin lifts it."""
+    """A person gave too many wrong gold answers and gets no items until an admin lifts it."""
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="pauses")
     user = models.ForeignKey(
@@ -94,18 +94,17 @@ class Pause(models.Model):
     )
     right = models.PositiveSmallIntegerField()
     of = models.PositiveSmallIntegerField()
-    # their last right verdict on a gold item: what they voted at the desk since is set aside
+    # their last right gold answer: annotation votes since then are set aside
     since = models.DateTimeField(null=True)
     votes_set_aside = models.PositiveIntegerField(default=0)
-    # [completion, created_at, used_in_run] of examples that went with the votes, to bring them
-    # back as they were
+    # [completion, created_at, used_in_run] of the removed examples, to restore them
     examples: Any = models.JSONField(default=list)
     created_at = models.DateTimeField(auto_now_add=True)
     lifted_at = models.DateTimeField(null=True)
     lifted_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
-    # whether the votes came back with the lifting
+    # whether the votes count again
     restored = models.BooleanField(default=False)
 
     class Meta:

@@ -1,4 +1,4 @@
-"""What annotators were told, version by version."""
+"""Versions of a project's guidelines."""
 
 from typing import ClassVar
 
@@ -7,9 +7,9 @@ from django.db import models
 
 
 class GuidedVote(models.Model):
-    """For votes and their events: which guidelines stood when it was given."""
+    """Records which version of the guidelines a vote or event was given under."""
 
-    # 0: there were none, or it came in from elsewhere
+    # 0: there were none, or the vote was imported
     guidelines_number = models.PositiveIntegerField(default=0)
 
     class Meta:
@@ -17,13 +17,13 @@ class GuidedVote(models.Model):
 
 
 class GuidelinesVersion(models.Model):
-    """A project's guidelines as they stood from `created_at` on. Never changed."""
+    """A project's guidelines from `created_at` on. Never changed."""
 
     project = models.ForeignKey(
         "feedback.Project", on_delete=models.CASCADE, related_name="guidelines_versions"
     )
     number = models.PositiveIntegerField()
-    # empty: they were taken away
+    # empty: they were removed
     text = models.TextField(blank=True)
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"

@@ -11,17 +11,17 @@ from feedback_app.feedback.models.rules import RULE_CONSTRAINTS, ProjectRules
 
 
 class QueueOrder(models.TextChoices):
-    """What annotators see first. In each, answers with the fewest votes come first."""
+    """The order of the annotation queue; in each, fewest votes come first."""
 
     BALANCED = "balanced", "Balanced by prompt"
     NEWEST = "newest", "Newest version first"
     CONTESTED = "contested", "Disagreements first"
     UNSURE = "unsure", "Where the model is unsure"
-    UPLOADED = "uploaded", "As they came in"
+    UPLOADED = "uploaded", "Upload order"
 
 
 def default_reasons() -> dict[str, list[dict[str, str]]]:
-    """Reason chips: keys are stored with votes, labels are shown."""
+    """Return reason chips: keys are stored with votes, labels are shown."""
     return {
         "down": [
             {"key": "wrong", "label": "Wrong fact"},
@@ -55,11 +55,11 @@ class Project(ProjectRules):
     base_model = models.CharField(max_length=200)
     system_prompt = models.TextField(blank=True)
     guidelines = models.TextField(blank=True)
-    # of the latest GuidelinesVersion, so that a vote need not look it up
+    # of the latest GuidelinesVersion; denormalised for votes
     guidelines_number = models.PositiveIntegerField(default=0, editable=False)
     reasons = models.JSONField(default=default_reasons)
     overlap = models.PositiveSmallIntegerField(default=1)
-    # what the desk begins with; its address may say otherwise
+    # the annotation page's default
     queue_order = models.CharField(
         max_length=9, choices=QueueOrder.choices, default=QueueOrder.BALANCED
     )
@@ -67,9 +67,9 @@ class Project(ProjectRules):
     max_tokens = models.PositiveIntegerField(default=128)
     temperature = models.FloatField(default=0.8)
     top_p = models.FloatField(default=0.95)
-    # what answers as 'live': the serving app sets it in the promotion's transaction
+    # the version that answers as 'live'; set in the promotion's transaction
     live_version = models.CharField(max_length=80, default=BASE_VERSION)
-    # a webhook is told of votes: kept here so that a vote need not look (webhooks/events.py)
+    # whether a webhook gets votes; denormalised for votes (webhooks/events.py)
     votes_told = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -89,5 +89,5 @@ class Project(ProjectRules):
         return self.name
 
     def adapter_name(self, number: int) -> str:
-        """The public name of this project's adapter `number`."""
+        """Return the public name of this project's adapter `number`."""
         return f"{self.slug}@{number}"

@@ -9,7 +9,7 @@ from feedback_app.feedback.models.projects import Project
 
 
 class Prompt(models.Model):
-    """The conversation so far that a completion answers (messages without the system prompt)."""
+    """A conversation that completions answer (messages without the system prompt)."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     messages: Any = models.JSONField()
@@ -29,5 +29,5 @@ class Prompt(models.Model):
 
     @property
     def title(self) -> str:
-        """The last thing the user said, for lists."""
+        """The last user message, for lists."""
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")

@@ -1,4 +1,4 @@
-"""The annotation queue: its orders, the index of each, leases and skips."""
+"""The annotation queue: its orders and indexes, leases and skips."""
 
 import datetime as dt
 from typing import ClassVar
@@ -8,16 +8,16 @@ from django.db import models
 from django.db.models import OuterRef, Q, QuerySet
 from django.utils import timezone
 
-#: What each order sorts by; QUEUE_INDEXES has an index for each.
+#: The sort keys of each order; QUEUE_INDEXES has an index for each.
 ORDERS: dict[str, tuple[str, ...]] = {
-    # the first answer of every prompt before the second of any
+    # the first completion of every prompt before the second of any
     "balanced": ("vote_count", "queue_position", "id"),
     "newest": ("vote_count", "-version_number", "queue_position", "id"),
     "contested": ("vote_count", "queue_position", "id"),
     "unsure": ("vote_count", "unsure", "id"),
     "uploaded": ("vote_count", "id"),
 }
-#: The orders that are about some answers only: these come first, then the rest, balanced.
+#: Orders that put some completions first; the rest follows in balanced order.
 FIRST_ONLY: dict[str, Q] = {
     "contested": Q(contested=True),
     "unsure": Q(unsure__isnull=False),
@@ -25,19 +25,22 @@ FIRST_ONLY: dict[str, Q] = {
 
 
 def parts_of(order: str) -> int:
-    """How many parts `in_queue_order` gives."""
+    """Return the number of parts that `in_queue_order` returns."""
     return 2 if order in FIRST_ONLY else 1
 
 
 def queue_index(name: str, *order: str, within: str | None = None, **only: bool) -> models.Index:
-    """An index that hands out in this order. `vote_count` stands before it, so that answers with
-    enough votes lie behind the range that a query reads, however many they are."""
+    """Return an index for this order.
+
+    `vote_count` precedes it, so that completions with enough votes are outside the range that a
+    query reads.
+    """
     fields = ["project", *([within] if within else []), "vote_count", *order]
     return models.Index(fields=fields, condition=Q(queued=True, flagged=False, **only), name=name)
 
 
-#: One an order and a filter (ORDERS, QueueView), and one for both where an order goes by
-#: age: what one version answered lies together there, and may lie at the far end.
+#: One for each order and each filter (ORDERS, QueueView), and one for both where an order is by
+#: age, because the completions of one version may all be at the end of it.
 QUEUE_INDEXES = [
     queue_index("queue_balanced", "queue_position", "id"),
     queue_index("queue_newest", "-version_number", "queue_position", "id"),
@@ -52,7 +55,7 @@ QUEUE_INDEXES = [
 
 
 class Lease(models.Model):
-    """A completion is on this person's screen until `expires_at`."""
+    """A completion is reserved for one person until `expires_at`."""
 
     completion = models.ForeignKey(
         "feedback.Completion", on_delete=models.CASCADE, related_name="leases"
@@ -62,7 +65,7 @@ class Lease(models.Model):
     )
     taken_at = models.DateTimeField(default=timezone.now)
     expires_at = models.DateTimeField()
-    # an item that came back by undo is shown before the others that the person holds
+    # an item that came back by undo is shown before the person's other items
     front = models.BooleanField(default=False)
 
     class Meta:
@@ -76,7 +79,7 @@ class Lease(models.Model):
 
 
 class Skip(models.Model):
-    """A person passed a completion by; others still see it unless it was flagged."""
+    """A person skipped a completion; others still get it unless it was flagged."""
 
     completion = models.ForeignKey(
         "feedback.Completion", on_delete=models.CASCADE, related_name="skips"
@@ -98,6 +101,6 @@ class Skip(models.Model):
 
 
 def leases_on(now: dt.datetime | None) -> QuerySet[Lease]:
-    """The leases of a completion that have not run out, for a subquery."""
+    """Return the unexpired leases of a completion, for a subquery."""
     now = timezone.now() if now is None else now
     return Lease.objects.filter(completion=OuterRef("pk"), expires_at__gt=now)

@@ -1,32 +1,32 @@
-"""What a project asks of those who vote."""
+"""A project's voting rules."""
 
 from django.db import models
 from django.db.models import Q
 
 
 class GoldFeedback(models.TextChoices):
-    """When a person learns how they judged a gold item."""
+    """When a person sees their result on a gold item."""
 
     NEVER = "never", "Never"
-    AT_ONCE = "at_once", "At once"
+    AT_ONCE = "at_once", "Immediately"
     AFTER = "after", "When the queue is empty"
 
 
 class ProjectRules(models.Model):
-    """The fields of a Project that keep its votes honest."""
+    """Fields of a Project: rate limit, snapshot cap and gold settings."""
 
     # 0: no limit
     votes_per_hour = models.PositiveIntegerField(default=3_000)
-    # of a snapshot's votes, the most that one person may give; 100: all of them
+    # the largest share of a snapshot's votes from one person, in percent; 100: no cap
     person_share = models.PositiveSmallIntegerField(default=50)
-    # so many are always taken, whatever share they are
+    # this many votes of a person are always included
     person_floor = models.PositiveIntegerField(default=500)
-    # one in so many items is gold, by chance; 0: none
+    # on average one gold item in this many items; 0: none
     gold_every = models.PositiveSmallIntegerField(default=0)
     gold_feedback = models.CharField(
         max_length=7, choices=GoldFeedback.choices, default=GoldFeedback.NEVER
     )
-    # whoever is right on fewer of their last `gold_window` is paused
+    # people with a lower accuracy, in percent, on their last `gold_window` items are paused
     gold_least = models.PositiveSmallIntegerField(default=70)
     gold_window = models.PositiveSmallIntegerField(default=10)
 
@@ -34,7 +34,7 @@ class ProjectRules(models.Model):
         abstract = True
 
 
-#: They belong to the project's table, so its Meta lists them.
+#: For Project.Meta, as an abstract model cannot add them.
 RULE_CONSTRAINTS: list[models.BaseConstraint] = [
     models.CheckConstraint(
         condition=Q(person_share__gte=1) & Q(person_share__lte=100), name="person_share_1_to_100"

@@ -10,7 +10,7 @@ from feedback_app.feedback.models.projects import Project
 
 
 class Sampling(models.Model):
-    """A request to have a version answer the project's prompts, so that people can vote."""
+    """A request to have a version answer the project's prompts for annotation."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "Waiting"

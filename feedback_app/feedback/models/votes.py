@@ -1,4 +1,4 @@
-"""Votes, and the log of what happened to each."""
+"""Votes and their event log."""
 
 from typing import Any, ClassVar, Self
 
@@ -15,7 +15,7 @@ from feedback_app.feedback.models.projects import Project
 
 class VoteQuerySet(QuerySet["Vote"]):
     def recent_of(self, user: User) -> Self:
-        """Newest first, with all that a list of one's own votes shows."""
+        """Newest first, with everything that a list of a person's votes shows."""
         return (
             self.filter(user=user)
             .select_related("completion__prompt", "completion__example")
@@ -24,11 +24,11 @@ class VoteQuerySet(QuerySet["Vote"]):
         )
 
     def standing(self) -> Self:
-        """Those that examples rest on: without what was set aside."""
+        """Votes that count: without those that are set aside."""
         return self.filter(set_aside=None)
 
     def with_person(self) -> Self:
-        """In the order in which they were given, each with who gave it."""
+        """In the order in which they were cast, each with its user."""
         return self.select_related("user").order_by("created_at", "pk")
 
 
@@ -41,7 +41,7 @@ class Vote(GuidedVote, VoteMarks):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="votes"
     )
-    # on the row so that 'my last ten in this project' is one index range
+    # denormalised so that a person's last votes in a project are one index range
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="votes")
     verdict = models.CharField(max_length=4, choices=Verdict.choices)
     reasons: Any = models.JSONField(default=list)
@@ -65,7 +65,7 @@ class Vote(GuidedVote, VoteMarks):
 
 
 class VoteEvent(GuidedVote):
-    """What happened to a vote, in order: cast, changed, undone. Never changed."""
+    """An event of a vote: cast, changed or undone. Never changed."""
 
     completion = models.ForeignKey(
         "feedback.Completion", on_delete=models.CASCADE, related_name="vote_events"

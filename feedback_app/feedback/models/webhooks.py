@@ -1,4 +1,4 @@
-"""Webhooks: where a project's events are told, and every telling."""
+"""Webhooks and their deliveries."""
 
 from typing import Any, ClassVar, Self
 
@@ -9,27 +9,27 @@ from django.utils import timezone
 
 
 class Event(models.TextChoices):
-    """What a webhook can be told of."""
+    """Events that a webhook can subscribe to."""
 
     VOTE_CAST = "vote.cast", "A vote is cast or changed"
-    RUN_FINISHED = "run.finished", "A run ends, well or not"
-    RELEASE_CHANGED = "release.changed", "Another version is live"
+    RUN_FINISHED = "run.finished", "A run ends"
+    RELEASE_CHANGED = "release.changed", "The live version changes"
     IMPORT_FINISHED = "import.finished", "An import ends"
 
 
 class Webhook(models.Model):
-    """An address of the project's that is told of some events, signed."""
+    """A URL that gets signed requests for some of the project's events."""
 
     project = models.ForeignKey(
         "feedback.Project", on_delete=models.CASCADE, related_name="webhooks"
     )
     url = models.URLField(max_length=500)
-    # sealed (accounts/sealing.py): it must be read to sign with it
+    # encrypted (accounts/sealing.py), not hashed: signing needs it
     secret = models.CharField(max_length=300)
     events: Any = models.JSONField(default=list)
-    # off: nothing new is written for it
+    # off: new events are not stored for it
     active = models.BooleanField(default=True)
-    # one sender at a time: whoever has set it, until then
+    # the claim of one worker, until this time
     busy_until = models.DateTimeField(null=True)
     created_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
@@ -46,7 +46,7 @@ class Webhook(models.Model):
 
 class DeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
     def due(self) -> Self:
-        """To be sent now, or again."""
+        """To be sent now, for the first time or again."""
         return self.filter(
             status=WebhookDelivery.Status.WAITING,
             next_at__lte=timezone.now(),
@@ -55,7 +55,7 @@ class DeliveryQuerySet(models.QuerySet["WebhookDelivery"]):
 
 
 class WebhookDelivery(models.Model):
-    """One event on its way to one webhook. Written with the action: the row is what is sent."""
+    """One event for one webhook, written in the transaction of the event."""
 
     class Status(models.TextChoices):
         WAITING = "waiting", "Waiting"
@@ -65,13 +65,13 @@ class WebhookDelivery(models.Model):
     webhook = models.ForeignKey(Webhook, on_delete=models.CASCADE, related_name="deliveries")
     # 'test' or one of Event
     event = models.CharField(max_length=20)
-    # of the event: the same at every webhook and every attempt, so that receivers know repeats
+    # identifies the event at every webhook and attempt, so that receivers recognise repeats
     key = models.CharField(max_length=80)
     body = models.TextField()
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.WAITING)
     attempts = models.PositiveSmallIntegerField(default=0)
     next_at = models.DateTimeField(default=timezone.now)
-    # what the last attempt came to
+    # the result of the last attempt
     answer_status = models.PositiveSmallIntegerField(null=True)
     error = models.CharField(max_length=300, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
@@ -81,7 +81,7 @@ class WebhookDelivery(models.Model):
 
     class Meta:
         constraints: ClassVar = [
-            # the same vote twice is one event
+            # an unchanged vote that is sent again is no new event
             models.UniqueConstraint(fields=["webhook", "key"], name="one_delivery_per_event")
         ]
         indexes: ClassVar = [

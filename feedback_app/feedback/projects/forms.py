@@ -1,4 +1,4 @@
-"""What a request may contain. Unknown fields are errors: nobody sets what no form asks for."""
+"""Forms of a project's settings. Unknown fields are errors."""
 
 from typing import Any, ClassVar
 
@@ -10,21 +10,21 @@ from feedback_app.web.forms import StrictFields, StrictForm
 
 
 class SamplingForm(StrictForm):
-    """Asks for answers to every prompt."""
+    """A request for answers to every prompt."""
 
     answers_per_prompt = forms.IntegerField(
-        min_value=1, max_value=8, initial=2, label="Answers a prompt"
+        min_value=1, max_value=8, initial=2, label="Answers per prompt"
     )
     version = forms.CharField(label="Version", required=False)
 
 
 class ProjectForm(StrictFields, forms.ModelForm[Project]):
-    """What an admin may change of a project. Its slug and base model are for life."""
+    """The fields of a project that an admin may change; slug and base model are fixed."""
 
     reasons_down = forms.CharField(
         required=False,
         label="Reasons for a thumb down",
-        help_text="One a line, key: label. Votes keep the key, so a label may be worded anew.",
+        help_text="One per line, key: label. Votes store the key, so labels can be reworded.",
         widget=forms.Textarea(attrs={"rows": 5}),
     )
     reasons_up = forms.CharField(
@@ -44,19 +44,19 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "top_p",
         ]
         labels: ClassVar = {
-            "overlap": "Votes an answer",
-            "queue_order": "Order at the desk",
-            "max_tokens": "Longest answer",
+            "overlap": "Votes per answer",
+            "queue_order": "Queue order",
+            "max_tokens": "Maximum answer length",
             "top_p": "Top-p",
         }
         help_texts: ClassVar = {
-            "system_prompt": "Goes before every conversation, in sampling, training and the demo.",
+            "system_prompt": "Starts every conversation, in sampling, training and the demo.",
             "guidelines": "Markdown. Annotators see it beside every answer.",
             "overlap": "How many people judge each answer, 1 to 10.",
             "queue_order": "Every answer gets its first vote before any gets its second.",
             "max_tokens": "Tokens; one is about three quarters of a word.",
-            "temperature": "0 always takes the likeliest token; 0.8 varies.",
-            "top_p": "Samples from the likeliest tokens that make up this share.",
+            "temperature": "0 always takes the most likely token; 0.8 varies.",
+            "top_p": "Samples from the most likely tokens that add up to this probability.",
         }
         widgets: ClassVar = {
             "system_prompt": forms.Textarea(attrs={"rows": 3}),
@@ -87,7 +87,7 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             field = f"reasons_{verdict}"
             text = values.pop(field, "")
             try:
-                # a program that does not know the field does not mean to empty it
+                # a client that omits the field keeps the present reasons
                 text = text if field in self.data else self.initial[field]
                 values["reasons"][verdict] = chips_read(text)
             except ValueError as error:

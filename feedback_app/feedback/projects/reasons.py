@@ -1,25 +1,25 @@
-"""Reason chips as an admin writes them: one a line, `key: label`."""
+"""Reason chips as text: one per line, `key: label`."""
 
 import re
 from collections.abc import Iterable, Mapping
 
 from django.utils.text import slugify
 
-#: As many as there are digits to toggle them with.
+#: One for each digit key.
 MOST = 9
 LABEL_LIMIT = 40
 KEY = re.compile(r"[a-z0-9_]{1,30}")
 
 
 def chips_text(chips: Iterable[Mapping[str, str]]) -> str:
-    """The lines that make these chips."""
+    """Return the chips as lines of text."""
     return "\n".join(f"{chip['key']}: {chip['label']}" for chip in chips)
 
 
 def chips_read(text: str) -> list[dict[str, str]]:
-    """The chips that these lines make; a line without a key gets one from its label.
+    """Parse lines of text into chips; a line without a key gets one from its label.
 
-    Raises ValueError with every fault.
+    Raise ValueError with every error.
     """
     chips, faults, keys = [], [], set()
     for number, line in enumerate(filter(None, map(str.strip, text.splitlines())), 1):
@@ -27,15 +27,15 @@ def chips_read(text: str) -> list[dict[str, str]]:
         if not colon:
             key, label = slugify(line).replace("-", "_")[:30], line
         if not KEY.fullmatch(key):
-            faults.append(f"Line {number}: a key has small letters, digits and _, 30 at most.")
+            faults.append(f"Line {number}: use 1 to 30 lower-case letters, digits and _ for a key.")
         elif key in keys:
-            faults.append(f"Line {number}: the key {key} is there already.")
+            faults.append(f"Line {number}: the key {key} is used twice.")
         if not 0 < len(label) <= LABEL_LIMIT:
             faults.append(f"Line {number}: a label has 1 to {LABEL_LIMIT} characters.")
         keys.add(key)
         chips.append({"key": key, "label": label})
     if len(chips) > MOST:
-        faults.append(f"At most {MOST} reasons, as there are {MOST} digits to give them with.")
+        faults.append(f"At most {MOST} reasons, one for each digit key.")
     if faults:
         raise ValueError(" ".join(faults))
     return chips

@@ -1,4 +1,4 @@
-"""Changing what a project is set to."""
+"""Creating projects and changing their settings."""
 
 from collections.abc import Mapping
 
@@ -14,9 +14,9 @@ from feedback_app.feedback.models import (
 
 
 def project_change(*, project: Project, by: User, changes: Mapping[str, object]) -> Project:
-    """Writes these fields and nothing else: what other deeds write meanwhile stays.
+    """Update these fields only, so that concurrent changes of others stay.
 
-    Two admins at once change one after the other, so guidelines' numbers follow without a gap.
+    The project is locked, so that guidelines are numbered without gaps.
     """
     with transaction.atomic():
         locked = Project.objects.select_for_update().get(pk=project.pk)
@@ -41,7 +41,7 @@ def project_create(
     guidelines: str = "",
     **settings: int | float,
 ) -> Project:
-    """An empty project; its owner may do everything in it."""
+    """Create an empty project and make `owner` its owner."""
     with transaction.atomic():
         project = Project(
             slug=slug,

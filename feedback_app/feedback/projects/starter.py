@@ -1,4 +1,4 @@
-"""The starter project: real prompts, guidelines and people, so that the loop can begin at once."""
+"""The starter project: prompts, guidelines and accounts to try the whole loop with."""
 
 import json
 import secrets
@@ -21,7 +21,7 @@ SLUG = "starter"
 
 @dataclass(frozen=True)
 class SignIn:
-    """What to print: who can sign in, as what, and with which password."""
+    """An account's address, password and role, for printing."""
 
     email: str
     password: str
@@ -29,20 +29,20 @@ class SignIn:
 
 
 def starter_text(name: str) -> str:
-    """One of the starter's text files."""
+    """Return one of the starter's text files."""
     return (STARTER / name).read_text().strip()
 
 
 def starter_prompts(name: str = "prompts.jsonl") -> list[tuple[str, list[Message]]]:
-    """(topic, messages) of the prompts that come with Prospect."""
+    """Return (topic, messages) of the bundled prompts."""
     rows = map(json.loads, (STARTER / name).read_text().splitlines())
     return [(row["topic"], row["messages"]) for row in rows]
 
 
 def starter_create() -> list[SignIn]:
-    """Makes the starter project and its people once; returns their sign-in each time.
+    """Create the starter project and its accounts once; return the sign-ins each time.
 
-    The passwords are made here, once, and kept beside the local database under var/.
+    Passwords are generated once and stored next to the local database under var/.
     """
     sign_ins = [
         SignIn("admin@example.com", local_password("admin"), Role.OWNER),
@@ -67,7 +67,7 @@ def starter_create() -> list[SignIn]:
 
 
 def person(sign_in: SignIn) -> User:
-    """The account, made if it is not there; an existing one keeps its own password."""
+    """Return the account, created if missing; an existing account keeps its password."""
     user = User.objects.filter(email=sign_in.email).first()
     if user is None:
         name = sign_in.email.split("@")[0].capitalize()
@@ -76,7 +76,7 @@ def person(sign_in: SignIn) -> User:
 
 
 def local_password(name: str) -> str:
-    """A password made on the first start and kept readable for its owner only."""
+    """Return a password that is generated once and readable by its owner only."""
     path = Path(settings.VAR) / "passwords" / name
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

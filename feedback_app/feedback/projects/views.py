@@ -1,4 +1,4 @@
-"""Home, the list of examples, and a project's settings."""
+"""The home page and a project's settings."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ HOME_PAGES = {
 
 @require_safe
 def home(request: HtmxHttpRequest) -> HttpResponseBase:
-    """The page that answers 'what now?' for this person; a list where there are several."""
+    """Redirect to the page that this person needs first, or list their projects."""
     memberships = list(
         Membership.objects.filter(user=request.user)
         .select_related("project")
@@ -51,7 +51,7 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
 
 @project_view(Role.ADMIN)
 def project_settings(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Name, prompts, guidelines, numbers, members; and asking for more answers."""
+    """Show or save the settings, or report the progress of a sampling."""
     if request.method == "POST":
         return settings_save(request, project)
     if request.htmx:
@@ -66,7 +66,6 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "form": form,
         "members": project.memberships.count(),
         "sampling": sampling_latest(project),
-        "sampling_form": SamplingForm(initial={"version": project.live_version}),
         "prompts": counted(project.prompts.all()),
         "in_queue": counted(project.completions.filter(queued=True)),
         "unjudged": counted(project.completions.in_queue().filter(vote_count=0)),
@@ -75,10 +74,10 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
 
 @action_view
 def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Writes the form, or shows it again with the fault beside each field."""
+    """Save the form, or show it again with an error beside each field."""
     form = ProjectForm(request.POST, instance=project)
     if not form.is_valid():
-        # the form has written into the instance: the bar must show what is stored
+        # the form has changed the instance: the page header must show the stored values
         stored = Project.objects.get(pk=project.pk)
         context = settings_context(stored, form)
         return render(request, "feedback/settings.html", context, status=400)
@@ -88,7 +87,7 @@ def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
 
 
 def sampling_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """How far the sampling is; polling ends with it."""
+    """Show the progress of the sampling; polling ends with it."""
     context = {"project": project, "sampling": sampling_latest(project)}
     response = render(request, "feedback/settings.html#sampling-status", context)
     if sampling_active(project) is None:
@@ -99,15 +98,15 @@ def sampling_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 @project_view(Role.ADMIN)
 @action_view
 def sampling_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Has a version answer every prompt."""
+    """Have a version answer every prompt."""
     values = validated(SamplingForm(request.POST))
     if sampling_active(project) is not None:
-        messages.error(request, "Answers are being sampled already: wait until they are there.")
+        messages.error(request, "A sampling is already running. Wait until it has finished.")
     else:
         sampling_request(
             project=project,
             answers_per_prompt=values["answers_per_prompt"],
             version=values["version"] or BASE_VERSION,
         )
-        messages.success(request, "Answers are on their way to the annotation queue.")
+        messages.success(request, "Sampling started. Answers are added to the queue as they come.")
     return redirect("project-settings", project.slug)

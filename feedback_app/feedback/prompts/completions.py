@@ -1,4 +1,4 @@
-"""Completions: the answers that model versions gave to prompts."""
+"""Creating completions and requesting samplings."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from feedback_app.feedback.models import (
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine said, with the ids of the tokens that it read and wrote."""
+    """An engine's answer, with its prompt and completion token ids."""
 
     text: str
     version: str
@@ -28,18 +28,18 @@ class Answer:
 
 
 def storable(text: str) -> str:
-    """Text as every database can keep it: PostgreSQL stores no NUL, and a model may write one."""
+    """Return the text without NUL, which PostgreSQL cannot store and a model may write."""
     return text.replace("\x00", "\ufffd")
 
 
 def completion_hash(*, prompt_hash: str, system_prompt: str, text: str) -> str:
-    """SHA-256 of a prompt with its answer: equal for what nobody could tell apart."""
+    """Return the SHA-256 of a prompt and its answer, equal for duplicates."""
     canonical = json.dumps([prompt_hash, system_prompt, text], ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def version_number(version: str) -> int:
-    """The number of an adapter's name, `<slug>@<n>`; 0 for the base and for imports."""
+    """Return the number in an adapter's name, `<slug>@<n>`; 0 for base and imports."""
     _, _, number = version.rpartition("@")
     return int(number) if "@" in version and number.isdecimal() and len(number) < 10 else 0
 
@@ -53,9 +53,9 @@ def completion_create(
     sampling: Sampling | None = None,
     system_prompt: str | None = None,
 ) -> Completion:
-    """Stores an answer. Sampled answers join the annotation queue, balanced by prompt.
+    """Store an answer; sampled answers join the annotation queue, balanced by prompt.
 
-    `system_prompt` is what the version was told, if that was not the project's.
+    `system_prompt` is what the version was given, if not the project's.
     """
     position = 0
     if sampling is not None:
@@ -86,7 +86,7 @@ def completion_create(
 def sampling_request(
     *, project: Project, answers_per_prompt: int = 2, version: str = BASE_VERSION
 ) -> Sampling:
-    """Asks for answers to every prompt; the work queue takes it from here."""
+    """Queue a sampling of every prompt."""
     return Sampling.objects.create(
         project=project,
         version=version,

@@ -10,11 +10,10 @@ from feedback_app.feedback.models import Completion, Project
 def distinct_values(
     *, project: Project, field: Literal["version", "topic"], where: str = ""
 ) -> list[str]:
-    """The values of a column of Completion, at most fifty, in order; of those for which `where`
-    (SQL, ending in AND) holds.
+    """Return at most fifty distinct values of a column of Completion, in order.
 
-    Steps from one value to the next along the index: the cost is that of the values, not of
-    the rows that have them.
+    `where` is SQL that ends in AND. The query steps along the index from value to value, so its
+    cost depends on the number of values, not of rows.
     """
     table = connection.ops.quote_name(Completion._meta.db_table)
     queue = f"FROM {table} WHERE project_id = %s AND {where} {field}"

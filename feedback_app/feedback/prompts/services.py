@@ -1,4 +1,4 @@
-"""Prompts of a project: each conversation is stored once."""
+"""Prompts of a project; each conversation is stored once."""
 
 import hashlib
 import json
@@ -19,14 +19,14 @@ ROLES = ("user", "assistant")
 
 
 class Message(TypedDict):
-    """One turn of a conversation."""
+    """One message of a conversation."""
 
     role: str
     content: str
 
 
 def content_hash(messages: Sequence[Message]) -> str:
-    """SHA-256 of the conversation, the same for equal conversations on every machine."""
+    """Return the SHA-256 of a conversation's canonical form."""
     canonical = json.dumps(
         [[m["role"], m["content"]] for m in messages], ensure_ascii=False, separators=(",", ":")
     )
@@ -34,12 +34,12 @@ def content_hash(messages: Sequence[Message]) -> str:
 
 
 def split_of(digest: str, *, heldout_percent: int) -> Split:
-    """Decided by the prompt alone, so that no prompt is on both sides."""
+    """Return the split of a prompt, decided by its hash alone."""
     return Split.HELDOUT if int(digest[:8], 16) % 100 < heldout_percent else Split.TRAIN
 
 
 def messages_check(messages: Sequence[Message]) -> None:
-    """Raises UserError with every fault of a conversation that a prompt cannot have."""
+    """Raise UserError with every error that makes the messages no valid prompt."""
     faults = []
     if not messages:
         faults.append("a prompt needs at least one message")
@@ -58,7 +58,7 @@ def messages_check(messages: Sequence[Message]) -> None:
 def prompt_get_or_create(
     *, project: Project, messages: Sequence[Message], source: Source, topic: str = ""
 ) -> Prompt:
-    """The project's prompt with this conversation; a second one is never made."""
+    """Return the project's prompt with these messages, created if missing."""
     messages_check(messages)
     digest = content_hash(messages)
     prompt, _ = Prompt.objects.get_or_create(
@@ -77,7 +77,7 @@ def prompt_get_or_create(
 def prompts_add(
     *, project: Project, prompts: Iterable[tuple[str, Sequence[Message]]], source: Source
 ) -> int:
-    """Adds (topic, messages) pairs; returns how many are new."""
+    """Add (topic, messages) pairs; return how many are new."""
     before = project.prompts.count()
     with transaction.atomic():
         for topic, messages in prompts:

@@ -1,21 +1,24 @@
-"""How far people agree beyond what chance would bring about: Krippendorff's α of ups and downs."""
+"""Agreement corrected for chance: Krippendorff's α of up and down verdicts."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-#: Krippendorff 2004, section 11.4: conclusions can be drawn from here on, …
+#: Krippendorff 2004, section 11.4: the least α for conclusions, …
 RELIABLE = 0.8
-#: … and tentative ones from here on.
+#: … and for tentative conclusions.
 TENTATIVE = 0.667
 
 NOTHING_SHARED = "No answer has two verdicts"
-ALL_THE_SAME = "All verdicts are the same, so that agreement can't be told from chance"
+ALL_THE_SAME = "All verdicts are the same, so agreement can't be distinguished from chance"
 
 
 @dataclass(frozen=True)
 class Alpha:
-    """α over `units` answers that have two verdicts or more; None where it is undefined, and
-    `why` says so in words. 1: they always agree; 0: as often as chance; below: less often."""
+    """α over `units` completions with two or more verdicts.
+
+    1: perfect agreement; 0: chance; negative: below chance. None where it is undefined, and `why`
+    is the reason.
+    """
 
     value: float | None
     units: int
@@ -23,18 +26,21 @@ class Alpha:
 
     @property
     def meaning(self) -> str:
-        """What the figure allows one to do."""
+        """The conclusion that the figure allows."""
         if self.value is None:
             return f"{self.why}."
         if self.value >= RELIABLE:
-            return "People judge alike: the labels can be relied on."
+            return "Agreement is high: the labels are reliable."
         if self.value >= TENTATIVE:
-            return "People mostly judge alike: conclusions from these labels are tentative."
-        return "People judge differently: make the guidelines clearer before training on these."
+            return "Agreement is moderate: conclusions from these labels are tentative."
+        return "Agreement is low: clarify the guidelines before you train on these labels."
 
 
 def alpha_of(counts: Iterable[tuple[int, int]]) -> Alpha:
-    """α of answers, each given as (ups, downs), nominal. Those with one verdict say nothing."""
+    """Return nominal α of completions, each given as (ups, downs).
+
+    Completions with a single verdict are ignored.
+    """
     units = [pair for pair in counts if sum(pair) > 1]
     if not units:
         return Alpha(None, 0, NOTHING_SHARED)

@@ -1,7 +1,7 @@
-"""How good a project's votes are: agreement, and each person's pace and care.
+"""Vote quality of a project: agreement, and each person's speed and accuracy.
 
-Read from the newest votes only, so that the page costs the same at a million. What was imported
-is nobody's verdict and left out; what was set aside counts for the person, not for agreement.
+Computed from the newest votes only, so that the page's cost does not grow with the table. Imported
+votes are left out. Votes that are set aside count for the person, not for agreement.
 """
 
 import datetime as dt
@@ -17,19 +17,19 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import GoldAnswer, Project, Skip, Source, Verdict, Vote
 from feedback_app.feedback.quality.agreement import Alpha, alpha_of
 
-#: The newest votes of a project that are looked at.
+#: The newest votes of a project that are read.
 WINDOW = 20_000
 #: Pairs of people with the most answers in common.
 PAIRS = 300
 #: A longer time between two verdicts is a break, not work.
 BREAK_SECONDS = 300
-#: So long a page may be old.
+#: How long the figures are cached.
 CACHE_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Cast:
-    """A vote as far as it matters here."""
+    """The columns of a vote that are used here."""
 
     completion: int
     user: int
@@ -42,7 +42,7 @@ class Cast:
 
 @dataclass
 class Person:
-    """What one person's votes say about their work; shares are None where there is nothing."""
+    """One person's figures; shares are None where there is nothing to count."""
 
     user: int
     name: str = ""
@@ -51,7 +51,7 @@ class Person:
     hasty: int = 0
     set_aside: int = 0
     skips: int = 0
-    # verdicts on answers that others judged too, without a tie among them
+    # verdicts on completions that others judged too, where the others are not tied
     compared: int = 0
     agreed: int = 0
     gold: int = 0
@@ -86,7 +86,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Quality:
-    """The whole of it; `votes` are those that were looked at."""
+    """The figures of a project; `votes` is the number of votes that were read."""
 
     alpha: Alpha
     votes: int
@@ -95,7 +95,7 @@ class Quality:
 
     @property
     def cut(self) -> bool:
-        """There may be older votes that were not looked at."""
+        """Whether there may be older votes that were not read."""
         return self.votes == WINDOW
 
 
@@ -104,7 +104,7 @@ def share(part: int, whole: int) -> float | None:
 
 
 def quality(project: Project) -> Quality:
-    """The project's figures, at most half a minute old."""
+    """Return the project's figures, cached for CACHE_SECONDS."""
     key = f"quality:{project.pk}"
     found: Quality | None = cache.get(key)
     if found is None:
@@ -114,7 +114,7 @@ def quality(project: Project) -> Quality:
 
 
 def quality_measure(project: Project) -> Quality:
-    """The same, measured now, in four queries."""
+    """Compute the project's figures in four queries."""
     rows = Vote.objects.filter(project=project).exclude(source=Source.IMPORT).order_by("-pk")
     casts = [
         Cast(*row)
@@ -154,8 +154,7 @@ def ups_and_downs(verdicts: Iterable[str]) -> tuple[int, int]:
 
 
 def agree(people: dict[int, Person], answers: Iterable[dict[int, str]]) -> None:
-    """Compares each verdict with the majority of the others on the same answer: one's own vote
-    in the majority would agree with itself."""
+    """Compare each verdict with the majority of the other verdicts on the same completion."""
     for given in answers:
         ups, downs = ups_and_downs(given.values())
         for user, verdict in given.items():
@@ -167,7 +166,7 @@ def agree(people: dict[int, Person], answers: Iterable[dict[int, str]]) -> None:
 
 
 def paces(casts: Iterable[Cast]) -> dict[int, float]:
-    """Verdicts an hour at the desk, breaks left out."""
+    """Return verdicts per hour at the annotation page by user id, breaks excluded."""
     times: dict[int, list[dt.datetime]] = defaultdict(list)
     for cast in casts:
         if cast.source == Source.ANNOTATE:
@@ -185,7 +184,7 @@ def paces(casts: Iterable[Cast]) -> dict[int, float]:
 def outside_votes(
     people: dict[int, Person], *, project: Project, since: dt.datetime | None
 ) -> None:
-    """Adds what people did besides voting: skips since the oldest vote, and gold of all time."""
+    """Add the skips since the oldest vote, and all gold answers."""
     skips = Skip.objects.filter(completion__project=project, user__in=people)
     if since is not None:
         skips = skips.filter(created_at__gte=since)
@@ -200,7 +199,7 @@ def outside_votes(
 
 
 def pairs_of(answers: Iterable[dict[int, str]], names: dict[int, str]) -> list[Pair]:
-    """α of every two people who judged the same answers, for those who share the most."""
+    """Return α of the pairs of people who share the most completions."""
     shared: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for given in answers:
         for first, second in combinations(sorted(given), 2):

@@ -1,4 +1,4 @@
-"""The quality page's tables: which there are, how they sort, and how the address says it."""
+"""The tables of the quality page: columns, sorting and their query parameters."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ SHOWN = ("people", "pairs")
 
 @dataclass(frozen=True)
 class Column:
-    """A column with its place in the address and the value that it sorts by; None goes last."""
+    """A column, its query parameter and its sort value; rows without a value go last."""
 
     key: str
     label: str
     value: Callable[[Any], Any]
-    # numbers begin with the one that asks for a look
+    # numbers start with the value that needs attention
     ascending: bool = False
 
 
@@ -38,8 +38,8 @@ def pair(key: str, label: str, value: Callable[[Pair], Any], *, ascending: bool 
 PEOPLE = (
     person("votes", "Votes", lambda p: p.votes),
     person("name", "Person", lambda p: p.name.lower(), ascending=True),
-    person("pace", "An hour", lambda p: p.per_hour),
-    person("agreement", "With the majority", lambda p: p.agreement, ascending=True),
+    person("pace", "Votes per hour", lambda p: p.per_hour),
+    person("agreement", "Agrees with majority", lambda p: p.agreement, ascending=True),
     person("gold", "Gold", lambda p: p.gold_share, ascending=True),
     person("hasty", "Hasty", lambda p: p.hasty_share),
     person("skips", "Skipped", lambda p: p.skip_rate),
@@ -55,27 +55,27 @@ COLUMNS = {"people": PEOPLE, "pairs": PAIRS}
 
 @dataclass(frozen=True)
 class QualityView:
-    """The page's state, as it stands in the address."""
+    """The page's state, as in the URL."""
 
     show: str
     sort: str
 
     @classmethod
     def of(cls, request: HttpRequest) -> "QualityView":
-        """Raises UserError for anything that is not on offer."""
+        """Read the state from a request. Raise UserError for unknown parameters and values."""
         query_strict(request, PARAMETERS)
         show = query_choice(request, "show", SHOWN)
         return cls(show, query_choice(request, "sort", tuple(c.key for c in COLUMNS[show])))
 
     def query(self, **changes: str) -> str:
-        """The state as a query string; defaults are left out."""
+        """Return the state as a query string, without defaults."""
         state = {"show": self.show, "sort": self.sort} | changes
         if state["show"] == SHOWN[0]:
             del state["show"]
         return urlencode(state)
 
     def headers(self) -> dict[str, tuple[str, str, str]]:
-        """(label, its query, aria-sort or empty) of every column."""
+        """Return (label, its query, aria-sort or empty) by column."""
         return {
             column.key: (
                 column.label,
@@ -88,7 +88,7 @@ class QualityView:
         }
 
     def rows(self, found: Quality) -> list[Any]:
-        """The table's rows in order; what has no value stands last."""
+        """Return the table's rows in order; rows without a value go last."""
         rows: list[Any] = list(found.people if self.show == "people" else found.pairs)
         column = next(c for c in COLUMNS[self.show] if c.key == self.sort)
         with_value = [row for row in rows if column.value(row) is not None]

@@ -1,4 +1,4 @@
-"""The quality page: how far people agree, and how each of them works."""
+"""The quality page: agreement, and how each person votes."""
 
 from django.core.paginator import Paginator
 from django.http import HttpResponseBase
@@ -21,7 +21,7 @@ PAGE_SIZE = 25
 @project_view(Role.ADMIN)
 @page
 def quality_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The page; its tables sort, and the address says how."""
+    """Show the figures and the chosen table."""
     chosen = QualityView.of(request)
     found = quality(project)
     context = {

@@ -1,4 +1,4 @@
-"""The annotation queue: who is shown what, and for how long it is theirs."""
+"""The annotation queue: which items a person gets, and how long they are reserved."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.models.queue import parts_of
 
 LEASE_MINUTES = 10
-#: Rows of one transaction when a run's view of the completions is written down.
+#: Rows per transaction when uncertainties are stored.
 CHUNK = 500
-#: What a page shows of an item, and of its prompt.
+#: Columns of an item, and of its prompt, that a page shows.
 SHOWN_ITSELF = ("project_id", "prompt_id", "text", "finish_reason", "vote_count")
 SHOWN_PROMPT = ("messages", "topic")
 SHOWN = (*SHOWN_ITSELF, *(f"prompt__{name}" for name in SHOWN_PROMPT))
@@ -37,7 +37,7 @@ SHOWN = (*SHOWN_ITSELF, *(f"prompt__{name}" for name in SHOWN_PROMPT))
 
 @dataclass(frozen=True)
 class QueueView:
-    """What part of the queue a person works through, and in which order. Empty: all of it."""
+    """A filter and order of the queue. Empty: no restriction, the project's order."""
 
     order: str = ""
     version: str = ""
@@ -50,7 +50,7 @@ class QueueView:
 
     @cached_property
     def query(self) -> str:
-        """The state as it stands in an address, with its question mark; empty for the default."""
+        """The state as a query string with its question mark; empty for the default."""
         state = {"order": self.order, **self.filters()}
         given = urlencode({name: value for name, value in state.items() if value})
         return f"?{given}" if given else ""
@@ -60,13 +60,15 @@ class QueueView:
         return {name: value for name, value in chosen.items() if value}
 
     def order_in(self, project: Project) -> str:
-        """The order that is read. Within one version none is newer, so what is left of 'newest' is
-        the balanced order, and there is an index for it."""
+        """Return the effective order.
+
+        Within one version 'newest' equals 'balanced', which has an index.
+        """
         order = self.order or project.queue_order
         return "balanced" if order == "newest" and self.version else order
 
     def of(self, project: Project) -> CompletionQuerySet:
-        """The project's completions that this view is about, in no order."""
+        """Return the project's completions in this view, unordered."""
         return Completion.objects.filter(project=project, **self.filters())
 
 
@@ -76,11 +78,11 @@ EVERYTHING = QueueView()
 def items_hand_out(
     *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
 ) -> list[Completion]:
-    """Up to `count` items for this person, held under a lease: the one to show and the next.
+    """Return up to `count` items leased to this person: the one to show and the next.
 
-    Items that the person already holds come first, so a reload shows the same one. On
-    Postgres rows that another transaction is handing out are passed over; on SQLite the
-    immediate transaction lets one person in at a time.
+    Items that the person holds already come first, so that a reload shows the same one. On
+    PostgreSQL rows locked by another transaction are skipped; on SQLite the immediate transaction
+    admits one person at a time.
     """
     with write_transaction():
         return items_take(project=project, by=by, count=count, view=view)
@@ -89,7 +91,7 @@ def items_hand_out(
 def items_take(
     *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
 ) -> list[Completion]:
-    """What `items_hand_out` does, within the caller's transaction."""
+    """Do the same within the caller's transaction."""
     items = items_held(project=project, by=by, count=count, view=view)
     gold = gold_insert(
         [item.pk for item in items],
@@ -123,7 +125,7 @@ def items_take(
 
 
 def with_prompt(item: Completion) -> Completion:
-    """An item of `opened`, its prompt with what is shown of it."""
+    """Return an item of `opened` with its prompt's shown columns set."""
     shown = [getattr(item, f"prompt_{name}") for name in SHOWN_PROMPT]
     item.prompt = Prompt.from_db(connection.alias, ["id", *SHOWN_PROMPT], [item.prompt_id, *shown])
     return item
@@ -132,7 +134,7 @@ def with_prompt(item: Completion) -> Completion:
 def held(
     count: int, overlap: int, *, project: Any, user: Any, now: Any, **filters: Any
 ) -> QuerySet[Lease]:
-    """The queryset of `items_held`."""
+    """Return the queryset of `items_held`."""
     wanted = {"project": project, "flagged": False, **filters}
     open_still = Q(completion__queued=True, completion__vote_count__lt=overlap)
     return (
@@ -148,9 +150,9 @@ HELD = Prepared(held)
 
 
 def items_held(*, project: Project, by: User, count: int, view: QueueView) -> list[Completion]:
-    """What the person holds already; a lease that is half over begins anew.
+    """Return the items that the person holds; extend a lease that is half over.
 
-    A lease ends with the vote or the skip, so what is held is neither voted on nor passed by.
+    A lease ends with the vote or skip, so these items have neither.
     """
     now = timezone.now()
     leases = HELD.rows(
@@ -174,10 +176,10 @@ def opened(
     now: Any,
     **filters: Any,
 ) -> QuerySet[Completion]:
-    """What may be handed out next, its rows held; one part of the order.
+    """Return the items that may be handed out next, locked; one part of the order.
 
-    What is shown of the prompts is looked up for the rows found. For a join PostgreSQL lays out a
-    table of all prompts that the queue may come to, at every execution.
+    The prompt's columns are subqueries: for a join PostgreSQL hashes all prompts of the queue at
+    every execution.
     """
     parts = Completion.objects.filter(project=project, **filters).in_queue_order(order)
     prompt = Prompt.objects.filter(pk=OuterRef("prompt"))
@@ -194,12 +196,11 @@ OPEN = Prepared(opened)
 
 
 def leases_take(found: list[Completion], *, project: Project, by: User) -> list[Completion]:
-    """Leases what is still open of the rows that this transaction has locked, and returns it."""
+    """Lease and return those of the locked rows that are still open."""
     now = timezone.now()
     until = now + dt.timedelta(minutes=LEASE_MINUTES)
     leases = connection.ops.quote_name(Lease._meta.db_table)
-    # asked again under the lock: leases may have come since the query began; one of theirs may
-    # have run out
+    # checked again under the lock: leases may have been added since the query began, or expired
     sql = f"""
         INSERT INTO {leases} (completion_id, user_id, taken_at, expires_at, front)
         SELECT %s, %s, %s, %s, %s WHERE %s + (
@@ -220,13 +221,13 @@ def leases_take(found: list[Completion], *, project: Project, by: User) -> list[
 
 
 def slot_free(*, completion: Completion, by: User) -> bool:
-    """Whether the item wants a vote of this person and nobody else holds its last slot."""
+    """Return whether the item needs a vote of this person and has a free slot."""
     mine = Completion.objects.filter(pk=completion.pk)
     return mine.open_for(by, overlap=completion.project.overlap).exists()
 
 
 def lease_take(*, completion: Completion, by: User, front: bool = False) -> Lease:
-    """Holds the item for `by` from now on; call it in a transaction that has locked the item."""
+    """Lease the item to `by`; call it in a transaction that has locked the item."""
     lease, _ = Lease.objects.update_or_create(
         completion=completion,
         user=by,
@@ -240,13 +241,13 @@ def lease_take(*, completion: Completion, by: User, front: bool = False) -> Leas
 
 
 def lease_release(*, completion: Completion, by: User) -> bool:
-    """The item is no longer on this person's screen; whether it was."""
+    """Delete the person's lease on the item; return whether there was one."""
     released, _ = Lease.objects.filter(completion=completion, user=by).delete()
     return released > 0
 
 
 def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:
-    """Passes an item by; a flag takes it out of everyone's queue until someone looks."""
+    """Skip an item for this person; a flag removes it from everyone's queue."""
     with write_transaction():
         skip, _ = Skip.objects.update_or_create(
             completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
@@ -258,9 +259,9 @@ def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: s
 
 
 def uncertainty_store(*, project: Project, fit: Mapping[int, tuple[float, float]]) -> None:
-    """Writes down how unsure a finished run is of each completion, for the order 'unsure'.
+    """Store how unsure a finished run is of each completion, for the order 'unsure'.
 
-    `fit` maps completion ids to (reward, z₀) in nats. What an earlier run told is forgotten.
+    `fit` maps completion ids to (reward, z₀) in nats. Values of earlier runs are cleared.
     """
     known = Completion.objects.filter(project=project, unsure__isnull=False)
     old = [pk for pk in known.values_list("pk", flat=True) if pk not in fit]

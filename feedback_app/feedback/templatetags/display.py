@@ -1,4 +1,4 @@
-"""How figures, times and roles are shown; `{% icon %}` and the project's tabs."""
+"""Filters for figures, times and roles, the `icon` tag and the project's tabs."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ register = template.Library()
 
 @dataclass(frozen=True)
 class Tab:
-    """One page of a project in the bar; `pages` are the URL names that it stands for."""
+    """One page of a project's navigation; `pages` are the URL names that highlight it."""
 
     label: str
     url_name: str
@@ -62,7 +62,7 @@ TABS = (
 
 @register.inclusion_tag("_components/tabs.html", takes_context=True)
 def project_tabs(context: dict[str, Any], membership: Membership) -> dict[str, Any]:
-    """The pages of the project that this member may open."""
+    """Return the pages of the project that this member may open."""
     request: HttpRequest = context["request"]
     here = request.resolver_match.url_name if request.resolver_match else ""
     return {
@@ -80,20 +80,20 @@ def project_tabs(context: dict[str, Any], membership: Membership) -> dict[str, A
 
 @register.filter
 def may(membership: Membership, role: str) -> bool:
-    """Whether the member's role is `role` or a higher one."""
+    """Return whether the member's role is `role` or a higher one."""
     return membership.role in roles_from(Role(role))
 
 
 @register.simple_tag(takes_context=True)
 def desk_url(context: dict[str, Any], name: str, pk: int) -> str:
-    """The address of a action at the desk, which goes on with what the desk shows."""
+    """Return the URL of an action at the annotation page, with the page's filter and order."""
     before, after = address_around(name, context["project"].slug)
     return f"{before}{pk}{after}{context['view'].query}"
 
 
 @lru_cache(maxsize=1_000)
 def address_around(name: str, slug: str) -> tuple[str, str]:
-    """What stands before and after the number in the address of a action."""
+    """Return the parts of an action's URL before and after the number."""
     before, _, after = reverse(name, args=[slug, 0]).rpartition("/0/")
     return f"{before}/", f"/{after}"
 
@@ -101,7 +101,7 @@ def address_around(name: str, slug: str) -> tuple[str, str]:
 @register.simple_tag
 @lru_cache(maxsize=256)  # a page has many, and there are few
 def icon(name: str, label: str = "") -> SafeString:
-    """A symbol of static/icons.svg. Without a label it is decoration beside a word."""
+    """Return a symbol of static/icons.svg; without a label it is decorative."""
     href = f"{static('icons.svg')}#{name}"
     if label:
         return format_html(
@@ -112,7 +112,7 @@ def icon(name: str, label: str = "") -> SafeString:
 
 @register.filter
 def ago(moment: dt.datetime | None) -> SafeString | str:
-    """A time that js/time.js makes local and relative; the exact one shows on hover."""
+    """Return a <time> element that js/time.js makes local and relative."""
     if moment is None:
         return "–"
     return format_html(
@@ -124,7 +124,7 @@ def ago(moment: dt.datetime | None) -> SafeString | str:
 
 @register.filter
 def duration(seconds: float | None) -> str:
-    """'about 4 minutes', for things that are estimated."""
+    """Return an estimate such as 'about 4 minutes'."""
     if seconds is None:
         return "unknown"
     if seconds < 90:
@@ -136,25 +136,25 @@ def duration(seconds: float | None) -> str:
 
 @register.filter
 def percent(share: float | None) -> str:
-    """0.834 → '83 %'."""
+    """Return 0.834 as '83 %'."""
     return "–" if share is None else f"{100 * share:.0f} %"
 
 
 @register.filter
 def signed(value: float | None, digits: int = 2) -> str:
-    """A number with its sign and a true minus."""
+    """Return a number with its sign and a true minus."""
     return "–" if value is None else f"{value:+.{digits}f}".replace("-", "−")
 
 
 @register.filter
 def many(count: int) -> str:
-    """A figure that was counted no further than `bounded_count.COUNTED`."""
+    """Return a count that is bounded by `bounded_count.COUNTED`."""
     return f"more than {COUNTED:,}" if count > COUNTED else f"{count:,}"
 
 
 @register.filter
 def fate(vote: Vote) -> str:
-    """What became of a vote: the answer to 'does this matter?'."""
+    """Return what became of a vote."""
     if vote.set_aside_id is not None:
         return "set aside for now"
     example = getattr(vote.completion, "example", None)
@@ -169,6 +169,12 @@ def fate(vote: Vote) -> str:
 
 @register.filter
 def reasons_given(vote: Vote, project: Project) -> str:
-    """The labels of a vote's reasons; a reason that the project no longer has shows its key."""
+    """Return the labels of a vote's reasons; a removed reason shows its key."""
     labels = {chip["key"]: chip["label"] for chip in project.reasons.get(vote.verdict, [])}
     return ", ".join(labels.get(key, key) for key in vote.reasons)
+
+
+@register.filter
+def labels(chips: list[dict[str, str]]) -> str:
+    """Return the labels of reason chips as one line."""
+    return ", ".join(chip["label"] for chip in chips)

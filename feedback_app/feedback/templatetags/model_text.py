@@ -1,4 +1,7 @@
-"""`{{ answer.text|model_text }}`: what a model or an import wrote, cleaned and inert."""
+"""`{{ answer.text
+
+model_text }}`: text of models and imports as sanitised HTML.
+"""
 
 from django import template
 from django.utils.html import format_html
@@ -11,5 +14,5 @@ register = template.Library()
 
 @register.filter
 def model_text(text: str) -> SafeString:
-    """The text as cleaned Markdown; `hx-disable` keeps htmx away should cleaning ever fail."""
+    """Return the text as sanitised Markdown; `hx-disable` is a second line of defence."""
     return format_html('<div class="prose" hx-disable>{}</div>', render(text))

@@ -1,4 +1,4 @@
-"""What can happen to a project's API tokens, and who votes through them."""
+"""API tokens of a project and the users that vote through them."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from feedback_app.feedback.models import Project
 def token_create(
     *, project: Project, name: str, scopes: Sequence[Scope], by: User
 ) -> tuple[ApiToken, str]:
-    """A new token and its secret, which nobody can read again."""
+    """Return a new token and its secret, which is not stored."""
     secret = secret_new()
     with transaction.atomic():
         token = ApiToken.objects.create(
@@ -31,7 +31,7 @@ def token_create(
 
 
 def token_revoke(*, token: ApiToken, by: User) -> bool:
-    """Ends a token for good, streams in progress included; False if it was over before."""
+    """Revoke a token and end its streams; return False if it was revoked already."""
     with transaction.atomic():
         ended = ApiToken.objects.valid().filter(pk=token.pk).update(revoked_at=timezone.now())
         if ended:
@@ -40,10 +40,9 @@ def token_revoke(*, token: ApiToken, by: User) -> bool:
 
 
 def voter_of(*, token: ApiToken, name: str | None) -> User:
-    """Who casts a vote that comes with this token: the token itself, or the person it names.
+    """Return the user behind a token's vote: the token's own, or the person that it names.
 
-    Names belong to the project, not to the token: a new token changes nobody's earlier votes into
-    a stranger's.
+    Names belong to the project, so a new token with the same names continues earlier votes.
     """
     if name is None:
         return token.user

@@ -1,4 +1,4 @@
-"""A project's API tokens: made and revoked by its owners and admins."""
+"""API tokens of a project, created and revoked by its owners and admins."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from feedback_app.web.responses import action_view, page
 
 @project_view(Role.ADMIN)
 def tokens(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The tokens, newest first, and a form for another."""
+    """Show the tokens, newest first, and a form for another."""
     return token_new(request, project) if request.method == "POST" else token_list(request, project)
 
 
@@ -31,7 +31,7 @@ def token_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @never_cache
 @action_view
 def token_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Makes a token. The secret is in this one answer and nowhere else, so there is no redirect."""
+    """Create a token. The secret is in this response only, so there is no redirect."""
     form = TokenForm(request.POST)
     if not form.is_valid():
         return render(request, "feedback/tokens.html", tokens_context(project, form), status=400)
@@ -53,10 +53,10 @@ def tokens_context(project: Project, form: TokenForm) -> dict[str, Any]:
 @project_view(Role.ADMIN)
 @action_view
 def token_revoke_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Ends a token."""
+    """Revoke a token."""
     token = get_object_or_404(project.tokens, pk=pk)
     token.project = project
     validated(NoFields(request.POST))
     if token_revoke(token=token, by=request.user):
-        messages.success(request, f"{token.name} is revoked: it opens nothing any more.")
+        messages.success(request, f"{token.name} is revoked and can no longer be used.")
     return redirect("tokens", project.slug)

@@ -1,4 +1,4 @@
-"""How many votes a person has cast today and within the hour, counted anew only at the end."""
+"""A person's vote counts of the day and the last hour, cached in part."""
 
 import datetime as dt
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from feedback_app.accounts.models import User
 from feedback_app.db.prepared import run
 from feedback_app.feedback.models import Project, Vote
 
-#: So long a process believes what it has counted of a person's earlier votes.
-BELIEVED_SECONDS = 10
-#: A vote so young may still be on its way into the database, or be taken back at once.
+#: How long the count of a person's earlier votes is cached.
+CACHE_SECONDS = 10
+#: Younger votes are never cached: they may be uncommitted, or undone soon.
 SETTLING = dt.timedelta(seconds=2)
-#: So many later votes are counted before the earlier ones are counted anew.
-LATER_LIMIT = 100
+#: More later votes than this make the cached count obsolete.
+RECOUNT_AFTER = 100
 
 
 @dataclass(frozen=True)
 class CountsUntil:
-    """What had been cast by `until`: since that day's midnight, and in the hour before."""
+    """Votes cast by `until`: since that day's midnight, and in the hour before."""
 
     until: dt.datetime
     today: int
@@ -29,11 +29,10 @@ class CountsUntil:
 
 
 def vote_counts(*, project: Project, user: User) -> tuple[int, int]:
-    """How many votes this person has cast today and within the hour.
+    """Return how many votes the person has cast today and in the last hour.
 
-    A day's votes are thousands, and somebody looks after each. What an earlier count has said of
-    the earlier ones stands for some seconds; a process other than the one in which such a vote is
-    taken back has it one too high until then.
+    Older votes are cached for CACHE_SECONDS. Until then a process other than the one that undid a
+    vote may count one too many.
     """
     now = timezone.now()
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
@@ -41,32 +40,32 @@ def vote_counts(*, project: Project, user: User) -> tuple[int, int]:
     known: CountsUntil | None = cache.get(key)
     if known is not None and known.until >= midnight:
         (later,) = votes_since(known.until, project=project, user=user)
-        if later > LATER_LIMIT:
+        if later > RECOUNT_AFTER:
             cache.delete(key)
         return known.today + later, known.hour + later
     until = max(now - SETTLING, midnight)
     hour_ago = now - dt.timedelta(hours=1)
     today, hour, later = votes_since(midnight, hour_ago, until, project=project, user=user)
-    cache.set(key, CountsUntil(until, today - later, hour - later), BELIEVED_SECONDS)
+    cache.set(key, CountsUntil(until, today - later, hour - later), CACHE_SECONDS)
     return today, hour
 
 
 def vote_counts_forget(*, project: Project, user: User) -> None:
-    """A vote of theirs is gone: counts all of them anew."""
+    """Discard the cached counts after a vote was deleted."""
     cache.delete(_key(project, user))
 
 
 def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[int, ...]:
-    """How many votes this person has cast since each moment."""
+    """Return how many votes the person has cast since each moment."""
     counts = ", ".join(["COUNT(*) FILTER (WHERE created_at >= %s)"] * len(moments))
     sql = f"""
         SELECT {counts} FROM {connection.ops.quote_name(Vote._meta.db_table)}
         WHERE project_id = %s AND user_id = %s AND updated_at >= %s
     """  # noqa: S608
-    # what was cast since then was changed since then, and that is what there is an index on
+    # created_at >= x implies updated_at >= x, which is indexed
     ((*found,),) = run(sql, [*moments, project.pk, user.pk, min(moments)])
     return tuple(found)
 
 
 def _key(project: Project, user: User) -> str:
-    return f"votes-tally:{project.pk}:{user.pk}"
+    return f"vote-counts:{project.pk}:{user.pk}"

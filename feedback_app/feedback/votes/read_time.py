@@ -1,4 +1,4 @@
-"""Whether an answer can have been read in the time that it was on the screen."""
+"""Whether an answer was on the screen long enough to be read."""
 
 import datetime as dt
 
@@ -8,18 +8,18 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, CompletionQuerySet, Lease
 
-#: Nobody reads faster; the quickest skim at about half of it.
+#: Faster than anybody reads; fast skimming reaches about half of it.
 WORDS_PER_SECOND = 15
 
 
 def annotate_shown_at(rows: CompletionQuerySet, user: User) -> CompletionQuerySet:
-    """Each row with `held`, whether `user` has it on hand for the first time, and `shown_at`.
+    """Annotate each row with `held`, a first-time lease of `user`, and `shown_at`.
 
-    Items are handed out one ahead: what a person was handed last tells when they had done with
-    the item before this one, and so when this one came onto the screen.
+    Items are handed out one ahead, so the person's latest lease was taken when this item appeared
+    on the screen.
     """
     mine = Lease.objects.filter(user=user)
-    # what came back by undo has been read before
+    # an item that came back by undo has been read before
     held = mine.filter(completion=OuterRef("pk"), front=False)
     return rows.annotate(
         held=Subquery(held.values("pk")[:1]),
@@ -28,8 +28,10 @@ def annotate_shown_at(rows: CompletionQuerySet, user: User) -> CompletionQuerySe
 
 
 def is_hasty(locked: Completion, *, now: dt.datetime | None = None) -> bool:
-    """Whether a verdict given now comes sooner than the answer can be read. What the person does
-    not hold (a lease that ran out, a thumb in the demo) is not judged."""
+    """Return whether a verdict at `now` comes sooner than the answer can be read.
+
+    False for items that the person does not hold (an expired lease, a vote in the demo).
+    """
     if getattr(locked, "held", None) is None:
         return False
     shown_at: dt.datetime = locked.shown_at  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The rows of a vote: held, read and written in as few statements as the database allows."""
+"""The rows of a vote, locked, read and written in as few statements as possible."""
 
 from functools import cache
 from typing import Any
@@ -8,9 +8,9 @@ from django.db.models import QuerySet
 
 from feedback_app.accounts.models import User
 from feedback_app.db.prepared import STORED, Prepared, Statement, insertion, run_if_new
+from feedback_app.feedback.examples.services import example_insertion
 from feedback_app.feedback.models import (
     Completion,
-    Example,
     Lease,
     Project,
     Skip,
@@ -19,16 +19,16 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.feedback.votes.read_time import annotate_shown_at
 
-#: What nothing that votes looks at.
-UNREAD = (
+#: Columns that no vote needs.
+UNUSED = (
     *("token_ids", "prompt_token_ids", "content_hash", "system_prompt", "created_at"),
     *("prompt__content_hash", "prompt__created_at"),
 )
 
 
 def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
-    """The queryset of `completion_lock`."""
-    light = Completion.objects.select_related("prompt").defer(*UNREAD)
+    """Return the queryset of `completion_lock`."""
+    light = Completion.objects.select_related("prompt").defer(*UNUSED)
     return annotate_shown_at(light.filter(**values), user).select_for_update(of=("self",))
 
 
@@ -36,10 +36,9 @@ LOCKED = Prepared(locking)
 
 
 def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
-    """The row as it is now, held until the transaction ends; its prompt comes along, and since
-    when `by` has had it on the screen.
+    """Lock and return a completion with its prompt and the time since which `by` has seen it.
 
-    Raises Completion.DoesNotExist.
+    Raise Completion.DoesNotExist.
     """
     inside = {name: project.pk for name, project in within.items()}
     found = LOCKED.first(pk=pk, user=by.pk, **inside)
@@ -52,14 +51,16 @@ VOTE = Prepared[Vote](lambda **values: Vote.objects.filter(**values))
 
 
 def vote_of(user: User, *, completion: Completion) -> Vote | None:
-    """This person's vote on the completion."""
+    """Return this person's vote on the completion."""
     return VOTE.first(completion=completion.pk, user=user.pk)
 
 
-def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -> bool:
-    """Stores a vote on a completion that has none standing and that this transaction has locked:
-    the vote, its event, the example that it amounts to; the item is no longer on the person's
-    screen. False, and nothing is stored, if they have a vote there that was set aside."""
+def vote_first(*, completion: Completion, vote: Vote) -> bool:
+    """Store the first vote on a locked completion without votes that count.
+
+    Write the vote, its event and its example, and delete the person's lease and skip. Return False
+    and store nothing if the person has a vote there that was set aside.
+    """
     event = VoteEvent(
         completion=completion,
         user_id=vote.user_id,
@@ -72,12 +73,12 @@ def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -
         insertion(event, where=STORED),
         (f"{counted} AND {STORED}", [False, completion.pk]),
         of_person(Lease, vote),
-        # whoever votes has not passed the item by
+        # a vote replaces a skip
         of_person(Skip, vote),
     ]
+    example = example_insertion(completion, [vote.verdict], where=STORED)
     if example is not None:
-        changed = ["desirable", "weight", "split", "updated_at"]
-        belonging.append(insertion(example, unique=["completion"], update=changed, where=STORED))
+        belonging.append(example)
     stored = run_if_new(insertion(vote, unique=["completion", "user"]), *belonging)
     if not stored:
         return False
@@ -88,7 +89,7 @@ def vote_first(*, completion: Completion, vote: Vote, example: Example | None) -
 
 
 def of_person(model: type[Lease | Skip], vote: Vote) -> Statement:
-    """Deletes what this person had on the vote's completion, if the vote is stored."""
+    """Return the statement that deletes the person's row, if the vote is stored."""
     return (
         f"DELETE FROM {table(model)} WHERE completion_id = %s AND user_id = %s AND {STORED}",  # noqa: S608
         [vote.completion_id, vote.user_id],

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
-from feedback_app.feedback.examples.rule import example_of
 from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.gold.pauses import gold_answer_record
 from feedback_app.feedback.models import (
@@ -29,19 +28,19 @@ COMMENT_LIMIT = 2_000
 
 
 @dataclass(frozen=True)
-class Ballot:
-    """What one person says of one completion. None: as it was."""
+class VoteInput:
+    """The input of a vote; None leaves a field as it is."""
 
     verdict: Verdict
     reasons: Sequence[str] | None = None
     comment: str | None = None
 
     def changes(self, project: Project) -> dict[str, object]:
-        """The fields of a Vote that it sets. Raises UserError for what cannot be said."""
+        """Return the fields of a Vote to set. Raise UserError for invalid input."""
         changes: dict[str, object] = {
             "verdict": self.verdict,
             "guidelines_number": project.guidelines_number,
-            # whoever says it again means it
+            # voting again makes the vote count again
             "set_aside_id": None,
         }
         if self.reasons is not None:
@@ -66,13 +65,13 @@ def vote_cast(
     reasons: Sequence[str] | None = None,
     comment: str | None = None,
 ) -> Vote:
-    """One person's verdict. Casting again changes it; reasons and comment stay if not given.
+    """Store one person's verdict, or change it. Reasons and comment stay if they are None.
 
-    Raises UserError, or RateLimited of a person who votes faster than the project takes it.
+    Raise UserError for invalid input and RateLimited beyond the project's hourly limit.
     """
-    changes = Ballot(verdict, reasons, comment).changes(completion.project)
+    changes = VoteInput(verdict, reasons, comment).changes(completion.project)
     if source == Source.IMPORT:
-        changes["guidelines_number"] = 0  # given elsewhere, under other rules
+        changes["guidelines_number"] = 0  # given under other guidelines
     else:
         rate_limit_check(project=completion.project, by=by, completion=completion.pk)
     with write_transaction():
@@ -85,15 +84,14 @@ def vote_cast(
 def vote_write(
     locked: Completion, *, by: User, source: Source, changes: dict[str, object]
 ) -> tuple[Vote, bool]:
-    """Stores the vote on a completion that this transaction has locked; whether it is new."""
+    """Store a vote on a completion that this transaction has locked; return it and whether it is
+    new."""
     fresh = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
     fresh.hasty = source == Source.ANNOTATE and is_hasty(locked)
     for field, value in changes.items():
         setattr(fresh, field, value)
-    # nobody's vote stands: most likely this is the first, which the writing itself finds out
-    if locked.vote_count == 0 and vote_first(
-        completion=locked, vote=fresh, example=example_of(locked, [fresh.verdict])
-    ):
+    # no vote counts: usually this is the first vote, which the statement itself verifies
+    if locked.vote_count == 0 and vote_first(completion=locked, vote=fresh):
         if locked.gold and source == Source.ANNOTATE:
             gold_answer_record(fresh)
         return fresh, True
@@ -102,10 +100,10 @@ def vote_write(
     vote = known or fresh
     if known is not None:
         if known.verdict != changes["verdict"] and "reasons" not in changes:
-            changes["reasons"] = []  # reasons belong to the verdict they were given with
+            changes["reasons"] = []  # reasons belong to a verdict
         if all(getattr(known, field) == value for field, value in changes.items()):
             lease_release(completion=locked, by=by)
-            return known, False  # the same again: a retry or a double click
+            return known, False  # a retry or a double click
     turned = first or vote.verdict != changes["verdict"] or vote.set_aside_id is not None
     for field, value in changes.items():
         setattr(vote, field, value)
@@ -121,14 +119,17 @@ def vote_write(
         example_refresh(completion=locked)
         if first and locked.gold and source == Source.ANNOTATE:
             gold_answer_record(vote)
-    # whoever holds an item has not passed it by
+    # an item that the person holds was not skipped
     if not lease_release(completion=locked, by=by):
         Skip.objects.filter(completion=locked, user=by).delete()
     return vote, first
 
 
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
-    """Takes the vote or skip back and puts the item on the person's screen again."""
+    """Delete the person's vote or skip and put the item back on their screen.
+
+    Return False if there was neither.
+    """
     with write_transaction():
         locked = completion_lock(completion.pk, by=by)
         undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
@@ -142,7 +143,7 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
                 locked.flagged = False
                 locked.save(update_fields=["flagged"])
             skipped.delete()
-        # after a skip somebody else may have it by now
+        # after a skip somebody else may hold it by now
         if locked.gold or slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     if undone:

@@ -1,4 +1,4 @@
-"""Where a webhook may point: to the public internet, never to what only this host can reach."""
+"""Addresses that a webhook may use: public ones, never those that only this host can reach."""
 
 import socket
 from dataclasses import dataclass
@@ -10,15 +10,14 @@ from django.conf import settings
 from feedback_app.web.errors import UserError
 
 Address = IPv4Address | IPv6Address
-#: IPv6 addresses that are an IPv4 address in other clothes (RFC 6052, RFC 8215).
+#: IPv6 prefixes that embed an IPv4 address (RFC 6052, RFC 8215).
 NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
 RESOLVE_HINT = "A webhook must point to a public address."
 
 
 @dataclass(frozen=True)
 class Target:
-    """A URL with the one address that it was checked at: what connects uses this, and asks no
-    name server again."""
+    """A URL with its checked address, which is used without another lookup."""
 
     url: str
     host: str
@@ -26,7 +25,7 @@ class Target:
 
 
 def inner(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, or the address itself."""
+    """Return the IPv4 address embedded in an IPv6 one, or the address itself."""
     if isinstance(address, IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -41,7 +40,7 @@ def inner(address: Address) -> Address:
 
 
 def allowed(address: Address) -> bool:
-    """Public, or in a network that the operator has opened to webhooks."""
+    """Return whether it is public, or in a network that the operator allows for webhooks."""
     for network in map(ip_network, settings.WEBHOOK_NETWORKS):
         if address in network:
             return True
@@ -54,30 +53,30 @@ def allowed(address: Address) -> bool:
 
 
 def target_of(url: str) -> Target:
-    """Resolves the URL's host once and checks every address that it has.
+    """Resolve the URL's host once and check every address of it.
 
-    Raises UserError: for a URL that is none, a name that nobody knows, or if any of the addresses
-    is private, loopback, link-local, reserved or in disguise.
+    Raise UserError for an invalid URL, an unknown host, or if any address is private, loopback,
+    link-local, reserved or embeds such an address.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise UserError("This is no URL.") from error
+        raise UserError("This is not a valid URL.") from error
     schemes = ("https",) if settings.PRODUCTION else ("https", "http")
     if parts.scheme not in schemes or not host:
-        raise UserError(f"A webhook's URL begins with {' or '.join(schemes)}:// and a host.")
+        raise UserError(f"A webhook's URL must start with {' or '.join(schemes)}:// and a host.")
     if parts.username or parts.password or parts.fragment:
-        raise UserError("A webhook's URL holds no user, password or fragment.")
+        raise UserError("A webhook's URL must not contain a user, password or fragment.")
     try:
         found = socket.getaddrinfo(
             host, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
         )
     except (OSError, UnicodeError) as error:
-        raise UserError(f"{host} can not be found.") from error
+        raise UserError(f"{host} cannot be resolved.") from error
     try:
         addresses = [ip_address(entry[4][0]) for entry in found]
-    except ValueError as error:  # with a scope, as link-local addresses have it
+    except ValueError as error:  # link-local addresses have a scope
         raise UserError(RESOLVE_HINT) from error
     if not addresses or not all(map(allowed, addresses)):
         raise UserError(RESOLVE_HINT)

@@ -1,4 +1,4 @@
-"""Events, written down for the webhooks in the transaction of what they tell."""
+"""Events, stored for webhooks in the transaction that they report."""
 
 import json
 from typing import Any
@@ -11,8 +11,10 @@ from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDeliver
 
 
 def event_write(*, project: Project, event: Event, key: str, data: dict[str, Any]) -> None:
-    """Writes the event down for every webhook that is told of it. Call it in the transaction of
-    what happened; `key` names the event, and the same one is written once."""
+    """Store an event for every subscribed webhook. Call it in the event's transaction.
+
+    `key` identifies the event; a second one with the same key is ignored.
+    """
     for webhook in Webhook.objects.filter(project=project, active=True):
         if event in webhook.events:
             delivery_write(webhook, event=event, key=f"{event}:{key}", data=data, project=project)
@@ -41,12 +43,12 @@ def delivery_write(
 
 
 def vote_event_write(project: Project, vote: Vote) -> None:
-    """Tells of a vote, where somebody wants to hear. Asks the database nothing where not."""
+    """Store a vote's event if a webhook is subscribed; no query if none is."""
     if project.votes_told:
         event_write(
             project=project,
             event=Event.VOTE_CAST,
-            # a vote that was sent again has not been changed, and is no event
+            # an unchanged vote that is sent again is no event
             key=f"{vote.pk}:{vote.updated_at.timestamp():.6f}",
             data={
                 "id": vote.pk,
@@ -60,7 +62,7 @@ def vote_event_write(project: Project, vote: Vote) -> None:
 
 
 def import_event_write(job: ImportJob) -> None:
-    """Tells that an import has ended."""
+    """Store the event of a finished import."""
     event_write(
         project=job.project,
         event=Event.IMPORT_FINISHED,

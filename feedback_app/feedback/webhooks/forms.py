@@ -1,4 +1,4 @@
-"""Forms about webhooks."""
+"""Forms for webhooks."""
 
 from django import forms
 
@@ -13,12 +13,12 @@ class WebhookForm(StrictForm):
         max_length=500,
         label="URL",
         assume_scheme="https",
-        help_text="Of your server, on the public internet.",
+        help_text="The address of your server, on the public internet.",
         widget=forms.URLInput(attrs={"placeholder": "https://example.com/prospect"}),
     )
     events = forms.MultipleChoiceField(
         choices=Event.choices,
         initial=[Event.RUN_FINISHED, Event.RELEASE_CHANGED],
-        label="Is told when",
+        label="Events",
         widget=forms.CheckboxSelectMultiple,
     )

@@ -1,4 +1,4 @@
-"""One POST to an address that was checked before, over within a time that nobody can stretch."""
+"""One POST to a checked address within a total time limit."""
 
 import ssl
 import time
@@ -10,23 +10,24 @@ import httpx
 
 from feedback_app.feedback.webhooks.addresses import Target
 
-SECONDS = 10.0  # for all of it
-STEP_SECONDS = 5.0  # for the connection, and for each piece
+SECONDS = 10.0  # in total
+STEP_SECONDS = 5.0  # for the connection, and for each read or write
 
 
 class Unreached(Exception):
-    """Nobody answered, or not in HTTP, or not in time."""
+    """The server did not answer, not in HTTP or not in time."""
 
 
 class TimedStream(httpcore.NetworkStream):
-    """A connection that ends at a moment, even if the other side sends a byte now and then."""
+    """A connection with a deadline, whatever the other side sends."""
 
     def __init__(self, stream: httpcore.NetworkStream, until: float) -> None:
         self.stream = stream
         self.until = until
 
     def left(self, timeout: float | None) -> float:
-        """Seconds for the next step. Raises httpcore.ReadTimeout when there are none."""
+        """Return the seconds for the next step. Raise httpcore.ReadTimeout when there are none
+        left."""
         left = self.until - time.monotonic()
         if left <= 0:
             raise httpcore.ReadTimeout("too slow")
@@ -55,7 +56,7 @@ class TimedStream(httpcore.NetworkStream):
 
 
 class Pinned(httpcore.NetworkBackend):
-    """Connects to the target's checked address, whatever its name may mean by now."""
+    """Connects to the target's checked address without another lookup."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -74,8 +75,11 @@ class Pinned(httpcore.NetworkBackend):
 
 
 def post(target: Target, body: bytes, headers: Mapping[str, str]) -> int:
-    """The status that is answered. Follows nothing, reads no body, uses no proxy. The host's name
-    is what TLS checks and the server is told. Raises Unreached."""
+    """Send the body and return the status of the response.
+
+    Redirects are not followed, the response body is not read, no proxy is used. TLS verifies the
+    URL's host name. Raise Unreached.
+    """
     sent = [("Host", netloc(target.url)), *headers.items()]
     steps = dict.fromkeys(("connect", "read", "write", "pool"), STEP_SECONDS)
     try:
@@ -94,9 +98,9 @@ def post(target: Target, body: bytes, headers: Mapping[str, str]) -> int:
         ):
             return int(response.status)
     except (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-        raise Unreached(f"It could not be reached: {type(error).__name__}.") from error
+        raise Unreached(f"The server could not be reached: {type(error).__name__}.") from error
 
 
 def netloc(url: str) -> str:
-    """Host and port as the URL spells them, names in ASCII."""
+    """Return host and port as in the URL, names in ASCII."""
     return httpx.URL(url).netloc.decode()

@@ -1,4 +1,4 @@
-"""What can happen to webhooks and to what is sent by them."""
+"""Creating, pausing and removing webhooks, and repeating deliveries."""
 
 import base64
 import secrets
@@ -15,15 +15,15 @@ from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDeliver
 from feedback_app.feedback.webhooks.addresses import target_of
 from feedback_app.feedback.webhooks.events import delivery_write
 
-#: How secrets begin, after the Standard Webhooks specification.
+#: The prefix of secrets in the Standard Webhooks specification.
 MARK = "whsec_"
 
 
 def webhook_create(
     *, project: Project, url: str, events: Sequence[Event], by: User
 ) -> tuple[Webhook, str]:
-    """A new webhook and its secret, which nobody can read again. Raises UserError."""
-    target_of(url)  # asks a name server: not in the transaction
+    """Return a new webhook and its secret, which is shown once. Raise UserError."""
+    target_of(url)  # queries a name server, so not in the transaction
     secret = MARK + base64.b64encode(secrets.token_bytes(32)).decode()
     with transaction.atomic():
         webhook = Webhook.objects.create(
@@ -39,7 +39,7 @@ def webhook_create(
 
 
 def webhook_switch(*, webhook: Webhook, on: bool, by: User) -> bool:
-    """Pauses or resumes; what waits is kept. False if it is so already."""
+    """Pause or resume; waiting deliveries are kept. Return False if nothing changed."""
     with transaction.atomic():
         changed = Webhook.objects.filter(pk=webhook.pk, active=not on).update(active=on)
         if changed:
@@ -50,7 +50,7 @@ def webhook_switch(*, webhook: Webhook, on: bool, by: User) -> bool:
 
 
 def webhook_remove(*, webhook: Webhook, by: User) -> None:
-    """Deletes it with its log."""
+    """Delete the webhook with its log."""
     with transaction.atomic():
         Webhook.objects.filter(pk=webhook.pk).delete()
         votes_told_refresh(webhook.project)
@@ -58,14 +58,14 @@ def webhook_remove(*, webhook: Webhook, by: User) -> None:
 
 
 def votes_told_refresh(project: Project) -> None:
-    """Keeps on the project whether a vote has to be told, so that votes need not ask."""
-    active = Webhook.objects.filter(project=project, active=True)
-    told = any(Event.VOTE_CAST in events for events in active.values_list("events", flat=True))
-    Project.objects.filter(pk=project.pk).update(votes_told=told)
+    """Update `Project.votes_told`, which saves votes a query for subscribed webhooks."""
+    active = Webhook.objects.filter(project=project, active=True).values_list("events", flat=True)
+    subscribed = any(Event.VOTE_CAST in events for events in active)
+    Project.objects.filter(pk=project.pk).update(votes_told=subscribed)
 
 
-def trial_write(*, webhook: Webhook) -> None:
-    """An event that says nothing, to try the address with."""
+def ping_write(*, webhook: Webhook) -> None:
+    """Store a test event."""
     delivery_write(
         webhook,
         event="test",
@@ -76,7 +76,7 @@ def trial_write(*, webhook: Webhook) -> None:
 
 
 def delivery_repeat(*, delivery: WebhookDelivery) -> None:
-    """Sends it once more, from the first attempt on, whatever has become of it."""
+    """Send a delivery again, starting with the first attempt."""
     WebhookDelivery.objects.filter(pk=delivery.pk).update(
         status=WebhookDelivery.Status.WAITING,
         attempts=0,

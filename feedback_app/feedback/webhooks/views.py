@@ -1,4 +1,4 @@
-"""A project's webhooks and the log of what was sent: for its owners and admins."""
+"""Webhooks of a project and their delivery logs, for owners and admins."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDeliver
 from feedback_app.feedback.webhooks.forms import WebhookForm
 from feedback_app.feedback.webhooks.services import (
     delivery_repeat,
-    trial_write,
+    ping_write,
     webhook_create,
     webhook_remove,
     webhook_switch,
@@ -35,7 +35,7 @@ STATES = ("", *WebhookDelivery.Status.values)
 
 @project_view(Role.ADMIN)
 def webhooks(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The webhooks, and a form for another."""
+    """Show the webhooks, and a form for another."""
     if request.method == "POST":
         return webhook_new(request, project)
     return webhook_list(request, project)
@@ -50,7 +50,7 @@ def webhook_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
 @never_cache
 @action_view
 def webhook_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Makes one. Its secret is in this one answer and nowhere else, so there is no redirect."""
+    """Create a webhook. Its secret is in this response only, so there is no redirect."""
     form = WebhookForm(request.POST)
     if form.is_valid():
         try:
@@ -77,7 +77,7 @@ def webhooks_context(project: Project, form: WebhookForm) -> dict[str, Any]:
 
 
 def webhook_of(project: Project, pk: int) -> Webhook:
-    """The project's webhook with this number, or 404."""
+    """Return the project's webhook with this number. Raise Http404."""
     webhook: Webhook = get_object_or_404(project.webhooks, pk=pk)
     webhook.project = project
     return webhook
@@ -86,7 +86,7 @@ def webhook_of(project: Project, pk: int) -> Webhook:
 @project_view(Role.ADMIN)
 @page
 def webhook_log(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """What was sent to one webhook, newest first. The list asks again while something is due."""
+    """Show the deliveries of a webhook, newest first; the list refreshes while some are due."""
     query_strict(request, ("state", "page"))
     webhook = webhook_of(project, pk)
     state = query_choice(request, "state", STATES)
@@ -111,46 +111,46 @@ def webhook_log(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResp
 @project_view(Role.ADMIN)
 @action_view
 def webhook_test(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Sends an event that says nothing."""
+    """Send a test event."""
     webhook = webhook_of(project, pk)
     validated(NoFields(request.POST))
     if not webhook.active:
-        raise UserError("This webhook is paused: resume it first.")
-    trial_write(webhook=webhook)
-    messages.success(request, "A test is on its way: the log says what it comes to.")
+        raise UserError("This webhook is paused. Resume it first.")
+    ping_write(webhook=webhook)
+    messages.success(request, "Test event queued. The log shows the result.")
     return redirect("webhook", project.slug, pk)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def webhook_pause(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Tells it nothing for now."""
+    """Pause the webhook."""
     webhook = webhook_of(project, pk)
     validated(NoFields(request.POST))
     webhook_switch(webhook=webhook, on=False, by=request.user)
-    messages.success(request, "The webhook is paused. What happens meanwhile is not told later.")
+    messages.success(request, "Webhook paused. Events that happen meanwhile are not sent later.")
     return redirect("webhook", project.slug, pk)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def webhook_resume(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Tells it again."""
+    """Resume the webhook."""
     webhook = webhook_of(project, pk)
     validated(NoFields(request.POST))
     webhook_switch(webhook=webhook, on=True, by=request.user)
-    messages.success(request, "The webhook is told again.")
+    messages.success(request, "Webhook resumed.")
     return redirect("webhook", project.slug, pk)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def webhook_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Deletes it with its log."""
+    """Delete the webhook with its log."""
     webhook = webhook_of(project, pk)
     validated(NoFields(request.POST))
     webhook_remove(webhook=webhook, by=request.user)
-    messages.success(request, "The webhook is removed, with its log.")
+    messages.success(request, "Webhook and log deleted.")
     return redirect("webhooks", project.slug)
 
 
@@ -159,9 +159,9 @@ def webhook_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> 
 def delivery_again(
     request: HtmxHttpRequest, project: Project, pk: int, delivery: int
 ) -> HttpResponseBase:
-    """Sends one event once more."""
+    """Send one delivery again."""
     found = get_object_or_404(webhook_of(project, pk).deliveries, pk=delivery)
     validated(NoFields(request.POST))
     delivery_repeat(delivery=found)
-    messages.success(request, "It is on its way again.")
+    messages.success(request, "Queued to be sent again.")
     return redirect("webhook", project.slug, pk)

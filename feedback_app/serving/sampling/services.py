@@ -142,7 +142,7 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
             project=sampling.project,
             prompt=prompt,
             answer=answer,
-            source=Source.IMPORT,
+            source=Source.SAMPLED,
             sampling=sampling,
         )
         done += 1

@@ -10,12 +10,13 @@ import secrets
 from collections.abc import Callable
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.accounts.tokens import digest_of
+from feedback_app.db.rate_limit import minute_take
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.demo.conversations import version_names
@@ -109,13 +110,11 @@ def visitor_create(link: ShareLink) -> ShareVisitor:
 def message_take(*, link: ShareLink, visitor: ShareVisitor) -> None:
     """Counts one message of a visitor. Raises TooMuch; call it in the message's transaction, so
     that one that is refused later costs nothing."""
-    now = timezone.now()
-    for rows, limit in (
+    for row, limit in (
         (ShareVisitor.objects.filter(pk=visitor.pk), VISITOR_MESSAGES_A_MINUTE),
         (ShareLink.objects.filter(pk=link.pk), LINK_MESSAGES_A_MINUTE),
     ):
-        if not minute_take(rows, limit=limit, now=now):
-            wait = 60 - now.second
+        if wait := minute_take(row, limit=limit):
             raise TooMuch(f"That was quick: wait {wait} seconds, then go on.", wait=wait)
     each = ShareVisitor.objects.filter(pk=visitor.pk, messages_used__lt=link.messages_each)
     if not each.update(messages_used=F("messages_used") + 1):
@@ -129,22 +128,6 @@ def message_take(*, link: ShareLink, visitor: ShareVisitor) -> None:
             "This link has taken all the messages it was made for. Ask whoever gave it to you "
             "for another."
         )
-
-
-def minute_take(
-    rows: QuerySet[ShareVisitor] | QuerySet[ShareLink], *, limit: int, now: dt.datetime
-) -> bool:
-    """Counts one use in the present minute, in the row itself: the database decides, so the limit
-    holds over all processes."""
-    minute = now.replace(second=0, microsecond=0)
-    room = Q(last_used_at__gte=minute, used_in_minute__lt=limit)
-    begins = Q(last_used_at=None) | Q(last_used_at__lt=minute)
-    return bool(
-        rows.filter(room).update(used_in_minute=F("used_in_minute") + 1)
-        or rows.filter(begins).update(last_used_at=minute, used_in_minute=1)
-        # another process may have begun the minute between the two
-        or rows.filter(room).update(used_in_minute=F("used_in_minute") + 1)
-    )
 
 
 def visitor_vote(

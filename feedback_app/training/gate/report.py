@@ -56,8 +56,8 @@ class Misfit:
     @property
     def sent_back(self) -> bool:
         """It lies before the resolver."""
-        resolution = getattr(self.item.completion, "resolution", None)
-        return resolution is not None and resolution.open
+        adjudication = getattr(self.item.completion, "adjudication", None)
+        return adjudication is not None and adjudication.open
 
     @property
     def decided(self) -> str:
@@ -158,7 +158,7 @@ def misfits(run: Run) -> list[Misfit]:
         run.snapshot.items.filter(reward__isnull=False)
         .annotate(surprise=surprise)
         .filter(surprise__gt=0)
-        .select_related("completion__prompt", "completion__resolution")
+        .select_related("completion__prompt", "completion__adjudication")
         .defer("completion__token_ids", "completion__prompt_token_ids")
         .order_by("-surprise")[:MISFITS_SHOWN]
     )

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Example, Project
+from feedback_app.feedback.examples.services import examples_mark_used
+from feedback_app.feedback.models import Completion, Project
 from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
@@ -180,9 +181,8 @@ def run_finish(
         for item in items:
             item.reward, item.reference_point = fit[item.completion_id]
         SnapshotItem.objects.bulk_update(items, ["reward", "reference_point"], batch_size=500)
-        Example.objects.filter(
-            completion__snapshot_items__snapshot=run.snapshot, split="train"
-        ).update(used_in_run=run.number)
+        used = Completion.objects.filter(snapshot_items__snapshot=run.snapshot)
+        examples_mark_used(used, run=run.number)
         run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
         run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
     # many rows, and only an order of the queue: not in the transaction that ends the run

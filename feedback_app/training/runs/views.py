@@ -11,7 +11,7 @@ from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
-from feedback_app.feedback.adjudication.services import resolution_ask, resolution_unask
+from feedback_app.feedback.adjudication.services import adjudication_request, adjudication_withdraw
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.report import comparisons, gate_rows, misfits, versions_of
 from feedback_app.training.models import Run, Schedule
@@ -177,10 +177,10 @@ def misfit_send_back(
     back = reverse("run", args=[project.slug, number]) + "#misfits-title"
     try:
         if taken_back:
-            resolution_unask(completion=item.completion, by=request.user)
+            adjudication_withdraw(completion=item.completion, by=request.user)
         else:
             why = f"It fits badly in run {number}: the trained model sees it the other way."
-            resolution_ask(completion=item.completion, why=why, by=request.user)
+            adjudication_request(completion=item.completion, why=why, by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
     messages.info(request, "Taken back." if taken_back else "Sent back: see Disagreements.")

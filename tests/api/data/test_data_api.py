@@ -21,11 +21,16 @@ from feedback_app.feedback.models import (
     Pause,
     Project,
     Prompt,
+    Source,
     Verdict,
     Vote,
 )
+from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.feedback.prompts.services import prompt_get_or_create
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.serving.sampling.services import missing
+from feedback_app.serving.version_diff.services import prompts_fix
 from tests.api.gateway_client import Program, fault
 from tests.conftest import MakeCompletions
 from tests.feedback.queue.test_concurrency import at_once
@@ -171,6 +176,27 @@ def test_rate_limit_is_that_of_the_gateway(program: Program, settings: Settings)
 
 
 # -- adding
+
+
+def test_added_prompts_are_sampled_and_those_of_the_gateway_are_not(
+    project: Project, program: Program
+) -> None:
+    asked = prompt_get_or_create(
+        project=project, messages=[{"role": "user", "content": "Asked?"}], source=Source.API
+    )
+    both = prompt_get_or_create(
+        project=project, messages=[{"role": "user", "content": "Both?"}], source=Source.API
+    )
+    new = [{"messages": HELLO}, {"messages": both.messages}]
+    added = post(program, "prompts", {"prompts": new}).json()["data"]
+
+    sampling = sampling_request(project=project, answers_per_prompt=1)
+
+    assert [prompt.pk for prompt, _ in missing(sampling)] == [both.pk, added[0]["id"]]
+    project.prompts.update(split="heldout")
+    fixed = {each.prompt_id for each in prompts_fix(project)}
+    assert fixed == {both.pk, added[0]["id"]}
+    assert asked.pk not in fixed
 
 
 def test_added_prompts_and_completions_are_stored_once(project: Project, program: Program) -> None:

@@ -10,17 +10,17 @@ from django.urls import reverse
 from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.adjudication.selectors import asked, contested, waiting
 from feedback_app.feedback.adjudication.services import (
-    resolution_ask,
-    resolution_decide,
-    resolution_unask,
-    resolution_undo,
+    adjudication_decide,
+    adjudication_request,
+    adjudication_undo,
+    adjudication_withdraw,
 )
 from feedback_app.feedback.gold.services import gold_mark, gold_unmark
 from feedback_app.feedback.models import (
+    Adjudication,
     Completion,
     Example,
     Project,
-    Resolution,
     Source,
     Verdict,
     Vote,
@@ -100,9 +100,9 @@ def test_resolvers_verdict_is_the_example_until_it_is_taken_back(
 
     client.post(url("resolve-undo", torn.pk))
     assert example(torn) == (True, pytest.approx(1 / 3))
-    assert not Resolution.objects.exists()
+    assert not Adjudication.objects.exists()
     assert list(contested(project)) == [torn]
-    assert not resolution_undo(completion=torn, by=admin)
+    assert not adjudication_undo(completion=torn, by=admin)
     actions = AuditEvent.objects.filter(action__startswith="resolution")
     assert list(actions.values_list("action", flat=True)) == [
         "resolution.decide",
@@ -114,30 +114,30 @@ def test_what_is_sent_back_keeps_its_example_and_every_step_can_be_undone(
     project: Project, torn: Completion, admin: User
 ) -> None:
     alike = Completion.objects.get(vote_count=2, contested=False)
-    resolution_ask(completion=alike, why="It fits badly in run 3.", by=admin)
+    adjudication_request(completion=alike, why="It fits badly in run 3.", by=admin)
     assert list(asked(project)) == [alike]
     assert example(alike) == (False, 1)
 
-    assert resolution_unask(completion=alike, by=admin)
-    assert not resolution_unask(completion=alike, by=admin)
-    assert not Resolution.objects.exists()
+    assert adjudication_withdraw(completion=alike, by=admin)
+    assert not adjudication_withdraw(completion=alike, by=admin)
+    assert not Adjudication.objects.exists()
 
-    resolution_ask(completion=alike, why="It fits badly in run 3.", by=admin)
-    resolution_decide(completion=alike, verdict=Verdict.UP, why="", by=admin)
+    adjudication_request(completion=alike, why="It fits badly in run 3.", by=admin)
+    adjudication_decide(completion=alike, verdict=Verdict.UP, why="", by=admin)
     assert (example(alike), waiting(project).asked) == ((True, 1), 0)
     # asked again, the decision stands until there is another, or none is wanted
-    resolution_ask(completion=alike, why="Run 4, too.", by=admin)
+    adjudication_request(completion=alike, why="Run 4, too.", by=admin)
     assert (example(alike), waiting(project).asked) == ((True, 1), 1)
-    assert resolution_unask(completion=alike, by=admin)
+    assert adjudication_withdraw(completion=alike, by=admin)
     assert example(alike) == (True, 1)
-    resolution_undo(completion=alike, by=admin)
+    adjudication_undo(completion=alike, by=admin)
     assert (example(alike), list(asked(project))) == ((False, 1), [alike])
 
 
 def test_disagreement_that_was_sent_back_waits_once(
     project: Project, torn: Completion, admin: User
 ) -> None:
-    resolution_ask(completion=torn, why="Look.", by=admin)
+    adjudication_request(completion=torn, why="Look.", by=admin)
 
     assert (waiting(project).contested, waiting(project).asked) == (0, 1)
 
@@ -145,11 +145,11 @@ def test_disagreement_that_was_sent_back_waits_once(
 def test_gold_needs_no_resolver_and_gives_back_what_was_decided(
     project: Project, torn: Completion, admin: User
 ) -> None:
-    resolution_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
+    adjudication_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
     item = gold_mark(completion=torn, verdict=Verdict.UP, why="", by=admin)
     assert example(torn) == (True, 1)
     with pytest.raises(UserError, match="gold"):
-        resolution_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
+        adjudication_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
 
     gold_unmark(item=item, by=admin)
 

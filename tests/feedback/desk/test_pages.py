@@ -81,6 +81,35 @@ def test_vote_on_completion_of_another_project_is_404(
     assert not Vote.objects.exists()
 
 
+# -- the dialog of the keys
+
+
+def test_keys_dialog_shows_the_reasons_and_guidelines_of_the_project(
+    project: Project, annotator: User, as_user: As
+) -> None:
+    project.reasons = {
+        "up": [{"key": "kind", "label": "Kind <3"}, {"key": "calm", "label": "Calm"}],
+        "down": [{"key": "rude", "label": "Rude"}],
+    }
+    project.save()
+    client = as_user(annotator)
+
+    page = client.get(desk(project)).content.decode()
+    dialog = page[page.index('<dialog id="keys"') : page.index("</dialog>")]
+
+    assert "Up: Kind &lt;3, Calm" in dialog
+    assert "Down: Rude" in dialog
+    assert reverse("guidelines", args=[project.slug]) in dialog
+    assert "on the point" not in dialog, "a criterion of the starter project"
+
+    project.reasons, project.guidelines = {}, ""
+    project.save()
+    page = client.get(desk(project)).content.decode()
+    dialog = page[page.index('<dialog id="keys"') : page.index("</dialog>")]
+    assert "<dd>Up</dd>" in dialog
+    assert reverse("guidelines", args=[project.slug]) not in dialog
+
+
 # -- home
 
 
@@ -348,7 +377,7 @@ def test_annotate_empty_while_others_hold_the_last_says_until_when(
 
     page = as_user(annotator).get(desk(project)).content.decode()
 
-    assert "Others have the last answers" in page
+    assert "Other people hold the last answers" in page
     assert "<time datetime=" in page
 
 
@@ -419,7 +448,7 @@ def test_examples_filters_and_keeps_them_in_the_links(
 
     page = as_user(admin).get(url, {"label": "down"}).content.decode()
 
-    assert "40 examples" in page
+    assert "40 examples" in " ".join(page.split())
     assert "Answer number 0." not in page
 
 
@@ -511,4 +540,4 @@ def test_sampling_is_asked_for_once(
     answer = client.post(url, {"answers_per_prompt": "2", "version": "base"}, follow=True)
 
     assert Sampling.objects.filter(status="queued").count() == 1
-    assert b"being sampled already" in answer.content
+    assert b"A sampling is already running" in answer.content

@@ -170,14 +170,14 @@ def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
     assert shared.example.weight == 1
     # their desk says why, kindly, and takes nothing more
     desk = client.get(url("annotate")).content.decode()
-    assert "Your desk is paused" in desk
+    assert "You are paused" in desk
     # before, gold[0], after, shared, tied: all but the first two, and the wrong ones on gold
     assert desk.count("set aside for now") == 5
     assert client.get(url("annotate-status")).status_code == 286
     assert judge(before, "up") == 422
     assert client.post(url("skip", before.pk), headers=DESK).status_code == 422
     other = as_user(second_annotator).get(url("annotate")).content.decode()
-    assert "Your desk is paused" not in other
+    assert "You are paused" not in other
     page = as_user(admin).get(url("gold")).content.decode()
     assert "was right on 1 of the last 3 gold items" in page
 
@@ -189,7 +189,7 @@ def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
     judged_gold = {(item.pk, 1, False) for item in gold[1:3]}
     now = set(project.completions.values_list("pk", "vote_count", "contested"))
     assert now - judged_gold == counts - {(pk, 0, False) for pk, _, _ in judged_gold}
-    assert "Your desk is paused" not in client.get(url("annotate")).content.decode()
+    assert "You are paused" not in client.get(url("annotate")).content.decode()
     # they begin anew: the wrong ones from before do not pause them again at once
     judge(gold[3], "down")
     assert Pause.objects.filter(lifted_at=None).count() == 0
@@ -214,14 +214,14 @@ def test_lifted_without_their_votes_they_can_judge_again_and_the_votes_come_back
 
     client.post(url("pause-lift", pause.pk))
     twice = client.post(url("pause-lift", pause.pk), follow=True)
-    assert b"lifted already" in twice.content
+    assert b"already been lifted" in twice.content
     assert not Example.objects.filter(pk__in=[first.pk, second.pk]).exists()
     # said again, it counts again
     cast(first, annotator, Verdict.DOWN)
     assert Example.objects.filter(pk=first.pk).exists()
     assert first.vote_events.count() == 2
     pause.refresh_from_db()
-    assert b"Let them count again" in client.get(url("gold")).content
+    assert b"Restore votes" in client.get(url("gold")).content
     client.post(url("votes-restore", pause.pk))
     assert Example.objects.filter(pk=second.pk).exists()
     assert not Vote.objects.exclude(set_aside=None).exists()
@@ -258,7 +258,7 @@ def test_gold_is_made_in_the_list_of_examples(
     again = client.post(url("gold-mark", completion.pk), body, follow=True)
 
     assert "&lt;i&gt;False&lt;/i&gt;." in page
-    assert b"gold already" in again.content
+    assert b"already in the gold set" in again.content
     assert Example.objects.get(completion=completion).desirable is False
     assert as_user(annotator).post(url("gold-mark", completion.pk), body).status_code == 403
     for row in Completion.objects.all()[1:9]:

@@ -70,7 +70,7 @@ def test_columns_are_shown_chosen_and_imported_as_chosen(
     client.post(at(job, "import-start"), FORM)
     import_file(job.pk)
 
-    assert "choose the column for completion" in before
+    assert "Choose the column for completion" in before
     assert all(name in before for name in ("frage", "antwort", "note", "A1", "naja"))
     assert "<html" not in after
     assert '<span class="mono">naja</span> × 1' in after
@@ -102,7 +102,7 @@ def test_choice_that_fits_nothing_says_what_is_missing_and_starts_nothing(
     pair = client.post(at(job, "import-columns"), FORM | {"chosen": "id"}, follow=True)
 
     assert b"The answers have no label" in refused.content
-    assert b"choose the column for rejected" in pair.content
+    assert b"Choose the column for rejected" in pair.content
     assert ImportJob.objects.get().status == "preview"
     for wrong in (
         {"prompt": "nothing"},  # not in the file
@@ -165,7 +165,7 @@ def test_import_that_was_begun_goes_on_with_the_same_columns_only(
     mapped = [f"{ours}={theirs}" for ours, theirs in COLUMNS.items()]
 
     for other in ({}, {"map": mapped, "up": ["gut"]}):
-        with pytest.raises(CommandError, match="begun with other columns or labels"):
+        with pytest.raises(CommandError, match="started with other columns or labels"):
             call_command("import_examples", path, project="bot", **other)
     call_command("import_examples", path, project="bot", map=mapped)
 
@@ -188,7 +188,7 @@ def test_wide_and_damaged_files_can_be_looked_at(
 
     assert wide.columns == {"prompt": "question"}
     shows = shown(client, wide)
-    assert "And 40 more that can be chosen." in shows
+    assert "And 40 more in the form." in shows
     assert '<option value="c89">' in shows
     assert shows.count('<th scope="row" class="mono">') == 51
     assert "Prompts only" in shown(client, damaged)
@@ -241,7 +241,7 @@ def test_command_takes_columns_and_labels(
     [
         ({"map": ["prompt"]}, "FIELD=COLUMN"),
         ({"map": ["weight=note"]}, "FIELD is one of"),
-        ({"map": ["prompt=a", "prompt=b"]}, "each once"),
+        ({"map": ["prompt=a", "prompt=b"]}, "each at most once"),
         ({"map": ["prompt=nothing"]}, "No column is called nothing"),
         ({"map": ["label="]}, "No column is called prompt"),
         ({"up": ["x"], "down": ["X"]}, "both up and down: x"),

@@ -105,9 +105,9 @@ def test_answers_that_are_here_stay_as_they_are_and_the_report_says_so(
     )
 
     assert [(n, reason[:40]) for n, reason in refused(job)] == [
-        (12, "gold is 'true': it says the right verdic"),
-        (13, "the label and gold say the opposite of e"),
-        (14, "gold is said of one answer, and here is "),
+        (12, "gold is 'true', not the right verdict, u"),
+        (13, "label and gold contradict each other"),
+        (14, "gold needs a single answer, and this row"),
         (1, NOT_MADE_GOLD[:40]),
         (2, NOT_MADE_GOLD[:40]),
         (4, GOLD_OTHERWISE[:40]),

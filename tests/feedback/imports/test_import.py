@@ -390,8 +390,8 @@ def test_parquet_with_other_columns_and_bad_bytes(
         (b'[{"prompt": "x"}]', "JSON array"),
         ('{"prompt": "x"}'.encode("utf-16"), "UTF-16"),
         (b"\x1f\x8b\x08", "compressed"),
-        (b"PAR1 and then nothing", "no valid Parquet"),
-        (b"\x89PNG\r\n\x1a\n\x00\x00", "no CSV header"),
+        (b"PAR1 and then nothing", "not valid Parquet"),
+        (b"\x89PNG\r\n\x1a\n\x00\x00", "not a CSV header"),
         (b"prompt,label,Prompt\n", "twice: prompt"),
     ],
 )
@@ -454,7 +454,7 @@ def test_chunk_that_fails_halfway_leaves_nothing(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(chunks, "examples_create", fail)
+        patch.setattr(chunks, "answers_create", fail)
         with pytest.raises(Killed):
             load(path)
 
@@ -483,7 +483,7 @@ def test_worker_takes_a_silent_import_and_the_first_one_writes_no_more(
 def test_second_file_waits_for_the_first(project: Project, admin: User, tmp_path: Path) -> None:
     import_take_here(project=project, path=write(tmp_path / "a.jsonl", [row(1)]), by=admin)
 
-    with pytest.raises(UserError, match="under way"):
+    with pytest.raises(UserError, match="Another import into this project is running"):
         import_take_here(project=project, path=write(tmp_path / "b.jsonl", []), by=admin)
 
 
@@ -518,7 +518,7 @@ def test_dry_run_writes_nothing_and_says_what_would_come(
     call_command("import_examples", path, project="bot", dry_run=True)
 
     said = capsys.readouterr().out
-    assert "4 rows: 1 examples, 1 prompts without an answer, 1 there already, 1 refused." in said
+    assert "4 rows: 1 examples, 1 prompts without an answer, 1 duplicates, 1 refused." in said
     assert "row 4: none of prompt" in said
     assert "Examples with labels, Prompts only" in said
     assert not Prompt.objects.exists()

@@ -104,7 +104,7 @@ def test_dry_run_of_a_program_is_not_taken_for_an_import(
     shown = text(client, job)
     listed = client.get(reverse("imports", args=["bot"])).content.decode()
 
-    assert "dry run: the numbers say what would come in, nothing does" in shown
+    assert "dry run: the numbers show what would be imported, nothing is" in shown
     assert "have a version answer them" not in shown
     assert "dry run" in listed
     assert AuditEvent.objects.get(action="import.start").reason == "dry run"
@@ -180,7 +180,7 @@ def test_second_start_waits_for_the_first(project: Project, admin: User, as_user
     answer = client.post(page(second, "import-start"))
 
     assert answer.status_code == 400
-    assert b"under way" in answer.content
+    assert b"Another import is running" in answer.content
 
 
 def test_file_of_no_use_is_told_beside_the_form(
@@ -189,7 +189,7 @@ def test_file_of_no_use_is_told_beside_the_form(
     answer = send(as_user(admin), SimpleUploadedFile("x.png", b"\x89PNG\r\n\x1a\n"))
 
     assert answer.status_code == 400
-    assert b"no CSV header" in answer.content
+    assert b"not a CSV header" in answer.content
     assert not ImportJob.objects.exists()
     assert send(as_user(admin), SimpleUploadedFile("x", b"")).status_code == 400
 

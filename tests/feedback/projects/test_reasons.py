@@ -43,12 +43,12 @@ def test_lines_become_chips_and_chips_lines() -> None:
 @pytest.mark.parametrize(
     ("lines", "why"),
     [
-        ("Wrong!: no", "small letters"),
-        ("a: one\na: two", "the key a is there already"),
+        ("Wrong!: no", "lower-case letters"),
+        ("a: one\na: two", "the key a is used twice"),
         ("a: " + "x" * 41, "1 to 40"),
         ("a:", "1 to 40"),
         ("\n".join(f"k{n}: l" for n in range(10)), "At most 9"),
-        ("…", "small letters"),
+        ("…", "lower-case letters"),
     ],
 )
 def test_bad_lines_are_named(lines: str, why: str) -> None:
@@ -81,7 +81,7 @@ def test_admin_changes_reasons_and_votes_keep_their_keys(
     assert Vote.objects.get(completion=other).reasons == ["unkind"]
     refused = as_user(admin).post(url, settings(project, reasons_up="a: one\na: two"))
     assert refused.status_code == 400
-    assert "the key a is there already" in refused.content.decode()
+    assert "the key a is used twice" in refused.content.decode()
 
 
 @pytest.mark.parametrize("flag", [False, True])

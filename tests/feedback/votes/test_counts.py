@@ -79,7 +79,7 @@ def test_earlier_votes_are_looked_at_once_and_again_after_a_hundred_later_ones(
         return counted(*moments, **options)
 
     monkeypatch.setattr(counts, "votes_since", noting)
-    monkeypatch.setattr(counts, "LATER_LIMIT", 2)
+    monkeypatch.setattr(counts, "RECOUNT_AFTER", 2)
 
     for number, answer in enumerate(later, start=1):
         at(NOON + minutes(number / 20))

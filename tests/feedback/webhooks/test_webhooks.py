@@ -34,7 +34,7 @@ from feedback_app.feedback.webhooks.delivery import (
 )
 from feedback_app.feedback.webhooks.services import (
     delivery_repeat,
-    trial_write,
+    ping_write,
     webhook_create,
     webhook_switch,
 )
@@ -202,7 +202,7 @@ def test_request_is_signed_as_standard_webhooks_describes(
     made: tuple[Webhook, str], receiver: Receiver
 ) -> None:
     webhook, secret = made
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
 
     webhook_work(webhook.pk)
 
@@ -223,7 +223,7 @@ def test_failure_is_tried_again_after_growing_waits_and_then_given_up(
     made: tuple[Webhook, str], receiver: Receiver
 ) -> None:
     webhook = made[0]
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
     receiver.answers = [(500, "")] * MAX_ATTEMPTS
 
     waits = []
@@ -237,12 +237,12 @@ def test_failure_is_tried_again_after_growing_waits_and_then_given_up(
 
     assert 20 < waits[0] < 40
     assert all(after > before * 1.5 for before, after in pairwise(waits))
-    assert (delivery.status, delivery.error) == ("failed", "It answered 500.")
+    assert (delivery.status, delivery.error) == ("failed", "The server answered 500.")
     assert webhook_work(webhook.pk) == 0
     ids = {each.headers["webhook-id"] for each in receiver.received}
     assert ids == {delivery.key}, "a receiver knows a repeat"
     event = AuditEvent.objects.get(action="webhook.give_up")
-    assert f"after {MAX_ATTEMPTS} attempts: It answered 500." in event.reason
+    assert f"after {MAX_ATTEMPTS} attempts: The server answered 500." in event.reason
 
     delivery_repeat(delivery=delivery)
     assert webhook_work(webhook.pk) == 1
@@ -255,14 +255,14 @@ def test_receiver_that_is_away_is_told_when_it_is_back(
 ) -> None:
     away = receiver.url.replace(str(receiver.server_port), "9")
     webhook, _ = webhook_create(project=project, url=away, events=list(Event), by=admin)
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
 
     webhook_work(webhook.pk)
 
     delivery = WebhookDelivery.objects.get()
     assert (delivery.status, delivery.error) == (
         "waiting",
-        "It could not be reached: ConnectError.",
+        "The server could not be reached: ConnectError.",
     )
     Webhook.objects.update(url=receiver.url)
     overdue()
@@ -275,7 +275,7 @@ def test_worker_that_is_killed_leaves_a_row_that_is_sent_later(
     made: tuple[Webhook, str], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = made[0]
-    trial_write(webhook=webhook)
+    ping_write(webhook=webhook)
 
     def killed(*_: object) -> int:
         raise KeyboardInterrupt
@@ -299,14 +299,14 @@ def test_receiver_that_drips_is_left_in_time(
 ) -> None:
     monkeypatch.setattr(http_client, "SECONDS", 0.3)
     receiver.drips = True
-    trial_write(webhook=made[0])
+    ping_write(webhook=made[0])
 
     webhook_work(made[0].pk)  # ends, although the receiver would go on for ever
 
     delivery = WebhookDelivery.objects.get()
     assert (delivery.status, delivery.error) == (
         "waiting",
-        "It could not be reached: ReadTimeout.",
+        "The server could not be reached: ReadTimeout.",
     )
 
 
@@ -318,7 +318,7 @@ def test_few_webhooks_are_worked_on_at_a_time_and_the_longest_waiting_first(
         for _ in range(4)
     ]
     for ago, webhook in zip((1, 9, 5, 3), hooks, strict=True):
-        trial_write(webhook=webhook)
+        ping_write(webhook=webhook)
         since = timezone.now() - timedelta(seconds=ago)
         webhook.deliveries.update(next_at=since)
 
@@ -334,7 +334,7 @@ def test_tick_sends_what_is_due_and_forgets_what_is_old(
     sent = lambda args, **_: webhook_send(*args)  # noqa: E731 - what a worker does
     monkeypatch.setattr(webhook_send, "apply_async", sent)
     for _ in range(2):
-        trial_write(webhook=made[0])
+        ping_write(webhook=made[0])
     old, new = WebhookDelivery.objects.order_by("pk")
     long_ago = timezone.now() - KEPT - timedelta(seconds=1)
     WebhookDelivery.objects.filter(pk=old.pk).update(status="delivered", created_at=long_ago)
@@ -350,7 +350,7 @@ def test_two_workers_at_once_send_each_event_once(
     made: tuple[Webhook, str], receiver: Receiver
 ) -> None:
     for _ in range(5):
-        trial_write(webhook=made[0])
+        ping_write(webhook=made[0])
 
     assert at_once([lambda: webhook_work(made[0].pk)] * 4) == []
 
@@ -360,7 +360,7 @@ def test_two_workers_at_once_send_each_event_once(
 
 def test_old_deliveries_are_forgotten_but_not_those_that_wait(made: tuple[Webhook, str]) -> None:
     for _ in range(2):
-        trial_write(webhook=made[0])
+        ping_write(webhook=made[0])
     WebhookDelivery.objects.update(created_at=timezone.now() - KEPT - timedelta(seconds=1))
     first = WebhookDelivery.objects.first()
     assert first is not None
@@ -399,7 +399,7 @@ def test_pages_make_try_send_again_pause_and_remove(
     webhook_work(webhook.pk)
     assert len(receiver.received) == 2
     assert b"Delivered" in client.get(f"{log}?state=delivered").content
-    assert b"Nothing is in this state" in client.get(f"{log}?state=failed").content
+    assert b"No deliveries in this state" in client.get(f"{log}?state=failed").content
     assert client.get(f"{log}?state=body").status_code == 400
 
     client.post(f"{log}pause/")
@@ -416,7 +416,7 @@ def test_pages_make_try_send_again_pause_and_remove(
 def test_pages_are_for_admins_and_of_their_own_project(
     made: tuple[Webhook, str], annotator: User, stranger: User, as_user: As
 ) -> None:
-    trial_write(webhook=made[0])
+    ping_write(webhook=made[0])
     log = reverse("webhook", args=["bot", made[0].pk])
     deeds = ["test/", "pause/", "resume/", "remove/"]
     deeds.append(f"deliveries/{WebhookDelivery.objects.get().pk}/again/")
@@ -447,7 +447,7 @@ def test_log_queries_do_not_grow(
     made: tuple[Webhook, str], admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:
     for _ in range(12):
-        trial_write(webhook=made[0])
+        ping_write(webhook=made[0])
     client = as_user(admin)
 
     with django_assert_max_num_queries(7):

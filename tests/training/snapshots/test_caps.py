@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.adjudication.services import resolution_decide
+from feedback_app.feedback.adjudication.services import adjudication_decide
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.models import Run
@@ -162,7 +162,7 @@ def test_what_a_resolver_decided_rests_on_nobodys_votes(flooded: Project, admin:
     pk = next(pk for pk, amounts in people_cap(flooded).examples.items() if amounts is None)
     completion = Completion.objects.get(pk=pk)
 
-    resolution_decide(completion=completion, verdict=Verdict.UP, why="", by=admin)
+    adjudication_decide(completion=completion, verdict=Verdict.UP, why="", by=admin)
 
     assert pk not in people_cap(flooded).examples
     assert run_request(project=flooded, by=admin).snapshot.items.get(completion=pk).desirable

@@ -1,4 +1,4 @@
-"""Lets in again who has lost their telephone and their recovery codes."""
+"""`python manage.py forget_factors ADDRESS`: for a lost phone and lost recovery codes."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -10,14 +10,14 @@ from feedback_app.accounts.models import User
 
 
 class Command(BaseCommand):
-    help = "Takes the second factors of a person away: their password lets them in."
+    help = "Removes a user's second factors, so that the password is enough to sign in."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("address", help="their e-mail address")
+        parser.add_argument("address", help="the user's e-mail address")
 
     def handle(self, *args: Any, **options: Any) -> None:
         user = User.objects.filter(email=options["address"].lower()).first()
         if user is None:
-            raise CommandError("No such person.")
+            raise CommandError("There is no user with this address.")
         factors, _ = Authenticator.objects.filter(user=user).delete()
-        self.stdout.write(f"{user.email} has no second factor now ({factors} forgotten).")
+        self.stdout.write(f"{user.email} has no second factor now ({factors} removed).")

@@ -12,11 +12,11 @@ from feedback_app.feedback.projects.services import project_create
 
 
 class Command(BaseCommand):
-    help = "Makes an empty project; its owner can then import prompts and invite people."
+    help = "Creates an empty project; its owner can then import prompts and invite people."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("slug")
-        parser.add_argument("--name", help="what people read (default: from the slug)")
+        parser.add_argument("--name", help="display name (default: from the slug)")
         parser.add_argument("--base-model", default=settings.BASE_MODEL)
         parser.add_argument("--owner", help="e-mail of an account (default: the first owner's)")
 
@@ -27,7 +27,7 @@ class Command(BaseCommand):
             raise CommandError(f"No account has the address {options['owner']}.")
         owner = owner or people.filter(memberships__role="owner").first() or people.first()
         if owner is None:
-            raise CommandError("There is no account yet: run `python manage.py createsuperuser`.")
+            raise CommandError("There is no account yet. Run `python manage.py createsuperuser`.")
         slug = options["slug"]
         try:
             project = project_create(

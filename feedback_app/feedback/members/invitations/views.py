@@ -1,4 +1,4 @@
-"""The page behind an invitation: join as who you are, or with an account that is made here."""
+"""The invitation page: join with the present account, another one, or a new one."""
 
 from typing import Any
 
@@ -29,14 +29,14 @@ TEMPLATE = "feedback/invitation.html"
 @sensitive_post_parameters("password")
 @require_http_methods(["GET", "HEAD", "POST"])
 def invitation(request: HttpRequest, secret: str) -> HttpResponse:
-    """Says what one is invited to; a POST joins. 404 tells nothing of why a link does not work."""
+    """Show the invitation; a POST joins. An unusable link is a 404 without a reason."""
     found = invitation_find(secret)
     if found is None:
         if came_in_by(secret, request.user):
-            return redirect("home")  # back from a sign-in, or a second click
+            return redirect("home")  # returned from a sign-in, or clicked twice
         raise Http404("No such invitation.")
     if not request.user.is_authenticated:
-        request.session[WAITING] = found.pk  # a sign-in elsewhere may come back with it
+        request.session[WAITING] = found.pk  # an OIDC sign-in returns with it
     if request.method != "POST":
         return invitation_page(request, found, JoinForm(initial={"email": found.email}))
     try:
@@ -47,7 +47,7 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
 
 
 def came_in_by(secret: str, user: object) -> bool:
-    """Whether the person is a member of the project that this link let people into."""
+    """Return whether the person is a member of the invitation's project."""
     if not isinstance(user, User):
         return False
     invited = Invitation.objects.filter(digest=digest_of(secret), project__memberships__user=user)
@@ -55,7 +55,7 @@ def came_in_by(secret: str, user: object) -> bool:
 
 
 def join(request: HttpRequest, found: Invitation) -> HttpResponse:
-    """Raises UserError."""
+    """Accept the invitation. Raise UserError."""
     user = request.user
     if isinstance(user, User):
         validated(NoFields(request.POST))

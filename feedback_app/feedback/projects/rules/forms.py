@@ -1,4 +1,4 @@
-"""The form of a project's rules for votes."""
+"""The form of a project's voting rules."""
 
 from typing import Any, ClassVar
 
@@ -18,7 +18,7 @@ LIMITS = {
 
 
 class RulesForm(StrictFields, forms.ModelForm[Project]):
-    """How fast one person may vote, and how much of a snapshot may be theirs."""
+    """Rate limit, snapshot cap and gold settings."""
 
     class Meta:
         model = Project
@@ -32,22 +32,22 @@ class RulesForm(StrictFields, forms.ModelForm[Project]):
             "gold_window",
         ]
         labels: ClassVar = {
-            "votes_per_hour": "Votes an hour",
+            "votes_per_hour": "Votes per hour",
             "person_share": "One person's share of a snapshot, %",
-            "person_floor": "Votes that are always taken",
-            "gold_every": "One in so many is gold",
-            "gold_feedback": "People learn how they did",
-            "gold_least": "Right at least, %",
-            "gold_window": "Of their last",
+            "person_floor": "Votes always included",
+            "gold_every": "One gold item in every",
+            "gold_feedback": "Show people their result",
+            "gold_least": "Minimum accuracy, %",
+            "gold_window": "Over the last",
         }
         help_texts: ClassVar = {
-            "votes_per_hour": "The most that one person may give within an hour; 0: no limit.",
-            "person_share": "At most so much of what a run learns from; 100: no cap.",
-            "person_floor": "Of each person, whatever share they are.",
-            "gold_every": "By chance, say 20; 0: none is handed out.",
-            "gold_feedback": "With the reason that its admin gave.",
-            "gold_least": "Whoever is right less often is paused.",
-            "gold_window": "Gold items; nobody is paused before they judged so many.",
+            "votes_per_hour": "Limit for one person; 0: no limit.",
+            "person_share": "The most that one person may supply of a training set; 100: no cap.",
+            "person_floor": "For each person, whatever their share.",
+            "gold_every": "Items, at random, for example 20; 0: no gold items.",
+            "gold_feedback": "With the reason that the admin wrote.",
+            "gold_least": "People below it are paused.",
+            "gold_window": "Gold items; people who have judged fewer are not paused.",
         }
         widgets: ClassVar = {
             "votes_per_hour": forms.NumberInput(attrs={"min": 0, "max": MOST}),

@@ -16,7 +16,7 @@ from feedback_app.web.responses import action_view, page
 
 @project_view(Role.ADMIN)
 def rules(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The form."""
+    """Show the form."""
     return (
         rules_save(request, project) if request.method == "POST" else rules_show(request, project)
     )
@@ -31,7 +31,7 @@ def rules_show(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 @action_view
 def rules_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Writes the form, or shows it again with the fault beside each field."""
+    """Save the form, or show it again with an error beside each field."""
     form = RulesForm(request.POST, instance=project)
     if not form.is_valid():
         context = {"project": project, "form": form}

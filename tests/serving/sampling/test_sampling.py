@@ -1,0 +1,76 @@
+"""Answers of a sampling, and the source that they are filed under."""
+
+from importlib import import_module
+
+import pytest
+from django.apps import apps
+from django.test import Client
+from django.urls import reverse
+from pytest_django import Settings
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Sampling, Source
+from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.serving.sampling.services import sampling_claim, sampling_execute
+from tests.conftest import MakeCompletions
+from tests.served import MODEL
+from tests.serving.engine.slow_engine import slow_engine
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.slow
+def test_sampled_answers_are_queued_and_filed_as_sampled(
+    project: Project, settings: Settings
+) -> None:
+    question = [{"role": "user", "content": "Why?"}]
+    prompt_get_or_create(project=project, messages=question, source=Source.IMPORT)
+    project.base_model = MODEL
+    project.save()
+    with slow_engine() as engine:
+        settings.ENGINES = {MODEL: engine.url}
+        claim = sampling_claim(sampling_request(project=project).pk)
+        assert claim is not None
+        sampling_execute(claim)
+
+    found = {(row.source, row.version, row.queued) for row in project.completions.all()}
+    assert found == {("sampled", BASE_VERSION, True)}
+
+
+@pytest.mark.django_db
+def test_earlier_sampled_answers_are_told_apart_from_imports(
+    project: Project, make_completions: MakeCompletions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migration = import_module("feedback_app.feedback.migrations.0020_sampled_completions")
+    monkeypatch.setattr(migration, "BATCH", 2)
+    sampling = Sampling.objects.create(project=project)
+    rows = make_completions(7)
+    sampled = [row.pk for row in rows[:5]]
+    project.completions.update(sampling=None)
+    Completion.objects.filter(pk__in=sampled).update(sampling=sampling)
+
+    migration.file_as_sampled(apps, None)
+
+    assert set(project.completions.filter(source="sampled").values_list("pk", flat=True)) == set(
+        sampled
+    )
+    assert project.completions.filter(source="import").count() == 2
+    migration.file_as_imports(apps, None)
+    assert project.completions.filter(source="import").count() == 7
+
+
+@pytest.mark.django_db
+def test_queue_and_examples_can_be_narrowed_to_sampled_answers(
+    project: Project, admin: User, client: Client, make_completions: MakeCompletions
+) -> None:
+    sampled, imported = make_completions(2)
+    Completion.objects.filter(pk=sampled.pk).update(source=Source.SAMPLED)
+    client.force_login(admin)
+
+    desk = client.get(reverse("annotate", args=[project.slug]) + "?source=sampled")
+    listed = client.get(reverse("examples", args=[project.slug]) + "?source=sampled")
+
+    assert sampled.text in desk.content.decode()
+    assert imported.text not in desk.content.decode()
+    assert listed.status_code == 200
+    assert '<option value="sampled" selected>Sampled</option>' in listed.content.decode()
