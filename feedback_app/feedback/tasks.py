@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from feedback_app.feedback.imports.services import claimable, import_claim, import_execute
+from feedback_app.feedback.imports.services import import_claim, import_execute
 from feedback_app.feedback.models import ImportJob
 from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_work, webhooks_due
 
@@ -10,7 +10,7 @@ from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_w
 @shared_task(name="feedback.dispatch")
 def dispatch() -> None:
     """Every few seconds: hand imports and webhooks to workers."""
-    for job_id in ImportJob.objects.filter(claimable()).values_list("pk", flat=True):
+    for job_id in ImportJob.objects.filter(ImportJob.claimable()).values_list("pk", flat=True):
         import_file.apply_async((job_id,), expires=10)
     for webhook_id in webhooks_due():
         webhook_send.apply_async((webhook_id,), expires=10)

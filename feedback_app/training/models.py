@@ -7,6 +7,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.training.querysets import AdapterQuerySet, RunQuerySet
 
@@ -61,7 +62,7 @@ class SnapshotItem(models.Model):
         return f"{self.completion_id} in {self.snapshot_id}"
 
 
-class Run(models.Model):
+class Run(Claimable):
     """One training attempt: config + snapshot → adapter or failure."""
 
     class Status(models.TextChoices):
@@ -90,9 +91,6 @@ class Run(models.Model):
     auto_release = models.BooleanField(default=False)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
     cancel_requested = models.BooleanField(default=False)
-    # the claim: whoever raised `attempt` owns the run as long as the heartbeat goes on
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
     dispatched_at = models.DateTimeField(null=True)
     # how far the trainer's events have been read, so that no attempt reads one twice
     events_offset = models.PositiveBigIntegerField(default=0)
@@ -122,6 +120,10 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"Run {self.number}"
+
+    @classmethod
+    def working(cls) -> Q:
+        return Q(status__in=cls.WORKING)
 
     @property
     def active(self) -> bool:
@@ -229,12 +231,14 @@ class Schedule(models.Model):
         return f"every {self.min_new_examples} examples"
 
 
-class Erasure(models.Model):
-    """A person's votes leaving a project: what went, and which runs had used them.
+class Erasure(Claimable):
+    """The removal of a person's votes from a project, and which runs had used them.
 
-    The row is begun before anything goes and finished at the end, so that one that was broken off
-    is taken up again. It names nobody: the number is that of an account that is no more.
+    The row is created before anything is deleted and finished at the end, so that another worker
+    can resume an interrupted erasure. It holds no name, only the id of the deleted account.
     """
+
+    CLAIMED: ClassVar[dict[str, Any]] = {}
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
     person = models.PositiveBigIntegerField()
@@ -261,6 +265,14 @@ class Erasure(models.Model):
 
     def __str__(self) -> str:
         return f"erasure of person {self.person}"
+
+    @classmethod
+    def waiting(cls) -> Q:
+        return Q(finished_at=None, heartbeat_at=None)
+
+    @classmethod
+    def working(cls) -> Q:
+        return Q(finished_at=None, heartbeat_at__isnull=False)
 
     @property
     def adapter_names(self) -> list[str]:

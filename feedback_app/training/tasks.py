@@ -23,7 +23,7 @@ def dispatch() -> None:
     schedules_run()
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
-    for run_id in Run.objects.claimable().filter(unsent).values_list("pk", flat=True):
+    for run_id in Run.objects.filter(Run.claimable(), unsent).values_list("pk", flat=True):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
         train_run.apply_async((run_id,), expires=RESEND)
 

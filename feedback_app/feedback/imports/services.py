@@ -4,19 +4,16 @@ A chunk commits together with the offset behind it, so a killed import goes on w
 worker whose claim was taken over writes nothing more.
 """
 
-import datetime as dt
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.db.heartbeats import kept_alive
+from feedback_app.db.claims import Claim
 from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
 from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.readers import Columns, Unreadable, open_path, open_rows
@@ -27,6 +24,8 @@ from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
 
+ImportClaim = Claim[ImportJob]
+
 MAX_ATTEMPTS = 20
 #: Refused rows that are kept to be looked at; the others are only counted.
 REFUSALS_KEPT = 20_000
@@ -34,21 +33,6 @@ REFUSALS_KEPT = 20_000
 
 class WrongMoment(UserError):
     """What was asked is in order, but not while imports are where they are."""
-
-
-@dataclass(frozen=True)
-class ImportClaim:
-    """One worker's hold on an import; writes go through it."""
-
-    job: ImportJob
-    attempt: int
-
-    def held(self) -> Q:
-        return Q(pk=self.job.pk, attempt=self.attempt, status=ImportJob.Status.RUNNING)
-
-    def heartbeat(self) -> bool:
-        """Returns False if another worker has the import."""
-        return bool(ImportJob.objects.filter(self.held()).update(heartbeat_at=timezone.now()))
 
 
 def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
@@ -103,29 +87,13 @@ def file_discard(job: ImportJob) -> None:
 # -- the worker's side
 
 
-def claimable() -> Q:
-    """Waiting, or left alone by the worker that had it."""
-    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
-    return Q(status=ImportJob.Status.QUEUED) | Q(
-        status=ImportJob.Status.RUNNING, heartbeat_at__lt=stale
-    )
-
-
 def import_claim(job_id: int) -> ImportClaim | None:
-    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
-    job = ImportJob.objects.filter(claimable(), pk=job_id).first()
-    return take(job, claimable()) if job else None
+    """Claim a waiting or abandoned import; None if another worker has it or it has ended."""
+    return Claim.take(job_rows(job_id))
 
 
-def take(job: ImportJob, condition: Q) -> ImportClaim | None:
-    """Raises the attempt if `condition` still holds; whoever had the job then writes no more."""
-    taken = ImportJob.objects.filter(condition, pk=job.pk, attempt=job.attempt).update(
-        attempt=F("attempt") + 1, status=ImportJob.Status.RUNNING, heartbeat_at=timezone.now()
-    )
-    if not taken:
-        return None
-    fresh = ImportJob.objects.select_related("project", "by").get(pk=job.pk)
-    return ImportClaim(fresh, fresh.attempt)
+def job_rows(job_id: int) -> QuerySet[ImportJob]:
+    return ImportJob.objects.select_related("project", "by").filter(pk=job_id)
 
 
 def import_take_here(
@@ -165,7 +133,11 @@ def import_take_here(
         raise UserError(
             "The import of this file was begun with other columns or labels: give the same again."
         )
-    claim = take(active, Q(status__in=ImportJob.ACTIVE)) if active and same else None
+    claim = (
+        Claim.take(job_rows(active.pk), condition=Q(status__in=ImportJob.ACTIVE))
+        if active and same
+        else None
+    )
     if claim is None:
         raise UserError("Another import into this project is under way: wait until it is done.")
     return claim
@@ -173,13 +145,13 @@ def import_take_here(
 
 def import_execute(claim: ImportClaim) -> None:
     """Imports what is left of the file, chunk by chunk."""
-    job = claim.job
+    job = claim.row
     if claim.attempt > MAX_ATTEMPTS:
         import_end(claim, ImportJob.Status.FAILED, "It was begun too often and never came through.")
         return
     try:
         # rows that are skipped, and large groups of rows, are read without a commit between them
-        with kept_alive(claim.heartbeat), open_path(Path(job.path)) as file:
+        with claim.kept_alive(), open_path(Path(job.path)) as file:
             rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
                 chunk.share = rows.share
@@ -200,11 +172,11 @@ def job_labels(job: ImportJob) -> Labels:
 def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
     """The chunk, its refusals and the new offset in one transaction; False if the claim is lost."""
     with transaction.atomic():
-        job = ImportJob.objects.select_for_update().filter(claim.held()).first()
+        job = claim.held().select_for_update().first()
         if job is None:
             return False
         write = chunk_try if job.dry_run else chunk_write
-        written = write(chunk, project=claim.job.project, by=claim.job.by)
+        written = write(chunk, project=claim.row.project, by=claim.row.by)
         kept = max(0, REFUSALS_KEPT - job.refused)
         ImportRefusal.objects.bulk_create(
             ImportRefusal(job=job, number=r.number, reason=r.reason, excerpt=r.excerpt)
@@ -226,14 +198,14 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
 def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None:
     """A terminal state; the uploaded file goes."""
     with transaction.atomic():
-        ended = ImportJob.objects.filter(claim.held()).update(
+        ended = claim.update(
             status=status,
             error=error,
             finished_at=timezone.now(),
             share=1.0 if not error else F("share"),
         )
-        if ended and not claim.job.dry_run:
-            job = ImportJob.objects.select_related("project", "by").get(pk=claim.job.pk)
+        if ended and not claim.row.dry_run:
+            job = ImportJob.objects.select_related("project", "by").get(pk=claim.row.pk)
             if job.gold:
                 made = f"{job.gold:,} answers"
                 audit(
@@ -245,4 +217,4 @@ def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None
                 )
             import_event_write(job)
     if ended:
-        file_discard(claim.job)
+        file_discard(claim.row)

@@ -6,8 +6,10 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from feedback_app.db.claims import Claimable
 
-class ImportJob(models.Model):
+
+class ImportJob(Claimable):
     """One file coming into a project. The row is the truth: whoever takes it up goes on at
     `offset`, which is committed together with what the rows before it have brought."""
 
@@ -51,9 +53,6 @@ class ImportJob(models.Model):
     duplicates = models.PositiveBigIntegerField(default=0)
     refused = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
-    # the claim: whoever raised `attempt` owns the job as long as the heartbeat goes on
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

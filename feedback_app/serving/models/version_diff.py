@@ -6,6 +6,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Prompt
 from feedback_app.training.models import Adapter
 
@@ -51,7 +52,7 @@ class FixedAnswer(models.Model):
         return self.text[:60]
 
 
-class ChangeReport(models.Model):
+class ChangeReport(Claimable):
     """A version beside the one before it and the base, and how far the asking is."""
 
     class Status(models.TextChoices):
@@ -70,8 +71,6 @@ class ChangeReport(models.Model):
     done = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
     # empty: it won its gate
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"

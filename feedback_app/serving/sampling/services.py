@@ -4,18 +4,16 @@ Resumable by its rows: what is missing is counted, not remembered, so a killed w
 lost message costs nothing but time.
 """
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import structlog
-from django.conf import settings
-from django.db.models import F, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.db.claims import Claim
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Prompt, Sampling, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.serving.engine import client
@@ -27,46 +25,13 @@ log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 20
 
-
-@dataclass(frozen=True)
-class SamplingClaim:
-    """One worker's hold on a sampling; writes go through it."""
-
-    sampling: Sampling
-    attempt: int
-
-    def update(self, **fields: object) -> bool:
-        return bool(
-            Sampling.objects.filter(
-                pk=self.sampling.pk, attempt=self.attempt, status=Sampling.Status.RUNNING
-            ).update(heartbeat_at=timezone.now(), **fields)
-        )
-
-
-def claimable() -> Q:
-    """Waiting, or left alone by the worker that had it."""
-    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
-    return Q(status=Sampling.Status.QUEUED) | Q(
-        status=Sampling.Status.RUNNING, heartbeat_at__lt=stale
-    )
+SamplingClaim = Claim[Sampling]
 
 
 def sampling_claim(sampling_id: int) -> SamplingClaim | None:
-    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
-    sampling = (
-        Sampling.objects.filter(claimable(), pk=sampling_id).select_related("project").first()
-    )
-    if sampling is None:
-        return None
-    now = timezone.now()
-    taken = Sampling.objects.filter(claimable(), pk=sampling_id, attempt=sampling.attempt).update(
-        attempt=F("attempt") + 1,
-        status=Sampling.Status.RUNNING,
-        heartbeat_at=now,
-        started_at=sampling.started_at or now,
-        error="",
-    )
-    return SamplingClaim(sampling, sampling.attempt + 1) if taken else None
+    """Claim a waiting or abandoned sampling; None if another worker has it or it has ended."""
+    rows = Sampling.objects.select_related("project").filter(pk=sampling_id)
+    return Claim.take(rows, started_at=Coalesce("started_at", timezone.now()), error="")
 
 
 def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
@@ -87,8 +52,8 @@ def sampling_execute(claim: SamplingClaim) -> None:
     If the engine fails as a whole the sampling waits and goes on later. Answers that fail alone
     are left out, and the sampling says how many and why.
     """
-    sampling = claim.sampling
-    with kept_alive(claim.update) as heartbeat:
+    sampling = claim.row
+    with claim.kept_alive() as heartbeat:
         try:
             failed = answers_store(claim, heartbeat)
         except EngineError as error:
@@ -107,7 +72,7 @@ def sampling_execute(claim: SamplingClaim) -> None:
 
 def sampling_end(claim: SamplingClaim, failed: list[EngineError]) -> None:
     """Ends a sampling that has asked for everything; `failed` are the answers that are missing."""
-    sampling = claim.sampling
+    sampling = claim.row
     done = sampling.completions.count()
     error = ""
     if failed:
@@ -129,7 +94,7 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
 
     Returns early if the claim is lost. Raises EngineError if the engine fails as a whole.
     """
-    sampling = claim.sampling
+    sampling = claim.row
     todo = missing(sampling)
     done = sampling.completions.count()
     claim.update(total=len(todo) + done, done=done)
@@ -146,7 +111,7 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
             sampling=sampling,
         )
         done += 1
-        if not claim.update(done=done):
+        if not claim.heartbeat(done=done):
             break
     return failed
 

@@ -5,21 +5,18 @@ snapshot. These are the likeliest ones, always to the same prompts, so that vers
 be laid side by side. Resumable by its rows, like a sampling.
 """
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import structlog
-from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q
-from django.utils import timezone
+from django.db.models import Exists, OuterRef, QuerySet
 
 from feedback_app.accounts.models import User
-from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.db.claims import Claim
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Project, Source, Split
 from feedback_app.feedback.prompts.completions import Answer, storable
 from feedback_app.serving.engine import client
@@ -36,6 +33,8 @@ FIXED_PROMPTS = 20
 #: Few at once: people who talk to the engine meanwhile go first.
 PARALLEL = 4
 MAX_ATTEMPTS = 20
+
+ReportClaim = Claim[ChangeReport]
 
 
 def conditions_of(project: Project) -> str:
@@ -69,7 +68,7 @@ def prompts_fix(project: Project) -> list[FixedPrompt]:
     return sorted(fixed, key=lambda each: each.position)
 
 
-def changes_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
+def version_diff_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
     """Asks for the comparison; the work queue takes it from here. Asking again while it is under
     way changes nothing; afterwards it asks what is missing under today's conditions."""
     project = adapter.project
@@ -92,12 +91,12 @@ def changes_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
     return report
 
 
-def adapters_to_describe() -> list[Adapter]:
-    """The newest gate winner of each project, if nobody has asked for its changes yet."""
+def adapters_without_version_diff() -> QuerySet[Adapter]:
+    """Return the newest gate winner of each project whose version diff nobody has requested."""
     newer = Adapter.objects.usable().filter(
         project=OuterRef("project"), gate_won=True, pk__gt=OuterRef("pk")
     )
-    return list(
+    return (
         Adapter.objects.usable()
         .filter(gate_won=True, change_report=None)
         .exclude(Exists(newer))
@@ -109,42 +108,10 @@ def adapters_to_describe() -> list[Adapter]:
 # -- the work
 
 
-@dataclass(frozen=True)
-class ReportClaim:
-    """One worker's hold on a report; writes go through it."""
-
-    report: ChangeReport
-    attempt: int
-
-    def update(self, **fields: object) -> bool:
-        return bool(
-            ChangeReport.objects.filter(
-                pk=self.report.pk, attempt=self.attempt, status=ChangeReport.Status.RUNNING
-            ).update(heartbeat_at=timezone.now(), **fields)
-        )
-
-
-def reports_claimable() -> Q:
-    """Waiting, or left alone by the worker that had it."""
-    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
-    return Q(status=ChangeReport.Status.QUEUED) | Q(
-        status=ChangeReport.Status.RUNNING, heartbeat_at__lt=stale
-    )
-
-
 def report_claim(adapter_id: int) -> ReportClaim | None:
-    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
-    rows = ChangeReport.objects.filter(reports_claimable(), pk=adapter_id)
-    report = rows.select_related("adapter__project").first()
-    if report is None:
-        return None
-    taken = rows.filter(attempt=report.attempt).update(
-        attempt=F("attempt") + 1,
-        status=ChangeReport.Status.RUNNING,
-        heartbeat_at=timezone.now(),
-        error="",
-    )
-    return ReportClaim(report, report.attempt + 1) if taken else None
+    """Claim a waiting or abandoned report; None if another worker has it or it has ended."""
+    rows = ChangeReport.objects.select_related("adapter__project").filter(pk=adapter_id)
+    return Claim.take(rows, error="")
 
 
 def report_execute(claim: ReportClaim) -> None:
@@ -153,8 +120,8 @@ def report_execute(claim: ReportClaim) -> None:
     If the engine fails as a whole the report waits and goes on later. If answers fail alone it
     ends as failed and says how many are missing; asking again asks for those only.
     """
-    report = claim.report
-    with kept_alive(claim.update) as heartbeat:
+    report = claim.row
+    with claim.kept_alive() as heartbeat:
         try:
             failed = answers_store(claim, heartbeat)
         except (EngineError, UserError) as error:
@@ -181,7 +148,7 @@ def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]
     Returns early if the claim is lost. Raises EngineError if the engine fails as a whole, and
     UserError if nothing is held out.
     """
-    report = claim.report
+    report = claim.row
     project = report.adapter.project
     fixed = prompts_fix(project)
     known = set(
@@ -212,7 +179,7 @@ def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]
             defaults={"text": storable(answer.text), "finish_reason": answer.finish_reason},
         )
         done += 1
-        if not claim.update(done=done):
+        if not claim.heartbeat(done=done):
             break
     return failed
 

@@ -10,7 +10,7 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.serving.models import ChangeReport
 from feedback_app.serving.version_diff.page import rows_of, summaries
-from feedback_app.serving.version_diff.services import changes_request, conditions_of
+from feedback_app.serving.version_diff.services import conditions_of, version_diff_request
 from feedback_app.training.gate.report import gate_rows, versions_of
 from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
@@ -79,7 +79,7 @@ def changes_new(request: HtmxHttpRequest, project: Project, name: str) -> HttpRe
     validated(NoFields(request.POST))
     back = reverse("changes", args=[project.slug, name])
     try:
-        changes_request(adapter=adapter_of(project, name), by=request.user)
+        version_diff_request(adapter=adapter_of(project, name), by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
     return redirect(back)

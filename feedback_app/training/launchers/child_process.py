@@ -17,12 +17,13 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.db.claims import ClaimLost
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION
 from feedback_app.training.models import Run
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
-from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.snapshots.files import context, snapshot_write
 
@@ -40,15 +41,11 @@ class RunHopeless(Exception):
     """Trying again would only repeat the failure."""
 
 
-class ClaimLost(Exception):
-    """Another worker has taken the run up: write nothing more."""
-
-
-def run_execute(claim: Claim) -> None:
+def run_execute(claim: RunClaim) -> None:
     """From a claimed run to its end: train, evaluate, register. Safe to repeat at any point."""
-    run = claim.run
+    run = claim.row
     try:
-        with kept_alive(claim.heartbeat) as heartbeat:
+        with claim.kept_alive() as heartbeat:
             train_and_evaluate(claim, heartbeat)
     except ClaimLost:
         log.warning("claim_lost", run=run.pk, attempt=claim.attempt)
@@ -60,9 +57,9 @@ def run_execute(claim: Claim) -> None:
         )
 
 
-def train_and_evaluate(claim: Claim, heartbeat: Heartbeat) -> None:
+def train_and_evaluate(claim: RunClaim, heartbeat: Heartbeat) -> None:
     """Runs both children and ends the run. Raises what run_execute catches."""
-    run = claim.run
+    run = claim.row
     if claim.attempt > MAX_CLAIMS:
         raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
     prepare(run)
@@ -78,9 +75,9 @@ def train_and_evaluate(claim: Claim, heartbeat: Heartbeat) -> None:
     settle(claim, code)
 
 
-def settle(claim: Claim, code: int) -> None:
+def settle(claim: RunClaim, code: int) -> None:
     """What an exit code other than 0 means for the run."""
-    run = claim.run
+    run = claim.row
     # one that was asked to stop while it started has no handler for the signal yet
     stopped = code in (CANCELLED, -signal.SIGTERM)
     if stopped and claim.cancel_requested():
@@ -153,9 +150,9 @@ def prepare_evaluation(run: Run) -> Path:
     return directory
 
 
-def finish(claim: Claim, evaluation: Path) -> None:
+def finish(claim: RunClaim, evaluation: Path) -> None:
     """Publishes the adapter's files, then registers it with its gate report."""
-    run = claim.run
+    run = claim.row
     name = run.project.adapter_name(run.number)
     # PostgreSQL stores no NUL, and a model may write one
     report = json.loads((evaluation / "report.json").read_text().replace("\\u0000", "\\ufffd"))
@@ -169,7 +166,7 @@ def finish(claim: Claim, evaluation: Path) -> None:
         raise ClaimLost
 
 
-def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartbeat) -> int:
+def child_run(claim: RunClaim, arguments: list[str], *, events: Path, alive: Heartbeat) -> int:
     """Runs `python -m trainer …` to its end and returns its exit code.
 
     CANCELLED without starting it if the run is to stop already: between two children, or before
@@ -181,7 +178,7 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartb
     path = events / "events.jsonl"
     # the evaluation has a stream of its own, read from its start in each attempt
     training = arguments[0] == "train"
-    offset = claim.run.events_offset if training else 0
+    offset = claim.row.events_offset if training else 0
     options = ["--stop-with-parent", "--nice", str(settings.TRAINER_NICE)]
     with (events / "trainer.log").open("ab") as output:
         child = subprocess.Popen(

@@ -7,7 +7,7 @@ from typing import Any
 from django.db import transaction
 
 from feedback_app.training.models import RunMetric, RunNote
-from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.claims import RunClaim
 
 METRIC_FIELDS = (
     "loss",
@@ -41,7 +41,7 @@ def read_new_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]
     return events, offset + end
 
 
-def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> bool:
+def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -> bool:
     """Writes the events together with `fields` (how far they were read) and a heartbeat.
 
     False if the claim is lost; then nothing was written.
@@ -61,7 +61,7 @@ def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> b
             }
         elif kind == "step":
             metrics[event["step"]] = RunMetric(
-                run=claim.run,
+                run=claim.row,
                 step=event["step"],
                 **{name: event.get(name) for name in METRIC_FIELDS},
             )
@@ -88,7 +88,7 @@ def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> b
     return True
 
 
-def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
+def note_of(claim: RunClaim, event: dict[str, Any]) -> RunNote | None:
     """The line that this event adds to the log, if it is worth one."""
     kind = event.get("type")
     level = RunNote.Level.INFO
@@ -114,4 +114,4 @@ def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
         text, level = str(event["message"]), RunNote.Level.WARNING
     else:
         return None
-    return RunNote(run=claim.run, text=text, level=level)
+    return RunNote(run=claim.row, text=text, level=level)

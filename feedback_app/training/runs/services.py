@@ -21,7 +21,7 @@ from feedback_app.training.models import (
     RunNote,
     SnapshotItem,
 )
-from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.plan import run_plan
 from feedback_app.training.snapshots.services import snapshot_freeze
@@ -104,23 +104,23 @@ def run_note(*, run: Run, text: str, level: RunNote.Level = RunNote.Level.INFO) 
     RunNote.objects.create(run=run, text=text, level=level)
 
 
-def run_requeue(*, claim: Claim, why: str) -> None:
+def run_requeue(*, claim: RunClaim, why: str) -> None:
     """The worker stops but the run is not at fault: the next worker goes on with it."""
     with transaction.atomic():
         if claim.update(status=Run.Status.QUEUED, dispatched_at=None):
-            run_note(run=claim.run, text=why, level=RunNote.Level.WARNING)
+            run_note(run=claim.row, text=why, level=RunNote.Level.WARNING)
 
 
-def run_end(*, claim: Claim, status: Run.Status, error: str = "") -> None:
+def run_end(*, claim: RunClaim, status: Run.Status, error: str = "") -> None:
     """A terminal state without an adapter."""
     with transaction.atomic():
         ended = claim.update(
             status=status, error=error, finished_at=timezone.now(), eta_seconds=None
         )
         if ended and error:
-            run_note(run=claim.run, text=error, level=RunNote.Level.ERROR)
+            run_note(run=claim.row, text=error, level=RunNote.Level.ERROR)
         if ended:
-            run_event_write(claim.run, status=status, error=error)
+            run_event_write(claim.row, status=status, error=error)
 
 
 def run_event_write(
@@ -144,7 +144,7 @@ def run_event_write(
 
 def run_finish(
     *,
-    claim: Claim,
+    claim: RunClaim,
     path: str,
     sha256: str,
     report: Mapping[str, Any],
@@ -155,7 +155,7 @@ def run_finish(
     `fit` maps completion ids to (reward, z0) of the last epoch. Returns None if the claim was
     lost to another worker, which then registers it.
     """
-    run = claim.run
+    run = claim.row
     name = run.project.adapter_name(run.number)
     live = next((key for key in report["candidates"] if key not in (name, "base")), "base")
     gate = gate_decide(report, candidate=name, live=live)

@@ -82,10 +82,10 @@ class Command(BaseCommand):
         labels: Labels,
     ) -> None:
         claim = import_take_here(project=project, path=path, by=by, columns=columns, labels=labels)
-        if claim.job.offset:
-            self.stdout.write(f"Going on after row {claim.job.offset:,}.")
+        if claim.row.offset:
+            self.stdout.write(f"Going on after row {claim.row.offset:,}.")
         import_execute(claim)
-        job = ImportJob.objects.get(pk=claim.job.pk)
+        job = ImportJob.objects.get(pk=claim.row.pk)
         self.tell(job.rows, job.imported, job.gold, job.prompts, job.duplicates, job.refused)
         refusals = job.refusals.order_by("pk")
         self.refusals(refusals.iterator(), job.refused, report)
