@@ -24,6 +24,7 @@ from feedback_app.training.models import (
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze
 from feedback_app.web.errors import UserError
 
@@ -47,14 +48,16 @@ def run_request(
         with transaction.atomic():
             # one request at a time: the plan must still hold when the run is written
             project = Project.objects.select_for_update().get(pk=project.pk)
-            plan = run_plan(project=project, config=config.as_json(), exact=True)
+            cap = people_cap(project)
+            totals = snapshot_totals(project, cap)
+            plan = run_plan(project=project, config=config.as_json(), totals=totals)
             if plan.objections:
                 raise UserError(" ".join(plan.objections))
             last = project.runs.aggregate(last=Max("number"))["last"] or 0
             run = Run.objects.create(
                 project=project,
                 number=last + 1,
-                snapshot=snapshot_freeze(project=project),
+                snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
                 config=config.as_json(),
                 trigger=trigger,
                 requested_by=by,
@@ -188,6 +191,3 @@ def run_finish(
     # many rows, and only an order of the queue: not in the transaction that ends the run
     uncertainty_store(project=run.project, fit=fit)
     return adapter
-
-
-# -- the schedule
