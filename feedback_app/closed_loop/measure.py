@@ -10,7 +10,7 @@ from feedback_app.closed_loop.rule import Finding, judge
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.feedback.prompts.services import Message
-from feedback_app.serving.engine.batch import PARALLEL, Heard, ask_each
+from feedback_app.serving.engine.batch import PARALLEL, OnTokens, ask_each
 from feedback_app.serving.engine.client import Engine, EngineError, Sampling
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.serving.stats.wilson import wilson_interval
@@ -96,14 +96,14 @@ def side_sample(
     engine = Engine(project)
     total = len(prompts) * answers_per_prompt
 
-    def ask(number: int, heard: Heard) -> Answer:
+    def ask(number: int, on_tokens: OnTokens) -> Answer:
         prompt, seed = prompts[number // answers_per_prompt], 7_000_000 + number
         how = Sampling(project.max_tokens, project.temperature, project.top_p, seed)
-        return engine.answer(prompt, version=version, sampling=how, heard=heard)
+        return engine.answer(prompt, version=version, sampling=how, on_tokens=on_tokens)
 
     found: dict[int, Answer] = {}
-    pace = ConcurrencyLimit(most=PARALLEL)
-    for number, answer in ask_each(range(total), ask, pace=pace, healthy=engine.healthy):
+    limit = ConcurrencyLimit(most=PARALLEL)
+    for number, answer in ask_each(range(total), ask, limit=limit, healthy=engine.healthy):
         if isinstance(answer, EngineError):
             raise answer
         found[number] = answer

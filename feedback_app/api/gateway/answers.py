@@ -16,9 +16,13 @@ from feedback_app.feedback.prompts.completions import Answer, completion_create,
 from feedback_app.feedback.prompts.services import Message, messages_check, prompt_get_or_create
 from feedback_app.serving.demo.generation import demo_sampling, pieces_of
 from feedback_app.serving.engine.client import AdapterBroken, Engine, Sampling, Streamed
-from feedback_app.serving.models import Conversation, Seat
+from feedback_app.serving.models import Assignment, Conversation
 from feedback_app.serving.releases.fallback import version_fallback
-from feedback_app.serving.traffic_splits.assignments import request_key, seat_take, watched
+from feedback_app.serving.traffic_splits.assignments import (
+    assignment_get_or_draw,
+    request_key,
+    timed,
+)
 
 LIVE = Conversation.LIVE
 TOKEN_SECONDS = 1.0  # how often a stream looks whether its token still holds
@@ -35,7 +39,7 @@ class Question:
     sampling: Sampling
     # whether it asked for `live`, and its side where traffic is split
     live: bool = False
-    seat: Seat | None = None
+    assignment: Assignment | None = None
 
     @property
     def project(self) -> Project:
@@ -60,12 +64,12 @@ def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
         system_prompt = messages.pop(0)["content"]
     messages_check(messages)
     usual = demo_sampling(token.project)
-    seat = seat_of(ask, messages, project=token.project)
+    assignment = assignment_of(ask, messages, project=token.project)
     return Question(
         token=token,
-        version=seat.version if seat else version_of(ask.model, project=token.project),
+        version=assignment.version if assignment else version_of(ask.model, project=token.project),
         live=ask.model == LIVE,
-        seat=seat,
+        assignment=assignment,
         messages=messages,
         system_prompt=system_prompt,
         sampling=Sampling(
@@ -77,12 +81,12 @@ def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
     )
 
 
-def seat_of(ask: ChatAsk, messages: list[Message], *, project: Project) -> Seat | None:
+def assignment_of(ask: ChatAsk, messages: list[Message], *, project: Project) -> Assignment | None:
     """The side of a running split that this request is on, if it asks for `live`."""
     if ask.model != LIVE:
         return None
     key = request_key(project, user=ask.user, messages=messages)
-    return seat_take(project, key, begins=len(messages) == 1)
+    return assignment_get_or_draw(project, key, begins=len(messages) == 1)
 
 
 def version_of(model: str, *, project: Project) -> str:
@@ -102,7 +106,7 @@ def version_of(model: str, *, project: Project) -> str:
 def answer_stream(question: Question, *, into: Reply) -> Iterator[str]:
     """`answer_pieces`, and how they came where traffic is split. Raises EngineError."""
     pieces = answer_pieces(question, into=into)
-    return watched(pieces, seat=question.seat, completion=lambda: into.completion)
+    return timed(pieces, assignment=question.assignment, completion=lambda: into.completion)
 
 
 def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:

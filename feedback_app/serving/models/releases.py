@@ -24,7 +24,7 @@ class Release(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     reason = models.CharField(max_length=200, blank=True)
-    # the version before it could not be served any more
+    # released because the version before could not be served
     fallback = models.BooleanField(default=False)
     since = models.DateTimeField(auto_now_add=True)
     until = models.DateTimeField(null=True)

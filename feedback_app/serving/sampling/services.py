@@ -1,7 +1,6 @@
-"""Has a version answer the project's prompts, so that annotators have something to judge.
+"""Sampling: a version answers the project's prompts, so that annotators can judge the answers.
 
-Resumable by its rows: what is missing is counted, not remembered, so a killed worker or a
-lost message costs nothing but time.
+Missing answers are found from the rows, so that another worker resumes an interrupted sampling.
 """
 
 from collections import Counter
@@ -17,7 +16,7 @@ from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Prompt, Sampling, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.serving.engine import client
-from feedback_app.serving.engine.batch import PARALLEL, Heard, ask_each
+from feedback_app.serving.engine.batch import PARALLEL, OnTokens, ask_each
 from feedback_app.serving.engine.client import AdapterBroken, Engine, EngineError
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 
@@ -35,7 +34,7 @@ def sampling_claim(sampling_id: int) -> SamplingClaim | None:
 
 
 def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
-    """(prompt, which answer) that are still to be sampled: first answers first."""
+    """Return the missing answers as (prompt, index), the first answer of every prompt first."""
     prompts = list(sampling.project.prompts.filter(source=Source.IMPORT).order_by("pk"))
     answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
     return [
@@ -47,18 +46,18 @@ def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
 
 
 def sampling_execute(claim: SamplingClaim) -> None:
-    """Samples what is missing; every answer is stored, and shown to annotators, as it comes.
+    """Sample what is missing; each answer is stored, and shown to annotators, as it completes.
 
-    If the engine fails as a whole the sampling waits and goes on later. Answers that fail alone
-    are left out, and the sampling says how many and why.
+    If the engine as a whole fails, the sampling waits and continues later. Single answers that
+    fail are left out; the sampling's message says how many and why.
     """
     sampling = claim.row
     with claim.kept_alive() as heartbeat:
         try:
             failed = answers_store(claim, heartbeat)
         except EngineError as error:
-            for_good = isinstance(error, AdapterBroken) or error.status in (400, 404)
-            gave_up = for_good or claim.attempt >= MAX_ATTEMPTS
+            permanent = isinstance(error, AdapterBroken) or error.status in (400, 404)
+            gave_up = permanent or claim.attempt >= MAX_ATTEMPTS
             claim.update(
                 status=Sampling.Status.FAILED if gave_up else Sampling.Status.QUEUED,
                 error=incomplete(sampling, error),
@@ -71,7 +70,7 @@ def sampling_execute(claim: SamplingClaim) -> None:
 
 
 def sampling_end(claim: SamplingClaim, failed: list[EngineError]) -> None:
-    """Ends a sampling that has asked for everything; `failed` are the answers that are missing."""
+    """End a sampling that has requested every answer; `failed` are errors of missing ones."""
     sampling = claim.row
     done = sampling.completions.count()
     error = ""
@@ -84,15 +83,15 @@ def sampling_end(claim: SamplingClaim, failed: list[EngineError]) -> None:
 
 
 def incomplete(sampling: Sampling, error: EngineError) -> str:
-    """Returns the message of a sampling with missing answers, for people."""
+    """Return the message of a sampling with missing answers."""
     left, done = len(missing(sampling)), sampling.completions.count()
     return f"{left} of {left + done} answers are missing: {error}"
 
 
 def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineError]:
-    """Asks for what is missing and stores it; returns why answers are missing still.
+    """Request and store what is missing; return the errors of answers that failed.
 
-    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole.
+    Returns early if the claim is lost. Raises EngineError if the engine as a whole fails.
     """
     sampling = claim.row
     todo = missing(sampling)
@@ -119,13 +118,13 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
 def answers(
     sampling: Sampling, todo: list[tuple[Prompt, int]], *, goes_on: Callable[[], bool]
 ) -> Iterator[tuple[Prompt, Answer | EngineError]]:
-    """Asks the engine for each; yields answers as they come in. Raises EngineError."""
+    """Yield the engine's answers as they complete. Raises EngineError."""
     project = sampling.project
     engine = Engine(project)
     if sampling.version != BASE_VERSION:
         engine.load_version(sampling.version)
 
-    def ask(work: tuple[Prompt, int], heard: Heard) -> Answer:
+    def ask(work: tuple[Prompt, int], on_tokens: OnTokens) -> Answer:
         prompt, index = work
         how = client.Sampling(
             max_tokens=project.max_tokens,
@@ -133,10 +132,12 @@ def answers(
             top_p=project.top_p,
             seed=(sampling.pk * 1_000_003 + prompt.pk * 101 + index) % 2**31,
         )
-        return engine.answer(prompt.messages, version=sampling.version, sampling=how, heard=heard)
+        return engine.answer(
+            prompt.messages, version=sampling.version, sampling=how, on_tokens=on_tokens
+        )
 
-    pace = ConcurrencyLimit(most=PARALLEL)
-    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    limit = ConcurrencyLimit(most=PARALLEL)
+    asked = ask_each(todo, ask, limit=limit, healthy=engine.healthy, goes_on=goes_on)
     with closing(asked):  # type: ignore[type-var]
         for (prompt, _), answer in asked:
             yield prompt, answer

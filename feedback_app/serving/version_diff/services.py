@@ -1,8 +1,8 @@
-"""Has a version, the one before it and the base answer the project's twenty fixed prompts.
+"""Version diff: a version, the one before and the base answer the project's fixed prompts.
 
-The answers of the gate do not serve for this: they are sampled, and to the prompts of that day's
-snapshot. These are the likeliest ones, always to the same prompts, so that versions far apart can
-be laid side by side. Resumable by its rows, like a sampling.
+The answers of the gate are no substitute: they are sampled, and to the prompts of one snapshot.
+These use greedy decoding and always the same twenty prompts, so that any versions can be compared.
+Missing answers are found from the rows, so that another worker resumes an interrupted report.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Project, Source, Split
 from feedback_app.feedback.prompts.completions import Answer, storable
 from feedback_app.serving.engine import client
-from feedback_app.serving.engine.batch import Heard, ask_each
+from feedback_app.serving.engine.batch import OnTokens, ask_each
 from feedback_app.serving.engine.client import AdapterBroken, Engine, EngineError
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.serving.models import ChangeReport, FixedAnswer, FixedPrompt
@@ -30,7 +30,7 @@ from feedback_app.web.errors import UserError
 log = structlog.get_logger(__name__)
 
 FIXED_PROMPTS = 20
-#: Few at once: people who talk to the engine meanwhile go first.
+#: Few at once, so that users of the engine are not slowed down.
 PARALLEL = 4
 MAX_ATTEMPTS = 20
 
@@ -38,16 +38,16 @@ ReportClaim = Claim[ChangeReport]
 
 
 def conditions_of(project: Project) -> str:
-    """What an answer depends on, besides the prompt and the version, as a hash."""
-    told = json.dumps([project.base_model, project.system_prompt, project.max_tokens])
-    return hashlib.sha256(told.encode()).hexdigest()
+    """Return a hash of what an answer depends on, besides the prompt and the version."""
+    conditions = json.dumps([project.base_model, project.system_prompt, project.max_tokens])
+    return hashlib.sha256(conditions.encode()).hexdigest()
 
 
 def prompts_fix(project: Project) -> list[FixedPrompt]:
-    """The project's fixed prompts: the first twenty of the held-out side by their hash.
+    """Return the project's fixed prompts: the first twenty held-out prompts by hash.
 
-    While there are fewer, later ones fill the places that are left; a prompt that has a place
-    keeps it. Raises UserError if nothing is held out.
+    While there are fewer, later prompts fill the free positions; a prompt keeps its position.
+    Raises UserError if nothing is held out.
     """
     with transaction.atomic():
         Project.objects.select_for_update().get(pk=project.pk)
@@ -69,8 +69,11 @@ def prompts_fix(project: Project) -> list[FixedPrompt]:
 
 
 def version_diff_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
-    """Asks for the comparison; the work queue takes it from here. Asking again while it is under
-    way changes nothing; afterwards it asks what is missing under today's conditions."""
+    """Queue the version diff of an adapter.
+
+    While it is in progress, a second request changes nothing; afterwards it requests the answers
+    that are missing under the current conditions.
+    """
     project = adapter.project
     prompts_fix(project)
     previous = str(adapter.gate.get("opponent") or project.live_version)
@@ -115,10 +118,10 @@ def report_claim(adapter_id: int) -> ReportClaim | None:
 
 
 def report_execute(claim: ReportClaim) -> None:
-    """Asks what has no answer yet; each is stored as it comes.
+    """Request the missing answers; each is stored as it completes.
 
-    If the engine fails as a whole the report waits and goes on later. If answers fail alone it
-    ends as failed and says how many are missing; asking again asks for those only.
+    If the engine as a whole fails, the report waits and continues later. If single answers fail,
+    it ends as failed and says how many are missing; a new request asks for those only.
     """
     report = claim.row
     with claim.kept_alive() as heartbeat:
@@ -134,7 +137,7 @@ def report_execute(claim: ReportClaim) -> None:
             )
             return
         if heartbeat.lost:
-            log.warning("changes_claim_lost", adapter=report.adapter.name)
+            log.warning("version_diff_claim_lost", adapter=report.adapter.name)
         elif failed:
             why = f"{len(failed)} answers are missing: {failed[0]}"
             claim.update(status=ChangeReport.Status.FAILED, error=why)
@@ -143,9 +146,9 @@ def report_execute(claim: ReportClaim) -> None:
 
 
 def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]:
-    """Asks for what is missing and stores it; returns why answers are missing still.
+    """Request and store what is missing; return the errors of answers that failed.
 
-    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole, and
+    Returns early if the claim is lost. Raises EngineError if the engine as a whole fails, and
     UserError if nothing is held out.
     """
     report = claim.row
@@ -187,18 +190,18 @@ def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]
 def answers(
     project: Project, todo: list[tuple[FixedPrompt, str]], *, goes_on: Callable[[], bool]
 ) -> Iterator[tuple[tuple[FixedPrompt, str], Answer | EngineError]]:
-    """The likeliest answers, a few under way at once, as they come in. Raises EngineError."""
+    """Yield greedy answers as they complete, a few at once. Raises EngineError."""
     engine = Engine(project)
     for version in {version for _, version in todo} - {BASE_VERSION}:
         engine.load_version(version)
     likeliest = client.Sampling(max_tokens=project.max_tokens, temperature=0.0, top_p=1.0)
 
-    def ask(work: tuple[FixedPrompt, str], heard: Heard) -> Answer:
+    def ask(work: tuple[FixedPrompt, str], on_tokens: OnTokens) -> Answer:
         prompt, version = work
         messages = prompt.prompt.messages
-        return engine.answer(messages, version=version, sampling=likeliest, heard=heard)
+        return engine.answer(messages, version=version, sampling=likeliest, on_tokens=on_tokens)
 
-    pace = ConcurrencyLimit(most=PARALLEL)
-    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    limit = ConcurrencyLimit(most=PARALLEL)
+    asked = ask_each(todo, ask, limit=limit, healthy=engine.healthy, goes_on=goes_on)
     with closing(asked):  # type: ignore[type-var]
         yield from asked

@@ -183,12 +183,12 @@ def test_link_that_has_ended_opens_nothing_and_says_so_kindly(
 def test_answer_in_progress_breaks_off_when_the_link_is_revoked(
     shared: Shared, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feedback_app.serving.demo.generation.ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr("feedback_app.serving.demo.generation.ACCESS_CHECK_SECONDS", 0.0)
     visitor = services.visitor_create(shared.link)
     conversation = Conversation.objects.create(project=shared.link.project, user=visitor.user)
     turn = turn_begin(conversation=conversation, text="A long story?")
     stream = turn_events(
-        turn, rendered=lambda done: "", url="/", may_read=services.still_open(shared.link)
+        turn, rendered=lambda done: "", url="/", may_read=services.link_is_open(shared.link)
     )
     assert [next(stream).split("\n")[0] for _ in range(3)][-1] == "event: piece"
     link_revoke(link=shared.link, by=admin)
