@@ -1,4 +1,4 @@
-"""Celery's side of feedback: imports and webhooks."""
+"""Celery tasks of feedback: imports and webhooks."""
 
 from celery import shared_task
 
@@ -9,7 +9,7 @@ from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_w
 
 @shared_task(name="feedback.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand imports and webhooks to workers."""
+    """Send imports and webhooks that are due to workers, every few seconds."""
     for job_id in ImportJob.objects.filter(ImportJob.claimable()).values_list("pk", flat=True):
         import_file.apply_async((job_id,), expires=10)
     for webhook_id in webhooks_due():
@@ -19,7 +19,7 @@ def dispatch() -> None:
 
 @shared_task(name="feedback.import_file")
 def import_file(job_id: int) -> None:
-    """Takes the import if it is free; a second delivery does nothing."""
+    """Execute an import; a second delivery of the message does nothing."""
     claim = import_claim(job_id)
     if claim is not None:
         import_execute(claim)
@@ -27,5 +27,5 @@ def import_file(job_id: int) -> None:
 
 @shared_task(name="feedback.webhook_send")
 def webhook_send(webhook_id: int) -> None:
-    """Sends what is due, if nobody else is at it."""
+    """Send a webhook's due deliveries; a second delivery of the message does nothing."""
     webhook_work(webhook_id)

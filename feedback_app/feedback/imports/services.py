@@ -1,6 +1,6 @@
-"""The life of an import: requested, claimed, written chunk by chunk, ended.
+"""Services of imports: requested, claimed, written in chunks, ended.
 
-A chunk commits together with the offset behind it, so a killed import goes on where it was; a
+A chunk is committed with the offset after it, so that another worker resumes a killed import; a
 worker whose claim was taken over writes nothing more.
 """
 
@@ -27,16 +27,16 @@ log = structlog.get_logger(__name__)
 ImportClaim = Claim[ImportJob]
 
 MAX_ATTEMPTS = 20
-#: Refused rows that are kept to be looked at; the others are only counted.
+#: Refused rows that are stored for review; others are only counted.
 REFUSALS_KEPT = 20_000
 
 
 class WrongMoment(UserError):
-    """What was asked is in order, but not while imports are where they are."""
+    """A valid request that the current state of the import does not allow."""
 
 
 def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
-    """Says how a file that has not been started is to be understood."""
+    """Set the columns and labels of an import that has not started."""
     mapped = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
         columns=dict(columns), labels_up=sorted(labels.up), labels_down=sorted(labels.down)
     )
@@ -46,7 +46,7 @@ def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
 
 
 def import_start(*, job: ImportJob, by: User) -> None:
-    """Queues a previewed import; the work queue takes it from here."""
+    """Queue a previewed import."""
     try:
         with transaction.atomic():
             started = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
@@ -63,11 +63,11 @@ def import_start(*, job: ImportJob, by: User) -> None:
                 reason=reason,
             )
     except IntegrityError as error:
-        raise WrongMoment("Another import is under way: wait until it is done.") from error
+        raise WrongMoment("Another import is in progress: wait until it is done.") from error
 
 
 def import_cancel(*, job: ImportJob, by: User) -> None:
-    """Stops an import after the chunk that it is writing; what is imported stays."""
+    """Stop an import after the chunk that it is writing; imported rows stay."""
     with transaction.atomic():
         stopped = ImportJob.objects.filter(
             pk=job.pk, status__in=[ImportJob.Status.PREVIEW, *ImportJob.ACTIVE]
@@ -79,12 +79,12 @@ def import_cancel(*, job: ImportJob, by: User) -> None:
 
 
 def file_discard(job: ImportJob) -> None:
-    """Deletes an uploaded file that nobody will read again."""
+    """Delete the uploaded file of an ended import."""
     if job.uploaded:
         Path(job.path).unlink(missing_ok=True)
 
 
-# -- the worker's side
+# -- the worker
 
 
 def import_claim(job_id: int) -> ImportClaim | None:
@@ -104,9 +104,9 @@ def import_take_here(
     columns: Columns | None = None,
     labels: Labels = AS_KNOWN,
 ) -> ImportClaim:
-    """For the command line: a new job, or the unfinished one of the same file, held by us.
+    """Claim a new import, or the unfinished import of the same file, for the command line.
 
-    Raises UserError while another file is being imported, or this one in another way.
+    Raises UserError while another file is being imported, or this file with other options.
     """
     columns = dict(columns or {})
     active = ImportJob.objects.filter(project=project, status__in=ImportJob.ACTIVE).first()
@@ -120,7 +120,7 @@ def import_take_here(
                 columns=columns,
                 labels_up=sorted(labels.up),
                 labels_down=sorted(labels.down),
-                # held from its first moment: no worker takes it up beside us
+                # claimed from the start, so that no worker takes it at the same time
                 status=ImportJob.Status.RUNNING,
                 heartbeat_at=timezone.now(),
             )
@@ -131,7 +131,7 @@ def import_take_here(
     same = active is not None and active.path == str(path)
     if active and same and (active.columns, job_labels(active)) != (columns, labels):
         raise UserError(
-            "The import of this file was begun with other columns or labels: give the same again."
+            "The import of this file was started with other columns or labels: use the same."
         )
     claim = (
         Claim.take(job_rows(active.pk), condition=Q(status__in=ImportJob.ACTIVE))
@@ -139,18 +139,18 @@ def import_take_here(
         else None
     )
     if claim is None:
-        raise UserError("Another import into this project is under way: wait until it is done.")
+        raise UserError("Another import into this project is in progress: wait until it is done.")
     return claim
 
 
 def import_execute(claim: ImportClaim) -> None:
-    """Imports what is left of the file, chunk by chunk."""
+    """Import the rest of the file in chunks."""
     job = claim.row
     if claim.attempt > MAX_ATTEMPTS:
-        import_end(claim, ImportJob.Status.FAILED, "It was begun too often and never came through.")
+        import_end(claim, ImportJob.Status.FAILED, "It failed too often.")
         return
     try:
-        # rows that are skipped, and large groups of rows, are read without a commit between them
+        # skipped rows and large groups of rows are read without a commit in between
         with claim.kept_alive(), open_path(Path(job.path)) as file:
             rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
@@ -165,12 +165,12 @@ def import_execute(claim: ImportClaim) -> None:
 
 
 def job_labels(job: ImportJob) -> Labels:
-    """What the labels of its file mean."""
+    """Return the meaning of the file's labels."""
     return labels_of(job.labels_up, job.labels_down)
 
 
 def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
-    """The chunk, its refusals and the new offset in one transaction; False if the claim is lost."""
+    """Write a chunk, its refusals and the offset in a transaction; False if the claim is lost."""
     with transaction.atomic():
         job = claim.held().select_for_update().first()
         if job is None:
@@ -196,7 +196,7 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
 
 
 def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None:
-    """A terminal state; the uploaded file goes."""
+    """Set the final state and delete the uploaded file."""
     with transaction.atomic():
         ended = claim.update(
             status=status,

@@ -1,7 +1,7 @@
-"""Sends what is in the outbox: signed, to the address that was checked, again if it must.
+"""Delivery of webhook events: signed, to a checked address, with retries.
 
-Signed after the Standard Webhooks specification (standardwebhooks.com), for which receivers find a
-library in their language.
+Signed by the Standard Webhooks specification (standardwebhooks.com), which has libraries in many
+languages.
 """
 
 import base64
@@ -25,18 +25,18 @@ from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
 
-#: After the n-th attempt the next waits so long: 30 s, then three times as long each.
+#: The wait after the first attempt; each further wait is three times as long.
 FIRST_WAIT_SECONDS = 30
 MAX_ATTEMPTS = 8  # the last about nine hours after the first
-#: One sender works so long on a webhook, then lets go; twice that, and it is taken for dead.
+#: A worker sends to one webhook for this long; after twice that its claim is stale.
 SHIFT_SECONDS = 30
-#: So many webhooks are worked on at a time: the worker's other threads are for other things.
+#: Webhooks that are sent to at a time: the worker's other threads stay free.
 AT_A_TIME = 2
 KEPT = dt.timedelta(days=30)
 
 
 def webhooks_due() -> list[int]:
-    """Webhooks that something is to be sent to now, whoever has waited longest first."""
+    """Return the webhooks with due deliveries, the longest waiting first."""
     due = WebhookDelivery.objects.due().filter(webhook=OuterRef("pk"))
     longest = due.order_by("next_at").values("next_at")[:1]
     free = Webhook.objects.filter(unclaimed()).annotate(since=Subquery(longest))
@@ -45,7 +45,7 @@ def webhooks_due() -> list[int]:
 
 
 def busy() -> int:
-    """How many webhooks are worked on."""
+    """Return how many webhooks are claimed."""
     return Webhook.objects.filter(busy_until__gte=timezone.now()).count()
 
 
@@ -54,8 +54,11 @@ def unclaimed() -> Q:
 
 
 def webhook_work(pk: int) -> int:
-    """Sends what is due to one webhook, oldest first; returns how many attempts were made. A slow
-    receiver holds up nobody but itself; a second worker finds it taken and does nothing."""
+    """Send the due deliveries of a webhook, oldest first; return the number of attempts.
+
+    A slow receiver delays only its own deliveries. A second worker finds the webhook claimed and
+    does nothing.
+    """
     until = timezone.now() + dt.timedelta(seconds=2 * SHIFT_SECONDS)
     if busy() >= AT_A_TIME:
         return 0
@@ -77,8 +80,7 @@ def webhook_work(pk: int) -> int:
 
 
 def delivery_send(delivery: WebhookDelivery) -> None:
-    """One attempt. It is counted before it is made: a worker that is killed at it leaves a row
-    that is sent again later."""
+    """Make one attempt. It is counted first: after a killed worker the row is sent again later."""
     row = WebhookDelivery.objects.filter(pk=delivery.pk)
     delivery.attempts += 1
     row.update(attempts=F("attempts") + 1, next_at=timezone.now() + wait_after(delivery.attempts))
@@ -103,7 +105,7 @@ def delivery_send(delivery: WebhookDelivery) -> None:
 
 
 def give_up(delivery: WebhookDelivery, error: str) -> None:
-    """No more attempts: the log and the audit trail say so, and somebody may send it again."""
+    """Mark a delivery as failed, in the log and the audit trail; it can be sent again by hand."""
     WebhookDelivery.objects.filter(pk=delivery.pk).update(
         status=WebhookDelivery.Status.FAILED, ended_at=timezone.now()
     )
@@ -119,13 +121,13 @@ def give_up(delivery: WebhookDelivery, error: str) -> None:
 
 
 def wait_after(attempts: int) -> dt.timedelta:
-    """Grows, with a share of chance so that many do not come back at the same moment."""
+    """Return the wait after an attempt: exponential, with jitter."""
     chance = random.uniform(0.8, 1.2)  # noqa: S311
     return dt.timedelta(seconds=FIRST_WAIT_SECONDS * 3.0 ** (attempts - 1) * chance)
 
 
 def signed(delivery: WebhookDelivery, body: bytes) -> dict[str, str]:
-    """The headers by which a receiver knows the sender, the moment and a repeat."""
+    """Return the headers that prove sender and time, and identify repeats."""
     key = base64.b64decode(unseal(delivery.webhook.secret).removeprefix(MARK))
     now = str(int(time.time()))
     content = f"{delivery.key}.{now}.".encode() + body
@@ -140,6 +142,6 @@ def signed(delivery: WebhookDelivery, body: bytes) -> dict[str, str]:
 
 
 def deliveries_expire() -> None:
-    """Forgets what ended long ago."""
+    """Delete deliveries that ended long ago."""
     old = WebhookDelivery.objects.filter(created_at__lt=timezone.now() - KEPT)
     old.exclude(status=WebhookDelivery.Status.WAITING).delete()

@@ -165,7 +165,7 @@ def test_import_that_was_begun_goes_on_with_the_same_columns_only(
     mapped = [f"{ours}={theirs}" for ours, theirs in COLUMNS.items()]
 
     for other in ({}, {"map": mapped, "up": ["gut"]}):
-        with pytest.raises(CommandError, match="begun with other columns or labels"):
+        with pytest.raises(CommandError, match="started with other columns or labels"):
             call_command("import_examples", path, project="bot", **other)
     call_command("import_examples", path, project="bot", map=mapped)
 

@@ -209,8 +209,8 @@ def test_limits_of_messages_of_a_visitor_and_of_the_link(served: Project, admin:
     shared.say(second)
     refused = second.post(shared.url("shared-send"), {"text": "Hello?"}, headers=STREAM)
     assert (refused.status_code, refused["Content-Type"]) == (422, "text/plain")
-    assert "all the messages" in refused.content.decode()
-    assert "all the messages" in shared.say(third).content.decode()
+    assert "limit of messages" in refused.content.decode()
+    assert "limit of messages" in shared.say(third).content.decode()
     assert shared.refresh().messages_used == 3
     assert Turn.objects.count() == 3
     # who was refused left nothing behind
@@ -258,7 +258,7 @@ def test_ring_of_visitors_gives_no_more_thumbs_than_the_link_has(
         target = shared.url("shared-vote", newest.completion_id)
         answers.append(client.post(target, {"verdict": "up"}, headers=HTMX))
     assert [answer.status_code for answer in answers] == [200, 200, 422, 422]
-    assert "all the thumbs" in answers[-1].content.decode()
+    assert "limit of thumbs" in answers[-1].content.decode()
     assert Vote.objects.count() == 2
     assert len(set(Vote.objects.values_list("user", flat=True))) == 2
 

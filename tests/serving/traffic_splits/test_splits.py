@@ -371,4 +371,4 @@ def test_split_by_its_forms(
     client.post(reverse("split-stop", args=[served.slug, split.pk]))
     shown = client.get(page).content.decode()
     assert "Earlier splits (1)" in shown
-    assert "Stopped by hand." in shown
+    assert "Stopped manually." in shown

@@ -123,7 +123,7 @@ class TestServed:
         page = as_user(viewer).get(target).content.decode()
         assert page.count('class="side-by-side"') == 3
         assert "bot@1" in page
-        assert "Ask the versions" not in page
+        assert "Generate answers" not in page
         assert as_user(viewer).get(target + "?sort=x").status_code == 400
         assert as_user(viewer).post(target + "new/").status_code == 403
 

@@ -210,7 +210,7 @@ def test_schedule_is_set(project: Project, admin: User, as_user: As) -> None:
 
     schedule = Schedule.objects.get()
     assert (schedule.enabled, schedule.min_new_examples, schedule.min_hours) == (True, 20, 0.5)
-    assert b"Runs start by themselves now." in answer.content
+    assert b"Runs now start automatically." in answer.content
     assert b'value="0.5"' in answer.content
 
 
@@ -290,7 +290,7 @@ def test_run_done_shows_gate_answers_and_doubtful_labels(
 ) -> None:
     page = as_user(admin).get(url("run", adapter.project, 1)).content.decode()
 
-    assert "won the gate" in page
+    assert "passed the gate" in page
     assert "80 %" not in page.split("Finished answers")[0]
     assert "90 %" in page
     assert "Why is the sky blue?" in page
