@@ -1,21 +1,21 @@
-"""Who may come in: the token, how often it comes, and what it may be used for."""
+"""Authentication of API requests: token, rate limit and scope."""
 
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
 from feedback_app.accounts.models import ApiToken, Scope
 from feedback_app.accounts.tokens import token_find, token_use
-from feedback_app.api.errors import ApiFault, unauthorised
+from feedback_app.api.errors import ApiError, unauthorised
 
 
 class ApiRequest(HttpRequest):
-    """A request that was let in. There is no session: cookies are never looked at."""
+    """An authenticated request. There is no session: cookies are never read."""
 
     auth: ApiToken
 
 
 class BearerToken(HttpBearer):
-    """Lets in requests whose token has `scope`; None for those that any token may make."""
+    """Accepts requests whose token has `scope`; None accepts any token."""
 
     def __init__(self, scope: Scope | None) -> None:
         super().__init__()
@@ -26,18 +26,18 @@ class BearerToken(HttpBearer):
         if token is None:
             raise unauthorised()
         if wait := token_use(token):
-            raise ApiFault(
+            raise ApiError(
                 429,
-                f"This token has made its requests of this minute: wait {wait} seconds.",
+                f"This token has reached its requests per minute: wait {wait} seconds.",
                 "rate_limit_exceeded",
                 "rate_limit_error",
                 retry_after=wait,
             )
         if self.scope is not None and self.scope not in token.scopes:
-            raise ApiFault(
+            raise ApiError(
                 403,
-                f"This token lacks the scope '{self.scope.value}'. Scopes are for life: make "
-                "another token.",
+                f"This token lacks the scope '{self.scope.value}'. Scopes cannot be changed: "
+                "create another token.",
                 "insufficient_scope",
                 "permission_error",
             )

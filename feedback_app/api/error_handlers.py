@@ -1,4 +1,4 @@
-"""What every API of ours does with faults, and with the sign-in that pages ask for."""
+"""Error handlers and URLs that the APIs share."""
 
 from typing import Any
 
@@ -11,17 +11,17 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from feedback_app.api import errors
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.errors import ApiError
 from feedback_app.feedback.votes.rate_limit import RETRY_SECONDS
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.web.errors import RateLimited, UserError
 
 
-def refusals(api: NinjaAPI) -> None:
-    """Has `api` answer every fault in one shape."""
+def error_handlers_add(api: NinjaAPI) -> None:
+    """Add handlers to `api` that return every error in one format."""
 
-    @api.exception_handler(ApiFault)
-    def on_fault(request: HttpRequest, error: ApiFault) -> HttpResponseBase:
+    @api.exception_handler(ApiError)
+    def on_fault(request: HttpRequest, error: ApiError) -> HttpResponseBase:
         return errors.respond(request, error)
 
     @api.exception_handler(AuthenticationError)
@@ -34,23 +34,23 @@ def refusals(api: NinjaAPI) -> None:
 
     @api.exception_handler(HttpError)
     def on_http_error(request: HttpRequest, error: HttpError) -> HttpResponseBase:
-        """Ninja's own: a body that is no JSON."""
-        fault = ApiFault(error.status_code, "The body must be a JSON object.", "invalid_json")
+        """Handle Ninja's error for a body that is not JSON."""
+        fault = ApiError(error.status_code, "The body must be a JSON object.", "invalid_json")
         return errors.respond(request, fault)
 
     @api.exception_handler(RequestDataTooBig)
     def on_too_big(request: HttpRequest, error: RequestDataTooBig) -> HttpResponseBase:
-        fault = ApiFault(413, "The body is too large.", "body_too_large")
+        fault = ApiError(413, "The body is too large.", "body_too_large")
         return errors.respond(request, fault)
 
     @api.exception_handler(UserError)
     def on_bad_request(request: HttpRequest, error: UserError) -> HttpResponseBase:
-        return errors.respond(request, ApiFault(400, str(error), "invalid_value"))
+        return errors.respond(request, ApiError(400, str(error), "invalid_value"))
 
     @api.exception_handler(RateLimited)
     def on_too_many(request: HttpRequest, error: RateLimited) -> HttpResponseBase:
-        """One of the product's people votes too fast; the others' votes go on."""
-        fault = ApiFault(
+        """Handle one user of the product who votes too fast; other users are not affected."""
+        fault = ApiError(
             429, str(error), "too_many_votes", "rate_limit_error", retry_after=RETRY_SECONDS
         )
         return errors.respond(request, fault)
@@ -61,7 +61,7 @@ def refusals(api: NinjaAPI) -> None:
 
 
 def token_urls(api: NinjaAPI) -> tuple[list[URLResolver | URLPattern], Any, Any]:
-    """The API's URLs for include(). A token takes the place of a sign-in."""
+    """Return the API's URLs for include(). A token replaces the sign-in."""
     patterns, app, namespace = api.urls
     for pattern in patterns:
         if pattern.callback is not None:

@@ -1,4 +1,4 @@
-"""Errors of the gateway, in the shape that OpenAI's clients read."""
+"""Errors of the APIs, in the format that OpenAI's clients read."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,12 @@ from django.http.response import HttpResponseBase
 
 from feedback_app.serving.engine.client import EngineError
 
-RETRY_SECONDS = 5  # for what passes by itself: an engine that restarts, a queue that is full
+RETRY_SECONDS = 5  # for temporary errors: an engine that restarts, a full queue
 
 
 @dataclass
-class ApiFault(Exception):
-    """Something the caller can do something about. `param` names the field that is to blame."""
+class ApiError(Exception):
+    """An error for the caller. `param` names the field that caused it."""
 
     status: int
     message: str
@@ -33,43 +33,42 @@ class ApiFault(Exception):
         }
 
 
-def unauthorised() -> ApiFault:
-    """One answer to every wrong token: nothing tells a revoked one from a made-up one."""
-    return ApiFault(
+def unauthorised() -> ApiError:
+    """Return the same error for every invalid token, revoked or unknown."""
+    return ApiError(
         401,
         "Send a valid API token of a project as 'Authorization: Bearer …'.",
         "invalid_api_key",
     )
 
 
-def of_engine(error: EngineError) -> ApiFault:
-    """What an engine's refusal means to a program that knows no engines."""
+def of_engine(error: EngineError) -> ApiError:
+    """Return the API error of an engine error."""
     if error.status == 400:
-        return ApiFault(400, str(error), "invalid_request", param="messages")
+        return ApiError(400, str(error), "invalid_request", param="messages")
     if error.status == 429:
-        return ApiFault(
+        return ApiError(
             429, str(error), "engine_busy", "rate_limit_error", retry_after=RETRY_SECONDS
         )
-    return ApiFault(
+    return ApiError(
         503, str(error), "engine_unavailable", "server_error", retry_after=RETRY_SECONDS
     )
 
 
-def of_validation(faults: list[dict[str, Any]]) -> ApiFault:
-    """All faults of a body in one sentence each; the first one's field is the param."""
+def of_validation(faults: list[dict[str, Any]]) -> ApiError:
+    """Return one error for all validation errors; `param` is the first one's field."""
     named = [(field_of(fault["loc"]), fault["msg"]) for fault in faults]
     message = "; ".join(f"{field}: {why}" if field else why for field, why in named)
     codes = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
     code = codes.get(faults[0]["type"], "invalid_value")
-    return ApiFault(400, message, code, param=named[0][0] or None)
+    return ApiError(400, message, code, param=named[0][0] or None)
 
 
 def field_of(location: tuple[str | int, ...]) -> str:
-    """'messages[0].content' for pydantic's ('body', 'ask', 'messages', 0, 'content'), and
-    'limit' for ('query', 'limit').
+    """Return 'messages[0].content' for ('body', 'ask', 'messages', 0, 'content'), and 'limit' for
+    ('query', 'limit').
 
-    Where a field may be one of several kinds pydantic names the kind too, 'constrained-int': that
-    is none of the caller's business.
+    For a union pydantic also names the type, 'constrained-int', which is left out.
     """
     field = ""
     for part in location[2 if location[0] == "body" else 1 :]:
@@ -79,7 +78,7 @@ def field_of(location: tuple[str | int, ...]) -> str:
     return field.removeprefix(".")
 
 
-def respond(request: HttpRequest, fault: ApiFault) -> HttpResponseBase:
+def respond(request: HttpRequest, fault: ApiError) -> HttpResponseBase:
     response = JsonResponse(fault.body(), status=fault.status)
     if fault.status == 401:
         response["WWW-Authenticate"] = "Bearer"

@@ -2,10 +2,10 @@
 
 from celery import shared_task
 
-from feedback_app.api.data.expiry import receipts_expire
+from feedback_app.api.data.expiry import idempotency_records_expire
 
 
 @shared_task(name="api.dispatch")
 def dispatch() -> None:
     """Delete idempotency records that have expired."""
-    receipts_expire()
+    idempotency_records_expire()

@@ -1,1 +1,1 @@
-"""The loop's proof: simulated people, a real run, and before-and-after figures with guards."""
+"""The proof of the loop: simulated annotators, a real run, figures before and after."""

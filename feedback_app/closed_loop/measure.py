@@ -1,4 +1,4 @@
-"""Before and after: what base and live answer to prompts that no run has ever seen."""
+"""Measurement before and after: answers of base and live to prompts that no run has used."""
 
 import random
 import statistics
@@ -10,7 +10,7 @@ from feedback_app.closed_loop.rule import Finding, judge
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.feedback.prompts.services import Message
-from feedback_app.serving.engine.batch import PARALLEL, Heard, ask_each
+from feedback_app.serving.engine.batch import PARALLEL, OnTokens, ask_each
 from feedback_app.serving.engine.client import Engine, EngineError, Sampling
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.serving.stats.wilson import wilson_interval
@@ -32,14 +32,14 @@ class Share:
 
 
 def share(hits: Sequence[bool]) -> Share:
-    """Wilson's interval for the share of hits."""
+    """Return the share of hits with Wilson's interval."""
     low, high = wilson_interval(sum(hits), len(hits))
     return Share(sum(hits) / len(hits), low, high, len(hits))
 
 
 @dataclass(frozen=True)
 class Side:
-    """The answers of one version, prompt by prompt, seen through the rule."""
+    """The answers of one version by prompt, with the findings of the rule."""
 
     version: str
     findings: list[list[Finding]]
@@ -59,7 +59,7 @@ class Side:
 
     @property
     def distinct(self) -> Share:
-        """Answers that no other prompt got as well: a collapsed model says the same to all."""
+        """Share of answers that occur once: a collapsed model gives the same answer to all."""
         texts = [text.strip().lower() for group in self.texts for text in group]
         return share([texts.count(text) == 1 for text in texts])
 
@@ -89,21 +89,21 @@ def side_sample(
     answers_per_prompt: int,
     on_progress: Callable[[int, int], None],
 ) -> Side:
-    """Has the real engine answer every prompt; seeds are the same for every version.
+    """Generate answers to every prompt with the engine; all versions use the same seeds.
 
-    Raises EngineError if an answer is missing: a share of fewer answers would be another share.
+    Raises EngineError if an answer is missing: shares must be of the same number of answers.
     """
     engine = Engine(project)
     total = len(prompts) * answers_per_prompt
 
-    def ask(number: int, heard: Heard) -> Answer:
+    def ask(number: int, on_tokens: OnTokens) -> Answer:
         prompt, seed = prompts[number // answers_per_prompt], 7_000_000 + number
         how = Sampling(project.max_tokens, project.temperature, project.top_p, seed)
-        return engine.answer(prompt, version=version, sampling=how, heard=heard)
+        return engine.answer(prompt, version=version, sampling=how, on_tokens=on_tokens)
 
     found: dict[int, Answer] = {}
-    pace = ConcurrencyLimit(most=PARALLEL)
-    for number, answer in ask_each(range(total), ask, pace=pace, healthy=engine.healthy):
+    limit = ConcurrencyLimit(most=PARALLEL)
+    for number, answer in ask_each(range(total), ask, limit=limit, healthy=engine.healthy):
         if isinstance(answer, EngineError):
             raise answer
         found[number] = answer
@@ -117,7 +117,7 @@ def side_sample(
                 judge(
                     question=prompt[-1]["content"],
                     answer=answer.text,
-                    ended_by_itself=answer.finish_reason == "stop",
+                    complete=answer.finish_reason == "stop",
                 )
                 for answer in group
             ]
@@ -129,7 +129,7 @@ def side_sample(
 
 @dataclass(frozen=True)
 class Gain:
-    """How much the up-rate rose, with a 95 % interval that resamples whole prompts."""
+    """The rise of the up-rate, with a 95 % interval by resampling of prompts."""
 
     value: float
     low: float
@@ -141,7 +141,7 @@ class Gain:
 
 
 def gain(before: Side, after: Side, *, seed: int = 0) -> Gain:
-    """Paired bootstrap over prompts: two answers to one prompt are no independent witnesses."""
+    """Return a paired bootstrap over prompts: answers to one prompt are not independent."""
     pairs = [
         (
             statistics.fmean(f.up for f in old),
@@ -163,7 +163,7 @@ def gain(before: Side, after: Side, *, seed: int = 0) -> Gain:
 
 @dataclass(frozen=True)
 class Guard:
-    """Something that must not get worse while the up-rate rises."""
+    """A measure that must not get worse while the up-rate rises."""
 
     name: str
     before: float
@@ -175,7 +175,7 @@ class Guard:
 def guards(
     *, before: Side, after: Side, measures: Mapping[str, Any], adapter: str, kl_brake: float
 ) -> list[Guard]:
-    """Fails a model that pleases the rule by collapsing. `measures` is the gate's report."""
+    """Return the guards against a collapsed model. `measures` is the gate's report."""
     new, base = measures[adapter], measures["base"]
     kl = float(new["kl_per_token"]["value"])
     neutral, neutral_base = (float(side["neutral_logprob"]["value"]) for side in (new, base))

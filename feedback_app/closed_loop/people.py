@@ -1,4 +1,4 @@
-"""Simulated people: they sign in and work over real HTTP, on the pages that real people use."""
+"""Simulated people: they sign in and work over HTTP, on the pages of the app."""
 
 import random
 from dataclasses import dataclass, field
@@ -13,22 +13,22 @@ VOID = frozenset(
 )
 
 
-class PageFault(Exception):
-    """A page did not do what a person would expect of it."""
+class PageError(Exception):
+    """A page did not work as expected."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """What an annotator sees: which completion, the question, the answer, how it ended."""
+    """The item on an annotation page: completion id, question, answer, and how it ended."""
 
     completion: int
     question: str
     answer: str
-    ended_by_itself: bool
+    complete: bool
 
 
 class ItemParser(HTMLParser):
-    """Reads the item on an annotation page by its data attributes; templates are not on screen."""
+    """Reads the item on an annotation page by its data attributes; ignores <template>."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ItemParser(HTMLParser):
                 break
         if tag == "template":
             self._hidden -= 1
-        # block ends part words: the text of two list items must not run together
+        # separate the text of block elements, such as two list items
         for mark, parts in self.texts.items():
             if any(open_mark == mark for _, open_mark in self._open):
                 parts.append(" " if tag in ("li", "p", "td", "pre", "br", "h1", "h2", "h3") else "")
@@ -69,20 +69,20 @@ class ItemParser(HTMLParser):
                 self.texts[mark].append(data)
 
     def item(self) -> Item | None:
-        """The item on the screen, if there is one."""
+        """Return the item on the page, or None."""
         if self.completion is None:
             return None
         return Item(
             completion=self.completion,
             question=" ".join("".join(self.texts["data-prompt"]).split()),
             answer=" ".join("".join(self.texts["data-answer"]).split()),
-            ended_by_itself=self.finish == "stop",
+            complete=self.finish == "stop",
         )
 
 
 @dataclass
 class Person:
-    """Somebody with a browser: cookies, CSRF token, patience."""
+    """A person with a browser: cookies, CSRF token, long time-outs."""
 
     base_url: str
     email: str
@@ -90,18 +90,18 @@ class Person:
     client: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
-        # a release waits for the engine, which may be slow
+        # a release waits for an engine that may be slow
         self.client = httpx.Client(base_url=self.base_url, timeout=600.0, follow_redirects=True)
 
     def sign_in(self) -> None:
-        """Through the sign-in form."""
+        """Sign in through the form."""
         self.client.get("/accounts/login/").raise_for_status()
         answer = self.post("/accounts/login/", {"login": self.email, "password": self.password})
         if "/accounts/login" in str(answer.url):
-            raise PageFault(f"{self.email} could not sign in.")
+            raise PageError(f"{self.email} could not sign in.")
 
     def post(self, path: str, data: dict[str, str | list[str]]) -> httpx.Response:
-        """Sends a form as a browser does, with its token and referer."""
+        """Send a form like a browser, with token and referer."""
         token = self.client.cookies.get("csrftoken", "")
         response = self.client.post(
             path,
@@ -109,19 +109,19 @@ class Person:
             headers={"Referer": f"{self.base_url}{path}"},
         )
         if response.is_error:
-            raise PageFault(f"POST {path} answered {response.status_code}: {response.text[:300]}")
+            raise PageError(f"POST {path} answered {response.status_code}: {response.text[:300]}")
         return response
 
     def get(self, path: str) -> httpx.Response:
         response = self.client.get(path)
         if response.is_error:
-            raise PageFault(f"GET {path} answered {response.status_code}: {response.text[:300]}")
+            raise PageError(f"GET {path} answered {response.status_code}: {response.text[:300]}")
         return response
 
 
 @dataclass
 class Annotator(Person):
-    """Votes by the rule, and errs at a fixed rate as people do."""
+    """Votes by the rule, with a fixed rate of errors."""
 
     noise: float = 0.1
     seed: int = 0
@@ -129,7 +129,7 @@ class Annotator(Person):
     flipped: int = 0
 
     def item_on_screen(self, slug: str) -> Item | None:
-        """Opens the annotation page and reads it."""
+        """Open the annotation page and read its item."""
         parser = ItemParser()
         parser.feed(self.get(f"/projects/{slug}/annotate/").text)
         return parser.item()
@@ -139,9 +139,7 @@ class Annotator(Person):
         item = self.item_on_screen(slug)
         if item is None:
             return False
-        finding = judge(
-            question=item.question, answer=item.answer, ended_by_itself=item.ended_by_itself
-        )
+        finding = judge(question=item.question, answer=item.answer, complete=item.complete)
         up = finding.up
         # by completion, so that the noise does not depend on who gets which item
         erring = random.Random(self.seed * 1_000_003 + item.completion)  # noqa: S311

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import Role, User
 from feedback_app.closed_loop.measure import Gain, Guard, Side, gain, guards, side_sample
-from feedback_app.closed_loop.people import Annotator, PageFault, Person
+from feedback_app.closed_loop.people import Annotator, PageError, Person
 from feedback_app.closed_loop.size import LoopSize, Speed, TimeLeft, patience_for, seconds_for
 from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Project, Sampling, Source
@@ -32,12 +32,12 @@ POLL_SECONDS = 1.0
 
 
 class LoopBroken(Exception):
-    """A step of the loop did not happen; the message says which and why."""
+    """A step of the loop failed; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class Proof:
-    """What the loop showed."""
+    """The result of the loop."""
 
     project: str
     adapter: str
@@ -53,7 +53,7 @@ class Proof:
 
     @property
     def held(self) -> bool:
-        """The up-rate rose significantly and no guard fell."""
+        """Return whether the up-rate rose significantly and all guards held."""
         return self.gain.significant and all(guard.held for guard in self.guards)
 
     def as_json(self) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class Proof:
 
 
 class ClosedLoop:
-    """Runs the proof once, in a project of its own, through the pages at `url`.
+    """Runs the proof once, in a new project, through the pages at `url`.
 
-    From `speed` follow the times that are shown as left, and how long a step may show no progress.
+    `speed` determines the estimated times, and how long a step may show no progress.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ClosedLoop:
         self.time_left = TimeLeft(self.expected)
 
     def run(self, *, base_model: str) -> Proof:
-        """All steps in order. Raises LoopBroken, PageFault or EngineError."""
+        """Run all steps. Raises LoopBroken, PageError or EngineError."""
         started = time.monotonic()
         project, admin, annotators = self._set_up(base_model)
         self._timed("annotate", lambda: self._annotate(project, annotators))
@@ -141,7 +141,7 @@ class ClosedLoop:
         self.show(what, done, total, step, whole)
 
     def _set_up(self, base_model: str) -> tuple[Project, Person, list[Annotator]]:
-        """A project with the starter's prompts, an admin and simulated annotators."""
+        """Create a project with the starter's prompts, an admin and simulated annotators."""
         owner_email = f"admin@{self.slug}.example.com"
         password = secrets.token_urlsafe(12)
         owner = User.objects.create_user(owner_email, password, name="Loop admin")
@@ -170,7 +170,7 @@ class ClosedLoop:
         return project, admin, annotators
 
     def _annotate(self, project: Project, annotators: list[Annotator]) -> None:
-        """Votes as the answers come in, until all are sampled and judged."""
+        """Vote on answers as they complete, until all are sampled and judged."""
         self.say("The engine samples answers; the annotators vote as they come in.")
         deadline = Deadline("No answer was sampled or judged", self.patience)
 
@@ -184,7 +184,7 @@ class ClosedLoop:
             return voted
 
         while True:
-            # read before voting: an answer that comes in between is voted on in the next round
+            # read before voting: an answer that completes in between is voted on in the next round
             sampling = project.samplings.get()
             with ThreadPoolExecutor(len(annotators)) as pool:
                 voted = list(pool.map(vote, annotators))
@@ -199,7 +199,7 @@ class ClosedLoop:
             deadline.check((votes, sampling.done))
 
     def _train(self, project: Project, admin: Person) -> Run:
-        """Presses Train now, and watches the run to its end."""
+        """Start a run with Train now, and wait for its end."""
         admin.get(f"/projects/{self.slug}/runs/")
         config = {
             key: str(value) for key, value in RunConfig(epochs=self.size.epochs).as_json().items()
@@ -226,9 +226,9 @@ class ClosedLoop:
         return run
 
     def _release(self, project: Project, admin: Person, name: str) -> None:
-        """Presses Release. A lost gate is said, and shown in the end by the guards."""
+        """Release the adapter, whether it passed the gate or not; the guards decide in the end."""
         adapter = project.adapters.get(name=name)
-        verdict = "won" if adapter.gate_won else "did NOT win"
+        verdict = "passed" if adapter.gate_won else "did NOT pass"
         self.say(f"{name} {verdict} the gate.")
         for rule in adapter.gate["rules"]:
             self.say(f"  {'✓' if rule['passed'] else '✗'} {rule['label']}: {rule['text']}")
@@ -239,7 +239,7 @@ class ClosedLoop:
         self.say(f"{name} is live.")
 
     def _measure(self, project: Project, name: str) -> tuple[Side, Side]:
-        """Base and live answer prompts that were in no project and no run."""
+        """Have base and live answer prompts that were in no project and no run."""
         prompts = [messages for _, messages in starter_prompts("unseen.jsonl")]
         prompts = prompts[: self.size.unseen_prompts]
 
@@ -259,7 +259,7 @@ class ClosedLoop:
 
 
 class Deadline:
-    """Raises LoopBroken if what is watched has not changed for `seconds`."""
+    """Raises LoopBroken if the observed state has not changed for `seconds`."""
 
     def __init__(self, complaint: str, seconds: float) -> None:
         self.complaint = complaint
@@ -273,8 +273,8 @@ class Deadline:
         elif time.monotonic() - self.since > self.seconds:
             raise LoopBroken(
                 f"{self.complaint} for {self.seconds:.0f} s. The project and its votes are kept. "
-                "Look into var/logs/ for the reason."
+                "See var/logs/ for the reason."
             )
 
 
-__all__ = ["ClosedLoop", "LoopBroken", "LoopSize", "PageFault", "Proof"]
+__all__ = ["ClosedLoop", "LoopBroken", "LoopSize", "PageError", "Proof"]

@@ -1,8 +1,9 @@
-"""What the simulated annotators like, written down: a rule on the text and nothing else.
+"""The rule of the simulated annotators: a function of the text alone.
 
-Up, if all four hold; this is what the starter's guidelines say, as far as a rule can see it:
+An answer is up if all four conditions hold; they are the part of the starter's guidelines that a
+rule can check:
 
-1. finished: the answer ended by itself, with a closing mark;
+1. finished: the answer is complete and ends with a closing mark;
 2. short: 5 to 80 words;
 3. on the topic: it shares a content word with the user's last message;
 4. no repetition: no four words in a row appear twice.
@@ -27,7 +28,7 @@ STOPWORDS = frozenset(
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer seen through the rule."""
+    """The result of the rule for one answer."""
 
     finished: bool
     short: bool
@@ -41,7 +42,7 @@ class Finding:
 
     @property
     def reasons(self) -> list[str]:
-        """The reason chips that a down would carry."""
+        """Return the reasons of a down vote."""
         found = {
             "unfinished": self.finished,
             "long": self.short or self.words < LEAST_WORDS,
@@ -52,12 +53,12 @@ class Finding:
 
 
 def words_of(text: str) -> list[str]:
-    """Lower-case words, without punctuation."""
+    """Return the words in lower case, without punctuation."""
     return [word.lower() for word in WORD.findall(text)]
 
 
 def stem(word: str) -> str:
-    """Enough of a word to know its inflections by: 'baking' and 'bakes' meet in 'bak'."""
+    """Return a stem that inflections share: 'bak' for 'baking' and 'bakes'."""
     for ending in ("'s", "’s", "ing", "ies", "ed", "es", "ly", "s", "e", "y"):
         if word.endswith(ending) and len(word) - len(ending) >= 3:
             return word[: -len(ending)]
@@ -65,21 +66,21 @@ def stem(word: str) -> str:
 
 
 def content_stems(text: str) -> set[str]:
-    """The stems of the words that say what a text is about."""
+    """Return the stems of the content words of a text."""
     return {stem(word) for word in words_of(text) if word not in STOPWORDS and len(word) > 2}
 
 
 def repeats(words: list[str], size: int = 4) -> bool:
-    """Whether any run of `size` words appears twice."""
+    """Return whether any sequence of `size` words appears twice."""
     runs = [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
     return len(set(runs)) < len(runs)
 
 
-def judge(*, question: str, answer: str, ended_by_itself: bool) -> Finding:
-    """Applies the rule. `question` is the user's last message."""
+def judge(*, question: str, answer: str, complete: bool) -> Finding:
+    """Apply the rule. `question` is the user's last message."""
     words = words_of(answer)
     return Finding(
-        finished=ended_by_itself and answer.rstrip().endswith(CLOSING),
+        finished=complete and answer.rstrip().endswith(CLOSING),
         short=LEAST_WORDS <= len(words) <= MOST_WORDS,
         on_topic=bool(content_stems(question) & content_stems(answer)),
         no_repetition=not repeats(words),

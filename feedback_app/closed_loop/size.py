@@ -1,4 +1,4 @@
-"""How large a proof must be to show a rise, how long it takes, and which size fits a budget."""
+"""The size of the proof: power, expected duration, and the size that fits a budget."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -16,23 +16,23 @@ CONFIDENCE = 0.95
 ANSWER_TOKENS = 65
 #: Answers of the gate: 40 prompts for base and adapter, and the adapter's for its KL.
 GATE_ANSWERS = 2 * 40 + 16
-#: Requests of a person who votes (page and vote), on the same cores as the engine.
+#: Requests per vote (page and vote), on the same cores as the engine.
 VOTE_SECONDS = 0.15
 #: Signing in, starting the trainer twice, loading models, releasing.
 FIXED_SECONDS = 60.0
-#: Answers that may be under way before the first one is finished.
+#: Concurrent answers before the first one is finished.
 PARALLEL_ANSWERS = 16
-#: Examples of a training step, which is reported when it is done.
+#: Examples of a training step; progress is reported after each step.
 STEP_EXAMPLES = 16
-#: Nothing is called stuck before this, however fast the machine is: it may be busy with others.
+#: A step is never considered stuck before this: the machine may be busy.
 LEAST_PATIENCE_SECONDS = 300.0
-#: How often a machine that others use may take longer than it did when it was measured.
+#: How many times longer than measured a busy machine may take.
 PATIENCE = 5.0
 
 
 @dataclass(frozen=True)
 class LoopSize:
-    """How much work the proof does. The defaults are the size that all measured runs had."""
+    """The amount of work of the proof. The defaults are the size of all measured runs."""
 
     annotators: int = 3
     prompts: int = 150
@@ -45,24 +45,24 @@ class LoopSize:
 
     @property
     def votes(self) -> int:
-        """Votes that are cast: one for each sampled answer."""
+        """Return the number of votes: one per sampled answer."""
         return self.prompts * self.answers_per_prompt
 
     @property
     def heldout(self) -> int:
-        """About how many of the votes are held out for the gate."""
+        """Return the approximate number of votes that are held out for the gate."""
         return round(self.votes * self.heldout_percent / 100)
 
 
-#: The least that is chosen. No run with fewer votes than 300 has been measured: two thirds of them
-#: is as far as the expected rise is trusted, and one epoch instead of two is not tried.
+#: The smallest size that is chosen. No run with fewer than 300 votes has been measured: the
+#: expected rise is trusted down to two thirds of them, and not for one epoch instead of two.
 LEAST_PROMPTS = 100
 
 
 @dataclass(frozen=True)
 class Speed:
-    """What this machine does: tokens/s of the engine with several streams together, and seconds
-    that one example takes in one epoch of training, its share of the reference included."""
+    """The speed of this machine: tokens/s of the engine over several streams, and seconds per
+    example and epoch of training, including its share of the reference pass."""
 
     answer_tokens: float
     example_seconds: float
@@ -73,7 +73,7 @@ def least_unseen(
 ) -> int:
     """Return how many unseen prompts, with `answers` each, show a rise with this power.
 
-    The rise is a mean of differences by prompt, significant if its two-sided 95 % interval lies
+    The rise is a mean of differences by prompt, significant if its two-sided 95 % interval is
     above zero. For a mean of n differences with standard deviation σ that takes
 
         n = (z_0.975 + z_power)² σ² / rise²
@@ -110,8 +110,11 @@ def minutes_for(size: LoopSize, speed: Speed) -> float:
 
 
 def size_for(speed: Speed, budget_minutes: float) -> LoopSize:
-    """Return the largest size that is expected to fit the budget, and the smallest that can still
-    show the expected rise (`least_unseen`) where none fits: compare with `minutes_for`."""
+    """Return the largest size that is expected to fit the budget.
+
+    If none fits, return the smallest that can show the expected rise (`least_unseen`): compare it
+    with `minutes_for`.
+    """
     for size in _sizes():
         if minutes_for(size, speed) <= budget_minutes:
             break
@@ -121,8 +124,8 @@ def size_for(speed: Speed, budget_minutes: float) -> LoopSize:
 def patience_for(size: LoopSize, speed: Speed) -> float:
     """Return for how many seconds a step may show no progress before it counts as stuck.
 
-    Several times what the longest piece of work between two signs of progress takes: the first of
-    several answers, a training step, or the held-out examples of one candidate.
+    A multiple of the longest work between two reports of progress: the first of several answers, a
+    training step, or the held-out examples of one candidate.
     """
     longest = max(
         PARALLEL_ANSWERS * ANSWER_TOKENS / speed.answer_tokens,
@@ -133,7 +136,7 @@ def patience_for(size: LoopSize, speed: Speed) -> float:
 
 
 def _sizes(steps: int = 10) -> Iterator[LoopSize]:
-    """From the full size to the least one: prompts to vote on and unseen ones shrink together."""
+    """Yield sizes from the full to the smallest: prompts and unseen prompts shrink together."""
     full = LoopSize()
     least = min(full.unseen_prompts, least_unseen(full.answers_per_unseen))
     for number in range(steps + 1):
@@ -145,7 +148,7 @@ def _sizes(steps: int = 10) -> Iterator[LoopSize]:
 
 
 class TimeLeft:
-    """Seconds that are left of a step and of the whole, from the estimate and from the pace."""
+    """Remaining seconds of a step and of the whole, from the estimate and the progress."""
 
     def __init__(self, expected: Mapping[str, float]) -> None:
         self._expected = dict(expected)

@@ -1,4 +1,4 @@
-"""How fast this machine answers and trains, measured in less than a minute."""
+"""Measurement of this machine's generation and training speed, in less than a minute."""
 
 import json
 import subprocess
@@ -22,13 +22,13 @@ from feedback_app.training.launchers.child_process import model_path
 from feedback_app.training.runs.config import RunConfig
 
 STREAMS = 8
-#: Streams are read for so long at most: a slow machine need not finish them.
+#: Streams are read at most this long: a slow machine need not finish them.
 STREAM_SECONDS = 20.0
-#: Examples that the plan of a run is made for: enough that its seconds, whole ones, are exact.
+#: Examples of the planned run: enough for the plan, in whole seconds, to be precise.
 PLANNED = 100
 PLAN_SECONDS = 600.0
-#: Share of the planned work that is done: the plan counts every example whole, but answers to one
-#: prompt share it, and all share the system prompt. A step of 16 took 13 s where 22 were planned.
+#: Share of the planned work that is computed: the plan counts every example in full, but answers to
+#: one prompt share it, and all share the system prompt. A step of 16 took 13 s instead of 22.
 COMPUTED = 0.6
 
 
@@ -49,7 +49,7 @@ def speed_measure(*, base_model: str) -> Speed:
     rate = tokens / (time.monotonic() - began)
     if not tokens:
         raise EngineError(
-            f"The engine of {base_model} wrote nothing in {STREAM_SECONDS:.0f} s. Look into "
+            f"The engine of {base_model} generated nothing in {STREAM_SECONDS:.0f} s. Look into "
             "var/logs/engine.log, or try again when the machine is less busy.",
             status=503,
         )
@@ -67,8 +67,8 @@ def speed_measure(*, base_model: str) -> Speed:
 def answers_read(
     project: Project, prompts: Sequence[Sequence[Message]], *, until: float
 ) -> list[Streamed]:
-    """Stream one answer of the base to each prompt, all at the same time; those that are not done
-    at the time `until` are let go after their next piece."""
+    """Stream one answer of the base to each prompt concurrently; abort those that are not done at
+    the time `until` after their next piece."""
 
     def read(number: int) -> Streamed:
         how = Sampling(project.max_tokens, project.temperature, project.top_p, seed=number)
@@ -76,7 +76,7 @@ def answers_read(
         stream = Engine(project).stream
         for _ in stream(prompts[number], version=BASE_VERSION, sampling=how, into=answer):
             if time.monotonic() >= until:
-                break  # the iterator is closed, and with it the connection
+                break  # closes the iterator and its connection
         return answer
 
     with ThreadPoolExecutor(len(prompts)) as pool:
@@ -84,7 +84,7 @@ def answers_read(
 
 
 def example_seconds(base_model: str, examples: Sequence[dict[str, Any]]) -> float:
-    """Return the seconds that one of such examples takes in an epoch, by `python -m trainer plan`.
+    """Return the seconds per example and epoch, from `python -m trainer plan`.
 
     Raises SpeedUnknown.
     """

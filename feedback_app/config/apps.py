@@ -1,4 +1,4 @@
-"""The project's own app: it carries the commands that start everything, and the Celery app."""
+"""The app of the project: its management commands and the Celery app."""
 
 from django.apps import AppConfig
 
@@ -8,5 +8,5 @@ class ConfigConfig(AppConfig):
     label = "config"
 
     def ready(self) -> None:
-        # shared tasks belong to the app that was made last: every process must have made ours
+        # shared tasks bind to the current Celery app: every process must create ours
         from feedback_app.config import celery  # noqa: F401

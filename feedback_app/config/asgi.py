@@ -1,4 +1,4 @@
-"""ASGI entry point, for a separate process where thousands of streams are open at once."""
+"""ASGI entry point, for a separate process with thousands of open streams."""
 
 import os
 

@@ -1,7 +1,7 @@
 """All settings, read from the environment; `.env.example` explains each variable.
 
 Three modes (`PROSPECT_ENV`): `local` (the default: one machine, plain HTTP on loopback, a
-secret made once under var/), `test`, and `production` (refuses what would be unsafe there).
+generated secret under var/), `test`, and `production` (rejects unsafe settings).
 """
 
 import secrets
@@ -15,6 +15,8 @@ import environ
 import structlog
 from csp.constants import NONE, SELF
 from django.core.exceptions import ImproperlyConfigured
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from feedback_app.localstack.paths import FILES, HOME
 
@@ -35,7 +37,7 @@ ARTIFACT_ROOT = Path(env.str("ARTIFACT_ROOT", str(VAR / "artifacts"))).resolve()
 
 
 def local_secret() -> str:
-    """A secret made on the first start, so that sessions outlive a restart."""
+    """Return a secret that is generated on the first start, so that sessions survive a restart."""
     path = VAR / "secret_key"
     if not path.exists():
         VAR.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def local_secret() -> str:
 SECRET_KEY = env.str("SECRET_KEY", "") or ("" if PRODUCTION else local_secret())
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["*"])
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
-# earlier secrets, while what they have signed and sealed is in use
+# earlier secrets, while data that they signed or encrypted is in use
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 
 if PRODUCTION:
@@ -95,7 +97,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    # every view is closed unless it says otherwise
+    # every view requires a sign-in unless it is exempt
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "allauth.account.middleware.AccountMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -128,16 +130,16 @@ TEMPLATES: list[dict[str, Any]] = [
 DATABASES = {"default": env.db_url("DATABASE_URL", default=f"sqlite:///{VAR / 'prospect.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
-        # a writer takes the lock at BEGIN and waits for it: no 'database is locked' halfway
+        # a writer waits for the lock at BEGIN: no 'database is locked' halfway
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,
-        # 32 MB of pages: with the usual two a vote in a large project reads its indexes anew
+        # 32 MB of page cache: with the default a vote in a large project rereads its indexes
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; "
         "PRAGMA cache_size=-32768;",
     }
-    # a new one reads the schema again, which takes longer than all that a request asks it
+    # a new connection reads the schema, which takes longer than the queries of a request
     DATABASES["default"]["CONN_MAX_AGE"] = 60
-    # a file, not memory: the suite's threads must meet the same locks as in production
+    # a file, not memory: the tests' threads must use the same locks as in production
     DATABASES["default"]["TEST"] = {"NAME": str(VAR / "test.sqlite3")}
 else:
     DATABASES["default"]["CONN_MAX_AGE"] = 60
@@ -149,7 +151,7 @@ else:
         "prepare_threshold": 5 if env.bool("DATABASE_PREPARES", True) else None,
     }
 
-# -- people
+# -- users
 
 AUTH_USER_MODEL = "accounts.User"
 AUTHENTICATION_BACKENDS = ["feedback_app.accounts.sessions.Backend"]
@@ -159,7 +161,7 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 if MODE == "test":
-    PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # a suite signs in often
+    PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # tests sign in often
 LOGIN_URL = "account_login"
 LOGIN_REDIRECT_URL = "home"
 ACCOUNT_LOGOUT_REDIRECT_URL = "account_login"
@@ -170,20 +172,20 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_SESSION_REMEMBER = True
 
-# -- second factors, for who wants one
+# -- second factors, optional
 
 MFA_ADAPTER = "feedback_app.accounts.adapter.SealedFactors"
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Prospect"
-MFA_TOTP_TOLERANCE = 1  # of 30 seconds: clocks of telephones differ
-MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses are the inviter's word
+MFA_TOTP_TOLERANCE = 1  # steps of 30 seconds: clocks of phones differ
+MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses are entered by the inviter
 
-# -- sign-in by an OpenID Connect server, off unless it is named
+# -- sign-in by an OpenID Connect server, off by default
 
 SOCIALACCOUNT_ADAPTER = "feedback_app.feedback.members.oidc.InvitedSignup"
-SOCIALACCOUNT_EMAIL_AUTHENTICATION = True  # an address that the server has verified
+SOCIALACCOUNT_EMAIL_AUTHENTICATION = True  # only addresses that the server has verified
 SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
-# a form's way to another origin would be stopped by form-action
+# form-action would block a form that redirects to another origin
 SOCIALACCOUNT_LOGIN_ON_GET = True
 OIDC_NAME = env.str("OIDC_NAME", "single sign-on")
 OIDC = {
@@ -208,7 +210,7 @@ if any(OIDC.values()):
         ],
     }
 
-# -- mail: a forgotten password is the only one; without a server it goes to the web log
+# -- mail: only password resets; without a mail server they are written to the web log
 
 vars().update(env.email_url("EMAIL_URL", "consolemail://"))
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "prospect@localhost")
@@ -255,7 +257,7 @@ STORAGES = {
     },
 }
 
-if MODE == "test":  # files are served from where they lie: nothing has to be collected first
+if MODE == "test":  # files are served in place, without collectstatic
     WHITENOISE_USE_FINDERS = WHITENOISE_AUTOREFRESH = True
 
 # -- language and time
@@ -265,7 +267,7 @@ USE_I18N = True
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-# -- work queue. Rows are the truth: losing the broker loses nothing (docs/architecture.md)
+# -- work queue. Rows are the truth: losing the broker loses no work (docs/architecture.md)
 
 CELERY_BROKER_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
 CELERY_TASK_IGNORE_RESULT = True
@@ -277,7 +279,7 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_connect_timeout": 2, "socket_timeout"
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "beat-schedule")
-# A message that no worker took before the next tick is worth nothing: the tick sends it again.
+# A message that no worker took before the next tick expires: the tick sends it again.
 CELERY_BEAT_SCHEDULE = {
     f"{name}-dispatch": {
         "task": f"{name}.dispatch",
@@ -292,30 +294,52 @@ CELERY_BEAT_SCHEDULE = {
         "api": 600.0,
     }.items()
 }
-RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)  # no heartbeat for so long: taken up again
-# niceness of the trainer, so that people who talk to the engine on the same machine go first
+
+# -- cache: the broker's server, shared by all processes; a miss where it cannot be reached
+
+CACHES: dict[str, dict[str, Any]] = {
+    "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+}
+if MODE != "test" and CELERY_BROKER_URL.startswith(("redis://", "rediss://", "unix://")):
+    CACHES["default"] = {
+        "BACKEND": "feedback_app.config.cache.TolerantRedisCache",
+        "LOCATION": CELERY_BROKER_URL,
+        "KEY_PREFIX": "prospect-cache",
+        "OPTIONS": {
+            "socket_connect_timeout": 0.5,
+            "socket_timeout": 0.5,
+            # one new connection, for a server that was restarted
+            "retry": Retry(NoBackoff(), 1),
+        },
+    }
+
+# -- claims and training
+
+# work without a heartbeat for this long is taken over
+RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)
+# niceness of the trainer, so that an engine on the same machine has priority
 TRAINER_NICE = env.int("TRAINER_NICE", 10)
 
 # -- models and engines
 
 BASE_MODEL = env.str("BASE_MODEL", "SmolLM2-135M-Instruct")
 ENGINE_URL = env.str("ENGINE_URL", "http://127.0.0.1:8001")
-# by base model: a URL, or the URLs of several engines that serve it together
+# by base model: a URL, or the URLs of several replicas
 ENGINES: dict[str, str | list[str]] = env.json("ENGINES", default={}) or {BASE_MODEL: ENGINE_URL}
 for engine_urls in ENGINES.values():
     for engine_url in [engine_urls] if isinstance(engine_urls, str) else engine_urls:
         if urlsplit(engine_url).scheme not in ("http", "https"):
-            raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is no http(s) URL.")
-# A request fails when its engine has sent nothing for so long, however long the answer takes
+            raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is not an http(s) URL.")
+# A request fails when its engine has sent nothing for this long; answers may take longer
 ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
 
 # -- the gateway
 
-API_REQUESTS_PER_MINUTE = env.int("API_REQUESTS_PER_MINUTE", 120)  # of one token
+API_REQUESTS_PER_MINUTE = env.int("API_REQUESTS_PER_MINUTE", 120)  # per token
 
 # -- webhooks
 
-# networks that webhooks may reach though they are not public; "10.1.0.0/16"
+# private networks that webhooks may reach; "10.1.0.0/16"
 WEBHOOK_NETWORKS = env.list("WEBHOOK_NETWORKS", default=[])
 
 # -- logs

@@ -8,10 +8,10 @@ from django.urls import reverse
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.config.settings")
 application = get_wsgi_application()
-# loads the pages, for which the first to ask would wait
+# loads the views now instead of at the first request
 reverse("home")
 
-# What is loaded by now stays: the collector need not look at it again, and may come less often.
+# Everything loaded by now stays: exclude it from garbage collection, and collect less often.
 gc.collect()
 gc.freeze()
 gc.set_threshold(20_000, 20, 20)

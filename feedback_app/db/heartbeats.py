@@ -1,4 +1,4 @@
-"""A heartbeat for a claim on a row, from its own thread, independent of the work's progress."""
+"""Heartbeats of a claim, written by a separate thread while the work is slow."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,14 +10,14 @@ from django.db import DatabaseError, InterfaceError, connection
 
 log = structlog.get_logger(__name__)
 
-#: Consecutive beats that may fail before another worker considers the claim abandoned.
+#: Heartbeats that may fail in a row before another worker takes the row over.
 BEATS_PER_STALE = 12
-#: How long the end of the work waits for a beat in progress.
+#: How long the end of the work waits for a heartbeat in progress.
 JOIN_SECONDS = 5.0
 
 
 class Heartbeat:
-    """Tells whether the claim is still held. `lost` never goes back to False."""
+    """The state of a claim's heartbeats. Once `lost` is True it stays True."""
 
     def __init__(self) -> None:
         self._ended = threading.Event()
@@ -35,7 +35,7 @@ class Heartbeat:
                         self._lost.set()
                         return
                 except (DatabaseError, InterfaceError) as error:
-                    # the next beat may succeed; if none does, another worker takes over
+                    # the next heartbeat may succeed; if none does, another worker takes over
                     log.warning("heartbeat_failed", why=str(error))
                     connection.close()
         finally:
@@ -43,16 +43,16 @@ class Heartbeat:
 
 
 def beat_seconds() -> float:
-    """Return the seconds between two beats."""
+    """Return the seconds between two heartbeats."""
     return float(settings.RUN_STALE_SECONDS) / BEATS_PER_STALE
 
 
 @contextmanager
 def kept_alive(beat: Callable[[], bool]) -> Iterator[Heartbeat]:
-    """Call `beat` every few seconds, in its own thread, until the block ends.
+    """Call `beat` every few seconds, in a separate thread, until the block ends.
 
-    `beat` writes the heartbeat and returns False if another worker has the claim; then
-    `Heartbeat.lost` is set and no further beat follows. After a database error it is called again.
+    `beat` writes the heartbeat and returns False if the claim is lost; then `Heartbeat.lost` is
+    set and no further call follows. A database error is retried at the next heartbeat.
     """
     heartbeat = Heartbeat()
     thread = threading.Thread(

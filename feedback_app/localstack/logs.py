@@ -10,23 +10,23 @@ POLL_SECONDS = 0.2
 
 
 def rotate(log: Path) -> None:
-    """Starts an empty log and keeps the one of the last start as <name>.log.1."""
+    """Start an empty log and keep that of the last start as <name>.log.1."""
     if log.exists():
         log.replace(log.with_name(f"{log.name}.1"))
     log.touch()
 
 
 def last_line(log: Path) -> str:
-    """The last words of a process, shortened to fit into a sentence."""
+    """Return the last line of a log, shortened to fit into a message."""
     text = log.read_text(errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    return lines[-1][:300] if lines else "no output"
 
 
 class LogFollower:
-    """Copies what is appended to several logs to the console, each line with its process's name.
+    """Copies new lines of several logs to the console, each with its process's name.
 
-    It reads the files, so that a process never waits for the console and outlives it.
+    It reads the files, so that a process neither waits for the console nor depends on it.
     """
 
     def __init__(self, logs: Mapping[str, Path], output: TextIO | None = None) -> None:
@@ -39,7 +39,7 @@ class LogFollower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Copies what is still there, then ends."""
+        """Copy the remaining lines, then stop."""
         self._ending.set()
         self._thread.join()
 

@@ -1,8 +1,9 @@
-"""Ends the processes of a stack whose owner is gone, also when the owner was killed.
+"""Orphan reaper: ends the processes of a stack whose supervisor has ended or was killed.
 
-A process of its own that reads `+GROUP` and `-GROUP` lines. The end of its input means that the
-owner has ended: what is still listed gets SIGTERM, so that a trainer writes its checkpoint, and
-SIGKILL after a while. It needs nothing but the standard library and works on any POSIX system.
+A separate process that reads `+GROUP` and `-GROUP` lines. The end of its input means that the
+supervisor has ended: the listed process groups get SIGTERM, so that a trainer writes its
+checkpoint, and SIGKILL after GRACE_SECONDS. Uses only the standard library; works on any POSIX
+system.
 """
 
 import os
@@ -14,18 +15,18 @@ GRACE_SECONDS = 20.0
 
 
 def alive(group: int) -> bool:
-    """Whether the process group still has members."""
+    """Return whether the process group still has members."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # macOS says so of a group of zombies
+    except PermissionError:  # macOS raises this for a group of zombies
         return False
     return True
 
 
 def signal_group(group: int, number: int) -> None:
-    """Sends a signal to a group that may be gone already."""
+    """Send a signal to a group, which may have ended already."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
@@ -33,9 +34,9 @@ def signal_group(group: int, number: int) -> None:
 
 
 def main() -> None:
-    """Follows standard input to its end, then ends what is left."""
+    """Read standard input to its end, then end the groups that are still listed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # it ends last, when its input ends
+        signal.signal(number, signal.SIG_IGN)  # it ends after its input has ended
     groups: set[int] = set()
     for line in sys.stdin:
         group = int(line[1:])

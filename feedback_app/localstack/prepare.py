@@ -1,5 +1,5 @@
-"""What must be there before the processes start, made by child processes: the base model, tables,
-static files, the starter project. Like all of the supervisor it imports neither Django nor torch.
+"""Preparation before the processes start, in child processes: base model, tables, static files,
+starter project. Like the rest of the supervisor it imports neither Django nor torch.
 """
 
 import json
@@ -17,10 +17,10 @@ from feedback_app.localstack.procfile import PACKAGED_MODEL, StackError, require
 def prepare_model(
     say: Callable[[str], None], *, base_model: str | None = None, var: Path | None = None
 ) -> None:
-    """Make the packaged base model ready under var/models and compile code for this CPU, once.
+    """Prepare the packaged base model under var/models and compile code for this CPU, once.
 
-    Raises StackError. Any other base model is the engine's business: a directory under var/models
-    or a hub id.
+    Any other base model, a directory under var/models or a hub id, is loaded by the engine.
+    Raises StackError.
     """
     name = base_model or os.environ.get("BASE_MODEL") or PACKAGED_MODEL
     root = var or Path(os.environ.get("PROSPECT_VAR") or HOME / "var")
@@ -41,10 +41,10 @@ def prepare_model(
         text=True,
     )
     assert child.stdout is not None  # noqa: S101 - for the type checker: it is a pipe
-    last = "it said nothing"
+    last = "no output"
     with child:
         for line in map(str.strip, child.stdout):
-            if not line or "%|" in line:  # a library's progress bar: the steps say enough
+            if not line or "%|" in line:  # a library's progress bar
                 continue
             last = line
             if not line.startswith("python -m trainer:"):
@@ -55,7 +55,7 @@ def prepare_model(
 
 @dataclass(frozen=True)
 class SignIn:
-    """A person of the starter project, as it is shown."""
+    """A person of the starter project."""
 
     email: str
     password: str
@@ -63,10 +63,10 @@ class SignIn:
 
 
 def prepare_site(*, starter: bool = False) -> list[SignIn]:
-    """Bring tables and static files up to date with the code; nothing is lost by it.
+    """Migrate the database and collect static files.
 
-    With `starter`, also create the starter project and its people once, and return how they sign
-    in. Raises StackError; what the command said is on standard error by then.
+    With `starter`, also create the starter project and its people once, and return their
+    credentials. Raises StackError; the command has written the reason to standard error.
     """
     command = [sys.executable, "manage.py", "prepare", *(["--starter"] if starter else [])]
     done = subprocess.run(
@@ -74,11 +74,11 @@ def prepare_site(*, starter: bool = False) -> list[SignIn]:
         cwd=FILES,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        # Ctrl-C ends it through its parent, without a traceback of its own
+        # Ctrl-C ends it through its parent, without a traceback
         start_new_session=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise StackError("Tables and static files could not be made ready: the reason is above.")
+        raise StackError("Tables and static files could not be prepared: see the reason above.")
     return [SignIn(**row) for row in json.loads(done.stdout)] if starter else []

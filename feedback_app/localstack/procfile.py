@@ -1,4 +1,4 @@
-"""Which processes one machine runs, from the Procfile, and what their environment says."""
+"""The plan of a stack: its processes, from the Procfile, and their environment."""
 
 import errno
 import os
@@ -21,12 +21,12 @@ FREE_BYTES = 500 * 1024 * 1024  # a run with its checkpoints, answers and logs
 
 
 class StackError(Exception):
-    """The processes cannot run; the message is one sentence that says what to do."""
+    """The processes cannot run; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to start, in the Procfile's order, and where it will listen."""
+    """The processes to start, in the Procfile's order, and their addresses."""
 
     commands: Mapping[str, str]
     env: Mapping[str, str]
@@ -37,11 +37,11 @@ class Plan:
 
 
 def plan(env: Mapping[str, str | None], names: Sequence[str] | None) -> Plan:
-    """Ports, paths and commands for a stack.
+    """Return the ports, paths and commands of a stack.
 
-    `env` is laid over this process's environment; None removes a variable. Without `names` all
-    processes run, except those that the environment says run elsewhere: REDIS_URL stands for
-    Valkey, ENGINE_URL or ENGINES for the engine. Raises StackError.
+    `env` overrides this process's environment; None removes a variable. Without `names` all
+    processes run, except those that the environment places elsewhere: Valkey by REDIS_URL, the
+    engine by ENGINE_URL or ENGINES. Raises StackError.
     """
     merged = {
         name: value for name, value in {**os.environ, **env}.items() if value is not None and value
@@ -96,9 +96,9 @@ def plan(env: Mapping[str, str | None], names: Sequence[str] | None) -> Plan:
 
 
 def model_path(var: Path, base_model: str) -> str:
-    """The copy of a base model under var/ if there is one, else its name for the hub.
+    """Return the path of a base model under var/ if it exists, else its hub id.
 
-    The packaged one is there by the time the engine starts, if not yet (prepare.py).
+    The packaged model exists by the time the engine starts (prepare.py).
     """
     local = var / "models" / base_model
     packaged = base_model == PACKAGED_MODEL
@@ -106,8 +106,10 @@ def model_path(var: Path, base_model: str) -> str:
 
 
 def worker_tmp_dir(var: Path) -> str:
-    """Where gunicorn's workers touch their heartbeat file: memory where there is any, as a disk
-    that is busy with a checkpoint would make a healthy worker look dead."""
+    """Return the directory of gunicorn's heartbeat files: in memory if possible.
+
+    On a disk that is busy with a checkpoint a healthy worker would be taken for dead.
+    """
     memory = Path("/dev/shm")  # noqa: S108 - gunicorn makes an unlinked file there
     if memory.is_dir() and os.access(memory, os.W_OK):
         return str(memory)
@@ -117,7 +119,7 @@ def worker_tmp_dir(var: Path) -> str:
 def chosen_port(
     env: Mapping[str, str], variable: str, preferred: int | None, *, avoid: set[int]
 ) -> int:
-    """The port a variable names, which must be free, or else a free one."""
+    """Return the port that a variable names, which must be free, or else a free port."""
     if variable not in env:
         if preferred is not None and preferred not in avoid and port_fault(preferred) is None:
             return preferred
@@ -138,7 +140,7 @@ def chosen_port(
 
 
 def port_fault(port: int) -> str | None:
-    """Why nothing can listen on this port of loopback; None if something can."""
+    """Return why a port of loopback cannot be used, or None if it can."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.settimeout(1)
         if probe.connect_ex((LOOPBACK, port)) == 0:
@@ -156,11 +158,10 @@ def port_fault(port: int) -> str | None:
 
 
 def free_port(avoid: set[int]) -> int:
-    """Return a port of loopback that nothing uses now.
+    """Return an unused port of loopback.
 
-    It lies below the ports that the system gives to outgoing connections (from 32768 on Linux,
-    49152 elsewhere), so that none of them takes it before the process that it is for has started.
-    Raises StackError if all are in use.
+    It is below the ports of outgoing connections (from 32768 on Linux, 49152 elsewhere), so that
+    none of them takes it before the process has started. Raises StackError if all are in use.
     """
     for port in random.sample(PORTS, len(PORTS)):
         if port not in avoid and port_fault(port) is None:
@@ -169,7 +170,7 @@ def free_port(avoid: set[int]) -> int:
 
 
 def require_space(directory: Path, needed: int = FREE_BYTES) -> None:
-    """Raises StackError if the disk under `directory` is nearly full or cannot be written."""
+    """Raise StackError if the disk under `directory` is nearly full or not writable."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(directory).free

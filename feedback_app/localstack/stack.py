@@ -1,11 +1,11 @@
-"""Runs the Procfile's processes on one machine: starts, watches, restarts and stops them.
+"""Supervision of the Procfile's processes on one machine: start, watch, restart, stop.
 
     with Stack(env={"PORT": "8000"}) as stack:
         stack.url, stack.engine_url, stack.process("worker-gpu").pid
 
-Each process leads a process group of its own, so that a signal reaches its children (a trainer
-writes its checkpoint) and Ctrl-C reaches only this owner. If the owner is killed, the guardian
-ends them (guardian.py). Their output goes to var/logs/<name>.log.
+Each process leads its own process group, so that a signal reaches its children (a trainer writes
+its checkpoint) and Ctrl-C reaches only this supervisor. If the supervisor is killed, the orphan
+reaper ends them (orphan_reaper.py). Their output goes to var/logs/<name>.log.
 """
 
 import http.client
@@ -27,21 +27,21 @@ from feedback_app.localstack import orphan_reaper
 from feedback_app.localstack.logs import LogFollower, last_line, rotate
 from feedback_app.localstack.process import Process
 from feedback_app.localstack.procfile import Plan, StackError, plan, require_space
-from feedback_app.localstack.stack_lock import Running, hold, record_path, running, write_record
+from feedback_app.localstack.stack_lock import Running, acquire, record_path, running, write_record
 
 __all__ = ["Running", "Stack", "StackError", "running"]
 
 POLL_SECONDS = 0.2
-READY_SECONDS = 300.0  # a busy machine; what ends by itself is noticed at once
-ENGINE_SECONDS = 1800.0  # a base model from the hub may have to be downloaded first
+READY_SECONDS = 300.0  # for a busy machine; a process that ends is noticed at once
+ENGINE_SECONDS = 1800.0  # includes the download of a base model from the hub
 
 
 class Stack:
-    """The processes of one machine, as a context. Raises StackError with one clear sentence.
+    """The processes of one machine, as a context manager. Raises StackError.
 
-    `env` is laid over the environment (None removes a variable); ports that it does not set are
-    free ones. `processes` names some of the Procfile's, instead of all that are needed here.
-    `prepare` makes what the others need while the broker and the engine, the slowest one, start.
+    `env` overrides the environment (None removes a variable); ports that it does not set are
+    chosen. `processes` names a part of the Procfile's, instead of all that are needed here.
+    `prepare` is called while the broker and the engine, the slowest process, start.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class Stack:
         self._ending = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="stack-watcher", daemon=True)
         self._follower: LogFollower | None = None
-        self._guardian: subprocess.Popen[bytes] | None = None
-        self._guardian_lock = threading.Lock()
-        self._held: IO[str] | None = None
+        self._reaper: subprocess.Popen[bytes] | None = None
+        self._reaper_lock = threading.Lock()
+        self._lock_file: IO[str] | None = None
 
     def say(self, line: str) -> None:
-        """Tells the owner what happens."""
+        """Report a message."""
         self._say(line)
 
     @property
@@ -103,30 +103,30 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Starts everything and returns when it is ready. Raises StackError."""
+        """Start everything and return when it is ready. Raises StackError."""
         var = self.plan.var
         require_space(var)
-        self._held = hold(var, self.say)
+        self._lock_file = acquire(var, self.say)
         for directory in (var / "logs", var / "run", var / "artifacts"):
             directory.mkdir(parents=True, exist_ok=True)
         for process in self._processes.values():
             rotate(process.log)
-        self._guardian = subprocess.Popen(
+        self._reaper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(Path(orphan_reaper.__file__))],
             stdin=subprocess.PIPE,
             start_new_session=True,
-            # it holds the lock on var/ too, until the last process has ended
-            pass_fds=(self._held.fileno(),),
+            # it also holds the lock on var/, until the last process has ended
+            pass_fds=(self._lock_file.fileno(),),
         )
         if self.verbose:
             self._follower = LogFollower({p.name: p.log for p in self._processes.values()})
-        for name in ("valkey", "engine"):  # they need no tables
+        for name in ("valkey", "engine"):  # need no tables
             if name in self._processes:
                 self.process(name).start()
         if self._prepare is not None:
             self._prepare()
         self._wait_broker()
-        self._complain_if_dead()
+        self._raise_if_ended()
         for process in self._processes.values():
             process.start()
         self.wait_ready()
@@ -135,12 +135,12 @@ class Stack:
         write_record(var, {**record, "pid": os.getpid()})
 
     def stop(self) -> None:
-        """Ends everything that was started; a second Ctrl-C ends it at once."""
+        """Stop everything that was started; a second Ctrl-C kills it."""
         self._ending.set()
         if self._watcher.ident is not None:
             self._watcher.join()
         try:
-            # the broker goes last, so that workers can say what they have not done
+            # the broker last, so that workers can return unfinished messages
             others = [p for name, p in self._processes.items() if name != "valkey"]
             for process in others:
                 process.terminate()
@@ -148,29 +148,29 @@ class Stack:
                 process.stop()
         except KeyboardInterrupt:
             for process in self._processes.values():
-                process.finish_off()
+                process.kill_group()
                 process.wait_gone()
         finally:
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._follower is not None:
             self._follower.stop()
-        if self._guardian is not None and self._guardian.stdin is not None:
-            self._guardian.stdin.close()
-            self._guardian.wait()
-            self._guardian = None
-        if self._held is not None:
+        if self._reaper is not None and self._reaper.stdin is not None:
+            self._reaper.stdin.close()
+            self._reaper.wait()
+            self._reaper = None
+        if self._lock_file is not None:
             record_path(self.plan.var).unlink(missing_ok=True)
-            self._held.close()
-            self._held = None
+            self._lock_file.close()
+            self._lock_file = None
 
-    def tell_guardian(self, sign: str, group: int) -> None:
-        """Lists a process group as alive (+) or ended (-)."""
-        with self._guardian_lock:
-            if self._guardian is not None and self._guardian.stdin is not None:
-                self._guardian.stdin.write(f"{sign}{group}\n".encode())
-                self._guardian.stdin.flush()
+    def reaper_update(self, sign: str, group: int) -> None:
+        """Tell the orphan reaper that a process group has started (+) or ended (-)."""
+        with self._reaper_lock:
+            if self._reaper is not None and self._reaper.stdin is not None:
+                self._reaper.stdin.write(f"{sign}{group}\n".encode())
+                self._reaper.stdin.flush()
 
     def _watch(self) -> None:
         while not self._ending.wait(POLL_SECONDS):
@@ -180,7 +180,7 @@ class Stack:
     # -- readiness
 
     def wait_ready(self, names: Sequence[str] | None = None) -> None:
-        """Waits until these processes (all, without names) do their work. Raises StackError."""
+        """Wait until these processes (all, without names) are ready. Raises StackError."""
         checks: dict[str, Callable[[], bool]] = {
             "valkey": self._broker_answers,
             "web": lambda: health(self.url)[0],
@@ -194,7 +194,7 @@ class Stack:
             check = checks.get(name, lambda: True)
             while not check():
                 now = time.monotonic()
-                self._complain_if_dead()
+                self._raise_if_ended()
                 if now - started > limit:
                     raise StackError(
                         f"{name} did not become ready in {limit:.0f} s: see "
@@ -206,9 +206,9 @@ class Stack:
                     self.say(f"Waiting for {name} ({now - started:.0f} s{why and f': {why}'}) …")
                 time.sleep(POLL_SECONDS)
 
-    def _complain_if_dead(self) -> None:
+    def _raise_if_ended(self) -> None:
         if self._watcher.is_alive():
-            return  # it is being started again
+            return  # the watcher restarts it
         for process in self._processes.values():
             if process.ending is not None:
                 raise StackError(
@@ -230,7 +230,7 @@ class Stack:
 
     def _broker_answers(self) -> bool:
         if not self.redis_url.startswith("redis"):
-            return True  # another kind of broker: the workers' answer will tell
+            return True  # another kind of broker: the workers report it
         client = redis.Redis.from_url(self.redis_url, socket_connect_timeout=2, socket_timeout=2)
         try:
             return bool(client.ping())
@@ -246,7 +246,7 @@ def to_stderr(line: str) -> None:
 
 
 def health(url: str) -> tuple[bool, str]:
-    """Return whether a server of this machine is well, and the detail that it gives if not."""
+    """Return whether a local server is healthy, and its detail if not."""
     connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=5.0)
     try:
         connection.request("GET", "/health")

@@ -1,4 +1,4 @@
-"""Which stack works on a var/ directory: one at a time, and others can find it."""
+"""The lock on a var/ directory, held by one stack at a time, and the record of that stack."""
 
 import fcntl
 import json
@@ -17,7 +17,7 @@ POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Running:
-    """Where the processes of a var/ directory are."""
+    """The addresses of a running stack."""
 
     url: str
     engine_url: str
@@ -26,7 +26,7 @@ class Running:
 
 
 def running(var: Path) -> Running | None:
-    """The stack that runs on this var/ directory and is ready, if there is one."""
+    """Return the stack that runs on this var/ directory and is ready, or None."""
     try:
         record = json.loads(record_path(var).read_text())
         with (var / "stack.lock").open("a") as lock:
@@ -35,13 +35,13 @@ def running(var: Path) -> Running | None:
         return Running(**record)
     except (OSError, ValueError):
         return None
-    return None  # nobody holds it: the record is of a stack that was killed
+    return None  # not locked: the record is of a stack that was killed
 
 
-def hold(var: Path, say: Callable[[str], None]) -> IO[str]:
-    """Takes var/ for one stack; the system gives it back when the holders have ended.
+def acquire(var: Path, say: Callable[[str], None]) -> IO[str]:
+    """Lock var/ for this stack; the system unlocks it when all holders have ended.
 
-    Raises StackError if another stack works there; waits for one that is ending.
+    Waits for a stack that is ending. Raises StackError if another stack runs there.
     """
     lock = (var / "stack.lock").open("a")
     deadline = time.monotonic() + orphan_reaper.GRACE_SECONDS + 10
@@ -59,7 +59,7 @@ def hold(var: Path, say: Callable[[str], None]) -> IO[str]:
                     "PROSPECT_VAR."
                 ) from error
             if not waited:
-                say("Another start on the same directory is still at work: waiting for it …")
+                say("Another start on the same directory is in progress: waiting for it …")
                 waited = True
             time.sleep(POLL_SECONDS)
         else:
@@ -67,7 +67,7 @@ def hold(var: Path, say: Callable[[str], None]) -> IO[str]:
 
 
 def exists(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Return whether the process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

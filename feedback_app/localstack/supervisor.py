@@ -1,6 +1,6 @@
-"""The supervisor that `python manage.py demo` becomes: prepares, starts, waits for Ctrl-C.
+"""The supervisor of `python manage.py demo`: prepare, start, wait for Ctrl-C.
 
-It imports neither Django nor Celery, so that the process that stays has less than 40 MB.
+It imports neither Django nor Celery, so that the remaining process has less than 40 MB.
 """
 
 import os
@@ -22,18 +22,18 @@ STEPS = 4
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--port", help="port of the web pages (default: PORT, else 8000)")
-    parser.add_argument("--verbose", action="store_true", help="show what the processes say")
+    parser.add_argument("--verbose", action="store_true", help="show the output of the processes")
 
 
 class Demo:
-    """One start: says each step with the seconds since it began."""
+    """One start: prints each step with the seconds since it began."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
         self.sign_ins: list[SignIn] = []
 
     def run(self, port: str, *, verbose: bool) -> None:
-        """Each step in order; returns only by KeyboardInterrupt. Raises StackError."""
+        """Run all steps and wait; ends only by KeyboardInterrupt. Raises StackError."""
         var = Path(os.environ.get("PROSPECT_VAR") or HOME / "var").resolve()
         model = os.environ.get("BASE_MODEL") or PACKAGED_MODEL
         require_space(var)
@@ -42,7 +42,7 @@ class Demo:
             raise StackError(
                 f"Prospect already runs at {other.url} (process {other.pid}): use it, or stop it."
             )
-        # ports are looked at first: a taken one is said before anything is made
+        # ports are checked first: one in use is reported before anything is prepared
         stack = Stack(env={"PORT": port}, verbose=verbose, say=self.say, prepare=self.prepare)
         self.step(1, f"Base model {model}")
         prepare_model(self.say, base_model=model, var=var)
@@ -59,7 +59,7 @@ class Demo:
                 self.say("Stopping; a trainer at work writes its checkpoint first …")
 
     def prepare(self) -> None:
-        """What pages and workers need, made while the engine loads its model."""
+        """Prepare what pages and workers need, while the engine loads its model."""
         self.sign_ins = prepare_site(starter=True)
         self.step(3, "Starting web, workers and beat")
 
@@ -76,7 +76,7 @@ def write(line: str) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM and a closed terminal end the demo as Ctrl-C does."""
+    """End the demo at SIGTERM or a closed terminal, like Ctrl-C."""
     raise KeyboardInterrupt
 
 

@@ -1,4 +1,4 @@
-"""What a person did, and what came of it."""
+"""A person's activity, and the versions that it helped to train."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Work:
-    """What a person did in one project. `membership` is None where they are no member (now)."""
+    """A person's activity in one project. `membership` is None if they are not a member."""
 
     project: Project
     membership: Membership | None
@@ -48,7 +48,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Day:
-    """The votes of one day, and its bar in a drawing that is 100 high."""
+    """The votes of one day, and its bar in a chart of height 100."""
 
     date: dt.date
     votes: int
@@ -61,7 +61,7 @@ class Day:
 
 
 def work_in(project: Project, user: User) -> Work:
-    """Labels from imported files are counted apart: nobody judged them here."""
+    """Return a person's activity in a project; labels of imported files are counted separately."""
     own = Vote.objects.filter(project=project, user=user)
     judged = ~Q(source=Source.IMPORT)
     counts = own.aggregate(
@@ -85,7 +85,7 @@ def work_in(project: Project, user: User) -> Work:
 
 
 def effects_in(project: Project, user: User) -> list[Effect]:
-    """The newest versions whose training set held answers that the person had judged by then."""
+    """Return the newest versions trained on answers that the person had judged by then."""
     used = (
         SnapshotItem.objects.filter(
             snapshot=OuterRef("run__snapshot"),
@@ -123,11 +123,11 @@ def effect_of(adapter: Adapter) -> Effect:
 
 
 def days_of(user: User, projects: Sequence[Project]) -> list[Day]:
-    """The last four weeks, oldest first; days in UTC."""
+    """Return the last four weeks, oldest first; days in UTC."""
     today = timezone.now().date()
     first = today - dt.timedelta(days=DAYS - 1)
     begin = dt.datetime.combine(first, dt.time(), dt.UTC)
-    # what was cast since then was changed since then, and that is what there is an index on
+    # a vote cast since then was also updated since then, and updated_at has an index
     recent = Vote.objects.filter(
         project__in=projects, user=user, updated_at__gte=begin, created_at__gte=begin
     ).exclude(source=Source.IMPORT)

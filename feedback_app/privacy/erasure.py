@@ -1,8 +1,8 @@
 """Erasing a person: from one project, or with their account from all of them."""
 
-import datetime as dt
 from collections.abc import Iterable
 
+import structlog
 from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
@@ -10,18 +10,20 @@ from django.utils import timezone
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import ApiPerson, Membership, User
 from feedback_app.accounts.sessions import sessions_end
+from feedback_app.db.claims import Claim, ClaimLost
 from feedback_app.feedback.members.services import owners_hold, person_name
 from feedback_app.feedback.models import Completion, ImportJob, Project, Prompt, Source, Vote
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.models import Erasure, Run, SnapshotItem
 
-#: An erasure that is not finished by then was broken off.
-PATIENCE = dt.timedelta(minutes=2)
+log = structlog.get_logger(__name__)
+
+ErasureClaim = Claim[Erasure]
 
 
 def projects_of(user: User) -> list[Project]:
-    """Where the person is a member or has left something, in order."""
+    """Return the projects where the person is a member or has left data, in order."""
     traces = (
         ApiPerson.objects.filter(user=user, project=OuterRef("pk")),
         Membership.objects.filter(user=user, project=OuterRef("pk")),
@@ -37,22 +39,25 @@ def projects_of(user: User) -> list[Project]:
 
 
 def person_erase(*, user: User, by: User | None, project: Project | None = None) -> list[Erasure]:
-    """Erases a person from `project`, or with their account from all. Raises UserError for the
-    last owner of a project; then nothing has changed.
+    """Erase a person from `project`, or with their account from all projects.
 
-    Their votes leave the examples, their conversations go with the questions that only they asked.
-    What they imported stays, without their name.
+    Their votes leave the examples, their conversations are deleted with the questions that only
+    they asked. What they imported stays, without their name. Raises UserError for the last owner
+    of a project; then nothing has changed.
     """
-    begun = erasures_begin(user=user, by=by, project=project)
-    for erasure in begun:
-        erasure_finish(erasure)
+    claims = erasures_begin(user=user, by=by, project=project)
+    for claim in claims:
+        erasure_execute(claim)
     if project is None:
         account_delete(user.pk)
-    return begun
+    return [claim.row for claim in claims]
 
 
-def erasures_begin(*, user: User, by: User | None, project: Project | None) -> list[Erasure]:
-    """Shuts the person out and writes down what had used their votes, while that can be seen."""
+def erasures_begin(*, user: User, by: User | None, project: Project | None) -> list[ErasureClaim]:
+    """End the person's access and create the erasures, claimed by this process.
+
+    The rows record which runs used the votes, which cannot be found out afterwards.
+    """
     with transaction.atomic():
         projects = projects_of(user) if project is None else [project]
         for each in projects:
@@ -61,18 +66,25 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
             User.objects.filter(pk=user.pk).update(is_active=False)
             sessions_end(user)
         Membership.objects.filter(user=user, project__in=projects).delete()
-        # one who erases themselves leaves no trace as the doer either
-        doer = by if by is None or by.pk != user.pk else None
+        # a person who erases themselves is not recorded as the actor either
+        actor = by if by is None or by.pk != user.pk else None
         return [
-            erasure_begin(project=each, user=user, by=doer, account=project is None)
+            erasure_begin(project=each, user=user, by=actor, account=project is None)
             for each in projects
         ]
 
 
-def erasure_begin(*, project: Project, user: User, by: User | None, account: bool) -> Erasure:
+def erasure_begin(*, project: Project, user: User, by: User | None, account: bool) -> ErasureClaim:
     runs = runs_with(project=project, user=user)
     erasure = Erasure.objects.create(
-        project=project, person=user.pk, account=account, by=by, runs=runs
+        project=project,
+        person=user.pk,
+        account=account,
+        by=by,
+        runs=runs,
+        # claimed from the start, so that no worker takes it at the same time
+        attempt=1,
+        heartbeat_at=timezone.now(),
     )
     names = ", ".join(erasure.adapter_names)
     reason = f"Their votes were used by {names}: train again to be without them." if names else ""
@@ -83,11 +95,11 @@ def erasure_begin(*, project: Project, user: User, by: User | None, account: boo
         target=person_name(user),
         reason=reason,
     )
-    return erasure
+    return Claim(erasure, erasure.attempt)
 
 
 def runs_with(*, project: Project, user: User) -> list[int]:
-    """Numbers of the runs that trained, or still will, on something this person had judged."""
+    """Return the numbers of the runs that used, or will use, answers that this person judged."""
     judged = SnapshotItem.objects.filter(
         snapshot=OuterRef("snapshot"),
         completion__votes__user=user,
@@ -99,28 +111,56 @@ def runs_with(*, project: Project, user: User) -> list[int]:
     return list(runs.order_by("number").values_list("number", flat=True))
 
 
-def erasure_finish(erasure: Erasure) -> None:
-    """Does the work of an erasure, or what is left of it."""
-    row = Erasure.objects.filter(pk=erasure.pk)
-    user = User.objects.filter(pk=erasure.person).first()
+def erasure_claim(erasure_id: int) -> ErasureClaim | None:
+    """Claim an abandoned erasure; None if another worker has it or it is finished."""
+    return Claim.take(Erasure.objects.select_related("project").filter(pk=erasure_id))
+
+
+def erasure_execute(claim: ErasureClaim) -> None:
+    """Do the work of an erasure, or the rest of it, unless another worker has taken it over."""
+    erasure = claim.row
+    try:
+        # without this, a claim would go stale while the same person's other projects are erased
+        if not claim.heartbeat():
+            raise ClaimLost
+        with claim.kept_alive():
+            erasure_finish(claim)
+    except ClaimLost:
+        log.warning("erasure_claim_lost", erasure=erasure.pk)
+    erasure.refresh_from_db()
+
+
+def erasure_finish(claim: ErasureClaim) -> None:
+    """Delete what is left of the person in the project. Raises ClaimLost."""
+    erasure = claim.row
 
     def note(erased: VotesErased) -> None:
-        row.update(
+        written = claim.update(
             votes=F("votes") + erased.votes,
             examples_gone=F("examples_gone") + erased.gone,
             examples_changed=F("examples_changed") + erased.changed,
         )
+        if not written:
+            raise ClaimLost
 
+    user = User.objects.filter(pk=erasure.person).first()
     if user is not None:
         votes_erase(user=user, project=erasure.project, note=note)
-        words_erase(user=user, project=erasure.project)
-    row.update(finished_at=timezone.now())
-    erasure.refresh_from_db()
+        conversations_erase(user=user, project=erasure.project)
+    with transaction.atomic():
+        # of two erasures of one account that end at once, the later one deletes the account
+        User.objects.select_for_update().filter(pk=erasure.person).first()
+        if not claim.update(finished_at=timezone.now()):
+            raise ClaimLost
+        if erasure.account:
+            account_delete(erasure.person)
 
 
-def words_erase(*, user: User, project: Project) -> None:
-    """Deletes the person's conversations and comparisons in the project, with the questions that
-    nobody else has asked and the answers to them."""
+def conversations_erase(*, user: User, project: Project) -> None:
+    """Delete the person's conversations and comparisons in the project.
+
+    The questions that nobody else has asked are deleted with the answers to them.
+    """
     of_project = {"project": project}
     conversations = Conversation.objects.filter(user=user, **of_project)
     comparisons = Comparison.objects.filter(user=user, **of_project)
@@ -132,14 +172,14 @@ def words_erase(*, user: User, project: Project) -> None:
         )
         for pair in comparisons.values_list("left", "right"):
             answers.update(pk for pk in pair if pk is not None)
-        prompts = prompts_of_nobody_else(answers, project=project, user=user)
+        prompts = prompts_of_person_only(answers, project=project, user=user)
         comparisons.delete()
         conversations.delete()
         Prompt.objects.filter(pk__in=prompts).delete()
 
 
-def prompts_of_nobody_else(answers: Iterable[int], *, project: Project, user: User) -> list[int]:
-    """The prompts of these answers that came from the demo and that only this person has asked."""
+def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: User) -> list[int]:
+    """Return ids of the demo prompts of these answers that only this person has asked."""
     sibling = Completion.objects.filter(prompt=OuterRef("pk"))
     asked = Turn.objects.filter(completion=OuterRef("pk")).exclude(conversation__user=user)
     compared = Comparison.objects.filter(Q(left=OuterRef("pk")) | Q(right=OuterRef("pk"))).exclude(
@@ -153,16 +193,7 @@ def prompts_of_nobody_else(answers: Iterable[int], *, project: Project, user: Us
 
 
 def account_delete(pk: int) -> None:
-    """The account itself, once nothing of the person is left to be erased."""
+    """Delete the account unless one of its erasures is unfinished."""
     with transaction.atomic():
         if not Erasure.objects.filter(person=pk, account=True, finished_at=None).exists():
             User.objects.filter(pk=pk).delete()
-
-
-def erasures_resume() -> None:
-    """Takes up what was broken off."""
-    late = Erasure.objects.filter(finished_at=None, created_at__lt=timezone.now() - PATIENCE)
-    for erasure in late.select_related("project"):
-        erasure_finish(erasure)
-        if erasure.account:
-            account_delete(erasure.person)

@@ -1,4 +1,4 @@
-"""Everything that is kept about a person, as one JSON document that is sent while it is read."""
+"""Export of all data about a person, as one streamed JSON document."""
 
 import json
 from collections.abc import Iterator
@@ -46,11 +46,11 @@ CHUNK = 500
 
 @dataclass(frozen=True)
 class Part:
-    """One list of the document: whose rows, found by which field, and what is told of each."""
+    """One list of the document: its rows, the field of the person, and the exported fields."""
 
     name: str
     rows: QuerySet[Any]
-    whose: str
+    person_field: str
     fields: tuple[str, ...]
 
 
@@ -176,17 +176,17 @@ PARTS = (
         ("project__slug", "action", "target", "reason", "created_at"),
     ),
 )
-#: Models that point to a person and are in no part: they say nothing beyond the others.
+#: Models that refer to a person and are in no part, with the reason.
 LEFT_OUT = {
     Conversation: "its turns are in the document",
-    Lease: "what is on their screen for some minutes",
-    ShareVisitor: "a browser without an account, which can ask for no export here",
-    ApiPerson: "somebody without an account, who can ask for no export here",
+    Lease: "the item on their screen for some minutes",
+    ShareVisitor: "a browser without an account, which cannot request an export",
+    ApiPerson: "a person without an account, who cannot request an export",
 }
 
 
 def person_json(user: User) -> Iterator[str]:
-    """The document, piece by piece; memory does not grow with the person's work."""
+    """Yield the document in pieces; memory use does not depend on its size."""
     account = {
         "email": user.email,
         "name": user.name,
@@ -196,7 +196,7 @@ def person_json(user: User) -> Iterator[str]:
     yield '{"account": ' + dumps(account)
     for part in PARTS:
         yield f',\n"{part.name}": ['
-        rows = part.rows.filter(**{part.whose: user}).order_by("pk").values(*part.fields)
+        rows = part.rows.filter(**{part.person_field: user}).order_by("pk").values(*part.fields)
         for number, row in enumerate(rows.iterator(chunk_size=CHUNK)):
             yield (",\n" if number else "\n") + dumps(row)
         yield "]"

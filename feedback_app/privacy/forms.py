@@ -1,4 +1,4 @@
-"""Forms about one person: leaving, and being erased."""
+"""Forms for the erasure of a person."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from feedback_app.web.forms import StrictForm
 
 
 class EraseForm(StrictForm):
-    """Erasing cannot be undone: who is meant is typed."""
+    """Confirms an erasure, which cannot be undone, by typing the address."""
 
     email = forms.CharField(max_length=254)
 
@@ -25,6 +25,6 @@ class EraseForm(StrictForm):
 
 
 class ApiPersonForm(StrictForm):
-    """One of a product's users, by the name that its code gives them."""
+    """A user of the product, by the id that it sends."""
 
     name = forms.CharField(max_length=200, strip=False)

@@ -2,10 +2,20 @@
 
 from celery import shared_task
 
-from feedback_app.privacy.erasure import erasures_resume
+from feedback_app.privacy.erasure import erasure_claim, erasure_execute
+from feedback_app.training.models import Erasure
 
 
 @shared_task(name="privacy.dispatch")
 def dispatch() -> None:
-    """Finish erasures that were interrupted."""
-    erasures_resume()
+    """Send abandoned erasures to a worker."""
+    for pk in Erasure.objects.filter(Erasure.claimable()).values_list("pk", flat=True):
+        erase.apply_async((pk,), expires=60)
+
+
+@shared_task(name="privacy.erase")
+def erase(erasure_id: int) -> None:
+    """Finish an erasure; a second delivery of the message does nothing."""
+    claim = erasure_claim(erasure_id)
+    if claim is not None:
+        erasure_execute(claim)

@@ -1,4 +1,4 @@
-"""Each person's page: what they did, its effect, export and erase; and the same for admins."""
+"""A person's page: activity, effect, export and erasure; for themselves and for admins."""
 
 from typing import Any
 
@@ -41,17 +41,17 @@ def person_context(person: User, projects: list[Project]) -> dict[str, Any]:
 
 
 def tokens_made(person: User, projects: list[Project]) -> list[ApiToken]:
-    """What still opens something in these projects."""
+    """Return the person's valid tokens of these projects."""
     made = ApiToken.objects.valid().filter(created_by=person, project__in=projects)
     return list(made.select_related("project").order_by("project", "-pk"))
 
 
-# -- oneself
+# -- the own page
 
 
 @require_http_methods(["GET", "HEAD"])
 def me(request: HtmxHttpRequest) -> HttpResponseBase:
-    """One's own page, over all projects."""
+    """Show the own page, over all projects."""
     projects = projects_of(request.user)
     context = person_context(request.user, projects) | {
         "tokens": tokens_made(request.user, projects)
@@ -62,7 +62,7 @@ def me(request: HtmxHttpRequest) -> HttpResponseBase:
 @require_http_methods(["GET", "HEAD"])
 @never_cache
 def me_export(request: HtmxHttpRequest) -> HttpResponseBase:
-    """Everything that is kept about oneself."""
+    """Export the own data."""
     return StreamingHttpResponse(
         person_json(request.user),
         content_type="application/json",
@@ -72,7 +72,7 @@ def me_export(request: HtmxHttpRequest) -> HttpResponseBase:
 
 @require_POST
 def me_erase(request: HtmxHttpRequest) -> HttpResponseBase:
-    """Erases oneself, account and all."""
+    """Erase oneself, with the account."""
     person = User.objects.get(pk=request.user.pk)
     try:
         validated(EraseForm(request.POST, user=person))
@@ -80,14 +80,14 @@ def me_erase(request: HtmxHttpRequest) -> HttpResponseBase:
     except UserError as error:
         return error_response(request, str(error), back=reverse("me"))
     logout(request)
-    messages.success(request, "You are erased. Nothing that names you is left.")
+    messages.success(request, "Your account and your data have been erased.")
     return redirect("account_login")
 
 
 @project_view(Role.VIEWER)
 @action_view
 def me_leave(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Ends one's own membership."""
+    """End the own membership."""
     validated(NoFields(request.POST))
     try:
         member_remove(membership=request.membership, actor=request.membership)
@@ -103,7 +103,7 @@ def me_leave(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.ADMIN)
 @page
 def person(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """What a member did in this project, and what can be done about them."""
+    """Show a member's activity in this project, with the actions of an admin."""
     membership = member_of(project, pk)
     user = membership.user
     context = person_context(user, [project]) | {
@@ -123,21 +123,21 @@ def roles_of(membership: Membership) -> list[Role]:
 @project_view(Role.OWNER)
 @action_view
 def person_deactivate(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Closes the member's account."""
+    """Deactivate the member's account."""
     user = member_of(project, pk).user
     validated(NoFields(request.POST))
     try:
         account_deactivate(user=user, by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=reverse("person", args=[project.slug, pk]))
-    messages.success(request, f"{user} is signed out everywhere and can not sign in any more.")
+    messages.success(request, f"{user} is signed out everywhere and can no longer sign in.")
     return redirect("person", project.slug, pk)
 
 
 @project_view(Role.OWNER)
 @action_view
 def person_reactivate(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Opens the member's account again."""
+    """Reactivate the member's account."""
     user = member_of(project, pk).user
     validated(NoFields(request.POST))
     account_reactivate(user=user, by=request.user)
@@ -148,7 +148,7 @@ def person_reactivate(request: HtmxHttpRequest, project: Project, pk: int) -> Ht
 @project_view(Role.ADMIN)
 @action_view
 def person_erase_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Erases a member from this project; their account is theirs."""
+    """Erase a member from this project; their account stays."""
     membership = member_of(project, pk)
     try:
         if membership.user_id == request.user.pk:
@@ -158,26 +158,26 @@ def person_erase_view(request: HtmxHttpRequest, project: Project, pk: int) -> Ht
         [erasure] = person_erase(user=membership.user, by=request.user, project=project)
     except UserError as error:
         return error_response(request, str(error), back=reverse("person", args=[project.slug, pk]))
-    erasure_tell(request, erasure)
+    erasure_message(request, erasure)
     return redirect("people", project.slug)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def api_person_erase(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Erases one of the product's own users, who have no account here."""
+    """Erase a user of the product, who has no account here."""
     name = validated(ApiPersonForm(request.POST))["name"]
     known = get_object_or_404(project.api_people.select_related("user"), name=name)
     for erasure in person_erase(user=known.user, by=request.user):
-        erasure_tell(request, erasure)
+        erasure_message(request, erasure)
     return redirect("people", project.slug)
 
 
-def erasure_tell(request: HtmxHttpRequest, erasure: Erasure) -> None:
-    """What went, and what it had been used for."""
+def erasure_message(request: HtmxHttpRequest, erasure: Erasure) -> None:
+    """Show what was erased, and which versions had used it."""
     names = ", ".join(erasure.adapter_names)
     votes = f"{erasure.votes} vote{'' if erasure.votes == 1 else 's'}"
-    said = f"Erased, with {votes}. Examples that are gone: {erasure.examples_gone}."
+    text = f"Erased, with {votes}. Examples that are gone: {erasure.examples_gone}."
     if names:
-        said += f" {names} had used them: train again to be without them."
-    messages.success(request, said)
+        text += f" {names} had used them: train again to be without them."
+    messages.success(request, text)

@@ -1,70 +1,77 @@
-"""Celery's side of serving: sampling, releases that nobody needs to press, and splits."""
+"""Celery tasks of serving. A message may be delivered twice: the second delivery does nothing."""
 
 import structlog
 from celery import shared_task
 
 from feedback_app.feedback.models import Sampling
-from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import ChangeReport, TrafficSplit
+from feedback_app.serving.releases import automatic
 from feedback_app.serving.releases.selectors import adapters_to_release
-from feedback_app.serving.releases.services import release_promote
-from feedback_app.serving.sampling.services import claimable, sampling_claim, sampling_execute
+from feedback_app.serving.sampling.services import sampling_claim, sampling_execute
 from feedback_app.serving.traffic_splits.assignments import RUNNING
-from feedback_app.serving.traffic_splits.services import split_watch
 from feedback_app.serving.version_diff.services import (
-    adapters_to_describe,
-    changes_request,
+    adapters_without_version_diff,
     report_claim,
     report_execute,
-    reports_claimable,
+    version_diff_request,
 )
+from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
 
+#: A message that no worker took by then is sent again by a later tick.
+EXPIRES = 10
+
 
 @shared_task(name="serving.dispatch")
 def dispatch() -> None:
-    """Every few seconds: hand samplings to a worker, release what won the gate by itself, have its
-    changes written, and read the tests of splits."""
-    for sampling_id in Sampling.objects.filter(claimable()).values_list("pk", flat=True):
-        sample_answers.apply_async((sampling_id,), expires=10)
-    for adapter in adapters_to_release():
-        try:
-            release_promote(
-                project=adapter.project,
-                adapter=adapter,
-                by=None,
-                reason="It won the gate; the schedule releases by itself.",
-            )
-        except (UserError, EngineError) as error:
-            # the next tick tries again
-            log.warning("auto_release_failed", adapter=adapter.name, why=str(error))
-    for adapter in adapters_to_describe():
-        try:
-            changes_request(adapter=adapter, by=None)
-        except UserError as error:
-            log.info("changes_wait", adapter=adapter.name, why=str(error))
-    for adapter_id in ChangeReport.objects.filter(reports_claimable()).values_list("pk", flat=True):
-        write_changes.apply_async((adapter_id,), expires=10)
-    for split in TrafficSplit.objects.filter(status=RUNNING).select_related("project", "candidate"):
-        try:
-            split_watch(split=split)
-        except (UserError, EngineError) as error:
-            log.warning("split_waits", split=split.pk, why=str(error))
+    """Send what is due to workers, every few seconds: ids only, no work."""
+    due = (
+        (sample_answers, Sampling.objects.filter(Sampling.claimable())),
+        (release_automatically, adapters_to_release()),
+        (request_version_diff, adapters_without_version_diff()),
+        (write_version_diff, ChangeReport.objects.filter(ChangeReport.claimable())),
+        (watch_split, TrafficSplit.objects.filter(status=RUNNING)),
+    )
+    for task, rows in due:
+        for pk in rows.values_list("pk", flat=True):
+            task.apply_async((pk,), expires=EXPIRES)
 
 
 @shared_task(name="serving.sample_answers")
 def sample_answers(sampling_id: int) -> None:
-    """Takes the sampling if it is free; a second delivery does nothing."""
+    """Execute a sampling."""
     claim = sampling_claim(sampling_id)
     if claim is not None:
         sampling_execute(claim)
 
 
-@shared_task(name="serving.write_changes")
-def write_changes(adapter_id: int) -> None:
-    """Takes the report if it is free; a second delivery does nothing."""
+@shared_task(name="serving.release_automatically")
+def release_automatically(adapter_id: int) -> None:
+    """Release a version that passed the gate."""
+    automatic.release_automatically(adapter_id)
+
+
+@shared_task(name="serving.watch_split")
+def watch_split(split_id: int) -> None:
+    """Read the test of a traffic split and act on its result."""
+    automatic.split_watch_claimed(split_id)
+
+
+@shared_task(name="serving.request_version_diff")
+def request_version_diff(adapter_id: int) -> None:
+    """Request the version diff of a new gate winner."""
+    adapter = Adapter.objects.select_related("project").get(pk=adapter_id)
+    try:
+        version_diff_request(adapter=adapter, by=None)
+    except UserError as error:
+        log.info("version_diff_waits", adapter=adapter.name, why=str(error))
+
+
+@shared_task(name="serving.write_version_diff")
+def write_version_diff(adapter_id: int) -> None:
+    """Execute a version diff."""
     claim = report_claim(adapter_id)
     if claim is not None:
         report_execute(claim)

@@ -20,9 +20,9 @@ urlpatterns = [
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", releases_views.release, name="release"
     ),
-    path(CHANGES, version_diff_views.changes, name="changes"),
-    path(f"{CHANGES}progress/", version_diff_views.changes_progress, name="changes-progress"),
-    path(f"{CHANGES}new/", version_diff_views.changes_new, name="changes-new"),
+    path(CHANGES, version_diff_views.version_diff, name="changes"),
+    path(f"{CHANGES}progress/", version_diff_views.version_diff_progress, name="changes-progress"),
+    path(f"{CHANGES}new/", version_diff_views.version_diff_new, name="changes-new"),
     path("projects/<slug:slug>/splits/new/", traffic_splits_views.split_new, name="split-new"),
     path(
         "projects/<slug:slug>/splits/<int:pk>/change/",

@@ -1,4 +1,4 @@
-"""Snapshots, runs with their curves, schedules, and the registry of adapters."""
+"""Models of training: snapshots, runs with metrics, schedules, adapters and erasures."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -7,19 +7,20 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.training.querysets import AdapterQuerySet, RunQuerySet
 
 
 class Snapshot(models.Model):
-    """The frozen set of examples one run trains on. The rows are the truth, the file a copy."""
+    """The frozen examples of a run. The rows are the truth, the file is a copy."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="snapshots")
     train_up = models.PositiveIntegerField()
     train_down = models.PositiveIntegerField()
     heldout_up = models.PositiveIntegerField()
     heldout_down = models.PositiveIntegerField()
-    # examples that rest on the votes of somebody who gave more than one person may
+    # examples left out by the cap on the votes of one person
     left_out = models.PositiveIntegerField(default=0)
     left_out_people = models.PositiveIntegerField(default=0)
     # SHA-256 over the training file, set when it is written
@@ -48,7 +49,7 @@ class SnapshotItem(models.Model):
     desirable = models.BooleanField()
     weight = models.FloatField()
     split = models.CharField(max_length=8, choices=Split.choices)
-    # how the finished policy saw it: r in nats, and z0 of its step; empty until the run is done
+    # reward of the trained policy and z0 of its step, in nats; empty until the run has ended
     reward = models.FloatField(null=True)
     reference_point = models.FloatField(null=True)
 
@@ -61,8 +62,8 @@ class SnapshotItem(models.Model):
         return f"{self.completion_id} in {self.snapshot_id}"
 
 
-class Run(models.Model):
-    """One training attempt: config + snapshot → adapter or failure."""
+class Run(Claimable):
+    """One training run: config + snapshot → adapter or failure."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "Waiting"
@@ -90,17 +91,14 @@ class Run(models.Model):
     auto_release = models.BooleanField(default=False)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
     cancel_requested = models.BooleanField(default=False)
-    # the claim: whoever raised `attempt` owns the run as long as the heartbeat goes on
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
     dispatched_at = models.DateTimeField(null=True)
-    # how far the trainer's events have been read, so that no attempt reads one twice
+    # offset up to which the trainer's events have been read
     events_offset = models.PositiveBigIntegerField(default=0)
     phase = models.CharField(max_length=20, blank=True)
     progress_done = models.PositiveIntegerField(default=0)
     progress_total = models.PositiveIntegerField(default=0)
     eta_seconds = models.FloatField(null=True)
-    # lambda_d, lambda_u, device and so on, as the trainer reported them at its start
+    # lambda_d, lambda_u, device and others, as reported by the trainer at its start
     facts: Any = models.JSONField(default=dict)
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -123,18 +121,22 @@ class Run(models.Model):
     def __str__(self) -> str:
         return f"Run {self.number}"
 
+    @classmethod
+    def working(cls) -> Q:
+        return Q(status__in=cls.WORKING)
+
     @property
     def active(self) -> bool:
         return self.status in self.ACTIVE
 
     @property
     def directory(self) -> Path:
-        """Where the trainer reads and writes."""
+        """Return the working directory of the trainer."""
         return Path(settings.ARTIFACT_ROOT) / "runs" / str(self.pk)
 
     @property
     def percent(self) -> int:
-        """Progress of the present phase, 0 to 100."""
+        """Return the progress of the current phase, 0 to 100."""
         if not self.progress_total:
             return 0
         return min(100, round(100 * self.progress_done / self.progress_total))
@@ -182,7 +184,7 @@ class RunNote(models.Model):
 
 
 class Adapter(models.Model):
-    """An immutable LoRA version `<project>@<n>`, numbered like the run that made it."""
+    """An immutable LoRA version `<project>@<n>`, with the number of its run."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="adapters")
     run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="adapter")
@@ -190,7 +192,7 @@ class Adapter(models.Model):
     # relative to ARTIFACT_ROOT, so that hosts may mount it anywhere
     path = models.CharField(max_length=300)
     sha256 = models.CharField(max_length=64)
-    # measures and answers of new, live and base, as the evaluation reported them
+    # measures and answers of new, live and base, as reported by the evaluation
     report: Any = models.JSONField(default=dict)
     gate: Any = models.JSONField(default=dict)
     gate_won = models.BooleanField(default=False)
@@ -208,7 +210,7 @@ class Adapter(models.Model):
 
 
 class Schedule(models.Model):
-    """Train when enough new examples have come in, at most so often; release if the gate is won."""
+    """When to train automatically, and whether to release when the gate passes."""
 
     project = models.OneToOneField(
         Project, on_delete=models.CASCADE, related_name="schedule", primary_key=True
@@ -229,16 +231,18 @@ class Schedule(models.Model):
         return f"every {self.min_new_examples} examples"
 
 
-class Erasure(models.Model):
-    """A person's votes leaving a project: what went, and which runs had used them.
+class Erasure(Claimable):
+    """The removal of a person's votes from a project, and which runs had used them.
 
-    The row is begun before anything goes and finished at the end, so that one that was broken off
-    is taken up again. It names nobody: the number is that of an account that is no more.
+    The row is created before anything is deleted and finished at the end, so that another worker
+    can resume an interrupted erasure. It holds no name, only the id of the deleted account.
     """
+
+    CLAIMED: ClassVar[dict[str, Any]] = {}
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
     person = models.PositiveBigIntegerField()
-    # the account goes as well, not only what it did in this project
+    # the account is deleted as well
     account = models.BooleanField()
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
@@ -262,7 +266,15 @@ class Erasure(models.Model):
     def __str__(self) -> str:
         return f"erasure of person {self.person}"
 
+    @classmethod
+    def waiting(cls) -> Q:
+        return Q(finished_at=None, heartbeat_at=None)
+
+    @classmethod
+    def working(cls) -> Q:
+        return Q(finished_at=None, heartbeat_at__isnull=False)
+
     @property
     def adapter_names(self) -> list[str]:
-        """The versions that the votes helped to train."""
+        """Return the versions that the votes helped to train."""
         return [self.project.adapter_name(number) for number in self.runs]

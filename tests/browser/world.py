@@ -29,9 +29,9 @@ from feedback_app.serving.models import (
 )
 from feedback_app.serving.share_links.services import link_create, link_revoke
 from feedback_app.serving.traffic_splits.services import SETTLE, votes_count
-from feedback_app.serving.version_diff.services import changes_request, prompts_fix
+from feedback_app.serving.version_diff.services import prompts_fix, version_diff_request
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
-from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.services import run_end, run_finish, run_note, run_request
 from tests.serving.traffic_splits.split_votes import vote_on
 
@@ -90,7 +90,7 @@ def splits(project: Project, admin: User) -> None:
 def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
     """The winner's answers are all there; the other waits for an engine."""
     fixed = prompts_fix(project)
-    report = changes_request(adapter=won, by=None)
+    report = version_diff_request(adapter=won, by=None)
     ChangeReport.objects.filter(pk=won.pk).update(previous=lost.name, status="done")
     words = "The rice is ready after twelve minutes; let it rest before you serve it."
     for prompt in fixed:
@@ -109,7 +109,7 @@ def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
                 text=text,
                 finish_reason="length" if version == "base" else "stop",
             )
-    changes_request(adapter=lost, by=None)
+    version_diff_request(adapter=lost, by=None)
     ChangeReport.objects.filter(pk=lost.pk).update(
         status="running", done=7, total=40, heartbeat_at=timezone.now()
     )
@@ -189,7 +189,7 @@ def quality(project: Project, admin: User, annotator: User) -> None:
             pause_lift(pause=project.pauses.get(), by=admin, restore=False)
 
 
-def claimed(run: Run) -> Claim:
+def claimed(run: Run) -> RunClaim:
     claim = run_claim(run.pk)
     assert claim is not None
     return claim
@@ -215,10 +215,10 @@ def curves(run: Run, steps: int) -> None:
     )
 
 
-def finish(claim: Claim, *, ranking: float) -> Adapter:
+def finish(claim: RunClaim, *, ranking: float) -> Adapter:
     """Ends a run with a report over twenty prompts."""
-    name = claim.run.project.adapter_name(claim.run.number)
-    curves(claim.run, 20)
+    name = claim.row.project.adapter_name(claim.row.number)
+    curves(claim.row, 20)
 
     def around(value: float) -> dict[str, float]:
         return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 40}
@@ -245,7 +245,7 @@ def finish(claim: Claim, *, ranking: float) -> Adapter:
         }
         for number in range(20)
     ]
-    items = claim.run.snapshot.items.filter(split="train").order_by("pk")
+    items = claim.row.snapshot.items.filter(split="train").order_by("pk")
     fit = {item.completion_id: ((number % 9) - 3.0, 0.2) for number, item in enumerate(items)}
     adapter = run_finish(
         claim=claim,

@@ -17,7 +17,7 @@ GOOD = "Mix flour, water, yeast and salt, let it rise, and bake the bread for th
 
 
 def test_rule_likes_a_short_finished_answer_on_the_topic() -> None:
-    finding = judge(question=QUESTION, answer=GOOD, ended_by_itself=True)
+    finding = judge(question=QUESTION, answer=GOOD, complete=True)
     assert finding.up
     assert finding.reasons == []
 
@@ -33,17 +33,17 @@ def test_rule_likes_a_short_finished_answer_on_the_topic() -> None:
     ],
 )
 def test_rule_names_what_is_wrong(answer: str, ended: bool, reason: str) -> None:
-    finding = judge(question=QUESTION, answer=answer, ended_by_itself=ended)
+    finding = judge(question=QUESTION, answer=answer, complete=ended)
     assert not finding.up
     assert reason in finding.reasons
 
 
 def test_rule_knows_inflections() -> None:
-    assert judge(question=QUESTION, answer="Baking takes an hour or so.", ended_by_itself=True).up
+    assert judge(question=QUESTION, answer="Baking takes an hour or so.", complete=True).up
 
 
 def test_collapsed_answer_is_no_up() -> None:
-    collapsed = judge(question=QUESTION, answer="Lemonade & Icecream.", ended_by_itself=True)
+    collapsed = judge(question=QUESTION, answer="Lemonade & Icecream.", complete=True)
     assert not collapsed.up
 
 
@@ -67,7 +67,7 @@ def test_reader_sees_the_item_that_a_person_sees(
     assert item.completion == first.pk
     assert item.question == "Question number 0?"
     assert item.answer == "First bold line. one two End <b>of</b> it."
-    assert item.ended_by_itself
+    assert item.complete
 
 
 @pytest.mark.django_db

@@ -10,6 +10,7 @@ from django.core.serializers import serialize
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
+from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, Membership, Role, Scope, User
 from feedback_app.feedback.examples.rule import values_of_votes
@@ -27,8 +28,8 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.tokens.services import token_create, voter_of
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.privacy import votes as votes_erasing
-from feedback_app.privacy.erasure import PATIENCE, person_erase
-from feedback_app.privacy.tasks import dispatch
+from feedback_app.privacy.erasure import erasure_claim, erasure_execute, person_erase
+from feedback_app.privacy.tasks import dispatch, erase
 from feedback_app.serving.models import Comparison, Conversation
 from feedback_app.training.models import Erasure, Run
 from feedback_app.training.runs.services import run_request
@@ -253,6 +254,7 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
     annotator: User,
     small_chunks: None,
     monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
 ) -> None:
     real, chunks = votes_erasing.chunk_erase, []
 
@@ -263,6 +265,7 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
         return real(**given)
 
     monkeypatch.setattr(votes_erasing, "chunk_erase", dies)
+    monkeypatch.setattr(erase, "apply_async", lambda args, **_: erase(*args))
     with pytest.raises(KeyboardInterrupt):
         person_erase(user=annotator, by=annotator)
     assert Vote.objects.count() == 60 - 2 * 7
@@ -270,7 +273,7 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
 
     dispatch()
     assert Vote.objects.exists(), "somebody may be at it"
-    Erasure.objects.update(created_at=timezone.now() - PATIENCE - dt.timedelta(seconds=1))
+    heartbeat_stops(settings)
     dispatch()
 
     assert not Vote.objects.exists()
@@ -278,3 +281,58 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
     assert not User.objects.filter(pk=annotator.pk).exists()
     erasure = Erasure.objects.get()
     assert (erasure.finished_at is not None, erasure.votes, erasure.examples_gone) == (True, 60, 60)
+
+
+def heartbeat_stops(settings: Settings) -> None:
+    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS + 1)
+    Erasure.objects.update(heartbeat_at=stale)
+
+
+def test_worker_whose_erasure_was_taken_over_deletes_nothing_more(
+    voted_project: Project,
+    annotator: User,
+    small_chunks: None,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+) -> None:
+    real, chunks = votes_erasing.chunk_erase, []
+
+    def taken_over(**given: object) -> object:
+        chunks.append(1)
+        if len(chunks) == 3:
+            heartbeat_stops(settings)
+            assert erasure_claim(Erasure.objects.get().pk) is not None
+        return real(**given)
+
+    monkeypatch.setattr(votes_erasing, "chunk_erase", taken_over)
+    person_erase(user=annotator, by=annotator)
+
+    assert len(chunks) == 3
+    assert Vote.objects.count() == 60 - 2 * 7, "the third chunk is rolled back"
+    assert User.objects.filter(pk=annotator.pk).exists(), "the other worker is not done"
+    erasure = Erasure.objects.get()
+    assert (erasure.finished_at, erasure.votes) == (None, 14)
+
+    heartbeat_stops(settings)
+    claim = erasure_claim(erasure.pk)
+    assert claim is not None
+    erasure_execute(claim)
+    erasure.refresh_from_db()
+    assert (erasure.finished_at is not None, erasure.votes) == (True, 60)
+    assert not User.objects.filter(pk=annotator.pk).exists()
+
+
+def test_second_delivery_of_an_erasure_does_nothing_while_the_first_works(
+    voted_project: Project, annotator: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, chunks = votes_erasing.chunk_erase, []
+
+    def delivered_twice(**given: object) -> object:
+        chunks.append(1)
+        erase(Erasure.objects.get().pk)
+        return real(**given)
+
+    monkeypatch.setattr(votes_erasing, "chunk_erase", delivered_twice)
+    person_erase(user=annotator, by=annotator)
+    assert len(chunks) == 1
+    assert Erasure.objects.get().votes == 60

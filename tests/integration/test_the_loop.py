@@ -310,7 +310,7 @@ def test_account_deactivated_mid_stream_ends_the_stream(
 ) -> None:
     project, admin = world
     settings.ENGINES = {TINY: stack.engine_url}
-    monkeypatch.setattr(generation, "ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "ACCESS_CHECK_SECONDS", 0.0)
     Project.objects.filter(pk=project.pk).update(max_tokens=480)
     project.refresh_from_db()
     pieces = 0

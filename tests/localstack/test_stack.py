@@ -153,7 +153,7 @@ def test_a_child_of_a_process_hears_sigterm_and_ends_its_work(tmp_path: Path) ->
 
 
 class Alone:
-    """A stack of one process, without a guardian."""
+    """A stack of one process, without an orphan reaper."""
 
     def __init__(self, var: Path) -> None:
         (var / "logs").mkdir()
@@ -161,7 +161,7 @@ class Alone:
         self.plan = Plan({}, env, var, url="", engine_url="", redis_url="")
 
     def say(self, line: str) -> None: ...
-    def tell_guardian(self, sign: str, group: int) -> None: ...
+    def reaper_update(self, sign: str, group: int) -> None: ...
     def wait_ready(self, names: object) -> None: ...
 
 

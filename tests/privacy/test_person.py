@@ -105,7 +105,7 @@ def test_stream_in_progress_ends_when_its_reader_is(
     as_user: As,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(generation, "ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr(generation, "ACCESS_CHECK_SECONDS", 0.0)
     owner = as_user(admin)
     for attempt in range(10):
         User.objects.filter(pk=viewer.pk).update(is_active=True)

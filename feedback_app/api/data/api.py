@@ -15,7 +15,7 @@ from feedback_app.api.data.files import router as files
 from feedback_app.api.data.idempotency import once
 from feedback_app.api.data.pagination import page_of
 from feedback_app.api.data.services import completions_add, prompts_add, unknown, votes_cast
-from feedback_app.api.error_handlers import refusals, token_urls
+from feedback_app.api.error_handlers import error_handlers_add, token_urls
 from feedback_app.feedback.models import Completion, Example, Project, Prompt, Vote
 
 api = NinjaAPI(
@@ -43,7 +43,7 @@ def prompt_out(prompt: Prompt) -> dict[str, Any]:
 
 @api.get(f"{HERE}/prompts", response={200: s.Page[s.PromptOut], **FAULTS}, auth=READ)
 def prompts(request: ApiRequest, slug: str, query: Query[s.PageQuery]) -> Any:
-    """All prompts, oldest first."""
+    """List all prompts, oldest first."""
     project = project_of(request, slug, s.PageQuery)
     rows, after = page_of(project.prompts.all(), "prompts", query)
     return {"data": [prompt_out(row) for row in rows], "next_cursor": after}
@@ -51,7 +51,7 @@ def prompts(request: ApiRequest, slug: str, query: Query[s.PageQuery]) -> Any:
 
 @api.post(f"{HERE}/prompts", response={200: s.Added[s.PromptAdded], **FAULTS}, auth=WRITE)
 def prompts_new(request: ApiRequest, slug: str, ask: s.PromptsAsk) -> HttpResponse:
-    """Adds up to 100 prompts; one that is there already is answered as it is."""
+    """Add up to 100 prompts; an existing prompt is returned unchanged."""
     project = project_of(request, slug)
 
     def action() -> BaseModel:
@@ -67,7 +67,7 @@ def prompts_new(request: ApiRequest, slug: str, ask: s.PromptsAsk) -> HttpRespon
 
 @api.get(f"{HERE}/prompts/{{pk}}", response={200: s.PromptOut, **FAULTS}, auth=READ)
 def prompt(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
-    """One prompt."""
+    """Get a prompt."""
     row = project_of(request, slug).prompts.filter(pk=pk).first()
     if row is None:
         raise unknown("pk", f"prompt {pk}")
@@ -93,7 +93,7 @@ def completion_out(completion: Completion) -> dict[str, Any]:
 
 @api.get(f"{HERE}/completions", response={200: s.Page[s.CompletionOut], **FAULTS}, auth=READ)
 def completions(request: ApiRequest, slug: str, query: Query[s.CompletionQuery]) -> Any:
-    """All completions, oldest first; of one prompt or version if you say so."""
+    """List all completions, oldest first; optionally of one prompt or version."""
     rows = project_of(request, slug, s.CompletionQuery).completions.defer(
         "token_ids", "prompt_token_ids"
     )
@@ -107,7 +107,7 @@ def completions(request: ApiRequest, slug: str, query: Query[s.CompletionQuery])
 
 @api.post(f"{HERE}/completions", response={200: s.Added[s.CompletionAdded], **FAULTS}, auth=WRITE)
 def completions_new(request: ApiRequest, slug: str, ask: s.CompletionsAsk) -> HttpResponse:
-    """Adds up to 100 answers of another system; `queued` shows them to annotators."""
+    """Add up to 100 answers of another system; `queued` shows them to annotators."""
     project = project_of(request, slug)
 
     def action() -> BaseModel:
@@ -123,7 +123,7 @@ def completions_new(request: ApiRequest, slug: str, ask: s.CompletionsAsk) -> Ht
 
 @api.get(f"{HERE}/completions/{{pk}}", response={200: s.CompletionOut, **FAULTS}, auth=READ)
 def completion(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
-    """One completion."""
+    """Get a completion."""
     rows = project_of(request, slug).completions.defer("token_ids", "prompt_token_ids")
     row = rows.filter(pk=pk).first()
     if row is None:
@@ -155,7 +155,7 @@ def vote_out(vote: Vote) -> dict[str, Any]:
 
 @api.get(f"{HERE}/votes", response={200: s.Page[s.VoteOut], **FAULTS}, auth=READ)
 def votes(request: ApiRequest, slug: str, query: Query[s.VoteQuery]) -> Any:
-    """All votes, oldest first; on one completion if you say so."""
+    """List all votes, oldest first; optionally on one completion."""
     rows = project_of(request, slug, s.VoteQuery).votes.select_related("user__api_person")
     if query.completion_id is not None:
         rows = rows.filter(completion=query.completion_id)
@@ -165,7 +165,7 @@ def votes(request: ApiRequest, slug: str, query: Query[s.VoteQuery]) -> Any:
 
 @api.post(f"{HERE}/votes", response={200: s.Added[s.VoteOut], **FAULTS}, auth=WRITE)
 def votes_new(request: ApiRequest, slug: str, ask: s.VotesAsk) -> HttpResponse:
-    """Casts up to 100 votes: one a person and completion, sent again it changes."""
+    """Cast up to 100 votes: one per person and completion; sending one again changes it."""
     project_of(request, slug)
 
     def action() -> BaseModel:
@@ -177,7 +177,7 @@ def votes_new(request: ApiRequest, slug: str, ask: s.VotesAsk) -> HttpResponse:
 
 @api.get(f"{HERE}/votes/{{pk}}", response={200: s.VoteOut, **FAULTS}, auth=READ)
 def vote(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
-    """One vote."""
+    """Get a vote."""
     rows = project_of(request, slug).votes.select_related("user__api_person")
     row = rows.filter(pk=pk).first()
     if row is None:
@@ -209,7 +209,7 @@ def example_out(example: Example) -> dict[str, Any]:
 
 @api.get(f"{HERE}/examples", response={200: s.Page[s.ExampleOut], **FAULTS}, auth=READ)
 def examples(request: ApiRequest, slug: str, query: Query[s.ExampleQuery]) -> Any:
-    """What the votes amount to now, in the order of the completions."""
+    """List the current examples, in the order of their completions."""
     rows = with_texts(project_of(request, slug, s.ExampleQuery))
     if query.split is not None:
         rows = rows.filter(split=query.split)
@@ -219,7 +219,7 @@ def examples(request: ApiRequest, slug: str, query: Query[s.ExampleQuery]) -> An
 
 @api.get(f"{HERE}/examples/{{pk}}", response={200: s.ExampleOut, **FAULTS}, auth=READ)
 def example(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
-    """The example of one completion."""
+    """Get the example of a completion."""
     row = with_texts(project_of(request, slug)).filter(pk=pk).first()
     if row is None:
         raise unknown("pk", f"example of completion {pk}")
@@ -236,9 +236,9 @@ def with_texts(project: Project) -> Any:
 
 
 api.add_router("", files)
-refusals(api)
+error_handlers_add(api)
 
 
 def data_api_urls() -> tuple[list[URLResolver | URLPattern], Any, Any]:
-    """The API's URLs for include()."""
+    """Return the API's URLs for include()."""
     return token_urls(api)

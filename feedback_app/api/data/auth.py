@@ -1,4 +1,4 @@
-"""Which project a request is about, and what its token must be allowed to do."""
+"""The project of a request and the scopes of its token."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from feedback_app.accounts.models import Scope
 from feedback_app.api.auth import ApiRequest, BearerToken
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.errors import ApiError
 from feedback_app.api.gateway.schemas import FaultAnswer
 from feedback_app.feedback.models import Project
 
@@ -17,17 +17,17 @@ HERE = "/projects/{slug}"
 
 
 def project_of(request: ApiRequest, slug: str, query: type[BaseModel] | None = None) -> Project:
-    """The token's project, if that is what the address names; else 404, whatever else exists.
-    Unknown query parameters are refused."""
+    """Return the token's project if the URL names it. Raises ApiError 404 for any other project,
+    and 400 for unknown query parameters."""
     project = request.auth.project
     if project.slug != slug:
-        raise ApiFault(404, "This token opens no such project.", "not_found")
+        raise ApiError(404, "This token has no access to such a project.", "not_found")
     allowed = set(query.model_fields) if query else set()
-    if strange := sorted(set(request.GET) - allowed):
-        raise ApiFault(
+    if unknown := sorted(set(request.GET) - allowed):
+        raise ApiError(
             400,
-            f"Unknown parameters: {', '.join(strange)}.",
+            f"Unknown parameters: {', '.join(unknown)}.",
             "unknown_parameter",
-            param=strange[0],
+            param=unknown[0],
         )
     return project

@@ -1,4 +1,4 @@
-"""How long idempotency records are kept. Separate so that a worker loads no API framework."""
+"""Expiry of idempotency records. A module of its own so that workers load no API framework."""
 
 import datetime as dt
 
@@ -9,6 +9,6 @@ from feedback_app.accounts.models import ApiReceipt
 KEPT = dt.timedelta(hours=24)
 
 
-def receipts_expire() -> None:
-    """Delete receipts that are too old to be asked for."""
+def idempotency_records_expire() -> None:
+    """Delete idempotency records that have expired."""
     ApiReceipt.objects.filter(created_at__lt=timezone.now() - KEPT).delete()

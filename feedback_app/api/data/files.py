@@ -1,4 +1,4 @@
-"""The data API's operations on files: what comes in, how far it is, and what goes out."""
+"""The data API's operations on files: imports and exports."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +15,8 @@ from feedback_app.api.data.auth import FAULTS, HERE, READ, WRITE, project_of
 from feedback_app.api.data.idempotency import once
 from feedback_app.api.data.pagination import page_of
 from feedback_app.api.data.services import unknown
-from feedback_app.api.data.uploads import file_keep
-from feedback_app.api.errors import ApiFault, unauthorised
+from feedback_app.api.data.uploads import file_store
+from feedback_app.api.errors import ApiError, unauthorised
 from feedback_app.feedback.exports.downloads import download_of, export_target
 from feedback_app.feedback.exports.rows import CHUNK, CONTENT_TYPES, ExportRow, project_rows
 from feedback_app.feedback.imports.mapping import labels_of
@@ -38,11 +38,11 @@ DOWNLOAD = {
 }
 
 
-# -- in
+# -- imports
 
 
 def job_of(project: Project, pk: int) -> ImportJob:
-    """Raises ApiFault."""
+    """Return an import. Raises ApiError 404."""
     job = project.import_jobs.filter(pk=pk).first()
     if job is None:
         raise unknown("pk", f"import {pk}")
@@ -53,13 +53,13 @@ def import_out(job: ImportJob) -> s.ImportOut:
     return s.ImportOut.model_validate(job, from_attributes=True)
 
 
-def not_now(error: ImportConflict) -> ApiFault:
-    return ApiFault(409, str(error), "wrong_moment")
+def wrong_moment(error: ImportConflict) -> ApiError:
+    return ApiError(409, str(error), "wrong_moment")
 
 
 @router.get(f"{HERE}/imports", response={200: s.Page[s.ImportOut], **FAULTS}, auth=READ)
 def imports(request: ApiRequest, slug: str, query: Query[s.PageQuery]) -> Any:
-    """All imports, oldest first, also those of people."""
+    """List all imports, oldest first, also those started by people."""
     project = project_of(request, slug, s.PageQuery)
     rows, after = page_of(project.import_jobs.all(), "imports", query)
     return {"data": [import_out(row) for row in rows], "next_cursor": after}
@@ -72,12 +72,12 @@ def imports(request: ApiRequest, slug: str, query: Query[s.PageQuery]) -> Any:
     openapi_extra={"requestBody": A_FILE},
 )
 def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> HttpResponse:
-    """Has a worker import the file that is the body, or the part `file` of a form: JSONL, CSV or
-    Parquet, up to 2 GB. Its labels become votes of the token. One import at a time."""
+    """Import the file that is the body, or the part `file` of a form: JSONL, CSV or Parquet, up
+    to 2 GB. A worker imports it; its labels become votes of the token. One import at a time."""
     project = project_of(request, slug, s.ImportAsk)
     columns, labels = columns_of(ask), labels_of(ask.up, ask.down)
     previews_expire(project)
-    kept = file_keep(request, columns=columns)
+    kept = file_store(request, columns=columns)
     taken = False
 
     def action() -> BaseModel:
@@ -102,9 +102,9 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
     try:
         return once(request, action, asked=f"{ask.model_dump_json()} {kept.name} {kept.digest}")
     except ImportConflict as error:
-        raise not_now(error) from error
+        raise wrong_moment(error) from error
     except BaseException:
-        taken = False  # a commit that fails takes the import with it
+        taken = False  # a commit that fails rolls the import back
         raise
     finally:
         if not taken:
@@ -112,11 +112,11 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
 
 
 def columns_of(ask: s.ImportAsk) -> dict[str, str]:
-    """What was sent as `map`. Raises ApiFault for what is no column of ours, or has two names."""
+    """Return the column names sent as `map`. Raises ApiError for unknown or repeated columns."""
     pairs = [each.partition(":") for each in ask.map]
     columns = {ours: theirs for ours, _, theirs in pairs}
     if len(columns) < len(pairs) or not columns.keys() <= KNOWN or not all(p[1] for p in pairs):
-        raise ApiFault(
+        raise ApiError(
             400,
             f"map: send ours:theirs; ours is one of {', '.join(sorted(KNOWN))}, each once at most.",
             "invalid_value",
@@ -127,7 +127,7 @@ def columns_of(ask: s.ImportAsk) -> dict[str, str]:
 
 @router.get(f"{HERE}/imports/{{pk}}", response={200: s.ImportOut, **FAULTS}, auth=READ)
 def import_one(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
-    """How far an import has come, and what it has brought."""
+    """Get the progress and the result of an import."""
     return import_out(job_of(project_of(request, slug), pk))
 
 
@@ -137,7 +137,7 @@ def import_one(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
 def import_refused(
     request: ApiRequest, slug: str, pk: Path[s.PathId], query: Query[s.PageQuery]
 ) -> Any:
-    """The rows that were not imported and why, in their order; the first 20,000."""
+    """List the rows that were not imported and why, in order; the first 20,000."""
     job = job_of(project_of(request, slug, s.PageQuery), pk)
     rows, after = page_of(job.refusals.all(), f"refused-{pk}", query)
     return {
@@ -148,17 +148,17 @@ def import_refused(
 
 @router.post(f"{HERE}/imports/{{pk}}/stop", response={200: s.ImportOut, **FAULTS}, auth=WRITE)
 def import_stop(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
-    """Stops an import after the rows that it is writing; what has come in stays."""
+    """Stop an import after the rows that it is writing; imported rows stay."""
     job = job_of(project_of(request, slug), pk)
     try:
         import_cancel(job=job, by=request.auth.user)
     except ImportConflict as error:
-        raise not_now(error) from error
+        raise wrong_moment(error) from error
     job.refresh_from_db()
     return import_out(job)
 
 
-# -- out
+# -- exports
 
 
 @router.get(
@@ -168,8 +168,8 @@ def import_stop(request: ApiRequest, slug: str, pk: Path[s.PathId]) -> Any:
     openapi_extra={"responses": DOWNLOAD},
 )
 def export(request: ApiRequest, slug: str, query: Query[s.ExportQuery]) -> HttpResponseBase:
-    """All examples as a file, or what a run was trained on; with the votes that stand now if you
-    say so. It streams, and breaks off if the token is revoked."""
+    """Export all examples, or the snapshot of a run, as a file; with the current votes if
+    requested. The stream is aborted if the token is revoked."""
     project = project_of(request, slug, s.ExportQuery)
     what = "examples" if query.snapshot is None else f"run-{query.snapshot}"
     rows = rows_of(project, query)
@@ -189,7 +189,7 @@ def export(request: ApiRequest, slug: str, query: Query[s.ExportQuery]) -> HttpR
 
 
 def rows_of(project: Project, query: s.ExportQuery) -> Iterator[ExportRow]:
-    """Raises ApiFault if there is no such run."""
+    """Return the rows of the export. Raises ApiError for an unknown run."""
     if query.snapshot is None:
         return project_rows(project, votes=query.votes)
     run = project.runs.filter(number=query.snapshot).select_related("snapshot").first()
@@ -199,7 +199,7 @@ def rows_of(project: Project, query: s.ExportQuery) -> Iterator[ExportRow]:
 
 
 def while_valid(rows: Iterator[ExportRow], token: ApiToken) -> Iterator[ExportRow]:
-    """The rows until the token is revoked; then an error, so that no file looks complete."""
+    """Yield the rows; raise once the token is revoked, so that no file looks complete."""
     for number, row in enumerate(rows, start=1):
         if number % CHUNK == 0 and not ApiToken.objects.valid().filter(pk=token.pk).exists():
             raise unauthorised()

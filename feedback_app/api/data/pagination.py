@@ -1,4 +1,4 @@
-"""Pages of a list by cursor: stable while rows come in, and never counted."""
+"""Cursor pagination: stable while rows are added, without a total count."""
 
 import base64
 import binascii
@@ -7,18 +7,18 @@ from typing import TypeVar
 from django.db.models import Model, QuerySet
 
 from feedback_app.api.data.schemas import PageQuery
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.errors import ApiError
 
 Row = TypeVar("Row", bound=Model)
 
 
 def cursor_of(listing: str, pk: int) -> str:
-    """Names the last row of a page; programs are not meant to read it."""
+    """Return the opaque cursor of the last row of a page."""
     return base64.urlsafe_b64encode(f"{listing}:{pk}".encode()).decode().rstrip("=")
 
 
 def cursor_read(listing: str, cursor: str) -> int:
-    """The row's number. Raises ApiFault for what is no cursor of this list."""
+    """Return the row's primary key. Raises ApiError for a cursor of another list."""
     try:
         name, _, pk = (
             base64.b64decode(
@@ -31,7 +31,7 @@ def cursor_read(listing: str, cursor: str) -> int:
             raise ValueError
         return int(pk)
     except (ValueError, binascii.Error) as error:
-        raise ApiFault(
+        raise ApiError(
             400,
             "cursor must be the next_cursor of a page of this list.",
             "invalid_value",
@@ -40,10 +40,10 @@ def cursor_read(listing: str, cursor: str) -> int:
 
 
 def page_of(rows: QuerySet[Row], listing: str, query: PageQuery) -> tuple[list[Row], str | None]:
-    """The rows after the cursor, in the order of their numbers, and the next cursor."""
+    """Return the rows after the cursor, ordered by primary key, and the next cursor."""
     if query.cursor is not None:
         rows = rows.filter(pk__gt=cursor_read(listing, query.cursor))
-    # one more tells whether there is a page after this one
+    # one row more shows whether there is a next page
     found = list(rows.order_by("pk")[: query.limit + 1])
     if len(found) <= query.limit:
         return found, None

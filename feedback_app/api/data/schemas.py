@@ -1,4 +1,4 @@
-"""What the data API is sent and what it answers. Unknown fields are errors."""
+"""Request and response schemas of the data API. Unknown fields are errors."""
 
 import datetime as dt
 from typing import Annotated, Generic, Literal, TypeVar
@@ -7,14 +7,14 @@ from pydantic import BaseModel, Field
 
 from feedback_app.api.gateway.schemas import MAX_CHARACTERS, MAX_MESSAGES, Strict, Text
 
-MOST = 100  # items of a page, and of a request that adds some
+MOST = 100  # items of a page, and of a request that adds items
 Id = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 PathId = Annotated[int, Field(ge=1, lt=2**63)]
 Item = TypeVar("Item")
 
 
 class Message(Strict):
-    """One message of a prompt. The project's system prompt goes before them by itself."""
+    """A message of a prompt. The project's system prompt is added automatically."""
 
     role: Literal["user", "assistant"]
     content: Annotated[Text, Field(min_length=1, max_length=MAX_CHARACTERS)]
@@ -47,7 +47,7 @@ class ExampleQuery(PageQuery):
 
 
 class Page(BaseModel, Generic[Item]):
-    """A page of a list, oldest first. No `next_cursor`: it is the last."""
+    """A page of a list, oldest first. The last page has no `next_cursor`."""
 
     object: Literal["list"] = "list"
     data: list[Item]
@@ -55,7 +55,7 @@ class Page(BaseModel, Generic[Item]):
 
 
 class Added(BaseModel, Generic[Item]):
-    """What a request has added, in its order; `created` is false for what was there before."""
+    """The items of a request, in its order; `created` is false for those that existed before."""
 
     object: Literal["list"] = "list"
     data: list[Item]
@@ -84,7 +84,7 @@ class PromptAdded(PromptOut):
 
 
 class CompletionNew(Strict):
-    """Another system's answer, to a prompt of the project or to `messages`."""
+    """An answer of another system to a prompt of the project or to `messages`."""
 
     prompt_id: Id | None = None
     messages: Messages | None = None
@@ -131,7 +131,7 @@ class VoteNew(Strict):
     user: (
         Annotated[
             Text,
-            Field(min_length=1, max_length=200, description="Who says so, in your own naming"),
+            Field(min_length=1, max_length=200, description="Your own id of the user"),
         ]
         | None
     ) = None
@@ -142,7 +142,7 @@ class VotesAsk(Strict):
 
 
 class VoteOut(BaseModel):
-    """`person` numbers who voted; `user` is the name that your product gave them."""
+    """`person` is the id of the voter; `user` is the id that your product sent."""
 
     id: int
     completion_id: int
@@ -155,18 +155,18 @@ class VoteOut(BaseModel):
     hasty: Annotated[bool, Field(description="Given faster than the answer can be read")]
     set_aside: Annotated[
         bool,
-        Field(description="Counts for nothing: the person judged too many gold items wrongly"),
+        Field(description="Not counted: the person judged too many gold items wrongly"),
     ]
     guidelines: Annotated[
         int | None,
-        Field(description="The version of the guidelines it was given under; null: none"),
+        Field(description="The version of the guidelines at the time of the vote; null: none"),
     ]
     created_at: dt.datetime
     updated_at: dt.datetime
 
 
 class ExampleOut(BaseModel):
-    """What a completion's votes amount to; `label` is true for desirable."""
+    """The example of a completion's votes; `label` is true for desirable."""
 
     completion_id: int
     prompt: list[dict[str, str]]
@@ -175,25 +175,25 @@ class ExampleOut(BaseModel):
     weight: float
     split: str
     used_in_run: int | None
-    hasty: Annotated[int, Field(description="How many of its votes were given hastily")]
-    set_aside: Annotated[int, Field(description="How many votes on it are set aside")]
+    hasty: Annotated[int, Field(description="Number of its hasty votes")]
+    set_aside: Annotated[int, Field(description="Number of its votes that are set aside")]
     guidelines: Annotated[
         list[int],
-        Field(description="The versions of the guidelines that its votes were given under"),
+        Field(description="The versions of the guidelines at the time of its votes"),
     ]
     created_at: dt.datetime
     updated_at: dt.datetime
 
 
-#: Words of a file's own.
+#: Label values of a file.
 Words = Annotated[list[Annotated[Text, Field(max_length=200)]], Field(max_length=20)]
 
 
 class ImportAsk(BaseModel):
-    """How a file is to be understood."""
+    """Options of an import."""
 
-    name: Annotated[Text, Field(max_length=200, description="What people will see")] | None = None
-    dry_run: Annotated[bool, Field(description="Say what would happen, keep nothing")] = False
+    name: Annotated[Text, Field(max_length=200, description="Shown to people")] | None = None
+    dry_run: Annotated[bool, Field(description="Report only, store nothing")] = False
     map: Annotated[
         list[Annotated[Text, Field(max_length=200)]],
         Field(
@@ -202,8 +202,8 @@ class ImportAsk(BaseModel):
             "'gold:': what it calls 'gold' is something else",
         ),
     ] = []
-    up: Annotated[Words, Field(description="Labels of the file that mean up")] = []
-    down: Annotated[Words, Field(description="Labels of the file that mean down")] = []
+    up: Annotated[Words, Field(description="Label values of the file that mean up")] = []
+    down: Annotated[Words, Field(description="Label values of the file that mean down")] = []
 
 
 class ImportOut(BaseModel):
@@ -231,7 +231,7 @@ class ImportOut(BaseModel):
 
 
 class RefusedOut(BaseModel):
-    """A row that was not imported, why, and how it begins."""
+    """A row that was not imported, the reason, and its beginning."""
 
     row: int
     reason: str
@@ -240,7 +240,7 @@ class RefusedOut(BaseModel):
 
 class ExportQuery(BaseModel):
     format: Literal["jsonl", "parquet", "csv"] = "jsonl"
-    votes: Annotated[bool, Field(description="Add who said what, by pseudonyms")] = False
+    votes: Annotated[bool, Field(description="Include votes, under pseudonyms")] = False
     snapshot: (
-        Annotated[int, Field(ge=1, lt=2**31, description="What this run was trained on")] | None
+        Annotated[int, Field(ge=1, lt=2**31, description="The snapshot of this run number")] | None
     ) = None

@@ -1,4 +1,4 @@
-"""What the data API adds. Call each in a transaction: a request is done whole or not at all."""
+"""Services of the data API. Call each in a transaction: a request is all or nothing."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from django.db.models import Max
 
 from feedback_app.accounts.models import ApiToken
 from feedback_app.api.data.schemas import CompletionNew, Message, PromptNew, VoteNew
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.errors import ApiError
 from feedback_app.feedback.models import (
     BASE_VERSION,
     IMPORTED_VERSION,
@@ -24,34 +24,36 @@ from feedback_app.feedback.tokens.services import voter_of
 from feedback_app.feedback.votes.services import vote_cast
 
 
-def unknown(param: str, what: str) -> ApiFault:
-    return ApiFault(404, f"This project has no {what}.", "not_found", param=param)
+def unknown(param: str, what: str) -> ApiError:
+    return ApiError(404, f"This project has no {what}.", "not_found", param=param)
 
 
 def plain(messages: Sequence[Message]) -> list[PromptMessage]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def one_at_a_time(project: Project) -> None:
-    """Until the transaction ends nobody else adds to the project by this API, so that what two
-    requests both bring is stored once. Votes do not wait for it."""
+def project_lock(project: Project) -> None:
+    """Lock additions to the project through this API until the transaction ends.
+
+    An item that two requests send at once is stored once. Votes do not wait for the lock.
+    """
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
 
 
 def prompts_add(project: Project, asked: Sequence[PromptNew]) -> list[tuple[Prompt, bool]]:
-    """Each prompt, and whether it is new."""
-    one_at_a_time(project)
-    digests = [content_hash(plain(one.messages)) for one in asked]
+    """Return each prompt, and whether it is new."""
+    project_lock(project)
+    digests = [content_hash(plain(item.messages)) for item in asked]
     there = project.prompts.filter(content_hash__in=digests)
     known = set(there.values_list("content_hash", flat=True))
     added = []
-    for one, digest in zip(asked, digests, strict=True):
+    for item, digest in zip(asked, digests, strict=True):
         # Source.IMPORT: versions are sampled on it, which the gateway's prompts must not be
         prompt = prompt_get_or_create(
             project=project,
-            messages=plain(one.messages),
+            messages=plain(item.messages),
             source=Source.IMPORT,
-            topic=one.topic,
+            topic=item.topic,
         )
         if prompt.source == Source.API:
             prompt.source = Source.IMPORT
@@ -64,40 +66,44 @@ def prompts_add(project: Project, asked: Sequence[PromptNew]) -> list[tuple[Prom
 def completions_add(
     project: Project, asked: Sequence[CompletionNew]
 ) -> list[tuple[Completion, bool]]:
-    """Each completion, and whether it is new: the same answer of the same version to the same
-    prompt is stored once. Raises ApiFault."""
-    one_at_a_time(project)
+    """Return each completion, and whether it is new. Raises ApiError.
+
+    The same answer of the same version to the same prompt is stored once.
+    """
+    project_lock(project)
     known = {BASE_VERSION, IMPORTED_VERSION}
     known |= set(project.adapters.values_list("name", flat=True))
     added = []
-    for index, one in enumerate(asked):
+    for index, item in enumerate(asked):
         where = f"completions[{index}]"
-        if one.version not in known:
-            raise unknown(f"{where}.version", f"version {one.version!r}")
-        prompt = prompt_of(project, one, where)
-        added.append(completion_add(project, prompt, one))
+        if item.version not in known:
+            raise unknown(f"{where}.version", f"version {item.version!r}")
+        prompt = prompt_of(project, item, where)
+        added.append(completion_add(project, prompt, item))
     return added
 
 
-def prompt_of(project: Project, one: CompletionNew, where: str) -> Prompt:
-    """The prompt that an answer belongs to. Raises ApiFault."""
-    if (one.prompt_id is None) == (one.messages is None):
-        raise ApiFault(400, f"{where}: send prompt_id or messages.", "invalid_value", param=where)
-    if one.messages is not None:
+def prompt_of(project: Project, item: CompletionNew, where: str) -> Prompt:
+    """Return the prompt of an answer. Raises ApiError."""
+    if (item.prompt_id is None) == (item.messages is None):
+        raise ApiError(400, f"{where}: send prompt_id or messages.", "invalid_value", param=where)
+    if item.messages is not None:
         return prompt_get_or_create(
-            project=project, messages=plain(one.messages), source=Source.API
+            project=project, messages=plain(item.messages), source=Source.API
         )
-    prompt = project.prompts.filter(pk=one.prompt_id or 0).first()
+    prompt = project.prompts.filter(pk=item.prompt_id or 0).first()
     if prompt is None:
-        raise unknown(f"{where}.prompt_id", f"prompt {one.prompt_id}")
+        raise unknown(f"{where}.prompt_id", f"prompt {item.prompt_id}")
     return prompt
 
 
-def completion_add(project: Project, prompt: Prompt, one: CompletionNew) -> tuple[Completion, bool]:
+def completion_add(
+    project: Project, prompt: Prompt, item: CompletionNew
+) -> tuple[Completion, bool]:
     digest = completion_hash(
-        prompt_hash=prompt.content_hash, system_prompt=project.system_prompt, text=one.text
+        prompt_hash=prompt.content_hash, system_prompt=project.system_prompt, text=item.text
     )
-    there = project.completions.filter(content_hash=digest, prompt=prompt, version=one.version)
+    there = project.completions.filter(content_hash=digest, prompt=prompt, version=item.version)
     completion = there.defer("token_ids", "prompt_token_ids").first()
     created = completion is None
     if completion is None:
@@ -105,15 +111,15 @@ def completion_add(project: Project, prompt: Prompt, one: CompletionNew) -> tupl
             project=project,
             prompt=prompt,
             answer=Answer(
-                text=one.text,
-                version=one.version,
+                text=item.text,
+                version=item.version,
                 finish_reason=Completion.Finish.STOP,
                 prompt_token_ids=None,
                 token_ids=None,
             ),
             source=Source.API,
         )
-    if one.queued and not completion.queued:
+    if item.queued and not completion.queued:
         last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
         completion.queued = True
         completion.queue_position = 0 if last is None else last + 1
@@ -122,25 +128,27 @@ def completion_add(project: Project, prompt: Prompt, one: CompletionNew) -> tupl
 
 
 def votes_cast(token: ApiToken, asked: Sequence[VoteNew]) -> list[Vote]:
-    """Each vote as it stands. Raises ApiFault for an unknown completion, UserError for reasons
-    that the project does not have."""
+    """Cast the votes and return them as stored.
+
+    Raises ApiError for an unknown completion, UserError for unknown reasons.
+    """
     completions = token.project.completions.select_related("project", "prompt").defer(
         "token_ids", "prompt_token_ids"
     )
-    found = completions.in_bulk({one.completion_id for one in asked})
-    for index, one in enumerate(asked):
-        if one.completion_id not in found:
-            raise unknown(f"votes[{index}].completion_id", f"completion {one.completion_id}")
+    found = completions.in_bulk({item.completion_id for item in asked})
+    for index, item in enumerate(asked):
+        if item.completion_id not in found:
+            raise unknown(f"votes[{index}].completion_id", f"completion {item.completion_id}")
     votes: dict[int, Vote] = {}
-    # in the order of their rows, so that two requests at once do not wait for each other
+    # in the order of their rows, so that two concurrent requests cannot deadlock
     for index in sorted(range(len(asked)), key=lambda index: asked[index].completion_id):
-        one = asked[index]
+        item = asked[index]
         votes[index] = vote_cast(
-            completion=found[one.completion_id],
-            verdict=Verdict(one.verdict),
-            by=voter_of(token=token, name=one.user),
+            completion=found[item.completion_id],
+            verdict=Verdict(item.verdict),
+            by=voter_of(token=token, name=item.user),
             source=Source.API,
-            reasons=one.reasons,
-            comment=one.comment,
+            reasons=item.reasons,
+            comment=item.comment,
         )
     return [votes[index] for index in range(len(asked))]

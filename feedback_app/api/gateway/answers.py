@@ -1,4 +1,4 @@
-"""Asks a version on behalf of a token, and keeps what it answers."""
+"""Chat completions of the gateway: read the request, generate and store the answer."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from django.db import transaction
 
 from feedback_app.accounts.models import ApiToken
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.errors import ApiError
 from feedback_app.api.gateway.schemas import ChatAsk
 from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source
@@ -16,26 +16,30 @@ from feedback_app.feedback.prompts.completions import Answer, completion_create,
 from feedback_app.feedback.prompts.services import Message, messages_check, prompt_get_or_create
 from feedback_app.serving.demo.generation import demo_sampling, pieces_of
 from feedback_app.serving.engine.client import AdapterBroken, Engine, Sampling, Streamed
-from feedback_app.serving.models import Conversation, Seat
+from feedback_app.serving.models import Assignment, Conversation
 from feedback_app.serving.releases.fallback import version_fallback
-from feedback_app.serving.traffic_splits.assignments import request_key, seat_take, watched
+from feedback_app.serving.traffic_splits.assignments import (
+    assignment_get_or_draw,
+    request_key,
+    timed,
+)
 
 LIVE = Conversation.LIVE
-TOKEN_SECONDS = 1.0  # how often a stream looks whether its token still holds
+TOKEN_CHECK_SECONDS = 1.0  # time between two checks that a stream's token is still valid
 
 
 @dataclass(frozen=True)
-class Question:
-    """What a version is asked: the conversation, and what stands in for the system prompt."""
+class ChatRequest:
+    """A request to a version; `system_prompt` replaces the project's unless it is None."""
 
     token: ApiToken
     version: str
     messages: list[Message]
     system_prompt: str | None
     sampling: Sampling
-    # whether it asked for `live`, and its side where traffic is split
+    # whether `live` was requested, and the assignment where traffic is split
     live: bool = False
-    seat: Seat | None = None
+    assignment: Assignment | None = None
 
     @property
     def project(self) -> Project:
@@ -44,14 +48,16 @@ class Question:
 
 @dataclass
 class Reply(Streamed):
-    """The answer as it comes in. `completion` is there before the first piece."""
+    """The answer in progress. `completion` is set before the first piece."""
 
     completion: Completion | None = field(default=None)
 
 
-def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
-    """Reads a valid body. Raises ApiFault 404 for a version that the project does not have, and
-    UserError for a conversation that is no prompt."""
+def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
+    """Return the request of a valid body.
+
+    Raises ApiError 404 for an unknown version, and UserError for an invalid conversation.
+    """
     messages: list[Message] = [
         {"role": message.role, "content": message.content} for message in ask.messages
     ]
@@ -60,12 +66,12 @@ def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
         system_prompt = messages.pop(0)["content"]
     messages_check(messages)
     usual = demo_sampling(token.project)
-    seat = seat_of(ask, messages, project=token.project)
-    return Question(
+    assignment = assignment_of(ask, messages, project=token.project)
+    return ChatRequest(
         token=token,
-        version=seat.version if seat else version_of(ask.model, project=token.project),
+        version=assignment.version if assignment else version_of(ask.model, project=token.project),
         live=ask.model == LIVE,
-        seat=seat,
+        assignment=assignment,
         messages=messages,
         system_prompt=system_prompt,
         sampling=Sampling(
@@ -77,21 +83,21 @@ def question_of(ask: ChatAsk, *, token: ApiToken) -> Question:
     )
 
 
-def seat_of(ask: ChatAsk, messages: list[Message], *, project: Project) -> Seat | None:
-    """The side of a running split that this request is on, if it asks for `live`."""
+def assignment_of(ask: ChatAsk, messages: list[Message], *, project: Project) -> Assignment | None:
+    """Return the assignment in a running split of a request for `live`, or None."""
     if ask.model != LIVE:
         return None
     key = request_key(project, user=ask.user, messages=messages)
-    return seat_take(project, key, begins=len(messages) == 1)
+    return assignment_get_or_draw(project, key, begins=len(messages) == 1)
 
 
 def version_of(model: str, *, project: Project) -> str:
-    """The version that a request means. Raises ApiFault 404."""
+    """Return the version of a model name. Raises ApiError 404."""
     if model == LIVE:
         return project.live_version
     if model == BASE_VERSION or project.adapters.usable().filter(name=model).exists():
         return model
-    raise ApiFault(
+    raise ApiError(
         404,
         f"This project has no model '{model}'. GET /v1/models lists what it has.",
         "model_not_found",
@@ -99,49 +105,47 @@ def version_of(model: str, *, project: Project) -> str:
     )
 
 
-def answer_stream(question: Question, *, into: Reply) -> Iterator[str]:
-    """`answer_pieces`, and how they came where traffic is split. Raises EngineError."""
-    pieces = answer_pieces(question, into=into)
-    return watched(pieces, seat=question.seat, completion=lambda: into.completion)
+def answer_stream(chat: ChatRequest, *, into: Reply) -> Iterator[str]:
+    """Yield `answer_pieces`, timed where traffic is split. Raises EngineError."""
+    pieces = answer_pieces(chat, into=into)
+    return timed(pieces, assignment=chat.assignment, completion=lambda: into.completion)
 
 
-def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:
-    """Yields the answer's text as the engine writes it.
+def answer_pieces(chat: ChatRequest, *, into: Reply) -> Iterator[str]:
+    """Yield the answer's text as the engine generates it.
 
-    The completion is stored while the engine reads the question, so that every piece can name it,
-    and completed when the iterator ends. If the reader goes away (the iterator is closed), the
-    token is revoked or the engine fails, what came so far stays, marked as aborted; if nothing
-    came, nothing stays. Raises EngineError.
+    The completion is stored while the engine reads the prompt, so that every piece can name it,
+    and completed when the iterator ends. If the reader disconnects (the iterator is closed), the
+    token is revoked or the engine fails, the partial answer is kept as aborted; an empty one is
+    deleted. Raises EngineError.
     """
-    project = question.project
+    project = chat.project
 
     def begin() -> None:
-        into.completion = answer_begin(question, version=into.version)
+        into.completion = answer_begin(chat, version=into.version)
 
     def ask(version: str) -> Iterator[str]:
         return Engine(project).stream(
-            question.messages,
+            chat.messages,
             version=version,
-            sampling=question.sampling,
-            system_prompt=question.system_prompt,
+            sampling=chat.sampling,
+            system_prompt=chat.system_prompt,
             into=into,
             opened=begin,
         )
 
     def fall_back(error: AdapterBroken) -> str:
-        return version_fallback(project, version=question.version, error=error)
+        return version_fallback(project, version=chat.version, error=error)
 
-    pieces = pieces_of(
-        ask, version=question.version, otherwise=fall_back if question.live else None
-    )
-    looked = time.monotonic()
+    pieces = pieces_of(ask, version=chat.version, fallback=fall_back if chat.live else None)
+    checked_at = time.monotonic()
     try:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 yield piece
-                if time.monotonic() - looked > TOKEN_SECONDS:
-                    looked = time.monotonic()
-                    if not ApiToken.objects.valid().filter(pk=question.token.pk).exists():
+                if time.monotonic() - checked_at > TOKEN_CHECK_SECONDS:
+                    checked_at = time.monotonic()
+                    if not ApiToken.objects.valid().filter(pk=chat.token.pk).exists():
                         into.finish_reason = "aborted"
                         return
     finally:
@@ -149,13 +153,13 @@ def answer_pieces(question: Question, *, into: Reply) -> Iterator[str]:
             answer_finish(into.completion, reply=into)
 
 
-def answer_begin(question: Question, *, version: str) -> Completion:
-    """An empty completion, aborted unless it is finished."""
+def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
+    """Store an empty completion, marked as aborted until it is finished."""
     with transaction.atomic():
         return completion_create(
-            project=question.project,
+            project=chat.project,
             prompt=prompt_get_or_create(
-                project=question.project, messages=question.messages, source=Source.API
+                project=chat.project, messages=chat.messages, source=Source.API
             ),
             answer=Answer(
                 text="",
@@ -165,14 +169,14 @@ def answer_begin(question: Question, *, version: str) -> Completion:
                 token_ids=None,
             ),
             source=Source.API,
-            system_prompt=question.system_prompt,
+            system_prompt=chat.system_prompt,
         )
 
 
 def answer_finish(completion: Completion, *, reply: Reply) -> None:
-    """Keeps the text and the ids that were read and written. Votes may have come already.
+    """Store the text and token ids of an answer; it may have votes already.
 
-    What broke off before its first piece was never told of, and goes.
+    An answer that was aborted before its first piece is deleted: no client knows of it.
     """
     aborted = reply.finish_reason == Completion.Finish.ABORTED
     if aborted and not reply.text:
@@ -182,7 +186,7 @@ def answer_finish(completion: Completion, *, reply: Reply) -> None:
     completion.text = storable(reply.text)
     completion.finish_reason = reply.finish_reason
     completion.prompt_token_ids = reply.prompt_token_ids
-    # ids of a broken stream may lag behind its text
+    # the ids of an aborted stream may lag behind its text
     completion.token_ids = None if aborted else reply.token_ids
     with transaction.atomic():
         locked = Completion.objects.select_for_update().filter(pk=completion.pk).first()

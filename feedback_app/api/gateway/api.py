@@ -8,10 +8,10 @@ from ninja import NinjaAPI
 
 from feedback_app.accounts.models import Scope
 from feedback_app.api.auth import ApiRequest, BearerToken
-from feedback_app.api.error_handlers import refusals, token_urls
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.error_handlers import error_handlers_add, token_urls
+from feedback_app.api.errors import ApiError
 from feedback_app.api.gateway import payloads
-from feedback_app.api.gateway.answers import LIVE, question_of
+from feedback_app.api.gateway.answers import LIVE, chat_request_of
 from feedback_app.api.gateway.schemas import (
     FAULTS,
     ChatAnswer,
@@ -37,7 +37,7 @@ api = NinjaAPI(
 
 @api.get("/models", response={200: ModelList, **FAULTS}, auth=BearerToken(None))
 def models(request: ApiRequest) -> ModelList:
-    """What may be asked: `live`, `base` and every version of the token's project."""
+    """List the models: `live`, `base` and every version of the token's project."""
     project = request.auth.project
     created = int(project.created_at.timestamp())
     versions = project.adapters.usable().newest_first().values_list("name", "created_at")
@@ -51,24 +51,24 @@ def models(request: ApiRequest) -> ModelList:
 
 @api.post("/chat/completions", response={200: ChatAnswer, **FAULTS}, auth=BearerToken(Scope.CHAT))
 def chat_completions(request: ApiRequest, ask: ChatAsk) -> ChatAnswer | HttpResponseBase:
-    """One answer, whole or as server-sent events. It is stored and can be voted on."""
-    question = question_of(ask, token=request.auth)
+    """Generate an answer, complete or as server-sent events. It is stored and can be voted on."""
+    chat = chat_request_of(ask, token=request.auth)
     if not ask.stream:
-        return payloads.whole(question)
+        return payloads.complete(chat)
     usage = ask.stream_options is not None and ask.stream_options.include_usage
-    return event_stream(payloads.Begun(payloads.events(question, include_usage=usage)))
+    return event_stream(payloads.StartedEvents(payloads.events(chat, include_usage=usage)))
 
 
 @api.post("/feedback", response={200: FeedbackAnswer, **FAULTS}, auth=BearerToken(Scope.FEEDBACK))
 def feedback(request: ApiRequest, ask: FeedbackAsk) -> FeedbackAnswer:
-    """One person's thumb on one answer of the API. Sending it again changes it."""
+    """Cast one person's vote on an answer of the API. Sending it again changes it."""
     token = request.auth
     answers = Completion.objects.select_related("project", "prompt")
     completion = answers.filter(project=token.project, source=Source.API, pk=ask.key).first()
     if completion is None:
-        raise ApiFault(
+        raise ApiError(
             404,
-            f"This project has given no answer {ask.completion_id} through the API.",
+            f"This project has no API answer {ask.completion_id}.",
             "completion_not_found",
             param="completion_id",
         )
@@ -89,9 +89,9 @@ def feedback(request: ApiRequest, ask: FeedbackAsk) -> FeedbackAnswer:
     )
 
 
-refusals(api)
+error_handlers_add(api)
 
 
 def gateway_urls() -> tuple[list[URLResolver | URLPattern], Any, Any]:
-    """The API's URLs for include()."""
+    """Return the API's URLs for include()."""
     return token_urls(api)

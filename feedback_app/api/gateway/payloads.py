@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shape: whole, and as the events of a stream."""
+"""Response payloads in OpenAI's format: complete, and as the events of a stream."""
 
 import json
 import time
@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from feedback_app.api.errors import of_engine
-from feedback_app.api.gateway.answers import Question, Reply, answer_stream
+from feedback_app.api.gateway.answers import ChatRequest, Reply, answer_stream
 from feedback_app.api.gateway.schemas import AnswerMessage, ChatAnswer, Choice, Usage
 from feedback_app.feedback.models import Completion
 from feedback_app.serving.demo.events import WAITING
@@ -14,7 +14,7 @@ from feedback_app.serving.engine.client import EngineError
 
 
 def public_id(completion: Completion) -> str:
-    """The completion's name outside."""
+    """Return the completion's id in the API."""
     return f"cmpl-{completion.pk}"
 
 
@@ -28,10 +28,10 @@ def usage_of(reply: Reply) -> Usage:
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
-def whole(question: Question) -> ChatAnswer:
-    """The answer in one body. Raises EngineError."""
+def complete(chat: ChatRequest) -> ChatAnswer:
+    """Return the complete answer. Raises EngineError."""
     reply = Reply()
-    for _ in answer_stream(question, into=reply):
+    for _ in answer_stream(chat, into=reply):
         pass
     completion = stored(reply)
     return ChatAnswer(
@@ -47,15 +47,15 @@ def whole(question: Question) -> ChatAnswer:
 
 
 def sse(data: dict[str, Any]) -> str:
-    """One server-sent event without a name."""
-    # ASCII: some clients take U+0085 or U+2028, which a model may write, for the end of a line
+    """Return a server-sent event without a name."""
+    # ASCII: some clients treat U+0085 and U+2028, which a model may generate, as line ends
     return f"data: {json.dumps(data)}\n\n"
 
 
-def events(question: Question, *, include_usage: bool) -> Generator[str]:
-    """The answer as chat.completion.chunk events, `[DONE]` at the end.
+def events(chat: ChatRequest, *, include_usage: bool) -> Generator[str]:
+    """Yield the answer as chat.completion.chunk events, then `[DONE]`.
 
-    Raises EngineError before the first event; later faults are an event of their own.
+    Raises EngineError before the first event; later errors are an event.
     """
     reply = Reply()
     created = int(time.time())
@@ -77,11 +77,11 @@ def events(question: Question, *, include_usage: bool) -> Generator[str]:
     def delta(*, finish_reason: str | None = None, **change: str) -> str:
         return chunk([{"index": 0, "delta": change, "finish_reason": finish_reason}])
 
-    pieces = answer_stream(question, into=reply)
+    pieces = answer_stream(chat, into=reply)
     try:
-        # before the first word a fault can still be answered with a status
+        # before the first token an error can still be answered with a status
         first = next((piece for piece in pieces if piece), "")
-        # in one write: the reader of two would wait for this thread to be given a core again
+        # in one write: after the first of two, this thread may wait for a core again
         yield delta(role="assistant", content="") + (delta(content=first) if first else "")
         try:
             for piece in pieces:
@@ -97,10 +97,10 @@ def events(question: Question, *, include_usage: bool) -> Generator[str]:
         pieces.close()  # type: ignore[attr-defined]
 
 
-class Begun(Iterator[str]):
-    """Events of which the first is there: what fails before it is answered with a status.
+class StartedEvents(Iterator[str]):
+    """Events with the first one computed, so that an error before it is answered with a status.
 
-    Closing it reaches the generator even if nobody ever took an event from it.
+    Closing it closes the generator even if no event was ever read.
     """
 
     def __init__(self, source: Generator[str]) -> None:

@@ -1,4 +1,4 @@
-"""What the gateway is sent and what it answers. Unknown fields are errors."""
+"""Request and response schemas of the gateway. Unknown fields are errors."""
 
 from typing import Annotated, Any, Literal
 
@@ -10,7 +10,7 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def keepable(text: str) -> str:
-    """Refuses what no database keeps: a prompt must be stored as it was sent.
+    """Reject characters that a database cannot store: a prompt is stored as it was sent.
 
     PostgreSQL stores no NUL, and half of a surrogate pair, which JSON can spell, is no text.
     """
@@ -19,7 +19,7 @@ def keepable(text: str) -> str:
     return text
 
 
-#: The schema says so as well; half of a surrogate pair is nothing that a pattern can spell.
+#: The schema excludes NUL as well; a pattern cannot express a lone surrogate.
 Text = Annotated[
     str, AfterValidator(keepable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
 ]
@@ -30,7 +30,7 @@ class Strict(BaseModel):
 
 
 class TextPart(Strict):
-    """OpenAI's other form of content; text is the only kind that a text model reads."""
+    """OpenAI's other form of content; only text is supported."""
 
     type: Literal["text"]
     text: str
@@ -45,7 +45,7 @@ class ChatMessage(Strict):
     @field_validator("content", mode="before")
     @classmethod
     def join_parts(cls, content: object) -> object:
-        """Parts become one text; anything else is judged as it is."""
+        """Join parts to one text; leave anything else to validation."""
         if not isinstance(content, list):
             return content
         return "\n".join(TextPart.model_validate(part).text for part in content)
@@ -56,7 +56,7 @@ class StreamOptions(Strict):
 
 
 class ChatAsk(Strict):
-    """`POST /v1/chat/completions`. What is not named here is not supported, and refused."""
+    """`POST /v1/chat/completions`. Other fields are not supported and rejected."""
 
     model: Annotated[
         Text, Field(min_length=1, max_length=200, description="'live', 'base' or a version's name")
@@ -82,7 +82,7 @@ class ChatAsk(Strict):
             str,
             Field(
                 max_length=200,
-                description="Who asks, in your own naming: keeps them on one side of a split",
+                description="Your own id of the user: keeps them on one side of a traffic split",
             ),
         ]
         | None
@@ -108,7 +108,7 @@ class Choice(BaseModel):
 
 
 class ChatAnswer(BaseModel):
-    """A whole answer. `completion_id` is what feedback names."""
+    """A complete answer. Feedback refers to its `completion_id`."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -150,7 +150,7 @@ class FeedbackAsk(Strict):
             Field(
                 min_length=1,
                 max_length=200,
-                description="Who says so, in your own naming: one vote a person and answer",
+                description="Your own id of the user: one vote per user and answer",
             ),
         ]
         | None
@@ -159,17 +159,17 @@ class FeedbackAsk(Strict):
     @field_validator("completion_id", mode="before")
     @classmethod
     def whole_number(cls, value: object) -> object:
-        """JSON knows one kind of number: 17.0 is 17."""
+        """Accept 17.0 as 17: JSON has one kind of number."""
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @property
     def key(self) -> int:
-        """The completion's number."""
+        """Return the completion's primary key."""
         return int(str(self.completion_id).removeprefix("cmpl-"))
 
 
 class FeedbackAnswer(BaseModel):
-    """The vote as it stands."""
+    """The vote as stored."""
 
     object: Literal["feedback"] = "feedback"
     completion_id: int
@@ -187,10 +187,10 @@ class Fault(BaseModel):
 
 
 class FaultAnswer(BaseModel):
-    """Every error has this shape."""
+    """The format of every error."""
 
     error: Fault
 
 
-#: The statuses that every operation may answer with.
+#: The error statuses of every operation.
 FAULTS: dict[int, Any] = dict.fromkeys((400, 401, 403, 404, 413, 429, 503), FaultAnswer)

@@ -1,4 +1,4 @@
-"""What the two APIs do, for members: a page that is made from their OpenAPI schemas."""
+"""API reference for members, generated from the OpenAPI schemas."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from feedback_app.web.responses import page
 
 @dataclass(frozen=True)
 class Field:
-    """A parameter of the address or a field of the body."""
+    """A URL parameter or a field of the body."""
 
     name: str
     kind: str
@@ -31,7 +31,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Operation:
-    """One thing that a program can ask for."""
+    """One operation of an API."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Described:
-    """One of the APIs."""
+    """The reference of one API."""
 
     title: str
     says: str
@@ -53,7 +53,7 @@ class Described:
 @project_view(Role.VIEWER)
 @page
 def api_docs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Every operation with its parameters and fields."""
+    """Show every operation with its parameters and fields."""
     query_strict(request, ())
     described = [
         described_of(data_api, "data-api", project, title="Data"),
@@ -90,7 +90,7 @@ def operations_of(schema: dict[str, Any], project: Project) -> Iterator[Operatio
 
 
 def body_of(operation: dict[str, Any], schema: dict[str, Any]) -> Iterator[Field]:
-    """The body's fields; those of its one list come after it, under its name."""
+    """Yield the fields of the body, then those of its list's items under the list's name."""
     content = operation.get("requestBody", {}).get("content", {})
     body = resolved(content.get("application/json", {}).get("schema", {}), schema)
     for name, field in body.get("properties", {}).items():
@@ -106,7 +106,7 @@ def field_of(name: str, field: dict[str, Any], schema: dict[str, Any], *, requir
 
 
 def kind_of(field: dict[str, Any], schema: dict[str, Any]) -> str:
-    """A field's type in words, such as 'list of text' or '"up" or "down"'."""
+    """Return a field's type as text, such as 'list of text' or '"up" or "down"'."""
     field = resolved(field, schema)
     choices = [each for each in field.get("anyOf", []) if each.get("type") != "null"]
     if choices:
@@ -123,7 +123,7 @@ def kind_of(field: dict[str, Any], schema: dict[str, Any]) -> str:
 
 
 def resolved(field: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
-    """The field itself, or the component that it refers to."""
+    """Return the field, or the component that it refers to."""
     reference = field.get("$ref", "")
     if not reference:
         return field

@@ -1,22 +1,19 @@
-"""Running imports: requested, claimed, written in chunks, ended.
+"""Services of imports: requested, claimed, written in chunks, ended.
 
-A chunk commits together with the offset after it, so a killed import resumes there; a worker whose
-claim was taken over writes nothing more.
+A chunk is committed with the offset after it, so that another worker resumes a killed import; a
+worker whose claim was taken over writes nothing more.
 """
 
-import datetime as dt
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
-from django.conf import settings
 from django.db import IntegrityError, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.db.heartbeats import kept_alive
+from feedback_app.db.claims import Claim
 from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
 from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.readers import Columns, Unreadable, open_path, open_rows
@@ -27,37 +24,24 @@ from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
 
+ImportClaim = Claim[ImportJob]
+
 MAX_ATTEMPTS = 20
-#: Refused rows that are stored; further ones are only counted.
+#: Refused rows that are stored for review; others are only counted.
 REFUSALS_KEPT = 20_000
 
 
 class ImportConflict(UserError):
-    """The import's state, or another import, does not allow the request now."""
-
-
-@dataclass(frozen=True)
-class ImportClaim:
-    """A worker's claim on an import; all its writes require that the claim still holds."""
-
-    job: ImportJob
-    attempt: int
-
-    def held(self) -> Q:
-        return Q(pk=self.job.pk, attempt=self.attempt, status=ImportJob.Status.RUNNING)
-
-    def heartbeat(self) -> bool:
-        """Return False if another worker has the import."""
-        return bool(ImportJob.objects.filter(self.held()).update(heartbeat_at=timezone.now()))
+    """A valid request that the current state of the import does not allow."""
 
 
 def import_map(*, job: ImportJob, columns: Columns, labels: Labels) -> None:
-    """Store the columns and labels of a file that has not been started."""
+    """Set the columns and labels of an import that has not started."""
     mapped = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW).update(
         columns=dict(columns), labels_up=sorted(labels.up), labels_down=sorted(labels.down)
     )
     if not mapped:
-        raise ImportConflict("This import has already been started.")
+        raise ImportConflict("This import was started already.")
     job.refresh_from_db()
 
 
@@ -69,7 +53,7 @@ def import_start(*, job: ImportJob, by: User) -> None:
                 status=ImportJob.Status.QUEUED, by=by
             )
             if not started:
-                raise ImportConflict("This import has already been started.")
+                raise ImportConflict("This import was started already.")
             reason = "dry run" if job.dry_run else ""
             audit(
                 project=job.project,
@@ -79,53 +63,37 @@ def import_start(*, job: ImportJob, by: User) -> None:
                 reason=reason,
             )
     except IntegrityError as error:
-        raise ImportConflict("Another import is running. Wait until it has finished.") from error
+        raise ImportConflict("Another import is in progress: wait until it is done.") from error
 
 
 def import_cancel(*, job: ImportJob, by: User) -> None:
-    """Stop an import after its present chunk; imported rows stay."""
+    """Stop an import after the chunk that it is writing; imported rows stay."""
     with transaction.atomic():
         stopped = ImportJob.objects.filter(
             pk=job.pk, status__in=[ImportJob.Status.PREVIEW, *ImportJob.ACTIVE]
         ).update(status=ImportJob.Status.CANCELLED, finished_at=timezone.now())
         if not stopped:
-            raise ImportConflict("This import has already ended.")
+            raise ImportConflict("This import has ended already.")
         audit(project=job.project, actor=by, action="import.stop", target=job.name)
     file_discard(job)
 
 
 def file_discard(job: ImportJob) -> None:
-    """Delete an uploaded file that is no longer needed."""
+    """Delete the uploaded file of an ended import."""
     if job.uploaded:
         Path(job.path).unlink(missing_ok=True)
 
 
-# -- the worker's side
-
-
-def claimable() -> Q:
-    """Return the condition of jobs that are waiting or whose worker is gone."""
-    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
-    return Q(status=ImportJob.Status.QUEUED) | Q(
-        status=ImportJob.Status.RUNNING, heartbeat_at__lt=stale
-    )
+# -- the worker
 
 
 def import_claim(job_id: int) -> ImportClaim | None:
-    """Claim it by compare-and-swap; None if another worker has it or it has ended."""
-    job = ImportJob.objects.filter(claimable(), pk=job_id).first()
-    return take(job, claimable()) if job else None
+    """Claim a waiting or abandoned import; None if another worker has it or it has ended."""
+    return Claim.take(job_rows(job_id))
 
 
-def take(job: ImportJob, condition: Q) -> ImportClaim | None:
-    """Raise the attempt if `condition` still holds; the previous worker then writes no more."""
-    taken = ImportJob.objects.filter(condition, pk=job.pk, attempt=job.attempt).update(
-        attempt=F("attempt") + 1, status=ImportJob.Status.RUNNING, heartbeat_at=timezone.now()
-    )
-    if not taken:
-        return None
-    fresh = ImportJob.objects.select_related("project", "by").get(pk=job.pk)
-    return ImportClaim(fresh, fresh.attempt)
+def job_rows(job_id: int) -> QuerySet[ImportJob]:
+    return ImportJob.objects.select_related("project", "by").filter(pk=job_id)
 
 
 def import_take_here(
@@ -136,9 +104,9 @@ def import_take_here(
     columns: Columns | None = None,
     labels: Labels = AS_KNOWN,
 ) -> ImportClaim:
-    """Return a claim for the command line: of a new job, or the unfinished job of the same file.
+    """Claim a new import, or the unfinished import of the same file, for the command line.
 
-    Raise UserError while another file is being imported, or this one with another mapping.
+    Raises UserError while another file is being imported, or this file with other options.
     """
     columns = dict(columns or {})
     active = ImportJob.objects.filter(project=project, status__in=ImportJob.ACTIVE).first()
@@ -152,7 +120,7 @@ def import_take_here(
                 columns=columns,
                 labels_up=sorted(labels.up),
                 labels_down=sorted(labels.down),
-                # claimed from the start, so that no worker takes it
+                # claimed from the start, so that no worker takes it at the same time
                 status=ImportJob.Status.RUNNING,
                 heartbeat_at=timezone.now(),
             )
@@ -163,23 +131,27 @@ def import_take_here(
     same = active is not None and active.path == str(path)
     if active and same and (active.columns, job_labels(active)) != (columns, labels):
         raise UserError(
-            "The import of this file was started with other columns or labels. Use the same again."
+            "The import of this file was started with other columns or labels: use the same."
         )
-    claim = take(active, Q(status__in=ImportJob.ACTIVE)) if active and same else None
+    claim = (
+        Claim.take(job_rows(active.pk), condition=Q(status__in=ImportJob.ACTIVE))
+        if active and same
+        else None
+    )
     if claim is None:
-        raise UserError("Another import into this project is running. Wait until it has finished.")
+        raise UserError("Another import into this project is in progress: wait until it is done.")
     return claim
 
 
 def import_execute(claim: ImportClaim) -> None:
-    """Import the rest of the file, chunk by chunk."""
-    job = claim.job
+    """Import the rest of the file in chunks."""
+    job = claim.row
     if claim.attempt > MAX_ATTEMPTS:
-        import_end(claim, ImportJob.Status.FAILED, "It was started too often without finishing.")
+        import_end(claim, ImportJob.Status.FAILED, "It failed too often.")
         return
     try:
-        # skipped rows and large row groups are read without a commit in between
-        with kept_alive(claim.heartbeat), open_path(Path(job.path)) as file:
+        # skipped rows and large groups of rows are read without a commit in between
+        with claim.kept_alive(), open_path(Path(job.path)) as file:
             rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
                 chunk.share = rows.share
@@ -193,21 +165,18 @@ def import_execute(claim: ImportClaim) -> None:
 
 
 def job_labels(job: ImportJob) -> Labels:
-    """Return the labels of the job's file."""
+    """Return the meaning of the file's labels."""
     return labels_of(job.labels_up, job.labels_down)
 
 
 def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
-    """Store the chunk, its refusals and the new offset in one transaction.
-
-    Return False if the claim is lost.
-    """
+    """Write a chunk, its refusals and the offset in a transaction; False if the claim is lost."""
     with transaction.atomic():
-        job = ImportJob.objects.select_for_update().filter(claim.held()).first()
+        job = claim.held().select_for_update().first()
         if job is None:
             return False
         write = chunk_try if job.dry_run else chunk_write
-        written = write(chunk, project=claim.job.project, by=claim.job.by)
+        written = write(chunk, project=claim.row.project, by=claim.row.by)
         kept = max(0, REFUSALS_KEPT - job.refused)
         ImportRefusal.objects.bulk_create(
             ImportRefusal(job=job, number=r.number, reason=r.reason, excerpt=r.excerpt)
@@ -227,16 +196,16 @@ def chunk_commit(claim: ImportClaim, chunk: Chunk) -> bool:
 
 
 def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None:
-    """Set a terminal state and delete the uploaded file."""
+    """Set the final state and delete the uploaded file."""
     with transaction.atomic():
-        ended = ImportJob.objects.filter(claim.held()).update(
+        ended = claim.update(
             status=status,
             error=error,
             finished_at=timezone.now(),
             share=1.0 if not error else F("share"),
         )
-        if ended and not claim.job.dry_run:
-            job = ImportJob.objects.select_related("project", "by").get(pk=claim.job.pk)
+        if ended and not claim.row.dry_run:
+            job = ImportJob.objects.select_related("project", "by").get(pk=claim.row.pk)
             if job.gold:
                 made = f"{job.gold:,} answers"
                 audit(
@@ -248,4 +217,4 @@ def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None
                 )
             import_event_write(job)
     if ended:
-        file_discard(claim.job)
+        file_discard(claim.row)

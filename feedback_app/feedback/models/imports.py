@@ -1,4 +1,4 @@
-"""Imports: their progress and the rows that were refused."""
+"""Imports: how far each has come, and which rows were refused."""
 
 from typing import Any, ClassVar
 
@@ -6,12 +6,12 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
+from feedback_app.db.claims import Claimable
 
-class ImportJob(models.Model):
-    """One file that is imported into a project.
 
-    `offset` is committed together with the rows before it, so any worker can continue there.
-    """
+class ImportJob(Claimable):
+    """One file coming into a project. The row is the truth: whoever takes it up goes on at
+    `offset`, which is committed together with what the rows before it have brought."""
 
     class Status(models.TextChoices):
         PREVIEW = "preview", "Not started"
@@ -26,23 +26,23 @@ class ImportJob(models.Model):
     project = models.ForeignKey(
         "feedback.Project", on_delete=models.CASCADE, related_name="import_jobs"
     )
-    # labels become votes of this user
+    # whose votes the labels become
     by = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="import_jobs"
     )
     name = models.CharField(max_length=200)
     path = models.CharField(max_length=1000)
-    # whether to delete the file after the import; a file from the command line is kept
+    # ours to delete when the import has ended; a file named on the command line is not
     uploaded = models.BooleanField(default=False)
-    # dry run: each chunk is rolled back, the counts and refusals are kept
+    # each chunk is written and taken back: the numbers and refusals say what would happen
     dry_run = models.BooleanField(default=False)
-    # our field names mapped to the file's column names, where they differ
+    # what the file calls the columns that we know, where it has names of its own
     columns: Any = models.JSONField(default=dict)
-    # the file's own labels that mean up and down
+    # which of its labels mean up and which down, where they are words of its own
     labels_up: Any = models.JSONField(default=list)
     labels_down: Any = models.JSONField(default=list)
     status = models.CharField(max_length=9, choices=Status.choices, default=Status.PREVIEW)
-    # number of the last processed row, and the share of the file up to it
+    # number of the last row that is done with, and how much of the file that is
     offset = models.PositiveBigIntegerField(default=0)
     share = models.FloatField(default=0)
     rows = models.PositiveBigIntegerField(default=0)
@@ -53,9 +53,6 @@ class ImportJob(models.Model):
     duplicates = models.PositiveBigIntegerField(default=0)
     refused = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
-    # the claim: the worker that raised `attempt` owns the job while its heartbeat is fresh
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -5,12 +5,13 @@ from typing import ClassVar
 from django.db import models
 from django.db.models import F, Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models.choices import BASE_VERSION
 from feedback_app.feedback.models.projects import Project
 
 
-class Sampling(models.Model):
-    """A request to have a version answer the project's prompts for annotation."""
+class Sampling(Claimable):
+    """A request to have a version answer the project's prompts, so that people can vote."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "Waiting"
@@ -25,8 +26,6 @@ class Sampling(models.Model):
     done = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

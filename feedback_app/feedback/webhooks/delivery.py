@@ -1,7 +1,7 @@
-"""Sending deliveries, signed, to checked addresses, with retries.
+"""Delivery of webhook events: signed, to a checked address, with retries.
 
-Signatures follow the Standard Webhooks specification (standardwebhooks.com), which has libraries
-for receivers.
+Signed by the Standard Webhooks specification (standardwebhooks.com), which has libraries in many
+languages.
 """
 
 import base64
@@ -25,18 +25,18 @@ from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
 
-#: The wait after the first attempt; it triples with each further one.
+#: The wait after the first attempt; each further wait is three times as long.
 FIRST_WAIT_SECONDS = 30
-MAX_ATTEMPTS = 8  # the last is about nine hours after the first
-#: A worker sends to one webhook for this long; its claim expires after twice that.
+MAX_ATTEMPTS = 8  # the last about nine hours after the first
+#: A worker sends to one webhook for this long; after twice that its claim is stale.
 SHIFT_SECONDS = 30
-#: Webhooks sent to at the same time, which leaves threads for other tasks.
+#: Webhooks that are sent to at a time: the worker's other threads stay free.
 AT_A_TIME = 2
 KEPT = dt.timedelta(days=30)
 
 
 def webhooks_due() -> list[int]:
-    """Return the webhooks with due deliveries, longest wait first."""
+    """Return the webhooks with due deliveries, the longest waiting first."""
     due = WebhookDelivery.objects.due().filter(webhook=OuterRef("pk"))
     longest = due.order_by("next_at").values("next_at")[:1]
     free = Webhook.objects.filter(unclaimed()).annotate(since=Subquery(longest))
@@ -54,10 +54,10 @@ def unclaimed() -> Q:
 
 
 def webhook_work(pk: int) -> int:
-    """Send the due deliveries of one webhook, oldest first; return the number of attempts.
+    """Send the due deliveries of a webhook, oldest first; return the number of attempts.
 
-    A slow receiver delays its own deliveries only. A second worker finds the claim taken and
-    returns 0.
+    A slow receiver delays only its own deliveries. A second worker finds the webhook claimed and
+    does nothing.
     """
     until = timezone.now() + dt.timedelta(seconds=2 * SHIFT_SECONDS)
     if busy() >= AT_A_TIME:
@@ -80,10 +80,7 @@ def webhook_work(pk: int) -> int:
 
 
 def delivery_send(delivery: WebhookDelivery) -> None:
-    """Make one attempt.
-
-    The attempt is counted first, so a worker that is killed leaves a row that is retried.
-    """
+    """Make one attempt. It is counted first: after a killed worker the row is sent again later."""
     row = WebhookDelivery.objects.filter(pk=delivery.pk)
     delivery.attempts += 1
     row.update(attempts=F("attempts") + 1, next_at=timezone.now() + wait_after(delivery.attempts))
@@ -91,7 +88,7 @@ def delivery_send(delivery: WebhookDelivery) -> None:
     try:
         body = delivery.body.encode()
         status = post(target_of(delivery.webhook.url), body, signed(delivery, body))
-        error = "" if 200 <= status < 300 else f"The server answered {status}."
+        error = "" if 200 <= status < 300 else f"It answered {status}."
     except (UserError, Unreached) as failed:
         error = str(failed)
     if not error:
@@ -108,7 +105,7 @@ def delivery_send(delivery: WebhookDelivery) -> None:
 
 
 def give_up(delivery: WebhookDelivery, error: str) -> None:
-    """Stop retrying and record it in the log and the audit trail; it can be sent again by hand."""
+    """Mark a delivery as failed, in the log and the audit trail; it can be sent again by hand."""
     WebhookDelivery.objects.filter(pk=delivery.pk).update(
         status=WebhookDelivery.Status.FAILED, ended_at=timezone.now()
     )
@@ -124,13 +121,13 @@ def give_up(delivery: WebhookDelivery, error: str) -> None:
 
 
 def wait_after(attempts: int) -> dt.timedelta:
-    """Return the wait after so many attempts, with jitter."""
+    """Return the wait after an attempt: exponential, with jitter."""
     chance = random.uniform(0.8, 1.2)  # noqa: S311
     return dt.timedelta(seconds=FIRST_WAIT_SECONDS * 3.0 ** (attempts - 1) * chance)
 
 
 def signed(delivery: WebhookDelivery, body: bytes) -> dict[str, str]:
-    """Return the headers with which a receiver verifies sender, time and uniqueness."""
+    """Return the headers that prove sender and time, and identify repeats."""
     key = base64.b64decode(unseal(delivery.webhook.secret).removeprefix(MARK))
     now = str(int(time.time()))
     content = f"{delivery.key}.{now}.".encode() + body

@@ -17,7 +17,7 @@ from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Sour
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.demo.conversations import MESSAGE_LIMIT, version_names
-from feedback_app.serving.demo.generation import active_member, answer_stream, streamed_store
+from feedback_app.serving.demo.generation import answer_stream, member_is_active, streamed_store
 from feedback_app.serving.engine.client import Streamed
 from feedback_app.serving.models import Comparison
 from feedback_app.serving.stats.sequential import Reading, read
@@ -86,7 +86,7 @@ def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
         project=project,
         messages=messages,
         version=version,
-        may_read=active_member(comparison.user_id, comparison.project),
+        may_read=member_is_active(comparison.user_id, comparison.project),
         store=store,
         fail=lambda why: own.update(**{f"{side}_error": why}),
     )

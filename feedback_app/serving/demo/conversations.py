@@ -1,4 +1,4 @@
-"""What can happen to the demo's conversations and their turns."""
+"""Services of the demo's conversations and their turns."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,15 +7,15 @@ from django.db.models import Max
 
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.prompts.services import Message
-from feedback_app.serving.demo.generation import active_member, answer_stream, streamed_store
+from feedback_app.serving.demo.generation import answer_stream, member_is_active, streamed_store
 from feedback_app.serving.engine.client import AdapterBroken, Streamed
 from feedback_app.serving.models import Conversation, Turn
 from feedback_app.serving.releases.fallback import version_fallback
 from feedback_app.serving.traffic_splits.assignments import (
+    assignment_find,
+    conversation_assignment,
     conversation_key,
-    conversation_seat,
-    seat_find,
-    watched,
+    timed,
 )
 from feedback_app.web.errors import UserError
 
@@ -24,16 +24,16 @@ TURN_LIMIT = 40
 
 
 def version_of(conversation: Conversation) -> str:
-    """What answers this conversation now: the picked version, or else that of its seat in a split,
-    or else whatever is live."""
+    """Return the version that answers now: the chosen one, else that of the conversation's
+    assignment in a traffic split, else the live one."""
     if conversation.choice != Conversation.LIVE:
         return conversation.choice
-    seat = seat_find(conversation_key(conversation))
-    return seat.version if seat is not None else conversation.project.live_version
+    assignment = assignment_find(conversation_key(conversation))
+    return assignment.version if assignment is not None else conversation.project.live_version
 
 
 def conversation_choose(*, conversation: Conversation, choice: str) -> None:
-    """Picks the version that answers from now on."""
+    """Set the version that answers from now on. Raises UserError for an unknown one."""
     known = {Conversation.LIVE, BASE_VERSION, *version_names(conversation.project)}
     if choice not in known:
         raise UserError("This project has no such version.")
@@ -43,15 +43,15 @@ def conversation_choose(*, conversation: Conversation, choice: str) -> None:
 
 
 def version_names(project: Project) -> list[str]:
-    """Adapters that the demo may pick, newest first."""
+    """Return the names of the adapters that the demo may use, newest first."""
     return list(project.adapters.usable().newest_first().values_list("name", flat=True))
 
 
 def turn_begin(*, conversation: Conversation, text: str) -> Turn:
-    """Adds what the user said. Raises UserError if it is empty, too long or one too many.
+    """Add a user message. Raises UserError if it is empty, too long or over the turn limit.
 
-    A conversation that is not stored yet begins with it, once the engine reads it (`turn_stream`):
-    nobody waits for the database to hear the first word.
+    A new conversation is stored with its first turn while the engine reads it (`turn_stream`), so
+    that the first token does not wait for the database.
     """
     text = text.strip()
     if not text:
@@ -74,7 +74,7 @@ def turn_begin(*, conversation: Conversation, text: str) -> Turn:
 
 
 def turn_keep(turn: Turn) -> None:
-    """Stores a turn that begins a conversation, and the conversation, unless they are."""
+    """Store the first turn of a new conversation with the conversation, unless both are stored."""
     if turn._state.adding:
         with transaction.atomic():
             turn.conversation.save()
@@ -82,7 +82,7 @@ def turn_keep(turn: Turn) -> None:
 
 
 def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
-    """Prepares the last turn for another answer, with another question if `text` is given."""
+    """Prepare the last turn for another answer, with another question if `text` is given."""
     if turn.conversation.turns.filter(position__gt=turn.position).exists():
         raise UserError("Only the last message can be answered again.")
     if text is not None:
@@ -97,9 +97,9 @@ def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
 
 
 def turn_messages(turn: Turn) -> list[Message]:
-    """The conversation up to and with this turn's question."""
+    """Return the conversation up to and including this turn's question."""
     messages: list[Message] = []
-    if turn.position:  # somebody waits for the first word: nothing is asked in vain
+    if turn.position:  # the first turn has no earlier ones: saves a query before the first token
         earlier = turn.conversation.turns.filter(position__lt=turn.position)
         for past in earlier.exclude(completion=None).select_related("completion"):
             messages.extend(past.as_messages())  # type: ignore[arg-type]
@@ -108,17 +108,17 @@ def turn_messages(turn: Turn) -> list[Message]:
 
 
 def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> Iterator[str]:
-    """Yields the answer's text as the engine writes it, then stores it as a Completion.
+    """Yield the answer's text as the engine generates it, then store it as a Completion.
 
-    A question that is not stored yet is while the engine reads it, or when the engine fails. It
-    ends when `may_read` says no: by default, when the account is deactivated.
-    Raises EngineError; the turn then says so and can be answered again.
+    A new turn is stored while the engine reads it, or when the engine fails. The stream ends when
+    `may_read` returns False: by default, when the account is deactivated.
+    Raises EngineError; the turn then holds the error and can be answered again.
     """
     conversation = turn.conversation
     messages = turn_messages(turn)
-    seat = conversation_seat(conversation, begins=len(messages) == 1)
-    if seat is not None:
-        version = seat.version
+    assignment = conversation_assignment(conversation, begins=len(messages) == 1)
+    if assignment is not None:
+        version = assignment.version
     else:
         asked = conversation.choice
         version = conversation.project.live_version if asked == Conversation.LIVE else asked
@@ -141,10 +141,10 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
         project=conversation.project,
         messages=messages,
         version=version,
-        may_read=may_read or active_member(conversation.user_id, conversation.project),
+        may_read=may_read or member_is_active(conversation.user_id, conversation.project),
         store=store,
         opened=lambda: turn_keep(turn),
         fail=fail,
-        otherwise=fall_back if conversation.choice == Conversation.LIVE else None,
+        fallback=fall_back if conversation.choice == Conversation.LIVE else None,
     )
-    return watched(pieces, seat=seat, completion=lambda: turn.completion)
+    return timed(pieces, assignment=assignment, completion=lambda: turn.completion)

@@ -1,4 +1,4 @@
-"""An answer as server-sent events: turn, pieces, then done or error."""
+"""An answer as server-sent events: `turn`, `piece`s, then `done` or `error`."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -10,17 +10,17 @@ from feedback_app.serving.demo.conversations import turn_stream
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Turn
 
-#: A comment: browsers ignore it, and proxies see that the stream is alive.
+#: A comment: browsers ignore it, and it keeps proxies from closing the stream.
 WAITING = ": waiting\n\n"
 
 
 def event(name: str, **data: object) -> str:
-    """One event of a text/event-stream."""
+    """Return one event of a text/event-stream."""
     return f"event: {name}\ndata: {json.dumps(data)}\n\n"
 
 
 def conversation_url(turn: Turn) -> str:
-    """The page of the turn's conversation, for a browser that has just begun it."""
+    """Return the URL of the conversation, which a browser that has just begun it does not know."""
     conversation = turn.conversation
     return reverse("conversation", args=[conversation.project.slug, conversation.pk])
 
@@ -31,12 +31,12 @@ def turn_events(
     rendered: Callable[[Turn], str],
     url: str = "",
     may_read: Callable[[], bool] | None = None,
-    told: Callable[[EngineError], str] = str,
+    message_of: Callable[[EngineError], str] = str,
 ) -> Iterator[str]:
-    """Streams the turn's answer. Closing the iterator stops the engine and keeps the piece.
+    """Stream the turn's answer. Closing the iterator stops the engine and keeps the partial answer.
 
-    `url` is the page that the conversation stands on, if that is not its own; `told` is what the
-    reader learns of a fault.
+    `url` is the page that shows the conversation, if not its own; `message_of` returns the message
+    that the reader gets for an error.
     """
     yield event("turn", url=url or conversation_url(turn))
     pieces = turn_stream(turn=turn, may_read=may_read)
@@ -45,7 +45,7 @@ def turn_events(
             yield event("piece", text=piece) if piece else WAITING
     except EngineError as error:
         turn.refresh_from_db()
-        yield event("error", message=told(error), html=rendered(turn))
+        yield event("error", message=message_of(error), html=rendered(turn))
         return
     finally:
         pieces.close()  # type: ignore[attr-defined]
@@ -54,7 +54,7 @@ def turn_events(
 
 
 def event_stream(events: Iterator[str]) -> StreamingHttpResponse:
-    """The response; proxies must pass pieces on as they come."""
+    """Return the response, marked so that proxies do not buffer it."""
     response = StreamingHttpResponse(events, content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"

@@ -1,4 +1,4 @@
-"""What the demo's forms may contain."""
+"""Forms of the demo."""
 
 from django import forms
 
@@ -6,7 +6,7 @@ from feedback_app.web.forms import StrictForm
 
 
 class MessageForm(StrictForm):
-    """What the user says; the service checks its length."""
+    """A user message; the service checks its length."""
 
     text = forms.CharField(required=False, strip=False)
 

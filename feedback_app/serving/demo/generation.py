@@ -1,4 +1,4 @@
-"""One answer of the engine on its way to a reader, whatever it is an answer to."""
+"""Streaming of one answer from the engine to a reader, and its storage."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +15,8 @@ from feedback_app.serving.engine.client import (
     Streamed,
 )
 
-SAID_NOTHING = "The model ended its answer before the first word: try again or ask in other words."
-ACCOUNT_SECONDS = 1.0  # how often a stream looks whether its reader may still read
+EMPTY_ANSWER = "The model returned an empty answer: try again or rephrase your message."
+ACCESS_CHECK_SECONDS = 1.0  # time between two checks that the reader still has access
 
 
 def answer_stream(
@@ -28,40 +28,39 @@ def answer_stream(
     store: Callable[[Streamed], object],
     fail: Callable[[str], object],
     opened: Callable[[], object] = lambda: None,
-    otherwise: Callable[[AdapterBroken], str] | None = None,
+    fallback: Callable[[AdapterBroken], str] | None = None,
 ) -> Iterator[str]:
-    """Yields the answer's text as the engine writes it and hands what came to `store`. `opened` is
-    called while the engine reads the question.
+    """Yield the answer's text as the engine generates it, then call `store` with the result.
 
-    If the version cannot be loaded, the one that `otherwise` names answers in its place; `store`
-    reads it from what it is handed.
+    `opened` is called while the engine reads the prompt. If the version cannot be loaded, the
+    version that `fallback` returns answers instead; `Streamed.version` names the one that did.
 
-    If the reader goes away (the iterator is closed) or may read no longer, what came so far is
-    stored as aborted. An answer of no words is none: `fail` is told so. Raises EngineError,
-    after telling `fail` the reason.
+    If the reader disconnects (the iterator is closed) or loses access, the partial answer is
+    stored as aborted. For an empty answer `fail` is called with a message. Raises EngineError,
+    after calling `fail` with the reason.
     """
     streamed = Streamed()
     try:
-        looked = time.monotonic()
+        checked_at = time.monotonic()
         for piece in pieces_of(
-            lambda instead: Engine(project).stream(
+            lambda answering: Engine(project).stream(
                 messages,
-                version=instead,
+                version=answering,
                 sampling=demo_sampling(project),
                 into=streamed,
                 opened=opened,
             ),
             version=version,
-            otherwise=otherwise,
+            fallback=fallback,
         ):
             yield piece
-            if time.monotonic() - looked > ACCOUNT_SECONDS:
-                looked = time.monotonic()
+            if time.monotonic() - checked_at > ACCESS_CHECK_SECONDS:
+                checked_at = time.monotonic()
                 if not may_read():
                     streamed.finish_reason = "aborted"
                     return
         if not streamed.text:
-            fail(SAID_NOTHING)
+            fail(EMPTY_ANSWER)
     except EngineError as error:
         fail(str(error))
         raise
@@ -70,8 +69,8 @@ def answer_stream(
             store(streamed)
 
 
-def active_member(user_id: int, project: Project) -> Callable[[], bool]:
-    """Whether a person is still let into the project, asked anew at every call."""
+def member_is_active(user_id: int, project: Project) -> Callable[[], bool]:
+    """Return a function that reads whether a person still has access to the project."""
     reader = User.objects.filter(pk=user_id, is_active=True)
     return reader.filter(memberships__project=project).exists
 
@@ -80,19 +79,19 @@ def pieces_of(
     ask: Callable[[str], Iterator[str]],
     *,
     version: str,
-    otherwise: Callable[[AdapterBroken], str] | None,
+    fallback: Callable[[AdapterBroken], str] | None,
 ) -> Iterator[str]:
-    """The pieces of `version`, or of the one that `otherwise` puts in the place of a broken one."""
+    """Yield the pieces of `version`, or of the version that `fallback` returns if it is broken."""
     try:
         yield from ask(version)
     except AdapterBroken as error:
-        if otherwise is None:
+        if fallback is None:
             raise
-        yield from ask(otherwise(error))
+        yield from ask(fallback(error))
 
 
 def streamed_store(*, project: Project, messages: list[Message], streamed: Streamed) -> Completion:
-    """Keeps an answer with the ids that were read and written, so that it can be voted on."""
+    """Store an answer with its prompt and completion token ids, so that it can be voted on."""
     return completion_create(
         project=project,
         prompt=prompt_get_or_create(project=project, messages=messages, source=Source.DEMO),
@@ -101,7 +100,7 @@ def streamed_store(*, project: Project, messages: list[Message], streamed: Strea
             version=streamed.version,
             finish_reason=streamed.finish_reason,
             prompt_token_ids=streamed.prompt_token_ids,
-            # ids of a broken stream may lag behind its text
+            # the ids of an aborted stream may lag behind its text
             token_ids=streamed.token_ids if streamed.finish_reason != "aborted" else None,
         ),
         source=Source.DEMO,
@@ -109,7 +108,7 @@ def streamed_store(*, project: Project, messages: list[Message], streamed: Strea
 
 
 def demo_sampling(project: Project) -> Sampling:
-    """The demo may write longer than the annotation queue's answers."""
+    """Return the sampling of the demo, whose answers may be longer than those of the queue."""
     return Sampling(
         max_tokens=max(project.max_tokens, 256),
         temperature=project.temperature,

@@ -36,7 +36,7 @@ from feedback_app.web.responses import action_view, page
 
 CONVERSATIONS_SHOWN = 30
 IDEAS_SHOWN = 4
-#: Conversations in which nothing has been said yet.
+#: Conversations without a message.
 UNUSED = Prepared[Conversation](
     lambda **values: Conversation.objects.filter(**values, turns=None).order_by()[:1]
 )
@@ -47,7 +47,7 @@ def own_conversations(request: HtmxHttpRequest, project: Project) -> Any:
 
 
 def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> Conversation:
-    """The person's own conversation, or 404."""
+    """Return the person's own conversation, or raise 404."""
     conversation: Conversation = get_object_or_404(own_conversations(request, project), pk=pk)
     conversation.project = project
     return conversation
@@ -55,7 +55,7 @@ def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -
 
 @dataclass(frozen=True)
 class Links:
-    """Where a turn's thumbs and its 'again' are sent."""
+    """The URLs of a turn's thumbs and of its 'Try again'."""
 
     vote: str
     undo: str
@@ -63,7 +63,7 @@ class Links:
 
 
 def demo_links(project: Project) -> Callable[[Turn], Links]:
-    """A member's own, for `with_votes`."""
+    """Return the function that `with_votes` gets a member's links from."""
 
     def links(turn: Turn) -> Links:
         answer = [project.slug, turn.completion_id or 0]
@@ -79,10 +79,11 @@ def demo_links(project: Project) -> Callable[[Turn], Links]:
 def with_votes(
     turns: Iterable[Turn], *, of: User, links: Callable[[Turn], Links], before: str = ""
 ) -> list[Turn]:
-    """The turns as the page shows them.
+    """Return the turns with what the page shows of them.
 
     Each gets `links`; `mine`, this person's vote on its answer or None; and `new_version`, set
-    where another version answers than before; `before` is what answered ahead of the first.
+    where the version differs from that of the turn before; `before` is the version ahead of the
+    first.
     """
     turns = list(turns)
     ids = [turn.completion_id for turn in turns if turn.completion_id]
@@ -122,7 +123,7 @@ def demo_context(
 @project_view(Role.VIEWER)
 @page
 def demo(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The newest conversation, or an empty new one."""
+    """Show the newest conversation, or an empty new one."""
     newest = own_conversations(request, project).order_by("-updated_at").first()
     if newest is not None:
         newest.project = project
@@ -132,7 +133,7 @@ def demo(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.VIEWER)
 @page
 def conversation(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> HttpResponseBase:
-    """One conversation."""
+    """Show a conversation."""
     found = conversation_of(request, project, pk)
     return render(request, "serving/demo.html", demo_context(request, project, found))
 
@@ -140,7 +141,7 @@ def conversation(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> H
 @project_view(Role.VIEWER)
 @action_view
 def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """An empty conversation; an unused one is used again. What was typed is said in it."""
+    """Begin a conversation, with the message if one was typed; reuse an unused one."""
     values = validated(ConversationForm(request.POST))
     fresh = UNUSED.first(project=project.pk, user=request.user.pk)
     if fresh is None:
@@ -150,7 +151,7 @@ def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponse
         conversation_choose(conversation=fresh, choice=values["choice"])
     if values["text"].strip():
         return answer(request, fresh, turn_begin(conversation=fresh, text=values["text"]))
-    fresh.save()  # also one that was there: the newest is what the demo opens
+    fresh.save()  # also a reused one: the demo opens the newest
     return redirect("conversation", project.slug, fresh.pk)
 
 
@@ -159,7 +160,7 @@ def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponse
 def conversation_send(
     request: HtmxHttpRequest, project: Project, pk: uuid.UUID
 ) -> HttpResponseBase:
-    """Says something; the answer streams, or the page comes back when it is complete."""
+    """Send a message; the answer streams, or the page is shown again when it is complete."""
     found = conversation_of(request, project, pk)
     text = validated(MessageForm(request.POST))["text"]
     try:
@@ -174,7 +175,7 @@ def conversation_send(
 def turn_again_view(
     request: HtmxHttpRequest, project: Project, pk: uuid.UUID, turn: int
 ) -> HttpResponseBase:
-    """Answers the last message again, or an edited one."""
+    """Generate the last answer again, for an edited message if `text` is given."""
     found = conversation_of(request, project, pk)
     old = get_object_or_404(found.turns, pk=turn)
     text = validated(MessageForm(request.POST))["text"]
@@ -190,14 +191,14 @@ def turn_again_view(
 def conversation_choose_view(
     request: HtmxHttpRequest, project: Project, pk: uuid.UUID
 ) -> HttpResponseBase:
-    """Picks the version that answers from now on."""
+    """Set the version that answers from now on."""
     found = conversation_of(request, project, pk)
     conversation_choose(conversation=found, choice=validated(ChoiceForm(request.POST))["choice"])
     return redirect("conversation", project.slug, found.pk)
 
 
 def refused(request: HtmxHttpRequest, conversation: Conversation, why: str) -> HttpResponseBase:
-    """A script gets the sentence with 422, a plain form goes back with it."""
+    """Return the message with 422 to a script, or redirect a plain form with it."""
     if wants_stream(request):
         return refused_text(why)
     messages.error(request, why)
@@ -205,7 +206,7 @@ def refused(request: HtmxHttpRequest, conversation: Conversation, why: str) -> H
 
 
 def refused_text(why: str) -> HttpResponse:
-    """What a script shows when nothing was done."""
+    """Return the message that a script shows when nothing was changed."""
     return HttpResponse(why, status=422, content_type="text/plain")
 
 
@@ -214,7 +215,7 @@ def wants_stream(request: HtmxHttpRequest) -> bool:
 
 
 def answer(request: HtmxHttpRequest, conversation: Conversation, turn: Turn) -> HttpResponseBase:
-    """Has the engine answer the turn: as a stream, or to the end and back to the page."""
+    """Generate the answer: as a stream, or completely before redirecting to the page."""
     turn.conversation = conversation
     if wants_stream(request):
         return event_stream(turn_events(turn, rendered=lambda done: reply_html(request, done)))
@@ -227,7 +228,7 @@ def answer(request: HtmxHttpRequest, conversation: Conversation, turn: Turn) -> 
 
 
 def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
-    """The finished answer with its thumbs, as the page shows it."""
+    """Return the HTML of the finished answer with its thumbs."""
     earlier = turn.conversation.turns.filter(position__lt=turn.position, completion__isnull=False)
     before = earlier.order_by("-position").values_list("completion__version", flat=True).first()
     project = turn.conversation.project
@@ -240,7 +241,7 @@ def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
 
 
 def own_completion(request: HtmxHttpRequest, project: Project, pk: int) -> Completion:
-    """An answer of one of the person's own conversations, or 404."""
+    """Return an answer of one of the person's own conversations, or raise 404."""
     own = project.completions.filter(
         turns__conversation__user=request.user, turns__conversation__project=project
     )
@@ -250,7 +251,7 @@ def own_completion(request: HtmxHttpRequest, project: Project, pk: int) -> Compl
 @project_view(Role.VIEWER)
 @action_view
 def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """A thumb in the demo is a vote like any other."""
+    """Cast a vote on an answer."""
     completion = own_completion(request, project, pk)
     form = VoteForm(request.POST)
     values = validated(form)
@@ -268,7 +269,7 @@ def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespon
 @project_view(Role.VIEWER)
 @action_view
 def demo_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Takes the thumb back."""
+    """Undo the vote."""
     completion = own_completion(request, project, pk)
     validated(NoFields(request.POST))
     vote_undo(completion=completion, by=request.user, source=Source.DEMO)
@@ -278,7 +279,7 @@ def demo_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespon
 def thumbs_answer(
     request: HtmxHttpRequest, project: Project, completion: Completion
 ) -> HttpResponse:
-    """The thumbs as they stand now."""
+    """Show the current thumbs."""
     turn = get_object_or_404(
         Turn.objects.select_related("conversation", "completion"),
         completion=completion,

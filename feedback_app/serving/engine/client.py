@@ -1,4 +1,4 @@
-"""Talks to the engine: the only place that knows its HTTP protocol (docs/architecture.md)."""
+"""HTTP client of the engine: the only module that knows its protocol (docs/architecture.md)."""
 
 import atexit
 import json
@@ -26,18 +26,18 @@ log = structlog.get_logger(__name__)
 __all__ = ["AdapterBroken", "Engine", "EngineError", "Sampling", "Streamed", "engine_urls"]
 
 LOADED_ALREADY = "has already been loaded"
-#: Faults of one engine that another may not have: no answer, a full queue, on its way up or down.
+#: Errors of one engine that another may not have: no answer, a full queue, starting or stopping.
 ELSEWHERE = (0, httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE)
 
-#: What an engine says of an adapter's files that it does not take; vLLM calls that its own fault.
+#: Status codes for adapter files that an engine refuses; vLLM reports them as a server error.
 REFUSED = (400, 404, 422, 500)
-#: vLLM's answer to a question (with status 400) if its resolver found an adapter that is damaged.
+#: vLLM's message for a request (with status 400) if its resolver found a damaged adapter.
 NOT_LOADED = "was found but could not be loaded"
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample; temperature 0 takes the likeliest token."""
+    """How to sample; temperature 0 is greedy decoding."""
 
     max_tokens: int
     temperature: float
@@ -46,7 +46,7 @@ class Sampling:
 
 
 def engine_urls(base_model: str) -> list[str]:
-    """Where the engines of this base model listen. Raises EngineError if there is none."""
+    """Return the URLs of this base model's engines. Raises EngineError if there is none."""
     found = settings.ENGINES.get(base_model)
     if not found:
         known = ", ".join(sorted(settings.ENGINES)) or "none"
@@ -59,8 +59,8 @@ def engine_urls(base_model: str) -> list[str]:
 
 @cache
 def http() -> httpx.Client:
-    """One client a process: making one costs more than asking an engine."""
-    # uvicorn hangs up on what was idle for five seconds: be the first to let go
+    """Return the process's client: creating one takes longer than a request."""
+    # uvicorn closes connections that were idle for five seconds: close them earlier
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=4)
     client = httpx.Client(limits=limits)
     atexit.register(client.close)
@@ -68,36 +68,37 @@ def http() -> httpx.Client:
 
 
 def silence_limit() -> httpx.Timeout:
-    """Returns the time-out of a request: how long the engine may send nothing, not how long the
-    answer may take. The embedded engine sends a comment every five seconds while it is at work."""
+    """Return the time-out of a request: it limits silence of the engine, not the whole duration.
+
+    The embedded engine sends a comment every five seconds while it works.
+    """
     return httpx.Timeout(10.0, read=settings.ENGINE_SILENCE_SECONDS)
 
 
 class Engine:
-    """The engine of one project, spoken to over HTTP, or all of them if there are several.
-    Short-lived: one per action."""
+    """The engine of a project, or all its replicas. Create one per action."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.urls = engine_urls(project.base_model)
 
     def model_of(self, version: str) -> str:
-        """The name the engine knows a version by."""
+        """Return the name by which the engine knows a version."""
         return self.project.base_model if version == BASE_VERSION else version
 
     def load(self, adapter: Adapter) -> None:
-        """Makes every engine that answers hold the adapter; loading twice is one load.
+        """Load the adapter into every engine that answers; loading it again has no effect.
 
         Raises EngineError if one refuses, or none answers.
         """
         self._everywhere(lambda url: self._load_at(url, adapter))
 
     def load_version(self, version: str) -> None:
-        """Loads one of the project's adapters by its name. Raises EngineError 404 if unknown."""
+        """Load one of the project's adapters by name. Raises EngineError 404 if unknown."""
         self.load(self._adapter(version))
 
     def unload(self, name: str) -> None:
-        """Lets go of an adapter once its running answers are done; not loaded is fine."""
+        """Unload an adapter once its answers in progress are done; one not loaded is no error."""
 
         def unload_at(url: str) -> None:
             try:
@@ -108,12 +109,13 @@ class Engine:
 
         self._everywhere(unload_at)
 
-    def first_words(
+    def first_pieces(
         self, messages: Sequence[Message], *, version: str, sampling: Sampling
     ) -> list[str]:
-        """How every engine that answers at all begins; "" if it says nothing. Raises EngineError.
+        """Return the first text of each engine that answers; "" for an empty answer.
 
-        The rest is not waited for: an engine with fifty readers takes a second for twelve tokens.
+        Does not wait for the rest: an engine with fifty streams takes a second for twelve tokens.
+        Raises EngineError.
         """
         body = {**self._body(messages, version=version, sampling=sampling), "stream": True}
         found: list[str] = []
@@ -136,13 +138,13 @@ class Engine:
         *,
         version: str,
         sampling: Sampling,
-        heard: Callable[[int], object] = lambda tokens: None,
+        on_tokens: Callable[[int], object] = lambda tokens: None,
     ) -> Answer:
-        """Returns one whole answer, however long it takes.
+        """Return one complete answer, however long it takes.
 
-        `heard` is called with the number of tokens that came, at each sign of life of the engine;
-        an exception that it raises ends the request. Raises EngineError, also for an answer that
-        broke off.
+        `on_tokens` is called with the number of new tokens whenever the engine sends something;
+        an exception that it raises ends the request. Raises EngineError, also for an aborted
+        answer.
         """
         streamed = Streamed()
         known = 0
@@ -151,7 +153,7 @@ class Engine:
             for piece in coming:
                 # engines that send no token ids are counted by their pieces
                 now = len(streamed.token_ids) if streamed.token_ids else known + bool(piece)
-                heard(now - known)
+                on_tokens(now - known)
                 known = now
         if streamed.finish_reason == ABORTED:
             why = f"The engine of {self.project.base_model} broke the answer off."
@@ -174,13 +176,12 @@ class Engine:
         system_prompt: str | None = None,
         opened: Callable[[], object] = lambda: None,
     ) -> Iterator[str]:
-        """Yields pieces of text as they come and keeps everything in `into`. A piece is empty where
-        the engine says that it is at work but has no text yet.
+        """Yield pieces of text as they arrive and keep everything in `into`.
 
-        `system_prompt` stands in for the project's. `opened` is called once an engine has taken
-        the question, while it reads it.
+        A piece is empty where the engine works but has no text yet. `system_prompt` replaces the
+        project's. `opened` is called once an engine has accepted the request, while it reads it.
         Closing the iterator closes the connection, which frees the slot in the engine.
-        Raises EngineError, also halfway; what came until then is in `into`.
+        Raises EngineError, also halfway; the partial answer is in `into`.
         """
         body = self._body(messages, version=version, sampling=sampling, system_prompt=system_prompt)
         body["stream"] = True
@@ -203,7 +204,7 @@ class Engine:
         raise fault
 
     def healthy(self) -> bool:
-        """Returns whether one of the engines says that it is ready."""
+        """Return whether one of the engines is ready."""
         return any(self._ready(url) for url in self.urls)
 
     @staticmethod
@@ -214,7 +215,7 @@ class Engine:
             return False
 
     def _open(self, url: str, body: dict[str, Any]) -> httpx.Response:
-        """A stream that has begun. Raises EngineError."""
+        """Return the response of a stream that has begun. Raises EngineError."""
         request = http().build_request(
             "POST",
             f"{url}/v1/chat/completions",
@@ -235,13 +236,12 @@ class Engine:
     # -- one engine of several
 
     def _usable(self, body: dict[str, Any]) -> Iterator[str]:
-        # the system prompt and the first question: what all turns of a conversation share
+        # the system prompt and the first message, which all turns of a conversation share
         key = json.dumps(body["messages"][:2])
         return usable(self.urls, key, self._bring_up)
 
     def _bring_up(self, url: str) -> bool:
-        """Gives an engine what is live on its base model, or a candidate of a split, before it is
-        asked anything."""
+        """Load what is live on the base model, and candidates of splits; return success."""
         live = (
             Adapter.objects.filter(
                 Q(releases__live=True) | Q(traffic_splits__status="running"),
@@ -267,7 +267,7 @@ class Engine:
 
     @staticmethod
     def _elsewhere(url: str, error: EngineError) -> EngineError:
-        """Raises a fault that another engine would have as well; else returns it."""
+        """Return an error that another engine may not have; raise any other."""
         if error.status not in ELSEWHERE:
             raise error
         if error.status != httpx.codes.TOO_MANY_REQUESTS:
@@ -275,8 +275,10 @@ class Engine:
         return error
 
     def _everywhere(self, action: Callable[[str], None]) -> None:
-        """Does it at every engine. One that does not answer is out of traffic, and gets what is
-        live when it is back; if none answers, or one refuses, EngineError is raised."""
+        """Call `action` for every engine. Raises EngineError if none answers, or one refuses.
+
+        An engine that does not answer gets no traffic until it is back and has loaded what is live.
+        """
         silent: list[EngineError] = []
         for url in self.urls:
             try:
@@ -291,8 +293,10 @@ class Engine:
             raise silent[0]
 
     def _load_at(self, url: str, adapter: Adapter) -> None:
-        """Has one engine load an adapter whose files are what they were when it was registered:
-        vLLM looks at no hash, and weights that are not finite spoil the answers of all others."""
+        """Load an adapter into one engine after checking its files against their hashes.
+
+        vLLM checks no hash, and weights that are not finite spoil the answers of all versions.
+        """
         try:
             manifest_check(adapter.directory, name=adapter.name)
         except BadAdapter as error:
@@ -301,7 +305,7 @@ class Engine:
         try:
             self._post(url, "/v1/load_lora_adapter", body)
         except EngineError as error:
-            # vLLM's words for what the embedded engine calls a success: names are immutable
+            # vLLM reports an error here; names are immutable, so this is a success
             if LOADED_ALREADY not in str(error):
                 raise
 
@@ -328,7 +332,7 @@ class Engine:
         return body
 
     def _with_adapter(self, url: str, version: str, call: Callable[[], Any]) -> Any:
-        """Repeats a call after loading the adapter if the engine does not know it (any more)."""
+        """Repeat a call after loading the adapter if the engine does not know it."""
         try:
             return call()
         except EngineError as error:
@@ -340,7 +344,7 @@ class Engine:
         try:
             self._load_at(url, adapter)
         except EngineError as error:
-            # not the conversation's fault, which is what a 400 of the answer itself means
+            # a 400 would mean that the conversation was refused
             if error.status in REFUSED:
                 raise AdapterBroken(str(error), status=503) from error
             raise EngineError(str(error), status=error.status and 503) from error
@@ -366,7 +370,7 @@ class Engine:
 
     @staticmethod
     def _headers() -> dict[str, str]:
-        """The id under which the web process logs this request, so that the engine does too."""
+        """Return the request id of the web process, so that the engine logs the same."""
         request_id = structlog.contextvars.get_contextvars().get("request_id")
         return {"X-Request-ID": request_id} if request_id else {}
 

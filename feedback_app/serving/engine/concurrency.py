@@ -1,26 +1,26 @@
-"""How many requests to have under way at an engine: more as long as it then delivers more."""
+"""Adaptive limit on the concurrent requests to an engine."""
 
 import threading
 import time
 from collections.abc import Callable
 
 START = 4
-#: A rate is measured for so long, and over so many tokens for each request under way.
+#: The least duration of a rate measurement, and the least tokens per concurrent request.
 WINDOW_SECONDS = 2.0
 WINDOW_TOKENS = 4
-#: By what share the rate must grow for a larger number to be kept.
+#: The share by which the rate must grow for a higher limit to be kept.
 GAIN = 0.1
-#: How long a number is kept after a larger one was no faster, or the engine refused.
+#: How long a limit is kept after a higher one was no faster, or the engine refused a request.
 HOLD_SECONDS = 30.0
-#: Refusals that come together count as one.
+#: Refusals within this time count as one.
 REFUSALS_SECONDS = 1.0
 
 
 class ConcurrencyLimit:
-    """The number of requests that may be under way at once: `allowed`, between 1 and `most`.
+    """The number of concurrent requests: `allowed`, between 1 and `most`.
 
-    It doubles while the tokens a second grow with it, goes back when they do not, and is halved
-    when the engine refuses. May be called from any thread; `clock` gives seconds.
+    It doubles while the tokens per second grow with it, is reset to the previous value when they
+    do not, and is halved when the engine refuses a request. Thread-safe; `clock` returns seconds.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class ConcurrencyLimit:
         self._clock = clock
         self._lock = threading.Lock()
         self._allowed = min(start, most)
-        #: The number before the last growth, and its rate, until the new rate is known.
+        #: The limit before the last increase and its rate, until the new rate is known.
         self._before: tuple[int, float] | None = None
         self._held_until = 0.0
         self._refused_at = float("-inf")
@@ -41,14 +41,14 @@ class ConcurrencyLimit:
         return self._allowed
 
     def begun(self) -> None:
-        """The first token of a request has come."""
+        """Record that the first token of a request has arrived."""
         with self._lock:
             self._unbegun -= 1
             if self._unbegun == 0:
                 self._tokens, self._since = 0, self._clock()
 
     def delivered(self, tokens: int) -> None:
-        """So many tokens have come, over all requests."""
+        """Record new tokens, over all requests."""
         with self._lock:
             if self._unbegun > 0:
                 return
@@ -58,7 +58,7 @@ class ConcurrencyLimit:
                 self._measured(self._tokens / seconds)
 
     def refused(self) -> None:
-        """The engine could not take a request, or gave it up."""
+        """Record that the engine refused or dropped a request."""
         with self._lock:
             now = self._clock()
             if now - self._refused_at >= REFUSALS_SECONDS:
@@ -86,7 +86,9 @@ class ConcurrencyLimit:
         self._measure_after(0)
 
     def _measure_after(self, unbegun: int) -> None:
-        """A new window, once so many more requests have had their first token: reading the prompts
-        of those that were added takes from the others."""
+        """Start a new window once `unbegun` more requests have had their first token.
+
+        Prefilling the added requests slows the others down.
+        """
         self._unbegun = unbegun
         self._tokens, self._since = 0, self._clock()

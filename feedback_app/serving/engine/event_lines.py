@@ -1,11 +1,14 @@
-"""The lines of a text/event-stream, as they come."""
+"""Splitting of a text/event-stream into lines."""
 
 from collections.abc import Iterator
 
 
 def event_lines(pieces: Iterator[str]) -> Iterator[str]:
-    """Lines of a text/event-stream. Only a line feed ends one: httpx's own also end at the likes of
-    U+0085 and U+2028, which a model may write and JSON need not escape."""
+    """Yield the lines of a text/event-stream. Only a line feed ends a line.
+
+    httpx's `iter_lines` also splits at U+0085 and U+2028, which a model may generate and JSON need
+    not escape.
+    """
     rest = ""
     for piece in pieces:
         *lines, rest = (rest + piece).split("\n")

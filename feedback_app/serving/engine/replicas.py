@@ -1,8 +1,8 @@
-"""Which of a base model's engines a request goes to, and which are out of traffic.
+"""Routing of requests among the engines of a base model.
 
-Every process finds out for itself. An engine that it has not spoken to yet, or that did not answer
-a moment ago, gets no request before `bring_up` has given it what is live. With a single engine
-there is no choice to make and nothing is remembered.
+The state is per process. An engine that this process has not used yet, or that did not answer a
+moment ago, gets no request before `bring_up` has loaded what is live. With a single engine there
+is no state.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-#: How long an engine that did not answer is left alone.
+#: How long an engine that did not answer gets no request.
 DOWN_SECONDS = 3.0
 
 _lock = threading.Lock()
@@ -19,10 +19,10 @@ _again: dict[str, float] = {}
 
 
 def usable(urls: Sequence[str], key: str, bring_up: Callable[[str], bool]) -> Iterator[str]:
-    """The engines that may be asked, best first; the next is looked at when it is needed.
+    """Yield the usable engines, best first; each is checked only when it is reached.
 
-    A key (the beginning of a conversation) finds the same engine again, which still holds its keys
-    and values; different keys are spread evenly (rendezvous hashing, Thaler and Ravishankar 1998).
+    A key (the beginning of a conversation) maps to the same engine again, which still has its KV
+    cache; keys are spread evenly (rendezvous hashing, Thaler and Ravishankar 1998).
     """
     if len(urls) == 1:
         yield urls[0]
@@ -42,7 +42,7 @@ def usable(urls: Sequence[str], key: str, bring_up: Callable[[str], bool]) -> It
 
 
 def went_down(url: str) -> None:
-    """Takes an engine out of traffic for a moment, and until it has been brought up again."""
+    """Send an engine no requests for DOWN_SECONDS, and until it has been brought up again."""
     with _lock:
         _up.discard(url)
         _again[url] = time.monotonic() + DOWN_SECONDS

@@ -1,4 +1,4 @@
-"""An answer of an engine while it comes in: its events, and what can go wrong with it."""
+"""The stream of an answer from an engine: its events and errors."""
 
 import json
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ import httpx
 from feedback_app.feedback.prompts.completions import storable
 from feedback_app.serving.engine.event_lines import event_lines
 
-#: The finish reason of an answer that has not ended.
+#: The finish reason of an incomplete answer.
 ABORTED = "aborted"
 
 
 class EngineError(Exception):
-    """The engine cannot do it; the message is fit for people. `status` 0: it did not answer."""
+    """The engine failed; the message is written for users. `status` 0: it did not answer."""
 
     def __init__(self, message: str, *, status: int = 0) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class AdapterBroken(EngineError):
 
 @dataclass
 class Streamed:
-    """An answer that is still coming in; complete once the iterator has ended."""
+    """An answer in progress; complete once the iterator has ended."""
 
     version: str = ""
     text: str = ""
@@ -37,10 +37,10 @@ class Streamed:
 
 
 def pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
-    """Yields the text of a stream as it comes and keeps everything in `into`.
+    """Yield the text of a stream as it arrives and keep everything in `into`.
 
-    A comment of the engine, which says that it is at work, is an empty piece. Raises EngineError
-    for a fault that the engine reports.
+    A comment, which the engine sends while it works, is an empty piece. Raises EngineError for an
+    error that the engine reports.
     """
     for line in event_lines(response.iter_text()):
         if line.startswith(":"):

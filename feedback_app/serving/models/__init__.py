@@ -2,20 +2,21 @@
 
 from feedback_app.serving.models.comparisons import Comparison
 from feedback_app.serving.models.conversations import Conversation, Turn
-from feedback_app.serving.models.releases import Release
+from feedback_app.serving.models.releases import LiveVersionClaim, Release
 from feedback_app.serving.models.share_links import ShareLink, ShareVisitor
-from feedback_app.serving.models.traffic_splits import Seat, SeatAnswer, TrafficSplit
+from feedback_app.serving.models.traffic_splits import Assignment, AssignmentAnswer, TrafficSplit
 from feedback_app.serving.models.version_diff import ChangeReport, FixedAnswer, FixedPrompt
 
 __all__ = [
+    "Assignment",
+    "AssignmentAnswer",
     "ChangeReport",
     "Comparison",
     "Conversation",
     "FixedAnswer",
     "FixedPrompt",
+    "LiveVersionClaim",
     "Release",
-    "Seat",
-    "SeatAnswer",
     "ShareLink",
     "ShareVisitor",
     "TrafficSplit",

@@ -1,4 +1,4 @@
-"""Links that let people without an account talk to a version, and those who came by them."""
+"""Links that let people without an account use the demo, and their visitors."""
 
 from typing import ClassVar
 
@@ -10,23 +10,23 @@ from feedback_app.feedback.models import Project
 
 
 class ShareLink(models.Model):
-    """Opens the demo of one version to whoever has it, within limits and until it ends."""
+    """Opens the demo of one version to anyone who has the link, within limits, until it expires."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="share_links")
-    # for the project's people: visitors do not see it
+    # shown to members, not to visitors
     label = models.CharField(max_length=60)
-    # the secret's first characters, so that people can tell links apart, and its SHA-256
+    # the secret's first characters, to recognise the link by, and its SHA-256
     prefix = models.CharField(max_length=12)
     digest = models.CharField(max_length=64, unique=True)
     # 'live', 'base' or an adapter's name
     choice = models.CharField(max_length=80)
-    # what all visitors together, and each of them, may send; and the thumbs of all together
+    # limits on messages of all visitors, of each visitor, and on votes of all visitors
     messages_limit = models.PositiveIntegerField()
     messages_each = models.PositiveIntegerField()
     votes_limit = models.PositiveIntegerField()
     messages_used = models.PositiveIntegerField(default=0)
     votes_used = models.PositiveIntegerField(default=0)
-    # the minute of the latest message, and how many there were in it
+    # the minute of the latest message, and the number of messages in it
     last_used_at = models.DateTimeField(null=True)
     used_in_minute = models.PositiveIntegerField(default=0)
     created_by = models.ForeignKey(
@@ -51,7 +51,7 @@ class ShareLink(models.Model):
 
 
 class ShareVisitor(models.Model):
-    """One browser that came by a link. The user behind it makes its votes one person's."""
+    """One browser that uses a link. Its user makes its votes those of one person."""
 
     link = models.ForeignKey(ShareLink, on_delete=models.CASCADE, related_name="visitors")
     user = models.OneToOneField(

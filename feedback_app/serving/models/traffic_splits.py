@@ -1,4 +1,4 @@
-"""Traffic splits between the live version and a candidate, and who was assigned to which."""
+"""Traffic splits between the live version and a candidate, and their assignments."""
 
 from typing import ClassVar
 
@@ -11,8 +11,8 @@ from feedback_app.training.models import Adapter
 
 
 class TrafficSplit(models.Model):
-    """A share of the new conversations with `live` goes to a candidate, until one of them is better
-    or somebody ends it."""
+    """Sends a share of the new conversations with `live` to a candidate, until one version is
+    better or a person ends it."""
 
     class Status(models.TextChoices):
         RUNNING = "running", "Running"
@@ -22,7 +22,7 @@ class TrafficSplit(models.Model):
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="traffic_splits")
     candidate = models.ForeignKey(Adapter, on_delete=models.PROTECT, related_name="traffic_splits")
-    # what it is held against: live when it began; another release ends the split
+    # what it is compared with: live at the start; another release ends the split
     live_version = models.CharField(max_length=80)
     percent = models.PositiveSmallIntegerField()
     auto_promote = models.BooleanField(default=False)
@@ -56,17 +56,17 @@ class TrafficSplit(models.Model):
         return self.status == self.Status.RUNNING
 
 
-class Seat(models.Model):
-    """Which side of a split a conversation is on, for as long as the split runs; and the one vote
-    of it that the test counts."""
+class Assignment(models.Model):
+    """The side of a split that a conversation is assigned to while the split runs, and the one
+    vote of the conversation that the test counts."""
 
-    split = models.ForeignKey(TrafficSplit, on_delete=models.CASCADE, related_name="seats")
-    # the conversation, or for the gateway the product's user or the first question (seats.py)
+    split = models.ForeignKey(TrafficSplit, on_delete=models.CASCADE, related_name="assignments")
+    # the conversation; for the gateway the product's user or the first question (assignments.py)
     key = models.CharField(max_length=80)
-    # whether it fell to the candidate, and at which percentage it was drawn
+    # whether the candidate was drawn, and at which percentage
     candidate = models.BooleanField()
     percent = models.PositiveSmallIntegerField()
-    # the counted vote, and its place in the order of counting; empty until it is counted
+    # the counted vote and its position in the order of counting; empty until it is counted
     verdict = models.CharField(max_length=4, choices=Verdict.choices, blank=True)
     counted = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -76,30 +76,31 @@ class Seat(models.Model):
             models.UniqueConstraint(fields=["split", "key"], name="one_seat_per_split"),
             models.UniqueConstraint(fields=["split", "counted"], name="one_seat_a_count"),
         ]
-        # a conversation looks its seat up without knowing the split
+        # a conversation looks its assignment up by key alone
         indexes: ClassVar = [models.Index(fields=["key"], name="seat_key")]
+        db_table = "serving_seat"
 
     def __str__(self) -> str:
         return f"{self.key}: {self.version}"
 
     @property
     def version(self) -> str:
-        """What answers from this seat."""
+        """Return the version that answers."""
         return self.split.candidate.name if self.candidate else self.split.live_version
 
 
-class SeatAnswer(models.Model):
-    """One answer given under a split: how long it took and how it ended."""
+class AssignmentAnswer(models.Model):
+    """An answer given under a split: how long it took and how it ended."""
 
     class End(models.TextChoices):
         WHOLE = "whole", "Written to its end"
         LEFT = "left", "The reader stopped it or went away"
         FAILED = "failed", "The engine failed"
 
-    seat = models.ForeignKey(Seat, on_delete=models.CASCADE, related_name="answers")
-    # empty: nothing was written
+    assignment = models.ForeignKey(Assignment, on_delete=models.CASCADE, related_name="answers")
+    # empty if nothing was written
     completion = models.OneToOneField(
-        Completion, null=True, on_delete=models.CASCADE, related_name="seat_answer"
+        Completion, null=True, on_delete=models.CASCADE, related_name="assignment_answer"
     )
     end = models.CharField(max_length=6, choices=End.choices)
     # from the request to the first piece and to the end
@@ -107,6 +108,9 @@ class SeatAnswer(models.Model):
     seconds = models.FloatField()
     words = models.PositiveIntegerField(default=0)
     created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        db_table = "serving_seatanswer"
 
     def __str__(self) -> str:
         return f"{self.end} after {self.seconds:.1f} s"

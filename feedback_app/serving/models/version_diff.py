@@ -1,4 +1,4 @@
-"""What changed from version to version: twenty fixed prompts, and every version's answers."""
+"""Version diffs: twenty fixed prompts, and every version's answers."""
 
 from typing import ClassVar
 
@@ -6,12 +6,13 @@ from django.conf import settings
 from django.db import models
 from django.db.models import F, Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Prompt
 from feedback_app.training.models import Adapter
 
 
 class FixedPrompt(models.Model):
-    """A held-out prompt that every version of the project is asked. Chosen once."""
+    """A held-out prompt that every version of the project answers. Chosen once."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="fixed_prompts")
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="+")
@@ -29,13 +30,13 @@ class FixedPrompt(models.Model):
 
 
 class FixedAnswer(models.Model):
-    """A version's likeliest answer to a fixed prompt. Asked once: under the same conditions it
+    """A version's greedy answer to a fixed prompt. Requested once: under the same conditions it
     would be the same again."""
 
     fixed_prompt = models.ForeignKey(FixedPrompt, on_delete=models.CASCADE, related_name="answers")
     # 'base' or an adapter's name
     version = models.CharField(max_length=80)
-    # hash of the system prompt and the token limit that it was given under
+    # hash of the system prompt and the token limit
     conditions = models.CharField(max_length=64)
     text = models.TextField()
     finish_reason = models.CharField(max_length=8, choices=Completion.Finish.choices)
@@ -51,8 +52,8 @@ class FixedAnswer(models.Model):
         return self.text[:60]
 
 
-class ChangeReport(models.Model):
-    """A version beside the one before it and the base, and how far the asking is."""
+class ChangeReport(Claimable):
+    """A version next to the one before and the base, and the progress of its answers."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "Waiting"
@@ -63,16 +64,14 @@ class ChangeReport(models.Model):
     adapter = models.OneToOneField(
         Adapter, on_delete=models.CASCADE, related_name="change_report", primary_key=True
     )
-    # 'base' or an adapter's name: what it had to beat
+    # 'base' or an adapter's name: the opponent in the gate
     previous = models.CharField(max_length=80)
     conditions = models.CharField(max_length=64)
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.QUEUED)
     done = models.PositiveIntegerField(default=0)
     total = models.PositiveIntegerField(default=0)
     error = models.TextField(blank=True)
-    attempt = models.PositiveSmallIntegerField(default=0)
-    heartbeat_at = models.DateTimeField(null=True)
-    # empty: it won its gate
+    # empty: requested automatically after the gate
     requested_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
@@ -92,5 +91,5 @@ class ChangeReport(models.Model):
 
     @property
     def versions(self) -> list[str]:
-        """What is asked, in the order of the columns: new, previous, base."""
+        """Return the versions in the order of the columns: new, previous, base."""
         return list(dict.fromkeys([self.adapter.name, self.previous, BASE_VERSION]))

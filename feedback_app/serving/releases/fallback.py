@@ -1,4 +1,4 @@
-"""What answers when the version that should cannot be loaded: the last good one, loudly."""
+"""Fallback to the last good version when a version cannot be loaded."""
 
 import structlog
 
@@ -16,13 +16,12 @@ log = structlog.get_logger(__name__)
 
 
 def version_fallback(project: Project, *, version: str, error: AdapterBroken) -> str:
-    """The version that answers in place of one that no engine could load.
+    """Return the version that answers instead of a version that no engine could load.
 
-    Only where its files are missing or differ from their hashes: an engine that lacks room, or
-    does not see the files, is no reason to change what is live. Then a candidate loses its split,
-    and a live version makes way for the newest earlier release whose files are good, or the base:
-    a release like any other, with its reason in the timeline and in the audit trail. Raises the
-    error itself where nothing can be done.
+    Only if its files are missing or differ from their hashes: an engine without memory, or without
+    access to the files, does not change what is live. The split of a broken candidate ends; a
+    broken live version is replaced by the newest earlier release with good files, or the base, with
+    the reason in the timeline and the audit trail. Raises `error` if there is no fallback.
     """
     project.refresh_from_db(fields=["live_version"])
     broken = project.adapters.filter(name=version).first()
@@ -44,7 +43,7 @@ def version_fallback(project: Project, *, version: str, error: AdapterBroken) ->
 
 
 def damage(adapter: Adapter) -> str | None:
-    """What is wrong with an adapter's files; None if nothing is."""
+    """Return what is wrong with an adapter's files, or None."""
     try:
         manifest_check(adapter.directory, name=adapter.name)
     except BadAdapter as error:
@@ -53,7 +52,7 @@ def damage(adapter: Adapter) -> str | None:
 
 
 def last_good_release(project: Project, *, reason: str) -> None:
-    """Promotes the newest earlier release that can be served."""
+    """Promote the newest earlier release that can be served."""
     earlier = project.releases.filter(live=False).select_related("adapter__project")
     tried = {project.live_version}
     for release in earlier.order_by("-pk"):
@@ -68,7 +67,7 @@ def last_good_release(project: Project, *, reason: str) -> None:
             log.warning("fallback_failed", adapter=release.version, why=str(fault))
             project.refresh_from_db(fields=["live_version"])
             if project.live_version not in tried:
-                return  # somebody else was first
+                return  # another process came first
             continue
         return
     release_promote(project=project, adapter=None, by=None, reason=reason)

@@ -1,18 +1,18 @@
-"""What the release and demo pages need to know."""
+"""Which releases are due."""
 
-from django.db.models import Exists, OuterRef
+from django.db.models import Exists, OuterRef, QuerySet
 
 from feedback_app.serving.models import Release
 from feedback_app.training.models import Adapter
 
 
-def adapters_to_release() -> list[Adapter]:
-    """Gate winners of runs that release by themselves, which were never live; newest only.
+def adapters_to_release() -> QuerySet[Adapter]:
+    """Return gate winners of runs with automatic release that were never live; newest only.
 
-    An older one that lost its turn to a newer one is not released after it.
+    An older winner is not released after a newer one.
     """
     newer = Adapter.objects.filter(project=OuterRef("project"), pk__gt=OuterRef("pk"))
-    return list(
+    return (
         Adapter.objects.usable()
         .filter(run__auto_release=True, gate_won=True)
         .exclude(Exists(Release.objects.filter(adapter=OuterRef("pk"))))

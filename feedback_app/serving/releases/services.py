@@ -1,4 +1,4 @@
-"""What can happen to releases."""
+"""Services of releases."""
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -22,19 +22,19 @@ CANARY: list[Message] = [{"role": "user", "content": "Say hello in one short sen
 
 
 class PromotionLost(UserError):
-    """Another promotion was faster; this one changed nothing."""
+    """Another promotion came first; this one changed nothing."""
 
 
 def release_promote(
     *, project: Project, adapter: Adapter | None, by: User | None, reason: str = ""
 ) -> Release:
-    """Makes a version live: load → canary answers → flip → the old one drains and unloads.
+    """Make a version live: load → canary → flip → drain and unload the old version.
 
-    Where a base model has several engines, all of them load and answer before the flip; one that
-    is down gets what is live before it is asked again (replicas.py).
+    Where a base model has several engines, all of them load and answer before the flip; an engine
+    that is down loads what is live before it gets requests again (replicas.py).
 
     `adapter=None` is the base model. Raises EngineError or UserError; then nothing changed.
-    Running streams finish on the version they began with.
+    Streams in progress finish on the version they began with.
     """
     if adapter is not None and adapter.discarded_at is not None:
         raise UserError(f"{adapter.name} was discarded: restore it first.")
@@ -46,24 +46,24 @@ def release_promote(
     split = project.traffic_splits.filter(status=RUNNING).select_related("candidate").first()
     release = release_flip(project=project, adapter=adapter, before=before, by=by, reason=reason)
     gone = {before.adapter.name} if before is not None and before.adapter is not None else set()
-    if split is not None:  # the release has ended it
+    if split is not None:  # ended by the release
         gone.add(split.candidate.name)
     for name in gone - {version}:
         try:
             Engine(project).unload(name)
         except EngineError as error:
-            # it only holds memory; the next engine start forgets it
+            # it only uses memory until the engine restarts
             log.warning("unload_failed", adapter=name, why=str(error))
     return release
 
 
 def version_answers(*, project: Project, adapter: Adapter | None) -> None:
-    """Has every engine load a version and answer the canary. Raises EngineError or UserError."""
+    """Load a version into every engine and check the canary. Raises EngineError or UserError."""
     engine = Engine(project)
     version = adapter.name if adapter else BASE_VERSION
     if adapter is not None:
         engine.load(adapter)
-    begun = engine.first_words(
+    begun = engine.first_pieces(
         CANARY, version=version, sampling=Sampling(max_tokens=12, temperature=0.0, top_p=1.0)
     )
     if not all(begun):
@@ -71,7 +71,7 @@ def version_answers(*, project: Project, adapter: Adapter | None) -> None:
 
 
 def release_rollback(*, project: Project, by: User | None, reason: str = "") -> Release:
-    """Promotes what was live before the present version; the base model if nothing was."""
+    """Promote the version that was live before; the base model if there was none."""
     timeline = project.releases.select_related("adapter").order_by("-pk")
     if project.live_version == BASE_VERSION:
         raise UserError("The base model is live: there is nothing to go back from.")
@@ -93,7 +93,7 @@ def release_flip(
     by: User | None,
     reason: str,
 ) -> Release:
-    """The atomic part: ends `before` and begins the new release, or raises PromotionLost."""
+    """End `before` and create the new release in one transaction, or raise PromotionLost."""
     lost = PromotionLost("Another version was released just now: look again before you release.")
     try:
         with transaction.atomic():

@@ -1,4 +1,4 @@
-"""What was live when, and how people liked it."""
+"""The timeline of releases, with the votes of each version."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,10 +45,11 @@ class Candidate:
 
 
 def up_rates(project: Project) -> dict[str, UpRate]:
-    """By version; versions without votes are left out. Two versions were never asked the same.
+    """Return the share of ups by version; versions without votes are left out.
 
-    What was set aside does not count, and neither does gold: everybody is shown it, so one answer
-    would count as often as there are people."""
+    The versions answered different prompts. Votes that were set aside do not count, nor do votes
+    on gold items: all annotators see those, so one answer would count once per person.
+    """
     rows = (
         project.votes.standing()
         .filter(completion__gold=False)
@@ -64,19 +65,19 @@ def up_rate(ups: int, votes: int) -> UpRate:
 
 
 def timeline(project: Project, rates: Mapping[str, UpRate]) -> list[Entry]:
-    """Newest first."""
+    """Return the releases, newest first."""
     releases = project.releases.select_related("adapter", "released_by").order_by("-since", "-pk")
     return [Entry(r, rates.get(r.version)) for r in releases[:RELEASES_SHOWN]]
 
 
 def fallback_of(entries: list[Entry]) -> Release | None:
-    """The live release, if it stands in for one that could not be served."""
+    """Return the live release if it is the fallback for a broken version, else None."""
     live = [entry.release for entry in entries if entry.release.live]
     return live[0] if live and live[0].fallback else None
 
 
 def candidates(project: Project, rates: Mapping[str, UpRate]) -> list[Candidate]:
-    """Versions that are not live, newest first; gate winners and losers alike."""
+    """Return the versions that are not live, newest first, whether they passed the gate or not."""
     adapters = (
         project.adapters.usable()
         .exclude(name=project.live_version)

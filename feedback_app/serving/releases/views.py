@@ -29,7 +29,7 @@ from feedback_app.web.responses import action_view, error_response, page
 @project_view(Role.ADMIN)
 @page
 def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The timeline, and what could be released next."""
+    """Show the timeline and the versions that could be released."""
     query_strict(request, ())
     rates = up_rates(project)
     split = running_split(project)
@@ -50,7 +50,7 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.ADMIN)
 @action_view
 def release(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
-    """Makes a version live; going back is the same action on an older version."""
+    """Make a version live; rolling back is the same action on an older version."""
     values = validated(AdapterForm(request.POST))
     adapter = (
         None

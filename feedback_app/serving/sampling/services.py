@@ -1,25 +1,22 @@
-"""Has a version answer the project's prompts, so that annotators have something to judge.
+"""Sampling: a version answers the project's prompts, so that annotators can judge the answers.
 
-Resumable by its rows: what is missing is counted, not remembered, so a killed worker or a
-lost message costs nothing but time.
+Missing answers are found from the rows, so that another worker resumes an interrupted sampling.
 """
 
-import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import structlog
-from django.conf import settings
-from django.db.models import F, Q
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.db.claims import Claim
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Prompt, Sampling, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.serving.engine import client
-from feedback_app.serving.engine.batch import PARALLEL, Heard, ask_each
+from feedback_app.serving.engine.batch import PARALLEL, OnTokens, ask_each
 from feedback_app.serving.engine.client import AdapterBroken, Engine, EngineError
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 
@@ -27,50 +24,17 @@ log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 20
 
-
-@dataclass(frozen=True)
-class SamplingClaim:
-    """One worker's hold on a sampling; writes go through it."""
-
-    sampling: Sampling
-    attempt: int
-
-    def update(self, **fields: object) -> bool:
-        return bool(
-            Sampling.objects.filter(
-                pk=self.sampling.pk, attempt=self.attempt, status=Sampling.Status.RUNNING
-            ).update(heartbeat_at=timezone.now(), **fields)
-        )
-
-
-def claimable() -> Q:
-    """Waiting, or left alone by the worker that had it."""
-    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
-    return Q(status=Sampling.Status.QUEUED) | Q(
-        status=Sampling.Status.RUNNING, heartbeat_at__lt=stale
-    )
+SamplingClaim = Claim[Sampling]
 
 
 def sampling_claim(sampling_id: int) -> SamplingClaim | None:
-    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
-    sampling = (
-        Sampling.objects.filter(claimable(), pk=sampling_id).select_related("project").first()
-    )
-    if sampling is None:
-        return None
-    now = timezone.now()
-    taken = Sampling.objects.filter(claimable(), pk=sampling_id, attempt=sampling.attempt).update(
-        attempt=F("attempt") + 1,
-        status=Sampling.Status.RUNNING,
-        heartbeat_at=now,
-        started_at=sampling.started_at or now,
-        error="",
-    )
-    return SamplingClaim(sampling, sampling.attempt + 1) if taken else None
+    """Claim a waiting or abandoned sampling; None if another worker has it or it has ended."""
+    rows = Sampling.objects.select_related("project").filter(pk=sampling_id)
+    return Claim.take(rows, started_at=Coalesce("started_at", timezone.now()), error="")
 
 
 def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
-    """(prompt, which answer) that are still to be sampled: first answers first."""
+    """Return the missing answers as (prompt, index), the first answer of every prompt first."""
     prompts = list(sampling.project.prompts.filter(source=Source.IMPORT).order_by("pk"))
     answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
     return [
@@ -82,18 +46,18 @@ def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
 
 
 def sampling_execute(claim: SamplingClaim) -> None:
-    """Samples what is missing; every answer is stored, and shown to annotators, as it comes.
+    """Sample what is missing; each answer is stored, and shown to annotators, as it completes.
 
-    If the engine fails as a whole the sampling waits and goes on later. Answers that fail alone
-    are left out, and the sampling says how many and why.
+    If the engine as a whole fails, the sampling waits and continues later. Single answers that
+    fail are left out; the sampling's message says how many and why.
     """
-    sampling = claim.sampling
-    with kept_alive(claim.update) as heartbeat:
+    sampling = claim.row
+    with claim.kept_alive() as heartbeat:
         try:
             failed = answers_store(claim, heartbeat)
         except EngineError as error:
-            for_good = isinstance(error, AdapterBroken) or error.status in (400, 404)
-            gave_up = for_good or claim.attempt >= MAX_ATTEMPTS
+            permanent = isinstance(error, AdapterBroken) or error.status in (400, 404)
+            gave_up = permanent or claim.attempt >= MAX_ATTEMPTS
             claim.update(
                 status=Sampling.Status.FAILED if gave_up else Sampling.Status.QUEUED,
                 error=incomplete(sampling, error),
@@ -106,8 +70,8 @@ def sampling_execute(claim: SamplingClaim) -> None:
 
 
 def sampling_end(claim: SamplingClaim, failed: list[EngineError]) -> None:
-    """Ends a sampling that has asked for everything; `failed` are the answers that are missing."""
-    sampling = claim.sampling
+    """End a sampling that has requested every answer; `failed` are errors of missing ones."""
+    sampling = claim.row
     done = sampling.completions.count()
     error = ""
     if failed:
@@ -119,17 +83,17 @@ def sampling_end(claim: SamplingClaim, failed: list[EngineError]) -> None:
 
 
 def incomplete(sampling: Sampling, error: EngineError) -> str:
-    """Returns the message of a sampling with missing answers, for people."""
+    """Return the message of a sampling with missing answers."""
     left, done = len(missing(sampling)), sampling.completions.count()
     return f"{left} of {left + done} answers are missing: {error}"
 
 
 def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineError]:
-    """Asks for what is missing and stores it; returns why answers are missing still.
+    """Request and store what is missing; return the errors of answers that failed.
 
-    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole.
+    Returns early if the claim is lost. Raises EngineError if the engine as a whole fails.
     """
-    sampling = claim.sampling
+    sampling = claim.row
     todo = missing(sampling)
     done = sampling.completions.count()
     claim.update(total=len(todo) + done, done=done)
@@ -146,7 +110,7 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
             sampling=sampling,
         )
         done += 1
-        if not claim.update(done=done):
+        if not claim.heartbeat(done=done):
             break
     return failed
 
@@ -154,13 +118,13 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
 def answers(
     sampling: Sampling, todo: list[tuple[Prompt, int]], *, goes_on: Callable[[], bool]
 ) -> Iterator[tuple[Prompt, Answer | EngineError]]:
-    """Asks the engine for each; yields answers as they come in. Raises EngineError."""
+    """Yield the engine's answers as they complete. Raises EngineError."""
     project = sampling.project
     engine = Engine(project)
     if sampling.version != BASE_VERSION:
         engine.load_version(sampling.version)
 
-    def ask(work: tuple[Prompt, int], heard: Heard) -> Answer:
+    def ask(work: tuple[Prompt, int], on_tokens: OnTokens) -> Answer:
         prompt, index = work
         how = client.Sampling(
             max_tokens=project.max_tokens,
@@ -168,10 +132,12 @@ def answers(
             top_p=project.top_p,
             seed=(sampling.pk * 1_000_003 + prompt.pk * 101 + index) % 2**31,
         )
-        return engine.answer(prompt.messages, version=sampling.version, sampling=how, heard=heard)
+        return engine.answer(
+            prompt.messages, version=sampling.version, sampling=how, on_tokens=on_tokens
+        )
 
-    pace = ConcurrencyLimit(most=PARALLEL)
-    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    limit = ConcurrencyLimit(most=PARALLEL)
+    asked = ask_each(todo, ask, limit=limit, healthy=engine.healthy, goes_on=goes_on)
     with closing(asked):  # type: ignore[type-var]
         for (prompt, _), answer in asked:
             yield prompt, answer

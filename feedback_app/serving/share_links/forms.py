@@ -26,5 +26,5 @@ class ShareLinkForm(StrictForm):
         max_value=10_000,
         initial=50,
         label="Thumbs in all",
-        help_text="So many of its visitors' thumbs are kept, and may teach.",
+        help_text="The most votes of its visitors that are saved and may be used for training.",
     )

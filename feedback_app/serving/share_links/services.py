@@ -1,8 +1,8 @@
-"""What can happen to share links, and to those who come by them.
+"""Services of share links and their visitors.
 
-Which limit holds what: the link's messages bound its cost, the visitor's its greed, and both are
-counted in a minute as well. Each visitor is one person, so the cap on a person's share of a
-snapshot holds for them; a ring of visitors is held by the link's own limit of thumbs.
+Link limits cap cost; visitor limits cap individual use; both also have a limit per minute. Each
+visitor is one person, so the cap on a person's share of a snapshot applies; many visitors of one
+link are limited by its number of thumbs.
 """
 
 import datetime as dt
@@ -28,8 +28,8 @@ VISITOR_MESSAGES_A_MINUTE = 6
 LINK_MESSAGES_A_MINUTE = 60
 
 
-class TooMuch(UserError):
-    """A limit is reached; the sentence is for visitors. `wait` is in seconds, 0: for good."""
+class LimitReached(UserError):
+    """A limit is reached; visitors see the message. `wait` in seconds; 0: permanently."""
 
     def __init__(self, message: str, *, wait: int = 0) -> None:
         super().__init__(message)
@@ -47,7 +47,7 @@ def link_create(
     votes_limit: int,
     by: User,
 ) -> tuple[ShareLink, str]:
-    """A new link and its secret, which nobody can read again."""
+    """Create a link; return it with its secret, of which only the digest is stored."""
     if choice not in {Conversation.LIVE, BASE_VERSION, *version_names(project)}:
         raise UserError("This project has no such version.")
     secret = secrets.token_urlsafe(24)
@@ -69,7 +69,7 @@ def link_create(
 
 
 def link_revoke(*, link: ShareLink, by: User) -> bool:
-    """Ends a link for good, answers in progress included; False if it was over before."""
+    """End a link and its answers in progress; return False if it was revoked before."""
     with transaction.atomic():
         ended = ShareLink.objects.filter(pk=link.pk, revoked_at=None).update(
             revoked_at=timezone.now()
@@ -80,20 +80,20 @@ def link_revoke(*, link: ShareLink, by: User) -> bool:
 
 
 def links_open() -> QuerySet[ShareLink]:
-    """Neither revoked nor expired."""
+    """Return the links that are neither revoked nor expired."""
     return ShareLink.objects.filter(revoked_at=None, expires_at__gt=timezone.now())
 
 
 def link_find(secret: str) -> ShareLink | None:
-    """The open link with this secret; none if the version that it shows was discarded."""
+    """Return the open link with this secret, or None; also if its version was discarded."""
     link = links_open().select_related("project").filter(digest=digest_of(secret)).first()
     if link is None or link.choice in (Conversation.LIVE, BASE_VERSION):
         return link
     return link if link.project.adapters.usable().filter(name=link.choice).exists() else None
 
 
-def still_open(link: ShareLink) -> Callable[[], bool]:
-    """Whether a link still holds, asked anew at every call."""
+def link_is_open(link: ShareLink) -> Callable[[], bool]:
+    """Return a function that reads whether a link is still open."""
     return lambda: links_open().filter(pk=link.pk).exists()
 
 
@@ -101,32 +101,34 @@ def still_open(link: ShareLink) -> Callable[[], bool]:
 
 
 def visitor_create(link: ShareLink) -> ShareVisitor:
-    """Somebody new, who cannot sign in and is a member of nothing."""
+    """Create a visitor, whose user cannot sign in and is a member of no project."""
     with transaction.atomic():
         user = User.objects.create_service(name=f"Visitor of {link.label}")
         return ShareVisitor.objects.create(link=link, user=user)
 
 
-def message_take(*, link: ShareLink, visitor: ShareVisitor) -> None:
-    """Counts one message of a visitor. Raises TooMuch; call it in the message's transaction, so
-    that one that is refused later costs nothing."""
+def message_count(*, link: ShareLink, visitor: ShareVisitor) -> None:
+    """Count one message of a visitor. Raises LimitReached.
+
+    Call it in the message's transaction, so that a message that is refused later is not counted.
+    """
     for row, limit in (
         (ShareVisitor.objects.filter(pk=visitor.pk), VISITOR_MESSAGES_A_MINUTE),
         (ShareLink.objects.filter(pk=link.pk), LINK_MESSAGES_A_MINUTE),
     ):
         if wait := minute_take(row, limit=limit):
-            raise TooMuch(f"That was quick: wait {wait} seconds, then go on.", wait=wait)
+            raise LimitReached(f"Too many messages: wait {wait} seconds, then continue.", wait=wait)
     each = ShareVisitor.objects.filter(pk=visitor.pk, messages_used__lt=link.messages_each)
     if not each.update(messages_used=F("messages_used") + 1):
-        raise TooMuch(
+        raise LimitReached(
             f"You have sent the {link.messages_each:,} messages that this link allows each "
             "visitor. Thank you for trying it."
         )
-    all_of_it = ShareLink.objects.filter(pk=link.pk, messages_used__lt=F("messages_limit"))
-    if not all_of_it.update(messages_used=F("messages_used") + 1):
-        raise TooMuch(
-            "This link has taken all the messages it was made for. Ask whoever gave it to you "
-            "for another."
+    in_total = ShareLink.objects.filter(pk=link.pk, messages_used__lt=F("messages_limit"))
+    if not in_total.update(messages_used=F("messages_used") + 1):
+        raise LimitReached(
+            "This link has reached its limit of messages. Ask the person who sent it to you for "
+            "a new one."
         )
 
 
@@ -139,14 +141,13 @@ def visitor_vote(
     reasons: list[str] | None,
     comment: str | None,
 ) -> None:
-    """A visitor's thumb, changed at will. Raises TooMuch where the link has no thumb left."""
+    """Cast or change a visitor's vote. Raises LimitReached at the link's limit of votes."""
     with transaction.atomic():
         locked = ShareLink.objects.select_for_update().get(pk=link.pk)
         if not Vote.objects.filter(completion=completion, user=visitor.user).exists():
             if locked.votes_used >= locked.votes_limit:
-                raise TooMuch(
-                    "This link has given all the thumbs it was made for. Thank you: this one is "
-                    "not kept."
+                raise LimitReached(
+                    "This link has reached its limit of thumbs: this one was not saved. Thank you."
                 )
             ShareLink.objects.filter(pk=link.pk).update(votes_used=F("votes_used") + 1)
         vote_cast(
@@ -160,7 +161,7 @@ def visitor_vote(
 
 
 def visitor_undo(*, link: ShareLink, visitor: ShareVisitor, completion: Completion) -> None:
-    """Takes a visitor's thumb back; the link may give it again."""
+    """Undo a visitor's vote; it no longer counts towards the link's limit."""
     with transaction.atomic():
         ShareLink.objects.select_for_update().get(pk=link.pk)
         if vote_undo(completion=completion, by=visitor.user, source=Source.DEMO):

@@ -1,4 +1,4 @@
-"""A project's share links: made and revoked by its owners and admins."""
+"""A project's share links: created and revoked by its owners and admins."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ LINKS_SHOWN = 100
 
 @project_view(Role.ADMIN)
 def share_links(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The links, newest first, and a form for another."""
+    """Show the links, newest first, with a form for a new one."""
     return link_new(request, project) if request.method == "POST" else link_list(request, project)
 
 
@@ -39,7 +39,7 @@ def link_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @never_cache
 @action_view
 def link_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Makes a link. Its address is in this one answer and nowhere else, so there is no redirect."""
+    """Create a link. Its URL is shown only in this response, so there is no redirect."""
     form = ShareLinkForm(request.POST)
     if not form.is_valid():
         return render(request, "serving/share_links.html", links_context(project, form), status=400)
@@ -63,10 +63,10 @@ def links_context(project: Project, form: ShareLinkForm) -> dict[str, Any]:
 @project_view(Role.ADMIN)
 @action_view
 def share_link_revoke(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Ends a link."""
+    """Revoke a link."""
     link = get_object_or_404(project.share_links, pk=pk)
     link.project = project
     validated(NoFields(request.POST))
     if link_revoke(link=link, by=request.user):
-        messages.success(request, f"{link.label} is revoked: it opens nothing any more.")
+        messages.success(request, f"{link.label} is revoked.")
     return redirect("share-links", project.slug)

@@ -1,7 +1,7 @@
-"""Which version answers as `live` while traffic is split, and what came of its answers.
+"""Assignments: which version answers as `live` while traffic is split, and how it went.
 
-A conversation gets its seat with its first answer and keeps it while the split runs: another
-percentage moves nobody. One that began before the split stays with what is live.
+A conversation gets its assignment with its first answer and keeps it while the split runs, also
+when the percentage changes. A conversation that began before the split stays with the live version.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ from feedback_app.db.prepared import Prepared
 from feedback_app.feedback.models import Completion, Project
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.engine.client import EngineError
-from feedback_app.serving.models import Conversation, Seat, SeatAnswer, TrafficSplit
+from feedback_app.serving.models import Assignment, AssignmentAnswer, Conversation, TrafficSplit
 
 RUNNING = TrafficSplit.Status.RUNNING
-#: The running split of a project, of which there is one at most.
+#: The running split of a project: at most one.
 SPLIT = Prepared[TrafficSplit](
     lambda **values: TrafficSplit.objects.select_related("candidate").filter(
         **values, status=RUNNING, candidate__discarded_at=None
@@ -36,27 +36,27 @@ def conversation_key(conversation: Conversation) -> str:
 
 
 def request_key(project: Project, *, user: str | None, messages: list[Message]) -> str:
-    """The seat of a request of the gateway: the product's user if it names one, else the first
-    question, which all turns of a conversation share."""
+    """Return the assignment key of a gateway request: from the product's user if it names one, else
+    from the first message, which all turns of a conversation share."""
     kind, said = ("user", user) if user else ("said", messages[0]["content"])
     digest = hashlib.sha256(f"{project.pk} {said}".encode(errors="replace")).hexdigest()
     return f"{kind}:{digest}"
 
 
-def seat_find(key: str) -> Seat | None:
-    """The seat in a running split, if this key has one."""
-    seats = Seat.objects.select_related("split__candidate")
-    return seats.filter(key=key, split__status=RUNNING, split__candidate__discarded_at=None).first()
+def assignment_find(key: str) -> Assignment | None:
+    """Return the key's assignment in a running split, or None."""
+    assignments = Assignment.objects.select_related("split__candidate").filter(key=key)
+    return assignments.filter(split__status=RUNNING, split__candidate__discarded_at=None).first()
 
 
-def seat_take(project: Project, key: str, *, begins: bool) -> Seat | None:
-    """The seat of this key; drawn now if its conversation begins under a running split."""
+def assignment_get_or_draw(project: Project, key: str, *, begins: bool) -> Assignment | None:
+    """Return the key's assignment, or None; draw it if the conversation begins now."""
     split = SPLIT.first(project=project.pk)
     if split is None:
         return None
-    seat = Seat.objects.filter(split=split, key=key).first()
-    if seat is None and begins:
-        seat, _ = Seat.objects.get_or_create(
+    assignment = Assignment.objects.filter(split=split, key=key).first()
+    if assignment is None and begins:
+        assignment, _ = Assignment.objects.get_or_create(
             split=split,
             key=key,
             defaults={
@@ -64,60 +64,69 @@ def seat_take(project: Project, key: str, *, begins: bool) -> Seat | None:
                 "percent": split.percent,
             },
         )
-    if seat is not None:
-        seat.split = split
-    return seat
+    if assignment is not None:
+        assignment.split = split
+    return assignment
 
 
-def conversation_seat(conversation: Conversation, *, begins: bool) -> Seat | None:
-    """The seat of a conversation that asks for `live`, taken with its first answer."""
+def conversation_assignment(conversation: Conversation, *, begins: bool) -> Assignment | None:
+    """Return the assignment of a conversation with `live`, drawn with its first answer."""
     if conversation.choice != Conversation.LIVE:
         return None
-    return seat_take(conversation.project, conversation_key(conversation), begins=begins)
+    return assignment_get_or_draw(
+        conversation.project, conversation_key(conversation), begins=begins
+    )
 
 
 @dataclass
 class Clock:
-    """How long an answer took so far, in seconds."""
+    """Times of an answer, in seconds of the monotonic clock; `first` is relative to `begun`."""
 
     begun: float
     first: float | None = None
 
 
-def watched(
-    pieces: Iterator[str], *, seat: Seat | None, completion: Callable[[], Completion | None]
+def timed(
+    pieces: Iterator[str],
+    *,
+    assignment: Assignment | None,
+    completion: Callable[[], Completion | None],
 ) -> Iterator[str]:
-    """Passes an answer on and writes down how it went; `completion` is what was kept of it."""
-    if seat is None:
+    """Yield the pieces and record times and end; `completion` returns the stored answer."""
+    if assignment is None:
         yield from pieces
         return
     clock = Clock(time.monotonic())
-    end = SeatAnswer.End.LEFT
+    end = AssignmentAnswer.End.LEFT
     try:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
                 if piece and clock.first is None:
                     clock.first = time.monotonic() - clock.begun
                 yield piece
-        end = SeatAnswer.End.WHOLE
+        end = AssignmentAnswer.End.WHOLE
     except EngineError:
-        end = SeatAnswer.End.FAILED
+        end = AssignmentAnswer.End.FAILED
         raise
     finally:
-        answer_note(seat, end=end, clock=clock, completion=completion())
+        assignment_answer_store(assignment, end=end, clock=clock, completion=completion())
 
 
-def answer_note(
-    seat: Seat, *, end: SeatAnswer.End, clock: Clock, completion: Completion | None
+def assignment_answer_store(
+    assignment: Assignment,
+    *,
+    end: AssignmentAnswer.End,
+    clock: Clock,
+    completion: Completion | None,
 ) -> None:
-    """Keeps how an answer went, unless it is not the seat's version that gave it."""
-    if completion is not None and completion.version != seat.version:
+    """Store how an answer went, unless another version than the assigned one answered."""
+    if completion is not None and completion.version != assignment.version:
         return
-    if end == SeatAnswer.End.WHOLE and completion is not None:
+    if end == AssignmentAnswer.End.WHOLE and completion is not None:
         broken = completion.finish_reason == Completion.Finish.ABORTED
-        end = SeatAnswer.End.LEFT if broken else end
-    SeatAnswer.objects.create(
-        seat=seat,
+        end = AssignmentAnswer.End.LEFT if broken else end
+    AssignmentAnswer.objects.create(
+        assignment=assignment,
         completion=completion,
         end=end,
         first_seconds=clock.first,
@@ -129,9 +138,9 @@ def answer_note(
 def split_close(
     *, project: Project, status: TrafficSplit.Status, by: User | None, reason: str
 ) -> TrafficSplit | None:
-    """Ends the running split, if there is one; its conversations go on with what is live.
+    """End the running split, if there is one; its conversations continue with the live version.
 
-    Call it in the transaction of what ends it.
+    Call it in the transaction of the change that ends it.
     """
     split = project.traffic_splits.select_related("candidate").filter(status=RUNNING).first()
     if split is None:
@@ -140,7 +149,7 @@ def split_close(
         status=status, reason=reason[:200], ended_at=timezone.now()
     )
     if not ended:
-        return None  # somebody else was first
+        return None  # another process ended it first
     audit(project=project, actor=by, action=f"split.{status}", target=str(split), reason=reason)
     return split
 
@@ -148,7 +157,7 @@ def split_close(
 def split_after_release(
     *, project: Project, version: str, by: User | None, reason: str
 ) -> TrafficSplit | None:
-    """What a release does to a running split: its candidate has won, or lost its opponent."""
+    """End a running split at a release: promoted if its candidate was released, else stopped."""
     promoted = Q(candidate__name=version)
     won = project.traffic_splits.filter(promoted, status=RUNNING).exists()
     if won:

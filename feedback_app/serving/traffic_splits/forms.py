@@ -6,7 +6,7 @@ from feedback_app.web.forms import StrictForm
 
 
 class SplitChangeForm(StrictForm):
-    """How much goes to the candidate, and what happens by itself."""
+    """The percentage of the candidate, and what happens automatically."""
 
     percent = forms.IntegerField(min_value=1, max_value=99)
     auto_promote = forms.BooleanField(required=False)

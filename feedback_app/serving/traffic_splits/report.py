@@ -1,26 +1,28 @@
-"""What a split has shown so far: the verdict in words, and both sides beside each other."""
+"""The report of a split: its verdict, and both sides next to each other."""
 
 import statistics
 from dataclasses import dataclass
 
 from feedback_app.feedback.models import Project, Verdict
-from feedback_app.serving.models import SeatAnswer, TrafficSplit
+from feedback_app.serving.models import AssignmentAnswer, TrafficSplit
 from feedback_app.serving.releases.timeline import UpRate
 from feedback_app.serving.stats.sequential import State, interval
 from feedback_app.serving.stats.two_rates import Reading
 from feedback_app.serving.traffic_splits.assignments import RUNNING
 from feedback_app.serving.traffic_splits.services import split_read
 
-#: The newest answers of a side that medians and shares are taken of.
+#: The newest answers of a side that medians and shares are computed from.
 ANSWERS_READ = 2_000
 ENDED_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side. Times in seconds; None where nothing was measured yet. `asked_again` is the share
-    of answers after which the same question was asked once more, `left` of those that the reader
-    stopped or went away from, `failed` of those that the engine did not finish."""
+    """One side. Times in seconds; None where nothing was measured yet.
+
+    `asked_again` is the share of answers that were generated again for the same message, `left` of
+    those that the reader stopped or left, `failed` of those that the engine did not finish.
+    """
 
     version: str
     conversations: int
@@ -53,7 +55,7 @@ def running_split(project: Project) -> TrafficSplit | None:
 
 
 def ended_splits(project: Project) -> list[SplitReport]:
-    """The latest that have ended, newest first."""
+    """Return the latest ended splits, newest first."""
     splits = project.traffic_splits.exclude(status=RUNNING).select_related("candidate")
     return [split_report(split) for split in splits.order_by("-pk")[:ENDED_SHOWN]]
 
@@ -65,7 +67,7 @@ def split_report(split: TrafficSplit) -> SplitReport:
 
 
 def verdict(split: TrafficSplit, reading: Reading) -> str:
-    """One of: candidate better; no difference yet, about N votes to go; worse: stopped."""
+    """Return the verdict as text."""
     if reading.state == State.BETTER:
         return "Candidate better"
     if reading.state == State.WORSE:
@@ -78,40 +80,46 @@ def verdict(split: TrafficSplit, reading: Reading) -> str:
 
 
 def side(split: TrafficSplit, *, candidate: bool) -> Side:
-    """Three queries, whatever the split's length."""
-    seats = split.seats.filter(candidate=candidate)
-    verdicts = list(seats.exclude(counted=None).values_list("verdict", flat=True))
+    """Return one side, in three queries."""
+    assignments = split.assignments.filter(candidate=candidate)
+    verdicts = list(assignments.exclude(counted=None).values_list("verdict", flat=True))
     ups = verdicts.count(Verdict.UP)
     rate = None
     if verdicts:
         low, high = interval(ups, len(verdicts) - ups)
         rate = UpRate(ups, len(verdicts), low, high)
     rows = list(
-        SeatAnswer.objects.filter(seat__split=split, seat__candidate=candidate)
+        AssignmentAnswer.objects.filter(assignment__split=split, assignment__candidate=candidate)
         .order_by("-pk")
         .values_list(
-            "end", "first_seconds", "seconds", "words", "seat", "seat__key", "completion__prompt"
+            "end",
+            "first_seconds",
+            "seconds",
+            "words",
+            "assignment",
+            "assignment__key",
+            "completion__prompt",
         )[:ANSWERS_READ]
     )
-    whole = [row for row in rows if row[0] == SeatAnswer.End.WHOLE]
-    # without a name the same first question may come from many people
+    whole = [row for row in rows if row[0] == AssignmentAnswer.End.WHOLE]
+    # without a user name the same first message may come from many people
     chats = [row for row in rows if row[6] is not None and not row[5].startswith("said:")]
-    questions = {(seat, prompt) for *_, seat, _, prompt in chats}
+    questions = {(assignment, prompt) for *_, assignment, _, prompt in chats}
 
-    def share(end: SeatAnswer.End) -> float | None:
+    def share(end: AssignmentAnswer.End) -> float | None:
         return sum(row[0] == end for row in rows) / len(rows) if rows else None
 
     return Side(
         version=split.candidate.name if candidate else split.live_version,
-        conversations=seats.count(),
+        conversations=assignments.count(),
         rate=rate,
         answers=len(rows),
         first_seconds=median([row[1] for row in rows if row[1] is not None]),
         seconds=median([row[2] for row in whole]),
         words=median([float(row[3]) for row in whole]),
         asked_again=1 - len(questions) / len(chats) if chats else None,
-        left=share(SeatAnswer.End.LEFT),
-        failed=share(SeatAnswer.End.FAILED),
+        left=share(AssignmentAnswer.End.LEFT),
+        failed=share(AssignmentAnswer.End.FAILED),
     )
 
 

@@ -1,9 +1,8 @@
-"""A split's life: started, watched at every tick, ended by the test or by somebody.
+"""Services of traffic splits: started, watched at every tick, ended by the test or by a person.
 
-The test counts one vote a conversation, its first, as it stood a minute after it was cast: enough
-to take a slip back. What is counted is never changed afterwards, because the test holds for votes
-that come one after the other, not for ones that are rewritten once the result is known; a later
-change still changes the example that the vote teaches.
+The test counts one vote per conversation, its first, as of a minute after it was cast: enough time
+to undo a mistake. A counted vote never changes, because the sequential test assumes votes that are
+not rewritten once the result is known; a later change still changes the example of the vote.
 """
 
 import datetime as dt
@@ -17,7 +16,7 @@ from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project, Verdict, Vote
 from feedback_app.serving.engine.client import Engine, EngineError
-from feedback_app.serving.models import Seat, TrafficSplit
+from feedback_app.serving.models import Assignment, TrafficSplit
 from feedback_app.serving.releases.services import release_promote, version_answers
 from feedback_app.serving.stats.sequential import State
 from feedback_app.serving.stats.two_rates import Ballot, Reading, read
@@ -39,7 +38,7 @@ def split_start(
     auto_promote: bool = False,
     auto_stop: bool = True,
 ) -> TrafficSplit:
-    """Sends `percent` of the conversations that begin from now on to `adapter`.
+    """Send `percent` of the conversations that begin from now on to `adapter`.
 
     The candidate is loaded and answers on every engine first. Raises UserError or EngineError;
     then nothing changed.
@@ -81,7 +80,7 @@ def percent_check(percent: int) -> None:
 def split_change(
     *, split: TrafficSplit, percent: int, auto_promote: bool, auto_stop: bool, by: User
 ) -> None:
-    """Another percentage for conversations that begin from now on; nobody who has begun moves."""
+    """Change the split for conversations that begin from now on. Raises UserError if it is over."""
     percent_check(percent)
     with transaction.atomic():
         changed = TrafficSplit.objects.filter(pk=split.pk, status=RUNNING).update(
@@ -104,7 +103,7 @@ def split_stop(
     reason: str = "",
     status: TrafficSplit.Status = TrafficSplit.Status.STOPPED,
 ) -> None:
-    """Ends a split; its conversations go on with what is live. Raises UserError if it is over."""
+    """End a split; its conversations continue with the live version. Raises UserError if over."""
     with transaction.atomic():
         running = TrafficSplit.objects.select_for_update().filter(pk=split.pk, status=RUNNING)
         if not running.exists():
@@ -114,14 +113,14 @@ def split_stop(
 
 
 def candidate_unload(split: TrafficSplit) -> None:
-    """Frees the engines of a candidate that nothing serves any more."""
+    """Unload a candidate that is not live from the engines."""
     live = Project.objects.filter(pk=split.project_id, live_version=split.candidate.name)
     if live.exists():
         return
     try:
         Engine(split.project).unload(split.candidate.name)
     except EngineError as error:
-        # it only holds memory; whoever picked it in the demo has it loaded again
+        # it only uses memory; the demo loads it again when a person chooses it
         log.warning("unload_failed", adapter=split.candidate.name, why=str(error))
 
 
@@ -129,30 +128,30 @@ def candidate_unload(split: TrafficSplit) -> None:
 
 
 def votes_count(*, split: TrafficSplit, now: dt.datetime | None = None) -> int:
-    """Counts the first vote of every conversation whose vote has settled; returns how many."""
+    """Count the first vote of conversations whose vote is old enough; return how many."""
     settled = (now or timezone.now()) - SETTLE
     votes = (
         Vote.objects.filter(
-            completion__seat_answer__seat__split=split,
-            completion__seat_answer__seat__counted=None,
+            completion__assignment_answer__assignment__split=split,
+            completion__assignment_answer__assignment__counted=None,
             created_at__lte=settled,
         )
         .order_by("created_at", "pk")
-        .values_list("completion__seat_answer__seat", "verdict")
+        .values_list("completion__assignment_answer__assignment", "verdict")
     )
     if not votes.exists():
         return 0
     with transaction.atomic():
-        # of two that count at once the second finds nothing left
+        # of two processes that count at once the second finds nothing left
         TrafficSplit.objects.select_for_update().get(pk=split.pk)
-        last = split.seats.aggregate(last=Max("counted"))["last"] or 0
+        last = split.assignments.aggregate(last=Max("counted"))["last"] or 0
         first: dict[int, str] = {}
-        for seat, verdict in votes.all():
-            first.setdefault(seat, verdict)
-        Seat.objects.bulk_update(
+        for assignment, verdict in votes.all():
+            first.setdefault(assignment, verdict)
+        Assignment.objects.bulk_update(
             [
-                Seat(pk=seat, verdict=verdict, counted=last + place)
-                for place, (seat, verdict) in enumerate(first.items(), 1)
+                Assignment(pk=assignment, verdict=verdict, counted=last + place)
+                for place, (assignment, verdict) in enumerate(first.items(), 1)
             ],
             ["verdict", "counted"],
             batch_size=500,
@@ -161,8 +160,8 @@ def votes_count(*, split: TrafficSplit, now: dt.datetime | None = None) -> int:
 
 
 def split_read(split: TrafficSplit) -> Reading:
-    """The test over the counted votes, in the order in which they were counted."""
-    counted = split.seats.exclude(counted=None).order_by("counted")
+    """Return the test over the counted votes, in the order in which they were counted."""
+    counted = split.assignments.exclude(counted=None).order_by("counted")
     rows = counted.values_list("candidate", "verdict", "percent")
     return read(
         Ballot(candidate, verdict == Verdict.UP, percent) for candidate, verdict, percent in rows
@@ -170,15 +169,17 @@ def split_read(split: TrafficSplit) -> Reading:
 
 
 def split_watch(*, split: TrafficSplit, now: dt.datetime | None = None) -> None:
-    """Counts, reads the test, and does what was asked for. Raises EngineError or UserError if a
-    promotion fails; the next tick tries again."""
+    """Count votes, read the test, and promote or stop the candidate if so configured.
+
+    Raises EngineError or UserError if a promotion fails; the next tick tries again.
+    """
     if split.candidate.discarded_at is not None:
         split_stop(split=split, by=None, reason=f"{split.candidate.name} was discarded.")
         return
     if not votes_count(split=split, now=now) and not (split.auto_promote or split.auto_stop):
         return
     state = split_read(split).state
-    votes = split.seats.exclude(counted=None).count()
+    votes = split.assignments.exclude(counted=None).count()
     if state == State.BETTER and split.auto_promote:
         release_promote(
             project=split.project,

@@ -1,4 +1,4 @@
-"""Traffic split: started, changed and ended on the Releases page."""
+"""Traffic splits: started, changed and ended on the Releases page."""
 
 from django.contrib import messages
 from django.http import HttpResponseBase
@@ -21,7 +21,7 @@ from feedback_app.web.responses import action_view, error_response
 
 
 def split_of(project: Project, pk: int) -> TrafficSplit:
-    """The project's own split, or 404."""
+    """Return the project's own split, or raise 404."""
     splits = TrafficSplit.objects.select_related("candidate")
     split: TrafficSplit = get_object_or_404(splits, project=project, pk=pk)
     split.project = project
@@ -31,7 +31,7 @@ def split_of(project: Project, pk: int) -> TrafficSplit:
 @project_view(Role.ADMIN)
 @action_view
 def split_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Starts a split."""
+    """Start a split."""
     back = reverse("releases", args=[project.slug])
     try:
         values = validated(SplitForm(request.POST))
@@ -56,7 +56,7 @@ def split_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.ADMIN)
 @action_view
 def split_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Another percentage, or another answer to what happens by itself."""
+    """Change the percentage, or what happens automatically."""
     split = split_of(project, pk)
     back = reverse("releases", args=[project.slug])
     try:
@@ -64,19 +64,19 @@ def split_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> Ht
         split_change(split=split, by=request.user, **values)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, "Changed. Conversations that have begun stay where they are.")
+    messages.success(request, "Saved. Conversations that have begun keep their version.")
     return redirect(back)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def split_stop_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Ends a split by hand."""
+    """End a split."""
     split = split_of(project, pk)
     back = reverse("releases", args=[project.slug])
     try:
         reason = validated(AdapterForm(request.POST))["reason"]
-        split_stop(split=split, by=request.user, reason=reason or "Stopped by hand.")
+        split_stop(split=split, by=request.user, reason=reason or "Stopped manually.")
     except UserError as error:
         return error_response(request, str(error), back=back)
     messages.success(request, f"Stopped: {project.live_version} answers everybody.")

@@ -1,4 +1,4 @@
-"""What the page of a version's changes shows: answers side by side, with what differs marked."""
+"""The page of a version diff: answers side by side, with differences marked."""
 
 import re
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from statistics import median
 from feedback_app.feedback.models import Completion
 from feedback_app.serving.models import ChangeReport, FixedAnswer, FixedPrompt
 
-#: Longer answers are shown without marks: comparing them word by word would take too long.
+#: Longer answers are shown without marks: a word-by-word diff would take too long.
 MARKED_WORDS = 600
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer; `marked`: the answer beside it does not have it."""
+    """A part of an answer; `marked` if the other answer does not contain it."""
 
     text: str
     marked: bool
@@ -23,7 +23,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Column:
-    """One version's answer to a prompt, None while it is not there."""
+    """One version's answer to a prompt, or None while it is missing."""
 
     version: str
     answer: FixedAnswer | None
@@ -36,8 +36,8 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and everybody's answer; `changed` is the share of words that are not the same as
-    the version's before, None while one of the two is missing."""
+    """A prompt and every version's answer. `changed` is the share of words that differ from the
+    version before, None while one of the two answers is missing."""
 
     prompt: FixedPrompt
     columns: list[Column]
@@ -46,7 +46,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """A version over all its answers."""
+    """Totals of a version over its answers."""
 
     version: str
     answers: int
@@ -55,7 +55,7 @@ class Summary:
 
 
 def rows_of(report: ChangeReport) -> list[Row]:
-    """The fixed prompts in their order, with the answers under the report's conditions."""
+    """Return the fixed prompts in order, with the answers under the report's conditions."""
     fixed = list(report.adapter.project.fixed_prompts.select_related("prompt"))
     found = FixedAnswer.objects.filter(
         fixed_prompt__in=fixed, version__in=report.versions, conditions=report.conditions
@@ -86,8 +86,7 @@ def plain(answer: FixedAnswer | None) -> list[Piece]:
 
 
 def differences(before: str, after: str) -> tuple[list[Piece], list[Piece], float]:
-    """Both texts in pieces, with the words marked that the other does not have in that place, and
-    the share of all words that are marked."""
+    """Return both texts in pieces, with differing words marked, and the share of marked words."""
     old, new = words_of(before), words_of(after)
     if before == after:
         return [Piece(before, marked=False)], [Piece(after, marked=False)], 0.0
@@ -107,17 +106,17 @@ def differences(before: str, after: str) -> tuple[list[Piece], list[Piece], floa
 
 
 def words_of(text: str) -> list[str]:
-    """Words, each with the white space after it, so that joined they are the text again."""
+    """Return the words with the white space after each; joined they are the text."""
     return re.findall(r"^\s+|\S+\s*", text)
 
 
 def bare(words: Sequence[str]) -> list[str]:
-    """Words as they are compared: white space makes no difference."""
+    """Return the words without white space, as they are compared."""
     return [word.strip() for word in words]
 
 
 def summaries(report: ChangeReport, rows: Sequence[Row]) -> list[Summary]:
-    """One a version, in the order of the columns; versions without answers are left out."""
+    """Return one summary per version with answers, in the order of the columns."""
     found = []
     for version in report.versions:
         answers = [c for row in rows for c in row.columns if c.version == version and c.answer]

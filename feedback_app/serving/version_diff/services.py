@@ -1,29 +1,26 @@
-"""Has a version, the one before it and the base answer the project's twenty fixed prompts.
+"""Version diff: a version, the one before and the base answer the project's fixed prompts.
 
-The answers of the gate do not serve for this: they are sampled, and to the prompts of that day's
-snapshot. These are the likeliest ones, always to the same prompts, so that versions far apart can
-be laid side by side. Resumable by its rows, like a sampling.
+The answers of the gate are no substitute: they are sampled, and to the prompts of one snapshot.
+These use greedy decoding and always the same twenty prompts, so that any versions can be compared.
+Missing answers are found from the rows, so that another worker resumes an interrupted report.
 """
 
-import datetime as dt
 import hashlib
 import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 
 import structlog
-from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q
-from django.utils import timezone
+from django.db.models import Exists, OuterRef, QuerySet
 
 from feedback_app.accounts.models import User
-from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.db.claims import Claim
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Project, Source, Split
 from feedback_app.feedback.prompts.completions import Answer, storable
 from feedback_app.serving.engine import client
-from feedback_app.serving.engine.batch import Heard, ask_each
+from feedback_app.serving.engine.batch import OnTokens, ask_each
 from feedback_app.serving.engine.client import AdapterBroken, Engine, EngineError
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.serving.models import ChangeReport, FixedAnswer, FixedPrompt
@@ -33,22 +30,24 @@ from feedback_app.web.errors import UserError
 log = structlog.get_logger(__name__)
 
 FIXED_PROMPTS = 20
-#: Few at once: people who talk to the engine meanwhile go first.
+#: Few at once, so that users of the engine are not slowed down.
 PARALLEL = 4
 MAX_ATTEMPTS = 20
 
+ReportClaim = Claim[ChangeReport]
+
 
 def conditions_of(project: Project) -> str:
-    """What an answer depends on, besides the prompt and the version, as a hash."""
-    told = json.dumps([project.base_model, project.system_prompt, project.max_tokens])
-    return hashlib.sha256(told.encode()).hexdigest()
+    """Return a hash of what an answer depends on, besides the prompt and the version."""
+    conditions = json.dumps([project.base_model, project.system_prompt, project.max_tokens])
+    return hashlib.sha256(conditions.encode()).hexdigest()
 
 
 def prompts_fix(project: Project) -> list[FixedPrompt]:
-    """The project's fixed prompts: the first twenty of the held-out side by their hash.
+    """Return the project's fixed prompts: the first twenty held-out prompts by hash.
 
-    While there are fewer, later ones fill the places that are left; a prompt that has a place
-    keeps it. Raises UserError if nothing is held out.
+    While there are fewer, later prompts fill the free positions; a prompt keeps its position.
+    Raises UserError if nothing is held out.
     """
     with transaction.atomic():
         Project.objects.select_for_update().get(pk=project.pk)
@@ -69,9 +68,12 @@ def prompts_fix(project: Project) -> list[FixedPrompt]:
     return sorted(fixed, key=lambda each: each.position)
 
 
-def changes_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
-    """Asks for the comparison; the work queue takes it from here. Asking again while it is under
-    way changes nothing; afterwards it asks what is missing under today's conditions."""
+def version_diff_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
+    """Queue the version diff of an adapter.
+
+    While it is in progress, a second request changes nothing; afterwards it requests the answers
+    that are missing under the current conditions.
+    """
     project = adapter.project
     prompts_fix(project)
     previous = str(adapter.gate.get("opponent") or project.live_version)
@@ -92,12 +94,12 @@ def changes_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
     return report
 
 
-def adapters_to_describe() -> list[Adapter]:
-    """The newest gate winner of each project, if nobody has asked for its changes yet."""
+def adapters_without_version_diff() -> QuerySet[Adapter]:
+    """Return the newest gate winner of each project whose version diff nobody has requested."""
     newer = Adapter.objects.usable().filter(
         project=OuterRef("project"), gate_won=True, pk__gt=OuterRef("pk")
     )
-    return list(
+    return (
         Adapter.objects.usable()
         .filter(gate_won=True, change_report=None)
         .exclude(Exists(newer))
@@ -109,52 +111,20 @@ def adapters_to_describe() -> list[Adapter]:
 # -- the work
 
 
-@dataclass(frozen=True)
-class ReportClaim:
-    """One worker's hold on a report; writes go through it."""
-
-    report: ChangeReport
-    attempt: int
-
-    def update(self, **fields: object) -> bool:
-        return bool(
-            ChangeReport.objects.filter(
-                pk=self.report.pk, attempt=self.attempt, status=ChangeReport.Status.RUNNING
-            ).update(heartbeat_at=timezone.now(), **fields)
-        )
-
-
-def reports_claimable() -> Q:
-    """Waiting, or left alone by the worker that had it."""
-    stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS)
-    return Q(status=ChangeReport.Status.QUEUED) | Q(
-        status=ChangeReport.Status.RUNNING, heartbeat_at__lt=stale
-    )
-
-
 def report_claim(adapter_id: int) -> ReportClaim | None:
-    """Takes it by compare-and-swap; None if another worker has it or nothing is to do."""
-    rows = ChangeReport.objects.filter(reports_claimable(), pk=adapter_id)
-    report = rows.select_related("adapter__project").first()
-    if report is None:
-        return None
-    taken = rows.filter(attempt=report.attempt).update(
-        attempt=F("attempt") + 1,
-        status=ChangeReport.Status.RUNNING,
-        heartbeat_at=timezone.now(),
-        error="",
-    )
-    return ReportClaim(report, report.attempt + 1) if taken else None
+    """Claim a waiting or abandoned report; None if another worker has it or it has ended."""
+    rows = ChangeReport.objects.select_related("adapter__project").filter(pk=adapter_id)
+    return Claim.take(rows, error="")
 
 
 def report_execute(claim: ReportClaim) -> None:
-    """Asks what has no answer yet; each is stored as it comes.
+    """Request the missing answers; each is stored as it completes.
 
-    If the engine fails as a whole the report waits and goes on later. If answers fail alone it
-    ends as failed and says how many are missing; asking again asks for those only.
+    If the engine as a whole fails, the report waits and continues later. If single answers fail,
+    it ends as failed and says how many are missing; a new request asks for those only.
     """
-    report = claim.report
-    with kept_alive(claim.update) as heartbeat:
+    report = claim.row
+    with claim.kept_alive() as heartbeat:
         try:
             failed = answers_store(claim, heartbeat)
         except (EngineError, UserError) as error:
@@ -167,7 +137,7 @@ def report_execute(claim: ReportClaim) -> None:
             )
             return
         if heartbeat.lost:
-            log.warning("changes_claim_lost", adapter=report.adapter.name)
+            log.warning("version_diff_claim_lost", adapter=report.adapter.name)
         elif failed:
             why = f"{len(failed)} answers are missing: {failed[0]}"
             claim.update(status=ChangeReport.Status.FAILED, error=why)
@@ -176,12 +146,12 @@ def report_execute(claim: ReportClaim) -> None:
 
 
 def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]:
-    """Asks for what is missing and stores it; returns why answers are missing still.
+    """Request and store what is missing; return the errors of answers that failed.
 
-    Returns early if the claim is lost. Raises EngineError if the engine fails as a whole, and
+    Returns early if the claim is lost. Raises EngineError if the engine as a whole fails, and
     UserError if nothing is held out.
     """
-    report = claim.report
+    report = claim.row
     project = report.adapter.project
     fixed = prompts_fix(project)
     known = set(
@@ -212,7 +182,7 @@ def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]
             defaults={"text": storable(answer.text), "finish_reason": answer.finish_reason},
         )
         done += 1
-        if not claim.update(done=done):
+        if not claim.heartbeat(done=done):
             break
     return failed
 
@@ -220,18 +190,18 @@ def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]
 def answers(
     project: Project, todo: list[tuple[FixedPrompt, str]], *, goes_on: Callable[[], bool]
 ) -> Iterator[tuple[tuple[FixedPrompt, str], Answer | EngineError]]:
-    """The likeliest answers, a few under way at once, as they come in. Raises EngineError."""
+    """Yield greedy answers as they complete, a few at once. Raises EngineError."""
     engine = Engine(project)
     for version in {version for _, version in todo} - {BASE_VERSION}:
         engine.load_version(version)
     likeliest = client.Sampling(max_tokens=project.max_tokens, temperature=0.0, top_p=1.0)
 
-    def ask(work: tuple[FixedPrompt, str], heard: Heard) -> Answer:
+    def ask(work: tuple[FixedPrompt, str], on_tokens: OnTokens) -> Answer:
         prompt, version = work
         messages = prompt.prompt.messages
-        return engine.answer(messages, version=version, sampling=likeliest, heard=heard)
+        return engine.answer(messages, version=version, sampling=likeliest, on_tokens=on_tokens)
 
-    pace = ConcurrencyLimit(most=PARALLEL)
-    asked = ask_each(todo, ask, pace=pace, healthy=engine.healthy, goes_on=goes_on)
+    limit = ConcurrencyLimit(most=PARALLEL)
+    asked = ask_each(todo, ask, limit=limit, healthy=engine.healthy, goes_on=goes_on)
     with closing(asked):  # type: ignore[type-var]
         yield from asked

@@ -1,4 +1,4 @@
-"""What changed with a version: numbers of its gate, and twenty answers side by side."""
+"""The version diff: the numbers of the gate, and answers side by side."""
 
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
@@ -10,7 +10,7 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.serving.models import ChangeReport
 from feedback_app.serving.version_diff.page import rows_of, summaries
-from feedback_app.serving.version_diff.services import changes_request, conditions_of
+from feedback_app.serving.version_diff.services import conditions_of, version_diff_request
 from feedback_app.training.gate.report import gate_rows, versions_of
 from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
@@ -20,7 +20,7 @@ from feedback_app.web.responses import action_view, error_response, page
 
 
 def adapter_of(project: Project, name: str) -> Adapter:
-    """The project's own version of this name, or 404."""
+    """Return the project's version of this name, or raise 404."""
     adapters = Adapter.objects.select_related("run__snapshot")
     adapter: Adapter = get_object_or_404(adapters, project=project, name=name)
     adapter.project = project
@@ -36,8 +36,8 @@ def report_of(adapter: Adapter) -> ChangeReport | None:
 
 @project_view(Role.VIEWER)
 @page
-def changes(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
-    """The page; `show=changed` leaves out the answers that stayed the same."""
+def version_diff(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
+    """Show the page; `show=changed` leaves out unchanged answers."""
     query_strict(request, ("show",))
     show = query_choice(request, "show", ("", "changed"))
     adapter = adapter_of(project, name)
@@ -61,8 +61,10 @@ def changes(request: HtmxHttpRequest, project: Project, name: str) -> HttpRespon
 
 @project_view(Role.VIEWER)
 @page
-def changes_progress(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
-    """How far the asking is; the last answer ends the polling and shows the result."""
+def version_diff_progress(
+    request: HtmxHttpRequest, project: Project, name: str
+) -> HttpResponseBase:
+    """Show the progress; once the report has ended, stop polling and reload the page."""
     report = report_of(adapter_of(project, name))
     context = {"project": project, "adapter": adapter_of(project, name), "report": report}
     response = render(request, "serving/changes.html#progress", context)
@@ -74,12 +76,12 @@ def changes_progress(request: HtmxHttpRequest, project: Project, name: str) -> H
 
 @project_view(Role.ADMIN)
 @action_view
-def changes_new(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
-    """Has the prompts asked that have no answer yet."""
+def version_diff_new(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
+    """Request the missing answers."""
     validated(NoFields(request.POST))
     back = reverse("changes", args=[project.slug, name])
     try:
-        changes_request(adapter=adapter_of(project, name), by=request.user)
+        version_diff_request(adapter=adapter_of(project, name), by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
     return redirect(back)

@@ -1,4 +1,4 @@
-"""The gate report as the page shows it: rows, intervals, answers side by side, misfits."""
+"""The gate report of a run's page: rows, intervals, answers side by side, misfits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ EXTRA = {"distinct": "Distinct answers"}
 
 @dataclass(frozen=True)
 class Figure:
-    """One version's value of a measure, with its 95 % interval where there is one."""
+    """One version's value of a measure, with its 95 % interval if there is one."""
 
     version: str
     text: str
     interval: str
-    # where value and interval lie on the row's axis of 120 units; None if there is none
+    # positions of value and interval on the row's axis of 120 units, or None
     at: float | None
     low: float | None
     high: float | None
@@ -30,7 +30,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class GateRow:
-    """A measure for every version, and what the gate says of it."""
+    """A measure for every version, with the result of the gate."""
 
     label: str
     figures: list[Figure]
@@ -40,7 +40,7 @@ class GateRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A held-out prompt and what each version answers."""
+    """A held-out prompt and each version's answer."""
 
     messages: list[dict[str, str]]
     answers: list[tuple[str, dict[str, Any] | None]]
@@ -48,31 +48,31 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Misfit:
-    """A training example that the finished model still sees the other way."""
+    """A training example whose reward contradicts its label after training."""
 
     item: SnapshotItem
     surprise: float
 
     @property
     def sent_back(self) -> bool:
-        """It lies before the resolver."""
+        """Return whether it is in the adjudication queue."""
         adjudication = getattr(self.item.completion, "adjudication", None)
         return adjudication is not None and adjudication.open
 
     @property
     def decided(self) -> str:
-        """What a resolver, or gold, says it is."""
+        """Return the verdict of adjudication or gold, or ""."""
         return self.item.completion.decided
 
 
 def versions_of(adapter: Adapter) -> list[str]:
-    """New, live (if it is an adapter), base: the columns of every table."""
+    """Return the columns of every table: new, live (if it is an adapter), base."""
     names = list(adapter.report.get("candidates", {}))
     return [adapter.name, *(n for n in names if n not in (adapter.name, "base")), "base"]
 
 
 def gate_rows(adapter: Adapter) -> list[GateRow]:
-    """The rules of the gate with every version's figures."""
+    """Return the rules of the gate with every version's figures."""
     candidates = adapter.report.get("candidates", {})
     versions = versions_of(adapter)
     rows = [
@@ -134,7 +134,7 @@ def _interval(measure: str, figure: Mapping[str, Any]) -> str:
 
 
 def comparisons(adapter: Adapter) -> list[Comparison]:
-    """The first held-out prompts with one answer of each version."""
+    """Return the first held-out prompts with one answer of each version."""
     versions = versions_of(adapter)
     return [
         Comparison(
@@ -149,7 +149,7 @@ def comparisons(adapter: Adapter) -> list[Comparison]:
 
 
 def misfits(run: Run) -> list[Misfit]:
-    """Training examples whose reward contradicts their label most: likely wrong labels."""
+    """Return the training examples whose reward contradicts their label most."""
     surprise = Case(
         When(desirable=True, then=F("reference_point") - F("reward")),
         default=F("reward") - F("reference_point"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-#: Nats a token between the adapter's own answers and the base model.
+#: Nats per token between the adapter's own answers and the base model.
 KL_BRAKE = 0.5
 #: How much of the base's mean log-likelihood of neutral text may be lost.
 NEUTRAL_LOSS = 0.05
@@ -17,7 +17,7 @@ NEUTRAL_LOSS = 0.05
 SHARE_SLACK = 0.10
 #: Quantiles of the normal distribution: 95 % one-sided over 95 % two-sided.
 ONE_SIDED = 1.645 / 1.960
-#: Answers shorter than this many words on average are taken for a collapse.
+#: A mean length below this many words is treated as a collapse.
 WORDS_FLOOR = 8.0
 
 Measures = Mapping[str, Mapping[str, Any]]
@@ -35,7 +35,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class GateResult:
-    """All rules with their outcome; `won` only if every one passed."""
+    """All rules with their outcome; `won` if every rule passed."""
 
     candidate: str
     opponent: str
@@ -54,7 +54,7 @@ class GateResult:
 
 
 def gate_decide(report: Mapping[str, Any], *, candidate: str, live: str) -> GateResult:
-    """Compares `candidate` with what is live (the base model where nothing is) and the base."""
+    """Compare `candidate` with the live version (the base model if there is none) and the base."""
     measures: Mapping[str, Measures] = report["candidates"]
     new, old, base = measures[candidate], measures[live], measures["base"]
     return GateResult(
@@ -86,7 +86,7 @@ def _ranking(new: Measures, old: Measures, *, is_base: bool) -> Rule:
     value, low = _value(new, "ranking"), _value(new, "ranking", "low")
     if value is None or low is None:
         return _missing("ranking", label)
-    # 'better than chance' asks in one direction: 95 % one-sided from the two-sided interval
+    # 'better than chance' is one-sided: a 95 % one-sided bound from the two-sided interval
     surely_better = value - (value - low) * ONE_SIDED > 0.5
     if is_base:
         text = "better than chance" if surely_better else "may be chance: more votes would tell"
@@ -153,7 +153,7 @@ def _words(new: Measures) -> Rule:
 
 
 def gate_sentence(won: bool, faults: list[str]) -> str:
-    """The gate's verdict in words."""
+    """Return the gate's verdict as text."""
     if won:
-        return "It won the gate and may go live."
-    return "It did not win the gate: " + "; ".join(faults) + "."
+        return "It passed the gate and can be released."
+    return "It did not pass the gate: " + "; ".join(faults) + "."

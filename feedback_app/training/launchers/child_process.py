@@ -1,7 +1,7 @@
-"""Runs the trainer as a child process and carries what it says into the database.
+"""Launcher that runs the trainer as a child process and stores its events.
 
-A process of its own: CUDA does not survive a fork, a crash of the trainer must not take the
-worker along, and its memory is given back whole. No transaction spans the training.
+A separate process: CUDA does not survive a fork, a crash of the trainer must not end the worker,
+and all of its memory is released. No transaction spans the training.
 """
 
 import json
@@ -17,12 +17,13 @@ from typing import Any
 import structlog
 from django.conf import settings
 
-from feedback_app.db.heartbeats import Heartbeat, kept_alive
+from feedback_app.db.claims import ClaimLost
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION
 from feedback_app.training.models import Run
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
-from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.snapshots.files import context, snapshot_write
 
@@ -30,25 +31,21 @@ log = structlog.get_logger(__name__)
 
 # exit codes of `python -m trainer` (docs/architecture.md, the trainer's contract)
 DONE, CANCELLED, REFUSED, FAILED, NOT_WRITTEN = 0, 3, 4, 5, 6
-MAX_ATTEMPTS = 5  # of a trainer that breaks off
-MAX_CLAIMS = 20  # of workers that stop or die, for whatever reason
+MAX_ATTEMPTS = 5  # of a trainer that fails
+MAX_CLAIMS = 20  # of workers that stop or die
 POLL_SECONDS = 0.5
 GATE_PROMPTS = 40
 
 
 class RunHopeless(Exception):
-    """Trying again would only repeat the failure."""
+    """The run failed in a way that a retry would repeat."""
 
 
-class ClaimLost(Exception):
-    """Another worker has taken the run up: write nothing more."""
-
-
-def run_execute(claim: Claim) -> None:
-    """From a claimed run to its end: train, evaluate, register. Safe to repeat at any point."""
-    run = claim.run
+def run_execute(claim: RunClaim) -> None:
+    """Execute a claimed run: train, evaluate, register. Safe to repeat at any point."""
+    run = claim.row
     try:
-        with kept_alive(claim.heartbeat) as heartbeat:
+        with claim.kept_alive() as heartbeat:
             train_and_evaluate(claim, heartbeat)
     except ClaimLost:
         log.warning("claim_lost", run=run.pk, attempt=claim.attempt)
@@ -56,17 +53,17 @@ def run_execute(claim: Claim) -> None:
         services.run_end(
             claim=claim,
             status=Run.Status.FAILED,
-            error=f"{error}. Earlier adapters are intact; mend the cause and resume the run.",
+            error=f"{error}. Earlier adapters are intact; fix the cause and resume the run.",
         )
 
 
-def train_and_evaluate(claim: Claim, heartbeat: Heartbeat) -> None:
-    """Runs both children and ends the run. Raises what run_execute catches."""
-    run = claim.run
+def train_and_evaluate(claim: RunClaim, heartbeat: Heartbeat) -> None:
+    """Run both child processes and end the run. Raises what run_execute catches."""
+    run = claim.row
     if claim.attempt > MAX_CLAIMS:
-        raise RunHopeless(f"{claim.attempt} workers in a row have died of this run")
+        raise RunHopeless(f"{claim.attempt} workers in a row died while executing this run")
     prepare(run)
-    # at once where an earlier attempt has trained to the end
+    # returns at once if an earlier attempt has finished training
     code = child_run(claim, ["train", str(run.directory)], events=run.directory, alive=heartbeat)
     if code == DONE:
         claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
@@ -78,46 +75,50 @@ def train_and_evaluate(claim: Claim, heartbeat: Heartbeat) -> None:
     settle(claim, code)
 
 
-def settle(claim: Claim, code: int) -> None:
-    """What an exit code other than 0 means for the run."""
-    run = claim.run
-    # one that was asked to stop while it started has no handler for the signal yet
+def settle(claim: RunClaim, code: int) -> None:
+    """End or requeue the run after an exit code other than 0."""
+    run = claim.row
+    # a trainer that is stopped while it starts has no signal handler yet
     stopped = code in (CANCELLED, -signal.SIGTERM)
     if stopped and claim.cancel_requested():
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
     elif code in (REFUSED, FAILED):
-        services.run_end(claim=claim, status=Run.Status.FAILED, error=last_words(run.directory))
+        services.run_end(
+            claim=claim, status=Run.Status.FAILED, error=failure_message(run.directory)
+        )
     elif code == NOT_WRITTEN:
-        # its last words may not have been written either
-        services.run_end(claim=claim, status=Run.Status.FAILED, error=no_room(run.directory))
+        # its last event may not have been written either
+        services.run_end(
+            claim=claim, status=Run.Status.FAILED, error=disk_full_message(run.directory)
+        )
     elif not stopped and claim.attempt >= MAX_ATTEMPTS:
         services.run_end(
             claim=claim,
             status=Run.Status.FAILED,
             error=f"The trainer ended with code {code} in {claim.attempt} attempts. "
-            + last_words(run.directory),
+            + failure_message(run.directory),
         )
     else:
-        why = "The worker was stopped" if stopped else f"The trainer broke off ({code})"
-        services.run_requeue(claim=claim, why=f"{why}: going on from the last checkpoint.")
+        why = "The worker was stopped" if stopped else f"The trainer failed ({code})"
+        services.run_requeue(claim=claim, why=f"{why}: resuming from the last checkpoint.")
 
 
 def prepare(run: Run) -> None:
-    """Writes what the trainer reads. The same rows give the same files, so again is harmless."""
+    """Write the trainer's input. The same rows give the same files, so it can be repeated."""
     if not (run.directory / "examples.jsonl").exists():
         snapshot_write(run.snapshot, run.directory)
     config = {
         **run.config,
         "base_model": model_path(run.project.base_model),
         "adapter_name": run.project.adapter_name(run.number),
-        # of all runs: what the base says of old feedback is not computed again
+        # shared by all runs: reference log-probabilities of old examples are not computed again
         "reference_cache": str(Path(settings.ARTIFACT_ROOT) / "reference"),
     }
     write_json(run.directory / "config.json", config)
 
 
 def prepare_evaluation(run: Run) -> Path:
-    """The held-out comparison: new against live and base on the same prompts."""
+    """Write the input of the held-out comparison of new, live and base."""
     directory = run.directory / "evaluation"
     directory.mkdir(exist_ok=True)
     adapter_name = run.project.adapter_name(run.number)
@@ -153,11 +154,11 @@ def prepare_evaluation(run: Run) -> Path:
     return directory
 
 
-def finish(claim: Claim, evaluation: Path) -> None:
-    """Publishes the adapter's files, then registers it with its gate report."""
-    run = claim.run
+def finish(claim: RunClaim, evaluation: Path) -> None:
+    """Publish the adapter's files, then register it with its gate report."""
+    run = claim.row
     name = run.project.adapter_name(run.number)
-    # PostgreSQL stores no NUL, and a model may write one
+    # PostgreSQL stores no NUL, which a model may generate
     report = json.loads((evaluation / "report.json").read_text().replace("\\u0000", "\\ufffd"))
     fit = {}
     for line in (run.directory / "fit.jsonl").read_text().splitlines():
@@ -169,19 +170,18 @@ def finish(claim: Claim, evaluation: Path) -> None:
         raise ClaimLost
 
 
-def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartbeat) -> int:
-    """Runs `python -m trainer …` to its end and returns its exit code.
+def child_run(claim: RunClaim, arguments: list[str], *, events: Path, alive: Heartbeat) -> int:
+    """Run `python -m trainer …` to its end and return its exit code.
 
-    CANCELLED without starting it if the run is to stop already: between two children, or before
-    the first. Raises ClaimLost, after ending the child, if another worker owns the run now:
-    `alive` notices it, or the next write of events.
+    Returns CANCELLED without starting it if the run has been cancelled. Raises ClaimLost, after
+    ending the child, if `alive` or a write of events finds the claim lost.
     """
     if claim.cancel_requested():
         return CANCELLED
     path = events / "events.jsonl"
-    # the evaluation has a stream of its own, read from its start in each attempt
+    # the evaluation has its own events, read from the start in each attempt
     training = arguments[0] == "train"
-    offset = claim.run.events_offset if training else 0
+    offset = claim.row.events_offset if training else 0
     options = ["--stop-with-parent", "--nice", str(settings.TRAINER_NICE)]
     with (events / "trainer.log").open("ab") as output:
         child = subprocess.Popen(
@@ -193,7 +193,7 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartb
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
         )
         try:
-            asked_to_stop = False
+            stopping = False
             while True:
                 code = child.poll()
                 new, offset_now = read_new_events(path, offset)
@@ -206,9 +206,9 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartb
                     offset = offset_now
                 if code is not None:
                     return code
-                if not asked_to_stop and claim.cancel_requested():
+                if not stopping and claim.cancel_requested():
                     child.send_signal(signal.SIGTERM)
-                    asked_to_stop = True
+                    stopping = True
                 time.sleep(POLL_SECONDS)
         finally:
             if child.poll() is None:
@@ -220,18 +220,19 @@ def child_run(claim: Claim, arguments: list[str], *, events: Path, alive: Heartb
                     child.wait()
 
 
-def no_room(directory: Path) -> str:
-    """Why a run stopped that could not write, and what to do."""
+def disk_full_message(directory: Path) -> str:
+    """Return the message of a run that could not write."""
     free = shutil.disk_usage(directory).free / 2**30
     return (
         f"The trainer could not write under {settings.ARTIFACT_ROOT}: the disk is full "
-        f"({free:.1f} GiB are free now) or writing is not allowed. Make room or allow it, then "
-        "resume the run: it goes on from its last checkpoint. Earlier adapters are intact."
+        f"({free:.1f} GiB are free now) or not writable. Free some space or change the "
+        "permissions, then resume the run: it continues from its last checkpoint. Earlier "
+        "adapters are intact."
     )
 
 
-def last_words(directory: Path) -> str:
-    """Why the trainer gave up: its failure event, or the end of its output."""
+def failure_message(directory: Path) -> str:
+    """Return why the trainer failed: its failure event, or its last line of output."""
     events, _ = read_new_events(directory / "events.jsonl", 0)
     for event in reversed(events):
         if event.get("type") == "failed":
@@ -239,11 +240,11 @@ def last_words(directory: Path) -> str:
             return f"{event['reason']}{step}. {event.get('advice', '')}".strip()
     output = directory / "trainer.log"
     lines = output.read_text(errors="replace").strip().splitlines() if output.exists() else []
-    return "Its last words: " + (lines[-1][:500] if lines else "none")
+    return "Its last output: " + (lines[-1][:500] if lines else "none")
 
 
 def model_path(base_model: str) -> str:
-    """The local copy of a base model if there is one, else its name for the hub."""
+    """Return the path of a local base model if it exists, else its hub id."""
     local = Path(settings.MODELS_ROOT) / base_model
     return str(local) if local.is_dir() else base_model
 

@@ -11,17 +11,17 @@ from django.conf import settings
 
 
 class BadAdapter(Exception):
-    """The directory is no adapter that may be registered; the message lists every fault."""
+    """The directory is not a valid adapter; the message lists every fault."""
 
 
 def file_sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
+    """Return the hex digest of a file, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def manifest_check(directory: Path, *, name: str) -> dict[str, Any]:
-    """Reads the manifest and compares every hash in it; raises BadAdapter with all faults."""
+    """Check the manifest and every hash in it. Raises BadAdapter with all faults."""
     try:
         manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
     except (OSError, ValueError) as error:
@@ -44,12 +44,12 @@ def manifest_check(directory: Path, *, name: str) -> dict[str, Any]:
 
 
 def adapter_directory(name: str) -> Path:
-    """Where an adapter of this name lives once it is registered."""
+    """Return the directory of a registered adapter."""
     return Path(settings.ARTIFACT_ROOT) / "adapters" / name
 
 
 def adapter_publish(source: Path, *, name: str) -> tuple[str, str]:
-    """Puts a finished adapter into the registry; returns (path under the root, sha256).
+    """Copy a finished adapter into the registry; return (path under the root, sha256).
 
     Linked into a sibling and renamed: there is never half an adapter. Called again after a crash
     it finds the adapter in place. Raises BadAdapter if other weights have this name.
@@ -71,7 +71,7 @@ def adapter_publish(source: Path, *, name: str) -> tuple[str, str]:
 
 
 def link_or_copy(source: str, target: str) -> None:
-    """One file on disk under two names where the file system can do it: adapters never change."""
+    """Hard-link a file where the file system supports it: adapters never change."""
     try:
         os.link(source, target)
     except OSError:

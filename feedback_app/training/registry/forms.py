@@ -1,4 +1,4 @@
-"""The form that names an adapter."""
+"""Forms of adapters."""
 
 from django import forms
 
@@ -6,6 +6,6 @@ from feedback_app.web.forms import StrictForm
 
 
 class AdapterForm(StrictForm):
-    """Deeds on a version may say why."""
+    """An action on a version, with an optional reason."""
 
     reason = forms.CharField(required=False, max_length=200)

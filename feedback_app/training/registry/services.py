@@ -1,4 +1,4 @@
-"""Discarding adapters, and undoing it."""
+"""Services of adapters."""
 
 from django.db import transaction
 from django.utils import timezone
@@ -12,7 +12,7 @@ from feedback_app.web.errors import UserError
 
 
 def adapter_discard(*, adapter: Adapter, by: User) -> None:
-    """Takes a version out of the lists; what is live cannot be discarded."""
+    """Discard a version: it leaves the lists. Raises UserError if it is live."""
     if adapter.project.live_version == adapter.name:
         raise UserError(f"{adapter.name} is live: release another version first.")
     with transaction.atomic():
@@ -21,7 +21,7 @@ def adapter_discard(*, adapter: Adapter, by: User) -> None:
 
 
 def adapter_restore(*, adapter: Adapter, by: User) -> None:
-    """Undoes a discard: files are kept, so nothing was lost."""
+    """Restore a discarded version, whose files were kept."""
     with transaction.atomic():
         Adapter.objects.filter(pk=adapter.pk).update(discarded_at=None)
         audit(project=adapter.project, actor=by, action="adapter.restore", target=adapter.name)

@@ -1,4 +1,4 @@
-"""Discarding an adapter, and undoing it."""
+"""Discarding and restoring an adapter."""
 
 from django.contrib import messages
 from django.http import HttpResponseBase
@@ -17,14 +17,14 @@ from feedback_app.web.responses import action_view, error_response
 
 
 def adapter_of(project: Project, name: str) -> Adapter:
-    """The project's own adapter of this name, or 404."""
+    """Return the project's adapter of this name, or raise 404."""
     return get_object_or_404(Adapter.objects.select_related("project"), project=project, name=name)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def adapter_discard_view(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
-    """Takes a version out of the lists; its files are kept."""
+    """Discard a version; its files are kept."""
     validated(NoFields(request.POST))
     adapter = adapter_of(project, name)
     try:
@@ -38,15 +38,15 @@ def adapter_discard_view(request: HtmxHttpRequest, project: Project, name: str) 
 @project_view(Role.ADMIN)
 @action_view
 def adapter_restore_view(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
-    """Undoes a discard."""
+    """Restore a discarded version."""
     validated(NoFields(request.POST))
     adapter = adapter_of(project, name)
     adapter_restore(adapter=adapter, by=request.user)
-    messages.success(request, f"{name} is back.")
+    messages.success(request, f"{name} was restored.")
     return redirect(run_url(project, adapter))
 
 
 def run_url(project: Project, adapter: Adapter) -> str:
-    """The page of the run that made the adapter."""
+    """Return the URL of the run that produced the adapter."""
     number = project.runs.values_list("number", flat=True).get(pk=adapter.run_id)
     return reverse("run", args=[project.slug, number])

@@ -1,11 +1,11 @@
-"""What the curves of a run mean, in plain language. Pure functions over its metrics."""
+"""Warnings about the curves of a run. Pure functions over its metrics."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feedback_app.training.models import RunMetric
 
-#: Steps that are looked at together: single steps of small batches jump.
+#: Steps that are averaged: single steps of small batches are noisy.
 WINDOW = 6
 
 
@@ -18,7 +18,7 @@ class Advice:
 
 
 def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float) -> list[Advice]:
-    """Warnings about the latest steps, most serious first. Metrics come in order of step."""
+    """Return warnings about the latest steps, most serious first. `metrics` is in step order."""
     if len(metrics) < WINDOW:
         return []
     recent = metrics[-WINDOW:]
@@ -31,7 +31,7 @@ def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float) -> list[Advice]
             Advice(
                 "Both rewards are falling.",
                 f"By step {step} the model has moved away from liked answers too "
-                f"({ups:+.1f} nats). If that goes on, cancel and lower the learning rate or "
+                f"({ups:+.1f} nats). If that continues, cancel and lower the learning rate or "
                 "raise β.",
             )
         )
@@ -54,7 +54,7 @@ def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float) -> list[Advice]
     if ups is not None and downs is not None and step > 20 and ups <= downs:
         advice.append(
             Advice(
-                "Liked and disliked answers are not told apart.",
+                "Liked and disliked answers get the same rewards.",
                 "After twenty steps liked answers should have the higher reward. More examples, "
                 "or clearer guidelines, help more than more epochs.",
             )

@@ -11,7 +11,7 @@ from feedback_app.web.errors import UserError
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is asked to do. λ is not here: it follows from the snapshot's counts."""
+    """The settings of a run. λ is not one: it follows from the snapshot's example weights."""
 
     learning_rate: float = 2e-4
     beta: float = 0.5

@@ -1,4 +1,4 @@
-"""Reads the trainer's event stream into rows: curves, progress, the run's log."""
+"""Storage of the trainer's events: curves, progress and the run's log."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 from django.db import transaction
 
 from feedback_app.training.models import RunMetric, RunNote
-from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.claims import RunClaim
 
 METRIC_FIELDS = (
     "loss",
@@ -23,7 +23,7 @@ METRIC_FIELDS = (
 
 
 def read_new_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
-    """Whole lines from `offset` on, and where to go on. A half-written last line waits."""
+    """Return the complete lines after `offset` and the next offset; a partial line is left."""
     if not path.exists():
         return [], offset
     with path.open("rb") as file:
@@ -35,16 +35,16 @@ def read_new_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]
         try:
             event = json.loads(line)
         except ValueError:
-            continue  # torn by a kill in the middle of a write
+            continue  # a line that was cut by a kill
         if isinstance(event, dict):
             events.append(event)
     return events, offset + end
 
 
-def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> bool:
-    """Writes the events together with `fields` (how far they were read) and a heartbeat.
+def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -> bool:
+    """Write the events with `fields` (the offset) and a heartbeat.
 
-    False if the claim is lost; then nothing was written.
+    Returns False if the claim is lost; then nothing was written.
     """
     metrics: dict[int, RunMetric] = {}
     notes: list[RunNote] = []
@@ -61,7 +61,7 @@ def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> b
             }
         elif kind == "step":
             metrics[event["step"]] = RunMetric(
-                run=claim.run,
+                run=claim.row,
                 step=event["step"],
                 **{name: event.get(name) for name in METRIC_FIELDS},
             )
@@ -77,7 +77,7 @@ def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> b
     with transaction.atomic():
         if not claim.heartbeat(**fields):
             return False
-        # a resumed run repeats the steps after its checkpoint: the newer line wins
+        # a resumed run repeats the steps after its checkpoint: the newer metrics replace the older
         RunMetric.objects.bulk_create(
             metrics.values(),
             update_conflicts=True,
@@ -88,8 +88,8 @@ def events_store(claim: Claim, events: list[dict[str, Any]], **fields: Any) -> b
     return True
 
 
-def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
-    """The line that this event adds to the log, if it is worth one."""
+def note_of(claim: RunClaim, event: dict[str, Any]) -> RunNote | None:
+    """Return the log line of an event, or None."""
     kind = event.get("type")
     level = RunNote.Level.INFO
     if kind == "start":
@@ -114,4 +114,4 @@ def note_of(claim: Claim, event: dict[str, Any]) -> RunNote | None:
         text, level = str(event["message"]), RunNote.Level.WARNING
     else:
         return None
-    return RunNote(run=claim.run, text=text, level=level)
+    return RunNote(run=claim.row, text=text, level=level)

@@ -1,4 +1,4 @@
-"""What may be set for a run and for the schedule."""
+"""Forms of runs."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from feedback_app.web.forms import StrictForm
 
 
 def number(label: str, name: str, *, step: str, help_text: str, **limits: float) -> Any:
-    """A number field whose default is the measured one; RunConfig holds the limits."""
+    """Return a number field with RunConfig's default; RunConfig checks the limits."""
     default = getattr(RunConfig(), name)
     kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
     widget = forms.NumberInput(attrs={"step": step, **limits})
@@ -17,7 +17,7 @@ def number(label: str, name: str, *, step: str, help_text: str, **limits: float)
 
 
 class SendBackForm(StrictForm):
-    """Sending an example back for a second look, or not after all."""
+    """Sends an example to adjudication, or takes it back."""
 
     take_back = forms.BooleanField(required=False)
 
@@ -29,15 +29,15 @@ class RunForm(StrictForm):
         "Epochs", "epochs", step="1", min=1, max=20, help_text="How often each example is seen."
     )
     batch_size = number(
-        "Batch", "batch_size", step="1", min=2, max=256, help_text="Examples an optimiser step."
+        "Batch", "batch_size", step="1", min=2, max=256, help_text="Examples per optimiser step."
     )
     learning_rate = number(
         "Learning rate",
         "learning_rate",
         step="any",
-        help_text="Too low does nothing, too high destroys the model.",
+        help_text="Too low has no effect, too high damages the model.",
     )
-    beta = number("β", "beta", step="any", help_text="Higher holds the model closer to its base.")
+    beta = number("β", "beta", step="any", help_text="Higher keeps the model closer to its base.")
     lora_r = number(
         "LoRA rank", "lora_r", step="1", min=1, max=256, help_text="Size of the adapter."
     )
@@ -45,14 +45,14 @@ class RunForm(StrictForm):
         "KL brake",
         "kl_brake",
         step="any",
-        help_text="Nats a token away from the base at which training stops.",
+        help_text="KL to the base, in nats per token, at which training stops.",
     )
-    seed = number("Seed", "seed", step="1", min=0, help_text="The same seed, the same run.")
+    seed = number("Seed", "seed", step="1", min=0, help_text="The same seed gives the same run.")
     auto_release = forms.BooleanField(
         required=False,
-        label="Release by itself if it wins the gate",
+        label="Release automatically when the gate passes",
     )
 
     def config(self) -> RunConfig:
-        """The validated settings. Raises UserError with every value outside its limits."""
+        """Return the validated settings. Raises UserError with every value outside its limits."""
         return RunConfig(**{name: self.cleaned_data[name] for name in RUN_FIELDS})

@@ -1,4 +1,4 @@
-"""What a run would train on, before anything is frozen: counts, λ, minutes, objections."""
+"""The plan of a run before its snapshot is taken: counts, λ, minutes, objections."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from django.db.models import Sum
 
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Run
-from feedback_app.training.snapshots.caps import examples_taken
+from feedback_app.training.snapshots.caps import SnapshotTotals, snapshot_totals_cached
 
-#: The least of each class that can teach or test anything.
+#: The fewest examples of each class that a run can train on and compare versions with.
 MIN_PER_CLASS = 4
 MIN_HELDOUT_PER_CLASS = 1
-#: Seconds an example takes in one epoch where no run has been measured yet (two cores, 135M).
+#: Seconds per example and epoch before any run was measured (two cores, 135M parameters).
 SECONDS_PER_EXAMPLE = 0.9
 OVERHEAD_SECONDS = 90.0
 
@@ -44,10 +44,12 @@ class RunPlan:
         return self.heldout_up + self.heldout_down
 
 
-def lambdas(desirable: int, undesirable: int) -> tuple[float, float]:
-    """(λ_D, λ_U) with λ_D·n_D / (λ_U·n_U) in [1, 4/3], one of them 1.
+def lambdas(desirable: float, undesirable: float) -> tuple[float, float]:
+    """Return (λ_D, λ_U) with λ_D·W_D / (λ_U·W_U) in [1, 4/3], one of them 1.
 
-    The trainer decides by the same rule (Ethayarajh et al. 2024, Eq. 8); here it is shown.
+    The arguments are W_D and W_U, the summed example weights of each class of the training split.
+    The trainer applies the same rule (Ethayarajh et al. 2024, Eq. 8, where all weights are 1);
+    here it is only shown.
     """
     if not desirable or not undesirable:
         return 1.0, 1.0
@@ -59,16 +61,18 @@ def lambdas(desirable: int, undesirable: int) -> tuple[float, float]:
     return 1.0, 1.0
 
 
-def run_plan(*, project: Project, config: dict[str, Any], exact: bool = False) -> RunPlan:
-    """Reads the examples as they are now. `config` holds the batch size and the epochs.
+def run_plan(
+    *, project: Project, config: dict[str, Any], totals: SnapshotTotals | None = None
+) -> RunPlan:
+    """Return what a run would train on. `config` holds the batch size and the epochs.
 
-    `exact`: the figures must hold this moment, even if that takes seconds.
+    Without `totals` the plan may be a minute old (snapshot_totals_cached).
     """
-    taken = examples_taken(project, exact=exact)
-    counts = taken.counts
+    totals = totals or snapshot_totals_cached(project)
+    counts = totals.counts
     train_up, train_down = counts["train_up"], counts["train_down"]
     total = train_up + train_down
-    lambda_d, lambda_u = lambdas(train_up, train_down)
+    lambda_d, lambda_u = lambdas(totals.train_weight_up, totals.train_weight_down)
     steps = math.ceil(total / config["batch_size"]) * config["epochs"] if total else 0
     objections = []
     if train_up < MIN_PER_CLASS or train_down < MIN_PER_CLASS:
@@ -103,18 +107,18 @@ def run_plan(*, project: Project, config: dict[str, Any], exact: bool = False) -
         steps=steps,
         minutes=_seconds(total * config["epochs"], last) / 60,
         new_examples=fresh.count(),
-        left_out=taken.left_out,
-        left_out_people=taken.people,
+        left_out=totals.left_out,
+        left_out_people=totals.people,
         objections=tuple(objections),
     )
 
 
 def _seconds(examples: int, last: Run | None) -> float:
-    """From the pace of the last run where there is one: it ran on this hardware."""
-    pace = SECONDS_PER_EXAMPLE
+    """Return the expected duration, from the speed of the last run if there is one."""
+    seconds_per_example = SECONDS_PER_EXAMPLE
     if last is not None:
         spent = last.metrics.aggregate(seconds=Sum("seconds"))["seconds"]
         trained = last.metrics.count() * last.config["batch_size"]
         if spent and trained:
-            pace = spent / trained
-    return OVERHEAD_SECONDS + examples * pace
+            seconds_per_example = spent / trained
+    return OVERHEAD_SECONDS + examples * seconds_per_example

@@ -1,4 +1,4 @@
-"""What can happen to runs, adapters and schedules."""
+"""Services of runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,9 +22,10 @@ from feedback_app.training.models import (
     RunNote,
     SnapshotItem,
 )
-from feedback_app.training.runs.claims import Claim
+from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze
 from feedback_app.web.errors import UserError
 
@@ -39,23 +40,25 @@ def run_request(
     trigger: Run.Trigger = Run.Trigger.PERSON,
     auto_release: bool = False,
 ) -> Run:
-    """Freezes the examples into a snapshot and queues a run; the work queue takes it from here.
+    """Take a snapshot of the examples and queue a run.
 
     Raises UserError with every objection that the Train page shows.
     """
     config = config or RunConfig()
     try:
         with transaction.atomic():
-            # one request at a time: the plan must still hold when the run is written
+            # one request at a time: the plan must still be valid when the run is created
             project = Project.objects.select_for_update().get(pk=project.pk)
-            plan = run_plan(project=project, config=config.as_json(), exact=True)
+            cap = people_cap(project)
+            totals = snapshot_totals(project, cap)
+            plan = run_plan(project=project, config=config.as_json(), totals=totals)
             if plan.objections:
                 raise UserError(" ".join(plan.objections))
             last = project.runs.aggregate(last=Max("number"))["last"] or 0
             run = Run.objects.create(
                 project=project,
                 number=last + 1,
-                snapshot=snapshot_freeze(project=project),
+                snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
                 config=config.as_json(),
                 trigger=trigger,
                 requested_by=by,
@@ -68,7 +71,7 @@ def run_request(
 
 
 def run_cancel(*, run: Run, by: User | None) -> None:
-    """A waiting run ends at once; a working one checkpoints first and then ends."""
+    """Cancel a run: a waiting run ends at once, a running one writes a checkpoint first."""
     with transaction.atomic():
         changed = Run.objects.filter(pk=run.pk, status=Run.Status.QUEUED).update(
             status=Run.Status.CANCELLED, finished_at=timezone.now(), cancel_requested=True
@@ -81,7 +84,7 @@ def run_cancel(*, run: Run, by: User | None) -> None:
 
 
 def run_resume(*, run: Run, by: User) -> None:
-    """Puts a failed or cancelled run back into the queue; it goes on from its last checkpoint."""
+    """Queue a failed or cancelled run again; it resumes from its last checkpoint."""
     try:
         with transaction.atomic():
             changed = Run.objects.filter(
@@ -94,44 +97,44 @@ def run_resume(*, run: Run, by: User) -> None:
                 finished_at=None,
             )
             if not changed:
-                raise UserError(f"{run} is not at rest: it cannot be resumed.")
+                raise UserError(f"{run} is neither failed nor cancelled: it cannot be resumed.")
             audit(project=run.project, actor=by, action="run.resume", target=str(run))
     except IntegrityError as error:
         raise UserError("Another run is in progress: wait for it or cancel it.") from error
 
 
 def run_note(*, run: Run, text: str, level: RunNote.Level = RunNote.Level.INFO) -> None:
-    """Adds a line to the run's log."""
+    """Add a line to the run's log."""
     RunNote.objects.create(run=run, text=text, level=level)
 
 
-def run_requeue(*, claim: Claim, why: str) -> None:
-    """The worker stops but the run is not at fault: the next worker goes on with it."""
+def run_requeue(*, claim: RunClaim, why: str) -> None:
+    """Queue the run again after its worker was stopped; another worker resumes it."""
     with transaction.atomic():
         if claim.update(status=Run.Status.QUEUED, dispatched_at=None):
-            run_note(run=claim.run, text=why, level=RunNote.Level.WARNING)
+            run_note(run=claim.row, text=why, level=RunNote.Level.WARNING)
 
 
-def run_end(*, claim: Claim, status: Run.Status, error: str = "") -> None:
-    """A terminal state without an adapter."""
+def run_end(*, claim: RunClaim, status: Run.Status, error: str = "") -> None:
+    """Set a final state without an adapter."""
     with transaction.atomic():
         ended = claim.update(
             status=status, error=error, finished_at=timezone.now(), eta_seconds=None
         )
         if ended and error:
-            run_note(run=claim.run, text=error, level=RunNote.Level.ERROR)
+            run_note(run=claim.row, text=error, level=RunNote.Level.ERROR)
         if ended:
-            run_event_write(claim.run, status=status, error=error)
+            run_event_write(claim.row, status=status, error=error)
 
 
 def run_event_write(
     run: Run, *, status: Run.Status, error: str = "", adapter: Adapter | None = None
 ) -> None:
-    """Tells the webhooks that a run has ended. Call it in the transaction that ends it."""
+    """Write the webhook event of an ended run. Call it in the transaction that ends it."""
     event_write(
         project=run.project,
         event=Event.RUN_FINISHED,
-        # a run that is resumed ends again, at another attempt or time
+        # a resumed run ends again, at another time
         key=f"{run.pk}:{timezone.now().timestamp():.6f}",
         data={
             "number": run.number,
@@ -145,18 +148,18 @@ def run_event_write(
 
 def run_finish(
     *,
-    claim: Claim,
+    claim: RunClaim,
     path: str,
     sha256: str,
     report: Mapping[str, Any],
     fit: Mapping[int, tuple[float, float]],
 ) -> Adapter | None:
-    """Registers the adapter and its gate report, and ends the run, all in one transaction.
+    """Register the adapter with its gate report and end the run, in one transaction.
 
-    `fit` maps completion ids to (reward, z0) of the last epoch. Returns None if the claim was
-    lost to another worker, which then registers it.
+    `fit` maps completion ids to (reward, z0) of the last epoch. Returns None if the claim is lost:
+    the other worker registers it.
     """
-    run = claim.run
+    run = claim.row
     name = run.project.adapter_name(run.number)
     live = next((key for key in report["candidates"] if key not in (name, "base")), "base")
     gate = gate_decide(report, candidate=name, live=live)
@@ -185,9 +188,6 @@ def run_finish(
         examples_mark_used(used, run=run.number)
         run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
         run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
-    # many rows, and only an order of the queue: not in the transaction that ends the run
+    # many rows that only order the queue: not in the transaction that ends the run
     uncertainty_store(project=run.project, fit=fit)
     return adapter
-
-
-# -- the schedule

@@ -1,4 +1,4 @@
-"""Every training example on the Kahneman–Tversky curve of KTO, as coordinates of a drawing."""
+"""Training examples on the Kahneman–Tversky value curve of KTO, as chart coordinates."""
 
 import math
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from feedback_app.training.models import Run
 
 WIDTH, HEIGHT = 640, 260
-#: Nats of r − z₀ that the drawing reaches to either side.
+#: Nats of r − z₀ that the chart shows on either side.
 REACH = 12.0
 POINTS = 400
 
 
 @dataclass(frozen=True)
 class Point:
-    """One example at (x, y) of the drawing."""
+    """One example at (x, y) of the chart."""
 
     x: float
     y: float
@@ -34,7 +34,7 @@ class ValueCurve:
 
 
 def value_curve(run: Run) -> ValueCurve | None:
-    """None until the run has told its rewards. Liked: σ(β(r−z₀)); disliked: σ(β(z₀−r))."""
+    """Return the curve, or None before the run has rewards. σ(β(r−z₀)); disliked: σ(β(z₀−r))."""
     beta = float(run.config.get("beta", 0.1))
     rows = list(
         run.snapshot.items.filter(reward__isnull=False)

@@ -1,4 +1,4 @@
-"""Train: what a run would learn from, starting one, the list of runs, the schedule."""
+"""The Train page: the plan of a run, the list of runs, and each run's page."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ PAGE_SIZE = 25
 @project_view(Role.ADMIN)
 @page
 def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """The page."""
+    """Show the Train page."""
     query_strict(request, ("page",))
     rows = project.runs.newest_first().select_related("snapshot", "requested_by", "adapter")
     context = {
@@ -54,7 +54,7 @@ def plan_context(project: Project, config: dict[str, Any]) -> dict[str, Any]:
 @project_view(Role.ADMIN)
 @page
 def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """What a run with these settings would train on."""
+    """Show what a run with these settings would train on."""
     form = RunForm({k: v for k, v in request.GET.items() if k != "csrfmiddlewaretoken"})
     validated(form)
     context = plan_context(project, form.config().as_json())
@@ -64,7 +64,7 @@ def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
 @project_view(Role.ADMIN)
 @action_view
 def run_request_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Freezes the examples and queues a run."""
+    """Take a snapshot of the examples and queue a run."""
     form = RunForm(request.POST)
     values = validated(form)
     try:
@@ -94,7 +94,7 @@ CURVES = (
 
 
 def run_of(project: Project, number: int) -> Run:
-    """The project's own run of this number, or 404."""
+    """Return the project's run of this number, or raise 404."""
     rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter")
     return get_object_or_404(rows, project=project, number=number)
 
@@ -128,7 +128,7 @@ def result_context(run: Run) -> dict[str, Any]:
 @project_view(Role.ADMIN)
 @page
 def run(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
-    """The page."""
+    """Show a run."""
     found = run_of(project, number)
     context = live_context(found) | result_context(found)
     return render(request, "training/run.html", context)
@@ -137,7 +137,7 @@ def run(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponse
 @project_view(Role.ADMIN)
 @page
 def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
-    """What changes while the run works; the last answer ends the polling and loads the result."""
+    """Show the progress; once the run has ended, stop polling and reload the page."""
     found = run_of(project, number)
     response = render(request, "training/run.html#live-answer", live_context(found))
     if not found.active:
@@ -149,7 +149,7 @@ def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpRes
 @project_view(Role.ADMIN)
 @page
 def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
-    """The curves as columns, from the step after `after` on."""
+    """Return the metrics as columns, from the step after `after` on."""
     query_strict(request, ("after",))
     after = request.GET.get("after", "0")
     if not after.isdecimal():
@@ -170,7 +170,7 @@ def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> Http
 def misfit_send_back(
     request: HtmxHttpRequest, project: Project, number: int, pk: int
 ) -> HttpResponseBase:
-    """Puts an example that fits badly before the resolver; `take_back` undoes it."""
+    """Send an example that fits badly to adjudication; `take_back` undoes it."""
     taken_back = validated(SendBackForm(request.POST))["take_back"]
     run = run_of(project, number)
     item = get_object_or_404(run.snapshot.items.select_related("completion"), completion=pk)
@@ -183,14 +183,14 @@ def misfit_send_back(
             adjudication_request(completion=item.completion, why=why, by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.info(request, "Taken back." if taken_back else "Sent back: see Disagreements.")
+    messages.info(request, "Undone." if taken_back else "Sent back: see Disagreements.")
     return redirect(back)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def run_cancel_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
-    """Asks the run to stop; a working one writes a checkpoint first."""
+    """Cancel the run; it writes a checkpoint first if it is running."""
     validated(NoFields(request.POST))
     back = reverse("run", args=[project.slug, number])
     try:
@@ -204,12 +204,12 @@ def run_cancel_view(request: HtmxHttpRequest, project: Project, number: int) -> 
 @project_view(Role.ADMIN)
 @action_view
 def run_resume_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
-    """Goes on from the last checkpoint."""
+    """Resume the run from its last checkpoint."""
     validated(NoFields(request.POST))
     back = reverse("run", args=[project.slug, number])
     try:
         run_resume(run=run_of(project, number), by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, "The run goes on from its last checkpoint.")
+    messages.success(request, "The run resumes from its last checkpoint.")
     return redirect(back)

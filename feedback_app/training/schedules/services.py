@@ -1,4 +1,4 @@
-"""Schedules: runs that start when enough new examples have come in."""
+"""Services of schedules: runs that start when there are enough new examples."""
 
 import datetime as dt
 
@@ -28,7 +28,7 @@ def schedule_set(
     min_hours: float,
     auto_release: bool,
 ) -> Schedule:
-    """Sets when runs start by themselves."""
+    """Set when runs start automatically."""
     if not 1 <= min_new_examples <= 1_000_000 or not 0 <= min_hours <= 24 * 365:
         raise UserError("Train after at least 1 new example, and at most every 0 to 8,760 hours.")
     with transaction.atomic():
@@ -51,10 +51,10 @@ def schedule_set(
 
 
 def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
-    """Whether enough has come in since the last run, and long enough ago.
+    """Return whether there are enough new examples, and the last run is long enough ago.
 
-    Counted from the last run that was started for whatever reason, so that a failing snapshot
-    is not tried again at every tick.
+    The last run counts whoever started it and however it ended, so that a failing run is not
+    repeated at every tick.
     """
     now = now or timezone.now()
     if not schedule.enabled:
@@ -69,7 +69,7 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
 
 
 def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:
-    """Starts what is due. Two beats at once start one run: the database allows one active run."""
+    """Start the runs that are due; a constraint allows one active run per project."""
     started = []
     for schedule in Schedule.objects.filter(enabled=True).select_related("project"):
         if not schedule_due(schedule=schedule, now=now):

@@ -1,4 +1,4 @@
-"""Changing the schedule."""
+"""The schedule."""
 
 from django.contrib import messages
 from django.http import HttpResponseBase
@@ -17,10 +17,10 @@ from feedback_app.web.responses import action_view
 @project_view(Role.ADMIN)
 @action_view
 def schedule(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Sets when runs start by themselves."""
+    """Save the schedule."""
     values = validated(ScheduleForm(request.POST))
     schedule_set(project=project, by=request.user, **values)
     messages.success(
-        request, "Runs start by themselves now." if values["enabled"] else "The schedule is off."
+        request, "Runs now start automatically." if values["enabled"] else "The schedule is off."
     )
     return redirect("runs", project.slug)

@@ -1,8 +1,7 @@
-"""How much of a snapshot one person may give, and which of their votes are taken.
+"""How many votes of one person a snapshot takes, and which.
 
-A share is of the votes that a snapshot rests on. What was imported is nobody's share: an admin
-saw the file and chose it. Somebody who votes alone has no share either: there is nobody whose
-votes they could outweigh.
+The cap is a share of the votes that a snapshot is based on. Imported labels count for no person:
+an admin saw the file and chose it. There is no cap for a person who is the only one to vote.
 """
 
 import hashlib
@@ -11,93 +10,103 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from django.core.cache import cache
-from django.db.models import Count
+from django.db.models import Count, Sum
 
 from feedback_app.feedback.examples.rule import ExampleValues, values_of_votes
-from feedback_app.feedback.models import Example, Project, Source, Vote, VoteQuerySet
+from feedback_app.feedback.models import Example, Project, Source, Split, Vote, VoteQuerySet
 
 CHUNK = 500
-TAKEN_SECONDS = 60
+TOTALS_SECONDS = 60
 
 
 @dataclass(frozen=True)
-class Capped:
-    """What the cap changes. `examples` maps completion ids to what their other votes amount to;
-    None: nothing, the example is left out."""
+class PersonCap:
+    """The effect of the cap. `examples` maps completion ids to the example without the votes over
+    the cap, or to None if the example is left out."""
 
     people: int = 0
     examples: Mapping[int, ExampleValues | None] = field(default_factory=dict)
 
     @property
     def left_out(self) -> int:
-        return sum(amounts is None for amounts in self.examples.values())
-
-    def counts(self, counts: dict[str, int]) -> dict[str, int]:
-        """The examples' counts without what is left out and with what turned."""
-        if not self.examples:
-            return counts
-        found = dict(counts)
-        for chunk in chunks(sorted(self.examples)):
-            rows = Example.objects.filter(pk__in=chunk)
-            for pk, split, desirable in rows.values_list("pk", "split", "desirable"):
-                found[_count(split, desirable)] -= 1
-                amounts = self.examples[pk]
-                if amounts is not None:
-                    found[_count(split, amounts.desirable)] += 1
-        return found
+        return sum(values is None for values in self.examples.values())
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a snapshot of now would hold: examples of each class on each side, and what the cap
-    leaves out."""
+class SnapshotTotals:
+    """Totals of a snapshot taken now: examples by split and class, summed example weights of each
+    class of the training split, and what the cap leaves out."""
 
     counts: dict[str, int]
+    train_weight_up: float
+    train_weight_down: float
     left_out: int
     people: int
 
 
-def examples_taken(project: Project, *, exact: bool) -> Taken:
-    """For the Train page, where somebody is over the cap, as it was within the last minute: among
-    hundreds of thousands of votes it takes seconds to tell which are taken."""
+def snapshot_totals(project: Project, cap: PersonCap) -> SnapshotTotals:
+    """Return the totals of the project's examples under a cap."""
+    counts = project.examples.counts()
+    training = project.examples.filter(split=Split.TRAIN).order_by()
+    weights = {True: 0.0, False: 0.0} | dict(
+        training.values_list("desirable").annotate(sum=Sum("weight"))
+    )
+    for chunk in chunks(sorted(cap.examples)):
+        rows = Example.objects.filter(pk__in=chunk)
+        for pk, split, desirable, weight in rows.values_list("pk", "split", "desirable", "weight"):
+            values = cap.examples[pk]
+            counts[_count(split, desirable)] -= 1
+            if split == Split.TRAIN:
+                weights[desirable] -= weight
+            if values is not None:
+                counts[_count(split, values.desirable)] += 1
+                if split == Split.TRAIN:
+                    weights[values.desirable] += values.weight
+    return SnapshotTotals(counts, weights[True], weights[False], cap.left_out, cap.people)
+
+
+def snapshot_totals_cached(project: Project) -> SnapshotTotals:
+    """Return the totals for the Train page, up to a minute old where somebody is over the cap.
+
+    With hundreds of thousands of votes it takes seconds to find out which are taken.
+    """
     key = f"taken:{project.pk}:{project.person_share}:{project.person_floor}"
-    known: Taken | None = None if exact else cache.get(key)
+    known: SnapshotTotals | None = cache.get(key)
     if known is not None:
         return known
-    cap = people_cap(project)
-    taken = Taken(cap.counts(project.examples.counts()), cap.left_out, cap.people)
-    if taken.people:
-        cache.set(key, taken, TAKEN_SECONDS)
-    return taken
+    totals = snapshot_totals(project, people_cap(project))
+    if totals.people:
+        cache.set(key, totals, TOTALS_SECONDS)
+    return totals
 
 
 def _count(split: str, desirable: bool) -> str:
     return f"{split}_{'up' if desirable else 'down'}"
 
 
-def people_cap(project: Project) -> Capped:
-    """Which examples of the project one person gives too many of.
+def people_cap(project: Project) -> PersonCap:
+    """Return which examples of the project change because one person gave too many votes.
 
-    Reads one sum over the votes; only where somebody is over the cap, their votes as well.
+    Reads one sum over the votes; only if somebody is over the cap, their votes as well.
     """
     votes = Vote.objects.standing().filter(project=project)
     if project.person_share == 100 or not over_cap(votes_by_person(votes), project=project):
-        return Capped()
-    # what somebody decided rests on no vote
+        return PersonCap()
+    # a decided example is based on no vote
     in_examples = votes.filter(completion__example__isnull=False, completion__decided="")
     caps = over_cap(votes_by_person(in_examples), project=project)
     dropped: dict[int, set[int]] = defaultdict(set)
     for person, cap in caps.items():
         theirs = in_examples.filter(user=person).exclude(source=Source.IMPORT)
         ids = theirs.values_list("completion_id", flat=True).iterator(chunk_size=2_000)
-        # by hash: a sample of all they gave, and what is taken stays taken as the cap grows
-        for completion in sorted(ids, key=lambda pk: lot(person, pk))[cap:]:
+        # by hash: a sample of all their votes, and a larger cap only adds to it
+        for completion in sorted(ids, key=lambda pk: sample_key(person, pk))[cap:]:
             dropped[completion].add(person)
-    return Capped(len(caps), remaining(dropped))
+    return PersonCap(len(caps), remaining(dropped))
 
 
 def votes_by_person(votes: VoteQuerySet) -> dict[int | None, int]:
-    """How many votes each person gave; under None, what was imported."""
+    """Return the number of votes of each person; those of imports under None."""
     counted = votes.order_by().values_list("user", "source").annotate(n=Count("pk"))
     found: dict[int | None, int] = defaultdict(int)
     for user, source, n in counted:
@@ -106,7 +115,7 @@ def votes_by_person(votes: VoteQuerySet) -> dict[int | None, int]:
 
 
 def over_cap(votes: Mapping[int | None, int], *, project: Project) -> dict[int, int]:
-    """Who gave more than is taken, with how many of theirs are."""
+    """Return the people over the cap, each with the number of votes that are taken."""
     people = {user: n for user, n in votes.items() if user is not None}
     if len(people) < 2:
         return {}
@@ -118,7 +127,7 @@ def over_cap(votes: Mapping[int | None, int], *, project: Project) -> dict[int, 
 
 
 def cap_of(counts: list[int], *, others: int, percent: int) -> int:
-    """The most votes of one person that are at most `percent` of all that are then taken.
+    """Return the most votes of one person that are at most `percent` of all that are then taken.
 
     With Σ min(nᵢ, c) concave in c, the caps c that satisfy c ≤ p · (others + Σ min(nᵢ, c)) are a
     range from 0 on; bisection finds its end.
@@ -133,13 +142,13 @@ def cap_of(counts: list[int], *, others: int, percent: int) -> int:
     return low
 
 
-def lot(person: int, completion: int) -> bytes:
-    """Where a vote stands in the order in which a person's votes are taken."""
+def sample_key(person: int, completion: int) -> bytes:
+    """Return the sort key by which a person's votes are taken."""
     return hashlib.sha256(f"{person}:{completion}".encode()).digest()
 
 
 def remaining(dropped: Mapping[int, set[int]]) -> dict[int, ExampleValues | None]:
-    """What each completion's votes amount to without those of the people named."""
+    """Return each completion's example without the votes of the people named."""
     found: dict[int, ExampleValues | None] = {}
     for chunk in chunks(sorted(dropped)):
         verdicts: dict[int, list[str]] = {pk: [] for pk in chunk}
@@ -147,7 +156,7 @@ def remaining(dropped: Mapping[int, set[int]]) -> dict[int, ExampleValues | None
         for pk, user, verdict in rows.values_list("completion_id", "user_id", "verdict"):
             if user not in dropped[pk]:
                 verdicts[pk].append(verdict)
-        # that the text is not empty is known: there is an example
+        # the text is not empty: there is an example
         found |= {pk: values_of_votes(given, text="…") for pk, given in verdicts.items()}
     return found
 

@@ -1,4 +1,4 @@
-"""Writes a snapshot's rows as the JSONL files that the trainer (and TRL) read."""
+"""The JSONL files of a snapshot, which the trainer (and TRL) read."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ from feedback_app.training.models import Snapshot, SnapshotItem
 
 
 def context(completion: Completion) -> list[dict[str, str]]:
-    """The messages that the model saw: the system prompt of that day, then the conversation."""
+    """Return the messages of the model's input: its system prompt, then the conversation."""
     system = completion.system_prompt
     head = [{"role": "system", "content": system}] if system else []
     return [*head, *completion.prompt.messages]
 
 
 def as_line(item: SnapshotItem) -> dict[str, Any]:
-    """One example in TRL's unpaired form, plus weight and the token ids that were served."""
+    """Return an example in TRL's unpaired format, plus weight and served token ids."""
     completion = item.completion
     return {
         "id": str(completion.pk),
@@ -28,13 +28,13 @@ def as_line(item: SnapshotItem) -> dict[str, Any]:
         "weight": item.weight,
         "prompt_token_ids": completion.prompt_token_ids,
         "completion_token_ids": completion.token_ids,
-        # a stopped stream has no end of its own, like one that was cut
+        # an aborted stream has no EOS, like one cut at the limit
         "finish_reason": "stop" if completion.finish_reason == "stop" else "length",
     }
 
 
 def items_of(snapshot: Snapshot, split: Split) -> Iterator[SnapshotItem]:
-    """In a fixed order: the same snapshot gives the same bytes."""
+    """Yield items in a fixed order: the same snapshot gives the same bytes."""
     return (
         snapshot.items.filter(split=split)
         .select_related("completion__prompt")
@@ -44,7 +44,7 @@ def items_of(snapshot: Snapshot, split: Split) -> Iterator[SnapshotItem]:
 
 
 def snapshot_write(snapshot: Snapshot, directory: Path) -> None:
-    """Writes examples.jsonl and heldout.jsonl, each atomically, and stores the first's hash."""
+    """Write examples.jsonl and heldout.jsonl, each atomically, and store the hash of the first."""
     directory.mkdir(parents=True, exist_ok=True)
     digest = ""
     for split, name in ((Split.HELDOUT, "heldout.jsonl"), (Split.TRAIN, "examples.jsonl")):

@@ -1,4 +1,4 @@
-"""A run's snapshot as export rows: what exactly a version was trained and compared on."""
+"""A run's snapshot as export rows: the examples that a version was trained and compared on."""
 
 from collections.abc import Iterator
 
@@ -7,8 +7,10 @@ from feedback_app.training.models import Snapshot
 
 
 def snapshot_rows(snapshot: Snapshot, *, votes: bool = False) -> Iterator[ExportRow]:
-    """Every example as it was when the run was requested, in the order of its completions. Votes
-    are what they are now: a snapshot keeps what they came to, not who said it."""
+    """Yield every example as of the run's request, in the order of its completions.
+
+    Votes are the current ones: a snapshot stores examples, not votes.
+    """
     items = snapshot.items.select_related("completion__prompt").defer(
         "completion__token_ids", "completion__prompt_token_ids"
     )

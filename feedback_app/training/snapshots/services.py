@@ -5,18 +5,19 @@ from feedback_app.training.models import (
     Snapshot,
     SnapshotItem,
 )
-from feedback_app.training.snapshots.caps import people_cap
+from feedback_app.training.snapshots.caps import PersonCap, SnapshotTotals
 
 
-def snapshot_freeze(*, project: Project) -> Snapshot:
-    """Copies every example as it is now, with at most so many votes of one person as the project
-    takes. Call it in the transaction that makes the run."""
-    cap = people_cap(project)
+def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals) -> Snapshot:
+    """Copy every example as it is now, under the cap on one person's votes.
+
+    Call it in the transaction that creates the run, with the cap and totals computed there.
+    """
     snapshot = Snapshot.objects.create(
         project=project,
-        left_out=cap.left_out,
-        left_out_people=cap.people,
-        **cap.counts(project.examples.counts()),
+        left_out=totals.left_out,
+        left_out_people=totals.people,
+        **totals.counts,
     )
     examples = project.examples.order_by("pk").iterator(chunk_size=2_000)
     SnapshotItem.objects.bulk_create(
@@ -24,12 +25,12 @@ def snapshot_freeze(*, project: Project) -> Snapshot:
             SnapshotItem(
                 snapshot=snapshot,
                 completion_id=example.pk,
-                desirable=amounts.desirable,
-                weight=amounts.weight,
+                desirable=values.desirable,
+                weight=values.weight,
                 split=example.split,
             )
             for example in examples
-            if (amounts := cap.examples.get(example.pk, example)) is not None
+            if (values := cap.examples.get(example.pk, example)) is not None
         ),
         batch_size=1_000,
     )

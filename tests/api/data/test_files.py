@@ -13,7 +13,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, Scope, User
-from feedback_app.api.errors import ApiFault
+from feedback_app.api.errors import ApiError
 from feedback_app.feedback.exports import rows as export_rows
 from feedback_app.feedback.models import Example, ImportJob, Project, Vote
 from feedback_app.feedback.models.webhooks import Event
@@ -155,7 +155,7 @@ def test_export_breaks_off_when_its_token_is_revoked(
     next(lines)
     token_revoke(token=program.token, by=admin)
 
-    with pytest.raises(ApiFault):
+    with pytest.raises(ApiError):
         list(lines)
 
 

@@ -13,7 +13,7 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import ApiToken, Scope, User
 from feedback_app.api.gateway import answers
-from feedback_app.api.gateway.payloads import Begun, sse
+from feedback_app.api.gateway.payloads import StartedEvents, sse
 from feedback_app.feedback.models import Completion, Project, Prompt
 from feedback_app.feedback.prompts.services import content_hash
 from feedback_app.feedback.tokens.services import token_create, token_revoke
@@ -191,7 +191,7 @@ def test_closing_events_that_nobody_took_closes_their_source() -> None:
             ended.append(True)
 
     running = source()
-    Begun(running).close()
+    StartedEvents(running).close()
 
     assert ended
 
@@ -199,7 +199,7 @@ def test_closing_events_that_nobody_took_closes_their_source() -> None:
 def test_token_revoked_in_mid_stream_ends_it(
     program: Program, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "TOKEN_SECONDS", 0.0)
+    monkeypatch.setattr(answers, "TOKEN_CHECK_SECONDS", 0.0)
     response = program.ask(stream=True, max_tokens=400)
     events = iter(response.streaming_content)
     next(events)

@@ -468,10 +468,10 @@ def test_worker_takes_a_silent_import_and_the_first_one_writes_no_more(
 ) -> None:
     path = write(tmp_path / "a.jsonl", [row(n) for n in range(3)])
     first = import_take_here(project=project, path=path, by=admin)
-    assert import_claim(first.job.pk) is None, "its heartbeat is fresh"
+    assert import_claim(first.row.pk) is None, "its heartbeat is fresh"
     ImportJob.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=5))
 
-    second = import_claim(first.job.pk)
+    second = import_claim(first.row.pk)
     assert second is not None
     import_execute(first)
     assert not Completion.objects.exists()
@@ -499,7 +499,7 @@ def test_other_formats_go_on_after_an_offset(
         lines = [f"Q{n},A{n},1\n" for n in range(10)]
         path.write_text("".join(["prompt,completion,label\n", *lines]))
     claim = import_take_here(project=project, path=path, by=admin)
-    claim.job.offset = 4
+    claim.row.offset = 4
 
     import_execute(claim)
 

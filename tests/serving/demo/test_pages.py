@@ -21,7 +21,7 @@ from feedback_app.feedback.models import Completion, Pause, Project, Source, Ver
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.demo.conversations import turn_begin, turn_stream
 from feedback_app.serving.demo.events import turn_events
-from feedback_app.serving.demo.generation import SAID_NOTHING
+from feedback_app.serving.demo.generation import EMPTY_ANSWER
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.serving.releases.services import release_promote
@@ -146,9 +146,9 @@ def test_answer_of_no_words_is_told_and_not_kept(
     target = url("conversation-send", conversation.project, conversation.pk)
     got = events(as_user(viewer).post(target, {"text": "Hello?"}, headers=STREAM))
     assert got[-1][0] == "done"
-    assert SAID_NOTHING in got[-1][1]["html"]
+    assert EMPTY_ANSWER in got[-1][1]["html"]
     assert "Try again" in got[-1][1]["html"]
-    assert Turn.objects.get().error == SAID_NOTHING
+    assert Turn.objects.get().error == EMPTY_ANSWER
     assert not Completion.objects.exists()
 
 

@@ -27,7 +27,11 @@ from feedback_app.serving.engine.concurrency import START
 from feedback_app.serving.models import ChangeReport, FixedAnswer, Turn
 from feedback_app.serving.releases.services import release_promote
 from feedback_app.serving.sampling.services import SamplingClaim, sampling_claim, sampling_execute
-from feedback_app.serving.version_diff.services import changes_request, report_claim, report_execute
+from feedback_app.serving.version_diff.services import (
+    report_claim,
+    report_execute,
+    version_diff_request,
+)
 from tests.api.gateway_client import Program
 from tests.engines import wait_until
 from tests.served import MODEL, MakeAdapter
@@ -79,7 +83,7 @@ def claimed(project: Project, *, answers_per_prompt: int = 1) -> SamplingClaim:
 def sampled(claim: SamplingClaim) -> Sampling:
     """Samples to the end of this attempt."""
     sampling_execute(claim)
-    return Sampling.objects.get(pk=claim.sampling.pk)
+    return Sampling.objects.get(pk=claim.row.pk)
 
 
 def again(sampling: Sampling) -> Sampling:
@@ -111,7 +115,7 @@ def test_forty_answers_at_a_token_a_second_are_each_asked_for_once(
     second: list[SamplingClaim | None] = []
 
     def ended() -> bool:
-        second.append(sampling_claim(claim.sampling.pk))
+        second.append(sampling_claim(claim.row.pk))
         return not worker.is_alive()
 
     wait_until(ended, seconds=240, what="the sampling")
@@ -351,7 +355,7 @@ def test_comparison_of_versions_survives_a_slow_engine(
     texts = questions(project, 3)
     project.prompts.update(split=Split.HELDOUT)
     slow.behave(**LONG, faults={texts[0]: "break", texts[1]: "once"})
-    changes_request(adapter=adapter, by=admin)
+    version_diff_request(adapter=adapter, by=admin)
     claim = report_claim(adapter.pk)
     assert claim is not None
     worker = threading.Thread(target=lambda: (report_execute(claim), connection.close()))
@@ -371,7 +375,7 @@ def test_comparison_of_versions_survives_a_slow_engine(
 
     slow.behave(token_seconds=0.0)
     slow.asked.clear()
-    changes_request(adapter=adapter, by=admin)
+    version_diff_request(adapter=adapter, by=admin)
     claim = report_claim(adapter.pk)
     assert claim is not None
     report_execute(claim)

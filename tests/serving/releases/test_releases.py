@@ -129,9 +129,9 @@ def test_schedule_releases_the_newest_winner_only_once(
     make_adapter(1, auto_release=True)
     make_adapter(2, auto_release=True, gate_won=False)
     newest = make_adapter(3, auto_release=True)
-    assert adapters_to_release() == [newest]
+    assert list(adapters_to_release()) == [newest]
     release_promote(project=served, adapter=newest, by=None)
-    assert adapters_to_release() == []
+    assert list(adapters_to_release()) == []
 
 
 @pytest.mark.django_db(transaction=True)

@@ -183,12 +183,12 @@ def test_link_that_has_ended_opens_nothing_and_says_so_kindly(
 def test_answer_in_progress_breaks_off_when_the_link_is_revoked(
     shared: Shared, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("feedback_app.serving.demo.generation.ACCOUNT_SECONDS", 0.0)
+    monkeypatch.setattr("feedback_app.serving.demo.generation.ACCESS_CHECK_SECONDS", 0.0)
     visitor = services.visitor_create(shared.link)
     conversation = Conversation.objects.create(project=shared.link.project, user=visitor.user)
     turn = turn_begin(conversation=conversation, text="A long story?")
     stream = turn_events(
-        turn, rendered=lambda done: "", url="/", may_read=services.still_open(shared.link)
+        turn, rendered=lambda done: "", url="/", may_read=services.link_is_open(shared.link)
     )
     assert [next(stream).split("\n")[0] for _ in range(3)][-1] == "event: piece"
     link_revoke(link=shared.link, by=admin)
@@ -209,8 +209,8 @@ def test_limits_of_messages_of_a_visitor_and_of_the_link(served: Project, admin:
     shared.say(second)
     refused = second.post(shared.url("shared-send"), {"text": "Hello?"}, headers=STREAM)
     assert (refused.status_code, refused["Content-Type"]) == (422, "text/plain")
-    assert "all the messages" in refused.content.decode()
-    assert "all the messages" in shared.say(third).content.decode()
+    assert "limit of messages" in refused.content.decode()
+    assert "limit of messages" in shared.say(third).content.decode()
     assert shared.refresh().messages_used == 3
     assert Turn.objects.count() == 3
     # who was refused left nothing behind
@@ -258,7 +258,7 @@ def test_ring_of_visitors_gives_no_more_thumbs_than_the_link_has(
         target = shared.url("shared-vote", newest.completion_id)
         answers.append(client.post(target, {"verdict": "up"}, headers=HTMX))
     assert [answer.status_code for answer in answers] == [200, 200, 422, 422]
-    assert "all the thumbs" in answers[-1].content.decode()
+    assert "limit of thumbs" in answers[-1].content.decode()
     assert Vote.objects.count() == 2
     assert len(set(Vote.objects.values_list("user", flat=True))) == 2
 

@@ -5,14 +5,14 @@ from feedback_app.feedback.models import Source, Verdict
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import prompt_get_or_create
 from feedback_app.feedback.votes.services import vote_cast
-from feedback_app.serving.models import Seat, SeatAnswer, TrafficSplit
+from feedback_app.serving.models import Assignment, AssignmentAnswer, TrafficSplit
 
 
 def vote_on(split: TrafficSplit, user: User, *, candidate: bool, verdicts: str) -> None:
     """Conversations on one side, each with an answer and a vote: `+` is up."""
     for number, verdict in enumerate(verdicts):
         version = split.candidate.name if candidate else split.live_version
-        seat = Seat.objects.create(
+        assignment = Assignment.objects.create(
             split=split, key=f"{candidate}{number}", candidate=candidate, percent=split.percent
         )
         answer = completion_create(
@@ -25,8 +25,8 @@ def vote_on(split: TrafficSplit, user: User, *, candidate: bool, verdicts: str) 
             answer=Answer("An answer.", version, "stop", None, None),
             source=Source.DEMO,
         )
-        SeatAnswer.objects.create(
-            seat=seat, completion=answer, end="whole", seconds=1.0, first_seconds=0.4
+        AssignmentAnswer.objects.create(
+            assignment=assignment, completion=answer, end="whole", seconds=1.0, first_seconds=0.4
         )
         vote_cast(
             completion=answer,

@@ -18,9 +18,9 @@ from feedback_app.feedback.tokens.services import token_create
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.demo.conversations import turn_again, turn_begin, turn_stream, version_of
 from feedback_app.serving.engine.client import EngineError
-from feedback_app.serving.models import Conversation, Seat, SeatAnswer, TrafficSplit
+from feedback_app.serving.models import Assignment, AssignmentAnswer, Conversation, TrafficSplit
 from feedback_app.serving.releases.services import release_promote
-from feedback_app.serving.traffic_splits.assignments import conversation_key, seat_take
+from feedback_app.serving.traffic_splits.assignments import assignment_get_or_draw, conversation_key
 from feedback_app.serving.traffic_splits.report import split_report
 from feedback_app.serving.traffic_splits.services import (
     SETTLE,
@@ -68,8 +68,8 @@ def talk(project: Project, user: User, text: str = "Hello?") -> Conversation:
     return conversation
 
 
-def seat_of(conversation: Conversation) -> Seat:
-    return Seat.objects.get(key=conversation_key(conversation))
+def assignment_of(conversation: Conversation) -> Assignment:
+    return Assignment.objects.get(key=conversation_key(conversation))
 
 
 def all_to(*, candidate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ def later() -> dt.datetime:
     return timezone.now() + SETTLE
 
 
-# -- seats
+# -- assignments
 
 
 def test_start_loads_the_candidate_and_stop_lets_it_go(
@@ -129,20 +129,20 @@ def test_conversation_keeps_its_side_whatever_the_percentage(
 
     assert [turn.completion.version for turn in first.turns.all()] == [split.candidate.name] * 2
     assert other.turns.get().completion.version == "base"
-    assert (seat_of(first).percent, seat_of(other).percent) == (50, 1)
+    assert (assignment_of(first).percent, assignment_of(other).percent) == (50, 1)
     # when it ends, everybody goes on with what is live
     split_stop(split=split, by=admin)
     list(turn_stream(turn=turn_begin(conversation=first, text="And now?")))
     assert first.turns.last().completion.version == "base"
-    assert Seat.objects.count() == 2
+    assert Assignment.objects.count() == 2
 
 
 def test_the_percentage_holds_over_many(split: TrafficSplit, admin: User) -> None:
     split_change(split=split, percent=20, auto_promote=False, auto_stop=True, by=admin)
     for number in range(200):
-        seat_take(split.project, f"chat:{number}", begins=True)
+        assignment_get_or_draw(split.project, f"chat:{number}", begins=True)
     # 40 expected, standard deviation 5.7: beyond four of them once in 15,000 runs
-    assert 17 <= Seat.objects.filter(candidate=True).count() <= 63
+    assert 17 <= Assignment.objects.filter(candidate=True).count() <= 63
 
 
 def test_who_began_before_the_split_or_picked_a_version_is_not_in_it(
@@ -156,7 +156,7 @@ def test_who_began_before_the_split_or_picked_a_version_is_not_in_it(
     list(turn_stream(turn=turn_begin(conversation=picked, text="Hello?")))
 
     assert [turn.completion.version for turn in old.turns.all()] == ["base", "base"]
-    assert not Seat.objects.exists()
+    assert not Assignment.objects.exists()
 
 
 def test_gateway_takes_part_by_user_or_by_the_first_question(
@@ -179,11 +179,11 @@ def test_gateway_takes_part_by_user_or_by_the_first_question(
     assert ask("Another question?", user="u1") == split.candidate.name
     assert ask("Where is Rome?", "There.", "Why?") == split.candidate.name
     assert ask("Hello?", user="u2") == "base"
-    # began before the split, or asks for a version: no seat
+    # began before the split, or asks for a version: no assignment
     assert ask("Where is Oslo?", "There.", "Why?") == "base"
     assert ask("Hello?", model=split.candidate.name) == split.candidate.name
-    assert Seat.objects.count() == 3
-    assert SeatAnswer.objects.filter(end="whole", first_seconds__isnull=False).count() == 5
+    assert Assignment.objects.count() == 3
+    assert AssignmentAnswer.objects.filter(end="whole", first_seconds__isnull=False).count() == 5
 
 
 # -- what is counted
@@ -202,13 +202,13 @@ def test_first_vote_of_a_conversation_counts_once_it_has_settled(
     assert votes_count(split=split) == 0
     assert votes_count(split=split, now=later()) == 1
     assert votes_count(split=split, now=later()) == 0
-    seat = seat_of(conversation)
-    assert (seat.verdict, seat.counted) == ("up", 1)
+    assignment = assignment_of(conversation)
+    assert (assignment.verdict, assignment.counted) == ("up", 1)
     # what was counted stays, whatever becomes of the vote
     vote_undo(completion=first, by=viewer, source=Source.DEMO)
     assert votes_count(split=split, now=later()) == 0
-    seat.refresh_from_db()
-    assert (seat.verdict, seat.counted) == ("up", 1)
+    assignment.refresh_from_db()
+    assert (assignment.verdict, assignment.counted) == ("up", 1)
 
 
 def test_vote_that_is_taken_back_in_time_is_not_counted(split: TrafficSplit, viewer: User) -> None:
@@ -371,4 +371,4 @@ def test_split_by_its_forms(
     client.post(reverse("split-stop", args=[served.slug, split.pk]))
     shown = client.get(page).content.decode()
     assert "Earlier splits (1)" in shown
-    assert "Stopped by hand." in shown
+    assert "Stopped manually." in shown

@@ -18,11 +18,11 @@ from feedback_app.serving.releases.services import release_promote
 from feedback_app.serving.version_diff import services
 from feedback_app.serving.version_diff.page import differences, rows_of
 from feedback_app.serving.version_diff.services import (
-    adapters_to_describe,
-    changes_request,
+    adapters_without_version_diff,
     prompts_fix,
     report_claim,
     report_execute,
+    version_diff_request,
 )
 from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
@@ -57,7 +57,7 @@ def asked(served: Project, make_adapter: MakeAdapter, admin: User) -> Adapter:
 
 
 def write(adapter: Adapter, by: User | None = None) -> ChangeReport:
-    changes_request(adapter=adapter, by=by)
+    version_diff_request(adapter=adapter, by=by)
     claim = report_claim(adapter.pk)
     assert claim is not None
     assert report_claim(adapter.pk) is None  # a second delivery
@@ -123,7 +123,7 @@ class TestServed:
         page = as_user(viewer).get(target).content.decode()
         assert page.count('class="side-by-side"') == 3
         assert "bot@1" in page
-        assert "Ask the versions" not in page
+        assert "Generate answers" not in page
         assert as_user(viewer).get(target + "?sort=x").status_code == 400
         assert as_user(viewer).post(target + "new/").status_code == 403
 
@@ -171,9 +171,9 @@ class TestServed:
         self, asked: Adapter, make_adapter: MakeAdapter
     ) -> None:
         make_adapter(3, gate_won=False)
-        assert [adapter.name for adapter in adapters_to_describe()] == ["bot@2"]
-        changes_request(adapter=asked, by=None)
-        assert adapters_to_describe() == []
+        assert [adapter.name for adapter in adapters_without_version_diff()] == ["bot@2"]
+        version_diff_request(adapter=asked, by=None)
+        assert list(adapters_without_version_diff()) == []
 
     def test_version_of_another_project_is_404(
         self, asked: Adapter, stranger: User, as_user: As

@@ -11,14 +11,15 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
+from feedback_app.db.claims import ClaimLost
 from feedback_app.db.heartbeats import Heartbeat, kept_alive
 from feedback_app.feedback.imports import services
 from feedback_app.feedback.imports.services import import_claim, import_execute
 from feedback_app.feedback.models import ImportJob, Project
 from feedback_app.training.launchers import child_process
-from feedback_app.training.launchers.child_process import DONE, ClaimLost, child_run
+from feedback_app.training.launchers.child_process import DONE, child_run
 from feedback_app.training.models import Run
-from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 
@@ -26,36 +27,38 @@ STALE = 6.0  # the longest time without a beat that the tests allow
 
 
 @pytest.fixture
-def claim(transactional_db: None, voted_project: Project, admin: User, settings: Settings) -> Claim:
+def claim(
+    transactional_db: None, voted_project: Project, admin: User, settings: Settings
+) -> RunClaim:
     settings.RUN_STALE_SECONDS = STALE
     claim = run_claim(run_request(project=voted_project, by=admin).pk)
     assert claim is not None
     return claim
 
 
-def beat_time(claim: Claim) -> dt.datetime:
-    found = Run.objects.get(pk=claim.run.pk).heartbeat_at
+def beat_time(claim: RunClaim) -> dt.datetime:
+    found = Run.objects.get(pk=claim.row.pk).heartbeat_at
     assert found is not None
     return found
 
 
-def test_claim_outlives_the_stale_limit_without_any_progress(claim: Claim) -> None:
+def test_claim_outlives_the_stale_limit_without_any_progress(claim: RunClaim) -> None:
     began = timezone.now()
     with kept_alive(claim.heartbeat) as heartbeat:
         wait_until(
             lambda: beat_time(claim) > began + dt.timedelta(seconds=1.5 * STALE),
             what="beats for longer than the stale limit",
         )
-        assert run_claim(claim.run.pk) is None, "a second worker finds it taken"
+        assert run_claim(claim.row.pk) is None, "a second worker finds it taken"
         assert not heartbeat.lost
     assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_claim_that_was_taken_over_is_lost_and_stays_lost(claim: Claim) -> None:
+def test_claim_that_was_taken_over_is_lost_and_stays_lost(claim: RunClaim) -> None:
     with kept_alive(claim.heartbeat) as heartbeat:
-        Run.objects.filter(pk=claim.run.pk).update(attempt=claim.attempt + 1)
+        Run.objects.filter(pk=claim.row.pk).update(attempt=claim.attempt + 1)
         wait_until(lambda: heartbeat.lost, what="the loss")
-        Run.objects.filter(pk=claim.run.pk).update(attempt=claim.attempt)
+        Run.objects.filter(pk=claim.row.pk).update(attempt=claim.attempt)
     assert heartbeat.lost
 
 
@@ -74,7 +77,7 @@ def test_database_that_fails_for_a_while_does_not_end_the_beats(settings: Settin
         assert not heartbeat.lost
 
 
-def test_connection_of_the_beats_is_closed(claim: Claim, settings: Settings) -> None:
+def test_connection_of_the_beats_is_closed(claim: RunClaim, settings: Settings) -> None:
     settings.RUN_STALE_SECONDS = 0.12
     used: list[Any] = []
 
@@ -92,7 +95,7 @@ def test_connection_of_the_beats_is_closed(claim: Claim, settings: Settings) -> 
 
 
 def test_trainer_that_says_nothing_keeps_its_run(
-    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    claim: RunClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The child's events move nothing here: it writes none, and the polls write no heartbeat."""
     began = timezone.now()
@@ -116,7 +119,7 @@ def test_trainer_that_says_nothing_keeps_its_run(
             lambda: beat_time(claim) > began + dt.timedelta(seconds=1.5 * STALE),
             what="beats for longer than the stale limit",
         )
-        assert run_claim(claim.run.pk) is None
+        assert run_claim(claim.row.pk) is None
     finally:
         (tmp_path / "end").touch()
         worker.join(60)
@@ -124,7 +127,7 @@ def test_trainer_that_says_nothing_keeps_its_run(
 
 
 def test_trainer_is_as_nice_as_the_settings_say(
-    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
+    claim: RunClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.TRAINER_NICE = 7
     python = tmp_path / "python"
@@ -136,13 +139,13 @@ def test_trainer_is_as_nice_as_the_settings_say(
 
 
 def test_trainer_of_a_lost_run_is_ended(
-    claim: Claim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    claim: RunClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 600\n")
     python.chmod(0o755)
     monkeypatch.setattr(child_process.sys, "executable", str(python))
-    Run.objects.filter(pk=claim.run.pk).update(attempt=claim.attempt + 1)
+    Run.objects.filter(pk=claim.row.pk).update(attempt=claim.attempt + 1)
     with kept_alive(claim.heartbeat) as alive, pytest.raises(ClaimLost):
         child_run(claim, ["evaluate"], events=tmp_path, alive=alive)
 

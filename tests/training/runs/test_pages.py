@@ -12,7 +12,7 @@ from feedback_app.feedback.adjudication.selectors import asked
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
 from feedback_app.training.runs.advice import run_advice
-from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.services import run_finish, run_request
 from feedback_app.training.runs.value_curve import value_curve
 
@@ -41,7 +41,7 @@ def run(voted_project: Project, admin: User) -> Run:
 
 
 @pytest.fixture
-def claim(run: Run) -> Claim:
+def claim(run: Run) -> RunClaim:
     claim = run_claim(run.pk)
     assert claim is not None
     return claim
@@ -63,10 +63,10 @@ def metric(run: Run, step: int, **changed: float) -> RunMetric:
 
 
 @pytest.fixture
-def adapter(claim: Claim) -> Adapter:
+def adapter(claim: RunClaim) -> Adapter:
     """A finished run whose adapter won the gate, with one doubtful label."""
-    name = claim.run.project.adapter_name(claim.run.number)
-    RunMetric.objects.bulk_create([metric(claim.run, step) for step in range(1, 9)])
+    name = claim.row.project.adapter_name(claim.row.number)
+    RunMetric.objects.bulk_create([metric(claim.row, step) for step in range(1, 9)])
     measures = {
         "ranking": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 20},
         "finished": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
@@ -86,7 +86,7 @@ def adapter(claim: Claim) -> Adapter:
             },
         }
     ]
-    items = list(claim.run.snapshot.items.filter(split="train").order_by("pk"))
+    items = list(claim.row.snapshot.items.filter(split="train").order_by("pk"))
     fit = {item.completion_id: (2.0 if item.desirable else -3.0, 0.1) for item in items}
     liked = next(item for item in items if item.desirable)
     fit[liked.completion_id] = (-4.0, 0.1)
@@ -210,7 +210,7 @@ def test_schedule_is_set(project: Project, admin: User, as_user: As) -> None:
 
     schedule = Schedule.objects.get()
     assert (schedule.enabled, schedule.min_new_examples, schedule.min_hours) == (True, 20, 0.5)
-    assert b"Runs start by themselves now." in answer.content
+    assert b"Runs now start automatically." in answer.content
     assert b'value="0.5"' in answer.content
 
 
@@ -243,13 +243,13 @@ def test_run_queued_polls_and_says_what_it_waits_for(run: Run, admin: User, as_u
     assert 'hx-trigger="every 2s"' in page
 
 
-def test_run_live_ends_the_polling_with_the_run(claim: Claim, admin: User, as_user: As) -> None:
+def test_run_live_ends_the_polling_with_the_run(claim: RunClaim, admin: User, as_user: As) -> None:
     client = as_user(admin)
     claim.heartbeat(phase="training", progress_done=3, progress_total=12, eta_seconds=100)
 
-    working = client.get(url("run-live", claim.run.project, 1), headers=HTMX)
+    working = client.get(url("run-live", claim.row.project, 1), headers=HTMX)
     claim.update(status=Run.Status.FAILED, error="Loss is NaN at step 3: lower the rate.")
-    ended = client.get(url("run-live", claim.run.project, 1), headers=HTMX)
+    ended = client.get(url("run-live", claim.row.project, 1), headers=HTMX)
 
     assert working.status_code == 200
     assert b"3 of 12" in working.content
@@ -290,7 +290,7 @@ def test_run_done_shows_gate_answers_and_doubtful_labels(
 ) -> None:
     page = as_user(admin).get(url("run", adapter.project, 1)).content.decode()
 
-    assert "won the gate" in page
+    assert "passed the gate" in page
     assert "80 %" not in page.split("Finished answers")[0]
     assert "90 %" in page
     assert "Why is the sky blue?" in page

@@ -1,4 +1,4 @@
-"""What the Train page shows before a run, and why it may error_response one."""
+"""What the Train page shows before a run, and why it may refuse one."""
 
 import pytest
 
@@ -38,6 +38,16 @@ def test_plan_counts_both_sides(voted_project: Project) -> None:
     assert plan.train_total == Example.objects.filter(split="train").count()
     assert plan.new_examples == 60
     assert plan.minutes > 0
+
+
+def test_lambdas_balance_the_summed_weights_of_the_classes(voted_project: Project) -> None:
+    train = Example.objects.filter(split="train")
+    train.filter(desirable=False).update(weight=0.5)
+    plan = run_plan(project=voted_project, config=CONFIG)
+    up, down = plan.train_up, plan.train_down * 0.5
+    ratio = plan.lambda_d * up / (plan.lambda_u * down)
+    assert 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9
+    assert (plan.lambda_d, plan.lambda_u) == pytest.approx(lambdas(up, down))
 
 
 def test_only_ups_is_refused_with_the_reason(voted_project: Project, admin: User) -> None:

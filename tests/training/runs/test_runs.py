@@ -18,7 +18,7 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.launchers.child_process import CANCELLED, child_run, settle
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
-from feedback_app.training.runs.claims import Claim, run_claim
+from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
 from feedback_app.training.schedules.services import schedule_set, schedules_run
@@ -34,7 +34,7 @@ def run(voted_project: Project, admin: User) -> Run:
 
 
 @pytest.fixture
-def claim(run: Run) -> Claim:
+def claim(run: Run) -> RunClaim:
     claim = run_claim(run.pk)
     assert claim is not None
     return claim
@@ -84,7 +84,7 @@ def test_run_is_claimed_once(run: Run) -> None:
 
 
 def test_stale_run_is_taken_up_and_the_old_worker_writes_nothing_more(
-    run: Run, claim: Claim
+    run: Run, claim: RunClaim
 ) -> None:
     Run.objects.update(heartbeat_at=timezone.now() - dt.timedelta(hours=1))
     second = run_claim(run.pk)
@@ -107,7 +107,7 @@ def test_waiting_run_is_cancelled_at_once_and_can_be_resumed(run: Run, admin: Us
     assert run_claim(run.pk) is not None
 
 
-def test_working_run_is_asked_to_stop(run: Run, claim: Claim, admin: User) -> None:
+def test_working_run_is_asked_to_stop(run: Run, claim: RunClaim, admin: User) -> None:
     run_cancel(run=run, by=admin)
     assert claim.cancel_requested()
     run.refresh_from_db()
@@ -115,7 +115,7 @@ def test_working_run_is_asked_to_stop(run: Run, claim: Claim, admin: User) -> No
 
 
 def test_run_that_is_to_stop_starts_no_further_process(
-    run: Run, claim: Claim, admin: User, tmp_path: Path
+    run: Run, claim: RunClaim, admin: User, tmp_path: Path
 ) -> None:
     run_cancel(run=run, by=admin)
     code = child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path, alive=Heartbeat())
@@ -128,7 +128,7 @@ def test_run_that_is_to_stop_starts_no_further_process(
     ("asked", "status"), [(True, Run.Status.CANCELLED), (False, Run.Status.QUEUED)]
 )
 def test_trainer_that_was_stopped(
-    run: Run, claim: Claim, admin: User, code: int, asked: bool, status: str
+    run: Run, claim: RunClaim, admin: User, code: int, asked: bool, status: str
 ) -> None:
     if asked:
         run_cancel(run=run, by=admin)
@@ -137,7 +137,9 @@ def test_trainer_that_was_stopped(
     assert run.status == status
 
 
-def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(run: Run, claim: Claim) -> None:
+def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(
+    run: Run, claim: RunClaim
+) -> None:
     fit = {item.completion_id: (0.5, 0.1) for item in run.snapshot.items.filter(split="train")}
     arguments: dict[str, Any] = {
         "path": "adapters/bot@1",
@@ -172,7 +174,7 @@ def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(run: Run, cla
     ],
 )
 def test_gate_holds_back_a_model_that_got_worse(
-    claim: Claim, changed: dict[str, float], fault: str
+    claim: RunClaim, changed: dict[str, float], fault: str
 ) -> None:
     adapter = run_finish(
         claim=claim,
@@ -195,7 +197,7 @@ def test_gate_holds_back_a_model_that_got_worse(
     ],
 )
 def test_gate_asks_in_one_direction_whether_it_may_be_chance(
-    claim: Claim, low: float, won: bool
+    claim: RunClaim, low: float, won: bool
 ) -> None:
     data = report("bot@1", ranking=0.75)
     data["candidates"]["bot@1"]["ranking"]["low"] = low
@@ -204,7 +206,7 @@ def test_gate_asks_in_one_direction_whether_it_may_be_chance(
     assert adapter.gate_won is won
 
 
-def test_gate_compares_with_what_is_live(claim: Claim) -> None:
+def test_gate_compares_with_what_is_live(claim: RunClaim) -> None:
     adapter = run_finish(
         claim=claim,
         path="p",
@@ -217,7 +219,7 @@ def test_gate_compares_with_what_is_live(claim: Claim) -> None:
     assert not adapter.gate_won
 
 
-def test_live_adapter_cannot_be_discarded(claim: Claim, admin: User, project: Project) -> None:
+def test_live_adapter_cannot_be_discarded(claim: RunClaim, admin: User, project: Project) -> None:
     adapter = run_finish(claim=claim, path="p", sha256="0", report=report("bot@1"), fit={})
     assert adapter is not None
     Project.objects.update(live_version="bot@1")
@@ -252,7 +254,7 @@ def step(number: int, **extra: Any) -> dict[str, Any]:
     }
 
 
-def test_events_become_curves_progress_and_log(claim: Claim, tmp_path: Path) -> None:
+def test_events_become_curves_progress_and_log(claim: RunClaim, tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     lines = [json.dumps(step(1)), json.dumps({"type": "warning", "message": "both rewards fall"})]
     path.write_text("\n".join(lines) + "\n" + '{"type": "st')
@@ -269,9 +271,9 @@ def test_events_become_curves_progress_and_log(claim: Claim, tmp_path: Path) -> 
     assert RunMetric.objects.get().reward_desirable is None
     note = RunNote.objects.get()
     assert (note.level, note.text) == ("warning", "both rewards fall")
-    claim.run.refresh_from_db()
-    assert claim.run.percent == 10
-    assert claim.run.eta_seconds == 12.0
+    claim.row.refresh_from_db()
+    assert claim.row.percent == 10
+    assert claim.row.eta_seconds == 12.0
 
 
 # -- snapshots as files
@@ -313,7 +315,7 @@ def test_schedule_starts_one_run_when_enough_is_new(voted_project: Project, admi
 
 
 def test_schedule_waits_for_examples_and_hours(
-    voted_project: Project, admin: User, claim: Claim, annotator: User
+    voted_project: Project, admin: User, claim: RunClaim, annotator: User
 ) -> None:
     schedule_set(
         project=voted_project,
@@ -332,7 +334,7 @@ def test_schedule_waits_for_examples_and_hours(
 
 
 def test_the_run_says_why_it_computes_in_its_precision(
-    claim: Claim, admin: User, as_user: Callable[[User], Client]
+    claim: RunClaim, admin: User, as_user: Callable[[User], Client]
 ) -> None:
     start = {
         "type": "start",
@@ -346,5 +348,5 @@ def test_the_run_says_why_it_computes_in_its_precision(
     }
     assert events_store(claim, [start])
     assert "on cpu in float32: this CPU has no bfloat16 units" in RunNote.objects.get().text
-    page = as_user(admin).get(f"/projects/bot/runs/{claim.run.number}/")
+    page = as_user(admin).get(f"/projects/bot/runs/{claim.row.number}/")
     assert "cpu, float32: this CPU has no bfloat16 units" in page.content.decode()

@@ -17,7 +17,13 @@ from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.plan import run_plan
 from feedback_app.training.runs.services import run_request
-from feedback_app.training.snapshots.caps import cap_of, examples_taken, over_cap, people_cap
+from feedback_app.training.snapshots import caps
+from feedback_app.training.snapshots.caps import (
+    cap_of,
+    over_cap,
+    people_cap,
+    snapshot_totals_cached,
+)
 from feedback_app.web.errors import UserError
 from tests.conftest import MakeCompletions
 
@@ -132,14 +138,39 @@ def test_plan_says_what_the_snapshot_will_hold_and_the_choice_is_the_same_each_t
 def test_run_asks_anew_what_the_page_may_remember(
     flooded: Project, admin: User, django_assert_num_queries: Any
 ) -> None:
-    examples_taken(flooded, exact=False)
+    snapshot_totals_cached(flooded)
     Vote.objects.update(verdict="up")
     flooded.examples.update(desirable=True)
 
     with django_assert_num_queries(0):
-        examples_taken(flooded, exact=False)
+        snapshot_totals_cached(flooded)
     with pytest.raises(UserError, match="0 down"):
         run_request(project=flooded, by=admin)
+
+
+@pytest.mark.django_db
+def test_run_computes_the_cap_once(
+    flooded: Project, admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, computed = caps.remaining, []
+
+    def remaining(dropped: Any) -> Any:
+        computed.append(dropped)
+        return real(dropped)
+
+    monkeypatch.setattr(caps, "remaining", remaining)
+    assert run_request(project=flooded, by=admin).snapshot.left_out > 0
+    assert len(computed) == 1
+
+
+@pytest.mark.django_db
+def test_totals_are_the_weights_of_the_snapshot(flooded: Project, admin: User) -> None:
+    totals = snapshot_totals_cached(flooded)
+    train = run_request(project=flooded, by=admin).snapshot.items.filter(split="train")
+    for desirable, weight in ((True, totals.train_weight_up), (False, totals.train_weight_down)):
+        assert weight == pytest.approx(
+            sum(train.filter(desirable=desirable).values_list("weight", flat=True))
+        )
 
 
 @pytest.mark.django_db

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.closed_loop.people import PageFault
+from feedback_app.closed_loop.people import PageError
 from feedback_app.closed_loop.proof import ClosedLoop, LoopBroken, Proof
 from feedback_app.closed_loop.size import LoopSize, Speed, minutes_for, seconds_for, size_for
 from feedback_app.closed_loop.speed import SpeedUnknown, speed_measure
@@ -91,7 +91,7 @@ class Command(BaseCommand):
                     say=self.say,
                     progress=self.progress,
                 ).run(base_model=settings.BASE_MODEL)
-        except (LoopBroken, PageFault, EngineError, SpeedUnknown, StackError) as error:
+        except (LoopBroken, PageError, EngineError, SpeedUnknown, StackError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
             raise CommandError("Stopped. What it made so far is kept.", returncode=130) from None

@@ -1,7 +1,7 @@
-"""What visitors of a share link see: one conversation, and nothing else of Prospect.
+"""The page of a share link's visitors: one conversation.
 
-These views ask for no sign-in; the link's secret in the address takes its place, and the session
-says which of its visitors this is.
+These views need no sign-in: the link's secret in the URL takes its place, and the session
+identifies the visitor.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ from feedback_app.serving.demo.views import Links, wants_stream, with_votes
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor, Turn
 from feedback_app.serving.share_links.services import (
-    TooMuch,
+    LimitReached,
     link_find,
-    message_take,
-    still_open,
+    link_is_open,
+    message_count,
     visitor_create,
     visitor_undo,
     visitor_vote,
@@ -42,11 +42,11 @@ from feedback_app.web.responses import error_response
 
 P = ParamSpec("P")
 FAILED = "The model could not answer. Nothing was lost: try again in a moment."
-ENDED = "This link has ended: it was revoked, has expired, or never was one."
+ENDED = "This link does not work: it was revoked, has expired, or never existed."
 
 
 class SharedRequest(HtmxHttpRequest):
-    """A request that came by an open link."""
+    """A request with a share link's secret in its URL."""
 
     secret: str
 
@@ -55,7 +55,7 @@ SharedView = Callable[Concatenate[SharedRequest, ShareLink, P], HttpResponseBase
 
 
 def shared_view(method: str) -> Callable[[SharedView[P]], Callable[..., HttpResponseBase]]:
-    """Hands the view its link; whoever has none that is open learns only that."""
+    """Pass the view its link; answer 404 for any other, whatever the reason."""
 
     def decorate(view: SharedView[P]) -> Callable[..., HttpResponseBase]:
         @login_not_required
@@ -69,8 +69,8 @@ def shared_view(method: str) -> Callable[[SharedView[P]], Callable[..., HttpResp
             try:
                 response = ended(request) if link is None else view(request, link, *args, **kwargs)
             except UserError as error:
-                response = told(request, error)
-            # neither search engines nor the pages that it links to may learn the address
+                response = message_response(request, error)
+            # neither search engines nor linked pages may learn the URL
             response["X-Robots-Tag"] = "noindex, nofollow"
             response["Referrer-Policy"] = "no-referrer"
             add_never_cache_headers(response)
@@ -82,15 +82,15 @@ def shared_view(method: str) -> Callable[[SharedView[P]], Callable[..., HttpResp
 
 
 def ended(request: SharedRequest) -> HttpResponse:
-    """The same for a link that was revoked, has expired or never was one."""
+    """Return the same response for a revoked, an expired and an unknown link."""
     if wants_stream(request) or request.htmx:
         return HttpResponse(ENDED, status=404, content_type="text/plain")
     return render(request, "serving/shared_ended.html", status=404)
 
 
-def told(request: SharedRequest, error: UserError) -> HttpResponse:
-    """Says why nothing was done: to a script with a status, to a plain form on the page."""
-    wait = error.wait if isinstance(error, TooMuch) else 0
+def message_response(request: SharedRequest, error: UserError) -> HttpResponse:
+    """Return an error's message: to a script with a status, to a plain form on the page."""
+    wait = error.wait if isinstance(error, LimitReached) else 0
     if wants_stream(request):
         response = HttpResponse(str(error), status=429 if wait else 422, content_type="text/plain")
     else:
@@ -109,7 +109,7 @@ def session_key(link: ShareLink) -> str:
 
 
 def visitor_of(request: SharedRequest, link: ShareLink) -> ShareVisitor | None:
-    """Who this browser is for this link, if it has said something."""
+    """Return the visitor of this browser, or None before the first message."""
     known = request.session.get(session_key(link))
     if known is None:
         return None
@@ -117,7 +117,7 @@ def visitor_of(request: SharedRequest, link: ShareLink) -> ShareVisitor | None:
 
 
 def conversation_of(visitor: ShareVisitor | None, link: ShareLink) -> Conversation | None:
-    """The visitor's newest conversation."""
+    """Return the visitor's newest conversation."""
     if visitor is None:
         return None
     own = Conversation.objects.filter(project=link.project, user=visitor.user)
@@ -128,7 +128,7 @@ def conversation_of(visitor: ShareVisitor | None, link: ShareLink) -> Conversati
 
 
 def shared_links(request: SharedRequest) -> Callable[[Turn], Links]:
-    """A visitor's own, for `with_votes`."""
+    """Return the function that `with_votes` gets a visitor's links from."""
 
     def links(turn: Turn) -> Links:
         answer = [request.secret, turn.completion_id or 0]
@@ -143,7 +143,7 @@ def shared_links(request: SharedRequest) -> Callable[[Turn], Links]:
 
 @shared_view("GET")
 def shared(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
-    """The conversation."""
+    """Show the conversation."""
     query_strict(request, ())
     visitor = visitor_of(request, link)
     found = conversation_of(visitor, link)
@@ -164,11 +164,11 @@ def shared(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
 
 @shared_view("POST")
 def shared_send(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
-    """Says something. The first message makes the visitor, and the conversation."""
+    """Send a message. The first one creates the visitor and the conversation."""
     text = validated(MessageForm(request.POST))["text"]
     with transaction.atomic():
         visitor = visitor_of(request, link) or visitor_create(link)
-        message_take(link=link, visitor=visitor)
+        message_count(link=link, visitor=visitor)
         conversation = conversation_of(visitor, link) or conversation_begin(visitor, link)
         turn = turn_begin(conversation=conversation, text=text)
     request.session[session_key(link)] = visitor.pk
@@ -181,7 +181,7 @@ def conversation_begin(visitor: ShareVisitor, link: ShareLink) -> Conversation:
 
 @shared_view("POST")
 def shared_new(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
-    """Begins anew; what was said before stays kept, but is not shown any more."""
+    """Begin a new conversation; the earlier one is kept, but not shown any more."""
     validated(NoFields(request.POST))
     visitor = visitor_of(request, link)
     found = conversation_of(visitor, link)
@@ -192,7 +192,7 @@ def shared_new(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
 
 @shared_view("POST")
 def shared_again(request: SharedRequest, link: ShareLink, turn: int) -> HttpResponseBase:
-    """Answers the last message again, or an edited one."""
+    """Generate the last answer again, for an edited message if `text` is given."""
     text = validated(MessageForm(request.POST))["text"]
     visitor = visitor_of(request, link)
     found = conversation_of(visitor, link)
@@ -200,7 +200,7 @@ def shared_again(request: SharedRequest, link: ShareLink, turn: int) -> HttpResp
         return ended(request)
     old = get_object_or_404(found.turns, pk=turn)
     with transaction.atomic():
-        message_take(link=link, visitor=visitor)
+        message_count(link=link, visitor=visitor)
         turn_again(turn=old, text=text or None)
     return answer(request, link, visitor, found, old)
 
@@ -212,8 +212,10 @@ def answer(
     conversation: Conversation,
     turn: Turn,
 ) -> HttpResponseBase:
-    """Has the engine answer: as a stream, or to the end and back to the page. It breaks off when
-    the link ends."""
+    """Generate the answer: as a stream, or completely before redirecting to the page.
+
+    It is aborted when the link ends.
+    """
     turn.conversation = conversation
     if wants_stream(request):
         return event_stream(
@@ -221,12 +223,12 @@ def answer(
                 turn,
                 rendered=lambda done: reply_html(request, link, visitor, done),
                 url=home(request),
-                may_read=still_open(link),
-                told=lambda error: FAILED,
+                may_read=link_is_open(link),
+                message_of=lambda error: FAILED,
             )
         )
     try:
-        for _ in turn_stream(turn=turn, may_read=still_open(link)):
+        for _ in turn_stream(turn=turn, may_read=link_is_open(link)):
             pass
     except EngineError:
         messages.error(request, FAILED)
@@ -234,7 +236,7 @@ def answer(
 
 
 def reply_html(request: SharedRequest, link: ShareLink, visitor: ShareVisitor, turn: Turn) -> str:
-    """The finished answer with its thumbs, as the page shows it."""
+    """Return the HTML of the finished answer with its thumbs."""
     [shown] = with_votes([turn], of=visitor.user, links=shared_links(request))
     context: dict[str, Any] = {
         "turn": shown,
@@ -248,7 +250,7 @@ def reply_html(request: SharedRequest, link: ShareLink, visitor: ShareVisitor, t
 def own_answer(
     request: SharedRequest, link: ShareLink, pk: int
 ) -> tuple[ShareVisitor, Completion, Turn]:
-    """An answer of one of the visitor's conversations, or 404."""
+    """Return an answer of one of the visitor's conversations, or raise 404."""
     visitor = visitor_of(request, link)
     turns = Turn.objects.select_related("completion__prompt", "completion__project")
     turn = get_object_or_404(
@@ -257,14 +259,14 @@ def own_answer(
         conversation__user=visitor.user_id if visitor else 0,
         conversation__project=link.project,
     )
-    if visitor is None or turn.completion is None:  # what the query has made sure of
+    if visitor is None or turn.completion is None:  # excluded by the query
         raise AssertionError
     return visitor, turn.completion, turn
 
 
 @shared_view("POST")
 def shared_vote(request: SharedRequest, link: ShareLink, pk: int) -> HttpResponseBase:
-    """A visitor's thumb."""
+    """Cast a vote on an answer."""
     visitor, completion, turn = own_answer(request, link, pk)
     form = VoteForm(request.POST)
     values = validated(form)
@@ -281,7 +283,7 @@ def shared_vote(request: SharedRequest, link: ShareLink, pk: int) -> HttpRespons
 
 @shared_view("POST")
 def shared_undo(request: SharedRequest, link: ShareLink, pk: int) -> HttpResponseBase:
-    """Takes the thumb back."""
+    """Undo the vote."""
     visitor, completion, turn = own_answer(request, link, pk)
     validated(NoFields(request.POST))
     visitor_undo(link=link, visitor=visitor, completion=completion)
@@ -291,7 +293,7 @@ def shared_undo(request: SharedRequest, link: ShareLink, pk: int) -> HttpRespons
 def thumbs(
     request: SharedRequest, link: ShareLink, visitor: ShareVisitor, turn: Turn
 ) -> HttpResponseBase:
-    """The thumbs as they stand now."""
+    """Show the current thumbs."""
     if not request.htmx:
         return redirect(home(request))
     [shown] = with_votes([turn], of=visitor.user, links=shared_links(request))

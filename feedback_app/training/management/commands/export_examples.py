@@ -19,10 +19,8 @@ class Command(BaseCommand):
         parser.add_argument("--project", required=True)
         parser.add_argument("--format", required=True, choices=FORMATS)
         parser.add_argument("--out", type=Path, help="default: <project>-examples.<format>")
-        parser.add_argument(
-            "--snapshot", type=int, metavar="N", help="what run N was trained and compared on"
-        )
-        parser.add_argument("--votes", action="store_true", help="add who said what, by pseudonyms")
+        parser.add_argument("--snapshot", type=int, metavar="N", help="the snapshot of run N")
+        parser.add_argument("--votes", action="store_true", help="include votes, under pseudonyms")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()

@@ -13,11 +13,11 @@ from feedback_app.web.errors import UserError
 
 
 class Command(BaseCommand):
-    help = "Queues a training run on the project's examples; a gpu worker takes it up."
+    help = "Queues a training run on the project's examples; a gpu worker executes it."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--project", required=True)
-        parser.add_argument("--wait", action="store_true", help="until the run has ended")
+        parser.add_argument("--wait", action="store_true", help="wait until the run has ended")
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
