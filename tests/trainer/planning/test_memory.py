@@ -15,8 +15,8 @@ from transformers import PretrainedConfig
 
 from bench.memory_table import MODELS, table
 from tests.trainer.conftest import example
-from trainer.backends.cpu.forest_attention import Layout
-from trainer.backends.cpu.training_decoder import hidden_states, is_written_out
+from trainer.backends import backend_for
+from trainer.backends.base import Layout
 from trainer.data.batches import Sampler, Step
 from trainer.data.tokenise import Tokenised, tokenise
 from trainer.forward.segments import forest
@@ -82,12 +82,12 @@ def kept_bytes(config: PretrainedConfig, layers: int, dtype: torch.dtype) -> int
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         decoder, ids = model.get_decoder(), torch.randint(3, 300, (2, TOKENS // 2))
-        if is_written_out(decoder):
-            tree = forest([tuple(row) for row in ids.tolist()])
-            positions = torch.tensor([tree.positions])
-            hidden = hidden_states(
-                decoder, ids.view(1, -1), positions, Layout(tree), torch.arange(TOKENS)
-            )
+        tree = forest([tuple(row) for row in ids.tolist()])
+        positions = torch.tensor([tree.positions])
+        hidden = backend_for("cpu").hidden_states(
+            decoder, ids.view(1, -1), positions, Layout(tree), torch.arange(TOKENS)
+        )
+        if hidden is not None:
             softmax = layers * config.num_attention_heads * 2 * (TOKENS // 2) ** 2 * dtype.itemsize
         else:
             hidden = decoder(ids, use_cache=False).last_hidden_state
