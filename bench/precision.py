@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import WEIGHTS
 from trainer.backends import serving_decoder
 from trainer.data.chat import prompt_ids
 from trainer.engine.adapters import read_adapter
 from trainer.evaluation.generate import Sampling, generate
-from trainer.models.adapted import adapted
 from trainer.models.loading import load_base, prepare
 
 ROOT = Path(__file__).resolve().parent.parent

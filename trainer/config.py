@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.artifacts.adapter_directory import is_adapter_name
 from trainer.errors import Refused
 from trainer.losses import LOSSES
+from trainer.names import is_adapter_name
 
 MAX_RANK = 256
 

@@ -7,7 +7,6 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from trainer.artifacts.adapter_directory import is_adapter_name
 from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
 from trainer.engine.adapters import inside, read_adapter
@@ -26,6 +25,7 @@ from trainer.engine.prefix_cache import Turns
 from trainer.errors import BadArtifact
 from trainer.heap import release_free_memory
 from trainer.models.loading import LoadedBase
+from trainer.names import is_adapter_name
 
 MAX_BATCH = 64
 MAX_QUEUE = 256

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
 from tests.tiny import tiny_tokenizer
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, verify_adapter
 from trainer.artifacts.merge import merge
 from trainer.backends import backend_for, serving_decoder
@@ -28,7 +29,6 @@ from trainer.data.examples import Example, Message, write_examples
 from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling
-from trainer.models.adapted import adapted
 from trainer.models.loading import LoadedBase, load_base
 from trainer.training.train import train
 

@@ -13,13 +13,13 @@ from tests.trainer.conftest import MakeRun, events, example
 from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS, verify_adapter
 from trainer.config import TrainConfig
 from trainer.data.examples import write_examples
+from trainer.directory_lock import locked
 from trainer.errors import Refused, RunFailed, TrainerError
+from trainer.evaluation.kl_probe import KlEstimate, KlProbe
 from trainer.events import EventLog
 from trainer.training import early_stopping, loop, reference_cache, step, train
 from trainer.training.checkpoint import save_checkpoint
-from trainer.training.kl_probe import KlEstimate, KlProbe
 from trainer.training.reference_cache import ReferenceCache, pair_key
-from trainer.training.run_directory import only_one
 from trainer.training.schedule import learning_rate
 
 
@@ -365,7 +365,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(make_run: MakeRun) -> N
 
 def test_second_process_on_one_run_is_turned_away(make_run: MakeRun) -> None:
     run_dir = make_run()
-    with only_one(run_dir), pytest.raises(TrainerError, match="another process is at work"):
+    with locked(run_dir), pytest.raises(TrainerError, match="another process is at work"):
         train.train(run_dir)
 
 
