@@ -12,7 +12,7 @@ from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples
 from trainer.data.tokenise import Tokenised, TokenisedSet, tokenise_for
 from trainer.errors import BadArtifact, Refused
-from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named
+from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named, summed_weights
 from trainer.models.loading import LoadedBase
 from trainer.training.checkpoint import Fit
 from trainer.training.preflight import check_trainable
@@ -113,11 +113,9 @@ def load_run(
     if left_out:
         kept = [example for example in examples if example.id not in left_out]
         check_trainable(loss, kept, config)
-    desirable = sum(example.label for example in data.examples)
     weights = class_weights(
         loss,
-        desirable,
-        len(data.examples) - desirable,
+        *summed_weights(data.examples),
         given_d=config.lambda_d,
         given_u=config.lambda_u,
     )
@@ -187,7 +185,7 @@ def _warnings(config: TrainConfig, data: TokenisedSet, weights: Lambdas) -> tupl
         )
     if weights.bounded:
         found.append(
-            f"the classes are so unequal that λ was held at {MAX_LAMBDA:g}: collect votes of the "
-            "rarer kind"
+            f"the summed weights of the classes are so unequal that λ was held at {MAX_LAMBDA:g}: "
+            "collect votes of the rarer kind"
         )
     return tuple(found)

@@ -271,7 +271,23 @@ def test_brake_at_the_first_probe_fails_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "apo_zero_unpaired", "bco", "sft", "dpo"])
+def test_lambda_comes_from_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
+    """Four ups of weight 1 and four downs of weight 0.25: 4 / (λ_U·1) = 4/3."""
+    weighed = [
+        example(number, weight=1.0 if number % 2 == 0 else 0.25, label=number % 2 == 0)
+        for number in range(8)
+    ]
+    run_dir = make_run(examples=weighed, epochs=1)
+    train.train(run_dir)
+    (start,) = events(run_dir, "start")
+    assert (start["desirable"], start["undesirable"]) == (4, 4)
+    assert (start["lambda_d"], start["lambda_u"]) == (1.0, pytest.approx(3.0))
+    card = (run_dir / "adapter" / "README.md").read_text()
+    assert "| `lambda_u` | 3 |" in card
+    assert "λ_D·W_D / (λ_U·W_U) in [1, 4/3], W the summed example weights of a class" in card
+
+
+@pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
     run_dir = make_run(loss=loss, epochs=6)
     write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 48)])
