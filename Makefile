@@ -11,11 +11,11 @@ bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1)_vs_*)))
 BENCHES := $(foreach name,trainer engine shared annotation queue scale,$(if $(call bench_of,$(name)),bench-$(name)))
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
-test test-long test-avx2 quick: export OMP_NUM_THREADS := 1
+test test-long test-avx2 test-reference quick: export OMP_NUM_THREADS := 1
 PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
-DATABASE_TESTS := $(wildcard tests/accounts tests/feedback tests/training tests/serving tests/faults/test_annotating.py tests/faults/test_erase.py tests/db/test_prepared.py)
+DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/serving tests/api tests/privacy tests/closed_loop tests/faults/test_annotating.py tests/faults/test_erase.py)
 
-.PHONY: help docs demo loop test test-long test-avx2 test-python quick check bench $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
 	@echo 'make test-long          the tests that take long: about five minutes'
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
+	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
@@ -52,6 +53,10 @@ test-long: install-test
 # The trainer and the engine on an older x86 processor: held to AVX2, without bfloat16 units.
 test-avx2: install-test
 	@$(PY) tools/avx2.py $(PYTEST) -m 'not browser and not long' tests/trainer tests/engine_contract $(ARGS)
+
+# The trainer and the engine without compiled code, as on a GPU or without the extra `cpu`.
+test-reference: install-test
+	@PROSPECT_BACKEND=torch_reference $(PYTEST) -m 'not browser and not long' tests/trainer tests/engine_contract $(ARGS)
 
 # In an environment of its own under var/pythons: .venv keeps its Python.
 test-python:

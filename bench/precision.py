@@ -19,12 +19,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import WEIGHTS
-from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.backends import serving_decoder
 from trainer.data.chat import prompt_ids
-from trainer.engine.adapters import adapters_of, read_adapter
+from trainer.engine.adapters import read_adapter
 from trainer.evaluation.generate import Sampling, generate
-from trainer.models.adapted import adapted
 from trainer.models.loading import load_base, prepare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,16 +78,16 @@ def served_scores(
 ) -> list[Tensor]:
     """The same log-probabilities by the engine's compiled decoder with weights of `dtype`."""
     base = load_base(model, dtype=dtype, device="cpu")
-    decoder = adapters_of(base.model)
-    assert isinstance(decoder, LlamaDecoder)
+    decoder = serving_decoder(base.model)
+    assert decoder.batch_invariant, "this measures the compiled decoder"
     _, weights = read_adapter(adapter, base, decoder.shapes, name=adapter.resolve().name)
     slot = decoder.attach(weights)
     found = []
     for prompt, answer in zip(prompts, answers, strict=True):
         cache = decoder.cache(1, len(prompt) + len(answer))
-        rows = [decoder([list(prompt)], [0], [slot], cache)[0]]
+        rows = [decoder.read([list(prompt)], 0, [slot], cache)[0]]
         for number, token in enumerate(answer[:-1]):
-            rows.append(decoder([[token]], [len(prompt) + number], [slot], cache)[0])
+            rows.append(decoder.read([[token]], len(prompt) + number, [slot], cache)[0])
         found.append(torch.stack(rows).float().log_softmax(-1))
     return found
 

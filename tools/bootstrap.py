@@ -1,7 +1,9 @@
-"""Makes .venv ready once: `python3.11 tools/bootstrap.py [--extra test]`.
+"""Make .venv ready once: `python3.11 tools/bootstrap.py [--extra test]`.
 
 Runs before anything is installed: standard library only, and it must at least parse on an old
-Python to say so. What it makes lies in .venv and var/; a stamp makes the next run cost nothing.
+Python to say so. It writes to .venv and var/; a stamp makes the next run cost nothing. The extra
+`cpu` (compiled code for training and serving on CPUs) is left out where an NVIDIA GPU is visible;
+`--extra test` always includes it.
 """
 
 import argparse
@@ -52,7 +54,7 @@ def main():
 
 
 def bootstrap(extra):
-    """Brings .venv up to date with pyproject.toml and constraints.txt. Raises BootstrapError."""
+    """Bring .venv up to date with pyproject.toml and constraints.txt. Raises BootstrapError."""
     if sys.version_info < OLDEST:
         raise BootstrapError(
             f"Python 3.11 or newer is needed and this is {sys.version.split()[0]}: install it, "
@@ -60,7 +62,8 @@ def bootstrap(extra):
             "python@3.11`."
         )
     wanted = fingerprint()
-    if is_ready(wanted, extra):
+    extras = wanted_extras(extra)
+    if is_ready(wanted, extras):
         return
     started = time.monotonic()
     require_space()
@@ -69,27 +72,53 @@ def bootstrap(extra):
         make_venv()
     what = "what Prospect and its tests need" if extra else "what Prospect needs"
     say(started, "Installing " + what + " (once; some minutes and some hundred MB)")
-    install(extra, started)
-    STAMP.write_text(wanted + " " + extra + "\n")
+    install(extras, started)
+    STAMP.write_text(wanted + " " + extras + "\n")
     shutil.rmtree(SCRATCH, ignore_errors=True)
     say(started, "Installed.")
 
 
 def fingerprint():
-    """Changes when the dependencies may have changed."""
+    """Return a hash that changes when the dependencies may have changed."""
     digest = hashlib.sha256()
     for name in ("pyproject.toml", "constraints.txt"):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
-def is_ready(wanted, extra):
-    """Whether .venv holds these dependencies; an install with more than is asked for will do."""
+def wanted_extras(extra):
+    """Return the extras of pyproject.toml to install, separated by commas."""
+    if extra == "test":
+        return "cpu,test"
+    return "" if has_nvidia_gpu() else "cpu"
+
+
+def has_nvidia_gpu():
+    """Return whether an NVIDIA GPU is visible to programs."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", "--list-gpus"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return found.returncode == 0 and "GPU" in found.stdout
+
+
+def is_ready(wanted, extras):
+    """Return whether .venv holds these dependencies; more extras than needed are enough."""
     try:
         stamped, _, had = STAMP.read_text().strip().partition(" ")
     except OSError:
         return False
-    return PYTHON.exists() and stamped == wanted and had in (extra, "test")
+    missing = set(extras.split(",")) - set(had.split(",")) - {""}
+    return PYTHON.exists() and stamped == wanted and not missing
 
 
 def require_space():
@@ -102,7 +131,7 @@ def require_space():
 
 
 def make_venv():
-    """A fresh virtual environment; one that was half made is replaced."""
+    """Create a virtual environment; replace one that an interrupted run left."""
     done = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", str(VENV)],
         stdout=subprocess.PIPE,
@@ -121,8 +150,8 @@ def make_venv():
     raise BootstrapError(explain(done.stdout))
 
 
-def install(extra, started):
-    """Runs pip and shows what takes long; its whole output stays in var/logs/install.log."""
+def install(extras, started):
+    """Run pip and show the slow steps; its whole output is kept in var/logs/install.log."""
     log = ROOT / "var" / "logs" / "install.log"
     for directory in (log.parent, SCRATCH / "tmp"):
         directory.mkdir(parents=True, exist_ok=True)
@@ -130,7 +159,7 @@ def install(extra, started):
     # Wheels are unpacked here, as /tmp may be small; what was downloaded survives a failure.
     env.setdefault("PIP_CACHE_DIR", str(SCRATCH / "cache"))
     env["TMPDIR"] = str(SCRATCH / "tmp")
-    target = "." + ("[" + extra + "]" if extra else "")
+    target = "." + ("[" + extras + "]" if extras else "")
     command = [str(PYTHON), "-m", "pip", "install", "--progress-bar", "off", "--retries", "2"]
     command += ["--constraint", "constraints.txt", "--editable", target]
     with (
@@ -155,7 +184,7 @@ def install(extra, started):
 
 
 def progress(line, started):
-    """Shows the steps that take time."""
+    """Print the steps that take time."""
     found = DOWNLOAD.match(line)
     if found and found.group(3) == "MB" and float(found.group(2)) >= 5:
         say(started, f"  downloading {found.group(1)} ({found.group(2)} MB)")
@@ -164,7 +193,7 @@ def progress(line, started):
 
 
 def explain(output):
-    """One sentence on why an installation failed."""
+    """Return one sentence on why an installation failed."""
     if DISK.search(output):
         return "The disk is full: make room and start again; what was downloaded is kept."
     if NETWORK.search(output):

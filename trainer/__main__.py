@@ -187,7 +187,7 @@ def _serve(arguments: argparse.Namespace) -> None:
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from trainer.backends.cpu.compile_ahead import compile_ahead
+    from trainer.compile_ahead import compile_ahead
     from trainer.models.loading import prepare
 
     def say(line: str) -> None:

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.artifacts.adapter_directory import is_adapter_name
 from trainer.errors import Refused
-from trainer.losses import LOSSES
+from trainer.losses import loss_fault
+from trainer.names import is_adapter_name
 
 MAX_RANK = 256
 
@@ -158,7 +158,7 @@ def _faults(config: TrainConfig) -> list[str]:
         None
         if isinstance(config.adapter_name, str) and is_adapter_name(config.adapter_name)
         else f"adapter_name must read <project>@<n>, not {config.adapter_name!r}",
-        choice_fault("loss", config.loss, tuple(LOSSES)),
+        loss_fault(config.loss),
         number("beta", low=0, high=100, above=True),
         choice_fault("beta_schedule", config.beta_schedule, ("constant", "linear_warmup")),
         number("learning_rate", low=0, high=1, above=True),

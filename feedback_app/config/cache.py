@@ -83,7 +83,7 @@ class TolerantRedisCache(RedisCache):
         call = super().delete_many
         self._try(lambda: call(keys, version), None)
 
-    def clear(self) -> bool:
+    def clear(self) -> None:
         """Delete the keys of this cache only: Django's own would delete the broker's as well."""
 
         def delete_all() -> bool:

@@ -60,13 +60,17 @@ def commands(service: dict[str, Any]) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_each_command_of_a_service_exists(name: str) -> None:
-    for argv in commands(OURS[name]):
+    found = list(commands(OURS[name]))
+    assert found
+    for argv in found:
         check(argv)
 
 
 @pytest.mark.parametrize("name", sorted(PROCFILE))
 def test_each_command_of_the_procfile_exists(name: str) -> None:
-    for argv in split_shell(PROCFILE[name]):
+    found = list(split_shell(PROCFILE[name]))
+    assert found
+    for argv in found:
         check(argv)
 
 

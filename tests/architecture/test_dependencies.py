@@ -36,7 +36,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", sorted(OURS))
 def test_every_import_is_a_runtime_dependency(package: str) -> None:
-    runtime = names(PROJECT["dependencies"])
+    runtime = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["cpu"])
     providers = packages_distributions()
     outside = {
         name: path.relative_to(ROOT)
@@ -54,5 +54,6 @@ def test_every_import_is_a_runtime_dependency(package: str) -> None:
 
 def test_every_dependency_has_a_tested_version() -> None:
     pinned = names((ROOT / "constraints.txt").read_text().splitlines())
-    declared = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["test"])
+    extras = PROJECT["optional-dependencies"].values()
+    declared = names([*PROJECT["dependencies"], *(line for extra in extras for line in extra)])
     assert declared - pinned == set()

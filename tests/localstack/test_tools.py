@@ -69,6 +69,27 @@ def test_bootstrap_does_nothing_when_nothing_has_changed(
     assert not bootstrap.is_ready("def", ""), "other dependencies"
     stamp.write_text("abc test\n")
     assert bootstrap.is_ready("abc", ""), "more than is needed is enough"
+    assert not bootstrap.is_ready("abc", "cpu")
+    stamp.write_text("abc cpu,test\n")
+    assert bootstrap.is_ready("abc", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("listed", "code", "extras"),
+    [("GPU 0: NVIDIA H200 (UUID: GPU-1)", 0, ""), ("No devices were found", 6, "cpu")],
+)
+def test_compiled_cpu_code_is_installed_unless_a_gpu_is_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str, code: int, extras: str
+) -> None:
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text(f"#!/bin/sh\necho '{listed}'\nexit {code}\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert bootstrap.wanted_extras("") == extras
+    assert bootstrap.wanted_extras("test") == "cpu,test"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert bootstrap.wanted_extras("") == "cpu"
 
 
 def test_chromium_takes_what_the_system_has(tmp_path: Path) -> None:

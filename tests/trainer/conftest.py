@@ -9,10 +9,17 @@ import pytest
 import torch
 
 from tests.tiny import make_tiny_model
+from trainer.backends import backend_for
 from trainer.data.examples import Example, Message, write_examples
 from trainer.models.loading import LoadedBase, load_base
 
 MakeRun = Callable[..., Path]
+
+#: Mark of tests about code that only the compiled CPU backend has.
+needs_compiled = pytest.mark.skipif(
+    backend_for("cpu").name != "cpu",
+    reason="needs the compiled CPU backend: extra `cpu`, PROSPECT_BACKEND unset",
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -14,6 +14,13 @@ from trainer.training.schedule import beta_at, learning_rate
 LEAST = {"base_model": "some/model", "adapter_name": "starter@3"}
 
 
+def test_a_run_directory_of_a_renamed_loss_is_refused_with_its_new_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**LEAST, "loss": "kto_humanline"}))
+    with pytest.raises(Refused, match=r"it is called 'kto_clamped' now, set that"):
+        TrainConfig.read(path)
+
+
 def test_config_needs_only_base_and_name() -> None:
     config = TrainConfig.from_dict(LEAST)
     assert (config.loss, config.lora_r, config.lambda_d, config.max_length) == (
@@ -50,7 +57,7 @@ def test_config_reports_all_faults_together() -> None:
         "beta must be above 0",
         "epochs must be a whole number",
         "batch_size must be a whole number",
-        "loss must be one of kto, kto_humanline, apo_zero_unpaired, bco, sft, dpo, not 'ppo'",
+        "loss must be one of kto, kto_clamped, apo_zero_unpaired, bco, sft, dpo, not 'ppo'",
         "beta_schedule must be one of constant, linear_warmup",
         "lr_schedule must be one of",
         "kl_brake must be above 0",

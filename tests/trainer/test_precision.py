@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.trainer.conftest import needs_compiled
 from trainer import precision
 from trainer.engine.loading import load_served
 from trainer.models.loading import load_base
@@ -137,6 +138,7 @@ def test_a_plan_says_why(processor: Any, make_run: Any) -> None:
 # -- what the engine stores
 
 
+@needs_compiled
 def test_the_engine_stores_bfloat16_where_it_widens_weights_itself(
     processor: Any, tiny_dir: Path
 ) -> None:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from trainer.artifacts.adapter_checks import Shapes, config_faults, tensor_faults
 from trainer.errors import BadArtifact
+from trainer.names import is_adapter_name
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -33,7 +34,6 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 
 _REQUIRED = (WEIGHTS, CONFIG, CARD)
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*@[1-9][0-9]*")
 _PLAIN_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PICKLES = {".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth"}
@@ -57,11 +57,6 @@ class Manifest:
     def sha256(self) -> str:
         """The adapter's identity: the hash of its weights."""
         return self.files[WEIGHTS]
-
-
-def is_adapter_name(name: str) -> bool:
-    """Whether `name` reads `<project slug>@<n>`, n ≥ 1."""
-    return _NAME.fullmatch(name) is not None
 
 
 def file_sha256(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import TrainConfig
-from trainer.losses import Lambdas
+from trainer.losses import MAX_LAMBDA, ExampleLoss, Lambdas, loss_named
 
 UNKNOWN_LICENCE = "unknown: check the base model's licence"
 
@@ -74,7 +74,9 @@ show it.
 | fingerprint | {"not recorded" if base_sha256 is None else f"`{base_sha256}`"} |
 | licence | {licence} |
 """,
-        "## Training\n\n" + _table(("setting", "value"), _settings(config, lambdas, steps)),
+        "## Training\n\n"
+        + _table(("setting", "value"), _settings(config, lambdas, steps))
+        + _lambda_rule(config, lambdas),
     ]
     if curve:
         parts.append(
@@ -172,6 +174,18 @@ def _settings(config: TrainConfig, lambdas: Lambdas, steps: int) -> list[tuple[s
     given |= {"lambda_d": lambdas.desirable, "lambda_u": lambdas.undesirable}
     rows = [("steps", str(steps))]
     return rows + [(f"`{key}`", _number(value)) for key, value in given.items()]
+
+
+def _lambda_rule(config: TrainConfig, lambdas: Lambdas) -> str:
+    """Return how λ was chosen; nothing for a loss without class weights, or where both are set."""
+    given = config.lambda_d is not None and config.lambda_u is not None
+    if given or not isinstance(loss_named(config.loss), ExampleLoss):
+        return ""
+    limit = f"; λ is held at {MAX_LAMBDA:g}" if lambdas.bounded else ""
+    return (
+        "\nλ_D and λ_U bring λ_D·W_D / (λ_U·W_U) in [1, 4/3], W the summed example weights of a "
+        f"class{limit}.\n"
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

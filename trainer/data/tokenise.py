@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainer.data.chat import prompt_ids
+from trainer.data.chat import answer_end, prompt_ids
 from trainer.data.examples import Example, Message, refuse_if_faulty
 from trainer.errors import Refused
+from trainer.models.loading import LoadedBase
 
 
 @dataclass(frozen=True)
@@ -143,3 +144,14 @@ def _ended(example: Example, tokenizer: Any, *, eos: int) -> tuple[int, ...]:
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def tokenise_for(base: LoadedBase, examples: Sequence[Example], *, max_length: int) -> TokenisedSet:
+    """Tokenise examples for a base model, its end-of-turn token included."""
+    return tokenise_all(
+        examples,
+        base.tokenizer,
+        eos=answer_end(base.model, base.tokenizer),
+        vocabulary=base.model.get_input_embeddings().num_embeddings,
+        max_length=max_length,
+    )

@@ -7,14 +7,14 @@ caches, masks or positions.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from trainer.backends.cpu.serving_decoder import LlamaDecoder
-from trainer.engine.kv_cache import Layers, RowCache
+from trainer.backends import model_decoder
+from trainer.backends.base import Decoder, PromptCache
+from trainer.backends.kv_cache import Layers, RowCache
 from trainer.engine.prefix_cache import Turns
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
@@ -29,14 +29,6 @@ CHUNK_TOKENS = 256
 #: Positions of keys and values held at once, padding included: bounds the memory of a batch
 #: (1.5 GB for SmolLM2-135M in bfloat16).
 CACHE_POSITIONS = 65_536
-
-
-class Adapters(Protocol):
-    """What the batch needs to know of adapters on a model that transformers runs."""
-
-    def select(self, slots: Sequence[int], running: Sequence[int]) -> None:
-        """Makes the next forward use these slots, one a row (0 is the base); `running` are all in
-        the batch."""
 
 
 @dataclass(eq=False)
@@ -94,7 +86,7 @@ class _Reading:
     """Prompts that are being read: several short ones at once, or one a chunk at a time."""
 
     rows: list[Row]
-    cache: RowCache | DynamicCache
+    cache: PromptCache
     done: int = 0
 
 
@@ -108,14 +100,13 @@ class Batch:
     def __init__(
         self,
         model: Any,
-        adapters: Adapters | LlamaDecoder | None = None,
+        decoder: Decoder | None = None,
         turns: Turns | None = None,
     ) -> None:
         self.model = model
         self.rows: list[Row] = []
         self.reused_tokens = 0
-        self._decoder = adapters if isinstance(adapters, LlamaDecoder) else None
-        self._adapters = None if isinstance(adapters, LlamaDecoder) else adapters
+        self._decoder = model_decoder(model) if decoder is None else decoder
         self._turns = turns
         self._cache = RowCache()
         self._reading: deque[_Reading] = deque()
@@ -145,19 +136,14 @@ class Batch:
             if not length:
                 fresh.append(row)
                 continue
-            self._reading.append(_Reading([row], self._room([row], layers), done=length))
+            self._reading.append(_Reading([row], self._cache_for([row], layers), done=length))
             self.reused_tokens += length
         if fresh:
-            self._reading.append(_Reading(fresh, self._room(fresh)))
+            self._reading.append(_Reading(fresh, self._cache_for(fresh)))
 
-    def _room(self, rows: Sequence[Row], known: Layers = ()) -> RowCache | DynamicCache:
-        """A cache for prompts that are going to be read, of the first of which `known` is."""
-        if self._decoder is not None:
-            return self._decoder.cache(len(rows), max(len(row.prompt) for row in rows), known)
-        cache = DynamicCache()
-        for index, (keys, values) in enumerate(known):
-            cache.update(keys, values, index)
-        return cache
+    def _cache_for(self, rows: Sequence[Row], known: Layers = ()) -> PromptCache:
+        """Return a cache for prompts to read; `known` is the beginning of the first."""
+        return self._decoder.cache(len(rows), max(len(row.prompt) for row in rows), known)
 
     def _known(self, row: Row) -> tuple[int, Layers]:
         return (0, ()) if self._turns is None else self._turns.find(row.slot, row.prompt)
@@ -175,11 +161,14 @@ class Batch:
         end = max(lengths) if len(rows) > 1 else min(lengths[0], start + tokens)
         ended = end == max(lengths)
         parts = [row.prompt[start:end] for row in rows]
-        if self._decoder is not None and isinstance(reading.cache, RowCache):
-            slots = [row.slot for row in rows]
-            scores = self._decoder(parts, [start] * len(rows), slots, reading.cache, scored=ended)
-        else:
-            scores = self._read(rows, parts, reading.cache)
+        scores = self._decoder.read(
+            parts,
+            start,
+            [row.slot for row in rows],
+            reading.cache,
+            running=[row.slot for row in self.rows],
+            scored=ended,
+        )
         if not ended:
             reading.done = end
             self._reading.append(reading)  # the next in line is read first
@@ -192,57 +181,10 @@ class Batch:
     def step(self) -> list[tuple[Row, str]]:
         """One more token for every row; returns (row, text to show); finished rows are gone."""
         rows = list(self.rows)
-        if self._decoder is None:
-            scores = self._stepped(rows)
-        else:
-            self._cache.reserve(len(rows), max(self._cache.lengths) + 1)
-            last = [row.token_ids[-1:] for row in rows]
-            slots = [row.slot for row in rows]
-            scores = self._decoder(last, self._cache.lengths, slots, self._cache)
+        last = [row.token_ids[-1:] for row in rows]
+        scores = self._decoder.step(last, [row.slot for row in rows], self._cache)
         self._cache.end_step()
         return self._take(rows, scores)
-
-    def _read(
-        self, rows: Sequence[Row], parts: Sequence[Sequence[int]], cache: DynamicCache
-    ) -> Tensor:
-        """Scores (B, V) of what follows the rows' next tokens, by transformers.
-
-        Shorter parts are padded on the right: nothing looks ahead, so no mask is needed.
-        """
-        lengths = [len(part) for part in parts]
-        ids = torch.zeros(len(rows), max(lengths), dtype=torch.long)
-        for index, part in enumerate(parts):
-            ids[index, : len(part)] = torch.tensor(part)
-        ends = sorted({length - 1 for length in lengths})
-        self._select(rows, [*self.rows, *rows])
-        logits = self.model(
-            input_ids=ids.to(self.model.device),
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=torch.tensor(ends, device=self.model.device),
-        ).logits
-        scores: Tensor = logits[range(len(rows)), [ends.index(length - 1) for length in lengths]]
-        return scores
-
-    def _stepped(self, rows: Sequence[Row]) -> Tensor:
-        """Scores (B, V) of what follows each row's last token, by transformers."""
-        self._select(rows, rows)
-        config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None)
-        positions, full, near = self._cache.begin_step(self.model.dtype, window)
-        kinds = getattr(config, "layer_types", None)
-        mask: Any = near if kinds is None else full
-        if kinds is not None and "sliding_attention" in kinds:  # each layer takes its own
-            mask = {"full_attention": full, "sliding_attention": near}
-        last = torch.tensor([row.token_ids[-1:] for row in rows]).to(self.model.device)
-        scores: Tensor = self.model(
-            input_ids=last,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).logits[:, -1]
-        return scores
 
     @torch.inference_mode()
     def leave(self, row: Row) -> None:
@@ -277,10 +219,6 @@ class Batch:
             if row.finish_reason is not None:
                 self.leave(row)
         return pieces
-
-    def _select(self, rows: Sequence[Row], running: Sequence[Row]) -> None:
-        if self._adapters is not None:
-            self._adapters.select([row.slot for row in rows], [row.slot for row in running])
 
 
 def prefill_group(waiting: Sequence[Row], places: int, tokens: int = PREFILL_TOKENS) -> int:

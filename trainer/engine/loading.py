@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from transformers import AutoConfig
 
-from trainer.backends.cpu.serving_decoder import BUILDS, is_written_out
+from trainer.backends import backend_for
 from trainer.errors import TrainerError
 from trainer.models.loading import LoadedBase, load_base, resolve_device
 from trainer.precision import automatic_precision
@@ -23,17 +23,18 @@ def load_served(name: str, *, dtype: str = "auto", device: str = "auto") -> Load
     if dtype != "auto" or where.type != "cpu":
         return load_base(name, dtype=dtype, device=device)
     precision = automatic_precision(where)
-    if precision.dtype != torch.float32 or not _may_be_compiled(name):
+    if precision.dtype != torch.float32 or not _may_be_served(name, where):
         return load_base(name, device="cpu")
     base = load_base(name, dtype="bfloat16", device="cpu")
-    if not is_written_out(base.model):  # an uncommon variant of the architecture
+    if not backend_for(where).can_serve(base.model):  # an uncommon variant of the architecture
         return load_base(name, device="cpu")
     return replace(base, precision=f"weights in bfloat16, computed in float32: {precision.reason}")
 
 
-def _may_be_compiled(name: str) -> bool:
+def _may_be_served(name: str, device: torch.device) -> bool:
+    """Return whether the device's backend may have a decoder of its own for this model."""
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise TrainerError(f"The base model {name!r} cannot be loaded: {error}") from error
-    return config.get_text_config().model_type in BUILDS
+    return backend_for(device).may_serve(config.get_text_config().model_type)

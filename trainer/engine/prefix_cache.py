@@ -8,7 +8,7 @@ from itertools import count
 import torch
 from torch import Tensor
 
-from trainer.engine.kv_cache import Layers
+from trainer.backends.kv_cache import Layers
 
 #: Positions that are kept at most (390 MB for SmolLM2-135M in bfloat16).
 TURN_POSITIONS = 16_384

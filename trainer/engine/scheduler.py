@@ -7,9 +7,9 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from trainer.artifacts.adapter_directory import is_adapter_name
+from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
-from trainer.engine.adapters import adapters_of, inside, read_adapter
+from trainer.engine.adapters import inside, read_adapter
 from trainer.engine.batch import (
     CACHE_POSITIONS,
     CHUNK_TOKENS,
@@ -25,6 +25,7 @@ from trainer.engine.prefix_cache import Turns
 from trainer.errors import BadArtifact
 from trainer.heap import release_free_memory
 from trainer.models.loading import LoadedBase
+from trainer.names import is_adapter_name
 
 MAX_BATCH = 64
 MAX_QUEUE = 256
@@ -66,10 +67,10 @@ class Scheduler:
         self._max_adapters = max_adapters
         self._on_crash = on_crash
         self._eos = eos_ids(base.model, base.tokenizer)
-        self._stack = adapters_of(base.model)
-        self._shapes = self._stack.shapes
+        self._decoder = serving_decoder(base.model)
+        self._shapes = self._decoder.shapes
         self._turns = Turns()
-        self._batch = Batch(base.model, self._stack, self._turns)
+        self._batch = Batch(base.model, self._decoder, self._turns)
         self._running: dict[Row, Job] = {}
         self._held: dict[str, Held] = {}
         self._inbox = Inbox()
@@ -180,7 +181,7 @@ class Scheduler:
                 raise BadArtifact(f"{name} is the base model's name", path=directory)
             _, weights = read_adapter(directory, self.base, self._shapes, name=name)
             self._make_room(directory)
-            held = Held(name, directory, self._between_steps(lambda: self._stack.attach(weights)))
+            held = Held(name, directory, self._between_steps(lambda: self._decoder.attach(weights)))
             with self._changed:
                 self._held[name] = held
             return held, True
@@ -235,7 +236,7 @@ class Scheduler:
             self._changed.notify()
 
     def _free(self, slot: int) -> None:
-        self._stack.detach(slot)
+        self._decoder.detach(slot)
         self._turns.forget(slot)
 
     # -- the model's thread
@@ -347,7 +348,7 @@ class Scheduler:
             jobs = list(self._running.values())
             self._running.clear()
             self._turns = Turns()
-            self._batch = Batch(self.base.model, self._stack, self._turns)
+            self._batch = Batch(self.base.model, self._decoder, self._turns)
             for job in jobs:
                 self._tell_error(job, f"The engine failed ({type(error).__name__}: {error}).")
             return

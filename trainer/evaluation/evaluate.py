@@ -13,17 +13,20 @@ from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
 
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import fsync, verify_adapter
 from trainer.config import MAX_RANK
 from trainer.data.chat import prompt_ids
 from trainer.data.examples import Example, Message, read_examples
-from trainer.data.tokenise import Tokenised
+from trainer.data.tokenise import Tokenised, tokenise_for
+from trainer.directory_lock import locked
 from trainer.disk import written_or_told
 from trainer.engine.loading import load_served
 from trainer.engine.sampling import Sampling, derived_seed
 from trainer.errors import Cancelled, RunFailed, TrainerError
 from trainer.evaluation.config import EvalConfig, EvalPrompt, read_prompts
 from trainer.evaluation.generate import Answer
+from trainer.evaluation.kl_probe import kl_of, kl_sampling
 from trainer.evaluation.neutral_text import PASSAGES
 from trainer.evaluation.text_metrics import (
     Measure,
@@ -38,12 +41,9 @@ from trainer.evaluation.text_metrics import (
 from trainer.evaluation.versions import Question, Versions
 from trainer.events import EventLog
 from trainer.forward.logprobs import Row, sequence_logprobs
-from trainer.models.adapted import adapted
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import Lora
 from trainer.signals import StopRequest, stop_on_signal
-from trainer.training.kl_probe import kl_of, kl_sampling
-from trainer.training.run_directory import only_one, tokenise_for
 
 _TOKEN_BUDGET = 2048
 _MAX_LENGTH = 4096
@@ -70,7 +70,7 @@ def evaluate(eval_dir: Path) -> None:
     config = EvalConfig.read(eval_dir / "evaluate.json")
     with (
         written_or_told(eval_dir),
-        only_one(eval_dir),
+        locked(eval_dir),
         EventLog(eval_dir / "events.jsonl") as events,
     ):
         try:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
-from trainer.engine.adapters import adapters_of, read_adapter
+from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row, context_length
 from trainer.engine.prefix_cache import Turns
 from trainer.engine.sampling import Sampling
@@ -41,8 +41,8 @@ class Versions:
     What a question gets depends on its version, prompt and sampling, and on nothing else that is
     asked at the same time:
 
-    - Llama, Mistral and Qwen 2 on a CPU run through LlamaDecoder, where a row's scores are the
-      same bit for bit alone and in any mixture. So are seeded answers.
+    - Llama, Mistral and Qwen 2 on a CPU run through the compiled decoder (extra `cpu`), where a
+      row's scores are the same bit for bit alone and in any mixture. So are seeded answers.
     - Elsewhere transformers' products are used. Their rounding depends on how many rows and
       adapters run together, in the last bits of the scores (4e-6 in float32 on the tests' model).
       A seeded answer differs only where a draw falls within that distance of the border between
@@ -58,7 +58,7 @@ class Versions:
         self._base = base
         self._context = context_length(base.model)
         self._eos = eos_ids(base.model, base.tokenizer)
-        self._stack = adapters_of(base.model)
+        self._decoder = serving_decoder(base.model)
         self._slots = {
             name: 0 if path is None else self._attached(path) for name, path in paths.items()
         }
@@ -89,8 +89,8 @@ class Versions:
         return [answer_of(row) for row in rows]
 
     def _attached(self, path: Path) -> int:
-        _, weights = read_adapter(path, self._base, self._stack.shapes)
-        return self._stack.attach(weights)
+        _, weights = read_adapter(path, self._base, self._decoder.shapes)
+        return self._decoder.attach(weights)
 
     def _row(self, question: Question) -> Row:
         room = self._context - len(question.prompt)
@@ -109,12 +109,12 @@ class Versions:
         on_progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[], None] | None = None,
     ) -> None:
-        by_decoder = isinstance(self._stack, LlamaDecoder)
+        same_bits = self._decoder.batch_invariant
         run_rows(
             # only the decoder gives the same bits whether a beginning was read before or not
-            Batch(self._base.model, self._stack, Turns() if by_decoder else None),
+            Batch(self._base.model, self._decoder, Turns() if same_bits else None),
             _in_order(rows),
-            batch_size=DECODER_ROWS if by_decoder else TRANSFORMERS_ROWS,
+            batch_size=DECODER_ROWS if same_bits else TRANSFORMERS_ROWS,
             on_progress=on_progress,
             on_step=on_step,
         )

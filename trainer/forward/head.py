@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.backends.cpu import fused
-from trainer.backends.cpu.fused import view
+from trainer.backends import backend_for
 
 #: Positions whose logits exist at one time: large enough for a fast matrix product, small enough
 #: (25 MB in bf16) that the C library hands the same memory out again, page tables and all.
@@ -26,10 +25,12 @@ def token_logprobs(logits_of: LogitsOf, hidden: Tensor, targets: Tensor) -> Tens
     if torch.is_grad_enabled() and hidden.requires_grad:
         result: Tensor = _TokenLogprobs.apply(hidden, targets, logits_of)
         return result
+    backend = backend_for(hidden.device)
     found = hidden.new_empty(len(targets), dtype=torch.float32)
     for start in range(0, len(targets), CHUNK):
         chunk = slice(start, start + CHUNK)
-        _logprobs(logits_of(hidden[chunk]), targets[chunk], found[chunk], slopes=False)
+        logits = logits_of(hidden[chunk])
+        backend.target_logprobs(logits, targets[chunk], found[chunk], slopes=False)
     return found
 
 
@@ -63,14 +64,14 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, logits_of: LogitsOf) -> Tensor:
         found = hidden.new_empty(len(targets), dtype=torch.float32)
-        gradient = torch.empty_like(hidden)
+        backend, gradient = backend_for(hidden.device), torch.empty_like(hidden)
         for start in range(0, len(targets), CHUNK):
             chunk = slice(start, start + CHUNK)
             with torch.enable_grad():
                 leaf = hidden[chunk].detach().requires_grad_()
                 logits = logits_of(leaf)
             slopes = logits.detach()
-            _logprobs(slopes, targets[chunk], found[chunk], slopes=True)
+            backend.target_logprobs(slopes, targets[chunk], found[chunk], slopes=True)
             (gradient[chunk],) = torch.autograd.grad(logits, leaf, slopes)
         ctx.save_for_backward(gradient)
         return found
@@ -79,19 +80,3 @@ class _TokenLogprobs(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * upstream[0].unsqueeze(1).to(gradient.dtype), None, None
-
-
-def _logprobs(logits: Tensor, targets: Tensor, found: Tensor, *, slopes: bool) -> None:
-    """log p of the targets (N,) into `found` (N,) fp32, from logits (N, V); `slopes` turns the
-    logits into its derivative by them, onehot(target) − softmax, from the same exponentials."""
-    if logits.device.type == "cpu" and logits.dtype in (torch.float32, torch.bfloat16):
-        fused.logprobs_of(view(logits), targets.numpy(), view(found), slopes)
-        return
-    scores = logits.to(torch.float32, copy=True)
-    scores -= scores.amax(-1, keepdim=True)
-    picked = scores.gather(-1, targets[:, None])
-    total = scores.exp_().sum(-1, keepdim=True)
-    found.copy_((picked - total.log()).squeeze(-1))
-    if slopes:
-        logits.copy_(scores.div_(-total))
-        logits[torch.arange(len(targets), device=logits.device), targets] += 1

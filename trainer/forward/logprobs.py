@@ -12,12 +12,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from trainer.backends.cpu.forest_attention import KeysValues, Layout
-from trainer.backends.cpu.training_decoder import hidden_states, is_written_out
+from trainer.backends import backend_for
+from trainer.backends.base import Forest, KeysValues, Layout
 from trainer.forward.attention import NAME
 from trainer.forward.head import causal_lm_of, head, token_logprobs
 from trainer.forward.parallel import WORTH_A_PACK, side_by_side, workers
-from trainer.forward.segments import WORTH_SHARING, Forest, branches, common_prefix, forest
+from trainer.forward.segments import WORTH_SHARING, branches, common_prefix, forest
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 
@@ -240,12 +240,13 @@ def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[in
     decoder = causal_lm_of(model).get_decoder()
     ids, positions = _moved([tree.ids], device), _moved([tree.positions], device)
     columns = _moved(wanted, device)
-    if is_written_out(decoder):
-        return hidden_states(decoder, ids, positions, layout, columns)
-    found: Tensor = decoder(
+    found = backend_for(device).hidden_states(decoder, ids, positions, layout, columns)
+    if found is not None:
+        return found
+    every: Tensor = decoder(
         input_ids=ids, position_ids=positions, use_cache=False, layout=layout
     ).last_hidden_state
-    return found[0][columns]
+    return every[0][columns]
 
 
 def _moved(values: Sequence[Any], device: torch.device) -> Tensor:

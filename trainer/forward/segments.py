@@ -1,79 +1,18 @@
-"""Rows of token ids as a forest: what several rows begin with is held, and computed, once.
+"""Pack rows of token ids into a forest: a prefix that several rows share is stored, and computed,
+once.
 
-A prompt is shared by its own completion, by the other completions people judged and by the
-mismatched completion that z₀ needs; a system prompt by all of them. Every node of the forest is a
-run of tokens; a row is the path of nodes from its root. The nodes stand one after the other in a
-packed stream without padding, and a token sees its own node up to itself and the nodes above it.
+A prompt is shared by its own completion, by the other completions that people judged and by the
+mismatched completion that z₀ needs; a system prompt by all of them. Every segment of the forest is
+a run of tokens; a row is a path of segments from its root. The segments follow each other in a
+packed stream without padding, and a token sees its own segment up to itself and those above it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-#: Tokens below which a node of its own costs more than computing them twice.
+from trainer.backends.base import Forest, Ids, Segment, Span
+
+#: Tokens below which a segment of its own costs more than computing them twice.
 WORTH_SHARING = 16
-
-Ids = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Columns [start, stop) of a packed stream."""
-
-    start: int
-    stop: int
-
-    @property
-    def length(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
-class Node:
-    """A run of tokens: its columns, the position of its first token in the row, and what it sees
-    before itself: columns of a stream that was computed earlier (`stored`), then columns of its
-    own stream (`above`), both in the order of positions."""
-
-    span: Span
-    position: int
-    stored: tuple[Span, ...] = ()
-    above: tuple[Span, ...] = ()
-
-
-@dataclass(frozen=True)
-class Forest:
-    """A packed stream: token ids (T,), positions (T,), its nodes in the order of their columns,
-    and each row's path as spans of the stream."""
-
-    ids: Ids
-    positions: Ids
-    nodes: tuple[Node, ...]
-    paths: tuple[tuple[Span, ...], ...]
-
-    @property
-    def length(self) -> int:
-        return len(self.ids)
-
-    def columns(self, row: int, start: int, stop: int) -> list[int]:
-        """Columns that hold tokens [start, stop) of a row."""
-        found: list[int] = []
-        offset = 0
-        for span in self.paths[row]:
-            low, high = max(start - offset, 0), min(stop - offset, span.length)
-            if low < high:
-                found += range(span.start + low, span.start + high)
-            offset += span.length
-        return found
-
-    def prefix(self, row: int, length: int) -> tuple[Span, ...]:
-        """Spans that hold the first `length` tokens of a row."""
-        found: list[Span] = []
-        left = length
-        for span in self.paths[row]:
-            if left <= 0:
-                break
-            found.append(Span(span.start, span.start + min(left, span.length)))
-            left -= span.length
-        return tuple(found)
 
 
 def forest(rows: Sequence[Sequence[int]]) -> Forest:
@@ -115,7 +54,7 @@ class _Builder:
         self.rows = rows
         self._ids: list[int] = []
         self._positions: list[int] = []
-        self._nodes: list[Node] = []
+        self._segments: list[Segment] = []
         self._paths: list[tuple[Span, ...]] = [()] * len(rows)
 
     def grow(self, group: list[int], offset: int, above: tuple[Span, ...]) -> None:
@@ -159,7 +98,7 @@ class _Builder:
 
     def done(self) -> Forest:
         return Forest(
-            tuple(self._ids), tuple(self._positions), tuple(self._nodes), tuple(self._paths)
+            tuple(self._ids), tuple(self._positions), tuple(self._segments), tuple(self._paths)
         )
 
     def _add(
@@ -168,5 +107,5 @@ class _Builder:
         span = Span(len(self._ids), len(self._ids) + len(tokens))
         self._ids += tokens
         self._positions += range(position, position + len(tokens))
-        self._nodes.append(Node(span, position, stored, above))
+        self._segments.append(Segment(span, position, stored, above))
         return span

@@ -5,7 +5,6 @@ from typing import Any, Self
 
 import torch
 
-from trainer.backends.cpu.training_decoder import BUILDS
 from trainer.models.layers import layer_shape, linear_layers
 
 
@@ -16,7 +15,7 @@ class Architecture:
     `norms` is the summed width of a layer's norms, `intermediate` the inner width of an MLP with
     adapters (0: there is none), `experts` how many routed ones of width `expert` a token runs
     through. `packable` weights can be held in 4 bits, `largest_packed` of them are unpacked at one
-    time. `written_out` says that backends/cpu/training_decoder.py runs it on a CPU. `adapted` is
+    time. `layer_class` names the class of the decoder layers, which a backend knows. `adapted` is
     Σ (in + out) over the layers an adapter sits on: times the rank, its size.
     """
 
@@ -32,7 +31,7 @@ class Architecture:
     norms: int
     rms_norms: bool
     softcapped: bool
-    written_out: bool
+    layer_class: str
     vocabulary: int
     parameters: int
     active: int
@@ -75,7 +74,7 @@ class Architecture:
             norms=norms,
             rms_norms=rms_norms,
             softcapped=bool(getattr(text, "attn_logit_softcapping", None)),
-            written_out=type(layer).__name__ in BUILDS,
+            layer_class=type(layer).__name__,
             vocabulary=text.vocab_size,
             parameters=parameters,
             active=parameters - (_idle(text, fused) if fused else 0),

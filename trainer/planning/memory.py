@@ -20,6 +20,7 @@ from dataclasses import astuple, dataclass, fields
 
 import torch
 
+from trainer.backends import backend_for
 from trainer.forward.head import CHUNK
 from trainer.models.architecture import Architecture
 from trainer.models.quantisation import FOUR_BIT
@@ -156,7 +157,7 @@ def token_bytes(architecture: Architecture, setup: Setup) -> int:
     what its activation function needs, in every expert that a token runs through.
     """
     a, size = architecture, setup.dtype.itemsize
-    lean = a.written_out and setup.device == "cpu"
+    lean = backend_for(setup.device).trains(a.layer_class)
     norms = a.norms * (RMS_NORM if a.rms_norms and not lean else size)
     attention = size * (a.hidden + 2 * a.query + 2 * a.key_value)
     if setup.device == "cuda":  # copies of keys and values, and the kernel's own result

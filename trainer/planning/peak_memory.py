@@ -67,5 +67,7 @@ def _loads(
 def _load_of(rows: Sequence[Row]) -> Load:
     """A pack's load: tokens that several rows begin with count once."""
     tree = forest([(*prompt, *completion)[:-1] for prompt, completion in rows])
-    pairs = sum(node.span.length * (node.position + node.span.length) for node in tree.nodes)
+    pairs = sum(
+        segment.span.length * (segment.position + segment.span.length) for segment in tree.segments
+    )
     return Load(tree.length, pairs)

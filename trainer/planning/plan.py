@@ -15,7 +15,7 @@ from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples
 from trainer.data.tokenise import Tokenised, tokenise
 from trainer.errors import Refused, TrainerError
-from trainer.losses import class_weights, loss_named
+from trainer.losses import class_weights, loss_named, summed_weights
 from trainer.models.architecture import Architecture
 from trainer.models.loading import resolve_device
 from trainer.models.quantisation import FOUR_BIT
@@ -58,14 +58,15 @@ def plan_model(model: str, examples: Path, config: Path | None = None) -> dict[s
 
 
 def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
-    """Counts, λ, steps, tokens of one epoch, estimated seconds, and bytes of memory: `memory` on
-    the device of the config, `devices` on 1 to 8 CUDA devices (see `setups`)."""
+    """Return counts, summed weights and λ of the classes, steps, tokens of one epoch, estimated
+    seconds, and bytes of memory: `memory` on the device of the config, `devices` on 1 to 8 CUDA
+    devices (see `setups`)."""
     loss = loss_named(config.loss)
     desirable = sum(example.label for example in examples)
+    sums = summed_weights(examples)
     weights = class_weights(
         loss,
-        desirable,
-        len(examples) - desirable,
+        *sums,
         given_d=config.lambda_d,
         given_u=config.lambda_u,
     )
@@ -96,6 +97,8 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         "examples": len(examples),
         "desirable": desirable,
         "undesirable": len(examples) - desirable,
+        "weight_d": sums[0],
+        "weight_u": sums[1],
         "lambda_d": weights.desirable,
         "lambda_u": weights.undesirable,
         "steps": config.epochs * sampler.steps_per_epoch(),
@@ -127,7 +130,7 @@ def setups(rank: int) -> Iterator[Setup]:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """A plan for reading: one sentence, then a row of GiB for each way to run it."""
+    """Return a plan as text: what it trains on, then a row of GiB for each way to run it."""
     rows = [(f"here ({found['device']})", found["memory"])]
     rows += [(f"{row['devices']} × CUDA, {row['base']}", row["memory"]) for row in found["devices"]]
     names = list(found["memory"])
@@ -135,6 +138,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         f"{found['examples']} examples ({found['desirable']} up, {found['undesirable']} down), "
         f"{found['tokens']:,} tokens an epoch, {found['steps']} steps, about "
         f"{found['estimated_seconds']} s here.",
+        f"λ is {found['lambda_d']:.2f} for ups and {found['lambda_u']:.2f} for downs (summed "
+        f"weights {found['weight_d']:.4g} and {found['weight_u']:.4g}).",
         f"Precision here: {found['precision']}.",
         "",
         "Memory of one device, GiB:",

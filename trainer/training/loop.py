@@ -15,6 +15,7 @@ from trainer.artifacts.model_card import base_licence, model_card, read_curve
 from trainer.data.batches import Step, StepsOf
 from trainer.distributed.process_group import World
 from trainer.errors import Cancelled, RunFailed
+from trainer.evaluation.kl_probe import KlProbe
 from trainer.events import EventLog
 from trainer.forward.logprobs import Row, shares_prefixes
 from trainer.losses import loss_named, update_anchor
@@ -23,7 +24,6 @@ from trainer.signals import StopRequest
 from trainer.training.checkpoint import Fit, Position, load_best, load_checkpoint, save_checkpoint
 from trainer.training.early_stopping import ADVICE, Limits, Probe, Watch, best_from, raise_if_broken
 from trainer.training.event_payloads import start_values, step_values
-from trainer.training.kl_probe import KlProbe
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.run_directory import LoadedRun, write_fit
 from trainer.training.schedule import beta_at, learning_rate

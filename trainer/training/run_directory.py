@@ -1,21 +1,18 @@
-"""A run directory: what is read from it before the first step, and who may work on it."""
+"""A run directory: its files, and what is loaded from them before the first step."""
 
-import fcntl
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from trainer.artifacts.adapter_directory import MANIFEST, Manifest, fsync, verify_adapter
 from trainer.config import MAX_RANK, TrainConfig
 from trainer.data.batches import Sampler, Step
-from trainer.data.chat import answer_end
 from trainer.data.examples import Example, read_examples
-from trainer.data.tokenise import Tokenised, TokenisedSet, tokenise_all
-from trainer.errors import BadArtifact, Refused, TrainerError
-from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named
+from trainer.data.tokenise import Tokenised, TokenisedSet, tokenise_for
+from trainer.errors import BadArtifact, Refused
+from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named, summed_weights
 from trainer.models.loading import LoadedBase
 from trainer.training.checkpoint import Fit
 from trainer.training.preflight import check_trainable
@@ -116,11 +113,9 @@ def load_run(
     if left_out:
         kept = [example for example in examples if example.id not in left_out]
         check_trainable(loss, kept, config)
-    desirable = sum(example.label for example in data.examples)
     weights = class_weights(
         loss,
-        desirable,
-        len(data.examples) - desirable,
+        *summed_weights(data.examples),
         given_d=config.lambda_d,
         given_u=config.lambda_u,
     )
@@ -134,17 +129,6 @@ def load_run(
         lambdas=weights,
         identity=identity,
         warnings=_warnings(config, data, weights),
-    )
-
-
-def tokenise_for(base: LoadedBase, examples: Sequence[Example], *, max_length: int) -> TokenisedSet:
-    """Tokenise examples for a base model, its end-of-turn token included."""
-    return tokenise_all(
-        examples,
-        base.tokenizer,
-        eos=answer_end(base.model, base.tokenizer),
-        vocabulary=base.model.get_input_embeddings().num_embeddings,
-        max_length=max_length,
     )
 
 
@@ -177,19 +161,6 @@ def write_fit(path: Path, fit: Sequence[Fit]) -> None:
     partial.rename(path)
 
 
-@contextmanager
-def only_one(directory: Path) -> Iterator[None]:
-    """Hold the directory's lock: two processes on one run would overwrite each other's
-    checkpoints. The lock ends with the process, however that ends. Raises TrainerError when
-    another process holds it."""
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise TrainerError(f"another process is at work in {directory}") from None
-        yield
-
-
 def _sampler(config: TrainConfig, examples: Sequence[Tokenised], batch_size: int) -> Sampler:
     loss = loss_named(config.loss)
     return Sampler(
@@ -214,7 +185,7 @@ def _warnings(config: TrainConfig, data: TokenisedSet, weights: Lambdas) -> tupl
         )
     if weights.bounded:
         found.append(
-            f"the classes are so unequal that λ was held at {MAX_LAMBDA:g}: collect votes of the "
-            "rarer kind"
+            f"the summed weights of the classes are so unequal that λ was held at {MAX_LAMBDA:g}: "
+            "collect votes of the rarer kind"
         )
     return tuple(found)

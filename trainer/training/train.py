@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from trainer.config import TrainConfig
+from trainer.directory_lock import locked
 from trainer.disk import written_or_told
 from trainer.distributed.fsdp import load_sharded
 from trainer.distributed.process_group import World, rank, size
@@ -20,7 +21,6 @@ from trainer.training.loop import Trainer
 from trainer.training.run_directory import (
     complete_manifest,
     load_run,
-    only_one,
     read_heldout,
     read_run,
     run_identity,
@@ -45,7 +45,7 @@ def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
     with (
         stop_on_signal() if stop is None else nullcontext(stop) as stop,
         written_or_told(run_dir),
-        only_one(run_dir) if first else nullcontext(),
+        locked(run_dir) if first else nullcontext(),
         EventLog(run_dir / "events.jsonl" if first else Path(os.devnull)) as events,
     ):
         manifest = complete_manifest(run_dir / "adapter")

@@ -78,5 +78,11 @@ def test_damaged_parquet_is_read_or_refused(data: st.DataObject) -> None:
     for _ in range(3):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
 
+    read = 0
     with contextlib.suppress(Unreadable):
-        list(in_chunks(open_rows(io.BytesIO(bytes(body))).records()))
+        for chunk in in_chunks(open_rows(io.BytesIO(bytes(body))).records()):
+            read += len(chunk.items) + len(chunk.refusals)
+            for refusal in chunk.refusals:
+                assert 0 < len(refusal.reason) <= REASON_LIMIT
+                assert "\x00" not in refusal.reason + refusal.excerpt
+    assert read <= len(rows), "a damaged file has no more rows than were written"

@@ -9,10 +9,10 @@ import torch
 from tests.tiny import make_tiny_adapter, make_tiny_model
 from trainer.__main__ import main
 from trainer.artifacts import merge as merging
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import WEIGHTS
 from trainer.artifacts.merge import merge
 from trainer.errors import BadArtifact, Refused
-from trainer.models.adapted import adapted
 from trainer.models.loading import LoadedBase, load_base
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10, 11]])

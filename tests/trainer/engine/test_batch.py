@@ -7,9 +7,12 @@ import torch
 from peft import PeftModel
 
 from tests.tiny import make_tiny_adapter
-from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from tests.trainer.conftest import needs_compiled
+from trainer.backends import serving_decoder
+from trainer.backends.base import Decoder
+from trainer.backends.torch_reference.adapters import AdapterStack
 from trainer.data.chat import eos_ids, prompt_ids
-from trainer.engine.adapters import AdapterStack, read_adapter
+from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row, context_length, prefill_group
 from trainer.engine.prefix_cache import Turns
 from trainer.engine.sampling import Sampling
@@ -217,14 +220,12 @@ def test_prefill_takes_at_least_one_and_stays_within_its_budget(tiny: LoadedBase
 
 # -- adapters
 
-Adapters = AdapterStack | LlamaDecoder
 
-
-@pytest.fixture(params=[AdapterStack, LlamaDecoder])
+@pytest.fixture(params=[AdapterStack, pytest.param(serving_decoder, marks=needs_compiled)])
 def adapted(
     tiny_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> tuple[LoadedBase, Adapters, dict[int, Path]]:
-    """A base that serves three adapters of different rank, by transformers and by the engine's own
+) -> tuple[LoadedBase, Decoder, dict[int, Path]]:
+    """A base that serves three adapters of different rank, by transformers and by the compiled
     decoder; one adapter leaves most layers alone."""
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     only = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
@@ -238,7 +239,7 @@ def adapted(
             rank=2 * number,
             layers=only if number == 3 else None,
         )
-    stack: Adapters = request.param(base.model)
+    stack: Decoder = request.param(base.model)
     slots = {}
     for directory in directories:
         _, weights = read_adapter(directory, base, stack.shapes, name=directory.name)
@@ -246,7 +247,7 @@ def adapted(
     return base, stack, slots
 
 
-def run(base: LoadedBase, stack: Adapters, slots: list[int]) -> list[list[int]]:
+def run(base: LoadedBase, stack: Decoder, slots: list[int]) -> list[list[int]]:
     eos = eos_ids(base.model, base.tokenizer)
     rows = [
         Row.new(ids, GREEDY, tokenizer=base.tokenizer, eos=eos, slot=slot)
@@ -264,7 +265,7 @@ def run(base: LoadedBase, stack: Adapters, slots: list[int]) -> list[list[int]]:
 # PEFT asks transformers for an attribute that is about to be renamed
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_mixed_adapters_say_what_peft_says_alone(
-    adapted: tuple[LoadedBase, Adapters, dict[int, Path]], tiny_dir: Path
+    adapted: tuple[LoadedBase, Decoder, dict[int, Path]], tiny_dir: Path
 ) -> None:
     base, stack, slots = adapted
     mixture = [0, *slots]
@@ -277,7 +278,7 @@ def test_mixed_adapters_say_what_peft_says_alone(
 
 
 def test_one_adapter_for_all_rows_and_none_at_all(
-    adapted: tuple[LoadedBase, Adapters, dict[int, Path]],
+    adapted: tuple[LoadedBase, Decoder, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
     first = next(iter(slots))
@@ -288,7 +289,7 @@ def test_one_adapter_for_all_rows_and_none_at_all(
 
 
 def test_a_detached_adapter_leaves_the_others_as_they_were(
-    adapted: tuple[LoadedBase, Adapters, dict[int, Path]],
+    adapted: tuple[LoadedBase, Decoder, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
     first, second, third = slots
@@ -300,7 +301,7 @@ def test_a_detached_adapter_leaves_the_others_as_they_were(
 
 
 def test_an_adapter_that_does_not_fit_is_refused_with_every_reason(
-    adapted: tuple[LoadedBase, Adapters, dict[int, Path]],
+    adapted: tuple[LoadedBase, Decoder, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
     shapes = dict(stack.shapes)

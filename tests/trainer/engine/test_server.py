@@ -320,7 +320,7 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
     assert ids == expected[-len(ids) :]
     assert other_done[-1]["finish_reason"] == "length"
     # and once the stream is over, nothing of the adapter is left
-    stack = engine.scheduler._stack
+    stack = engine.scheduler._decoder
     wait_until(lambda: len(stack.slots) == 1, what="the retired adapters to be freed")
     client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@3"})
 
@@ -494,7 +494,7 @@ def test_the_adapter_that_nobody_asked_for_longest_makes_room(
         for name in ("starter@1", "starter@2", "starter@1", "starter@3"):
             assert said(ask(client, model=name))
         assert client.get("/health").json()["adapters"] == ["starter@1", "starter@3"]
-        stack = served.scheduler._stack
+        stack = served.scheduler._decoder
         wait_until(lambda: len(stack.slots) == 2, what="the memory to be freed")
         with (
             in_no_hurry(served),

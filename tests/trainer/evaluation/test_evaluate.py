@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +81,16 @@ def test_report_measures_base_and_adapters_side_by_side(
             "neutral_logprob",
             "distinct",
         }
-        for measure in measures.values():
-            if measure["low"] is not None:
-                assert measure["low"] <= measure["value"] <= measure["high"]
+    for name, measures in report["candidates"].items():
+        texts = [found["text"] for item in report["answers"] for found in item["answers"][name]]
+        counts = [float(len(words(text))) for text in texts]
+        assert measures["words"] == asdict(mean(counts))
+        ends = [
+            found["finish_reason"] == "stop"
+            for item in report["answers"]
+            for found in item["answers"][name]
+        ]
+        assert measures["finished"] == asdict(share(ends))
     base, one = report["candidates"]["base"], report["candidates"]["starter@1"]
     assert base["ranking"] == {"value": 0.5, "low": None, "high": None, "n": 6}
     assert base["kl_per_token"]["value"] == 0

@@ -12,12 +12,13 @@ import pytest
 from torch import Tensor
 
 from tests.tiny import make_tiny_adapter
-from tests.trainer.conftest import events
+from tests.trainer.conftest import events, needs_compiled
 from tests.trainer.evaluation.test_evaluate import make_eval, report_of
-from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.backends import serving_decoder
+from trainer.backends.base import Decoder
+from trainer.backends.torch_reference.adapters import AdapterStack
 from trainer.data.chat import prompt_ids
 from trainer.engine import batch
-from trainer.engine.adapters import AdapterStack
 from trainer.engine.sampling import Sampler, Sampling, derived_seed
 from trainer.errors import BadArtifact, Cancelled, Refused, RunFailed
 from trainer.evaluation import evaluate as evaluation
@@ -29,7 +30,7 @@ from trainer.evaluation.versions import Question, Versions
 from trainer.models.loading import LoadedBase, load_base
 
 NAMES = ("base", "starter@1", "starter@2")
-STACKS = (LlamaDecoder, AdapterStack)
+STACKS = (pytest.param(serving_decoder, marks=needs_compiled), AdapterStack)
 #: By how much scores of two batches may differ through transformers: sums of at most 128 products
 #: in float32, two layers deep, each rounded to 6e-8 of values up to about ten.
 ROUNDING = 1e-4
@@ -77,12 +78,12 @@ def asked(
     tiny_dir: Path,
     paths: dict[str, Path | None],
     monkeypatch: pytest.MonkeyPatch,
-    stack: Callable[[Any], LlamaDecoder | AdapterStack],
+    stack: Callable[[Any], Decoder],
     *names: str,
     rows: int = 4,
 ) -> list[Answer]:
     """The answers of some versions that are asked together."""
-    monkeypatch.setattr(module, "adapters_of", stack)
+    monkeypatch.setattr(module, "serving_decoder", stack)
     monkeypatch.setattr(module, "DECODER_ROWS", rows)
     monkeypatch.setattr(module, "TRANSFORMERS_ROWS", rows)
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
@@ -96,7 +97,7 @@ def test_a_version_answers_the_same_alone_and_together_with_others(
     paths: dict[str, Path | None],
     monkeypatch: pytest.MonkeyPatch,
     drawn: dict[tuple[int, int], Tensor],
-    stack: Callable[[Any], LlamaDecoder | AdapterStack],
+    stack: Callable[[Any], Decoder],
 ) -> None:
     together = asked(tiny_dir, paths, monkeypatch, stack, *NAMES, rows=7)
     scores = dict(drawn)
@@ -108,9 +109,10 @@ def test_a_version_answers_the_same_alone_and_together_with_others(
     assert len(set(together)) == len(together), "every answer has a random stream of its own"
     assert scores.keys() == drawn.keys()
     apart = max(float((scores[key] - drawn[key]).abs().max()) for key in scores)
-    assert apart == 0 if stack is LlamaDecoder else apart < ROUNDING
+    assert apart == 0 if stack is serving_decoder else apart < ROUNDING
 
 
+@needs_compiled
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_decoder_and_transformers_sample_the_same_versions(
     tiny_dir: Path,
@@ -121,9 +123,9 @@ def test_the_decoder_and_transformers_sample_the_same_versions(
 ) -> None:
     """Their first scores are those of the same weights: an adapter is not left out, nor doubled."""
     found = []
-    for stack in STACKS:
+    for stack in (serving_decoder, AdapterStack):
         drawn.clear()
-        monkeypatch.setattr(module, "adapters_of", stack)
+        monkeypatch.setattr(module, "serving_decoder", stack)
         base = load_base(str(tiny_dir), dtype=dtype, device="cpu")
         Versions(base, paths).answers(questions(base, *NAMES))
         found.append({key: row.float() for key, row in drawn.items() if key[1] == 0})
@@ -138,7 +140,7 @@ def test_an_adapter_that_explodes_is_named_and_no_other(
     tiny_dir: Path,
     paths: dict[str, Path | None],
     monkeypatch: pytest.MonkeyPatch,
-    stack: Callable[[Any], LlamaDecoder | AdapterStack],
+    stack: Callable[[Any], Decoder],
 ) -> None:
     """Its A makes infinity of every input. Through transformers all rows of a mixed batch meet it,
     and masking what is not theirs makes NaN of that."""
@@ -189,13 +191,13 @@ def test_the_base_that_generated_is_gone_before_the_one_that_scores_is_loaded(
     paths: dict[str, Path | None],
     tiny_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
-    stack: Callable[[Any], LlamaDecoder | AdapterStack],
+    stack: Callable[[Any], Decoder],
 ) -> None:
     eval_dir = make_eval(tmp_path, tiny_dir, {"x": str(paths["starter@1"]), "base": None})
     generated: list[weakref.ref[Any]] = []
     alive: list[bool] = []
 
-    def to_serve(model: Any) -> LlamaDecoder | AdapterStack:
+    def to_serve(model: Any) -> Decoder:
         made = stack(model)
         generated.extend((weakref.ref(model), weakref.ref(made)))
         return made
@@ -204,7 +206,7 @@ def test_the_base_that_generated_is_gone_before_the_one_that_scores_is_loaded(
         alive.extend(reference() is not None for reference in generated)
         return load_base(name, **given)
 
-    monkeypatch.setattr(module, "adapters_of", to_serve)
+    monkeypatch.setattr(module, "serving_decoder", to_serve)
     monkeypatch.setattr(evaluation, "load_base", to_score)
     evaluate(eval_dir)
     assert alive == [False, False], "the model, and the weights that were taken out of it"
@@ -214,6 +216,7 @@ def test_progress_counts_the_answers_of_all_candidates(
     tmp_path: Path, paths: dict[str, Path | None], tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "DECODER_ROWS", 3)
+    monkeypatch.setattr(module, "TRANSFORMERS_ROWS", 3)
     eval_dir = make_eval(tmp_path, tiny_dir, {"x": str(paths["starter@1"]), "base": None})
     evaluate(eval_dir)
     sampling = [event for event in events(eval_dir, "phase") if event["phase"] == "sampling"]
@@ -246,6 +249,7 @@ def test_sigterm_ends_sampling_before_an_answer_is_finished(
     assert events(eval_dir, "cancelled")
 
 
+@needs_compiled
 def test_a_further_answer_to_a_prompt_reads_only_what_is_new(
     tiny_dir: Path, paths: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,7 +260,7 @@ def test_a_further_answer_to_a_prompt_reads_only_what_is_new(
         return made[-1]
 
     monkeypatch.setattr(module, "Batch", kept)
-    asked(tiny_dir, paths, monkeypatch, LlamaDecoder, "base")
+    asked(tiny_dir, paths, monkeypatch, serving_decoder, "base")
     assert made[0].reused_tokens > 4 * 32
     asked(tiny_dir, paths, monkeypatch, AdapterStack, "base")
     assert made[1].reused_tokens == 0, "through transformers that would change the rounding"

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM as Auto
 from transformers import CohereConfig, Gemma2Config, GraniteConfig
 
 from tests.trainer.forward.test_attention import plainly
-from trainer.backends.cpu import training_decoder
+from trainer.backends import VARIABLE
 from trainer.forward import head, logprobs
 from trainer.forward.logprobs import (
     Row,
@@ -110,7 +110,7 @@ def test_sharing_is_switched_off_where_it_would_not_be_exact(
     elif fault == "foreign attention":
         monkeypatch.setattr(type(tiny.model), "_supports_attention_backend", False)
     else:  # an attention that is asked for something it does not know
-        monkeypatch.setattr(training_decoder, "BUILDS", ())
+        monkeypatch.setenv(VARIABLE, "torch_reference")
         for layer in tiny.model.model.layers:
             layer.self_attn.scaling *= 3
             layer.self_attn.register_forward_pre_hook(scaling_is_own, with_kwargs=True)

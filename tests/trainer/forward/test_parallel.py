@@ -62,9 +62,14 @@ def test_a_fault_is_told_when_the_others_are_done(two_threads: None) -> None:
 
 
 def test_number_of_workers(two_threads: None) -> None:
-    assert parallel.workers(CPU, 4096) == 2
-    assert parallel.workers(CPU, 1023) == 1  # packs too small to be worth it
+    assert parallel.workers(CPU, 4096) == 2  # no more than threads
+    assert parallel.workers(CPU, 1024) == 2  # two packs of 512 tokens
+    assert parallel.workers(CPU, 1023) == 1
+    assert parallel.workers(CPU, 100) == 1  # never none
     assert parallel.workers(torch.device("cuda"), 4096) == 1
+    torch.set_num_threads(8)  # set back by the fixture
+    assert parallel.workers(CPU, 4096) == 8
+    assert parallel.workers(CPU, 2047) == 3
 
 
 def test_packs_for_several_workers_are_about_equal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""The forest of rows: every row can be read back from it, and what rows share stands once."""
+"""The forest of rows: every row can be read back from it, and what rows share is stored once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.forward.segments import WORTH_SHARING, Forest, branches, common_prefix, forest
+from trainer.backends.base import Forest
+from trainer.forward.segments import WORTH_SHARING, branches, common_prefix, forest
 
 # few different tokens and long common beginnings, so that rows share much
 BEGINNINGS = st.sampled_from([(1,) * 40, (1,) * 20 + (2,) * 25, (3,) * 5, ()])
@@ -21,7 +22,7 @@ def read(tree: Forest, row: int) -> tuple[int, ...]:
 
 
 @given(ROWS)
-def test_every_row_is_the_path_of_its_nodes(rows: list[tuple[int, ...]]) -> None:
+def test_every_row_is_the_path_of_its_segments(rows: list[tuple[int, ...]]) -> None:
     tree = forest(rows)
     for number, row in enumerate(rows):
         assert read(tree, number) == row
@@ -31,18 +32,18 @@ def test_every_row_is_the_path_of_its_nodes(rows: list[tuple[int, ...]]) -> None
 
 
 @given(ROWS)
-def test_nodes_lie_side_by_side_and_see_what_leads_to_them(rows: list[tuple[int, ...]]) -> None:
+def test_segments_are_contiguous_and_see_their_prefix(rows: list[tuple[int, ...]]) -> None:
     tree = forest(rows)
     end = 0
-    for node in tree.nodes:
-        assert node.span.start == end
-        end = node.span.stop
-        assert sum(span.length for span in node.above) == node.position
-        assert all(span.stop <= node.span.start for span in node.above)
+    for segment in tree.segments:
+        assert segment.span.start == end
+        end = segment.span.stop
+        assert sum(span.length for span in segment.above) == segment.position
+        assert all(span.stop <= segment.span.start for span in segment.above)
     assert end == tree.length == len(tree.positions)
 
 
-def test_what_is_worth_sharing_stands_once() -> None:
+def test_a_long_shared_prefix_is_stored_once() -> None:
     system, question = tuple(range(100, 140)), tuple(range(200, 220))
     rows = [(*system, *question, 1), (*system, *question, 2, 3), (*system, 7)]
     assert forest(rows).length == 40 + 20 + 1 + 2 + 1
@@ -64,7 +65,7 @@ def test_equal_rows_and_rows_within_rows_share_their_path() -> None:
 def test_branches_go_on_where_a_row_has_reached() -> None:
     base = forest([(*range(20), 30, 31), (*range(20), 40, 41)])
     tree = branches(base, [(0, 21), (1, 20)], [(5, 6), (7,)])
-    first, second = tree.nodes
+    first, second = tree.segments
     assert (tree.ids, tree.positions) == ((5, 6, 7), (21, 22, 20))
     assert [base.ids[c] for span in first.stored for c in range(span.start, span.stop)] == [
         *range(20),

@@ -15,9 +15,9 @@ from torch import Tensor
 from trainer.errors import Refused
 from trainer.losses import (
     ANCHOR_DECAY,
-    HUMANLINE_CLAMP,
     LOSSES,
     MAX_LAMBDA,
+    TOKEN_CLAMP,
     ExampleLoss,
     Lambdas,
     LikelihoodLoss,
@@ -237,7 +237,7 @@ def summed(
     """Rewards of two examples, and the slope of each example's reward in its tokens."""
     tokens = double(*ratios, grad=True)
     found = summed_rewards(
-        tokens, torch.tensor(owners), examples=2, clamp=HUMANLINE_CLAMP if clamped else None
+        tokens, torch.tensor(owners), examples=2, clamp=TOKEN_CLAMP if clamped else None
     )
     found.sum().backward()
     assert tokens.grad is not None
@@ -251,23 +251,23 @@ def test_reward_is_the_sum_over_the_example_s_own_tokens() -> None:
     assert slopes == [1.0] * 5
 
 
-def test_humanline_clamps_each_token_and_stops_its_gradient() -> None:
+def test_clamp_applies_to_each_token_and_stops_its_gradient() -> None:
     # example 0: 0.5 − 1 (from −2) + 1.5 (from 3) = 1; example 1 is within the clamp
     rewards, slopes = summed([0.5, -0.25, -2.0, 3.0, 0.75], [0, 1, 0, 0, 1], clamped=True)
     assert rewards == [1.0, 0.5]
     assert slopes == [1.0, 1.0, 0.0, 0.0, 1.0]
 
 
-def test_humanline_bounds_belong_to_the_inside() -> None:
+def test_clamp_bounds_belong_to_the_inside() -> None:
     rewards, slopes = summed([-1.0, 1.5, -1.0001, 1.5001], [0, 0, 1, 1], clamped=True)
     assert rewards == [0.5, 0.5]
     assert slopes == [1.0, 1.0, 0.0, 0.0]
 
 
-def test_humanline_is_kto_of_clamped_tokens_by_hand() -> None:
+def test_kto_clamped_is_kto_of_clamped_tokens_by_hand() -> None:
     # r = 1 as above, z₀ = 0, β = 0.5: loss σ(−0.5) = 0.377540668798145, slope in each token that
     # is inside −0.5·σ(0.5)σ(−0.5) = −0.5·0.235003712201594
-    loss = loss_named("kto_humanline")
+    loss = loss_named("kto_clamped")
     assert isinstance(loss, ExampleLoss)
     tokens = double(0.5, -2.0, 3.0, grad=True)
     rewards = summed_rewards(tokens, torch.zeros(3, dtype=torch.long), examples=1, clamp=loss.clamp)
@@ -362,6 +362,13 @@ def test_lambda_given_for_one_class_leaves_the_other_to_the_rule() -> None:
     assert lambdas(30, 40, given_d=0.5, given_u=7.0) == Lambdas(0.5, 7.0)
 
 
+def test_lambda_rule_takes_sums_of_uneven_weights() -> None:
+    # three ups of 0.5 and one down of 6: λ_D·1.5 / 6 = 1
+    assert lambdas(3 * 0.5, 6.0) == Lambdas(4.0, 1.0)
+    # sums below one are sums like any other: 0.8 / (λ_U·0.2) = 4/3
+    assert lambdas(0.8, 0.2) == Lambdas(1.0, pytest.approx(3.0))
+
+
 @pytest.mark.parametrize("counts", [(0, 5), (5, 0), (0, 0)])
 def test_lambda_of_one_class_is_refused(counts: tuple[int, int]) -> None:
     with pytest.raises(Refused, match="needs both classes"):
@@ -382,7 +389,7 @@ def test_registry_says_what_each_loss_needs() -> None:
     }
     assert needs == {
         "kto": ("example", "z0", True, None, False),
-        "kto_humanline": ("example", "z0", True, (-1.0, 1.5), False),
+        "kto_clamped": ("example", "z0", True, (-1.0, 1.5), False),
         "apo_zero_unpaired": ("example", "none", True, None, False),
         "bco": ("example", "mean", True, None, False),
         "sft": ("example", "none", False, None, True),
@@ -391,7 +398,7 @@ def test_registry_says_what_each_loss_needs() -> None:
     functions = {loss.name: loss.function for loss in LOSSES.values()}
     assert functions == {
         "kto": kto,
-        "kto_humanline": kto,
+        "kto_clamped": kto,
         "apo_zero_unpaired": apo_zero_unpaired,
         "bco": bco,
         "sft": sft,
@@ -401,7 +408,12 @@ def test_registry_says_what_each_loss_needs() -> None:
     assert isinstance(loss_named("sft"), LikelihoodLoss)
 
 
+def test_a_loss_that_was_renamed_is_refused_with_its_new_name() -> None:
+    with pytest.raises(Refused, match=r"not 'kto_humanline': it is called 'kto_clamped' now"):
+        loss_named("kto_humanline")
+
+
 def test_unknown_loss_is_refused_with_the_names_that_exist() -> None:
-    names = "kto, kto_humanline, apo_zero_unpaired, bco, sft, dpo"
+    names = "kto, kto_clamped, apo_zero_unpaired, bco, sft, dpo"
     with pytest.raises(Refused, match=f"one of {names}, not 'ppo'"):
         loss_named("ppo")

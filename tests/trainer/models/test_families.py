@@ -19,15 +19,16 @@ from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
 from tests.tiny import tiny_tokenizer
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, verify_adapter
 from trainer.artifacts.merge import merge
-from trainer.backends.cpu.serving_decoder import BUILDS, LlamaDecoder
+from trainer.backends import backend_for, serving_decoder
+from trainer.backends.base import Decoder
 from trainer.data.chat import eos_ids
 from trainer.data.examples import Example, Message, write_examples
-from trainer.engine.adapters import AdapterStack, adapters_of, read_adapter
+from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling
-from trainer.models.adapted import adapted
 from trainer.models.loading import LoadedBase, load_base
 from trainer.training.train import train
 
@@ -266,11 +267,12 @@ def test_merged_model_computes_the_same_without_an_adapter(
 
 def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
     base = trained.base()
-    stack = adapters_of(base.model)
+    stack = serving_decoder(base.model)
     _, weights = read_adapter(trained.one_step / "adapter", base, stack.shapes, name=NAME)
     slot = stack.attach(weights)
     # the other builds take transformers' way, whatever this one looks like
-    assert isinstance(stack, LlamaDecoder) == (base.model.config.model_type in BUILDS)
+    compiled = backend_for("cpu").may_serve(base.model.config.model_type)
+    assert stack.batch_invariant == compiled
     plain = trained.base()
     prompts = [ids(200 + number, 3 + 12 * number) for number in range(4)]
     tokens = 2 * WINDOW
@@ -285,7 +287,7 @@ def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
 
 def served(
     base: LoadedBase,
-    stack: AdapterStack | LlamaDecoder,
+    stack: Decoder,
     prompts: Sequence[Sequence[int]],
     slots: Sequence[int],
     tokens: int,

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from transformers.pytorch_utils import Conv1D
 
 from tests.tiny import make_tiny_adapter, make_tiny_model
+from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import WEIGHTS, verify_adapter, write_adapter
 from trainer.errors import BadArtifact
-from trainer.models.adapted import adapted
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import Lora, LoraLinear, MasterWeights, adapter_config
 

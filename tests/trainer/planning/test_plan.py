@@ -8,7 +8,7 @@ import pytest
 from tests.trainer.conftest import MakeRun, events, example
 from trainer.__main__ import main
 from trainer.errors import Refused
-from trainer.planning.plan import plan, plan_model
+from trainer.planning.plan import as_text, plan, plan_model
 from trainer.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -71,6 +71,16 @@ def test_more_tokens_at_a_time_need_more_memory(make_run: MakeRun) -> None:
     dropout = plan(make_run("d", token_budget=40, held_tokens=400, lora_dropout=0.1))["memory"]
     assert dropout == small
     assert plan(make_run("e", token_budget=40, held_tokens=400, loss="bco"))["memory"] == small
+
+
+def test_plan_takes_lambda_from_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
+    weighed = [
+        example(number, weight=1.0 if number % 2 == 0 else 0.25, label=number % 2 == 0)
+        for number in range(8)
+    ]
+    found = plan(make_run(examples=weighed))
+    assert (found["lambda_d"], found["lambda_u"]) == (1.0, pytest.approx(3.0))
+    assert "λ is 1.00 for ups and 3.00 for downs (summed weights 4 and 1)" in as_text(found)
 
 
 def test_plan_of_a_model_and_a_file_needs_no_run_directory(

@@ -13,13 +13,13 @@ from tests.trainer.conftest import MakeRun, events, example
 from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS, verify_adapter
 from trainer.config import TrainConfig
 from trainer.data.examples import write_examples
+from trainer.directory_lock import locked
 from trainer.errors import Refused, RunFailed, TrainerError
+from trainer.evaluation.kl_probe import KlEstimate, KlProbe
 from trainer.events import EventLog
 from trainer.training import early_stopping, loop, reference_cache, step, train
 from trainer.training.checkpoint import save_checkpoint
-from trainer.training.kl_probe import KlEstimate, KlProbe
 from trainer.training.reference_cache import ReferenceCache, pair_key
-from trainer.training.run_directory import only_one
 from trainer.training.schedule import learning_rate
 
 
@@ -271,7 +271,23 @@ def test_brake_at_the_first_probe_fails_the_run(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "apo_zero_unpaired", "bco", "sft", "dpo"])
+def test_lambda_comes_from_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
+    """Four ups of weight 1 and four downs of weight 0.25: 4 / (λ_U·1) = 4/3."""
+    weighed = [
+        example(number, weight=1.0 if number % 2 == 0 else 0.25, label=number % 2 == 0)
+        for number in range(8)
+    ]
+    run_dir = make_run(examples=weighed, epochs=1)
+    train.train(run_dir)
+    (start,) = events(run_dir, "start")
+    assert (start["desirable"], start["undesirable"]) == (4, 4)
+    assert (start["lambda_d"], start["lambda_u"]) == (1.0, pytest.approx(3.0))
+    card = (run_dir / "adapter" / "README.md").read_text()
+    assert "| `lambda_u` | 3 |" in card
+    assert "λ_D·W_D / (λ_U·W_U) in [1, 4/3], W the summed example weights of a class" in card
+
+
+@pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
     run_dir = make_run(loss=loss, epochs=6)
     write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 48)])
@@ -365,7 +381,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(make_run: MakeRun) -> N
 
 def test_second_process_on_one_run_is_turned_away(make_run: MakeRun) -> None:
     run_dir = make_run()
-    with only_one(run_dir), pytest.raises(TrainerError, match="another process is at work"):
+    with locked(run_dir), pytest.raises(TrainerError, match="another process is at work"):
         train.train(run_dir)
 
 

@@ -14,7 +14,7 @@ from trainer.training.preflight import check_trainable, unfit
 # In conftest's examples three share a prompt: 0 to 2, 3 to 5 …; even numbers are desirable.
 UP, DOWN, OTHER_UP, OTHER_DOWN = example(0), example(1), example(4), example(5)
 ALONE = [example(6 * number, label=number % 2 == 0) for number in range(4)]  # one a prompt
-Z0 = ("kto", "kto_humanline")
+Z0 = ("kto", "kto_clamped")
 BOTH_CLASSES = (*Z0, "apo_zero_unpaired", "bco")
 
 

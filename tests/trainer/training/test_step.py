@@ -14,7 +14,7 @@ from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
 from trainer.distributed.process_group import World
 from trainer.forward.logprobs import Row
-from trainer.losses import HUMANLINE_CLAMP, Lambdas, bco, dpo, kto, loss_named, sft
+from trainer.losses import TOKEN_CLAMP, Lambdas, bco, dpo, kto, loss_named, sft
 from trainer.models.loading import LoadedBase
 from trainer.models.lora import Lora, MasterWeights
 from trainer.training.reference_cache import ReferenceCache, complete
@@ -104,7 +104,7 @@ def step_of(loss: str) -> Step:
     return PAIR_STEP if loss == "dpo" else EXAMPLE_STEP
 
 
-@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "apo_zero_unpaired", "bco", "sft", "dpo"])
+@pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_packs_and_passes_change_nothing(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "whole", loss, Budget(10_000, 10_000))
     expected, gradients = bench.backward(step_of(loss), mean_reward=0.3)
@@ -130,7 +130,7 @@ def plain_loss(bench: Bench, loss: str, mean_reward: float) -> Tensor:
     rows: list[Row] = [(example.prompt, example.completion) for example in chosen]
     labels = torch.tensor([example.label for example in chosen])
     weights = torch.tensor([example.weight for example in chosen])
-    clamp = HUMANLINE_CLAMP if loss == "kto_humanline" else None
+    clamp = TOKEN_CLAMP if loss == "kto_clamped" else None
     rewards = plain_rewards(bench, rows, clamp)
     if loss == "dpo":
         pair_weights = torch.minimum(weights[0::2], weights[1::2])
@@ -165,7 +165,7 @@ def plain_rewards(bench: Bench, rows: Sequence[Row], clamp: tuple[float, float] 
     return torch.stack(found)
 
 
-@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "apo_zero_unpaired", "bco", "sft", "dpo"])
+@pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_step_is_its_loss_written_out(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "reference", loss, Budget(70, 10_000))
     found, gradients = bench.backward(step_of(loss), mean_reward=0.3)
@@ -237,7 +237,7 @@ def test_layers_that_compute_again_keep_less(tiny: LoadedBase, tmp_path: Path) -
     assert kept(True) < kept(False) / 4
 
 
-@pytest.mark.parametrize("loss", ["kto", "kto_humanline", "bco", "dpo"])
+@pytest.mark.parametrize("loss", ["kto", "kto_clamped", "bco", "dpo"])
 def test_first_step_needs_no_reference(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "known", loss, Budget(60, 10_000))
     for name, parameter in bench.lora.parameters().items():

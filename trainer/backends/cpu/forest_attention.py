@@ -1,13 +1,12 @@
 """Attention over a packed forest on the CPU: explicit products, with what is between them compiled.
 
 For rows of a few hundred tokens plain products beat the fused kernels of the CPU, which work
-through a mask. All nodes of a stream are laid out one after the other, so that turning, masking
-and softmax take one call each (fused.py) and only the products go node by node.
+through a mask. All segments of a stream are laid out one after the other, so that turning, masking
+and softmax take one call each (fused.py) and only the products go segment by segment.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -15,80 +14,67 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trainer.backends.base import Forest, Layout, Rules
 from trainer.backends.cpu import fused
 from trainer.backends.cpu.fused import Array, view
-from trainer.forward.segments import Forest, Node
 
-#: Queries and keys of a node are rounded up to a multiple of this. For every new shape of a bf16
+#: Queries and keys of a segment are rounded up to a multiple of this. For every new shape of a bf16
 #: product a kernel is compiled (half a millisecond) and only some are kept: many short rows of all
 #: lengths would have each layer compile all of them again.
 _GRAIN = 16
 
 
 @dataclass(frozen=True)
-class KeysValues:
-    """What later branches attend to: keys and values of every layer, each (G, T, D), detached."""
-
-    layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What a layer asks of its attention: `window` counts visible positions, itself included."""
-
-    scale: float
-    window: int | None
-    softcap: float | None
-
-
-@dataclass(frozen=True)
 class Plan:
-    """Where each node of a stream stands in the flat buffers of a layer.
+    """Where each segment of a stream stands in the flat buffers of a layer.
 
-    `nodes` (N, 8): first column and number of tokens, tokens rounded up, rows before it; positions
-    seen, the same rounded up, positions before it; cells of the score matrix before it. `pieces`
-    (P, 5): what the nodes see, as (node, first position, whether of the earlier stream, first
-    column, length). `rows`, `seen` and `cells` are the sums over nodes, for one head.
+    `segments` (N, 8): first column and number of tokens, tokens rounded up, rows before it;
+    positions seen, the same rounded up, positions before it; cells of the score matrix before it.
+    `pieces` (P, 5): what the segments see, as (segment, first position, whether of the earlier
+    stream, first column, length). `rows`, `seen` and `cells` are the sums over segments, for one
+    head.
     """
 
-    nodes: Array
+    segments: Array
     pieces: Array
     rows: int
     seen: int
     cells: int
 
     @classmethod
-    def of(cls, nodes: Sequence[Node]) -> Self:
+    def of(cls, forest: Forest) -> Self:
         table, pieces = [], []
         rows = seen = cells = 0
-        for number, node in enumerate(nodes):
-            end = node.position + node.span.length
-            padded, width = _rounded(node.span.length), _rounded(end)
-            table.append((node.span.start, node.span.length, padded, rows, end, width, seen, cells))
+        for number, segment in enumerate(forest.segments):
+            end = segment.position + segment.span.length
+            padded, width = _rounded(segment.span.length), _rounded(end)
+            table.append(
+                (segment.span.start, segment.span.length, padded, rows, end, width, seen, cells)
+            )
             rows, seen, cells = rows + padded, seen + width, cells + padded * width
             position = 0
             for old, span in (
-                *((1, span) for span in node.stored),
-                *((0, span) for span in (*node.above, node.span)),
+                *((1, span) for span in segment.stored),
+                *((0, span) for span in (*segment.above, segment.span)),
             ):
                 pieces.append((number, position, old, span.start, span.length))
                 position += span.length
         return cls(np.array(table, np.int64), np.array(pieces, np.int64), rows, seen, cells)
 
     def queries(self, flat: Tensor, heads: int, groups: int) -> Iterator[Tensor]:
-        """Each node's part of a buffer of `rows`, (G, H/G · padded, D)."""
+        """Each segment's part of a buffer of `rows`, (G, H/G · padded, D)."""
         width = flat.numel() // (self.rows * heads)
         sizes = [padded * heads * width for padded in self._column(2)]
         return (part.view(groups, -1, width) for part in flat.split(sizes))
 
     def keys(self, flat: Tensor, groups: int) -> Iterator[Tensor]:
-        """Each node's part of a buffer of `seen`, (G, seen, D)."""
+        """Each segment's part of a buffer of `seen`, (G, seen, D)."""
         width = flat.numel() // (self.seen * groups)
         sizes = [seen * groups * width for seen in self._column(5)]
         return (part.view(groups, -1, width) for part in flat.split(sizes))
 
     def scores(self, flat: Tensor, heads: int, groups: int) -> Iterator[Tensor]:
-        """Each node's part of a buffer of `cells`, (G, H/G · padded, seen)."""
+        """Each segment's part of a buffer of `cells`, (G, H/G · padded, seen)."""
         for part, width in zip(flat.split(self._cells(heads)), self._column(5), strict=True):
             yield part.view(groups, -1, width)
 
@@ -97,22 +83,8 @@ class Plan:
         return [heads * padded * width for padded, width in both]
 
     def _column(self, number: int) -> list[int]:
-        found: list[int] = self.nodes[:, number].tolist()
+        found: list[int] = self.segments[:, number].tolist()
         return found
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the stream that runs through the model now is to be attended: its forest, the keys and
-    values of an earlier stream that its nodes refer to, and where to keep its own for later."""
-
-    forest: Forest
-    stored: KeysValues | None = None
-    keep: KeysValues | None = None
-
-    @cached_property
-    def plan(self) -> Plan:
-        return Plan.of(self.forest.nodes)
 
 
 class Attend(torch.autograd.Function):
@@ -134,7 +106,7 @@ class Attend(torch.autograd.Function):
         layer: int,
         rules: Rules,
     ) -> Tensor:
-        plan, heads, groups = layout.plan, query.shape[1], key.shape[1]
+        plan, heads, groups = layout.derived(Plan.of), query.shape[1], key.shape[1]
         still = query.new_empty(0, 0)
         turned, values = _heads_first(key, cos, sin), _heads_first(value, still, still)
         if layout.keep is not None:
@@ -156,7 +128,7 @@ class Attend(torch.autograd.Function):
             tanh = shares.mul_(scale / rules.softcap).tanh_()
             slopes = (1 - tanh * tanh).mul_(scale)
             shares, scale = tanh * rules.softcap, 1.0
-        fused.shares_of(view(shares), plan.nodes, heads, scale, rules.window or 0)
+        fused.shares_of(view(shares), plan.segments, heads, scale, rules.window or 0)
 
         found = torch.empty_like(queries)
         for part, share, v in zip(
@@ -167,7 +139,7 @@ class Attend(torch.autograd.Function):
         ):
             torch.bmm(share, v, out=part)
         out = query.new_empty(query.shape)
-        fused.heads_out(view(found), view(still), view(still), plan.nodes, view(out))
+        fused.heads_out(view(found), view(still), view(still), plan.segments, view(out))
         if any(ctx.needs_input_grad[:3]):
             ctx.save_for_backward(queries, keys, seen, shares, slopes, cos, sin)
             ctx.plan, ctx.scale, ctx.window = plan, scale, rules.window or 0
@@ -190,7 +162,7 @@ class Attend(torch.autograd.Function):
             strict=True,
         ):
             torch.bmm(d, v.transpose(1, 2), out=d_share)
-        fused.shares_back(view(d_scores), view(shares), plan.nodes, heads, ctx.scale, ctx.window)
+        fused.shares_back(view(d_scores), view(shares), plan.segments, heads, ctx.scale, ctx.window)
         if slopes is not None:
             d_scores.mul_(slopes)
 
@@ -210,13 +182,13 @@ class Attend(torch.autograd.Function):
             torch.bmm(d_score.transpose(1, 2), q, out=d_k)
             torch.bmm(share.transpose(1, 2), d, out=d_v)
         d_query = queries.new_empty(length, heads, width)
-        fused.heads_out(view(d_queries), view(cos), view(sin), plan.nodes, view(d_query))
+        fused.heads_out(view(d_queries), view(cos), view(sin), plan.segments, view(d_query))
         d_key = _gathered(d_keys, cos, sin, plan, length, groups)
         return d_query, d_key, _gathered(d_seen, still, still, plan, length, groups), *[None] * 5
 
 
 def _whole(length: int) -> Array:
-    """A stream as one node that is not rounded up: its heads come out as (H, T, D)."""
+    """A stream as one segment that is not rounded up: its heads come out as (H, T, D)."""
     return np.array([(0, length, length, 0)], np.int64)
 
 
@@ -231,24 +203,24 @@ def _heads_first(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def _stacked(heads: Tensor, cos: Tensor, sin: Tensor, plan: Plan) -> Tensor:
     """(T, H, D) → the flat buffer of `rows`, turned."""
     found = heads.new_empty(plan.rows * heads.shape[1] * heads.shape[2])
-    fused.heads_in(view(heads), view(cos), view(sin), plan.nodes, view(found))
+    fused.heads_in(view(heads), view(cos), view(sin), plan.segments, view(found))
     return found
 
 
 def _seen(own: Tensor, stored: Tensor, plan: Plan) -> Tensor:
     """(G, T, D), of this stream and of the earlier one → the flat buffer of `seen`."""
     found = own.new_empty(plan.seen * own.shape[0] * own.shape[2])
-    fused.keys_seen(view(own), view(stored), plan.nodes, plan.pieces, view(found))
+    fused.keys_seen(view(own), view(stored), plan.segments, plan.pieces, view(found))
     return found
 
 
 def _gathered(
     seen: Tensor, cos: Tensor, sin: Tensor, plan: Plan, length: int, groups: int
 ) -> Tensor:
-    """Gradients of `seen` → (T, G, D). Several nodes add to the keys above them: in fp32."""
+    """Gradients of `seen` → (T, G, D). Several segments add to the keys above them: in fp32."""
     width = seen.numel() // (plan.seen * groups)
     total = torch.zeros(groups, length, width, dtype=torch.float32)
-    fused.keys_spread(view(seen), plan.nodes, plan.pieces, view(total))
+    fused.keys_spread(view(seen), plan.segments, plan.pieces, view(total))
     found = seen.new_empty(length, groups, width)
     fused.heads_out(view(total.view(-1)), view(cos), view(sin), _whole(length), view(found))
     return found

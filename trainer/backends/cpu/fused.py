@@ -223,14 +223,14 @@ def _clear(target: Array) -> None:
 
 
 @compiled
-def heads_in(heads: Array, cos: Array, sin: Array, nodes: Array, stacked: Array) -> None:
-    """Heads (T, H, D) → node after node (H, padded, D) in the flat `stacked`, turned by their
-    positions' cos and sin (T, D) unless these are empty, zeros where a node is padded. `nodes`
-    (N, ·) are attend.Plan's; the first four columns count."""
+def heads_in(heads: Array, cos: Array, sin: Array, segments: Array, stacked: Array) -> None:
+    """Heads (T, H, D) → segment after segment (H, padded, D) in the flat `stacked`, rotated by
+    their positions' cos and sin (T, D) unless these are empty, zeros where a segment is padded.
+    `segments` (N, ·) are forest_attention.Plan's, of which the first four columns are read."""
     _, count, width = heads.shape
     turns = cos.shape[0] > 0
-    for n in range(nodes.shape[0]):
-        start, length, padded, rows = nodes[n, 0], nodes[n, 1], nodes[n, 2], nodes[n, 3]
+    for n in range(segments.shape[0]):
+        start, length, padded, rows = segments[n, 0], segments[n, 1], segments[n, 2], segments[n, 3]
         for h in range(count):
             at = (rows * count + h * padded) * width
             for t in range(start, start + length):
@@ -243,12 +243,12 @@ def heads_in(heads: Array, cos: Array, sin: Array, nodes: Array, stacked: Array)
 
 
 @compiled
-def heads_out(stacked: Array, cos: Array, sin: Array, nodes: Array, heads: Array) -> None:
+def heads_out(stacked: Array, cos: Array, sin: Array, segments: Array, heads: Array) -> None:
     """heads_in the other way; with cos and sin turned back, as a gradient is."""
     _, count, width = heads.shape
     turns = cos.shape[0] > 0
-    for n in range(nodes.shape[0]):
-        start, length, padded, rows = nodes[n, 0], nodes[n, 1], nodes[n, 2], nodes[n, 3]
+    for n in range(segments.shape[0]):
+        start, length, padded, rows = segments[n, 0], segments[n, 1], segments[n, 2], segments[n, 3]
         for h in range(count):
             at = (rows * count + h * padded) * width
             for t in range(start, start + length):
@@ -260,35 +260,35 @@ def heads_out(stacked: Array, cos: Array, sin: Array, nodes: Array, heads: Array
 
 
 @compiled
-def keys_seen(own: Array, stored: Array, nodes: Array, pieces: Array, seen: Array) -> None:
-    """What each node sees of keys or values (G, T, D), node after node (G, padded, D) in the flat
-    `seen`; `pieces` (P, 5) are attend.Plan's."""
+def keys_seen(own: Array, stored: Array, segments: Array, pieces: Array, seen: Array) -> None:
+    """What each segment sees of keys or values (G, T, D), segment after segment (G, padded, D) in
+    the flat `seen`; `pieces` (P, 5) are forest_attention.Plan's."""
     count, _, width = own.shape
     for p in range(pieces.shape[0]):
         n, row, start, length = pieces[p, 0], pieces[p, 1], pieces[p, 3], pieces[p, 4]
         for g in range(count):
-            at = (nodes[n, 6] * count + g * nodes[n, 5] + row) * width
+            at = (segments[n, 6] * count + g * segments[n, 5] + row) * width
             for t in range(start, start + length):
                 source = stored[g, t] if pieces[p, 2] else own[g, t]
                 _copy(source, seen[at : at + width])
                 at += width
-    for n in range(nodes.shape[0]):
+    for n in range(segments.shape[0]):
         for g in range(count):
-            at = (nodes[n, 6] * count + g * nodes[n, 5]) * width
-            _clear(seen[at + nodes[n, 4] * width : at + nodes[n, 5] * width])
+            at = (segments[n, 6] * count + g * segments[n, 5]) * width
+            _clear(seen[at + segments[n, 4] * width : at + segments[n, 5] * width])
 
 
 @compiled
-def keys_spread(seen: Array, nodes: Array, pieces: Array, total: Array) -> None:
-    """Add gradients of what nodes saw to the columns where it stands, `total` (G, T, D) fp32; what
-    an earlier stream has stored takes none."""
+def keys_spread(seen: Array, segments: Array, pieces: Array, total: Array) -> None:
+    """Add gradients of what segments saw to its columns, `total` (G, T, D) fp32; what an earlier
+    stream has stored takes none."""
     count, _, width = total.shape
     for p in range(pieces.shape[0]):
         n, row, start, length = pieces[p, 0], pieces[p, 1], pieces[p, 3], pieces[p, 4]
         if pieces[p, 2]:
             continue
         for g in range(count):
-            at = (nodes[n, 6] * count + g * nodes[n, 5] + row) * width
+            at = (segments[n, 6] * count + g * segments[n, 5] + row) * width
             for t in range(start, start + length):
                 source, target = seen[at : at + width], total[g, t]
                 for j in range(width):
@@ -297,17 +297,17 @@ def keys_spread(seen: Array, nodes: Array, pieces: Array, total: Array) -> None:
 
 
 @compiled
-def shares_of(scores: Array, nodes: Array, count: int, scale: float, window: int) -> None:
-    """Scores of all nodes, (count, padded, seen) each in one flat array, become shares in place:
+def shares_of(scores: Array, segments: Array, count: int, scale: float, window: int) -> None:
+    """Scores of all segments, (count, padded, seen) each in one flat array, become shares in place:
     softmax of scale·score over what a query sees, its own position and `window` − 1 before it at
     most (0: all), zero elsewhere."""
     factor = np.float32(scale)
-    powers = np.empty(nodes[:, 5].max(), np.float32)
-    for n in range(nodes.shape[0]):
-        length, padded, seen, width = nodes[n, 1], nodes[n, 2], nodes[n, 4], nodes[n, 5]
+    powers = np.empty(segments[:, 5].max(), np.float32)
+    for n in range(segments.shape[0]):
+        length, padded, seen, width = segments[n, 1], segments[n, 2], segments[n, 4], segments[n, 5]
         for h in range(count):
             for i in range(padded):
-                at = nodes[n, 7] * count + (h * padded + i) * width
+                at = segments[n, 7] * count + (h * padded + i) * width
                 stop = seen - length + i + 1 if i < length else 0
                 start = max(stop - window, 0) if window > 0 else 0
                 _clear(scores[at : at + start])
@@ -326,15 +326,15 @@ def shares_of(scores: Array, nodes: Array, count: int, scale: float, window: int
 
 @compiled
 def shares_back(
-    d_shares: Array, shares: Array, nodes: Array, count: int, scale: float, window: int
+    d_shares: Array, shares: Array, segments: Array, count: int, scale: float, window: int
 ) -> None:
     """Gradients of shares become those of unscaled scores, in place."""
     factor = np.float32(scale)
-    for n in range(nodes.shape[0]):
-        length, padded, seen, width = nodes[n, 1], nodes[n, 2], nodes[n, 4], nodes[n, 5]
+    for n in range(segments.shape[0]):
+        length, padded, seen, width = segments[n, 1], segments[n, 2], segments[n, 4], segments[n, 5]
         for h in range(count):
             for i in range(padded):
-                at = nodes[n, 7] * count + (h * padded + i) * width
+                at = segments[n, 7] * count + (h * padded + i) * width
                 stop = seen - length + i + 1 if i < length else 0
                 start = max(stop - window, 0) if window > 0 else 0
                 _clear(d_shares[at : at + start])

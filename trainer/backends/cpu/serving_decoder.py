@@ -3,11 +3,11 @@
 transformers' own forward is made for every architecture and for training: on a small model most of
 a decoding step is spent between the matrix products. The plainest and most common build (RMSNorm,
 rotary positions, grouped queries, a gated MLP) takes the compiled way, prompts and single tokens
-alike, with its adapters; every other model, and every other device, takes transformers' way
-(adapters.py).
+alike, with its adapters; every other model, and every other device, goes through transformers
+(trainer/backends/torch_reference).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, NamedTuple
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.backends.base import AdapterWeights, PromptCache
 from trainer.backends.cpu import loops, phases
 from trainer.backends.cpu.fused import Array, view
 from trainer.backends.cpu.vectors import LANES, PAIRS, TILE, pack
-from trainer.engine.kv_cache import Layers, RowCache
+from trainer.backends.kv_cache import Layers, RowCache
 from trainer.models.layers import layer_shape, linear_layers
 
 #: config.model_type of what loops.py computes.
@@ -41,9 +42,6 @@ _PRODUCTS = {
 #: Parts of a product for each thread: with more of them the threads end at the same time, with
 #: fewer they read longer stretches of memory, which is faster.
 _PARTS_A_THREAD = 3
-
-#: (A, B) by the name of the linear layer, (rank, in) and (out, rank), B times alpha/rank.
-Weights = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class _Lent(NamedTuple):
@@ -67,6 +65,8 @@ class _Lent(NamedTuple):
 class LlamaDecoder:
     """The weights of one model, taken out of it, and adapters by slot number; 0 is the base. One
     thread owns it."""
+
+    batch_invariant = True
 
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
@@ -99,7 +99,7 @@ class LlamaDecoder:
         """The adapters that are held."""
         return list(self._lent)
 
-    def attach(self, weights: Weights) -> int:
+    def attach(self, weights: AdapterWeights) -> int:
         """Takes an adapter in; returns its slot, which is never used again for another."""
         rank = max(a.shape[0] for a, _ in weights.values())
         pairs = [self._pair(product, weights, rank) for product in _PRODUCTS]
@@ -111,7 +111,9 @@ class LlamaDecoder:
         """Frees an adapter that no row uses."""
         del self._lent[slot]
 
-    def _pair(self, product: int, weights: Weights, rank: int) -> tuple[Tensor, Tensor] | None:
+    def _pair(
+        self, product: int, weights: AdapterWeights, rank: int
+    ) -> tuple[Tensor, Tensor] | None:
         """A of all layers of a product stacked, and their B on a diagonal; layers that the adapter
         leaves as they are get zeros."""
         names = _PRODUCTS[product]
@@ -196,6 +198,28 @@ class LlamaDecoder:
             view(scores),
         )
         return scores
+
+    def read(
+        self,
+        parts: Sequence[Sequence[int]],
+        start: int,
+        slots: Sequence[int],
+        cache: PromptCache,
+        *,
+        running: Sequence[int] = (),
+        scored: bool = True,
+    ) -> Tensor:
+        """Read the next tokens of prompts (trainer.backends.base.Decoder)."""
+        if not isinstance(cache, RowCache):
+            raise TypeError("the cache must be one that this decoder made")
+        return self(parts, [start] * len(parts), slots, cache, scored=scored)
+
+    def step(
+        self, tokens: Sequence[Sequence[int]], slots: Sequence[int], cache: RowCache
+    ) -> Tensor:
+        """Write one token a row; return the scores (rows, V) of the next."""
+        cache.reserve(len(tokens), max(cache.lengths) + 1)
+        return self(tokens, cache.lengths, slots, cache)
 
     def _run(self, *given: Any) -> None:
         others = [

@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
+from trainer.backends.base import Layout, Rules
 from trainer.backends.cpu import fused
-from trainer.backends.cpu.forest_attention import Attend, Layout, Rules
+from trainer.backends.cpu.forest_attention import Attend
 from trainer.backends.cpu.fused import view
 from trainer.models.lora import together
 

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from trainer.backends.cpu.compiled_code import is_compiled
+from trainer.backends import backend_for
 from trainer.engine.http import chat
 from trainer.engine.http.errors import Refusal, on_refusal
 from trainer.engine.http.metrics import exposition
@@ -31,6 +31,7 @@ from trainer.engine.loading import load_served
 from trainer.engine.scheduler import Scheduler
 from trainer.errors import BadArtifact
 from trainer.heap import release_free_memory
+from trainer.models.loading import resolve_device
 
 log = structlog.get_logger("trainer.engine")
 
@@ -57,7 +58,8 @@ class Api:
 
     async def health(self, request: Request) -> Response:
         if self.loaded is None:
-            detail = "" if is_compiled("loops.forward") else COMPILES_FIRST
+            backend = backend_for(resolve_device("auto"))
+            detail = "" if backend.is_compiled("serving") else COMPILES_FIRST
             return JSONResponse({"status": "loading", "detail": detail}, 503)
         if not self.loaded.alive:
             return JSONResponse({"status": "down"}, 503)
@@ -179,6 +181,7 @@ def main(options: argparse.Namespace) -> None:
     )
     # uvicorn hands the signal back when it is done with it: that is a good end, not a crash
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    backend_for(resolve_device("auto"))  # imported before requests arrive: it takes a second
     name = options.served_model_name or Path(options.model).name
     failures: list[Exception] = []
 

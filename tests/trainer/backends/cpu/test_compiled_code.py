@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.conftest import needs_compiled
 from trainer.backends.cpu import compiled_code
+
+pytestmark = needs_compiled
 
 PACKAGE = Path(compiled_code.__file__).parent
 #: Compiles one small function and prints how often numba found it on disk.
@@ -124,7 +127,7 @@ def test_directories_of_old_versions_are_deleted(
 @pytest.mark.timeout(1200)  # half a minute of compiling where nothing else runs
 def test_neither_training_nor_serving_compiles_what_was_compiled_ahead(tmp_path: Path) -> None:
     env = {**os.environ, "PROSPECT_CACHE_DIR": str(tmp_path / "cache")}
-    ahead = "from trainer.backends.cpu.compile_ahead import compile_ahead; compile_ahead(print)"
+    ahead = "from trainer.compile_ahead import compile_ahead; compile_ahead(print)"
 
     def run(code: str) -> str:
         command = [sys.executable, "-c", code, str(tmp_path / "tiny")]

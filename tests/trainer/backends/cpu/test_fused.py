@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.trainer.conftest import needs_compiled
 from trainer.backends.cpu import fused
 from trainer.backends.cpu.fused import view
 from trainer.forward.head import token_logprobs
+
+pytestmark = needs_compiled
 
 TYPES = [torch.float32, torch.bfloat16]
 ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}

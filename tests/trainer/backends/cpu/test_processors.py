@@ -11,11 +11,14 @@ import torch
 from numba import njit
 
 from tests.tiny import make_tiny_model
+from tests.trainer.conftest import needs_compiled
 from trainer.backends.cpu import phases, vectors
 from trainer.backends.cpu.fused import view
 from trainer.backends.cpu.serving_decoder import LlamaDecoder
 from trainer.backends.cpu.vectors import TILE, pack
 from trainer.models.loading import load_base
+
+pytestmark = needs_compiled
 
 ROOT = Path(__file__).parents[4]
 PROMPTS = [[5, 9, 80, 33, 17], [7], [4, 4, 90, 250, 61, 12, 33, 7, 8]]

@@ -11,13 +11,18 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.tiny import make_tiny_model
+from tests.trainer.conftest import needs_compiled
+from trainer.backends import serving_decoder
+from trainer.backends.base import AdapterWeights
 from trainer.backends.cpu import loops
 from trainer.backends.cpu import serving_decoder as decoding
-from trainer.backends.cpu.serving_decoder import LlamaDecoder, Weights
-from trainer.engine.adapters import AdapterStack, adapters_of
+from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.backends.torch_reference.adapters import AdapterStack
 from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling
 from trainer.models.loading import LoadedBase, load_base
+
+pytestmark = needs_compiled
 
 LENGTHS = (5, 1, 40, 17, 33, 2, 9, 21, 13)
 
@@ -32,7 +37,7 @@ def base_of(directory: Path, dtype: str = "float32") -> LoadedBase:
     return load_base(str(directory), dtype=dtype, device="cpu")
 
 
-def made(shapes: dict[str, torch.Size], rank: int, seed: int, *, only: str = "") -> Weights:
+def made(shapes: dict[str, torch.Size], rank: int, seed: int, *, only: str = "") -> AdapterWeights:
     """An adapter of random matrices on the layers that have `only` in their names."""
     generator = torch.Generator().manual_seed(seed)
     return {
@@ -243,7 +248,7 @@ def test_builds_that_are_not_known_take_transformers_way(
     ids = [3, 8, 60, 5]
     with torch.no_grad():
         expected = model(torch.tensor([ids])).logits[0, -1]
-    stack = adapters_of(model)
+    stack = serving_decoder(model)
     assert isinstance(stack, LlamaDecoder) == known
     if isinstance(stack, LlamaDecoder):
         found = stack([ids], [0], [0], stack.cache(1, 4))[0]

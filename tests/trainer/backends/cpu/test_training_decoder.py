@@ -8,10 +8,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM as Auto
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
+from tests.trainer.conftest import needs_compiled
 from tests.trainer.forward.test_attention import OTHERS, ROWS, SMALL
 from trainer.backends.cpu import training_decoder
 from trainer.forward.logprobs import score
 from trainer.models.lora import Lora
+
+pytestmark = needs_compiled
 
 BUILT_ALIKE = [
     LlamaConfig(**SMALL, attention_bias=True),

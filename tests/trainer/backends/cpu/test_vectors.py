@@ -5,10 +5,13 @@ import pytest
 import torch
 from numba import njit
 
+from tests.trainer.conftest import needs_compiled
 from trainer.backends.cpu import vectors
 from trainer.backends.cpu.fused import Array, view
 from trainer.backends.cpu.phases import tile_rows
 from trainer.backends.cpu.vectors import PAIRS, TILE, pack
+
+pytestmark = needs_compiled
 
 #: (inputs, weights): each is multiplied its own way.
 KINDS = [(torch.float32, torch.float32), (torch.float32, torch.bfloat16)]

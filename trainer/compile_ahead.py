@@ -1,8 +1,8 @@
-"""Compiles the loops of trainer and engine ahead of their first use, which would wait for them.
+"""Compile the CPU backend's code before its first use, which would wait for it.
 
-Compiled code depends on the type of numbers, not on the size of a model: one of two tiny layers
-will do. It is kept on disk (compiled_code.py). A process of its own should call this: a compiler
-leaves about 80 MB in the process that ran it.
+Compiled code depends on the type of numbers, not on the size of a model: a model of two tiny layers
+is enough. The code is kept on disk. Call this in a process of its own: a compiler leaves about
+80 MB in the process that ran it.
 """
 
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from trainer.backends.cpu.compiled_code import is_compiled
-from trainer.backends.cpu.serving_decoder import LlamaDecoder
+from trainer.backends import backend_for
 from trainer.forward.logprobs import Row, score
 from trainer.precision import automatic_precision
 
 
 def compile_ahead(say: Callable[[str], None]) -> None:
-    """Compile what the trainer and the engine need on this CPU and what is not compiled yet."""
-    if not is_compiled("loops.forward"):
+    """Compile the code that the trainer and the engine need on this CPU, unless it is on disk."""
+    backend = backend_for("cpu")
+    if not backend.is_compiled("serving"):
         say("Compiling the engine's code for this processor (about 20 s) …")
         compile_serving()
-    if not is_compiled("fused.gate_backward"):
+    if not backend.is_compiled("training"):
         say("Compiling the trainer's code for this processor (about 10 s) …")
         compile_training()
 
 
 def compile_serving() -> None:
     """Run one token through the engine's decoder, with weights in the type it loads them in."""
-    LlamaDecoder(_model(torch.bfloat16))
+    backend_for("cpu").serving_decoder(_model(torch.bfloat16))
 
 
 def compile_training() -> None:

@@ -1,0 +1,82 @@
+"""Attention over a packed forest through scaled_dot_product_attention, segment by segment."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.bias import causal_lower_right
+
+from trainer.backends.base import Layout, Rules, Segment
+
+
+def forest_attention(
+    query: Tensor, key: Tensor, value: Tensor, layout: Layout, layer: int, rules: Rules
+) -> Tensor:
+    """Return attention (T, H, D) from queries (H, T, D), keys and values (G, T, D)."""
+    stored = None if layout.stored is None else layout.stored.layers[layer]
+    if layout.keep is not None:
+        layout.keep.layers[layer] = (key.detach(), value.detach())
+    return segment_attention(query, key, value, layout.forest.segments, stored, rules)
+
+
+def segment_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Sequence[Segment],
+    stored: tuple[Tensor, Tensor] | None,
+    rules: Rules,
+) -> Tensor:
+    """(H, T, D), (G, T, D) twice → (T, H, D) by the kernels of the device, gradients included."""
+    sizes = [segment.span.length for segment in segments]
+    columns = {segment.span: index for index, segment in enumerate(segments)}
+    queries = query.split(sizes, dim=1)
+    keys, values = key.split(sizes, dim=1), value.split(sizes, dim=1)
+    results = []
+    for index, segment in enumerate(segments):
+        above = [columns[span] for span in segment.above]
+        old = [] if stored is None else [stored[0][:, s.start : s.stop] for s in segment.stored]
+        old_values = (
+            [] if stored is None else [stored[1][:, s.start : s.stop] for s in segment.stored]
+        )
+        k = torch.cat([*old, *(keys[i] for i in above), keys[index]], dim=1)
+        v = torch.cat([*old_values, *(values[i] for i in above), values[index]], dim=1)
+        q, hidden = queries[index], _hidden(segment, rules, query.device)
+        if rules.softcap is None:
+            mask = None if hidden is None else ~hidden
+            if mask is None and sizes[index] > 1:
+                mask = causal_lower_right(sizes[index], k.shape[1])
+            out = F.scaled_dot_product_attention(
+                q[None], k[None], v[None], attn_mask=mask, scale=rules.scale, enable_gqa=True
+            )[0]
+        else:
+            groups = (k.shape[0], -1, *q.shape[1:])
+            scores = q.view(groups) @ k[:, None].transpose(-1, -2) * rules.scale
+            scores = rules.softcap * torch.tanh(scores / rules.softcap)
+            scores = _masked(scores, segment, rules)
+            share = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+            out = (share @ v[:, None]).reshape(q.shape)
+        results.append(out)
+    return torch.cat(results, dim=1).transpose(0, 1)
+
+
+def _masked(scores: Tensor, segment: Segment, rules: Rules) -> Tensor:
+    """Scores (…, t, t') with −∞ where a query must not look, in place."""
+    hidden = _hidden(segment, rules, scores.device)
+    if hidden is None:
+        size = segment.span.length
+        ones = torch.ones(size, scores.shape[-1], dtype=torch.bool, device=scores.device)
+        hidden = ones.triu_(1 + scores.shape[-1] - size)
+    return scores.masked_fill_(hidden, float("-inf"))
+
+
+def _hidden(segment: Segment, rules: Rules, device: torch.device) -> Tensor | None:
+    """Where a query must not look, (t, t'), for a segment that a sliding window cuts; None where
+    causality alone decides."""
+    end = segment.position + segment.span.length
+    if rules.window is None or end <= rules.window:
+        return None
+    queries = torch.arange(segment.position, end, device=device)[:, None]
+    keys = torch.arange(end, device=device)[None, :]
+    return (keys > queries) | (queries - keys >= rules.window)
