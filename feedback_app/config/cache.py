@@ -92,4 +92,4 @@ class TolerantRedisCache(RedisCache):
                 client.delete(key)
             return True
 
-        return self._try(delete_all, False)
+        self._try(delete_all, False)

@@ -15,8 +15,9 @@ import pytest
 import redis
 from django.conf import settings
 
+from feedback_app.localstack.paths import FILES as BASE_DIR
 from feedback_app.localstack.process import Process
-from feedback_app.localstack.procfile import BASE_DIR, Plan, plan, require_space
+from feedback_app.localstack.procfile import Plan, plan, require_space
 from feedback_app.localstack.stack import Stack, StackError, health, running
 from tests.engines import PATIENCE
 
