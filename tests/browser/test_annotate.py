@@ -239,7 +239,7 @@ def test_too_fast_is_told_kindly_and_the_verdict_arrives_later(
     expect(page.locator("#history li")).to_have_count(1)
     page.keyboard.press("d")
 
-    expect(page.locator("#outbox")).to_contain_text("Time for a break")
+    expect(page.locator("#outbox")).to_contain_text("Take a break")
     expect(page.locator("#outbox")).to_contain_text("1 verdict is kept in this browser")
     expect(page.locator("#toasts > *")).to_have_count(0)
     assert Vote.objects.count() == 1

@@ -273,7 +273,7 @@ def test_theme_choice_is_kept(new_page: NewPage, project: Project, admin: User) 
     page.goto(reverse("runs", args=[project.slug]))
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")
 
-    page.locator("summary[aria-label^='You']").click()
+    page.locator("summary[aria-label^='Account']").click()
     page.get_by_role("button", name="Dark").click()
     dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.goto(reverse("demo", args=[project.slug]))

@@ -67,6 +67,6 @@ def rate_limit_check(*, project: Project, by: User, completion: int) -> None:
         return
     if not Vote.objects.filter(completion=completion, user=by).exists():
         raise RateLimited(
-            f"You have cast {project.votes_per_hour:,} votes within an hour, the limit of this "
-            "project. Take a break and go on later."
+            f"You have reached this project's limit of {project.votes_per_hour:,} votes per hour. "
+            "Take a break and go on later."
         )

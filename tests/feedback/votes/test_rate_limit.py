@@ -40,7 +40,7 @@ def test_fourth_of_three_votes_an_hour_is_told_kindly_and_kept_by_the_browser(
     assert statuses == [200, 200, 200, 429, 429, 429]
     refused = client.post(url(answers[3]), {"verdict": "up"}, headers=OUTBOX)
     assert refused.status_code == 429, "what the browser kept is not let in by another door"
-    assert "3 votes within an hour" in refused.content.decode()
+    assert "limit of 3 votes per hour" in refused.content.decode()
     assert "HX-Trigger" not in client.post(url(answers[3]), {"verdict": "up"}, headers=DESK)
     # second thoughts and reasons are no flood, and others go on
     again = client.post(url(answers[2]), {"verdict": "down"}, headers=DESK)
@@ -75,7 +75,7 @@ def test_casting_and_taking_back_for_ever_meets_the_limit_too(
     assert statuses == [200, 200, 200, 429, 429, 429]
     assert VoteEvent.objects.count() == 6, "three verdicts, and each taken back once"
     refused = client.post(url(answers[1]), {"verdict": "up"}, headers=DESK)
-    assert "3 votes within an hour" in refused.content.decode()
+    assert "limit of 3 votes per hour" in refused.content.decode()
     with pytest.raises(RateLimited):
         again.project.refresh_from_db()
         vote_cast(completion=again, verdict=Verdict.UP, by=annotator, source=Source.API)
