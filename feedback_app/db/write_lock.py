@@ -1,4 +1,4 @@
-"""One after the other: how those who write to the queue wait for each other on SQLite."""
+"""A fair write lock for SQLite: writers of the queue get their turn in order of arrival."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from django.db import connection, transaction
 
 
 def write_transaction() -> AbstractContextManager[None]:
-    """A transaction, entered in the order of arrival.
+    """Return a transaction that writers enter in order of arrival.
 
-    SQLite lets one writer in and has the others look again, up to a tenth of a second later, in
-    any order: with eight annotators one in a hundred waited for seconds. The kernel's lock on a
-    file hands over at once. Other writers still meet SQLite's own lock, so nothing rests on this
-    for being right. PostgreSQL locks rows and needs none of it.
+    SQLite admits one writer and lets the others poll, up to a tenth of a second later, in any
+    order: with eight annotators one in a hundred waited for seconds. A file lock of the kernel is
+    passed on at once. Correctness does not depend on it: other writers use SQLite's own lock.
+    PostgreSQL locks rows and needs no such lock.
     """
-    # whoever is inside a transaction has had their turn, or would wait for it forever
+    # inside a transaction the lock is held already, or waiting for it would deadlock
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         return transaction.atomic()
     return _transaction_after_others()
@@ -26,6 +26,6 @@ def write_transaction() -> AbstractContextManager[None]:
 def _transaction_after_others() -> Iterator[None]:
     database = Path(connection.settings_dict["NAME"])
     with database.with_name(f"{database.name}-turn").open("w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)  # closing the file gives it back
+        fcntl.flock(turn, fcntl.LOCK_EX)  # closing the file releases it
         with transaction.atomic():
             yield

@@ -36,7 +36,7 @@ def test_a_busy_worker_leaves_connections_to_an_idle_one(
     by_idle: list[Any] = []
     for _ in range(COMING):
         busy, idle = worker(by_busy), worker(by_idle)
-        busy.nr_conns = 1  # it answers somebody
+        busy.nr_conns = 1  # it is answering a request
         taken = threading.Event()
         # its pause is as long as an idle worker needs
         monkeypatch.setattr(
