@@ -37,13 +37,15 @@ class TolerantRedisCache(RedisCache):
         except RedisError as error:
             TolerantRedisCache._retry_at = time.monotonic() + RETRY_SECONDS
             log.warning("cache_unreachable", why=str(error))
-        except UNREADABLE as error:
-            log.warning("cache_value_unreadable", why=str(error))
         return otherwise
 
     def get(self, key: str, default: Any = None, version: int | None = None) -> Any:
         call = super().get
-        return self._try(lambda: call(key, default, version), default)
+        try:
+            return self._try(lambda: call(key, default, version), default)
+        except UNREADABLE as error:
+            log.warning("cache_value_unreadable", key=key, why=str(error))
+            return default
 
     def get_many(self, keys: Any, version: int | None = None) -> dict[str, Any]:
         call = super().get_many
@@ -86,10 +88,9 @@ class TolerantRedisCache(RedisCache):
     def clear(self) -> None:
         """Delete the keys of this cache only: Django's own would delete the broker's as well."""
 
-        def delete_all() -> bool:
+        def delete_all() -> None:
             client = self._cache.get_client(None, write=True)
             for key in client.scan_iter(match=f"{self.key_prefix}:*", count=1_000):
                 client.delete(key)
-            return True
 
-        self._try(delete_all, False)
+        self._try(delete_all, None)

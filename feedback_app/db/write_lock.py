@@ -1,4 +1,4 @@
-"""A fair write lock for SQLite."""
+"""A fair write lock for SQLite: writers of the queue get their turn in order of arrival."""
 
 import fcntl
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from django.db import connection, transaction
 
 
 def write_transaction() -> AbstractContextManager[None]:
-    """Return a transaction that is entered in the order of arrival.
+    """Return a transaction that writers enter in order of arrival.
 
-    SQLite admits one writer and lets the others retry after up to a tenth of a second, in any
-    order: with eight annotators one in a hundred waited for seconds. A file lock is handed over at
-    once. Correctness does not depend on it, as SQLite's own lock remains. PostgreSQL locks rows and
-    does not need it.
+    SQLite admits one writer and lets the others poll, up to a tenth of a second later, in any
+    order: with eight annotators one in a hundred waited for seconds. A file lock of the kernel is
+    passed on at once. Correctness does not depend on it: other writers use SQLite's own lock.
+    PostgreSQL locks rows and needs no such lock.
     """
-    # inside a transaction the lock is held already, or waiting for it could deadlock
+    # inside a transaction the lock is held already, or waiting for it would deadlock
     if connection.vendor != "sqlite" or connection.in_atomic_block:
         return transaction.atomic()
     return _transaction_after_others()

@@ -82,4 +82,4 @@ def test_an_engine_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
     for urls in ('"file:///etc/passwd"', '["http://127.0.0.1:8001", "file:///etc/passwd"]'):
         done = start(tmp_path, {"ENGINES": f'{{"m": {urls}}}'})
         assert done.returncode != 0
-        assert "'file:///etc/passwd' is no http(s) URL" in done.stderr
+        assert "'file:///etc/passwd' is not an http(s) URL" in done.stderr

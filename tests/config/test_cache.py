@@ -44,7 +44,7 @@ def test_unreachable_server_is_a_miss() -> None:
     assert not found.delete("key")
     assert found.set_many({"key": 1}) == ["key"]
     assert found.get_or_set("key", 2) == 2
-    assert not found.clear()
+    found.clear()
 
 
 def test_unreachable_server_is_asked_again_only_after_a_while(
@@ -79,6 +79,6 @@ def test_processes_share_values_and_clear_leaves_the_broker_alone(valkey: str) -
     assert first.get("stale", "nothing") == "nothing", "a value of another version of the code"
     first.set("key", 1)
     assert first.get("key") == 1, "an unreadable value does not take the server out of use"
-    assert first.clear()
+    first.clear()
     assert list(broker.keys()) == [b"celery"]
     broker.close()

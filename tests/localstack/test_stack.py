@@ -42,7 +42,7 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process still runs; one that nobody has collected has ended."""
+    """Return whether the process still runs; a zombie has ended."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:

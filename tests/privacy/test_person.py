@@ -212,14 +212,16 @@ def test_export_holds_all_of_ones_own_and_nothing_of_others(
 
     answer = as_user(annotator).get("/me/export/")
 
-    told = json.loads(answer.getvalue())
+    exported = json.loads(answer.getvalue())
     assert answer["Content-Disposition"].startswith("attachment")
-    assert told["account"]["email"] == "ann@example.com"
-    [vote] = told["votes"]
+    assert exported["account"]["email"] == "ann@example.com"
+    [vote] = exported["votes"]
     assert (vote["completion"], vote["verdict"], vote["comment"]) == (mine.pk, "down", "Hm ü")
     assert vote["completion__prompt__messages"][0]["content"] == "Question number 0?"
-    assert [turn["user_message"] for turn in told["conversations"]] == ["What do you know of me?"]
-    assert [row["role"] for row in told["memberships"]] == ["annotator"]
+    assert [turn["user_message"] for turn in exported["conversations"]] == [
+        "What do you know of me?"
+    ]
+    assert [row["role"] for row in exported["memberships"]] == ["annotator"]
     assert "Answer number 1." not in answer.getvalue().decode()
     assert "admin@example.com" not in answer.getvalue().decode()
 

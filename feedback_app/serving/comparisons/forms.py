@@ -14,6 +14,6 @@ class CompareForm(StrictForm):
 
 
 class JudgeForm(StrictForm):
-    """Which answer is better, or both, or neither; the service knows the choices."""
+    """The choice; the service validates it."""
 
     choice = forms.CharField(max_length=9)

@@ -1,7 +1,7 @@
-"""Two versions side by side: asked the same, judged blind.
+"""Services of comparisons: two versions answer the same question and are judged blind.
 
-Which is better also says what KTO wants to know: the better answer counts as a thumb up and the
-other as a thumb down, the way the paper splits preference pairs (Ethayarajh et al. 2024).
+The better answer counts as an up vote and the other as a down vote, as the KTO paper splits
+preference pairs (Ethayarajh et al. 2024).
 """
 
 import secrets
@@ -28,7 +28,7 @@ SIDES: tuple[Side, Side] = ("left", "right")
 TALLIES_SHOWN = 20
 
 UP, DOWN = Verdict.UP, Verdict.DOWN
-#: What a choice says of the left and of the right answer.
+#: The verdicts of a choice on the left and the right answer.
 VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
     Comparison.Choice.LEFT: (UP, DOWN),
     Comparison.Choice.RIGHT: (DOWN, UP),
@@ -40,7 +40,7 @@ VERDICTS: dict[str, tuple[Verdict, Verdict]] = {
 def comparison_begin(
     *, project: Project, user: User, question: str, versions: tuple[str, str]
 ) -> Comparison:
-    """A question for two versions; which of them stands left is drawn."""
+    """Create a comparison of two versions in random order. Raises UserError."""
     question = question.strip()
     if not question:
         raise UserError("Write something first.")
@@ -57,16 +57,16 @@ def comparison_begin(
 
 
 def side_is_open(comparison: Comparison, side: Side) -> bool:
-    """Whether this answer is still to be written, or to be written again."""
+    """Return whether this answer is missing or incomplete, and nothing is judged yet."""
     answer: Completion | None = getattr(comparison, side)
     broken = answer is None or answer.finish_reason == Completion.Finish.ABORTED
     return broken and not comparison.choice
 
 
 def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
-    """Yields one side's answer as the engine writes it, then keeps it.
+    """Yield one side's answer as the engine generates it, then store it.
 
-    Raises UserError if there is nothing left to write, EngineError if it was not written.
+    Raises UserError if the answer is complete, EngineError if the engine failed.
     """
     if not side_is_open(comparison, side):
         raise UserError("This answer is complete.")
@@ -78,7 +78,7 @@ def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
     def store(streamed: Streamed) -> None:
         with transaction.atomic():
             locked = own.select_for_update(of=("self",)).select_related("left", "right").get()
-            if side_is_open(locked, side):  # of two that wrote at once the first is kept
+            if side_is_open(locked, side):  # of two concurrent answers the first is kept
                 answer = streamed_store(project=project, messages=messages, streamed=streamed)
                 own.update(**{side: answer, f"{side}_error": ""})
 
@@ -93,9 +93,9 @@ def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
 
 
 def comparison_judge(*, comparison: Comparison, choice: str) -> None:
-    """Keeps the choice and casts the two votes that it amounts to.
+    """Store the choice and cast its two votes.
 
-    Raises UserError while an answer is missing, and when the names have been shown already.
+    Raises UserError while an answer is missing, and after the names have been shown.
     """
     if choice not in VERDICTS:
         raise UserError("Choose one of: " + ", ".join(VERDICTS) + ".")
@@ -108,9 +108,9 @@ def comparison_judge(*, comparison: Comparison, choice: str) -> None:
         if locked.choice == choice:
             return  # a double click
         if locked.choice:
-            raise UserError("You have judged this one, and know the names now.")
+            raise UserError("You have judged this comparison already.")
         if not locked.ready:
-            raise UserError("An answer is missing: one alone cannot be judged against the other.")
+            raise UserError("An answer is missing: wait for it, or generate it again.")
         for side, verdict in zip(SIDES, VERDICTS[choice], strict=True):
             vote_cast(
                 completion=getattr(locked, side),
@@ -122,13 +122,13 @@ def comparison_judge(*, comparison: Comparison, choice: str) -> None:
 
 
 def comparison_withdraw(*, comparison: Comparison) -> None:
-    """Takes the judgement and its votes back. It cannot be given again: the names are known."""
+    """Withdraw the judgement and its votes, for good: the names are known. Raises UserError."""
     with transaction.atomic():
         withdrawn = Comparison.objects.filter(pk=comparison.pk, choice__in=list(VERDICTS)).update(
             choice=Comparison.Choice.WITHDRAWN
         )
         if not withdrawn:
-            raise UserError("There is no judgement to take back.")
+            raise UserError("There is no judgement to undo.")
         for answer in (comparison.left, comparison.right):
             if answer is not None:
                 vote_undo(completion=answer, by=comparison.user, source=Source.DEMO)
@@ -136,8 +136,8 @@ def comparison_withdraw(*, comparison: Comparison) -> None:
 
 @dataclass(frozen=True)
 class Tally:
-    """How two versions fared against each other; `reading` is about `first`'s share of the
-    comparisons that one of them won."""
+    """The results of two versions against each other; `reading` is the test of `first`'s share of
+    the comparisons that one of them won."""
 
     first: str
     second: str
@@ -158,7 +158,7 @@ class Tally:
 
 
 def tallies(project: Project) -> list[Tally]:
-    """Every pair of versions that was judged, most often first; the live one leads its pairs."""
+    """Return the judged pairs, most judged first; the live version comes first in its pairs."""
     rows = (
         project.comparisons.filter(choice__in=list(VERDICTS))
         .values_list("left_version", "right_version", "choice")

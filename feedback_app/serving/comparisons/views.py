@@ -1,4 +1,4 @@
-"""Compare: one question, two versions, judged before their names are shown."""
+"""The Compare page: two versions answer a question and are judged blind."""
 
 import uuid
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ IDEAS_SHOWN = 4
 
 @dataclass(frozen=True)
 class Shown:
-    """One side as the page shows it; `version` is empty until the choice is made."""
+    """One side of the page; `version` is empty until the choice is made."""
 
     side: Side
     letter: str
@@ -52,7 +52,7 @@ class Shown:
 
 
 def comparison_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> Comparison:
-    """The person's own comparison, or 404."""
+    """Return the person's own comparison, or raise 404."""
     own = Comparison.objects.filter(project=project, user=request.user)
     found: Comparison = get_object_or_404(own.select_related("left", "right", "user"), pk=pk)
     found.project = project
@@ -97,7 +97,7 @@ def compare_context(project: Project, comparison: Comparison | None) -> dict[str
 
 
 def ideas(project: Project, comparison: Comparison | None) -> list[Prompt]:
-    """A few of the project's prompts, others after every comparison."""
+    """Return some of the project's prompts, different ones after each comparison."""
     prompts = project.prompts.filter(topic__gt="").order_by("content_hash")
     found = prompts.filter(content_hash__gte=comparison.pk.hex if comparison else "")
     return list(found[:IDEAS_SHOWN]) or list(prompts[:IDEAS_SHOWN])
@@ -106,7 +106,7 @@ def ideas(project: Project, comparison: Comparison | None) -> list[Prompt]:
 @project_view(Role.VIEWER)
 @page
 def compare(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Ask two versions something; how they fared so far."""
+    """Show the form for a comparison and the results so far."""
     query_strict(request, ())
     return render(request, "serving/compare.html", compare_context(project, None))
 
@@ -114,7 +114,7 @@ def compare(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.VIEWER)
 @action_view
 def comparison_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """A new question; its page has the answers written."""
+    """Create a comparison and redirect to its page, which generates the answers."""
     try:
         values = validated(CompareForm(request.POST))
         fresh = comparison_begin(
@@ -131,7 +131,7 @@ def comparison_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBa
 @project_view(Role.VIEWER)
 @page
 def comparison(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> HttpResponseBase:
-    """Two answers; a script has the missing ones written, and so do buttons without one."""
+    """Show a comparison; a script, or buttons without one, generate missing answers."""
     found = comparison_of(request, project, pk)
     return render(request, "serving/compare.html", compare_context(project, found))
 
@@ -141,7 +141,7 @@ def comparison(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> Htt
 def comparison_answer(
     request: HtmxHttpRequest, project: Project, pk: uuid.UUID, side: str
 ) -> HttpResponseBase:
-    """Writes one answer, as a stream or to the end and back to the page."""
+    """Generate one answer: as a stream, or completely before redirecting to the page."""
     found = comparison_of(request, project, pk)
     validated(NoFields(request.POST))
     chosen = next((each for each in SIDES if each == side), None)
@@ -166,7 +166,7 @@ def comparison_answer(
 def side_events(
     request: HtmxHttpRequest, comparison: Comparison, side: Side, pieces: Iterator[str]
 ) -> Iterator[str]:
-    """The answer's pieces, then the side as the page shows it, with `ready` once both are whole."""
+    """Yield the pieces, then the side's HTML, with `ready` once both answers are complete."""
     project = comparison.project
     name = "done"
     try:
@@ -187,7 +187,7 @@ def side_events(
 def comparison_judge_view(
     request: HtmxHttpRequest, project: Project, pk: uuid.UUID
 ) -> HttpResponseBase:
-    """Keeps the choice; the names are shown from then on."""
+    """Store the choice; the names are shown from then on."""
     found = comparison_of(request, project, pk)
     try:
         comparison_judge(comparison=found, choice=validated(JudgeForm(request.POST))["choice"])
@@ -201,12 +201,12 @@ def comparison_judge_view(
 def comparison_withdraw_view(
     request: HtmxHttpRequest, project: Project, pk: uuid.UUID
 ) -> HttpResponseBase:
-    """Takes the choice back."""
+    """Withdraw the choice."""
     found = comparison_of(request, project, pk)
     validated(NoFields(request.POST))
     try:
         comparison_withdraw(comparison=found)
     except UserError as error:
         return error_response(request, str(error), back=own_page(found))
-    messages.success(request, "Taken back: both thumbs are gone.")
+    messages.success(request, "Undone: both votes were removed.")
     return redirect(own_page(found))

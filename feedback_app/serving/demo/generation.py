@@ -33,7 +33,7 @@ def answer_stream(
     """Yield the answer's text as the engine generates it, then call `store` with the result.
 
     `opened` is called while the engine reads the prompt. If the version cannot be loaded, the
-    version that `fallback` returns answers instead; `Streamed.version` names the one that did.
+    version that `fallback` returns answers instead, and `Streamed.version` names it.
 
     If the reader disconnects (the iterator is closed) or loses access, the partial answer is
     stored as aborted. For an empty answer `fail` is called with a message. Raises EngineError,

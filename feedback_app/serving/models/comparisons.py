@@ -1,4 +1,4 @@
-"""Two versions' answers to one question, judged blind."""
+"""Comparisons of two versions, judged blind."""
 
 import uuid
 from typing import ClassVar
@@ -25,7 +25,7 @@ class Comparison(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="comparisons"
     )
     question = models.TextField()
-    # 'base' or an adapter's name; which of the two is left was drawn
+    # 'base' or an adapter's name, in random order
     left_version = models.CharField(max_length=80)
     right_version = models.CharField(max_length=80)
     left = models.ForeignKey(Completion, null=True, on_delete=models.SET_NULL, related_name="+")
@@ -39,7 +39,7 @@ class Comparison(models.Model):
     class Meta:
         indexes: ClassVar = [
             models.Index(fields=["project", "user", "-created_at"], name="comparison_recent"),
-            # with what is counted, so that a tally reads the index alone
+            # a covering index for the tally
             models.Index(
                 fields=["project", "left_version", "right_version", "choice"],
                 name="comparison_tally",
@@ -51,7 +51,7 @@ class Comparison(models.Model):
 
     @property
     def ready(self) -> bool:
-        """Whether both answers are whole: half an answer says nothing about its version."""
+        """Return whether both answers are complete."""
         return all(
             answer is not None and answer.finish_reason != Completion.Finish.ABORTED
             for answer in (self.left, self.right)

@@ -10,7 +10,7 @@ from feedback_app.feedback.models import Completion, Project
 
 
 class Conversation(models.Model):
-    """One person's chat with the demo."""
+    """A person's conversation in the demo."""
 
     LIVE = "live"
 
@@ -20,7 +20,7 @@ class Conversation(models.Model):
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="conversations"
     )
     title = models.CharField(max_length=120, blank=True)
-    # 'live', 'base' or an adapter's name: what the person picked
+    # the chosen version: 'live', 'base' or an adapter's name
     choice = models.CharField(max_length=80, default=LIVE)
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
@@ -35,7 +35,7 @@ class Conversation(models.Model):
 
 
 class Turn(models.Model):
-    """What the user said, and the completion that answered it (empty while it streams)."""
+    """A user message and its completion (empty while it streams)."""
 
     conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="turns")
     position = models.PositiveIntegerField()
@@ -56,7 +56,7 @@ class Turn(models.Model):
         return self.user_message[:60]
 
     def as_messages(self) -> list[dict[str, Any]]:
-        """The turn as chat messages; an unanswered one has only the user's."""
+        """Return the turn as chat messages; without an answer only the user's."""
         messages = [{"role": "user", "content": self.user_message}]
         if self.completion is not None:
             messages.append({"role": "assistant", "content": self.completion.text})

@@ -42,7 +42,7 @@ class Release(models.Model):
 
     @property
     def version(self) -> str:
-        """The adapter's name, or 'base'."""
+        """Return the adapter's name, or 'base'."""
         return self.adapter.name if self.adapter else BASE_VERSION
 
 

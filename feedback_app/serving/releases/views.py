@@ -64,5 +64,5 @@ def release(request: HtmxHttpRequest, project: Project, name: str) -> HttpRespon
         release_promote(project=project, adapter=adapter, by=request.user, reason=values["reason"])
     except (UserError, EngineError) as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, f"{name} is live now. Answers that were being written go on.")
+    messages.success(request, f"{name} is live now. Answers in progress are completed.")
     return redirect(back)

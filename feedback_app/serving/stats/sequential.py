@@ -1,15 +1,15 @@
-"""Is one of two versions better? A test that may be read after every single vote.
+"""Sequential test of whether one of two versions is better, valid after every vote.
 
-Of the comparisons that one side won, is a share other than half won by the first? An ordinary
-interval, read daily until it looks good, errs far more often than it says. Here the likelihood of
-what was seen, averaged over all shares p ~ U(0, 1), stands against its likelihood at one half:
+The null hypothesis: of the comparisons that one side won, the first side wins half. An ordinary
+interval that is read repeatedly has a much higher error rate than stated. Here the likelihood of
+the data, averaged over all shares p ~ U(0, 1), is divided by its likelihood at one half:
 
     E = ∫ pʷ (1 − p)ˡ dp / 2⁻⁽ʷ⁺ˡ⁾ = B(w + 1, l + 1) · 2ʷ⁺ˡ
 
-While the two are equally good, E is a martingale that starts at 1, so the chance that it ever
-reaches 1/α is at most α, however often somebody looks (Ville's inequality; the mixture of Robbins
-1970, used for A/B tests by Johari et al. 2022). The shares that E does not rule out, with p in the
-place of one half, are an interval that holds at all times at once.
+Under the null hypothesis E is a martingale that starts at 1, so the probability that it ever
+reaches 1/α is at most α, however often it is read (Ville's inequality; the mixture of Robbins
+1970, used for A/B tests by Johari et al. 2022). The shares that E does not reject, with p instead
+of one half, are a confidence interval that is valid at all times.
 """
 
 import math
@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 ALPHA = 0.05
-#: Beyond so many more comparisons, 'about N to go' is no help to anybody.
+#: Beyond this many more comparisons no estimate is shown.
 FAR = 10_000
 
 
 class State(StrEnum):
-    """What may be said now."""
+    """The state of the test."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -32,9 +32,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Reading:
-    """The test after `wins` and `losses`: its state, the interval of the share of wins, and about
-    how many more decided comparisons it would take if the share stayed as it is (None: too many to
-    say, or decided already)."""
+    """The test after `wins` and `losses`: its state, the interval of the share of wins, and the
+    estimated number of further decided comparisons at the current share (None: too many, or
+    decided)."""
 
     state: State
     low: float
@@ -43,7 +43,7 @@ class Reading:
 
 
 def log_evidence(wins: float, losses: float, share: float = 0.5) -> float:
-    """log E against a true share of wins in (0, 1), in nats."""
+    """Return log E against a true share of wins in (0, 1), in nats."""
     likelihood = wins * math.log(share) + losses * math.log1p(-share)
     # log B(wins + 1, losses + 1); scipy's betaln would add 60 MB to every web process
     log_beta = math.lgamma(wins + 1) + math.lgamma(losses + 1) - math.lgamma(wins + losses + 2)
@@ -51,14 +51,14 @@ def log_evidence(wins: float, losses: float, share: float = 0.5) -> float:
 
 
 def interval(wins: int, losses: int, *, alpha: float = ALPHA) -> tuple[float, float]:
-    """Every share that was never ruled out at level α; it covers the true one at all times."""
+    """Return the interval of shares that are not rejected at level α, valid at all times."""
     edge = 1e-12
     best = min(max(edge, wins / (wins + losses) if wins + losses else 0.5), 1 - edge)
 
     def beyond(share: float) -> float:
         return log_evidence(wins, losses, share) + math.log(alpha)
 
-    # from its lowest point, at the share that was seen, log E rises to both sides
+    # log E has its minimum at the observed share and rises on both sides
     low = root(beyond, best, edge) if beyond(edge) > 0 > beyond(best) else 0.0
     high = root(beyond, best, 1 - edge) if beyond(1 - edge) > 0 > beyond(best) else 1.0
     return low, high
@@ -76,7 +76,7 @@ def root(function: Callable[[float], float], negative: float, positive: float) -
 
 
 def read(wins: int, losses: int, *, alpha: float = ALPHA) -> Reading:
-    """The test as it stands."""
+    """Return the current result of the test."""
     low, high = interval(wins, losses, alpha=alpha)
     if log_evidence(wins, losses) >= -math.log(alpha):
         return Reading(State.BETTER if wins > losses else State.WORSE, low, high, None)
@@ -84,7 +84,7 @@ def read(wins: int, losses: int, *, alpha: float = ALPHA) -> Reading:
 
 
 def comparisons_to_go(wins: int, losses: int, *, alpha: float = ALPHA) -> int | None:
-    """Decided comparisons until E reaches 1/α if the share of wins stays; None beyond FAR."""
+    """Return the decided comparisons until E reaches 1/α at this share, or None beyond FAR."""
     seen = wins + losses
     share = wins / seen if seen else 0.5
 

@@ -1,15 +1,15 @@
-"""Do two versions earn different shares of ups? A test that may be read after every vote.
+"""Sequential test of whether two versions get different shares of ups, valid after every vote.
 
 The E-variables of Turner, Ly and Grünwald 2024 (arXiv 2106.02693) for two streams of Bernoulli
-trials. Votes are taken in blocks of a fixed make-up, so many of the candidate and so many of live.
-Before a block both rates are estimated from the blocks before it, θ꜀ and θₗ; with θ₀, their mean
-over the block, a block of votes y multiplies the evidence by
+trials. Votes are grouped in blocks with fixed numbers of votes of the candidate and of live. Before
+a block both rates, θ꜀ and θₗ, are estimated from the blocks before it; with θ₀, their mean over the
+block, a block of votes y multiplies the evidence by
 
     S = Π p(y | θ꜀) · Π p(y | θₗ) / Π p(y | θ₀)
 
-over the candidate's votes, live's and all. Whatever rate the two have in common, S is at most 1 in
-the mean, so the running product reaches 1/α with a chance of at most α, however often somebody
-looks (Ville's inequality).
+over the candidate's votes, live's and all. For any common rate, S has an expectation of at most 1,
+so the product reaches 1/α with a probability of at most α, however often it is read (Ville's
+inequality).
 """
 
 from __future__ import annotations
@@ -21,15 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 from feedback_app.serving.stats.sequential import ALPHA, FAR, State
 
-#: Ups and downs that each rate is thought to have had before the first vote. The test holds for
-#: any; 1 takes fewer votes to tell 60 from 80 % than 0.5 or the paper's 0.18 (in the median 83
-#: blocks of two against 91 and 108).
+#: Prior ups and downs of each rate. The test is valid for any; 1 needs fewer votes to separate 60
+#: from 80 % than 0.5 or the paper's 0.18 (in the median 83 blocks of two against 91 and 108).
 PRIOR = 1.0
-#: A block has at most so many votes of the larger side for one of the smaller.
+#: The most votes of the larger side per vote of the smaller side in a block.
 LARGEST_RATIO = 20
 
 if TYPE_CHECKING:
-    # Imported by the functions that use it: processes that read no split need no numpy (25 MB).
+    # imported in the functions that use it: other processes need no numpy (25 MB)
     import numpy as np
 
     Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ballot:
-    """One counted vote, and the percentage that went to the candidate when its side was drawn."""
+    """One counted vote, and the candidate's percentage when its side was drawn."""
 
     candidate: bool
     up: bool
@@ -47,8 +46,8 @@ class Ballot:
 
 @dataclass(frozen=True)
 class Reading:
-    """The test as it stands; `to_go` is about how many more votes it would take if both rates
-    stayed as they are (None: decided, or too many to say)."""
+    """The current result; `to_go` is the estimated number of further votes at the current rates
+    (None: decided, or too many)."""
 
     state: State
     to_go: int | None
@@ -56,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Whole blocks, in order: ups and votes of either side, each of shape (..., blocks)."""
+    """Complete blocks, in order: ups and votes of each side, each of shape (..., blocks)."""
 
     ups: Counts
     votes: Counts
@@ -65,7 +64,7 @@ class Blocks:
 
 
 def estimates(ups: Counts, votes: Counts) -> Floats:
-    """The rate before each block, from the blocks before it."""
+    """Return the rate before each block, estimated from the blocks before it."""
     found: Floats = (PRIOR + ups.cumsum(axis=-1) - ups) / (
         2 * PRIOR + votes.cumsum(axis=-1) - votes
     )
@@ -73,7 +72,7 @@ def estimates(ups: Counts, votes: Counts) -> Floats:
 
 
 def log_evidence(blocks: Blocks) -> Floats:
-    """log E after each block, in nats, shape (..., blocks)."""
+    """Return log E after each block, in nats, shape (..., blocks)."""
     import numpy as np
 
     ours = estimates(blocks.ups, blocks.votes)
@@ -89,8 +88,8 @@ def log_evidence(blocks: Blocks) -> Floats:
     return found
 
 
-def make_up(percent: int) -> tuple[int, int]:
-    """How many of the candidate's votes and of live's make a block at this percentage."""
+def block_composition(percent: int) -> tuple[int, int]:
+    """Return the votes of the candidate and of live in a block at this percentage."""
     share = percent / 100
     if share <= 0.5:
         return 1, min(LARGEST_RATIO, round((1 - share) / share))
@@ -98,10 +97,10 @@ def make_up(percent: int) -> tuple[int, int]:
 
 
 def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
-    """Votes in the order they were counted, as blocks; what fills none yet waits.
+    """Return counted votes, in order, as blocks; votes of an incomplete block are left out.
 
-    A block's make-up follows from the percentage of the first vote that no block has taken: it is
-    known before any vote of the block is.
+    A block's composition follows from the percentage of the first vote that is in no block, so it
+    is known before any vote of the block.
     """
     import numpy as np
 
@@ -112,7 +111,7 @@ def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
         waiting[ballot.candidate].append(ballot)
         while wanted or waiting[True] or waiting[False]:
             if wanted is None:
-                wanted = make_up((waiting[True] or waiting[False])[0].percent)
+                wanted = block_composition((waiting[True] or waiting[False])[0].percent)
             ours, lives = wanted
             if len(waiting[True]) < ours or len(waiting[False]) < lives:
                 break
@@ -125,7 +124,7 @@ def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
 
 
 def read(ballots: Iterable[Ballot], *, alpha: float = ALPHA) -> Reading:
-    """The test after these votes. Once it has decided, later votes do not undo that."""
+    """Return the test after these votes. Later votes do not change a decision."""
     import numpy as np
 
     blocks = blocks_of(ballots)
@@ -142,7 +141,7 @@ def read(ballots: Iterable[Ballot], *, alpha: float = ALPHA) -> Reading:
 
 
 def votes_to_go(blocks: Blocks, missing: float) -> int | None:
-    """Votes until the evidence has grown by `missing` nats at the rates seen; None beyond FAR."""
+    """Return the votes until the evidence grows by `missing` nats, or None beyond FAR."""
     if not blocks.votes.size:
         return None
     ours, lives = int(blocks.votes[-1]), int(blocks.live_votes[-1])
@@ -156,5 +155,5 @@ def votes_to_go(blocks: Blocks, missing: float) -> int | None:
 
 
 def divergence(rate: float, other: float) -> float:
-    """KL(rate ‖ other) of two Bernoulli distributions, in nats."""
+    """Return KL(rate ‖ other) of two Bernoulli distributions, in nats."""
     return rate * math.log(rate / other) + (1 - rate) * math.log((1 - rate) / (1 - other))

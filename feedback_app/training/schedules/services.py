@@ -53,8 +53,7 @@ def schedule_set(
 def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
     """Return whether there are enough new examples, and the last run is long enough ago.
 
-    The last run counts whoever started it and however it ended, so that a failing run is not
-    repeated at every tick.
+    Any earlier run counts, also a failed one, so that a failing run is not repeated at every tick.
     """
     now = now or timezone.now()
     if not schedule.enabled:

@@ -66,7 +66,7 @@ def snapshot_totals(project: Project, cap: PersonCap) -> SnapshotTotals:
 
 
 def snapshot_totals_cached(project: Project) -> SnapshotTotals:
-    """Return the totals for the Train page, up to a minute old where somebody is over the cap.
+    """Return the totals for the Train page, up to a minute old if a person is over the cap.
 
     With hundreds of thousands of votes it takes seconds to find out which are taken.
     """
@@ -87,7 +87,7 @@ def _count(split: str, desirable: bool) -> str:
 def people_cap(project: Project) -> PersonCap:
     """Return which examples of the project change because one person gave too many votes.
 
-    Reads one sum over the votes; only if somebody is over the cap, their votes as well.
+    Reads one sum over the votes; the votes of a person only if they are over the cap.
     """
     votes = Vote.objects.standing().filter(project=project)
     if project.person_share == 100 or not over_cap(votes_by_person(votes), project=project):

@@ -138,13 +138,13 @@ def test_export_is_written_down_and_gives_pseudonyms_and_snapshots(
         export_rows.voter_name(voted_project.pk, annotator.pk)
     }
     assert annotator.email not in json.dumps(now)
-    told = AuditEvent.objects.filter(action="examples.export").order_by("pk")
-    assert [(event.target, event.reason) for event in told] == [
+    events = AuditEvent.objects.filter(action="examples.export").order_by("pk")
+    assert [(event.target, event.reason) for event in events] == [
         ("jsonl", ""),
         ("jsonl", f"run-{run.number}"),
         ("jsonl, with votes", ""),
     ]
-    assert {event.actor for event in told} == {program.token.user}
+    assert {event.actor for event in events} == {program.token.user}
 
 
 def test_export_breaks_off_when_its_token_is_revoked(

@@ -1,6 +1,6 @@
 """The gateway keeps the promises of its own OpenAPI schema, whatever it is sent.
 
-Schemathesis reads `/v1/openapi.json` as a stranger's program would, makes up requests inside and
+Schemathesis reads `/v1/openapi.json` as any client would, makes up requests inside and
 outside of it, and holds every answer against it: statuses, shapes, content types, the sign-in.
 """
 

@@ -80,7 +80,7 @@ def test_answer_is_stored_while_the_engine_still_reads(slow: Slow, program: Prog
     assert answer.json()["choices"][0]["message"]["content"] == "Hi"
     kept = Completion.objects.get()
     assert (kept.text, kept.finish_reason) == ("Hi", "stop")
-    # whoever waits for the first word does not wait for the database after it
+    # the first token does not wait for the queries after it
     assert kept.created_at.timestamp() < slow.spoke - READING / 2
 
 

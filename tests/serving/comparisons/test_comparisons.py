@@ -93,7 +93,7 @@ def test_choice_is_two_votes_once(answered: Comparison, choice: str) -> None:
     assert tuple(verdicts(answered).values()) == VERDICTS[choice]
     assert Example.objects.count() == 2
     for other in set(VERDICTS) - {choice}:
-        with pytest.raises(UserError, match="know the names"):
+        with pytest.raises(UserError, match="judged this comparison already"):
             comparison_judge(comparison=answered, choice=other)
     assert tuple(verdicts(answered).values()) == VERDICTS[choice]
 
@@ -101,7 +101,7 @@ def test_choice_is_two_votes_once(answered: Comparison, choice: str) -> None:
     assert not Vote.objects.exists()
     assert not Example.objects.exists()
     assert tallies(answered.project) == []
-    with pytest.raises(UserError, match="know the names"):
+    with pytest.raises(UserError, match="judged this comparison already"):
         comparison_judge(comparison=answered, choice=choice)
 
 

@@ -188,7 +188,7 @@ def test_new_conversation_with_a_first_message_streams_and_names_its_page(
 def test_new_conversation_asks_the_engine_after_few_statements(
     served: Project, viewer: User, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits for the first word waits for what the database is asked before it."""
+    """Queries before the first token delay it."""
     client, opened = as_user(viewer), Engine._open
     before: list[int] = []
 

@@ -222,7 +222,7 @@ def test_full_queue_lowers_the_number_under_way(
     sampling = sampled(claimed(project))
     assert (sampling.status, sampling.done, sampling.error) == ("done", 20, "")
     assert slow.asked == dict.fromkeys(texts, 1)
-    assert 0 < slow.refused < 20, "it was told, and kept to it"
+    assert 0 < slow.refused < 20, "it reduces its limit after refusals"
 
 
 def test_full_queue_is_no_failure_of_an_answer(
@@ -389,7 +389,7 @@ def test_measurement_keeps_the_order_and_repeats_what_broke_off(
 ) -> None:
     texts = [f"Why {number}?" for number in range(6)]
     slow.behave(token_seconds=0.02, faults={texts[0]: "once"})
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
 
     def measure() -> list[list[str]]:
         side = side_sample(
@@ -397,14 +397,14 @@ def test_measurement_keeps_the_order_and_repeats_what_broke_off(
             version="base",
             prompts=[[{"role": "user", "content": text}] for text in texts],
             answers_per_prompt=2,
-            on_progress=lambda done, total: told.append((done, total)),
+            on_progress=lambda done, total: progress.append((done, total)),
         )
         return side.texts
 
     assert [[text.partition("?")[0] + "?" for text in group] for group in measure()] == [
         [text] * 2 for text in texts
     ]
-    assert told == [(done, 12) for done in range(1, 13)]
+    assert progress == [(done, 12) for done in range(1, 13)]
     slow.behave(token_seconds=0.0, faults={texts[0]: "break"})
     with pytest.raises(EngineError, match="broke the answer off"):
         measure()

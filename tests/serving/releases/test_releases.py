@@ -135,7 +135,7 @@ def test_schedule_releases_the_newest_winner_only_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_promotions_at_once_one_wins_the_other_is_told(
+def test_two_promotions_at_once_one_wins_the_other_is_refused(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapters = [make_adapter(1), make_adapter(2)]
@@ -154,7 +154,7 @@ def test_two_promotions_at_once_one_wins_the_other_is_told(
             )
             outcomes.append("won")
         except PromotionLost:
-            outcomes.append("told")
+            outcomes.append("refused")
         finally:
             connection.close()
 
@@ -163,6 +163,6 @@ def test_two_promotions_at_once_one_wins_the_other_is_told(
         thread.start()
     for thread in threads:
         thread.join(timeout=PATIENCE)
-    assert sorted(outcomes) == ["told", "won"]
+    assert sorted(outcomes) == ["refused", "won"]
     assert Release.objects.filter(live=True).count() == 1
     assert Project.objects.get().live_version == Release.objects.get(live=True).version

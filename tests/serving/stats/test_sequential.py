@@ -1,4 +1,4 @@
-"""The test that may be read at any time: by hand, and under somebody who looks after each vote."""
+"""The test that may be read at any time: by hand, and read after each vote."""
 
 import math
 

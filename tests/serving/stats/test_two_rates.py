@@ -1,4 +1,4 @@
-"""The test of a split: by hand, and under somebody who looks after every vote."""
+"""The test of a split: by hand, and read after every vote."""
 
 import itertools
 import math
@@ -10,9 +10,9 @@ from feedback_app.serving.stats.sequential import ALPHA, State
 from feedback_app.serving.stats.two_rates import (
     Ballot,
     Blocks,
+    block_composition,
     blocks_of,
     log_evidence,
-    make_up,
     read,
 )
 
@@ -80,7 +80,9 @@ def test_looking_after_every_vote_errs_at_most_as_often_as_promised(
     rate: float, percent: int
 ) -> None:
     """A year of looking: an ordinary test at 5 % errs in a third of such walks and more."""
-    ever = (walks(rate, rate, make=make_up(percent), people=2_000, count=500) >= LINE).any(axis=1)
+    ever = (
+        walks(rate, rate, make=block_composition(percent), people=2_000, count=500) >= LINE
+    ).any(axis=1)
     assert 0.005 < ever.mean() <= ALPHA
 
 
@@ -107,8 +109,8 @@ def test_readings() -> None:
     assert read(late).state == State.BETTER
 
 
-def test_block_has_the_make_up_of_the_percentage_of_its_first_vote() -> None:
-    assert [make_up(percent) for percent in (1, 10, 25, 50, 75, 99)] == [
+def test_block_has_the_composition_of_the_percentage_of_its_first_vote() -> None:
+    assert [block_composition(percent) for percent in (1, 10, 25, 50, 75, 99)] == [
         (1, 20),
         (1, 9),
         (1, 3),

@@ -1,4 +1,4 @@
-"""Traffic split: who gets which version, what is counted, and what happens by itself."""
+"""Traffic split: who gets which version, what is counted, and what happens automatically."""
 
 import datetime as dt
 import threading
@@ -240,10 +240,10 @@ def test_report_has_times_lengths_and_what_readers_did(split: TrafficSplit, view
     assert (other.answers, other.seconds, other.rate) == (0, None, None)
 
 
-# -- what happens by itself
+# -- what happens automatically
 
 
-def test_better_candidate_goes_live_by_itself(
+def test_better_candidate_goes_live_automatically(
     split: TrafficSplit, admin: User, viewer: User
 ) -> None:
     split_change(split=split, percent=50, auto_promote=True, auto_stop=True, by=admin)
@@ -317,7 +317,7 @@ def test_release_by_hand_or_a_discard_ends_the_split(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_splits_at_once_one_wins_the_other_is_told(
+def test_two_splits_at_once_one_wins_the_other_is_refused(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapters = [make_adapter(1), make_adapter(2)]
@@ -330,7 +330,7 @@ def test_two_splits_at_once_one_wins_the_other_is_told(
             split_start(project=served, adapter=adapter, percent=10, by=admin)
             outcomes.append("won")
         except UserError:
-            outcomes.append("told")
+            outcomes.append("refused")
         finally:
             connection.close()
 
@@ -339,7 +339,7 @@ def test_two_splits_at_once_one_wins_the_other_is_told(
         thread.start()
     for thread in threads:
         thread.join(timeout=PATIENCE)
-    assert sorted(outcomes) == ["told", "won"]
+    assert sorted(outcomes) == ["refused", "won"]
     assert TrafficSplit.objects.count() == 1
 
 

@@ -1,4 +1,4 @@
-"""Fault 26: one person's votes are at most a share of a snapshot, and what is left out is told."""
+"""Fault 26: one person's votes are at most a share of a snapshot, and what is left out is shown."""
 
 from collections.abc import Callable
 from typing import Any

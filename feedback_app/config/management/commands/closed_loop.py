@@ -45,17 +45,15 @@ class Command(BaseCommand):
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument(
-            "--project", help="slug of the project to make (default: loop, loop-2 …)"
-        )
-        parser.add_argument("--url", help="use the processes that serve this address")
+        parser.add_argument("--project", help="slug of the new project (default: loop, loop-2 …)")
+        parser.add_argument("--url", help="use the processes that serve this URL")
         parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures here")
         parser.add_argument(
             "--budget",
             type=minutes,
             default=BUDGET_MINUTES,
             metavar="MINUTES",
-            help="choose the size that fits into so many minutes here (default: %(default)g)",
+            help="choose the size that fits into this many minutes (default: %(default)g)",
         )
         for option, (field, what) in PARTS.items():
             most = getattr(LoopSize(), field)
@@ -72,7 +70,7 @@ class Command(BaseCommand):
         if Project.objects.filter(slug=slug).exists():
             raise CommandError(f"There is a project {slug} already: choose another --project.")
         try:
-            with self.place(options["url"]) as url:
+            with self.site(options["url"]) as url:
                 self.say("Measuring how fast this machine answers and trains …")
                 speed = speed_measure(base_model=settings.BASE_MODEL)
                 given = {
@@ -94,7 +92,7 @@ class Command(BaseCommand):
         except (LoopBroken, PageError, EngineError, SpeedUnknown, StackError) as error:
             raise CommandError(str(error)) from error
         except KeyboardInterrupt:
-            raise CommandError("Stopped. What it made so far is kept.", returncode=130) from None
+            raise CommandError("Stopped. The project is kept.", returncode=130) from None
         self.table(proof)
         if options["json"]:
             options["json"].write_text(json.dumps(proof.as_json(), indent=1) + "\n")
@@ -103,8 +101,8 @@ class Command(BaseCommand):
         self.stdout.write(self.style.SUCCESS("The loop is closed: live beats base, guards held."))
 
     @contextmanager
-    def place(self, url: str | None) -> Iterator[str]:
-        """The address to work at: the one given, that of `make demo`, or processes of our own."""
+    def site(self, url: str | None) -> Iterator[str]:
+        """Yield the URL to use: the given one, that of `make demo`, or that of a new stack."""
         here = running(settings.VAR)
         if url is not None:
             yield url
@@ -125,8 +123,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
     def progress(self, what: str, done: int, total: int, step: float, whole: float) -> None:
-        """Print a line every ten seconds, and one when a part is done: enough to see that it
-        lives, also in a log file."""
+        """Print a line every ten seconds, and one when a part is done."""
         now = time.monotonic()
         ended = done == total and self.ended != (what, total)
         if total and (ended or now - self.shown >= 10):
@@ -161,7 +158,7 @@ class Command(BaseCommand):
 
 
 def minutes(text: str) -> float:
-    """A number of minutes above zero. Raises ArgumentTypeError."""
+    """Return a number of minutes above zero. Raises ArgumentTypeError."""
     try:
         found = float(text)
     except ValueError:
@@ -172,12 +169,12 @@ def minutes(text: str) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Whole seconds below a minute and a half, whole minutes above."""
+    """Return whole seconds below a minute and a half, whole minutes above."""
     return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
 
 
 def plan_lines(size: LoopSize, speed: Speed, budget: float) -> list[str]:
-    """What was measured, what it will do and how long that takes here."""
+    """Return the lines that describe the measured speed, the size and the expected duration."""
     expected = minutes_for(size, speed)
     steps = ", ".join(f"{step} {duration(s)}" for step, s in seconds_for(size, speed).items())
     lines = [
@@ -207,6 +204,6 @@ def free_slug(stem: str) -> str:
 
 
 def use_engine(url: str) -> None:
-    """The measurements ask the engine that the processes use, on whatever port it listens."""
+    """Use the engine of the stack for the measurements."""
     if settings.BASE_MODEL in settings.ENGINES and "ENGINES" not in os.environ:
         settings.ENGINES[settings.BASE_MODEL] = url

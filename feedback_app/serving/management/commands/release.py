@@ -1,4 +1,4 @@
-"""`python manage.py release ADAPTER`: what the button Release does."""
+"""`python manage.py release ADAPTER`: like the Release button."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -12,7 +12,7 @@ from feedback_app.web.errors import UserError
 
 
 class Command(BaseCommand):
-    help = "Makes an adapter live: the engine loads it, answers a canary, then it is flipped."
+    help = "Makes an adapter live: the engine loads it and answers a canary before the switch."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("adapter", help="<project>@<n>")

@@ -1,4 +1,4 @@
-"""`python manage.py rollback --project SLUG`: back to what was live before."""
+"""`python manage.py rollback --project SLUG`: release the version that was live before."""
 
 from argparse import ArgumentParser
 from typing import Any
@@ -12,7 +12,7 @@ from feedback_app.web.errors import UserError
 
 
 class Command(BaseCommand):
-    help = "Releases the version that was live before the present one (the base if none was)."
+    help = "Releases the version that was live before the current one (the base if none was)."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--project", required=True)
