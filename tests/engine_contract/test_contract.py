@@ -1,6 +1,6 @@
 """What the web app relies on, as requests and answers: the embedded engine's protocol and vLLM's.
 
-Only what both promise stands here. What the embedded engine does beyond it is in
+These tests cover only what both promise. What the embedded engine does beyond it is in
 tests/trainer/engine/test_server.py.
 """
 

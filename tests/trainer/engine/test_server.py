@@ -186,7 +186,7 @@ def test_a_body_that_is_no_request_is_refused(client: httpx.Client, broken: str)
 
 
 def test_other_content_types_are_refused(client: httpx.Client) -> None:
-    # what a page in somebody's browser could send to this port without being asked
+    # a web page could send this to a local port without a preflight request
     response = client.post(CHAT, content=json.dumps(body()), headers={"content-type": "text/plain"})
     assert "application/json" in refusal(response, 415)
 
@@ -367,7 +367,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> 
         assert int(refused.headers["retry-after"]) >= 1
         running.close()
         waiting.join(timeout=PATIENCE)
-        assert not waiting.is_alive(), "the place of the one that went is taken by the next"
+        assert not waiting.is_alive(), "the next request takes the free place"
 
 
 def test_answers_that_would_not_fit_together_take_turns(
@@ -422,7 +422,7 @@ def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
         serving(base, tmp_path, on_crash=crashes.append) as served,
         httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
     ):
-        monkeypatch.setattr(served.scheduler, "_tell", None)  # a fault of the scheduler itself
+        monkeypatch.setattr(served.scheduler, "_deliver", None)  # a fault of the scheduler itself
         assert "starts again" in refusal(client.post(CHAT, json=body()), 503)
         wait_until(lambda: not served.scheduler.alive, what="the thread to end")
         assert client.get("/health").status_code == 503

@@ -329,7 +329,7 @@ def test_reference_point_of_nothing_is_an_error() -> None:
     ("desirable", "undesirable", "expected"),
     [
         (100, 100, Lambdas(1.0, 1.0)),  # ratio 1 is allowed
-        (120, 100, Lambdas(1.0, 1.0)),  # 1.2 lies in [1, 4/3]
+        (120, 100, Lambdas(1.0, 1.0)),  # 1.2 is in [1, 4/3]
         (50, 200, Lambdas(4.0, 1.0)),  # λ_D·50 / 200 = 1
         (200, 50, Lambdas(1.0, 3.0)),  # 200 / (3·50) = 4/3
         (10, 1000, Lambdas(20.0, 1.0, bounded=True)),  # the rule asks for 100

@@ -1,4 +1,4 @@
-"""The engine's own decoder says what transformers says, and the same in any company."""
+"""The compiled decoder agrees with transformers, and gives the same bits in any batch."""
 
 import gc
 from collections.abc import Sequence
