@@ -187,7 +187,7 @@ def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
         ]
     rng.shuffle(placed)
     where: dict[str, float] = {}
-    for place, index in placed:  # a prompt's place is that of its first completion
+    for place, index in placed:  # a prompt's place is that of one of its completions
         where.setdefault(examples[index].prompt_key, place)
     return [
         index

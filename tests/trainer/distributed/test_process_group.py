@@ -31,7 +31,7 @@ def test_all_take_part_equally_often_where_the_base_is_sharded(
     assert sum(not item.counts for mine in items for item in mine) < count
 
 
-def test_largest_pieces_go_to_whoever_has_least() -> None:
+def test_largest_pieces_go_to_the_least_loaded_process() -> None:
     sizes = [10, 70, 20, 40]
     shares = [[item.piece for item in ProcessGroup(rank, 2).share(sizes)] for rank in (0, 1)]
     assert shares == [[1], [3, 2, 0]]

@@ -264,7 +264,7 @@ def run(base: LoadedBase, stack: Decoder, slots: list[int]) -> list[list[int]]:
 
 # PEFT asks transformers for an attribute that is about to be renamed
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_mixed_adapters_say_what_peft_says_alone(
+def test_mixed_adapters_answer_as_peft_does_alone(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]], tiny_dir: Path
 ) -> None:
     base, stack, slots = adapted

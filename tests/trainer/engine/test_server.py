@@ -138,7 +138,7 @@ def test_content_in_parts_and_unknown_fields_are_understood(client: httpx.Client
     assert said(answer) == said(ask(client))
 
 
-def test_many_at_once_say_what_each_says_alone(client: httpx.Client, adapters: list[str]) -> None:
+def test_concurrent_answers_equal_separate_ones(client: httpx.Client, adapters: list[str]) -> None:
     wanted = [
         body(model=model, messages=[{"role": "user", "content": text}], max_tokens=tokens)
         for model in (NAME, *adapters)
@@ -348,7 +348,7 @@ def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> 
     assert engine.scheduler.running == 0
 
 
-def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> None:
+def test_a_full_queue_says_when_to_retry(tiny_dir: Path, tmp_path: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path, max_batch=1, max_queue=1) as small,
@@ -413,7 +413,7 @@ def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
         assert said(ask(client)) == good
 
 
-def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
+def test_a_failed_thread_fails_all_requests_and_ends_the_engine(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashes: list[Exception] = []
@@ -483,9 +483,7 @@ def test_a_registered_adapter_is_loaded_when_it_is_asked_for(
     assert failures in client.get("/metrics").text
 
 
-def test_the_adapter_that_nobody_asked_for_longest_makes_room(
-    tiny_dir: Path, artifacts: Path
-) -> None:
+def test_the_least_recently_requested_adapter_is_unloaded(tiny_dir: Path, artifacts: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, artifacts, max_adapters=2) as served,

@@ -166,7 +166,7 @@ def plain_rewards(bench: Bench, rows: Sequence[Row], clamp: tuple[float, float] 
 
 
 @pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
-def test_step_is_its_loss_written_out(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
+def test_step_equals_its_loss_by_definition(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "reference", loss, Budget(70, 10_000))
     found, gradients = bench.backward(step_of(loss), mean_reward=0.3)
     bench.model.zero_grad()

@@ -240,11 +240,13 @@ class LlamaDecoder:
                 used.append(slot)
             if slot:
                 spans[-1][1] = ends[number]
-        lent = [self._loaded[slot] for slot in used]
+        used_adapters = [self._loaded[slot] for slot in used]
         return phases.Adapters(
             np.array(spans, np.int64).reshape(-1, 2),
-            np.array([one.addresses for one in lent], np.int64).reshape(-1, len(_PRODUCTS), 2),
-            np.array([one.ranks for one in lent], np.int64).reshape(-1, len(_PRODUCTS)),
+            np.array([one.addresses for one in used_adapters], np.int64).reshape(
+                -1, len(_PRODUCTS), 2
+            ),
+            np.array([one.ranks for one in used_adapters], np.int64).reshape(-1, len(_PRODUCTS)),
         )
 
     def _room(self, count: int, wanted: int) -> phases.Work:

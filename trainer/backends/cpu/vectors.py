@@ -81,7 +81,7 @@ def _whole(value: int) -> Any:
     return ir.Constant(_I64, value)
 
 
-def _zeros_of() -> Any:
+def _zeros() -> Any:
     return ir.Constant(_VECTOR, [0.0] * LANES)
 
 
@@ -114,7 +114,7 @@ def _vector(builder: Any, kind: Any, at: Any) -> Any:
     return builder.bitcast(wide, _VECTOR)
 
 
-def _prefetched(builder: Any, at: Any, *, keep: int) -> None:
+def _prefetch(builder: Any, at: Any, *, keep: int) -> None:
     """Prefetch a line of memory; `keep` from 0, to be used once, to 3, for long."""
     bring = external(builder, "llvm.prefetch.p0", ir.VoidType(), BYTES, I32, I32, I32)
     reading = [ir.Constant(I32, word) for word in (0, keep, 1)]
@@ -145,7 +145,7 @@ def fetch(_: Any, array: Any, row: Any) -> Any:
         stop = builder.mul(size, _whole(array.dtype.bitwidth // 8))
         lines = cgutils.for_range_slice(builder, _whole(0), stop, _whole(64), _I64)
         with lines as (at, _):
-            _prefetched(builder, builder.gep(line, [at]), keep=3)
+            _prefetch(builder, builder.gep(line, [at]), keep=3)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -233,7 +233,7 @@ def _pass_of(rows: int, parts: range) -> Any:
                         builder.store(builder.load(at, align=4), place)
                 with otherwise:
                     for place, _ in places:
-                        builder.store(_zeros_of(), place)
+                        builder.store(_zeros(), place)
             words = builder.bitcast(w_array.data, _WORDS.as_pointer())
             length = builder.extract_value(w_array.shape, 0)
             vectors = _whole(2 * tile.dtype.bitwidth // 16)  # of words, for two inputs
@@ -244,7 +244,7 @@ def _pass_of(rows: int, parts: range) -> Any:
                 if parts.start == 0:  # a second pass finds the tile in the cache
                     for number in range(2 * tile.dtype.bitwidth // 16):
                         # used once a step: the cache is for what is used again
-                        _prefetched(builder, _next(builder, at, _AHEAD + number), keep=0)
+                        _prefetch(builder, _next(builder, at, _AHEAD + number), keep=0)
                 multiply(builder, at, [builder.gep(begin, [pair]) for begin in inputs], sums, parts)
             for place, at in places:
                 builder.store(builder.load(place), at, align=4)
@@ -275,7 +275,7 @@ def _dots_of(count: int) -> Any:
             sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]
             starts = []
             for number, place in enumerate(sums):
-                builder.store(_zeros_of(), place)
+                builder.store(_zeros(), place)
                 line = builder.add(arguments[2], _whole(number))
                 starts.append(builder.gep(k_array.data, [builder.mul(line, size)]))
             with cgutils.for_range(builder, builder.udiv(size, _whole(LANES))) as loop:
@@ -312,7 +312,7 @@ def _mix_of(vectors: int) -> Any:
             size = builder.extract_value(v_array.shape, 1)
             places = [cgutils.alloca_once(builder, _VECTOR) for _ in range(vectors)]
             for place in places:
-                builder.store(_zeros_of(), place)
+                builder.store(_zeros(), place)
             with cgutils.for_range(builder, arguments[3], start=arguments[2]) as loop:
                 factor = builder.load(builder.gep(share, [loop.index]))
                 factor = _broadcast(builder, factor, _VECTOR)

@@ -53,7 +53,7 @@ def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("config", BUILT_ALIKE, ids=["llama", "mistral", "qwen2", "sliding qwen2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_written_out_layers_are_transformers_layers(
+def test_compiled_layers_equal_transformers_layers(
     config: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, lora = adapted(config, dtype)
