@@ -222,7 +222,9 @@ class Bench:
             failures += sum(stream.error is not None for stream in done.streams)
             gaps.append(gaps_around(done.streams, done.pressed, done.answered + 1))
             answers.append((done.answered - done.pressed, 1.0))
-            print(f"  the page answered after {done.told - done.pressed:.2f} s", flush=True)
+            print(
+                f"  the page answered after {done.page_answered - done.pressed:.2f} s", flush=True
+            )
         what = "press to the new version's answer"
         return [
             Figure("release", "failed streams of 50", failures, 0, "", failures, "≤ 0"),

@@ -38,7 +38,7 @@ MODELS: dict[str, PretrainedConfig] = {
 }
 
 RANK = 16
-#: A pack in rows of 512 tokens: half of what `token_budget` allows unless told otherwise.
+#: A pack in rows of 512 tokens: half of the default `token_budget`.
 PACK = Load(tokens=2048, pairs=2048 * 512)
 
 _HEAD = (

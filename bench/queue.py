@@ -118,7 +118,7 @@ def ask(process: "subprocess.Popen[str]", line: str = "") -> str:
         process.stdin.flush()
     answer = process.stdout.readline()
     if not answer:
-        raise SystemExit("a process of the benchmark has died: its error stands above")
+        raise SystemExit("a process of the benchmark has died: its error is above")
     return answer
 
 

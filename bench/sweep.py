@@ -2,7 +2,7 @@
 
     python -m bench.sweep --config '{"learning_rate": 2e-4, "beta": 0.5}' [--config …] [--json FILE]
 
-Answers of the base model to the starter prompts are judged by a rule on the text (ended by itself
+Answers of the base model to the starter prompts are judged by a rule on the text (ended with EOS
 with a whole sentence, 5 to 80 words, on the topic, no repeated run of four words), a tenth of the
 verdicts is flipped, and one prompt in five (by a hash) is held out. Each config trains on the rest;
 then base and adapter answer prompts that were never used in training, and the rule, without flips,
@@ -42,7 +42,7 @@ SAMPLING = Sampling(max_tokens=128, temperature=0.8, top_p=0.95)
 
 @dataclass(frozen=True)
 class Vote:
-    """One sampled answer with the rule's verdict and the one that was given."""
+    """One sampled answer with the rule's verdict and the given one."""
 
     example: dict[str, Any]
     deserved: bool

@@ -31,14 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"python -m trainer: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        # A file in the way, a full disk where a model is merged: worth one sentence.
+        # for example an existing file, or a full disk while a model is merged
         print(f"python -m trainer: {error}", file=sys.stderr)
         return 1
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     top = argparse.ArgumentParser(prog="python -m trainer", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
 
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
     _add_worker_options(evaluate)
 
-    plan = commands.add_parser("plan", help="print what training would take, as JSON or a table")
+    plan = commands.add_parser("plan", help="estimate steps, time and memory, as JSON or a table")
     plan.add_argument("run_dir", type=Path, metavar="RUN_DIR", nargs="?", help="printed as JSON")
     plan.add_argument("--model", help="directory or hub id of the base model, without RUN_DIR")
     plan.add_argument("--examples", type=Path, metavar="FILE", help="JSONL, with --model")
@@ -102,7 +102,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_worker_options(command: argparse.ArgumentParser) -> None:
-    """What a worker asks for that starts this as one of several processes of a machine."""
+    """Add options for a worker that starts this process beside others on one machine."""
     command.add_argument(
         "--nice",
         type=int,
@@ -114,13 +114,13 @@ def _add_worker_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--stop-with-parent",
         action="store_true",
-        help="end like on SIGTERM when the process that started this one is gone",
+        help="stop as on SIGTERM when the parent process ends",
     )
 
 
 def _cancel_from_now_on() -> None:
-    """Imports take seconds; a SIGTERM in them is a cancel like any other (there is nothing to
-    keep yet), not a crash that somebody would try again."""
+    """Treat SIGTERM during the imports, which take seconds, as a cancel and not as a crash that
+    would be retried."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(Cancelled.exit_code))
 
@@ -129,8 +129,8 @@ def _train(arguments: argparse.Namespace) -> None:
     _cancel_from_now_on()
     from trainer.training.train import train
 
-    # To the end of the process: where another process of the run has died, the launcher stops
-    # this one with SIGTERM while it is saying so.
+    # Until the process ends: where another process of the run has died, the launcher stops this
+    # one with SIGTERM while it reports that.
     train(arguments.run_dir, stop=StopRequest.listening())
 
 
@@ -198,8 +198,8 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
 
 def _end(code: int) -> NoReturn:
-    """End this process. One of several goes without taking the interpreter down: the threads that
-    carried their messages may not have let go of the last one, and would abort it then."""
+    """End this process. One of several exits without interpreter shutdown: threads of the process
+    group may still hold its last message, and would abort the shutdown."""
     if os.environ.get("WORLD_SIZE", "1") == "1":
         sys.exit(code)
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""Where the trainer and the engine keep what can be computed again: measurements, compiled code."""
+"""The cache directory of trainer and engine, for measurements and compiled code."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What one training run is told: validated once, here, with every fault reported together."""
+"""Configuration of a training run, validated here once, with all faults reported at once."""
 
 import json
 import math
@@ -93,7 +93,7 @@ class TrainConfig:
         return cls.from_dict(read_json(path))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, in the order of the fields."""
+        """Return plain values for JSON, in the order of the fields."""
         return asdict(self)
 
 
@@ -116,7 +116,8 @@ def number_fault(
     whole: bool = False,
     above: bool = False,
 ) -> str | None:
-    """What is wrong with a number that must lie in [low, high] (`above`: not at `low` itself)."""
+    """Return what is wrong with a number that must lie in [low, high] (`above`: not at `low`
+    itself)."""
     kind = "whole number" if whole else "number"
     if isinstance(value, bool) or not isinstance(value, int | float):
         return f"{name} must be a {kind}, not {value!r}"
@@ -131,14 +132,15 @@ def number_fault(
 
 
 def choice_fault(name: str, value: object, choices: tuple[str, ...]) -> str | None:
-    """What is wrong with a value that must be one of `choices`."""
+    """Return what is wrong with a value that must be one of `choices`."""
     if value in choices:
         return None
     return f"{name} must be one of {', '.join(choices)}, not {value!r}"
 
 
 def device_fault(device: object) -> str | None:
-    """What is wrong with a device's name; whether the machine has it is seen when it is used."""
+    """Return what is wrong with a device's name; whether the machine has it is seen when it is
+    used."""
     if isinstance(device, str) and device.split(":")[0] in ("auto", "cpu", "cuda", "mps", "xpu"):
         return None
     return f"device must be auto, cpu, cuda or cuda:<n>, not {device!r}"

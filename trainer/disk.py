@@ -1,5 +1,4 @@
-"""A disk that does not take what is written: told in one sentence, and worth another attempt once
-that is mended."""
+"""Report a full or read-only disk in one sentence, as an error that may be retried later."""
 
 import errno
 import os
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 
 from trainer.errors import NotWritten
 
-#: What the system says when it is the disk.
+#: Error numbers of a disk that is full, read-only or broken.
 _REFUSALS = {
     errno.EACCES,
     errno.EDQUOT,
@@ -25,9 +24,9 @@ _REFUSALS = {
 
 
 @contextmanager
-def written_or_told(directory: Path) -> Iterator[None]:
-    """Inside, what the disk refuses becomes NotWritten; it names `directory` where the system does
-    not name a file."""
+def disk_errors_reported(directory: Path) -> Iterator[None]:
+    """Raise NotWritten instead of disk errors inside the context; it names `directory` where the
+    system names no file."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -41,8 +40,8 @@ def written_or_told(directory: Path) -> Iterator[None]:
 
 
 def _refusal(error: OSError | SafetensorError) -> tuple[int, str | None]:
-    """The system's error number, 0 where there is none, and the file's name where it is known;
-    safetensors has them in its text alone."""
+    """Return the system's error number, 0 where there is none, and the file's name where it is
+    known; safetensors has them only in its message."""
     if isinstance(error, OSError):
         return error.errno or 0, error.filename
     found = re.search(r"\(os error (\d+)\)", str(error))

@@ -1,4 +1,4 @@
-"""What can go wrong, each with the exit code that tells the caller whether to try again."""
+"""Errors, each with the exit code from which the caller knows whether to retry."""
 
 from pathlib import Path
 
@@ -7,15 +7,14 @@ class TrainerError(Exception):
     """Base of all errors whose text is written for the person who started the command.
 
     `exit_code` is what `python -m trainer` returns: 3 cancelled, 4 refused and 5 failed are final,
-    6 not written is until somebody makes room, anything else is a crash that another attempt may
-    survive.
+    6 not written is final until the disk has room, anything else is a crash that may be retried.
     """
 
     exit_code = 1
 
 
 class Refused(TrainerError):
-    """The input cannot be trained or measured as it is; trying again changes nothing."""
+    """The input cannot be trained or measured; a retry changes nothing."""
 
     exit_code = 4
 
@@ -25,7 +24,7 @@ class Refused(TrainerError):
 
 
 class RunFailed(TrainerError):
-    """Training went wrong; the same input and config would go wrong again."""
+    """Training failed; the same input and config would fail again."""
 
     exit_code = 5
 
@@ -38,18 +37,18 @@ class RunFailed(TrainerError):
 
 
 class ProcessLost(TrainerError):
-    """Another process of the same run is gone; a new attempt goes on from the checkpoint."""
+    """Another process of the same run has ended; a new attempt resumes from the checkpoint."""
 
 
 class NotWritten(TrainerError):
-    """The disk is full, or nothing may be written there. Trying again at once would end alike; once
-    that is mended a new attempt goes on from the checkpoint."""
+    """The disk is full or read-only. A retry fails until that is fixed, and then resumes from the
+    checkpoint."""
 
     exit_code = 6
 
 
 class Cancelled(TrainerError):
-    """Asked to stop by a signal; a checkpoint was written where there was something to keep."""
+    """Stopped by a signal; a checkpoint was written if there was progress to keep."""
 
     exit_code = 3
 
@@ -59,7 +58,7 @@ class Cancelled(TrainerError):
 
 
 class BadArtifact(Refused):
-    """An adapter directory that must not be loaded; lists every fault that was found."""
+    """An adapter directory that must not be loaded, with every fault."""
 
     def __init__(self, *faults: str, path: Path | None = None) -> None:
         super().__init__(*faults)

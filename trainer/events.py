@@ -1,4 +1,4 @@
-"""events.jsonl: what a run tells whoever watches it, one JSON object a line.
+"""events.jsonl: the events of a run, one JSON object a line.
 
 A run that is resumed from a checkpoint writes the steps after it again: of two `step` events with
 the same number the later one counts.
@@ -18,7 +18,7 @@ class EventLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # No buffer: what a full disk did not take must not come back when the file is closed.
+        # Unbuffered: what a full disk refused must not be written when the file is closed.
         self._file = path.open("a+b", buffering=0)
 
     def write(self, kind: str, **values: object) -> None:
@@ -30,14 +30,14 @@ class EventLog:
             left = left[self._file.write(left) :]
 
     def _is_torn(self) -> bool:
-        """Whether the last line is half a line: a process was killed, or the disk was full. It
-        must not swallow the next event."""
+        """Return whether the last line is incomplete: the process was killed, or the disk was full.
+        The next event must start on a new line."""
         size = os.fstat(self._file.fileno()).st_size
         return size > 0 and os.pread(self._file.fileno(), 1, size - 1) != b"\n"
 
     def write_once(self, kind: str, **values: object) -> None:
-        """Append an event unless the file holds a whole one of its kind: a process that was killed
-        may have done its work and not said so, or said it in half a line."""
+        """Append an event unless the file holds a complete one of its kind: a killed process may
+        have finished without writing it, or written half a line."""
         lines = self._path.read_text(encoding="utf-8").splitlines()
         if not any(_kind(line) == kind for line in lines if kind in line):
             self.write(kind, **values)
@@ -62,7 +62,7 @@ def _finite(value: object) -> object:
 
 
 def _kind(line: str) -> object:
-    """The type of an event; None where the line is no whole event."""
+    """Return the type of an event; None where the line is incomplete."""
     try:
         return json.loads(line).get("type")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Memory that the C library keeps for itself after it was freed."""
+"""Return memory that the C library holds after it was freed."""
 
 import ctypes
 import gc

@@ -83,13 +83,13 @@ def _cpu_precision() -> Precision:
 
 
 def _cpu_features() -> Mapping[str, Any] | None:
-    """The processor's features, None where this version of torch does not tell them."""
+    """Return the processor's features, None where this version of torch does not report them."""
     query = getattr(torch.cpu, "get_capabilities", None)
     return None if query is None else query()
 
 
 def _cached_ratio() -> float:
-    """Speed of bfloat16 over float32, measured once per processor, library and setting.
+    """Return the speed of bfloat16 over float32, measured once per processor, library and setting.
 
     A cache that cannot be read or written costs a measurement, nothing else.
     """
@@ -125,7 +125,7 @@ def measured_ratio() -> float:
 
 
 def _fastest_product(dtype: torch.dtype, *, budget_seconds: float = 0.05) -> float:
-    """Seconds of the fastest product, of as many as fit the budget; at least two."""
+    """Return the seconds of the fastest product, of as many as fit the budget; at least two."""
     left = torch.ones(_ROWS, _WIDTH, dtype=dtype)
     right = torch.ones(_WIDTH, _WIDTH, dtype=dtype)
     times: list[float] = []

@@ -1,4 +1,4 @@
-"""Let other processes of the machine go first."""
+"""Lower the priority of this process."""
 
 import contextlib
 import os
@@ -18,6 +18,6 @@ def lower_priority(nice: int) -> None:
     if nice <= 0:
         return
     os.nice(nice)
-    # not there, or not writable in a container: niceness alone is what can be done
+    # missing, or read-only in a container: niceness alone must do
     with contextlib.suppress(OSError):
         AUTOGROUP.write_text(str(min(nice, 19)))

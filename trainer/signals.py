@@ -1,4 +1,4 @@
-"""Turning SIGTERM and SIGINT into a question the loop asks where stopping is safe."""
+"""Turn SIGTERM and SIGINT into a flag that the loop checks where stopping is safe."""
 
 import os
 import signal
@@ -10,15 +10,15 @@ from typing import Self
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop."""
+    """Whether this process was asked to stop."""
 
     def __init__(self) -> None:
         self.asked = False
 
     @classmethod
     def listening(cls) -> Self:
-        """A request that SIGTERM and SIGINT make until the process ends. Must be called in the
-        main thread."""
+        """Return a request that SIGTERM and SIGINT set until the process ends. Must be called in
+        the main thread."""
         request = cls()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, request._ask)
@@ -30,8 +30,8 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Inside, SIGTERM and SIGINT are noted instead of ending the process; the handlers that were
-    there before come back afterwards. Must run in the main thread."""
+    """Set a StopRequest on SIGTERM and SIGINT inside the context; restore the previous handlers
+    afterwards. Must run in the main thread."""
     request = StopRequest()
     before = {
         number: signal.signal(number, request._ask) for number in (signal.SIGTERM, signal.SIGINT)
@@ -46,8 +46,8 @@ def stop_on_signal() -> Iterator[StopRequest]:
 def stop_with_parent(*, poll_seconds: float = 0.5) -> None:
     """Ask this process to stop once its parent is gone.
 
-    A worker that is killed takes its trainer along: the run's next trainer must not find this one
-    still at work. Watching the parent's id works on every POSIX system, without a signal handler.
+    When a worker is killed its trainer must end too, before the run's next trainer starts. Watching
+    the parent's id works on every POSIX system, without a signal handler.
     """
     parent = os.getppid()
     never = threading.Event()

@@ -1,7 +1,7 @@
 """Verdicts a second by keys in real Chromium, on our desk with a thousand answers.
 
 A key is pressed as soon as the answer to the one before is on the page, by the page itself: what
-is measured is the desk, not somebody's fingers.
+is measured is the page, not the person's typing.
 """
 
 import os

@@ -36,7 +36,7 @@ def make_adapters(model: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """As many threads as torch takes by itself: the Procfile sets none either."""
+    """As many threads as torch uses by default: the Procfile sets none either."""
     return {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
 
 

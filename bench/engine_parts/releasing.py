@@ -19,7 +19,7 @@ class Released:
     word; and what the streams saw."""
 
     pressed: float
-    told: float
+    page_answered: float
     answered: float
     streams: list[Stream]
 
@@ -57,14 +57,14 @@ async def release(place: Web, bodies: Sequence[dict[str, Any]], *, usual: float)
         await asyncio.sleep(usual)
         pressed = time.perf_counter()
         await press(client, place, ADAPTERS[1])
-        told = time.perf_counter()
+        page_answered = time.perf_counter()
         first = await ask(client, {**bodies[0], "model": "live", "max_tokens": 1})
         if any(task.done() for task in running):
             raise RuntimeError("answers ended before the release did")
         streams = list(await asyncio.gather(*running))
     if {stream.model for stream in streams} != {ADAPTERS[0]} or first.model != ADAPTERS[1]:
         raise RuntimeError("an answer is not of the version that it was asked of")
-    return Released(pressed, told, first.arrivals[0], streams)
+    return Released(pressed, page_answered, first.arrivals[0], streams)
 
 
 async def gauge(client: httpx.AsyncClient, name: str) -> int:

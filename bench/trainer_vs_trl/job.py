@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: what it is told, what it tells, how it is started."""
+"""One measurement in a process of its own: its input, its output, and how it is started."""
 
 import json
 import os
@@ -17,7 +17,7 @@ _LAST_WORDS = 3000
 
 @dataclass(frozen=True)
 class Job:
-    """What a child process is told. `config` holds TrainConfig's fields as far as both sides know
+    """Input of a child process. `config` holds TrainConfig's fields as far as both sides know
     them; `after` names a finished job of ours whose reference cache is taken over, `follow` one of
     TRL's whose order and pairs are taken over; `reference_only` times the reference pass before
     the first step and stops there."""
@@ -82,8 +82,8 @@ def run(job: Job) -> Result:
     """Run a job to its end. Raises SystemExit with the child's last words when it fails."""
     shutil.rmtree(job.directory, ignore_errors=True)
     job.directory.mkdir(parents=True)
-    told = job.directory / "job.json"
-    told.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    path = job.directory / "job.json"
+    path.write_text(json.dumps(asdict(job)), encoding="utf-8")
     threads = str(job.config["threads"])
     environment = {
         **os.environ,
@@ -100,7 +100,7 @@ def run(job: Job) -> Result:
     started = time.monotonic()
     with (job.directory / "log.txt").open("w") as log:
         code = subprocess.run(
-            [sys.executable, "-m", f"bench.trainer_vs_trl.{job.side}", str(told)],
+            [sys.executable, "-m", f"bench.trainer_vs_trl.{job.side}", str(path)],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -57,11 +57,11 @@ def main(job: Job) -> None:
         except Cancelled:
             assert job.reference_only
     peak = start.peak_since()
-    told = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    steps = [event for event in told if event["type"] == "step"]
+    events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = [event for event in events if event["type"] == "step"]
     if job.reference_only:
-        announced = next(event["time"] for event in told if event["type"] == "start")
-        ready = next(event["time"] for event in told if event.get("phase") == "training")
+        announced = next(event["time"] for event in events if event["type"] == "start")
+        ready = next(event["time"] for event in events if event.get("phase") == "training")
         seconds = ready - announced
     else:
         seconds = steps[-1]["time"] - began

@@ -1,6 +1,6 @@
 """What the web app relies on, as requests and answers: the embedded engine's protocol and vLLM's.
 
-Only what both promise stands here. What the embedded engine does beyond it is in
+These tests cover only what both promise. What the embedded engine does beyond it is in
 tests/trainer/engine/test_server.py.
 """
 
@@ -152,7 +152,7 @@ def test_many_at_once_are_all_answered(client: httpx.Client, target: Target) -> 
     assert [answer["usage"]["completion_tokens"] for answer in answers] == list(range(4, 16))
 
 
-def test_whoever_hangs_up_leaves_the_others_alone(client: httpx.Client, target: Target) -> None:
+def test_a_disconnect_does_not_disturb_other_requests(client: httpx.Client, target: Target) -> None:
     before = ask(client, target.model)["choices"][0]["token_ids"]
     request = body(target.model, stream=True, max_tokens=200, ignore_eos=True)
     with client.stream("POST", CHAT, json=request) as response:

@@ -35,7 +35,7 @@ def niceness(*arguments: str) -> str:
 def test_a_run_is_as_nice_as_it_is_asked_to_be() -> None:
     here = os.getpriority(os.PRIO_PROCESS, 0)
     assert niceness("--nice", "7") == str(min(here + 7, 19))
-    assert niceness() == str(here), "by itself it is an ordinary process"
+    assert niceness() == str(here), "without --nice it is an ordinary process"
 
 
 def test_the_session_is_lowered_where_sessions_are_scheduled(

@@ -1,4 +1,4 @@
-"""A base model that carries an adapter for a while."""
+"""Attach an adapter directory to a base model temporarily."""
 
 import json
 from collections.abc import Iterator

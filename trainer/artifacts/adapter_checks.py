@@ -1,4 +1,4 @@
-"""What makes PEFT's two files unfit: settings that are not served, matrices that fit no layer."""
+"""Faults of PEFT's two files: settings that are not served, matrices that fit no layer."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ _BASE_CHANGING = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
 
 def config_faults(raw: Mapping[str, Any], *, max_rank: int) -> tuple[int | None, list[str]]:
-    """The rank that adapter_config.json names (None where it names none) and every fault."""
+    """Return the rank that adapter_config.json names (None where it names none) and every fault."""
     faults = []
     if raw.get("peft_type") != "LORA":
         faults.append(f"peft_type is {raw.get('peft_type')!r}, only LORA is served")
@@ -66,8 +66,8 @@ def config_faults(raw: Mapping[str, Any], *, max_rank: int) -> tuple[int | None,
 
 
 def tensor_faults(path: Path, *, rank: int | None, shapes: Shapes | None) -> list[str]:
-    """Every fault of a safetensors file of LoRA matrices, also of how they fit the base's layers
-    (`shapes`; None: there is no base at hand)."""
+    """Return every fault of a safetensors file of LoRA matrices, also of how they fit the base's
+    layers (`shapes`; None: there is no base at hand)."""
     faults = []
     sides: dict[str, dict[str, list[int]]] = {}
     try:

@@ -5,7 +5,7 @@
     README.md                   model card
     manifest.json               who it is, what it was trained on, a SHA-256 of each other file
 
-An adapter may come from a stranger: nothing in the directory is unpickled, followed out of the
+An adapter may come from an untrusted source: nothing in it is unpickled, followed out of the
 directory, or trusted before `verify_adapter` has looked at every file.
 """
 
@@ -55,7 +55,7 @@ class Manifest:
 
     @property
     def sha256(self) -> str:
-        """The adapter's identity: the hash of its weights."""
+        """Return the adapter's identity: the hash of its weights."""
         return self.files[WEIGHTS]
 
 
@@ -80,8 +80,8 @@ def write_adapter(
 ) -> Manifest:
     """Write the adapter to a sibling directory, force it to disk, then rename it into place.
 
-    Whoever sees `destination` sees all of it, also after a power cut. An older directory there is
-    replaced: it can only be the leftover of the same run. Raises OSError (disk full, read-only).
+    `destination` is complete whenever it exists, also after a power cut. An older directory there
+    is replaced: it can only be the leftover of the same run. Raises OSError (disk full, read-only).
     """
     partial = destination.with_name(f".{destination.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -151,7 +151,7 @@ def verify_adapter(
         if base_fingerprint is not None and manifest.base_sha256 != base_fingerprint:
             faults.append(
                 f"it was trained on another base model ({manifest.base_model}, "
-                f"{manifest.base_sha256[:12]}), not on the one that is loaded "
+                f"{manifest.base_sha256[:12]}), not on the loaded base "
                 f"({base_fingerprint[:12]})"
             )
         if name is not None and manifest.name != name:

@@ -97,7 +97,7 @@ def add_to_weights(base: LoadedBase, adapter: Path) -> None:
 
 
 def _stored_dtype(model: str) -> str:
-    """The type in which a base model's weights are stored, as load_base calls it."""
+    """Return the type in which a base model's weights are stored, as load_base calls it."""
     try:
         stored = AutoConfig.from_pretrained(model).dtype
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""The model card: what an adapter is, in words and figures, beside its weights."""
+"""The model card of an adapter, README.md in its directory."""
 
 import json
 import re
@@ -17,7 +17,7 @@ CURVE_ROWS = 10
 _CURVES = ("loss", "kl_unclamped", "reward_desirable", "reward_undesirable")
 _MAX_README_BYTES = 1_000_000
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "license", "license.txt")
-# What says nothing about how the adapter came to be: where it ran, and what the heading says.
+# Settings without influence on the adapter, and those in the heading.
 _LEFT_OUT = {"base_model", "adapter_name", "device", "threads"}
 
 
@@ -62,9 +62,8 @@ A LoRA adapter (rank {config.lora_r}) for `{config.base_model}`, trained with th
 {config.loss.upper()} loss on {desirable + undesirable} answers that people judged:
 {desirable} up, {undesirable} down.
 
-It follows the verdicts of the people who voted and inherits the limits of its base model. Whether
-it is better than the base is for a comparison on held-out prompts to say; training alone does not
-show it.
+It follows the verdicts of the people who voted and inherits the limits of its base model. Training
+alone does not show whether it is better than the base: compare them on held-out prompts.
 
 ## Base model
 
@@ -128,9 +127,9 @@ def read_curve(events: Path, *, up_to: int, rows: int = CURVE_ROWS) -> list[dict
 
 
 def base_licence(base_model: str) -> str:
-    """The licence of a base model in a directory: what its README's front matter names (an SPDX
-    identifier, as a rule), or else the first line of its licence file. A hub id, or a directory
-    that says nothing, gives UNKNOWN_LICENCE."""
+    """Return the licence of a base model in a directory: what its README's front matter names (an
+    SPDX identifier, as a rule), or else the first line of its licence file. A hub id, or a
+    directory without a licence, gives UNKNOWN_LICENCE."""
     directory = Path(base_model)
     if not directory.is_dir():
         return UNKNOWN_LICENCE
@@ -145,7 +144,8 @@ def base_licence(base_model: str) -> str:
 
 
 def licence_identifier(licence: str) -> str:
-    """What model hubs accept as `license`: an identifier as it is, any other text as unknown."""
+    """Return what model hubs accept as `license`: an identifier as it is, any other text as
+    unknown."""
     return licence if re.fullmatch(r"[a-z0-9.-]+", licence) else "unknown"
 
 
@@ -158,7 +158,7 @@ def _front_matter_licence(readme: Path) -> str | None:
     names = [found[key].strip() for key in ("license", "license_name") if key in found]
     if not closed or not names:
         return None
-    # 'other' says only that `license_name` says more
+    # with 'other' the name is in `license_name`
     return _cell(names[-1] if names[0] == "other" else names[0])[:80]
 
 
@@ -169,7 +169,7 @@ def _text(path: Path) -> str:
 
 
 def _settings(config: TrainConfig, lambdas: Lambdas, steps: int) -> list[tuple[str, str]]:
-    """Every field of the config that shaped the adapter, with what became of it."""
+    """Return every field of the config that shaped the adapter, with what became of it."""
     given = {key: value for key, value in config.as_dict().items() if key not in _LEFT_OUT}
     given |= {"lambda_d": lambdas.desirable, "lambda_u": lambdas.undesirable}
     rows = [("steps", str(steps))]

@@ -135,11 +135,11 @@ class Decoder(Protocol):
 
     @property
     def shapes(self) -> Mapping[str, torch.Size]:
-        """(out, in) of each linear layer, which an adapter's matrices must fit."""
+        """Return (out, in) of each linear layer, which an adapter's matrices must fit."""
 
     @property
     def slots(self) -> list[int]:
-        """The slots of the loaded adapters."""
+        """Return the slots of the loaded adapters."""
 
     def attach(self, weights: AdapterWeights) -> int:
         """Load an adapter; return its slot, which is never used again for another."""

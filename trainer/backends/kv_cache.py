@@ -36,7 +36,7 @@ class _RowLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes one token a row (B, H, 1, D) at each row's end; returns what is attended to."""
+        """Write one token a row (B, H, 1, D) at each row's end; returns what is attended to."""
         where, ends, length = self.rows.where, self.rows.ends, self.rows.attended
         self.keys[where, :, ends] = key_states[:, :, 0]
         self.values[where, :, ends] = value_states[:, :, 0]
@@ -72,8 +72,8 @@ class RowCache(Cache):
     def sized(
         cls, layers: int, like: Tensor, rows: int, positions: int, known: Layers = ()
     ) -> "RowCache":
-        """Room for prompts that are going to be read; `like` (0, heads, 0, head size), `known` of
-        the first one."""
+        """Return a cache for prompts that are going to be read; `like` (0, heads, 0, head size),
+        `known` of the first one."""
         made = cls()
         made.layers = [_RowLayer(made, like, like) for _ in range(layers)]
         made.reserve(rows, positions)
@@ -83,20 +83,20 @@ class RowCache(Cache):
         return made
 
     def join(self, prefilled: Cache, lengths: Sequence[int]) -> None:
-        """Takes over the rows of a prefill that was padded on the right."""
+        """Take over the rows of a prefill that was padded on the right."""
         if not self.layers:
             self.layers = [_RowLayer(self, layer.keys, layer.values) for layer in prefilled.layers]
         first, last = len(self.lengths), len(self.lengths) + len(lengths)
         width = max(lengths)
         self.reserve(last, width)
         for layer, new in zip(self.layers, prefilled.layers, strict=True):
-            # padding is copied along: it lies behind the row's end, where nothing looks
+            # padding is copied too: it is behind the row's end and never attended to
             layer.keys[first:last, :, :width] = new.keys[: len(lengths), :, :width]
             layer.values[first:last, :, :width] = new.values[: len(lengths), :, :width]
         self.lengths += lengths
 
     def row(self, row: int) -> list[tuple[Tensor, Tensor]]:
-        """A copy of one row's keys and values, (1, heads, positions, head size) a layer."""
+        """Return a copy of one row's keys and values, (1, heads, positions, head size) a layer."""
         length = self.lengths[row]
         return [
             (
@@ -107,7 +107,7 @@ class RowCache(Cache):
         ]
 
     def leave(self, row: int) -> None:
-        """Gives the place of a row to the last one."""
+        """Give the place of a row to the last one."""
         length = self.lengths[-1]
         last = len(self.lengths) - 1
         if row != last:
@@ -122,7 +122,7 @@ class RowCache(Cache):
     def begin_step(
         self, dtype: torch.dtype, window: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Makes room for one token a row; returns positions (B, 1) and two masks (B, 1, 1, L): of
+        """Make room for one token a row; returns positions (B, 1) and two masks (B, 1, 1, L): of
         layers that see everything, and of those that see the last `window` positions."""
         device = self.layers[0].keys.device
         self.attended = max(self.lengths) + 1
@@ -143,7 +143,7 @@ class RowCache(Cache):
         self.lengths = [length + 1 for length in self.lengths]
 
     def reserve(self, rows: int, positions: int) -> None:
-        """Makes room for so many rows and positions."""
+        """Make room for so many rows and positions."""
         have_rows, _, have_positions, _ = self.layers[0].keys.shape
         if rows <= have_rows and positions <= have_positions:
             return

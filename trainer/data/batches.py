@@ -1,4 +1,4 @@
-"""Which examples form a step, and which completion is the mismatch of which prompt."""
+"""Batching: the examples of each step, and the mismatched completion of each prompt."""
 
 import hashlib
 import random
@@ -21,8 +21,8 @@ Unit = Literal["example", "pair"]
 @dataclass(frozen=True)
 class Step:
     """One optimiser step: indices of its examples, and for each the index of the example whose
-    completion is scored on its prompt for z₀ (empty where the loss needs none). Of a step of
-    pairs, an up and its down stand side by side."""
+    completion is scored on its prompt for z₀ (empty where the loss needs none). In a step of
+    pairs, an up and its down are adjacent."""
 
     examples: tuple[int, ...]
     mismatched: tuple[int, ...] = ()
@@ -48,14 +48,14 @@ class Sampler:
     mismatched: bool = True
 
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of one pass."""
+        """Return the optimiser steps of one pass."""
         if self.unit == "example":
             return steps_per_epoch(len(self.examples), self.batch_size)
         return steps_per_epoch(pairs_per_epoch(self.examples), max(1, self.batch_size // 2))
 
     def steps(self, epoch: int) -> list[Step]:
-        """The steps of one epoch. Each class is spread evenly over it, so that a rare class does
-        not miss most steps by chance."""
+        """Return the steps of one epoch. Each class is spread evenly over it, so that a rare class
+        does not miss most steps by chance."""
         rng = random.Random(f"{self.seed}/{epoch}")  # noqa: S311 - an order, not a secret
         units: list[tuple[int, ...]]
         if self.unit == "pair":
@@ -74,7 +74,8 @@ class Sampler:
 
 
 def steps_per_epoch(units: int, batch_size: int) -> int:
-    """Optimiser steps that one pass over so many units takes; also the number `plan` promises."""
+    """Return the optimiser steps that one pass over so many units takes; also the number `plan`
+    promises."""
     return -(-units // batch_size)
 
 
@@ -96,8 +97,8 @@ def epoch_pairs(examples: Sequence[Tokenised], seed: int, epoch: int) -> tuple[i
 
 
 def preference_pairs(examples: Sequence[Tokenised], rng: random.Random) -> list[tuple[int, int]]:
-    """(up, down) of one prompt, for every prompt that has both: as many as the larger side holds,
-    so that each of its examples is used; the smaller side serves again."""
+    """Return (up, down) of one prompt, for every prompt that has both: as many as the larger side
+    holds, so that each of its examples is used; the smaller side serves again."""
     pairs = []
     for ups, downs in _both_sides(examples):
         rng.shuffle(ups)
@@ -110,7 +111,7 @@ def preference_pairs(examples: Sequence[Tokenised], rng: random.Random) -> list[
 
 
 def pairs_per_epoch(examples: Sequence[Tokenised]) -> int:
-    """How many pairs `preference_pairs` makes."""
+    """Return how many pairs `preference_pairs` makes."""
     return sum(max(len(ups), len(downs)) for ups, downs in _both_sides(examples))
 
 
@@ -136,10 +137,12 @@ def _blocks(examples: Sequence[Tokenised]) -> list[list[int]]:
 def _pairs_within(
     examples: Sequence[Tokenised], block: Sequence[int], rng: random.Random
 ) -> list[int | None]:
-    """Partners of a block's examples; None for all of them where the block has one prompt.
+    """Return the partners of a block's examples; None for all of them where the block has one
+    prompt.
 
-    Sorted by prompt and turned by the size of the largest group, no example meets its own prompt
-    unless one prompt holds more than half of the block; those left over take any other.
+    With the examples sorted by prompt and shifted by the size of the largest group, no example is
+    paired with its own prompt unless one prompt has more than half of the block; such examples take
+    any other.
     """
     groups = Counter(examples[index].prompt_key for index in block)
     if len(groups) == 1:
@@ -162,8 +165,8 @@ def _pairs_within(
 
 
 def _neighbour(examples: Sequence[Tokenised], index: int) -> int:
-    """The nearest earlier example with another prompt (earlier ones stay what they are), else the
-    nearest later one."""
+    """Return the nearest earlier example with another prompt (earlier ones stay what they are),
+    else the nearest later one."""
     key = examples[index].prompt_key
     for other in (*range(index - 1, -1, -1), *range(index + 1, len(examples))):
         if examples[other].prompt_key != key:
@@ -172,7 +175,7 @@ def _neighbour(examples: Sequence[Tokenised], index: int) -> int:
 
 
 def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
-    """A fresh order that spreads both classes evenly and keeps the completions of a prompt
+    """Return a fresh order that spreads both classes evenly and keeps the completions of a prompt
     together: their prompt then costs once."""
     placed: list[tuple[float, int]] = []
     for label in (True, False):
@@ -184,7 +187,7 @@ def _interleave(examples: Sequence[Tokenised], rng: random.Random) -> list[int]:
         ]
     rng.shuffle(placed)
     where: dict[str, float] = {}
-    for place, index in placed:  # any of its completions says where a prompt stands
+    for place, index in placed:  # a prompt's place is that of one of its completions
         where.setdefault(examples[index].prompt_key, place)
     return [
         index

@@ -1,9 +1,9 @@
 """Messages to token ids, and how an answer ends: one place, so that the context of training is
 the context of serving.
 
-Chat templates differ in what they can say. One that refuses or drops a system message gets its
-text at the head of the next user turn, as Llama 2 and Gemma 3 do by themselves; anything else that
-a template refuses is refused here, in its own words.
+Chat templates differ in what they support. For a template that refuses or drops a system message
+its text is put at the head of the next user turn, as the templates of Llama 2 and Gemma 3 do;
+anything else that a template refuses is refused here, with the template's message.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,15 +11,15 @@ from typing import Any
 
 from trainer.errors import Refused
 
-# Words that no template says by itself, and that none would trim or rewrite.
+# Words that no template contains, trims or rewrites.
 _RULE, _QUESTION, _ANSWER, _NEXT = "RULEPROBE", "QUESTIONPROBE", "ANSWERPROBE", "NEXTPROBE"
 
 
 def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Token ids of the conversation up to where the assistant begins to write.
+    """Return token ids of the conversation up to where the assistant begins to write.
 
     The template runs in transformers' sandbox, and it alone writes BOS. Raises Refused, with the
-    template's own words, when it is missing, broken or cannot express the conversation.
+    template's message, when it is missing, broken or cannot express the conversation.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise Refused("The base model has no chat template: choose an instruction-tuned model.")
@@ -38,16 +38,16 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[in
 
 
 def eos_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every token that ends an answer: the generation config may name several, and what the chat
-    template writes after an answer is one of them even where nobody names it."""
+    """Return every token that ends an answer: the generation config may name several, and what the
+    chat template writes after an answer is one of them even if it is not named."""
     named = _named_ends(model, tokenizer)
     turn = _end_of_turn(tokenizer, named)
     return named if turn is None else named | {turn}
 
 
 def answer_end(model: Any, tokenizer: Any) -> int:
-    """The token that a finished answer is trained to end with: of all in `eos_ids` the one that
-    the chat template writes there, because it is what the base model itself was trained on.
+    """Return the token that a finished answer is trained to end with: of all in `eos_ids` the one
+    that the chat template writes there, because it is what the base model itself was trained on.
 
     That is often not `tokenizer.eos_token`: Llama 3 ends turns with <|eot_id|>, Gemma with
     <end_of_turn>, Phi-3 with <|end|>. Raises Refused when no token could ever end an answer.
@@ -76,7 +76,7 @@ def _named_ends(model: Any, tokenizer: Any) -> frozenset[int]:
 
 
 def _end_of_turn(tokenizer: Any, named: frozenset[int]) -> int | None:
-    """The token that the chat template writes after an answer, None where it writes none.
+    """Return the token that the chat template writes after an answer, None where it writes none.
 
     At the end of a conversation that is the first named end or added token: a template may write
     an end that no config names, and more after it (Phi-3 closes the text with EOS). A template
@@ -100,7 +100,8 @@ def _end_of_turn(tokenizer: Any, named: frozenset[int]) -> int | None:
 def _written_after_answer(
     tokenizer: Any, chat: Sequence[dict[str, str]], *, before: str
 ) -> list[int]:
-    """Token ids of what the template writes between the answer and a later text, or the end."""
+    """Return token ids of what the template writes between the answer and a later text, or the
+    end."""
     rest = _rendered(tokenizer, chat, prompt=False).partition(_ANSWER)[2]
     if before:
         rest = rest.partition(before)[0]
@@ -113,7 +114,8 @@ def _takes_system(tokenizer: Any) -> bool:
 
 
 def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]], *, prompt: bool) -> str:
-    """What the template makes of the messages; nothing where it refuses them or is missing."""
+    """Return what the template makes of the messages; nothing where it refuses them or is
+    missing."""
     try:
         return str(
             tokenizer.apply_chat_template(list(chat), add_generation_prompt=prompt, tokenize=False)
@@ -123,7 +125,8 @@ def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]], *, prompt: bool) -
 
 
 def _folded(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Each system message at the head of the user turn that follows it, a blank line between.
+    """Return each system message at the head of the user turn that follows it, a blank line
+    between.
 
     A system message that no user turn follows has no place: then all stay as they are, and the
     template has the last word.

@@ -1,4 +1,4 @@
-"""Examples: what people said about one completion. JSONL in and out, checked as a whole.
+"""Examples: a completion with people's verdict. Read from JSONL, with all faults reported at once.
 
 The format is TRL's unpaired preference form (`prompt` and `completion` as messages, `label`) plus
 `id`, `weight`, the token ids that were served and how the completion ended.
@@ -53,7 +53,7 @@ class Example:
     finish_reason: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON form of this example."""
+        """Return the JSON form of this example."""
         raw = asdict(self)
         raw["completion"] = [{"role": "assistant", "content": self.completion}]
         return raw
@@ -83,8 +83,8 @@ def write_examples(path: Path, examples: Iterable[Example]) -> None:
 
 
 def numbered_objects(path: Path) -> Iterable[tuple[int, Any]]:
-    """(line number, parsed object or text of the fault) of each line of a JSONL file that is not
-    blank. Raises Refused when the file is missing."""
+    """Return (line number, parsed object or text of the fault) of each line of a JSONL file that is
+    not blank. Raises Refused when the file is missing."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def refuse_if_faulty(faults: Sequence[str]) -> None:
 
 
 def message_faults(messages: object, name: str = "prompt") -> list[str]:
-    """What is wrong with a list of messages that a person's turn must end."""
+    """Return what is wrong with a list of messages that a person's turn must end."""
     if not isinstance(messages, list) or not messages:
         return [f"{name} must be a list of at least one message"]
     for message in messages:
@@ -126,7 +126,7 @@ def message_faults(messages: object, name: str = "prompt") -> list[str]:
 
 
 def messages_of(raw: Sequence[Mapping[str, str]]) -> tuple[Message, ...]:
-    """Messages from their checked JSON form."""
+    """Return messages from their checked JSON form."""
     return tuple(Message(role=message["role"], content=message["content"]) for message in raw)
 
 

@@ -86,14 +86,13 @@ def tokenise_all(
 
 
 def tokenise(example: Example, tokenizer: Any, *, eos: int, max_length: int) -> Tokenised | None:
-    """Token ids of one example, or None when not even its last turn fits.
+    """Return token ids of one example, or None when not even its last turn fits.
 
-    Served ids are used where they are known: they are what the model saw and said, while text that
-    is tokenised again may split differently. Text is tokenised by itself, never together with the
-    prompt: the model that serves begins its answer with a new token. `eos` is chat.answer_end. A
-    completion that was cut off by the length limit gets none, or the model would learn to stop
-    there. A prompt that is too long loses its oldest turns, never the system message, the last
-    turn or the completion.
+    Served ids are used where they are known: text that is tokenised again may be split differently.
+    A completion is tokenised without the prompt, since a served answer begins with a new token.
+    `eos` is chat.answer_end. A completion that was cut off by the length limit gets none, or the
+    model would learn to stop there. A prompt that is too long loses its oldest turns, never the
+    system message, the last turn or the completion.
     """
     completion = example.completion_token_ids
     if completion is None:
@@ -117,9 +116,9 @@ def tokenise(example: Example, tokenizer: Any, *, eos: int, max_length: int) -> 
 
 
 def fit_prompt(prompt: Sequence[Message], tokenizer: Any, *, room: int) -> tuple[int, ...] | None:
-    """Token ids of the prompt without as many of its oldest turns as `room` tokens demand; None
-    when system message and last turn alone are too long. A turn is a user's message and all that
-    answers it, so what is left alternates as the whole did: many templates insist."""
+    """Return token ids of the prompt without as many of its oldest turns as `room` tokens demand;
+    None when system message and last turn alone are too long. A turn is a user's message and all
+    that answers it, so what is left alternates as the whole did: many templates insist."""
     system = [message for message in prompt if message.role == "system"]
     turns = [message for message in prompt if message.role != "system"]
     starts = [index for index, message in enumerate(turns) if message.role == "user"]
@@ -136,8 +135,8 @@ def fit_prompt(prompt: Sequence[Message], tokenizer: Any, *, room: int) -> tuple
 
 
 def _ended(example: Example, tokenizer: Any, *, eos: int) -> tuple[int, ...]:
-    """The completion's text as token ids, with one EOS unless the length limit cut it off; text
-    from elsewhere may have brought its own."""
+    """Return the completion's text as token ids, with one EOS unless the length limit cut it off;
+    text from elsewhere may have brought its own."""
     ids = tuple(tokenizer.encode(example.completion, add_special_tokens=False))
     return ids if example.finish_reason == "length" or ids[-1:] == (eos,) else (*ids, eos)
 

@@ -1,8 +1,8 @@
-"""The processes that train one run together, `accelerate launch` or `torchrun` having started them.
+"""The processes that train one run together, started by `accelerate launch` or `torchrun`.
 
-A step is divided by packs of rows; what is added up over processes is z₀'s sum, the rewards and
-the adapter's gradient, once a step. Every process then takes the same optimiser step, so that the
-adapters stay equal without ever being sent. Only the first process writes.
+A step is divided by packs of rows; z₀'s sum, the rewards and the adapter's gradient are summed over
+processes, once a step. Every process then takes the same optimiser step, so that the adapters stay
+equal without being sent. Only the first process writes.
 """
 
 import os
@@ -16,28 +16,28 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """This process's number, as the launcher says; 0 without one."""
+    """Return this process's number from the launcher's environment; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
 
 
 def size() -> int:
-    """How many processes train together."""
+    """Return how many processes train together."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
-class Turn:
-    """A piece of work to do, by its index. One that does not `count` is another process's: it is
-    run for company, and what comes out of it is thrown away."""
+class WorkItem:
+    """A piece of work, by its index. `counts` is false for a dummy pass: another process computes
+    the piece, this one runs it so that FSDP collectives match, and the result is discarded."""
 
     piece: int
     counts: bool = True
 
 
 @dataclass(frozen=True)
-class World:
-    """This process among `size`; alone by default. `sharded` says that the base is spread over
-    the processes, which must then run it equally often (trainer/distributed/fsdp.py)."""
+class ProcessGroup:
+    """This process among `size`; a single one by default. `sharded`: the base is sharded over the
+    processes, which must then run it equally often (trainer/distributed/fsdp.py)."""
 
     rank: int = 0
     size: int = 1
@@ -45,8 +45,8 @@ class World:
 
     @classmethod
     def join(cls, *, sharded: bool = False) -> Self:
-        """Take part in what the launcher's environment describes; alone without one, and then
-        nothing is sharded. On CUDA each process of a host takes the device of its number."""
+        """Join the group that the launcher's environment describes; without a launcher return a
+        group of one, not sharded. On CUDA each process of a host uses the device of its number."""
         if size() == 1:
             return cls()
         if torch.cuda.is_available():
@@ -57,17 +57,17 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes."""
+        """Return whether this process writes files."""
         return self.rank == 0
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, in place."""
+        """Sum a tensor over all processes, in place; return it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def sum_each(self, tensors: Sequence[Tensor]) -> None:
-        """`sum` of many tensors in one message."""
+        """Sum many tensors over all processes, in place, with one collective."""
         if self.size == 1:
             return
         flat = self.sum(torch.cat([tensor.flatten() for tensor in tensors]))
@@ -77,40 +77,43 @@ class World:
             start += tensor.numel()
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether it is true of any process."""
+        """Return whether the flag is true on any process."""
         if self.size == 1:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=device)).item())
 
     def gather(self, value: Any) -> list[Any]:
-        """Everybody's value, in the order of ranks."""
+        """Return the values of all processes, in the order of ranks."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
         dist.all_gather_object(found, value)
         return found
 
-    def share(self, sizes: Sequence[int]) -> list[Turn]:
-        """Which of several pieces of work of these sizes are this process's: largest first, each
-        to whoever has least. Where the base is sharded they are dealt out in rounds, in which
-        everybody has a piece of about the same size, or somebody's piece of the last round."""
+    def share(self, sizes: Sequence[int]) -> list[WorkItem]:
+        """Return this process's share of pieces of work of these sizes.
+
+        Pieces are assigned largest first, each to the process with the least work. Where the base
+        is sharded they are assigned in rounds of pieces of about the same size; a process without
+        a piece in the last round gets a dummy pass.
+        """
         if self.size == 1:
-            return [Turn(piece) for piece in range(len(sizes))]
+            return [WorkItem(piece) for piece in range(len(sizes))]
         order = sorted(range(len(sizes)), key=lambda piece: (-sizes[piece], piece))
         if self.sharded:
-            mine = [Turn(piece) for piece in order[self.rank :: self.size]]
+            mine = [WorkItem(piece) for piece in order[self.rank :: self.size]]
             idle = len(order) % self.size != 0 and self.rank >= len(order) % self.size
-            return [*mine, Turn(order[-1], counts=False)] if idle else mine
+            return [*mine, WorkItem(order[-1], counts=False)] if idle else mine
         loads = [0] * self.size
         mine = []
         for piece in order:
             owner = loads.index(min(loads))
             loads[owner] += sizes[piece]
             if owner == self.rank:
-                mine.append(Turn(piece))
+                mine.append(WorkItem(piece))
         return mine
 
     def leave(self) -> None:
-        """Part from the others."""
+        """Leave the group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()

@@ -17,23 +17,23 @@ MAX_RANK = 256
 
 
 def inside(root: Path, path: str) -> Path:
-    """The adapter directory that `path` (absolute or below `root`) means.
+    """Return the adapter directory that `path` (absolute or below `root`) means.
 
-    Raises BadArtifact when it lies outside `root`, also by way of symlinks.
+    Raises BadArtifact when it is outside `root`, also through symlinks.
     """
     try:
         directory = (root / path).resolve()
     except (OSError, ValueError, RuntimeError) as error:
         raise BadArtifact(f"{path!r} is no usable path ({error})") from error
     if not directory.is_relative_to(root.resolve()) or directory == root.resolve():
-        raise BadArtifact("it lies outside the artifact root", path=directory)
+        raise BadArtifact("it is outside the artifact root", path=directory)
     return directory
 
 
 def read_adapter(
     directory: Path, base: LoadedBase, shapes: Mapping[str, torch.Size], *, name: str | None = None
 ) -> tuple[Manifest, AdapterWeights]:
-    """Verifies an adapter directory and reads it for a base whose linear layers have `shapes`.
+    """Verify an adapter directory and reads it for a base whose linear layers have `shapes`.
 
     `name` is the one it must bear; None takes any. Raises BadArtifact with every fault: of the
     directory, or of how it fits this base and name.

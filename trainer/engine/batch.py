@@ -1,6 +1,6 @@
 """The running batch: rows join and leave between two tokens. The one place that decodes.
 
-`trainer.generate`, `trainer.versions` and the engine's scheduler drive it; none of them knows about
+trainer/evaluation/{generate,versions}.py and the engine's scheduler use it; none of them handles
 caches, masks or positions.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from trainer.backends import model_decoder
 from trainer.backends.base import Decoder, PromptCache
 from trainer.backends.kv_cache import Layers, RowCache
-from trainer.engine.prefix_cache import Turns
+from trainer.engine.prefix_cache import PrefixCache
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
 from trainer.errors import Refused
@@ -60,11 +60,11 @@ class Row:
 
     @property
     def reach(self) -> int:
-        """Positions this row may come to need."""
+        """Return the number of positions that this row may need."""
         return len(self.prompt) + self.sampler.sampling.max_tokens
 
     def take(self, token: int) -> str:
-        """Appends the next token; returns the text that can be shown now."""
+        """Append the next token; returns the text that can be shown now."""
         if token == NO_TOKEN:
             self.finish_reason = "error"
             return ""
@@ -94,30 +94,30 @@ class Batch:
     """Rows of any length, adapter and sampling that are decoded together, by transformers or by
     the engine's own decoder, which has adapters of its own.
 
-    With `turns`, what was read and written is kept for prompts that begin the same.
+    `prefix_cache` keeps keys and values for later prompts that begin the same.
     """
 
     def __init__(
         self,
         model: Any,
         decoder: Decoder | None = None,
-        turns: Turns | None = None,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         self.model = model
         self.rows: list[Row] = []
         self.reused_tokens = 0
         self._decoder = model_decoder(model) if decoder is None else decoder
-        self._turns = turns
+        self._prefix_cache = prefix_cache
         self._cache = RowCache()
         self._reading: deque[_Reading] = deque()
 
     @property
     def reading(self) -> int:
-        """How many groups of prompts are being read."""
+        """Return how many groups of prompts are being read."""
         return len(self._reading)
 
     def join(self, rows: Sequence[Row]) -> list[tuple[Row, str]]:
-        """Reads the prompts of `rows` to their end and gives each its first token.
+        """Read the prompts of `rows` to their end and gives each its first token.
 
         Returns (row, text to show); those that are not finished run on.
         """
@@ -129,7 +129,7 @@ class Batch:
 
     @torch.inference_mode()
     def begin(self, rows: Sequence[Row]) -> None:
-        """Puts prompts in line to be read; together they should fit one chunk."""
+        """Put prompts in line to be read; together they should fit one chunk."""
         fresh = []
         for row in rows:
             length, layers = self._known(row)
@@ -146,11 +146,13 @@ class Batch:
         return self._decoder.cache(len(rows), max(len(row.prompt) for row in rows), known)
 
     def _known(self, row: Row) -> tuple[int, Layers]:
-        return (0, ()) if self._turns is None else self._turns.find(row.slot, row.prompt)
+        return (
+            (0, ()) if self._prefix_cache is None else self._prefix_cache.find(row.slot, row.prompt)
+        )
 
     @torch.inference_mode()
     def read(self, tokens: int = PREFILL_TOKENS) -> list[tuple[Row, str]]:
-        """Reads up to `tokens` more of the prompts that are next in line.
+        """Read up to `tokens` more of the prompts that are next in line.
 
         Returns (row, text to show) of those that were read to their end, which run from now on.
         """
@@ -188,7 +190,7 @@ class Batch:
 
     @torch.inference_mode()
     def leave(self, row: Row) -> None:
-        """Takes a row out, also before it is finished."""
+        """Take a row out, also before it is finished."""
         for reading in self._reading:
             if row in reading.rows:
                 reading.rows.remove(row)
@@ -196,15 +198,15 @@ class Batch:
                     self._reading.remove(reading)
                 return
         index = self.rows.index(row)
-        if self._turns is not None and row.finish_reason != "error":
+        if self._prefix_cache is not None and row.finish_reason != "error":
             known = [*row.prompt, *row.token_ids][: self._cache.lengths[index]]
-            self._turns.keep(row.slot, known, self._cache.row(index))
+            self._prefix_cache.store(row.slot, known, self._cache.row(index))
         self._cache.leave(index)
         self.rows[index] = self.rows[-1]
         self.rows.pop()
 
     def _take(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[Row, str]]:
-        # only a penalty looks at what was said
+        # only a penalty needs the earlier tokens
         seen = [
             [*row.prompt, *row.token_ids] if row.sampler.sampling.repetition_penalty != 1 else []
             for row in rows
@@ -222,8 +224,8 @@ class Batch:
 
 
 def prefill_group(waiting: Sequence[Row], places: int, tokens: int = PREFILL_TOKENS) -> int:
-    """How many of `waiting`, in order, may be read together: at least one if there is a place,
-    and of several no more than `tokens`, padding included."""
+    """Return how many of `waiting`, in order, may be read together: at least one if there is a
+    place, and of several no more than `tokens`, padding included."""
     count, width = 0, 0
     for row in waiting[:places]:
         width = max(width, len(row.prompt))
@@ -234,8 +236,8 @@ def prefill_group(waiting: Sequence[Row], places: int, tokens: int = PREFILL_TOK
 
 
 def context_length(model: Any) -> int:
-    """Tokens of prompt and answer together that this model can hold. Raises Refused for models
-    that keep no keys and values."""
+    """Return tokens of prompt and answer together that this model can hold. Raises Refused for
+    models that keep no keys and values."""
     if getattr(model, "_is_stateful", False):
         raise Refused(
             f"{type(model).__name__} keeps a recurrent state, which cannot be served here: choose "

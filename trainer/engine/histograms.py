@@ -1,4 +1,4 @@
-"""What the engine measures of itself: seconds, in buckets that add up (Prometheus' histograms)."""
+"""Metrics of the engine: counters, and durations in Prometheus histograms."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 #: From one step of a small model to a long prompt behind a full queue.
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-#: Names of adapters that failures are counted for; anyone may ask for a name that does not exist.
+#: Limit of adapter names with failure counts, since requests may contain any name.
 MAX_NAMES = 256
 
 
@@ -33,8 +33,8 @@ class Histogram:
 
 
 @dataclass
-class Measures:
-    """Everything that is counted. The model's thread writes all but loads and refusals."""
+class EngineMetrics:
+    """All metrics. The model's thread writes all but loads and refusals."""
 
     counters: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)  # by adapter or base
@@ -44,6 +44,6 @@ class Measures:
     step_seconds: float = 0.0
 
     def failed(self, model: str) -> None:
-        """An answer of this model broke off, or its adapter could not be loaded."""
+        """Count a failed answer of this model, or a failed load of its adapter."""
         known = model in self.failures or len(self.failures) < MAX_NAMES
         self.failures[model if known else "others"] += 1

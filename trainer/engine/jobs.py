@@ -1,4 +1,4 @@
-"""What the model's thread and everyone else pass to each other."""
+"""Messages between the model's thread and the others."""
 
 import time
 from collections import deque
@@ -12,7 +12,7 @@ from trainer.errors import TrainerError
 
 
 class QueueFull(TrainerError):
-    """More requests wait than the engine will hold; come back in a moment."""
+    """The queue is full; try again later."""
 
 
 class UnknownModel(TrainerError):
@@ -25,9 +25,9 @@ class Stopped(TrainerError):
 
 @dataclass(frozen=True)
 class Piece:
-    """What came of one step: a token, the text that is certain now, and at the end why.
+    """The result of one step: a token, the text that is final now, and at the end the reason.
 
-    `error` instead of a finish reason means that the answer broke off.
+    `error` instead of a finish reason: the answer failed.
     """
 
     token_ids: tuple[int, ...] = ()
@@ -39,15 +39,15 @@ class Piece:
 
 @dataclass(eq=False)
 class Job:
-    """One request. `tell` is called from the model's thread and must not block.
+    """One request. `deliver` is called from the model's thread and must not block.
 
-    `moved` is when it last got anywhere: in line, then at each token (seconds of perf_counter).
+    `moved` is the time of its last progress: queued, then each token (seconds of perf_counter).
     """
 
     prompt: tuple[int, ...]
     sampling: Sampling
     model: str
-    tell: Callable[[Piece], None]
+    deliver: Callable[[Piece], None]
     adapter: "Held | None" = None
     cancelled: bool = False
     moved: float = field(default_factory=time.perf_counter)
@@ -55,8 +55,8 @@ class Job:
 
 @dataclass(eq=False)
 class Held:
-    """A loaded adapter, how many answers, waiting or running, still need it, and when it was last
-    asked for (seconds of monotonic)."""
+    """A loaded adapter, the number of waiting or running answers that use it, and the time of its
+    last request (seconds of monotonic)."""
 
     name: str
     path: Path
@@ -68,7 +68,7 @@ class Held:
 
 @dataclass
 class Inbox:
-    """What other threads left for the model's thread; guarded by the scheduler's lock."""
+    """Input of the model's thread from other threads; guarded by the scheduler's lock."""
 
     waiting: deque[Job] = field(default_factory=deque)
     work: list[Callable[[], None]] = field(default_factory=list)

@@ -68,12 +68,13 @@ class Sampler:
         self._random = torch.Generator().manual_seed(seed)
 
     def draw(self) -> float:
-        """A uniform number in [0, 1)."""
+        """Return a uniform number in [0, 1)."""
         return float(torch.rand((), generator=self._random, dtype=torch.float64))
 
 
 def derived_seed(seed: int | None, index: int) -> int | None:
-    """The seed of answer `index` of a batch: unrelated to its neighbours', None stays None."""
+    """Return the seed of answer `index` of a batch: unrelated to its neighbours', None stays
+    None."""
     if seed is None:
         return None
     digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
@@ -81,7 +82,7 @@ def derived_seed(seed: int | None, index: int) -> int | None:
 
 
 def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[int]]) -> list[int]:
-    """One token for each row of `logits` (B, V); NO_TOKEN where the scores are not finite.
+    """Return one token for each row of `logits` (B, V); NO_TOKEN where the scores are not finite.
 
     In the order that everyone uses: repetition penalty on `seen` (Keskar et al. 2019, Section
     4.1), temperature, top-k, top-p (Holtzman et al. 2020, Section 3.1).
@@ -111,14 +112,14 @@ def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[
 
 
 def penalised(scores: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
-    """Scores (V,) with every token of `seen` made less likely by `penalty`."""
+    """Return scores (V,) with every token of `seen` made less likely by `penalty`."""
     where = torch.tensor(seen, device=scores.device)
     found = scores[where]
     return scores.scatter(0, where, torch.where(found > 0, found / penalty, found * penalty))
 
 
 def scored(logits: Tensor, token: int, alternatives: int) -> TokenScore:
-    """How likely the model finds a token of `logits` (V,), before temperature and limits."""
+    """Return how likely the model finds a token of `logits` (V,), before temperature and limits."""
     shares = logits.float().log_softmax(dim=-1)
     values, ids = shares.topk(min(alternatives, len(shares)))
     top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
@@ -126,7 +127,7 @@ def scored(logits: Tensor, token: int, alternatives: int) -> TokenScore:
 
 
 def sampled(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """One token a row of scores (B, V) that temperature has already been applied to."""
+    """Return one token a row of scores (B, V) that temperature has already been applied to."""
     given = [sampler.sampling for sampler in samplers]
     draws = [sampler.draw() for sampler in samplers]
     whole = scaled.logsumexp(dim=-1, keepdim=True)
@@ -150,7 +151,7 @@ def sampled(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
 def among(
     scaled: Tensor, whole: Tensor, given: Sequence[Sampling], draws: Sequence[float], wide: int
 ) -> list[int]:
-    """A token of the `wide` likeliest of each row; NO_TOKEN where its limits reach farther.
+    """Return a token of the `wide` likeliest of each row; NO_TOKEN where its limits reach farther.
 
     `whole` (B, 1): the logarithm of what all shares add up to.
     """
@@ -171,7 +172,7 @@ def among(
 
 
 def from_all(scores: Tensor, sampling: Sampling, draw: float) -> int:
-    """A token of the whole vocabulary (V,); sorted only where a limit asks for it."""
+    """Return a token of the whole vocabulary (V,); sorted only where a limit asks for it."""
     share = scores.double().softmax(dim=-1)
     top_k = sampling.top_k or len(share)
     if sampling.top_p >= 1 and top_k >= len(share):
@@ -191,7 +192,7 @@ def nucleus(share: Tensor, top_p: Tensor, whole: Tensor) -> Tensor:
 
 def pick(share: Tensor, draws: Sequence[float]) -> Tensor:
     """For each row of `share` (B, K) the index where its running sum passes its draw's part of the
-    total: never one that has no share."""
+    total: never an index without a share."""
     running = share.cumsum(dim=-1)
     target = torch.tensor(draws, dtype=share.dtype)[:, None] * running[:, -1:]
     last = share.shape[-1] - 1 - (share > 0).flip(-1).int().argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""One thread owns the model and keeps the batch going; everyone else talks to it from outside."""
+"""Run the batch in one thread that owns the model; other threads submit requests to it."""
 
 import threading
 import time
@@ -19,9 +19,9 @@ from trainer.engine.batch import (
     context_length,
     prefill_group,
 )
-from trainer.engine.histograms import Measures
+from trainer.engine.histograms import EngineMetrics
 from trainer.engine.jobs import Held, Inbox, Job, Piece, QueueFull, Stopped, UnknownModel
-from trainer.engine.prefix_cache import Turns
+from trainer.engine.prefix_cache import PrefixCache
 from trainer.errors import BadArtifact
 from trainer.heap import release_free_memory
 from trainer.models.loading import LoadedBase
@@ -30,11 +30,11 @@ from trainer.names import is_adapter_name
 MAX_BATCH = 64
 MAX_QUEUE = 256
 MAX_ADAPTERS = 32
-#: Groups of prompts that are read by turns: a long one does not hold up the next.
+#: Groups of prompts that are read alternately: a long one does not delay the next.
 MAX_READING = 2
-#: Without work for so long, memory that finished answers left is returned to the system.
+#: Idle time after which free memory is returned to the system.
 IDLE_SECONDS = 5.0
-#: Where the registry puts adapters, under the artifact root, each in a directory of its name.
+#: Directory of registered adapters under the artifact root, one directory a name.
 REGISTERED = "adapters"
 SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
 
@@ -42,7 +42,7 @@ SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
 class Scheduler:
     """Runs from `start` to `stop`; every public method may be called from any thread.
 
-    `on_crash` is told when the model's thread ends by a fault of its own.
+    `on_crash` is called when the model's thread ends with an unexpected error.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class Scheduler:
         self.name = name
         self.artifact_root = artifact_root
         self.context = context_length(base.model)
-        self.measures = Measures()
-        self.counters = self.measures.counters
+        self.metrics = EngineMetrics()
+        self.counters = self.metrics.counters
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._max_adapters = max_adapters
@@ -69,8 +69,8 @@ class Scheduler:
         self._eos = eos_ids(base.model, base.tokenizer)
         self._decoder = serving_decoder(base.model)
         self._shapes = self._decoder.shapes
-        self._turns = Turns()
-        self._batch = Batch(base.model, self._decoder, self._turns)
+        self._prefix_cache = PrefixCache()
+        self._batch = Batch(base.model, self._decoder, self._prefix_cache)
         self._running: dict[Row, Job] = {}
         self._held: dict[str, Held] = {}
         self._inbox = Inbox()
@@ -82,7 +82,7 @@ class Scheduler:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends after the present step; whoever still waits is told."""
+        """Stop after the present step; waiting requests get an error."""
         with self._changed:
             self._inbox.stop = True
             self._changed.notify()
@@ -102,7 +102,7 @@ class Scheduler:
 
     @property
     def reused_tokens(self) -> int:
-        """Prompt tokens that did not have to be read, as an earlier turn had been."""
+        """Prompt tokens that were taken from the prefix cache."""
         return self._batch.reused_tokens
 
     def adapters(self) -> list[Held]:
@@ -110,7 +110,7 @@ class Scheduler:
             return list(self._held.values())
 
     def submit(self, job: Job) -> None:
-        """Puts a request into the queue. Raises QueueFull, UnknownModel or Stopped."""
+        """Add a request to the queue. Raises QueueFull, UnknownModel or Stopped."""
         with self._changed:
             if self._inbox.stop:
                 raise Stopped(SHUTTING_DOWN)
@@ -130,33 +130,33 @@ class Scheduler:
             self._changed.notify()
 
     def cancel(self, job: Job) -> None:
-        """The request leaves the queue or the batch before the next token."""
+        """Remove a request from the queue or the batch before the next token."""
         with self._changed:
             job.cancelled = True
             self._inbox.cancelled = True
             self._changed.notify()
 
     def load(self, name: str, path: str) -> Held:
-        """Verifies and loads an adapter while answers go on; loading it twice is one load.
+        """Verify and load an adapter while answers continue; loading it twice has no effect.
 
-        Where the limit is reached the one that was not asked for longest goes, unless an answer
-        needs it. Raises BadArtifact with every fault. Blocks until requests may name it.
+        At the limit the least recently requested adapter is unloaded, unless an answer needs it.
+        Raises BadArtifact with every fault. Blocks until requests may name the adapter.
         """
         began = time.perf_counter()
         try:
             held, fresh = self._load(name, path)
         except BadArtifact:
             with self._changed:
-                self.measures.failed(name)
+                self.metrics.failed(name)
             raise
         if fresh:
             with self._changed:
                 self.counters["loads"] += 1
-                self.measures.load.observe(time.perf_counter() - began)
+                self.metrics.load.observe(time.perf_counter() - began)
         return held
 
     def load_registered(self, name: str) -> bool:
-        """Loads an adapter that the registry has put under the artifact root; False if it has not.
+        """Load a registered adapter; return False if there is none of this name.
 
         Raises BadArtifact.
         """
@@ -204,8 +204,8 @@ class Scheduler:
             self._free_if_unused(oldest)
 
     def unload(self, name: str) -> None:
-        """No new request may use the adapter; its weights are freed when the last answer that
-        does is done. Raises UnknownModel."""
+        """Unload an adapter: new requests cannot use it, and its weights are freed after the last
+        answer that does. Raises UnknownModel."""
         with self._changed:
             held = self._held.pop(name, None)
             if held is None:
@@ -214,13 +214,13 @@ class Scheduler:
             self._free_if_unused(held)
 
     def _between_steps(self, work: Callable[[], int]) -> int:
-        """Has the model's thread do it before its next step; returns or raises what it did."""
+        """Run `work` in the model's thread before its next step; return or raise its outcome."""
         outcome: Future[int] = Future()
 
         def action() -> None:
             try:
                 outcome.set_result(work())
-            except Exception as error:  # carried to the caller, who knows what to say
+            except Exception as error:  # raised in the caller's thread
                 outcome.set_exception(error)
 
         with self._changed:
@@ -237,7 +237,7 @@ class Scheduler:
 
     def _free(self, slot: int) -> None:
         self._decoder.detach(slot)
-        self._turns.forget(slot)
+        self._prefix_cache.drop(slot)
 
     # -- the model's thread
 
@@ -246,16 +246,16 @@ class Scheduler:
         try:
             self._serve()
         except Exception as error:
-            # a fault of this code, not of a request: end the process, so that whoever watches it
-            # starts a fresh one, instead of letting everybody wait
+            # an error of this code, not of a request: end the process, so that its supervisor
+            # restarts it
             with self._changed:
                 self._inbox.stop = True
             why = "The engine failed and starts again: try again in a moment."
             self._on_crash(error)
-        for action in self._inbox.work:  # whoever waits for one must not wait for ever
+        for action in self._inbox.work:  # their callers wait for the outcome
             action()
         for job in [*self._inbox.waiting, *self._running.values()]:
-            job.tell(Piece(error=why))
+            job.deliver(Piece(error=why))
 
     def _serve(self) -> None:
         computed = False  # since free memory was last returned to the system
@@ -279,11 +279,11 @@ class Scheduler:
                 self._guarded(partial(self._batch.read, self._chunk))
             if self._batch.rows:
                 self._guarded(self._batch.step)
-            self.measures.step_seconds += time.perf_counter() - began
+            self.metrics.step_seconds += time.perf_counter() - began
 
     @property
     def _chunk(self) -> int:
-        """Tokens that may be read at once: fewer while answers wait for it."""
+        """Return how many tokens may be read at once: fewer while answers are being decoded."""
         return CHUNK_TOKENS if self._batch.rows else PREFILL_TOKENS
 
     def _has_work_within(self, seconds: float) -> bool:
@@ -308,7 +308,7 @@ class Scheduler:
             self._ended(job, "cancelled")
 
     def _newcomers(self) -> list[Row]:
-        """Takes from the queue, in order, what may be read before the next step."""
+        """Take from the queue, in order, the requests that may be read before the next step."""
         if not self._inbox.waiting or self._batch.reading >= MAX_READING:
             return []
         places = self._max_batch - len(self._running)
@@ -319,8 +319,8 @@ class Scheduler:
         return rows[:count]
 
     def _fitting(self, rows: list[Row]) -> int:
-        """How many of `rows`, in order, the cache has room for; one at least if it is empty: a
-        request that needs more than the cache by itself runs alone."""
+        """Return how many of `rows`, in order, fit the cache; at least one if it is empty: a
+        request that is larger than the cache runs alone."""
         reach = max((row.reach for row in self._running), default=0)
         for count, row in enumerate(rows):
             reach = max(reach, row.reach)
@@ -339,47 +339,47 @@ class Scheduler:
         )
 
     def _guarded(self, work: Callable[[], list[tuple[Row, str]]]) -> None:
-        """Runs a step and tells every listener; a fault of the model ends the answers in flight,
-        not the engine."""
+        """Run a step and deliver its tokens; an error of the model ends the running answers, not
+        the engine."""
         self.counters["steps"] += 1
         try:
             moved = work()
-        except Exception as error:  # out of memory and the like: whoever waits must hear of it
+        except Exception as error:  # out of memory, for example
             jobs = list(self._running.values())
             self._running.clear()
-            self._turns = Turns()
-            self._batch = Batch(self.base.model, self._decoder, self._turns)
+            self._prefix_cache = PrefixCache()
+            self._batch = Batch(self.base.model, self._decoder, self._prefix_cache)
             for job in jobs:
-                self._tell_error(job, f"The engine failed ({type(error).__name__}: {error}).")
+                self._deliver_error(job, f"The engine failed ({type(error).__name__}: {error}).")
             return
         for row, text in moved:
-            self._tell(row, text)
+            self._deliver(row, text)
 
-    def _tell(self, row: Row, text: str) -> None:
+    def _deliver(self, row: Row, text: str) -> None:
         job = self._running[row]
         if row.finish_reason is not None:
             del self._running[row]
         if row.finish_reason == "error":
-            self._tell_error(job, "The model's scores are not finite: its weights are broken.")
+            self._deliver_error(job, "The model's scores are not finite: its weights are broken.")
             return
         self.counters["completion_tokens"] += 1
         now = time.perf_counter()
-        measured = self.measures.token_gap
+        measured = self.metrics.token_gap
         if len(row.token_ids) == 1:
-            measured = self.measures.first_token
+            measured = self.metrics.first_token
         measured.observe(now - job.moved)
         job.moved = now
         if row.finish_reason is not None:
             with self._changed:
                 self._ended(job, row.finish_reason)
         score = row.scores[-1] if row.scores else None
-        job.tell(Piece((row.token_ids[-1],), text, row.finish_reason, score=score))
+        job.deliver(Piece((row.token_ids[-1],), text, row.finish_reason, score=score))
 
-    def _tell_error(self, job: Job, message: str) -> None:
+    def _deliver_error(self, job: Job, message: str) -> None:
         with self._changed:
             self._ended(job, "failed")
-            self.measures.failed(job.model)
-        job.tell(Piece(error=message))
+            self.metrics.failed(job.model)
+        job.deliver(Piece(error=message))
 
     def _ended(self, job: Job, how: str) -> None:
         self.counters[how] += 1

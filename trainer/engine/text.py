@@ -27,7 +27,7 @@ class TextStream:
         self._given = 0
 
     def push(self, token: int) -> str:
-        """Takes the next token; returns the text that can be shown now (often empty)."""
+        """Take the next token; returns the text that can be shown now (often empty)."""
         self._ids.append(token)
         fresh = self._fresh()
         if not fresh or fresh.endswith(INCOMPLETE):
@@ -36,7 +36,7 @@ class TextStream:
         return self._add(fresh)
 
     def finish(self) -> str:
-        """The rest, broken characters included; call it once, after the last token."""
+        """Return the rest, broken characters included; call it once, after the last token."""
         piece = "" if self.stopped else self._add(self._fresh())
         self._read = len(self._ids)
         rest = self.text[self._given :]
@@ -68,7 +68,7 @@ class TextStream:
         return piece
 
     def _held_back(self) -> int:
-        """How many characters at the end could be the beginning of a stop string."""
+        """Return how many characters at the end could be the beginning of a stop string."""
         return max(
             (
                 size

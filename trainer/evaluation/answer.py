@@ -20,7 +20,7 @@ def answer(
     dtype: str,
     device: str,
 ) -> list[str]:
-    """The text of one answer to each prompt. Raises BadArtifact or TrainerError."""
+    """Return the text of one answer to each prompt. Raises BadArtifact or TrainerError."""
     base = load_served(model, dtype=dtype, device=device)
     version = "the base" if adapter is None else adapter.name
     before = [] if system is None else [{"role": "system", "content": system}]

@@ -1,4 +1,4 @@
-"""What an evaluation is told: evaluate.json and prompts.jsonl, every fault reported together."""
+"""Configuration of an evaluation: evaluate.json and prompts.jsonl, all faults reported at once."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m trainer evaluate EVAL_DIR`: what a gate needs to know of adapters, side by side.
+"""`python -m trainer evaluate EVAL_DIR`: compare adapters for a gate.
 
 Every candidate answers the same prompts with the same seeds and is scored on the same held-out
 examples; the base model is measured like any other.
@@ -20,7 +20,7 @@ from trainer.data.chat import prompt_ids
 from trainer.data.examples import Example, Message, read_examples
 from trainer.data.tokenise import Tokenised, tokenise_for
 from trainer.directory_lock import locked
-from trainer.disk import written_or_told
+from trainer.disk import disk_errors_reported
 from trainer.engine.loading import load_served
 from trainer.engine.sampling import Sampling, derived_seed
 from trainer.errors import Cancelled, RunFailed, TrainerError
@@ -29,7 +29,7 @@ from trainer.evaluation.generate import Answer
 from trainer.evaluation.kl_probe import kl_of, kl_sampling
 from trainer.evaluation.neutral_text import PASSAGES
 from trainer.evaluation.text_metrics import (
-    Measure,
+    Metric,
     distinct_bigrams,
     is_relevant,
     mean,
@@ -54,11 +54,11 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Findings:
-    """One candidate's answers (one list a prompt), held-out rewards in nats, and measures."""
+    """One candidate's answers (one list a prompt), held-out rewards in nats, and metrics."""
 
     answers: tuple[tuple[Answer, ...], ...]
     rewards: tuple[float, ...]
-    measures: dict[str, Measure]
+    measures: dict[str, Metric]
 
 
 def evaluate(eval_dir: Path) -> None:
@@ -69,7 +69,7 @@ def evaluate(eval_dir: Path) -> None:
     """
     config = EvalConfig.read(eval_dir / "evaluate.json")
     with (
-        written_or_told(eval_dir),
+        disk_errors_reported(eval_dir),
         locked(eval_dir),
         EventLog(eval_dir / "events.jsonl") as events,
     ):
@@ -80,7 +80,12 @@ def evaluate(eval_dir: Path) -> None:
             events.write("cancelled", step=error.step)
             raise
         except TrainerError as error:
-            events.write("failed", step=None, reason=str(error), advice="mend what is named")
+            events.write(
+                "failed",
+                step=None,
+                reason=str(error),
+                advice="fix the errors above and start again",
+            )
             raise
 
 
@@ -92,7 +97,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
         candidate.name: None if candidate.path is None else eval_dir / candidate.path
         for candidate in config.candidates
     }
-    for path in paths.values():  # before the base is loaded: a bad adapter needs no model
+    for path in paths.values():  # checked before the base is loaded
         if path is not None:
             verify_adapter(path, base_fingerprint=None, max_rank=MAX_RANK)
 
@@ -106,7 +111,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
 
     report("loading", 0, 2)
     sampled = _sampled(config, paths, prompts, report=report, check=check)
-    gc.collect()  # the base that generated is gone before the one that scores is loaded
+    gc.collect()  # free the serving model before the scoring model is loaded
     report("loading", 1, 2)
     base = load_base(config.base_model, dtype=config.dtype, device=config.device)
     report("loading", 2, 2)
@@ -119,7 +124,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
         report("scoring", number + 1, parts)
         with adapted(base, path) as lora:
             subject = _Subject(base, lora, name)
-            findings[name] = _measured(subject, config, sampled[name], questions, scores)
+            findings[name] = _metrics_of(subject, config, sampled[name], questions, scores)
     report("scoring", parts, parts)
     ids = [(example.id, example.label) for example in scores.examples]
     seconds = round(monotonic() - started, 1)
@@ -182,7 +187,7 @@ def _questions(name: str, prompts: Sequence[tuple[int, ...]], how: Sampling) -> 
 
 @dataclass(frozen=True)
 class _Scores:
-    """The held-out examples as token ids, and what the bare base makes of each, in nats."""
+    """Held-out examples as token ids, and the base's log-probability of each, in nats."""
 
     examples: Sequence[Tokenised]
     rows: Sequence[Row]
@@ -197,14 +202,14 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Subject:
-    """Who is measured: the base with an adapter, or bare where `lora` is None."""
+    """A measured model: the base with an adapter, or alone where `lora` is None."""
 
     base: LoadedBase
     lora: Lora | None
     name: str
 
 
-def _measured(
+def _metrics_of(
     subject: _Subject,
     config: EvalConfig,
     sampled: _Sampled,
@@ -225,7 +230,7 @@ def _measured(
     answers = sampled.answers
     labels = [example.label for example in scores.examples]
     measures = {
-        **_answer_measures(answers, [question for question in questions for _ in range(many)]),
+        **_answer_metrics(answers, [question for question in questions for _ in range(many)]),
         "ranking": _ranking(subject, rewards, labels, seed=config.seed),
         "kl_per_token": mean(kl, seed=config.seed),
         "neutral_logprob": mean(neutral, seed=config.seed),
@@ -235,11 +240,11 @@ def _measured(
 
 
 def _logprobs(base: LoadedBase, rows: Sequence[Row]) -> list[float]:
-    """log π(y|x) of each row in nats."""
+    """Return log π(y|x) of each row in nats."""
     return sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
 
 
-def _answer_measures(answers: Sequence[Answer], questions: Sequence[str]) -> dict[str, Measure]:
+def _answer_metrics(answers: Sequence[Answer], questions: Sequence[str]) -> dict[str, Metric]:
     texts = [answer.text for answer in answers]
     asked = zip(texts, questions, strict=True)
     distinct = distinct_bigrams(texts)
@@ -248,15 +253,15 @@ def _answer_measures(answers: Sequence[Answer], questions: Sequence[str]) -> dic
         "words": mean([float(len(words(text))) for text in texts]),
         "repetition": share([repeats(text) for text in texts]),
         "relevance": share([is_relevant(text, question) for text, question in asked]),
-        "distinct": Measure(distinct, None, None, len(texts)),
+        "distinct": Metric(distinct, None, None, len(texts)),
     }
 
 
 def _ranking(
     subject: _Subject, rewards: Sequence[float], labels: Sequence[bool], *, seed: int
-) -> Measure:
-    if subject.lora is None:  # every reward of the base is 0: it ranks by tossing a coin
-        return Measure(0.5, None, None, len(labels))
+) -> Metric:
+    if subject.lora is None:  # every reward of the base is 0: a random ranking
+        return Metric(0.5, None, None, len(labels))
     pairs = list(zip(rewards, labels, strict=True))
     return ranking(
         [reward for reward, label in pairs if label],
@@ -266,7 +271,7 @@ def _ranking(
 
 
 def _kl(subject: _Subject, answers: Sequence[Answer], prompts: int) -> tuple[float, ...]:
-    """KL per token of each answer in nats; the base is no distance from itself."""
+    """Return KL per token of each answer in nats; 0 for the base."""
     if subject.lora is None:
         return (0.0,) * prompts
     return kl_of(subject.base.model, subject.lora, answers).answers if answers else ()

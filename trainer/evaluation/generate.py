@@ -1,7 +1,7 @@
 """Answers to many prompts from a model as it is, with whatever adapter is attached to it.
 
-This is for a model in use, such as one that is being trained. A base with several adapters answers
-faster through trainer.versions, which takes the weights out of the model.
+This is for a model in use, for example during training. A base with several adapters answers faster
+through versions.py, which takes the weights out of the model.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from trainer.engine.batch import CACHE_POSITIONS, Batch, Row, context_length, pr
 from trainer.engine.sampling import Sampling, derived_seed
 from trainer.errors import Refused, RunFailed
 
-__all__ = ["Answer", "Sampling", "answer_of", "generate", "refuse_unfit", "run_rows"]
+__all__ = ["Answer", "Sampling", "answer_of", "generate", "refuse_oversized", "run_rows"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def generate(
     Refused for prompts that do not fit the context, RunFailed when the model's scores are NaN.
     """
     context = context_length(model)
-    refuse_unfit(prompts, context)
+    refuse_oversized(prompts, context)
     eos = eos_ids(model, tokenizer)
     rows = [
         Row.new(
@@ -58,8 +58,8 @@ def generate(
         )
         for index, prompt in enumerate(prompts)
     ]
-    # prompts of one length are read together without padding; long ones first, so that no
-    # straggler is left to run alone
+    # prompts of one length are read together without padding; long ones first, so that none is
+    # left to run alone
     waiting = sorted(rows, key=lambda row: len(row.prompt), reverse=True)
     was_training = model.training
     model.eval()
@@ -70,7 +70,7 @@ def generate(
     return [answer_of(row) for row in rows]
 
 
-def refuse_unfit(prompts: Sequence[Sequence[int]], context: int) -> None:
+def refuse_oversized(prompts: Sequence[Sequence[int]], context: int) -> None:
     """Raise Refused, naming every prompt that is empty or leaves no room in `context` tokens."""
     unfit = [index for index, prompt in enumerate(prompts) if not 0 < len(prompt) < context]
     if unfit:

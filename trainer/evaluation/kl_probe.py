@@ -1,4 +1,4 @@
-"""How far the policy has moved from the reference, measured on what it says by itself."""
+"""Estimate the KL divergence of the policy from the reference on the policy's own answers."""
 
 import random
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from trainer.forward.logprobs import Row, sequence_logprobs
 from trainer.models.lora import Lora
 
 PROMPTS = 8
-# Long enough to drift, short enough that a probe costs about as much as one step.
+# A probe of this length costs about as much as one step.
 ANSWER_TOKENS = 48
 
 
@@ -25,7 +25,7 @@ class KlEstimate:
 
 @dataclass(frozen=True)
 class KlProbe:
-    """A fixed handful of training prompts; step n always draws the same answers."""
+    """A few fixed training prompts; step n always draws the same answers."""
 
     prompts: tuple[tuple[int, ...], ...]
     seed: int
@@ -39,7 +39,7 @@ class KlProbe:
         return cls(tuple(chosen), seed)
 
     def measure(self, model: Any, tokenizer: Any, lora: Lora, *, step: int) -> KlEstimate:
-        """Sample from the policy as it stands after `step` and estimate KL per token."""
+        """Sample from the policy after `step` and estimate KL per token."""
         return kl_per_token(
             model,
             tokenizer,
@@ -67,8 +67,8 @@ def kl_per_token(
 def kl_sampling(max_tokens: int, *, seed: int | None) -> Sampling:
     """Return how answers for a KL estimate are drawn: from π at temperature 1, not truncated.
 
-    Any other temperature or a cut of the tail draws from another distribution than the one that
-    is scored, and the estimate comes out too low, even below zero.
+    Any other temperature or a cut of the tail draws from another distribution than the scored
+    one, and the estimate comes out too low, even below zero.
     """
     return Sampling(max_tokens=max_tokens, temperature=1.0, top_p=1.0, seed=seed)
 

@@ -1,4 +1,4 @@
-"""What can be said of an answer without a person: plain counts, the same for every adapter."""
+"""Metrics of answers that need no person: counts, the same for every adapter."""
 
 import math
 import random
@@ -26,7 +26,7 @@ _SUFFIXES = (
     "e",
     "y",
 )
-# No content: a question and an answer that share only these may be strangers.
+# Words without content: sharing them does not make an answer relevant.
 _STOPWORDS = frozenset(
     re.findall(
         r"\S+",
@@ -43,8 +43,8 @@ _STOPWORDS = frozenset(
 
 
 @dataclass(frozen=True)
-class Measure:
-    """A value with its 95 % interval and the number of things it was measured on; None where
+class Metric:
+    """A value with its 95 % interval and the number of measurements; None where
     there was nothing to measure."""
 
     value: float | None
@@ -54,26 +54,27 @@ class Measure:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in lower case."""
+    """Return the words of a text, in lower case."""
     return _WORD.findall(text.lower())
 
 
 def repeats(text: str, length: int = 4) -> bool:
-    """Whether some run of `length` words occurs twice."""
+    """Return whether some run of `length` words occurs twice."""
     found = words(text)
     grams = [tuple(found[i : i + length]) for i in range(len(found) - length + 1)]
     return len(set(grams)) < len(grams)
 
 
 def is_relevant(answer: str, question: str) -> bool:
-    """Whether the answer shares a content word with the question, or the question has none."""
+    """Return whether the answer shares a content word with the question, or the question has
+    none."""
     asked = _content_stems(question)
     return not asked or bool(asked & _content_stems(answer))
 
 
 def distinct_bigrams(texts: Sequence[str]) -> float | None:
-    """Share of different pairs of neighbouring words over all texts: falls when answers become
-    one phrase."""
+    """Return the share of different pairs of neighbouring words over all texts: falls when answers
+    become one phrase."""
     pairs = []
     for text in texts:
         found = words(text)
@@ -81,22 +82,22 @@ def distinct_bigrams(texts: Sequence[str]) -> float | None:
     return len(set(pairs)) / len(pairs) if pairs else None
 
 
-def share(hits: Sequence[bool]) -> Measure:
-    """A share with its Wilson interval."""
+def share(hits: Sequence[bool]) -> Metric:
+    """Return a share with its Wilson interval."""
     n = len(hits)
     if n == 0:
-        return Measure(None, None, None, 0)
+        return Metric(None, None, None, 0)
     p = sum(hits) / n
     middle = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
     half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2)) / (1 + _Z95**2 / n)
     # Rounding must not put the bounds of 0 and 1 on the wrong side of the value.
-    return Measure(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n)
+    return Metric(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n)
 
 
-def mean(values: Sequence[float], *, seed: int = 0) -> Measure:
-    """A mean with its bootstrap interval."""
+def mean(values: Sequence[float], *, seed: int = 0) -> Metric:
+    """Return a mean with its bootstrap interval."""
     if not values:
-        return Measure(None, None, None, 0)
+        return Metric(None, None, None, 0)
     return _bootstrap(
         lambda rng: _average(rng.choices(values, k=len(values))),
         _average(values),
@@ -105,11 +106,11 @@ def mean(values: Sequence[float], *, seed: int = 0) -> Measure:
     )
 
 
-def ranking(liked: Sequence[float], disliked: Sequence[float], *, seed: int = 0) -> Measure:
+def ranking(liked: Sequence[float], disliked: Sequence[float], *, seed: int = 0) -> Metric:
     """P(a liked example has a higher reward than a disliked one), ties count half."""
     n = len(liked) + len(disliked)
     if not liked or not disliked:
-        return Measure(None, None, None, n)
+        return Metric(None, None, None, n)
 
     def resample(rng: random.Random) -> float:
         return _auc(rng.choices(liked, k=len(liked)), rng.choices(disliked, k=len(disliked)))
@@ -119,10 +120,10 @@ def ranking(liked: Sequence[float], disliked: Sequence[float], *, seed: int = 0)
 
 def _bootstrap(
     resample: Callable[[random.Random], float], value: float, n: int, seed: int
-) -> Measure:
+) -> Metric:
     rng = random.Random(seed)  # noqa: S311 - resampling, not a secret
     drawn = sorted(resample(rng) for _ in range(_RESAMPLES))
-    return Measure(value, drawn[int(0.025 * _RESAMPLES)], drawn[int(0.975 * _RESAMPLES) - 1], n)
+    return Metric(value, drawn[int(0.025 * _RESAMPLES)], drawn[int(0.975 * _RESAMPLES) - 1], n)
 
 
 def _auc(liked: Sequence[float], disliked: Sequence[float]) -> float:

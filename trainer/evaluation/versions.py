@@ -1,4 +1,4 @@
-"""A base model and its adapters that answer in one mixed batch, by the engine's own code.
+"""A base model and its adapters that answer in one mixed batch, with the engine's code.
 
 The gate and `python -m trainer generate` sample here, so that what they judge is what the engine
 would serve.
@@ -13,10 +13,10 @@ from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
 from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row, context_length
-from trainer.engine.prefix_cache import Turns
+from trainer.engine.prefix_cache import PrefixCache
 from trainer.engine.sampling import Sampling
 from trainer.errors import RunFailed
-from trainer.evaluation.generate import Answer, answer_of, refuse_unfit, run_rows
+from trainer.evaluation.generate import Answer, answer_of, refuse_oversized, run_rows
 from trainer.models.loading import LoadedBase
 
 #: Rows that run at once. The decoder multiplies eight rows at a time: with 16 of them nearly
@@ -76,7 +76,7 @@ class Versions:
         through the model; what they raise ends the run. Raises Refused for prompts that do not
         fit the context, RunFailed naming the versions whose scores are NaN or infinite.
         """
-        refuse_unfit([question.prompt for question in questions], self._context)
+        refuse_oversized([question.prompt for question in questions], self._context)
         rows = [self._row(question) for question in questions]
         self._run(rows, on_progress, on_step)
         failed = {
@@ -111,8 +111,8 @@ class Versions:
     ) -> None:
         same_bits = self._decoder.batch_invariant
         run_rows(
-            # only the decoder gives the same bits whether a beginning was read before or not
-            Batch(self._base.model, self._decoder, Turns() if same_bits else None),
+            # a cached prefix changes no bits only if the decoder is batch invariant
+            Batch(self._base.model, self._decoder, PrefixCache() if same_bits else None),
             _in_order(rows),
             batch_size=DECODER_ROWS if same_bits else TRANSFORMERS_ROWS,
             on_progress=on_progress,
@@ -120,8 +120,8 @@ class Versions:
         )
 
     def _broken(self, failed: Mapping[str, Question]) -> RunFailed:
-        """Name the versions that fail by themselves: through transformers, NaN of one adapter
-        reaches the rows of all others in its batch."""
+        """Return an error with the versions that fail alone: through transformers, NaN of one
+        adapter reaches the rows of all others in its batch."""
         alone = {name: self._row(question) for name, question in failed.items()}
         for row in alone.values():
             self._run([row])
@@ -133,8 +133,8 @@ class Versions:
 
 
 def _in_order(rows: Iterable[Row]) -> list[Row]:
-    """Long prompts first, so that no straggler is left to run alone; but a further answer to the
-    same prompt comes after all first ones, when the prompt has been read."""
+    """Return rows in the order to run them: long prompts first, so that none is left to run alone;
+    further answers to a prompt after all first ones, when the prompt is cached."""
     asked: Counter[tuple[int, tuple[int, ...]]] = Counter()
     order = []
     for row in rows:

@@ -35,8 +35,8 @@ def token_logprobs(logits_of: LogitsOf, hidden: Tensor, targets: Tensor) -> Tens
 
 
 def head(model: Any) -> LogitsOf:
-    """Hidden states (N, D) to logits (N, V), with the scaling that some architectures put after
-    the head (Cohere, Granite, Gemma 2)."""
+    """Return a function of hidden states (N, D) to logits (N, V), with the scaling that some
+    architectures put after the head (Cohere, Granite, Gemma 2)."""
     causal_lm = causal_lm_of(model)
     config = causal_lm.config
     project = causal_lm.get_output_embeddings()
@@ -54,7 +54,7 @@ def head(model: Any) -> LogitsOf:
 
 
 def causal_lm_of(model: Any) -> Any:
-    """The causal LM inside a wrapper such as PEFT's, or the model itself."""
+    """Return the causal LM inside a wrapper such as PEFT's, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 

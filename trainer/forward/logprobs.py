@@ -16,8 +16,8 @@ from trainer.backends import backend_for
 from trainer.backends.base import Forest, KeysValues, Layout
 from trainer.forward.attention import NAME
 from trainer.forward.head import causal_lm_of, head, token_logprobs
-from trainer.forward.parallel import WORTH_A_PACK, side_by_side, workers
-from trainer.forward.segments import WORTH_SHARING, branches, common_prefix, forest
+from trainer.forward.parallel import MIN_PACK_TOKENS, concurrent_packs, parallel_map
+from trainer.forward.segments import MIN_SHARED_TOKENS, branches, common_prefix, forest
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 
@@ -32,12 +32,12 @@ class TokenLogprobs:
     rows: int
 
     def sums(self) -> Tensor:
-        """log π(y|x) of each row, (B,)."""
+        """Return log π(y|x) of each row, (B,)."""
         zeros = torch.zeros(self.rows, device=self.values.device)
         return zeros.index_add(0, self.owners, self.values)
 
     def split(self) -> list[Tensor]:
-        """The values of each row."""
+        """Return the values of each row."""
         counts = torch.bincount(self.owners, minlength=self.rows)
         return list(self.values.split(counts.tolist()))
 
@@ -56,8 +56,8 @@ class Scored:
     _kept: KeysValues | None
 
     def others(self, completions: Sequence[Sequence[int]]) -> TokenLogprobs:
-        """log π of another completion on each row's prompt, without gradient: each row's prompt
-        is read from the keys and values that the row has left behind."""
+        """Return log π of another completion on each row's prompt, without gradient: each row's
+        prompt is read from the keys and values that the row has left behind."""
         if self._kept is None:  # the model shares nothing: whole rows
             rows = [(x, y) for (x, _), y in zip(self._rows, completions, strict=True)]
             with torch.no_grad():
@@ -83,7 +83,7 @@ class Scored:
 
 
 def score(model: Any, rows: Sequence[Row], *, keep: bool = False) -> Scored:
-    """log π of each row's completion tokens given its prompt; with gradients where enabled.
+    """Return log π of each row's completion tokens given its prompt; with gradients where enabled.
 
     `keep` holds on to keys and values, for `Scored.others`. Raises ValueError for an empty prompt
     or completion.
@@ -91,7 +91,7 @@ def score(model: Any, rows: Sequence[Row], *, keep: bool = False) -> Scored:
     if any(not prompt or not completion for prompt, completion in rows):
         raise ValueError("a row needs at least one prompt token and one completion token")
     if not shares_prefixes(model):
-        return _score_apart(model, rows)
+        return _score_separately(model, rows)
     return _score_packed(model, rows, keep=keep)
 
 
@@ -110,37 +110,37 @@ def _score_packed(model: Any, rows: Sequence[Row], *, keep: bool) -> Scored:
     with as_forest(model):
         hidden = _hidden_states(model, tree, Layout(tree, keep=kept), wanted)
     found = _gather(model, hidden, places, [completion for _, completion in rows])
-    ends = hidden.detach()[_moved([row[0] for row in places], hidden.device)]
+    ends = hidden.detach()[_on_device([row[0] for row in places], hidden.device)]
     return Scored(found, model, rows, tree, ends, kept)
 
 
 def batched_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> list[Tensor]:
-    """log π of the completion tokens of any number of rows, without gradient, in packs."""
-    count = workers(next(model.parameters()).device, token_budget)
+    """Return log π of the completion tokens of any number of rows, without gradient, in packs."""
+    count = concurrent_packs(next(model.parameters()).device, token_budget)
     groups = packs(rows, token_budget // count, parts=count)
-    shares_prefixes(model)  # tried once, before several threads would
+    shares_prefixes(model)  # tested once, before several threads start
 
     def one(pack: Sequence[int]) -> list[Tensor]:
         return score(model, [rows[index] for index in pack]).logprobs.split()
 
     found: dict[int, Tensor] = {}
     with torch.no_grad():
-        for pack, values in zip(groups, side_by_side(one, groups, at_a_time=count), strict=True):
+        for pack, values in zip(groups, parallel_map(one, groups, concurrency=count), strict=True):
             found.update(zip(pack, values, strict=True))
     return [found[index] for index in range(len(rows))]
 
 
 def sequence_logprobs(model: Any, rows: Sequence[Row], token_budget: int) -> Tensor:
-    """log π(y|x) of any number of rows in nats, (B,), without gradient."""
+    """Return log π(y|x) of any number of rows in nats, (B,), without gradient."""
     return torch.stack([values.sum() for values in batched_logprobs(model, rows, token_budget)])
 
 
 def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[list[int]]:
-    """Rows grouped so that rows with a common beginning stand together and the tokens of a group,
-    shared ones counted once, stay within the budget; a longer row stands alone.
+    """Return groups of row indices. Rows with a common prefix are in one group, and a group's
+    tokens, shared ones counted once, are within the budget; a longer row is a group of its own.
 
-    With several `parts`, of which that many run at a time, groups are about equally large and,
-    where there are tokens enough, as many or a multiple.
+    With `parts` groups running at a time, groups are of about equal size and, with enough tokens,
+    their number is a multiple of `parts`.
     """
     if not rows:
         return []
@@ -149,11 +149,11 @@ def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[lis
     shared = [0, *(common_prefix(whole[a], whole[b]) for a, b in pairwise(order))]
     extra = [len(whole[row]) - known for row, known in zip(order, shared, strict=True)]
     total = sum(extra)
-    if parts > 1 and total < 2 * WORTH_A_PACK:
+    if parts > 1 and total < 2 * MIN_PACK_TOKENS:
         parts = 1
     wanted = parts * max(1, -(-total // (token_budget * parts)))
 
-    def cut(limit: int, worth: int = WORTH_SHARING) -> list[tuple[int, list[int]]]:
+    def cut(limit: int, worth: int = MIN_SHARED_TOKENS) -> list[tuple[int, list[int]]]:
         """Neighbours that share so many tokens, in pieces of at most `limit` tokens."""
         pieces: list[tuple[int, list[int]]] = []
         for row, known, more in zip(order, shared, extra, strict=True):
@@ -163,8 +163,9 @@ def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[lis
                 pieces.append((len(whole[row]), [row]))
         return pieces
 
-    def dealt(pieces: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
-        """The largest first, each to the group that has least, to a new one where it is full."""
+    def distribute(pieces: list[tuple[int, list[int]]]) -> list[tuple[int, list[int]]]:
+        """Assign pieces to groups, largest first, each to the smallest group or, where that is
+        full, to a new one."""
         groups: list[tuple[int, list[int]]] = [(0, []) for _ in range(wanted)]
         for size, piece in sorted(pieces, key=lambda piece: -piece[0]):
             used, least = min(enumerate(groups), key=lambda group: group[1][0])[::-1]
@@ -177,17 +178,17 @@ def packs(rows: Sequence[Row], token_budget: int, *, parts: int = 1) -> list[lis
     if wanted == 1 or parts == 1:
         return [rows_of for _, rows_of in cut(token_budget, worth=0)]
     # Cutting what is shared costs computing it twice, not cutting it may leave a group too large.
-    ways = [dealt(cut(token_budget)), dealt(cut(min(token_budget, -(-total // wanted))))]
+    ways = [distribute(cut(token_budget)), distribute(cut(min(token_budget, -(-total // wanted))))]
     best = min(ways, key=lambda groups: -(-len(groups) // parts) * max(groups)[0])
     return [group for _, group in best]
 
 
 def shares_prefixes(model: Any) -> bool:
-    """Whether rows of this model may share their beginnings: its state is keys and values alone,
-    its attention can be exchanged, and packed rows were seen to get the values of plain ones.
+    """Return whether rows of this model may share prefixes: its state consists of keys and values,
+    its attention can be replaced, and packed rows get the same values as separate rows.
 
-    The last is tried once a model: an architecture may ask of its attention what nobody here has
-    heard of, and then it must run row by row rather than wrongly.
+    The last condition is tested once a model, since an architecture may pass unknown arguments to
+    its attention; such a model runs row by row.
     """
     causal_lm = causal_lm_of(model)
     if causal_lm not in _SHARES:
@@ -200,17 +201,17 @@ def shares_prefixes(model: Any) -> bool:
 
 
 _SHARES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-#: Share of a token's log-probability by which rounding may part the two ways, in bf16 too.
+#: Relative difference of log-probabilities that rounding may cause, in bf16 too.
 _ROUNDING = 0.02
 
 
 def _agrees(model: Any) -> bool:
-    """Whether two rows with a common beginning get the same values packed and row by row."""
+    """Return whether two rows with a common prefix get the same values packed and separately."""
     vocabulary = model.get_input_embeddings().num_embeddings
-    shared = [number % vocabulary for number in range(3, 3 + 2 * WORTH_SHARING)]
+    shared = [number % vocabulary for number in range(3, 3 + 2 * MIN_SHARED_TOKENS)]
     rows: list[Row] = [(shared, shared[:3]), (shared, shared[5:9])]
     with torch.no_grad():
-        plain = _score_apart(model, rows).logprobs.values
+        plain = _score_separately(model, rows).logprobs.values
         try:
             packed = _score_packed(model, rows, keep=False).logprobs.values
         except (TypeError, ValueError, AttributeError, KeyError):
@@ -225,11 +226,12 @@ def _gather(
     columns: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
 ) -> TokenLogprobs:
-    """Log-probabilities from hidden states (T, D): column c of row i predicts its c-th token."""
+    """Return log-probabilities from hidden states (T, D): column c of row i predicts its c-th
+    token."""
     device = hidden.device
-    picked = hidden[_moved([column for row in columns for column in row], device)]
-    targets = _moved([token for row in completions for token in row], device)
-    lengths = _moved([len(row) for row in completions], device)
+    picked = hidden[_on_device([column for row in columns for column in row], device)]
+    targets = _on_device([token for row in completions for token in row], device)
+    lengths = _on_device([len(row) for row in completions], device)
     owners = torch.repeat_interleave(torch.arange(len(completions), device=device), lengths)
     return TokenLogprobs(token_logprobs(head(model), picked, targets), owners, len(completions))
 
@@ -238,8 +240,8 @@ def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[in
     """Last hidden states of some columns of a packed stream, (N, D)."""
     device = next(model.parameters()).device
     decoder = causal_lm_of(model).get_decoder()
-    ids, positions = _moved([tree.ids], device), _moved([tree.positions], device)
-    columns = _moved(wanted, device)
+    ids, positions = _on_device([tree.ids], device), _on_device([tree.positions], device)
+    columns = _on_device(wanted, device)
     found = backend_for(device).hidden_states(decoder, ids, positions, layout, columns)
     if found is not None:
         return found
@@ -249,7 +251,7 @@ def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[in
     return every[0][columns]
 
 
-def _moved(values: Sequence[Any], device: torch.device) -> Tensor:
+def _on_device(values: Sequence[Any], device: torch.device) -> Tensor:
     """Whole numbers as a tensor on the device; CUDA takes them from pinned memory while it is
     still busy with what came before."""
     tensor = torch.tensor(values)
@@ -260,8 +262,8 @@ def _moved(values: Sequence[Any], device: torch.device) -> Tensor:
 
 @contextmanager
 def as_forest(model: Any) -> Iterator[None]:
-    """Inside, the model attends to packed forests; generation before and after does not. Several
-    threads may be inside at the same time: the last one to leave gives the model its own back."""
+    """Replace the model's attention by forest attention inside the context. Several threads may be
+    inside at the same time; the last one to leave restores the model's own."""
     decoder = causal_lm_of(model).get_decoder()
     with _LOCK:
         inside, before = _INSIDE.get(decoder, (0, decoder.config._attn_implementation))
@@ -283,9 +285,9 @@ _LOCK = Lock()
 _INSIDE: WeakKeyDictionary[Any, tuple[int, str]] = WeakKeyDictionary()
 
 
-def _score_apart(model: Any, rows: Sequence[Row]) -> Scored:
-    """`score` for models whose rows share nothing: padded on the right, no mask, since causality
-    keeps the padding out of sight of every position that is scored."""
+def _score_separately(model: Any, rows: Sequence[Row]) -> Scored:
+    """`score` for models without shared prefixes: padded on the right, without a mask, since
+    causality hides the padding from every position that is scored."""
     device = next(model.parameters()).device
     width = max(len(prompt) + len(completion) for prompt, completion in rows) - 1
     ids = torch.zeros((len(rows), width), dtype=torch.long)

@@ -1,9 +1,9 @@
-"""Packs side by side on the cores of a CPU.
+"""Run packs in parallel on the cores of a CPU.
 
 Two threads that share each matrix product wait for each other at its end, some two hundred times a
-layer; two threads with a pack each never do. Python's lock costs nothing: torch and the compiled
-kernels let go of it while they compute. What a pack computes depends on the pack alone, and results
-come back in the order of the packs: whoever finishes first makes no difference.
+layer; two threads with a pack each never do. torch and the compiled kernels release Python's lock
+while they compute. A pack's result depends on the pack alone, and results are returned in the order
+of the packs, so the order of execution does not matter.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,39 +13,41 @@ from typing import TypeVar
 
 import torch
 
-#: Tokens that a pack should have: below, products are too small to be fast.
-WORTH_A_PACK = 512
+#: Minimum tokens of a pack: smaller products are slow.
+MIN_PACK_TOKENS = 512
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def workers(device: torch.device, token_budget: int) -> int:
-    """How many packs run at a time so that all of them together stay within the budget: one on
-    anything but a CPU, and there one a thread that torch would use."""
+def concurrent_packs(device: torch.device, token_budget: int) -> int:
+    """Return how many packs run at a time within the token budget: at most one a thread of torch on
+    a CPU, one on other devices."""
     if device.type != "cpu":
         return 1
-    return max(1, min(torch.get_num_threads(), token_budget // WORTH_A_PACK))
+    return max(1, min(torch.get_num_threads(), token_budget // MIN_PACK_TOKENS))
 
 
-def side_by_side(
-    function: Callable[[_T], _R], items: Sequence[_T], *, at_a_time: int
+def parallel_map(
+    function: Callable[[_T], _R], items: Sequence[_T], *, concurrency: int
 ) -> Iterator[_R]:
-    """`function` of each item, in the order of the items; the threads of the CPU are divided among
-    those that run at the same time. When one of them raises, or the caller stops asking, those
-    that have begun are waited for and the others are not begun."""
-    if at_a_time == 1 or len(items) < 2:
+    """Yield `function(item)` in the order of the items, `concurrency` of them at a time.
+
+    The CPU's threads are divided among the concurrent calls. When a call raises, or the caller
+    stops iterating, running calls are waited for and the others are cancelled.
+    """
+    if concurrency == 1 or len(items) < 2:
         yield from map(function, items)
         return
-    threads = max(1, torch.get_num_threads() // min(at_a_time, len(items)))
+    threads = max(1, torch.get_num_threads() // min(concurrency, len(items)))
     grad = torch.is_grad_enabled()
 
-    def alone(item: _T) -> _R:
+    def run(item: _T) -> _R:
         torch.set_num_threads(threads)  # of this thread of Python
         with torch.set_grad_enabled(grad):
             return function(item)
 
-    futures = [_pool(at_a_time).submit(alone, item) for item in items]
+    futures = [_pool(concurrency).submit(run, item) for item in items]
     try:
         for future in futures:
             yield future.result()

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from trainer.backends.base import Forest, Ids, Segment, Span
 
 #: Tokens below which a segment of its own costs more than computing them twice.
-WORTH_SHARING = 16
+MIN_SHARED_TOKENS = 16
 
 
 def forest(rows: Sequence[Sequence[int]]) -> Forest:
-    """The forest of rows, none of them empty. Equal rows share one path."""
+    """Return the forest of rows, none of them empty. Equal rows share one path."""
     builder = _Builder([tuple(row) for row in rows])
     order = sorted(range(len(rows)), key=lambda row: builder.rows[row])
     builder.grow(order, offset=0, above=())
@@ -26,8 +26,8 @@ def forest(rows: Sequence[Sequence[int]]) -> Forest:
 def branches(
     base: Forest, parents: Sequence[tuple[int, int]], rows: Sequence[Sequence[int]]
 ) -> Forest:
-    """Rows that go on where rows of `base`, computed earlier, have reached: row i after the first
-    `parents[i][1]` tokens of base row `parents[i][0]`."""
+    """Return rows that continue rows of `base`, computed earlier: row i after the
+    first `parents[i][1]` tokens of base row `parents[i][0]`."""
     builder = _Builder([tuple(row) for row in rows])
     for row, (parent, length) in enumerate(parents):
         builder.leaf([row], 0, length, base.prefix(parent, length), ())
@@ -35,11 +35,11 @@ def branches(
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many leading tokens two rows share."""
+    """Return how many leading tokens two rows share."""
     shortest = min(len(first), len(second))
     if first[:shortest] == second[:shortest]:
         return shortest
-    low, high = 0, shortest  # the first difference lies in [low, high)
+    low, high = 0, shortest  # the first difference is in [low, high)
     while high - low > 1:
         middle = (low + high) // 2
         if first[low:middle] == second[low:middle]:
@@ -64,7 +64,7 @@ class _Builder:
         if len(group) == 1 or shared == len(last):  # equal rows
             self.leaf(group, offset, offset, (), above)
             return
-        if shared - offset >= WORTH_SHARING:
+        if shared - offset >= MIN_SHARED_TOKENS:
             span = self._add(first[offset:shared], offset, (), above)
             offset, above = shared, (*above, span)
         # A row that ends where the others go on is a leaf without tokens of its own.

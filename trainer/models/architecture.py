@@ -88,7 +88,8 @@ class Architecture:
 
 
 def _mlps(text: Any, *, mixture: bool) -> tuple[int, int, int]:
-    """Inner width of an MLP with adapters, routed experts a token runs through, their width."""
+    """Return the inner width of an MLP with adapters, routed experts a token runs through, their
+    width."""
     whole = getattr(text, "intermediate_size", None) or 4 * text.hidden_size
     if not mixture:
         return whole, 0, 0
@@ -97,13 +98,13 @@ def _mlps(text: Any, *, mixture: bool) -> tuple[int, int, int]:
 
 
 def _idle(text: Any, fused: int) -> int:
-    """Weights of the experts that a token does not run through."""
+    """Return weights of the experts that a token does not run through."""
     count = getattr(text, "num_local_experts", None) or text.num_experts
     return fused - fused * text.num_experts_per_tok // count
 
 
 def _norms(layer: Any, hidden: int, query: int, key_value: int) -> tuple[int, bool]:
-    """Summed width of a layer's norms, and whether they are RMSNorms."""
+    """Return the summed width of a layer's norms, and whether they are RMSNorms."""
     width, rms = 0, False
     for name, module in layer.named_modules():
         if "norm" not in type(module).__name__.lower():

@@ -29,7 +29,7 @@ _ROUTED = {"experts", "gate", "router", "shared_expert_gate"}
 
 
 def linear_layers(model: Any) -> dict[str, Linear]:
-    """Every layer that an adapter sits on, by name, in the model's order.
+    """Return every layer that an adapter sits on, by name, in the model's order.
 
     Only below the decoder: the head keeps its weights, and the towers of a model that also sees
     pictures are never run here.
@@ -47,31 +47,32 @@ def linear_layers(model: Any) -> dict[str, Linear]:
 
 
 def is_transposed(layer: Linear) -> bool:
-    """Whether the weight is stored as (in, out): PEFT calls that fan_in_fan_out."""
+    """Return whether the weight is stored as (in, out): PEFT calls that fan_in_fan_out."""
     return isinstance(layer, Conv1D)
 
 
 def layer_shape(layer: Linear) -> torch.Size:
-    """(out, in), also where the weight is stored transposed or packed."""
+    """Return (out, in), also where the weight is stored transposed or packed."""
     if isinstance(layer, Conv1D):
         return torch.Size((layer.nf, layer.nx))
     return torch.Size((layer.out_features, layer.in_features))
 
 
 def layer_shapes(model: Any) -> dict[str, torch.Size]:
-    """(out, in) of every layer that an adapter may sit on: what its matrices must fit."""
+    """Return (out, in) of every layer that an adapter may sit on: what its matrices must fit."""
     return {name: layer_shape(layer) for name, layer in linear_layers(model).items()}
 
 
 def dense_weight(layer: Linear) -> Tensor | None:
-    """The weight as (out, in); None where it has a form of its own and the layer must be called."""
+    """Return the weight as (out, in); None where it has a form of its own and the layer must be
+    called."""
     if type(layer) is nn.Linear:
         return layer.weight
     return layer.weight.t() if type(layer) is Conv1D else None
 
 
 def layer_dtype(layer: Linear) -> torch.dtype:
-    """The type a layer computes in: its weight's, or what a packed weight is unpacked to."""
+    """Return the type a layer computes in: its weight's, or what a packed weight is unpacked to."""
     maybe_packed: Any = layer
     kind: torch.dtype = maybe_packed.weight.dtype
     return kind if kind.is_floating_point else maybe_packed.compute_dtype

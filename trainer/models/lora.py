@@ -126,14 +126,15 @@ class LoraLinear(nn.Module):
 
     @property
     def is_plain(self) -> bool:
-        """Whether the layer may be run together with others: adapted, dense, without dropout."""
+        """Return whether the layer may be run together with others: adapted, dense, without
+        dropout."""
         drops = self.training and self.dropout > 0
         return self.active and not drops and dense_weight(self.frozen) is not None
 
 
 def together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
-    """What each of some linear layers makes of the same x (N, in), in fewer products where all of
-    them are adapted."""
+    """Return what each of some linear layers makes of the same x (N, in), in fewer products where
+    all of them are adapted."""
     adapted = [layer for layer in layers if isinstance(layer, LoraLinear) and layer.is_plain]
     if len(adapted) < len(layers):
         return tuple(layer(x) for layer in layers)
@@ -203,7 +204,7 @@ class Lora:
             setattr(self.model.get_submodule(parent), leaf, layer.frozen)
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """The trainable matrices under PEFT's names."""
+        """Return the trainable matrices under PEFT's names."""
         named = {}
         for name, layer in self.layers.items():
             named[f"{PREFIX}{name}.lora_A.weight"] = layer.lora_a
@@ -245,7 +246,7 @@ class Lora:
 
 
 def adapted_layers(names: Iterable[str]) -> list[str]:
-    """The layers that matrices under PEFT's names belong to."""
+    """Return the layers that matrices under PEFT's names belong to."""
     return sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in names})
 
 
@@ -289,12 +290,12 @@ class MasterWeights:
             tensor.grad = torch.zeros_like(tensor)
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all masters, to be added up over processes."""
+        """Return the gradients of all masters, to be added up over processes."""
         return [tensor.grad for tensor in self.tensors.values() if tensor.grad is not None]
 
     def gradients_of(self, loss: Tensor) -> Gradients:
-        """The gradient of a pack's loss by the adapter, in the adapter's type. Nothing is written
-        anywhere, so that several packs may ask at the same time."""
+        """Return the gradient of a pack's loss by the adapter, in the adapter's type. Nothing is
+        written anywhere, so that several packs may ask at the same time."""
         return torch.autograd.grad(loss, list(self._adapter.values()), allow_unused=True)
 
     def add(self, gradients: Gradients) -> None:
@@ -305,7 +306,7 @@ class MasterWeights:
             torch._foreach_add_([own for own, _ in found], [new for _, new in found])
 
     def clear(self) -> None:
-        """Drop all gradients: of the last step, or of one that was interrupted."""
+        """Zero all gradients, also those of an interrupted step."""
         torch._foreach_zero_(_gradients(self.tensors.values()))
 
     def publish(self) -> None:

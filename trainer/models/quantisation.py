@@ -33,7 +33,7 @@ class Recomputed(nn.Module):
         self.inner = inner
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the module itself would return."""
+        """Return the module's output."""
         if not torch.is_grad_enabled():
             return self.inner(*args, **kwargs)
         return checkpoint(self.inner, *args, use_reentrant=False, **kwargs)
@@ -42,7 +42,7 @@ class Recomputed(nn.Module):
 def quantisation_faults(
     quantisation: str, device: torch.device, *, installed: bool | None = None
 ) -> list[str]:
-    """Why a base cannot be held like this here; `installed` says whether bitsandbytes is."""
+    """Return why a base cannot be quantised here; `installed`: whether bitsandbytes is."""
     if quantisation != FOUR_BIT:
         return [f"quantisation must be {FOUR_BIT!r} or left out, not {quantisation!r}"]
     faults = []

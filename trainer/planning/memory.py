@@ -110,13 +110,13 @@ class Memory:
         return sum(astuple(self))
 
     def parts(self) -> dict[str, int]:
-        """Name → bytes, the total last."""
+        """Return bytes by name, the total last."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {**named, "total": self.total}
 
 
 def estimate(architecture: Architecture, load: Load, setup: Setup) -> Memory:
-    """Peak memory of one device while it trains."""
+    """Return the peak memory of one device while it trains."""
     a, size, cuda = architecture, setup.dtype.itemsize, setup.device == "cuda"
     packed = a.packable if setup.quantisation == FOUR_BIT else 0
     base = packed * PACKED + (a.parameters - packed) * size
@@ -150,7 +150,8 @@ def estimate(architecture: Architecture, load: Load, setup: Setup) -> Memory:
 
 
 def token_bytes(architecture: Architecture, setup: Setup) -> int:
-    """What one layer keeps of one token until its backward pass, the attention's softmax left out.
+    """Return what one layer keeps of one token until its backward pass, the attention's softmax
+    left out.
 
     Each linear layer with an adapter keeps its input (once, where several share it) and the low
     product; attention keeps queries, keys and values, and its result is an input; the MLP keeps
@@ -166,6 +167,6 @@ def token_bytes(architecture: Architecture, setup: Setup) -> int:
     if a.intermediate:
         gated = GATED_LEAN if lean else GATED
         mlp = size * (a.hidden + (gated if a.gated else PLAIN) * a.intermediate)
-    # what an expert says is kept until it is weighed
+    # an expert's output is kept until it is weighted
     mlp += a.experts * size * (EXPERT * a.expert + a.hidden)
     return norms + attention + mlp + LOW * size * setup.rank

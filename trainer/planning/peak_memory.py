@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.forward.logprobs import Row, packs
 from trainer.forward.segments import forest
 from trainer.planning.memory import Load
@@ -23,12 +23,12 @@ def peak_load(
     devices: int = 1,
     sharded: bool = False,
 ) -> Load:
-    """The largest load that any of the steps puts on a device.
+    """Return the largest load that any of the steps puts on a device.
 
     Rows are packed as training packs them. Where on every device all tokens of its packs are at
     most `held_tokens`, their activations wait together until z₀ is known; else one pack at a time
     (0 where the loss needs no z₀). Devices that share the base deal packs out in another way
-    (`World.share`).
+    (`ProcessGroup.share`).
     """
     sized = sorted(steps, key=lambda step: -sum(examples[index].length for index in step.examples))
     waiting = [
@@ -50,7 +50,7 @@ def _loads(
     groups = [[rows[index] for index in group] for group in packs(rows, token_budget)]
     sizes = [sum(len(prompt) + len(answer) for prompt, answer in group) for group in groups]
     shares = [
-        [turn.piece for turn in World(device, devices, sharded).share(sizes)]
+        [item.piece for item in ProcessGroup(device, devices, sharded).share(sizes)]
         for device in range(devices)
     ]
     wait = all(sum(sizes[piece] for piece in mine) <= held_tokens for mine in shares)
@@ -65,7 +65,7 @@ def _loads(
 
 
 def _load_of(rows: Sequence[Row]) -> Load:
-    """A pack's load: tokens that several rows begin with count once."""
+    """Return a pack's load: tokens that several rows begin with count once."""
     tree = forest([(*prompt, *completion)[:-1] for prompt, completion in rows])
     pairs = sum(
         segment.span.length * (segment.position + segment.span.length) for segment in tree.segments

@@ -33,12 +33,12 @@ _PASSES_ONCE = 1.0
 # adapters and the head. Measured; bench/plan.py measures it anew.
 EFFICIENCY = 0.6
 START_SECONDS = 5.0
-# Numbers of devices for which memory is told.
+# Numbers of devices for which memory is estimated.
 DEVICES = (1, 2, 4, 8)
 
 
 def plan(run_dir: Path) -> dict[str, Any]:
-    """What the run in `run_dir` would take: see plan_of.
+    """Return what the run in `run_dir` would take: see plan_of.
 
     Raises Refused exactly where `train` would error_response before loading the model.
     """
@@ -46,8 +46,8 @@ def plan(run_dir: Path) -> dict[str, Any]:
 
 
 def plan_model(model: str, examples: Path, config: Path | None = None) -> dict[str, Any]:
-    """The same for a base model (directory or hub id), a file of examples and settings that differ
-    from the defaults. Raises Refused with the faults of both files."""
+    """Return the same for a base model (directory or hub id), a file of examples and settings that
+    differ from the defaults. Raises Refused with the faults of both files."""
     given = {} if config is None else read_json(config)
     if not isinstance(given, dict):
         raise Refused(f"{config} must hold a JSON object")
@@ -110,7 +110,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         "devices": [
             {
                 "devices": setup.devices,
-                "base": _base_words(setup),
+                "base": _base_label(setup),
                 "memory": _memory(config, architecture, tokenised, steps, setup).parts(),
             }
             for setup in setups(config.lora_r)
@@ -153,7 +153,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _base_words(setup: Setup) -> str:
+def _base_label(setup: Setup) -> str:
     kind = "4-bit" if setup.quantisation == FOUR_BIT else "bfloat16"
     if setup.devices == 1:
         return kind
@@ -180,7 +180,7 @@ def _memory(
 
 
 def _tokenised(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenised]:
-    """The examples that fit, as token ids; served ids need no tokeniser."""
+    """Return the examples that fit, as token ids; served ids need no tokeniser."""
     tokenizer = None
     if not all(_is_served(example, config.max_length) for example in examples):
         try:
@@ -209,7 +209,7 @@ def _architecture(base_model: str) -> Architecture:
 
 
 def _operations_per_second(config: TrainConfig) -> float:
-    """Speed of a matrix product of the usual size on the device and type of the run."""
+    """Return the speed of a matrix product of the usual size on the device and type of the run."""
     device = resolve_device(config.device)
     dtype = resolve_precision(config.dtype, device).dtype
     left = torch.ones(512, 1024, device=device, dtype=dtype)

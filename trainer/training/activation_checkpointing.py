@@ -1,4 +1,4 @@
-"""Trading time for memory: layers that forget their activations and compute them again."""
+"""Activation checkpointing: less memory, more computation."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,13 @@ from trainer.forward.head import causal_lm_of
 
 
 @contextmanager
-def forgetful_layers(model: Any) -> Iterator[None]:
-    """Inside, every decoder layer keeps its input alone; its activations are computed again, to
-    the same values, in the backward pass (Chen et al. 2016, arXiv 1604.06174), not reentrant.
+def checkpointed_layers(model: Any) -> Iterator[None]:
+    """Checkpoint every decoder layer inside the context.
 
-    transformers does so for layers in training mode only. The mode is set for the layers
-    themselves and not for what is in them: the base's dropout stays off.
+    A layer keeps only its input; the backward pass computes its activations again, to the same
+    values, not reentrant (Chen et al. 2016, arXiv 1604.06174). transformers does this only for
+    layers in training mode. The mode is set for the layers but not for their children: the base's
+    dropout stays off.
     """
     layers = [
         module

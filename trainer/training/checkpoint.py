@@ -1,7 +1,7 @@
-"""Where a run stands: master weights, optimiser state and position, written whole or not at all.
+"""Checkpoints: master weights, optimiser state and position, written atomically.
 
-The random numbers of a step depend on (seed, step) alone, so the position is all the state they
-have. safetensors and JSON only: resuming unpickles nothing.
+The random numbers of a step depend on (seed, step) alone, so the position is their whole state.
+safetensors and JSON only: resuming unpickles nothing.
 """
 
 import json
@@ -27,7 +27,7 @@ _BEST = "best.safetensors"
 
 @dataclass(frozen=True)
 class Fit:
-    """How the policy stands to one training example: its reward r and the step's z₀, in nats."""
+    """A training example's reward r and the step's z₀, in nats."""
 
     id: str
     label: bool
@@ -37,8 +37,8 @@ class Fit:
 
 @dataclass(frozen=True)
 class Position:
-    """What a checkpoint says beside its tensors. `identity` names config and examples; `fit` holds
-    the current epoch so far; `best` is the adapter a probe liked best (step, loss, worse);
+    """A checkpoint without its tensors. `identity` names config and examples; `fit` holds the
+    current epoch so far; `best` is the best adapter of the probes (step, loss, worse);
     `mean_reward` the running mean that BCO compares with."""
 
     identity: str
@@ -125,7 +125,7 @@ def save_best(directory: Path, masters: Mapping[str, Tensor], *, step: int) -> N
 
 
 def load_best(directory: Path) -> tuple[dict[str, Tensor], int]:
-    """The adapter kept last, and its step."""
+    """Return the adapter kept last, and its step."""
     with safe_open(directory / _BEST, framework="pt") as file:
         step = int(file.metadata()["step"])
         return {key: file.get_tensor(key) for key in file.keys()}, step  # noqa: SIM118

@@ -1,8 +1,8 @@
-"""What decides between steps whether a run goes on, and which adapter of it is kept.
+"""Early stopping: whether a run continues, and which adapter is kept.
 
 At every probe the policy's distance to the base and its loss on held-out examples are measured.
-The adapter with the lowest held-out loss is the one that is exported; where nothing is held out,
-the last one under the brake.
+The adapter with the lowest held-out loss is exported; without held-out examples, the last adapter
+whose KL is under the limit.
 """
 
 import math
@@ -17,12 +17,12 @@ from trainer.errors import RunFailed
 from trainer.events import EventLog
 from trainer.training.checkpoint import save_best
 
-#: Nobody's thumbs are worth a factor of e^10 on every single token: the weights have run away.
+#: A factor of e^10 on every token: the weights have diverged.
 EXPLODED_NATS_PER_TOKEN = 10.0
 ADVICE = "lower learning_rate or max_grad_norm, or raise beta, and start a new run"
 
-#: Held-out losses closer together than this share of the best are taken for equal.
-_WORTH_MENTIONING = 0.005
+#: Held-out losses that differ by less than this share of the best count as equal.
+_EQUAL_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Probe:
-    """What was measured after a step: KL per token in nats on `answers` answers, and the loss on
+    """Measurements after a step: KL per token in nats on `answers` answers, and the loss on
     held-out examples."""
 
     step: int
@@ -48,16 +48,16 @@ class Probe:
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop: KL per token in nats, and how many worse probes in a row; None for never."""
+    """Limits of a run: KL per token in nats, and how many worse probes in a row; None: no limit."""
 
     kl_brake: float | None
     patience: int | None
 
 
 def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | None]:
-    """The best so far and, where the run must end, why.
+    """Return the best adapter so far and, where the run must end, the reason.
 
-    Raises RunFailed when a figure is no number, or when the first adapter is over the brake.
+    Raises RunFailed when a figure is not finite, or when the first adapter is over the KL limit.
     """
     if not math.isfinite(probe.kl_per_token):
         raise RunFailed("the KL probe is not finite", step=probe.step, advice=ADVICE)
@@ -79,7 +79,7 @@ def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | 
         return Best(probe.step, probe.heldout_loss), None
     if probe.heldout_loss <= best.loss:
         return Best(probe.step, probe.heldout_loss), None
-    margin = abs(best.loss) * _WORTH_MENTIONING
+    margin = abs(best.loss) * _EQUAL_SHARE
     best = replace(best, worse=best.worse + 1 if probe.heldout_loss > best.loss + margin else 0)
     if limits.patience is not None and best.worse >= limits.patience:
         return best, (
@@ -90,8 +90,8 @@ def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | 
     return best, None
 
 
-class Watch:
-    """Judges the probes of one run, keeps the best adapter on disk and says what it decided."""
+class EarlyStopping:
+    """Evaluate the probes of one run, keep the best adapter on disk and write the decision."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Watch:
         self._writes = writes
 
     def stops(self, probe: Probe) -> bool:
-        """Take a probe in; True when the run must end here."""
+        """Record a probe; return whether the run must end here."""
         self._events.write(
             "probe",
             step=probe.step,
@@ -128,10 +128,10 @@ class Watch:
         return why is not None
 
 
-def raise_if_broken(
+def raise_if_diverged(
     *, step: int, loss: float, rewards: tuple[float, ...], tokens: int, advice: str = ADVICE
 ) -> None:
-    """Raise RunFailed for a step whose figures are no numbers or have run away; `tokens` counts
+    """Raise RunFailed for a step whose figures are not finite or have diverged; `tokens` counts
     the completion tokens that the rewards (nats) sum over."""
     if not math.isfinite(loss) or not all(map(math.isfinite, rewards)):
         raise RunFailed("the loss is not a finite number", step=step, advice=advice)
@@ -145,5 +145,5 @@ def raise_if_broken(
 
 
 def best_from(raw: Mapping[str, Any] | None) -> Best | None:
-    """A `Best` from its JSON form."""
+    """Return a `Best` from its JSON form."""
     return None if raw is None else Best(**raw)

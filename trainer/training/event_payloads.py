@@ -1,4 +1,4 @@
-"""What the events `start` and `step` say, put together from what the loop knows."""
+"""Payloads of the events `start` and `step`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from trainer.training.step import StepResult
 
 
 def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[str, Any]:
-    """The run as it begins, or goes on."""
+    """Return the payload of `start`, for a new or a resumed run."""
     return {
         "total_steps": run.total_steps,
         "examples": len(run.examples),
@@ -34,8 +34,10 @@ def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[s
 def step_values(
     run: LoadedRun, step: Step, result: StepResult, *, number: int, total_seconds: float
 ) -> dict[str, Any]:
-    """What step `number` measured: rewards and KL in nats, None for a class it did not hold;
-    `total_seconds` is the time of all steps so far, for the time that is left."""
+    """Return the payload of `step`: rewards and KL in nats, None for a class without examples.
+
+    `total_seconds` is the time of all steps so far, from which the remaining time is estimated.
+    """
     examples = [run.examples[index] for index in step.examples]
     rewards = list(zip(examples, result.rewards, strict=True))
     up = _mean([reward for example, reward in rewards if example.label])

@@ -13,7 +13,7 @@ from torch import Tensor
 from trainer.artifacts.adapter_directory import Manifest, write_adapter
 from trainer.artifacts.model_card import base_licence, model_card, read_curve
 from trainer.data.batches import Step, StepsOf
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import Cancelled, RunFailed
 from trainer.evaluation.kl_probe import KlProbe
 from trainer.events import EventLog
@@ -22,7 +22,14 @@ from trainer.losses import loss_named, update_anchor
 from trainer.models.lora import Lora, MasterWeights, adapter_config
 from trainer.signals import StopRequest
 from trainer.training.checkpoint import Fit, Position, load_best, load_checkpoint, save_checkpoint
-from trainer.training.early_stopping import ADVICE, Limits, Probe, Watch, best_from, raise_if_broken
+from trainer.training.early_stopping import (
+    ADVICE,
+    EarlyStopping,
+    Limits,
+    Probe,
+    best_from,
+    raise_if_diverged,
+)
 from trainer.training.event_payloads import start_values, step_values
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.run_directory import LoadedRun, write_fit
@@ -31,7 +38,7 @@ from trainer.training.step import Budget, StepResult, StepRunner
 
 
 class Trainer:
-    """One run's moving parts, put together once and stepped until done."""
+    """A run's components and its training loop."""
 
     def __init__(
         self,
@@ -40,7 +47,7 @@ class Trainer:
         events: EventLog,
         stop: StopRequest,
         *,
-        world: World | None = None,
+        process_group: ProcessGroup | None = None,
         steps_of: StepsOf | None = None,
     ) -> None:
         config = run.config
@@ -51,11 +58,11 @@ class Trainer:
         self.checkpoints.mkdir(exist_ok=True)
         self.events = events
         self.stop = stop
-        self.world = world or World()
+        self.process_group = process_group or ProcessGroup()
         self.steps_of = steps_of or run.sampler.steps
         self.loss = loss_named(config.loss)
-        # It tries that once a model. Later it would meet dropout, and draw numbers that a run which
-        # is resumed at another step would not have drawn.
+        # Tested once a model, before dropout is on: a later test would draw random numbers that a
+        # resumed run does not draw.
         shares_prefixes(run.base.model)
         self.lora = Lora.attach(
             run.base.model,
@@ -87,7 +94,7 @@ class Trainer:
             lambdas=run.lambdas,
             max_length=config.max_length,
             budget=Budget(pack=config.token_budget, held=config.held_tokens),
-            world=self.world,
+            process_group=self.process_group,
             checkpointing=config.gradient_checkpointing,
             check=self._between_packs,
             on_less_memory=lambda message: self.events.write("warning", message=message),
@@ -95,12 +102,12 @@ class Trainer:
         self.heldout = replace(self.runner, examples=run.heldout)
         self.heldout_step = run.heldout_step
         self.probe = KlProbe.of(run.examples, seed=config.seed)
-        self.watch = Watch(
+        self.early_stopping = EarlyStopping(
             self.checkpoints,
             Limits(config.kl_brake, config.patience),
             events,
             masters=self.masters.tensors,
-            writes=self.world.first,
+            writes=self.process_group.first,
         )
         self.step = 0
         self.seconds = 0.0
@@ -108,8 +115,8 @@ class Trainer:
         self.fit: dict[str, Fit] = {}
 
     def run(self) -> Manifest | None:
-        """Train to the end (or to a brake) and write the adapter. None where another process of
-        the run writes it."""
+        """Train to the end (or an early stop) and write the adapter; return its manifest, or None
+        where another process of the run writes it."""
         position = load_checkpoint(
             self.checkpoints,
             identity=self.data.identity,
@@ -118,25 +125,26 @@ class Trainer:
         )
         if position is not None:
             self._restore(position)
-        self._announce(resumed_from=0 if position is None else position.step)
+        self._write_start(resumed_from=0 if position is None else position.step)
         try:
             self._steps()
         except Cancelled:
             self._checkpoint()
             raise
         self.events.write("phase", phase="saving", done=0, total=1)
-        if not self.world.first:
-            self.world.gather(None)  # the first process writes; nobody leaves before it is done
+        if not self.process_group.first:
+            # the first process writes; the others wait until it has finished
+            self.process_group.gather(None)
             return None
         tensors: dict[str, Tensor] = self.masters.tensors
-        if self.watch.best is not None and self.watch.best.step != self.step:
+        if self.early_stopping.best is not None and self.early_stopping.best.step != self.step:
             tensors, self.step = load_best(self.checkpoints)
         manifest = self._export(tensors)
-        self.world.gather(None)
+        self.process_group.gather(None)
         return manifest
 
     def _steps(self) -> None:
-        """Step until the last step, or until the watch says stop."""
+        """Run steps until the last one or an early stop."""
         per_epoch = self.data.total_steps // self.config.epochs
         while self.step < self.data.total_steps:
             epoch, offset = divmod(self.step, per_epoch)
@@ -157,7 +165,7 @@ class Trainer:
     def _one_step(self, step: Step, *, first_of_epoch: bool) -> None:
         started = time.monotonic()
         number = self.step + 1
-        # Dropout depends on (seed, step) alone: a resumed run draws what it would have drawn.
+        # Dropout depends on (seed, step) alone, so that a resumed run repeats it.
         torch.manual_seed(self.config.seed * 1_000_003 + number)
         result = self.runner.backward(
             step,
@@ -165,7 +173,7 @@ class Trainer:
             mean_reward=self.mean_reward or 0.0,
             fresh=self.step == 0,
         )
-        raise_if_broken(
+        raise_if_diverged(
             step=number,
             loss=result.loss,
             rewards=result.rewards,
@@ -186,7 +194,7 @@ class Trainer:
         self.step = number
         elapsed = time.monotonic() - started
         self.seconds += elapsed
-        self._remember(step, result, first_of_epoch=first_of_epoch)
+        self._record_fit(step, result, first_of_epoch=first_of_epoch)
         self.events.write(
             "step",
             **step_values(self.data, step, result, number=number, total_seconds=self.seconds),
@@ -195,8 +203,8 @@ class Trainer:
             grad_norm=norm,
         )
 
-    def _remember(self, step: Step, result: StepResult, *, first_of_epoch: bool) -> None:
-        """Keep how each example stood, and the running mean of rewards."""
+    def _record_fit(self, step: Step, result: StepResult, *, first_of_epoch: bool) -> None:
+        """Record each example's reward, and update the running mean of rewards."""
         if first_of_epoch:
             self.fit.clear()
         for index, reward in zip(step.examples, result.rewards, strict=True):
@@ -209,30 +217,30 @@ class Trainer:
             )
 
     def _probe_stops(self) -> bool:
-        """Measure where the run stands; True when it must end here."""
+        """Probe the policy; return whether the run must end here."""
         found = self.probe.measure(
             self.data.base.model, self.data.base.tokenizer, self.lora, step=self.step
         )
         loss = None
-        # One process decides: a last bit of difference must not part them.
-        kl_per_token = self.world.gather(found.per_token)[0]
+        # The first process decides: processes may differ in the last bit.
+        kl_per_token = self.process_group.gather(found.per_token)[0]
         if self.heldout_step is not None:
             loss = self.heldout.measure(
                 self.heldout_step, beta=self.config.beta, mean_reward=self.mean_reward or 0.0
             ).loss
-        return self.watch.stops(Probe(self.step, kl_per_token, len(found.answers), loss))
+        return self.early_stopping.stops(Probe(self.step, kl_per_token, len(found.answers), loss))
 
-    def _announce(self, *, resumed_from: int) -> None:
+    def _write_start(self, *, resumed_from: int) -> None:
         self.events.write(
             "start",
-            **start_values(self.data, resumed_from=resumed_from, processes=self.world.size),
+            **start_values(self.data, resumed_from=resumed_from, processes=self.process_group.size),
         )
         for message in self.data.warnings:
             self.events.write("warning", message=message)
 
     def _compute_reference(self, epoch: int, steps: Sequence[Step]) -> None:
-        """Log-probabilities of the base for all that the epoch scores; what an earlier epoch or
-        run has computed costs nothing, and the run's first step finds its own."""
+        """Compute log-probabilities of the base for all rows that the epoch scores, except cached
+        ones and those of the run's first step, which computes its own."""
         rows: list[Row] = []
         for step in steps if epoch else steps[1:]:
             own, mismatched = self.runner.rows(step)
@@ -248,7 +256,7 @@ class Trainer:
                 token_budget=self.config.token_budget,
                 plan=self.checkpoints / f"reference-{epoch}.json",
                 on_progress=_progress(self.events, "reference", self._between_packs),
-                world=self.world,
+                process_group=self.process_group,
             )
 
     def _export(self, tensors: dict[str, Tensor]) -> Manifest:
@@ -291,7 +299,7 @@ class Trainer:
         self.masters.publish()
         self.step = position.step
         self.seconds = position.seconds
-        self.watch.best = best_from(position.best)
+        self.early_stopping.best = best_from(position.best)
         self.mean_reward = position.mean_reward
         self.fit = {fit.id: fit for fit in position.fit}
 
@@ -301,13 +309,13 @@ class Trainer:
             step=self.step,
             seconds=round(self.seconds, 3),
             fit=tuple(self.fit.values()),
-            best=None if self.watch.best is None else asdict(self.watch.best),
+            best=None if self.early_stopping.best is None else asdict(self.early_stopping.best),
             mean_reward=self.mean_reward,
         )
 
     def _checkpoint(self) -> None:
-        if self.step == 0 or not self.world.first:
-            return  # the first step costs no more than reading a checkpoint of nothing
+        if self.step == 0 or not self.process_group.first:
+            return  # before the first step there is nothing to save
         save_checkpoint(
             self.checkpoints,
             self._position(),
@@ -317,19 +325,19 @@ class Trainer:
         self.events.write("checkpoint", step=self.step)
 
     def _between_packs(self) -> None:
-        # Processes that train together must stop at the same place: after a step, not within it.
-        if self.stop.asked and self.world.size == 1:
+        # Several processes must stop at the same point: after a step, not within it.
+        if self.stop.asked and self.process_group.size == 1:
             raise Cancelled(self.step)
 
     def _raise_if_stopped(self) -> None:
-        if self.world.any(self.stop.asked, self.data.base.device):
+        if self.process_group.any(self.stop.asked, self.data.base.device):
             raise Cancelled(self.step)
 
 
 def _progress(
     events: EventLog, phase: str, check: Callable[[], None]
 ) -> Callable[[int, int], None]:
-    """Write a phase event at most once a second, and look for a stop each time."""
+    """Return a callback that writes a phase event at most once a second and calls `check`."""
     last = 0.0
 
     def report(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""Whether a loss can learn from a snapshot, told before a model is loaded."""
+"""Check before a model is loaded whether a loss can learn from a snapshot."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,8 +9,8 @@ from trainer.config import TrainConfig
 from trainer.data.examples import Example, Message, refuse_if_faulty
 from trainer.losses import LOSSES, ExampleLoss, LikelihoodLoss, Loss
 
-# Losses to turn to, the nearest to what was asked first, and what each does without. The others
-# need more than one of these and fit nothing that none of these fits.
+# Alternatives, the most similar to KTO first, and what each does not need. The other losses need
+# more than one of these and fit no snapshot that none of these fits.
 _INSTEAD = {
     "kto": "needs no pairs",
     "apo_zero_unpaired": "needs no pairs, matched or mismatched",
@@ -19,15 +19,15 @@ _INSTEAD = {
 
 
 def check_trainable(loss: Loss, examples: Sequence[Example], config: TrainConfig) -> None:
-    """Raises Refused with everything that `unfit` finds."""
-    refuse_if_faulty(unfit(loss, examples, config))
+    """Raise Refused with everything that `faults_of` finds."""
+    refuse_if_faulty(faults_of(loss, examples, config))
 
 
-def unfit(loss: Loss, examples: Sequence[Example], config: TrainConfig) -> list[str]:
-    """Why the loss cannot learn from the examples with this config: empty when it can.
+def faults_of(loss: Loss, examples: Sequence[Example], config: TrainConfig) -> list[str]:
+    """Return why the loss cannot learn from the examples with this config; empty when it can.
 
-    Each fault says what would mend it, and names another loss where one would do with the same
-    examples and the same batch size.
+    Each fault includes what to change, and names another loss that fits the same examples and batch
+    size, where there is one.
     """
     snapshot = _Snapshot.of(examples)
     instead = [
@@ -41,7 +41,7 @@ def unfit(loss: Loss, examples: Sequence[Example], config: TrainConfig) -> list[
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """The counts that decide; `paired` is the number of prompts with both ups and downs."""
+    """Counts of a snapshot; `paired` is the number of prompts with both ups and downs."""
 
     ups: int
     downs: int

@@ -1,5 +1,5 @@
 """log π₀ of the frozen reference, token by token, computed once a (prompt, completion) pair and
-kept on disk for every epoch, every resume and every later run on the same base.
+cached on disk for every epoch, every resume and every later run on the same base.
 
 The reference is the base model with the adapter switched off: it never changes, so a run on old
 and new feedback pays for the new feedback only. The file is a line of JSON that names what the
@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from trainer.artifacts.adapter_directory import fsync
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.forward.logprobs import Row, packs, score, shares_prefixes
-from trainer.forward.parallel import side_by_side, workers
+from trainer.forward.parallel import concurrent_packs, parallel_map
 
 _HEAD = struct.Struct("<16sI")
 _CRC = struct.Struct("<I")
@@ -62,13 +62,13 @@ class ReferenceCache:
         return pair_key(row) in self._found
 
     def __getitem__(self, row: Row) -> Tensor:
-        """log π₀ of the row's completion tokens in nats, fp32. Raises KeyError when unknown."""
+        """Return log π₀ of the row's completion tokens in nats, fp32. Raises KeyError if absent."""
         offset, count = self._found[pair_key(row)]
         packed = os.pread(self._file, 4 * count, offset)
         return torch.frombuffer(bytearray(packed), dtype=torch.float32)
 
     def add(self, values: Mapping[bytes, Tensor]) -> None:
-        """Append values by key that are not there yet, so that they survive this process."""
+        """Append the values whose key is not stored yet."""
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             self._scan()  # another process may have added some, or died while it did
@@ -89,14 +89,14 @@ class ReferenceCache:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
-    def add_of_all(self, values: Mapping[bytes, Tensor], world: World) -> None:
-        """`add` what every process of the run has found; the first one writes."""
-        everyone = world.gather(dict(values))
-        if world.first:
+    def add_of_all(self, values: Mapping[bytes, Tensor], process_group: ProcessGroup) -> None:
+        """Add the values of all processes of the run; the first process writes them."""
+        everyone = process_group.gather(dict(values))
+        if process_group.first:
             self.add({key: value for part in everyone for key, value in part.items()})
 
     def refresh(self) -> None:
-        """Take in what other processes have added."""
+        """Read what other processes have added."""
         self.add({})
 
     def close(self) -> None:
@@ -126,46 +126,52 @@ def complete(
     token_budget: int,
     plan: Path,
     on_progress: Progress,
-    world: World,
+    process_group: ProcessGroup,
 ) -> None:
-    """Compute what the cache lacks of `rows`; `model` must run as the reference (adapter off).
+    """Compute the values of `rows` that are not cached; `model` must run with the adapter off.
 
     Rounding depends on which rows run together. Therefore the rows that were missing at first are
-    written to `plan`, and a run that was interrupted here forms the same packs again, skips those
-    it has and ends with the numbers of a run that was not.
+    written to `plan`; an interrupted run forms the same packs again, skips those that are cached
+    and gets the values of an uninterrupted run.
     """
-    missing = world.gather(_planned(plan, cache, rows) if world.first else None)[0]
+    missing = process_group.gather(_planned(plan, cache, rows) if process_group.first else None)[0]
     wanted = [rows[index] for index in missing]
-    count = 1 if world.size > 1 else workers(next(model.parameters()).device, token_budget)
+    count = (
+        1
+        if process_group.size > 1
+        else concurrent_packs(next(model.parameters()).device, token_budget)
+    )
     groups = [
         [wanted[index] for index in pack]
         for pack in packs(wanted, token_budget // count, parts=count)
     ]
     lacking = [n for n, pack in enumerate(groups) if any(row not in cache for row in pack)]
-    left = [groups[n] for n in world.gather(lacking)[0]]  # others may know less than the first
+    left = [
+        groups[n] for n in process_group.gather(lacking)[0]
+    ]  # others may know less than the first
     done = len(wanted) - sum(map(len, left))
     shares_prefixes(model)  # tried once, before several threads would
 
-    def one(turn: int) -> tuple[list[Row], list[Tensor]]:
-        now = left[turn : turn + world.size]
-        # Who has no pack of its own runs the last one for company: a sharded base needs everybody.
-        pack = now[min(world.rank, len(now) - 1)]
+    def one(item: int) -> tuple[list[Row], list[Tensor]]:
+        now = left[item : item + process_group.size]
+        # Dummy pass for a process without a pack: FSDP collectives need all processes.
+        pack = now[min(process_group.rank, len(now) - 1)]
         return pack, score(model, pack).logprobs.split()
 
-    turns = range(0, len(left), world.size)
+    items = range(0, len(left), process_group.size)
     with torch.no_grad():
-        for turn, (pack, values) in zip(
-            turns, side_by_side(one, turns, at_a_time=count), strict=True
+        for item, (pack, values) in zip(
+            items, parallel_map(one, items, concurrency=count), strict=True
         ):
-            cache.add_of_all(dict(zip(map(pair_key, pack), values, strict=True)), world)
-            done += sum(map(len, left[turn : turn + world.size]))
+            cache.add_of_all(dict(zip(map(pair_key, pack), values, strict=True)), process_group)
+            done += sum(map(len, left[item : item + process_group.size]))
             on_progress(done, len(wanted))
-    world.gather(None)  # all is written
+    process_group.gather(None)  # all is written
     cache.refresh()
 
 
 def _planned(plan: Path, cache: ReferenceCache, rows: Sequence[Row]) -> list[int]:
-    """Indices of the rows that were missing when this was asked first, one for each pair."""
+    """Return the indices of the rows that were missing at the first call, one for each pair."""
     if plan.exists():
         found: list[int] = json.loads(plan.read_bytes())
         return found
@@ -179,7 +185,7 @@ def _planned(plan: Path, cache: ReferenceCache, rows: Sequence[Row]) -> list[int
 
 
 def pair_key(row: Row) -> bytes:
-    """The pair's key: a hash of both lists of token ids and of where one ends."""
+    """Return the pair's key: a hash of both lists of token ids and of the prompt's length."""
     prompt, completion = row
     packed = array("q", [len(prompt), *prompt, *completion]).tobytes()
     return hashlib.sha256(packed).digest()[:16]

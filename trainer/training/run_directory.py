@@ -17,7 +17,7 @@ from trainer.models.loading import LoadedBase
 from trainer.training.checkpoint import Fit
 from trainer.training.preflight import check_trainable
 
-#: Held-out examples below which their loss says nothing, and beyond which it costs too much.
+#: With fewer held-out examples their loss is too noisy, with more it costs too much time.
 _LEAST_HELD_OUT, _MOST_HELD_OUT = 8, 64
 
 
@@ -45,7 +45,7 @@ class LoadedRun:
 
     @property
     def sampler(self) -> Sampler:
-        """How the steps are made, by what the loss asks for."""
+        """Return the sampler of the run's steps, by the needs of the loss."""
         return _sampler(self.config, self.examples, self.config.batch_size)
 
     @property
@@ -54,8 +54,9 @@ class LoadedRun:
 
     @property
     def heldout_step(self) -> Step | None:
-        """The held-out examples as one step, always the same; None where too few are held out to
-        choose an adapter by (eight, of both kinds where the loss knows both, under two prompts)."""
+        """Return the held-out examples as one step, always the same; None where too few are held
+        out to choose an adapter by (eight, of both kinds where the loss knows both, under two
+        prompts)."""
         few = len(self.heldout) < _LEAST_HELD_OUT
         labels = {example.label for example in self.heldout}
         kinds = 1 if loss_named(self.config.loss).ups_only else 2
@@ -86,8 +87,8 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
 
 
 def read_heldout(run_dir: Path) -> list[Example]:
-    """The examples of heldout.jsonl, by which the best adapter of the run is chosen; none where
-    there is no such file. Of many, some that are spread evenly. Raises Refused."""
+    """Return the examples of heldout.jsonl, by which the best adapter of the run is chosen; none
+    where there is no such file. Of many, some that are spread evenly. Raises Refused."""
     path = run_dir / "heldout.jsonl"
     found = read_examples(path) if path.exists() else []
     count = min(len(found), _MOST_HELD_OUT)
@@ -133,7 +134,7 @@ def load_run(
 
 
 def run_identity(run_dir: Path) -> str:
-    """A hash of the files a run reads: a checkpoint fits only the run it was made for."""
+    """Return a hash of the files a run reads: a checkpoint fits only the run it was made for."""
     digest = hashlib.sha256()
     for name in ("config.json", "examples.jsonl", "heldout.jsonl"):
         path = run_dir / name
@@ -143,8 +144,8 @@ def run_identity(run_dir: Path) -> str:
 
 
 def complete_manifest(adapter: Path) -> Manifest | None:
-    """The manifest of the run's adapter when it is there and whole. A damaged one is none: it is
-    written again from the last checkpoint."""
+    """Return the manifest of the run's adapter when it is there and whole. A damaged one is none:
+    it is written again from the last checkpoint."""
     if not (adapter / MANIFEST).exists():
         return None
     try:

@@ -6,7 +6,7 @@ from trainer.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig, step: int, total: int) -> float:
-    """The rate of a step (counted from 1): linear warm-up, then as `lr_schedule` says."""
+    """Return the rate of a step (counted from 1): linear warm-up, then as `lr_schedule` says."""
     warmup = math.ceil(config.warmup_ratio * total)
     if step <= warmup:
         return config.learning_rate * step / warmup
@@ -20,8 +20,8 @@ def learning_rate(config: TrainConfig, step: int, total: int) -> float:
 
 
 def beta_at(config: TrainConfig, step: int, total: int) -> float:
-    """β of a step (counted from 1): `config.beta` throughout, or with "linear_warmup" a straight
-    rise to it over the steps in which the learning rate rises."""
+    """Return β of a step (counted from 1): `config.beta` throughout, or with "linear_warmup" a
+    straight rise to it over the steps in which the learning rate rises."""
     warmup = math.ceil(config.warmup_ratio * total)
     if config.beta_schedule == "constant" or step >= warmup:
         return config.beta

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
-from trainer.distributed.process_group import Turn, World
+from trainer.distributed.process_group import ProcessGroup, WorkItem
 from trainer.forward.logprobs import (
     Row,
     Scored,
@@ -20,7 +20,7 @@ from trainer.forward.logprobs import (
     score,
     shares_prefixes,
 )
-from trainer.forward.parallel import side_by_side, workers
+from trainer.forward.parallel import concurrent_packs, parallel_map
 from trainer.losses import (
     Lambdas,
     LikelihoodLoss,
@@ -30,7 +30,7 @@ from trainer.losses import (
     summed_rewards,
 )
 from trainer.models.lora import Gradients, Lora, MasterWeights
-from trainer.training.activation_checkpointing import forgetful_layers
+from trainer.training.activation_checkpointing import checkpointed_layers
 from trainer.training.reference_cache import ReferenceCache, pair_key
 
 _T = TypeVar("_T")
@@ -39,8 +39,8 @@ _R = TypeVar("_R")
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured; rewards r in nats, in the order of the step's examples. `z0` is what
-    the loss compared rewards with (0 where it compares with nothing)."""
+    """Measurements of a step; rewards r in nats, in the order of the step's examples. `z0` is the
+    anchor that the loss compared rewards with (0 for a loss without one)."""
 
     loss: float
     z0: float
@@ -58,7 +58,7 @@ class Budget:
     held: int
 
     def lower(self, longest: int) -> bool:
-        """Ask for less; False when nothing is left to give up but single rows."""
+        """Lower the budget; return False when packs are single rows already."""
         if self.held:
             self.held = 0
             return True
@@ -81,7 +81,7 @@ class StepRunner:
     lambdas: Lambdas
     max_length: int
     budget: Budget
-    world: World
+    process_group: ProcessGroup
     checkpointing: bool
     check: Callable[[], None]
     on_less_memory: Callable[[str], None]
@@ -90,12 +90,12 @@ class StepRunner:
         self, step: Step, *, beta: float, mean_reward: float = 0.0, fresh: bool = False
     ) -> StepResult:
         """Add the gradient of the step's loss to the masters: the mean over its examples (or its
-        pairs) of weight × loss, whatever the packs and however many processes share them.
+        pairs) of weight × loss, independent of the packs and of the number of processes.
 
-        `mean_reward` is the running mean that BCO compares with. `fresh` says that B is zero still:
-        the policy is the reference, all rewards and z₀ are zero, no other pass is needed to know
-        so, and what the examples score is kept as their reference. Memory that runs out costs a
-        repetition in smaller packs, not the run.
+        `mean_reward` is the running mean that BCO compares with. `fresh`: B is still zero, so the
+        policy is the reference, all rewards and z₀ are zero without another pass, and the scores of
+        the examples are stored as their reference. When memory runs out the step is repeated in
+        smaller packs.
         """
         while True:
             self.masters.clear()
@@ -103,7 +103,7 @@ class StepRunner:
                 with self._saving():
                     return self._whole(step, beta, mean_reward, train=True, fresh=fresh)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self.world.size > 1:
+                if not is_out_of_memory(error) or self.process_group.size > 1:
                     raise
                 longest = max(self.examples[index].length for index in step.examples)
                 if not self.budget.lower(longest):
@@ -116,13 +116,13 @@ class StepRunner:
                 )
 
     def measure(self, step: Step, *, beta: float, mean_reward: float = 0.0) -> StepResult:
-        """The same figures without gradient and without dropout."""
+        """Return the same figures without gradient and without dropout."""
         with torch.no_grad():
             return self._whole(step, beta, mean_reward, train=False, fresh=False)
 
     def rows(self, step: Step) -> tuple[list[Row], list[Row]]:
-        """What the step scores: its examples, and each prompt with its mismatched completion, cut
-        where it would pass max_length."""
+        """Return the rows that the step scores: its examples, and each prompt with its mismatched
+        completion, truncated at max_length."""
         own: list[Row] = []
         mismatched: list[Row] = []
         for index in step.examples:
@@ -139,88 +139,91 @@ class StepRunner:
         own, mismatched = self.rows(step)
         groups = self._packs(own)
         sizes = [sum(len(own[i][0]) + len(own[i][1]) for i in group) for group in groups]
-        turns = self.world.share(sizes)
+        items = self.process_group.share(sizes)
         anchor = unclamped = self._tensor(mean_reward)
         held: list[TokenLogprobs] = []
         if self.loss.anchor == "z0" and not fresh:
-            size = sum(sizes[turn.piece] for turn in turns)
+            size = sum(sizes[item.piece] for item in items)
             hold = self._holds(size, groups, mismatched, train=train)
-            strangers, held = self._strangers(
-                own, mismatched, groups, turns, train=train, hold=hold
+            mismatched_rewards, held = self._mismatched_rewards(
+                own, mismatched, groups, items, train=train, hold=hold
             )
-            z0, before = kl_reference_point(self.world.sum(strangers))
+            z0, before = kl_reference_point(self.process_group.sum(mismatched_rewards))
             anchor, unclamped = z0.float(), before.float()
 
         def one(number: int) -> tuple[Tensor, Tensor, Gradients, list[Tensor]]:
-            """A pack's share of the loss, its rewards and gradient, and what its rows scored."""
-            turn = turns[number]
-            group = groups[turn.piece]
+            """Return a pack's share of the loss, its rewards, gradient and log-probabilities."""
+            item = items[number]
+            group = groups[item.piece]
             logprobs = held[number] if held else self._score(own, group, train=train).logprobs
             if held:
-                held[number] = _NOTHING  # what its graph holds goes when this pack is done
+                held[number] = _RELEASED  # its graph is freed when this pack is done
             scored = [values.detach() for values in logprobs.split()]
             known = scored if fresh else self._known([own[i] for i in group])
             reward = self._rewards(logprobs, known)
             loss = self._loss(step, group, logprobs, reward, anchor, beta)
             found: Gradients = ()
             if train:
-                with self._dropping(train):  # layers that compute again must drop the same
-                    found = self.masters.gradients_of(loss if turn.counts else 0 * loss)
+                with self._dropping(train):  # checkpointed layers must repeat the same dropout
+                    found = self.masters.gradients_of(loss if item.counts else 0 * loss)
             return loss.detach(), reward.detach(), found, scored
 
         total = self._tensor(0.0, torch.float64)
         rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
         values: dict[bytes, Tensor] = {}
-        for turn, (loss, reward, gradients, scored) in zip(
-            turns, self._side_by_side(one, range(len(turns))), strict=True
+        for item, (loss, reward, gradients, scored) in zip(
+            items, self._parallel_map(one, range(len(items))), strict=True
         ):
-            group = groups[turn.piece]
+            group = groups[item.piece]
             if train:
                 self.masters.add(gradients)
-            if turn.counts:
+            if item.counts:
                 total += loss.double()
                 rewards[torch.tensor(group, device=rewards.device)] = reward.double()
                 values.update(zip((pair_key(own[i]) for i in group), scored, strict=True))
             self.check()
         if train:
-            self.world.sum_each(self.masters.gradients())
+            self.process_group.sum_each(self.masters.gradients())
         if fresh:
-            self.reference.add_of_all(values, self.world)
+            self.reference.add_of_all(values, self.process_group)
         return StepResult(
-            loss=self.world.sum(total).item(),
+            loss=self.process_group.sum(total).item(),
             z0=anchor.item(),
             z0_unclamped=unclamped.item(),
-            rewards=tuple(self.world.sum(rewards).tolist()),
+            rewards=tuple(self.process_group.sum(rewards).tolist()),
             tokens=sum(len(x) + len(y) for x, y in own + mismatched),
         )
 
     def _holds(
         self, size: int, groups: Sequence[Sequence[int]], mismatched: Sequence[Row], *, train: bool
     ) -> bool:
-        """Whether activations wait until z₀ is known; `size` counts the tokens of this process.
-        All processes do the same, for a sharded base's sake."""
-        # Dropout would reach z₀ by way of the prompt; and z₀ is no place for noise.
+        """Return whether activations are kept until z₀ is known; `size` counts the tokens of this
+        process. All processes decide alike, as a sharded base requires."""
+        # Keys and values with dropout would add noise to z₀.
         too_many = train and (size > self.budget.held or self.lora.dropout > 0)
-        # A stranger of one token is scored without running the model: a pass too few.
+        # A mismatched completion of one token is scored without a forward pass, which other
+        # processes would wait for.
         short = any(all(len(mismatched[i][1]) == 1 for i in group) for group in groups)
-        return not self.world.any(too_many or (self.world.sharded and short), self._device)
+        return not self.process_group.any(
+            too_many or (self.process_group.sharded and short), self._device
+        )
 
-    def _strangers(
+    def _mismatched_rewards(
         self,
         own: Sequence[Row],
         mismatched: Sequence[Row],
         groups: Sequence[Sequence[int]],
-        turns: Sequence[Turn],
+        items: Sequence[WorkItem],
         *,
         train: bool,
         hold: bool,
     ) -> tuple[Tensor, list[TokenLogprobs]]:
-        """Rewards of the mismatched pairs of the turns that count, (B,) with zeros elsewhere, and,
+        """Rewards of the mismatched pairs of the items that count, (B,) with zeros elsewhere, and,
         where `hold` says so, the scored examples whose prompts they were read from."""
 
-        def one(turn: Turn) -> tuple[TokenLogprobs, TokenLogprobs | None]:
-            """The pack's mismatched pairs, and its examples where they are held."""
-            group = groups[turn.piece]
+        def one(item: WorkItem) -> tuple[TokenLogprobs, TokenLogprobs | None]:
+            """Return the pack's mismatched pairs, and its examples where they are held."""
+            group = groups[item.piece]
             if hold:
                 scored = self._score(own, group, train=train, keep=True)
                 others = scored.others([mismatched[position][1] for position in group])
@@ -230,40 +233,40 @@ class StepRunner:
 
         rewards = torch.zeros(len(own), dtype=torch.float64, device=self._device)
         held: list[TokenLogprobs] = []
-        for turn, (others, logprobs) in zip(turns, self._side_by_side(one, turns), strict=True):
+        for item, (others, logprobs) in zip(items, self._parallel_map(one, items), strict=True):
             if logprobs is not None:
                 held.append(logprobs)
-            if turn.counts:
-                group = groups[turn.piece]
+            if item.counts:
+                group = groups[item.piece]
                 found = self._rewards(others, self._known([mismatched[i] for i in group]))
                 rewards[torch.tensor(group, device=rewards.device)] = found.double()
             self.check()
         return rewards, held
 
-    def _side_by_side(self, function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
-        return side_by_side(function, items, at_a_time=self._workers)
+    def _parallel_map(self, function: Callable[[_T], _R], items: Sequence[_T]) -> Iterator[_R]:
+        return parallel_map(function, items, concurrency=self._concurrency)
 
     @property
-    def _workers(self) -> int:
-        """Packs that run at a time. One where their order matters: to the numbers that dropout
-        draws, to processes that wait for each other's layers."""
-        if self.lora.dropout > 0 or self.world.size > 1:
+    def _concurrency(self) -> int:
+        """Return how many packs run at a time: one where their order matters, to the random numbers
+        of dropout or to processes that wait for each other's layers."""
+        if self.lora.dropout > 0 or self.process_group.size > 1:
             return 1
-        return workers(self._device, self.budget.pack)
+        return concurrent_packs(self._device, self.budget.pack)
 
     @contextmanager
     def _saving(self) -> Iterator[None]:
         if not self.checkpointing:
             yield
             return
-        # What computes again in the backward pass must meet the attention it met before.
+        # The recomputation in the backward pass must use the same attention.
         packed = as_forest(self.model) if shares_prefixes(self.model) else nullcontext()
-        with packed, forgetful_layers(self.model):
+        with packed, checkpointed_layers(self.model):
             yield
 
     def _packs(self, own: Sequence[Row]) -> list[list[int]]:
-        """Positions of the step by pack; an up and its down are not parted."""
-        count = self._workers
+        """Return positions of the step by pack; an up and its down stay in one pack."""
+        count = self._concurrency
         budget = self.budget.pack // count
         if self.loss.unit == "example":
             return packs(own, budget, parts=count)
@@ -305,7 +308,7 @@ class StepRunner:
         anchor: Tensor,
         beta: float,
     ) -> Tensor:
-        """What a pack adds to the step's loss, 0-dimensional."""
+        """Return a pack's part of the step's loss, 0-dimensional."""
         chosen = [self.examples[step.examples[position]] for position in group]
         weights = self._tensor([example.weight for example in chosen])
         if isinstance(self.loss, PairLoss):
@@ -328,9 +331,9 @@ class StepRunner:
         return next(iter(self.masters.tensors.values())).device
 
 
-_NOTHING = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), 0)
+_RELEASED = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), 0)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the device, or the machine, had no memory left."""
+    """Return whether the device or the machine was out of memory."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)

@@ -10,9 +10,9 @@ import torch.distributed as dist
 
 from trainer.config import TrainConfig
 from trainer.directory_lock import locked
-from trainer.disk import written_or_told
+from trainer.disk import disk_errors_reported
 from trainer.distributed.fsdp import load_sharded
-from trainer.distributed.process_group import World, rank, size
+from trainer.distributed.process_group import ProcessGroup, rank, size
 from trainer.errors import Cancelled, NotWritten, ProcessLost, Refused, RunFailed, TrainerError
 from trainer.events import EventLog
 from trainer.models.loading import LoadedBase, load_base
@@ -44,7 +44,7 @@ def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
     first = rank() == 0
     with (
         stop_on_signal() if stop is None else nullcontext(stop) as stop,
-        written_or_told(run_dir),
+        disk_errors_reported(run_dir),
         locked(run_dir) if first else nullcontext(),
         EventLog(run_dir / "events.jsonl" if first else Path(os.devnull)) as events,
     ):
@@ -53,7 +53,7 @@ def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
             events.write_once("done", adapter=str(run_dir / "adapter"), sha256=manifest.sha256)
             return
         try:
-            with written_or_told(run_dir), _told_in_a_sentence():
+            with disk_errors_reported(run_dir), _explained_errors():
                 _train(run_dir, events, stop)
         except TrainerError as error:
             kind, values = _last_event(error)
@@ -63,7 +63,7 @@ def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
 
 
 def _last_event(error: TrainerError) -> tuple[str, dict[str, object]]:
-    """What the events say of a run that ended before its end."""
+    """Return type and values of the last event of a run that ended early."""
     match error:
         case Cancelled():
             return "cancelled", {"step": error.step}
@@ -72,7 +72,7 @@ def _last_event(error: TrainerError) -> tuple[str, dict[str, object]]:
         case ProcessLost() | NotWritten():
             return "warning", {"message": str(error)}
         case _:
-            return "failed", _failure(None, str(error), "mend what is named and start a new run")
+            return "failed", _failure(None, str(error), "fix the errors above and start a new run")
 
 
 def _failure(step: int | None, reason: str, advice: str) -> dict[str, object]:
@@ -85,29 +85,32 @@ def _train(run_dir: Path, events: EventLog, stop: StopRequest) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     events.write("phase", phase="loading", done=0, total=1)
-    world = World.join(sharded=config.fsdp)
+    process_group = ProcessGroup.join(sharded=config.fsdp)
     try:
-        base = _load(config, world)
+        base = _load(config, process_group)
         run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
         events.write("phase", phase="loading", done=1, total=1)
-        if world.any(stop.asked, base.device):
+        if process_group.any(stop.asked, base.device):
             raise Cancelled(0)
-        Trainer(run, run_dir, events, stop, world=world).run()
+        Trainer(run, run_dir, events, stop, process_group=process_group).run()
     finally:
-        world.leave()
+        process_group.leave()
 
 
-def _load(config: TrainConfig, world: World) -> LoadedBase:
+def _load(config: TrainConfig, process_group: ProcessGroup) -> LoadedBase:
     name, dtype, device = config.base_model, config.dtype, config.device
-    if world.sharded:
-        return load_sharded(name, dtype=dtype, device=device, world=world)
+    if process_group.sharded:
+        return load_sharded(name, dtype=dtype, device=device, process_group=process_group)
     return load_base(name, dtype=dtype, device=device, quantisation=config.quantisation)
 
 
 @contextmanager
-def _told_in_a_sentence() -> Iterator[None]:
-    """Running out of memory would happen again: say what to change instead of trying again. That
-    another process of the run has died is no fault of the run: the next attempt may succeed."""
+def _explained_errors() -> Iterator[None]:
+    """Turn errors of the device or the process group into one sentence inside the context.
+
+    Running out of memory is final, with what to change. The loss of another process is not: the
+    next attempt may succeed.
+    """
     try:
         yield
     except RuntimeError as error:

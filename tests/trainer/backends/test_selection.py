@@ -74,6 +74,7 @@ def run(code: str, *arguments: str, **env: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("module", MODULES)
 @pytest.mark.parametrize("machine", ["CUDA", "forced"])
 def test_importing_loads_no_compiler(module: str, machine: str) -> None:
@@ -106,6 +107,7 @@ def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         backend_for("cpu")
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_without_numba(make_run: MakeRun) -> None:
     run_dir = make_run()
     run(WITHOUT_NUMBA + TRAIN, str(run_dir), **{VARIABLE: ""})
@@ -113,6 +115,7 @@ def test_a_run_is_trained_without_numba(make_run: MakeRun) -> None:
     assert (run_dir / "adapter" / "adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_request_is_served_without_numba(tiny_dir: Path, tmp_path: Path) -> None:
     out = run(WITHOUT_NUMBA + SERVE, str(tiny_dir), str(tmp_path), **{VARIABLE: ""})
     (line,) = [line for line in out.splitlines() if line.startswith("ANSWER ")]

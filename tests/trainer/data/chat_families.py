@@ -62,7 +62,7 @@ MISTRAL_FIRST = (  # 7B Instruct v0.1 and v0.2: no system role
     "{{ m.content + eos_token }}{% else %}"
     "{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
-MISTRAL_LATER = (  # the system prompt stands in the last user turn
+MISTRAL_LATER = (  # the system prompt is in the last user turn
     "{{ bos_token }}{% set turns = messages[1:] if messages[0].role == 'system' else messages %}"
     "{% for m in turns %}" + ALTERNATE + "{% if m.role == 'user' %}{{ '[INST] ' }}"
     "{% if loop.last and messages[0].role == 'system' %}"

@@ -224,7 +224,7 @@ def test_tool_s_answer_stays_with_the_question() -> None:
 
 
 @pytest.mark.parametrize("name", ["mistral-0.2", "gemma-2", "phi-3-first"])
-def test_system_prompt_that_a_template_cannot_say_opens_the_user_turn(name: str) -> None:
+def test_system_prompt_that_a_template_does_not_support_opens_the_user_turn(name: str) -> None:
     family = FAMILIES[name]
     folded = (("user", "Be short.\n\nHi?"), *TWO_TURNS[2:])
     assert served(family, TWO_TURNS) == served(family, folded)
@@ -232,7 +232,7 @@ def test_system_prompt_that_a_template_cannot_say_opens_the_user_turn(name: str)
     assert served(family, (("system", " "), *NO_SYSTEM)) == served(family, NO_SYSTEM)
 
 
-def test_system_prompt_stays_where_the_template_can_say_it() -> None:
+def test_system_prompt_stays_where_the_template_supports_it() -> None:
     assert served(FAMILIES["llama-3"], ONE_TURN) != served(
         FAMILIES["llama-3"], (("user", "Be short.\n\nHi?"),)
     )

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from trainer.distributed.fsdp import load_sharded
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.evaluation.generate import Sampling, generate
 from trainer.forward.logprobs import Row, as_forest, score, shares_prefixes
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import Lora
-from trainer.training.activation_checkpointing import forgetful_layers
+from trainer.training.activation_checkpointing import checkpointed_layers
 
 SHARED = tuple(range(20, 40))
 ROWS: list[Row] = [((*SHARED, 41, 42), (50, 51, 52)), ((*SHARED, 43), (60, 61, 62, 63))]
@@ -46,7 +46,7 @@ def kept(model: Any) -> int:
 
 def computed(base: LoadedBase) -> tuple[Tensor, list[Tensor], list[int]]:
     """Log-probabilities, the adapter's gradients and an answer, by all that training does to a
-    model: it generates, holds two packs, scores strangers, and forgets activations."""
+    model: it generates, holds two packs, scores mismatched pairs, and checkpoints activations."""
     lora = Lora.attach(base.model, rank=2, alpha=4)
     generator = torch.Generator().manual_seed(3)
     for parameter in lora.parameters().values():
@@ -57,7 +57,7 @@ def computed(base: LoadedBase) -> tuple[Tensor, list[Tensor], list[int]]:
     for scored in held:
         scored.logprobs.values.sum().backward()
     packed = as_forest(base.model) if shares_prefixes(base.model) else nullcontext()
-    with packed, forgetful_layers(base.model):
+    with packed, checkpointed_layers(base.model):
         score(base.model, ROWS).logprobs.values.sum().backward()
     values = torch.cat([held[0].logprobs.values.detach(), others.values])
     slopes = [parameter.grad for parameter in lora.parameters().values()]
@@ -65,10 +65,10 @@ def computed(base: LoadedBase) -> tuple[Tensor, list[Tensor], list[int]]:
     return values, [slope for slope in slopes if slope is not None], list(answer.token_ids)
 
 
-def look(name: str, world: World) -> Look:
+def look(name: str, process_group: ProcessGroup) -> Look:
     plain = load_base(name, dtype="float32", device="cpu")
     values, slopes, answer = computed(plain)
-    shared = load_sharded(name, dtype="float32", device="cpu", world=world)
+    shared = load_sharded(name, dtype="float32", device="cpu", process_group=process_group)
     assert shared.fingerprint == plain.fingerprint
     found, found_slopes, found_answer = computed(shared)
     pairs = zip(slopes, found_slopes, strict=True)
@@ -84,10 +84,10 @@ def look(name: str, world: World) -> Look:
 
 def main(out: Path, names: list[str]) -> None:
     torch.set_num_threads(1)
-    world = World.join(sharded=True)
-    looks = {Path(name).name: asdict(look(name, world)) for name in names}
-    (out / f"{world.rank}.json").write_text(json.dumps(looks))
-    world.leave()
+    process_group = ProcessGroup.join(sharded=True)
+    looks = {Path(name).name: asdict(look(name, process_group)) for name in names}
+    (out / f"{process_group.rank}.json").write_text(json.dumps(looks))
+    process_group.leave()
     os._exit(0)  # as trainer.__main__ does, and for its reason
 
 

@@ -85,7 +85,7 @@ def test_two_processes_train_what_one_trains(
     held = [example(number) for number in range(30, 42)]
     # plain rates: Adam would turn a last bit of difference in a tiny gradient into a whole step
     settings = {"token_budget": 40, "probe_every": 3, "kl_brake": 50.0, "learning_rate": 1e-3}
-    settings["fsdp"] = fsdp  # one process alone has nobody to share with
+    settings["fsdp"] = fsdp  # one process alone shards nothing
     settings["held_tokens"] = 80  # a step is 150 to 180: one process may have more, the other less
     one, two = (make_run(name, examples=examples, **settings) for name in ("one", "two"))
     for run_dir in (one, two):
@@ -173,7 +173,7 @@ def test_sharded_base_of_every_family_is_halved_and_computes_the_same(
 
 
 def wait_for(run_dir: Path, kind: str, process: subprocess.Popen[str], count: int = 1) -> None:
-    """Wait until the run has told `count` events of a kind."""
+    """Wait until the run has written `count` events of a kind."""
     path = run_dir / "events.jsonl"
     until = time.monotonic() + DEADLINE
     while time.monotonic() < until:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.config import TrainConfig
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import Refused
 
 SIZES = st.lists(st.integers(1, 4096), min_size=1, max_size=40)
@@ -14,10 +14,10 @@ SIZES = st.lists(st.integers(1, 4096), min_size=1, max_size=40)
 @given(SIZES, st.integers(1, 9), st.booleans())
 def test_every_piece_counts_once(sizes: list[int], count: int, sharded: bool) -> None:
     found = [
-        turn.piece
+        item.piece
         for rank in range(count)
-        for turn in World(rank, count, sharded).share(sizes)
-        if turn.counts
+        for item in ProcessGroup(rank, count, sharded).share(sizes)
+        if item.counts
     ]
     assert sorted(found) == list(range(len(sizes)))
 
@@ -26,14 +26,14 @@ def test_every_piece_counts_once(sizes: list[int], count: int, sharded: bool) ->
 def test_all_take_part_equally_often_where_the_base_is_sharded(
     sizes: list[int], count: int
 ) -> None:
-    turns = [World(rank, count, sharded=True).share(sizes) for rank in range(count)]
-    assert {len(mine) for mine in turns} == {-(-len(sizes) // count)}
-    assert sum(not turn.counts for mine in turns for turn in mine) < count
+    items = [ProcessGroup(rank, count, sharded=True).share(sizes) for rank in range(count)]
+    assert {len(mine) for mine in items} == {-(-len(sizes) // count)}
+    assert sum(not item.counts for mine in items for item in mine) < count
 
 
-def test_largest_pieces_go_to_whoever_has_least() -> None:
+def test_largest_pieces_go_to_the_least_loaded_process() -> None:
     sizes = [10, 70, 20, 40]
-    shares = [[turn.piece for turn in World(rank, 2).share(sizes)] for rank in (0, 1)]
+    shares = [[item.piece for item in ProcessGroup(rank, 2).share(sizes)] for rank in (0, 1)]
     assert shares == [[1], [3, 2, 0]]
 
 

@@ -14,7 +14,7 @@ from trainer.backends.torch_reference.adapters import AdapterStack
 from trainer.data.chat import eos_ids, prompt_ids
 from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row, context_length, prefill_group
-from trainer.engine.prefix_cache import Turns
+from trainer.engine.prefix_cache import PrefixCache
 from trainer.engine.sampling import Sampling
 from trainer.errors import BadArtifact, Refused, RunFailed
 from trainer.evaluation.generate import generate
@@ -113,7 +113,7 @@ def test_a_long_prompt_is_read_in_chunks_between_the_steps_of_others(tiny: Loade
         moved = batch.read(tokens=64)
         seen.append([row for row, _ in moved])
         batch.step()
-    # the one that came later was read after the first chunk; seven chunks make 400 tokens
+    # the later prompt was read after the first chunk; seven chunks make 400 tokens
     assert seen == [[], [late], [], [], [], [], [], [newcomer]]
     assert len(short.token_ids) == 9
     while batch.rows:
@@ -133,22 +133,22 @@ def test_a_prompt_that_is_being_read_can_leave(tiny: LoadedBase) -> None:
 
 def test_what_is_kept_of_earlier_turns_is_bounded() -> None:
     layers = [(torch.zeros(1, 1, 100, 2), torch.zeros(1, 1, 100, 2))]
-    turns = Turns(positions=250)
+    cache = PrefixCache(positions=250)
     first, second, third = ([start, *range(1, 100)] for start in (1000, 2000, 3000))
     for ids in (first, second):
-        turns.keep(1, ids, layers)
-    assert turns.find(1, [*first, 7])[0] == 100  # and first is now the one used last
-    turns.keep(1, third, layers)
-    assert turns.positions == 200
-    assert [turns.find(1, [*ids, 7])[0] for ids in (first, second, third)] == [100, 0, 100]
-    assert turns.find(2, [*first, 7]) == (0, ())
-    assert turns.find(1, first)[0] == 99, "one token is left to be read"
-    turns.keep(1, [*first, 7, 8], layers)
-    assert turns.positions == 202, "a conversation is kept once, at its longest"
-    turns.keep(1, list(range(300)), layers)
-    assert turns.positions == 202, "what does not fit is not kept"
-    turns.forget(1)
-    assert turns.positions == 0
+        cache.store(1, ids, layers)
+    assert cache.find(1, [*first, 7])[0] == 100  # and first is now the one used last
+    cache.store(1, third, layers)
+    assert cache.positions == 200
+    assert [cache.find(1, [*ids, 7])[0] for ids in (first, second, third)] == [100, 0, 100]
+    assert cache.find(2, [*first, 7]) == (0, ())
+    assert cache.find(1, first)[0] == 99, "one token is left to be read"
+    cache.store(1, [*first, 7, 8], layers)
+    assert cache.positions == 202, "a conversation is kept once, at its longest"
+    cache.store(1, list(range(300)), layers)
+    assert cache.positions == 202, "what does not fit is not kept"
+    cache.drop(1)
+    assert cache.positions == 0
 
 
 def test_seeded_answers_do_not_depend_on_the_batch(tiny: LoadedBase) -> None:
@@ -264,7 +264,7 @@ def run(base: LoadedBase, stack: Decoder, slots: list[int]) -> list[list[int]]:
 
 # PEFT asks transformers for an attribute that is about to be renamed
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_mixed_adapters_say_what_peft_says_alone(
+def test_mixed_adapters_answer_as_peft_does_alone(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]], tiny_dir: Path
 ) -> None:
     base, stack, slots = adapted

@@ -89,7 +89,7 @@ def test_repetition_penalty_moves_the_likeliest_away() -> None:
     assert choose(torch.tensor([[-1.0, -1.5]]), [greedy], [[0]]) == [1]
 
 
-def test_a_row_draws_the_same_whoever_is_beside_it() -> None:
+def test_a_row_draws_the_same_in_any_batch() -> None:
     logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(1))
     hot = Sampling(temperature=1.0, top_p=0.95, seed=11)
     cold, pure = Sampling(temperature=0), Sampling(temperature=1.0, top_p=1.0, seed=12)

@@ -138,7 +138,7 @@ def test_content_in_parts_and_unknown_fields_are_understood(client: httpx.Client
     assert said(answer) == said(ask(client))
 
 
-def test_many_at_once_say_what_each_says_alone(client: httpx.Client, adapters: list[str]) -> None:
+def test_concurrent_answers_equal_separate_ones(client: httpx.Client, adapters: list[str]) -> None:
     wanted = [
         body(model=model, messages=[{"role": "user", "content": text}], max_tokens=tokens)
         for model in (NAME, *adapters)
@@ -186,7 +186,7 @@ def test_a_body_that_is_no_request_is_refused(client: httpx.Client, broken: str)
 
 
 def test_other_content_types_are_refused(client: httpx.Client) -> None:
-    # what a page in somebody's browser could send to this port without being asked
+    # a web page could send this to a local port without a preflight request
     response = client.post(CHAT, content=json.dumps(body()), headers={"content-type": "text/plain"})
     assert "application/json" in refusal(response, 415)
 
@@ -348,7 +348,7 @@ def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> 
     assert engine.scheduler.running == 0
 
 
-def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> None:
+def test_a_full_queue_says_when_to_retry(tiny_dir: Path, tmp_path: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path, max_batch=1, max_queue=1) as small,
@@ -367,7 +367,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_dir: Path, tmp_path: Path) -> 
         assert int(refused.headers["retry-after"]) >= 1
         running.close()
         waiting.join(timeout=PATIENCE)
-        assert not waiting.is_alive(), "the place of the one that went is taken by the next"
+        assert not waiting.is_alive(), "the next request takes the free place"
 
 
 def test_answers_that_would_not_fit_together_take_turns(
@@ -413,7 +413,7 @@ def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
         assert said(ask(client)) == good
 
 
-def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
+def test_a_failed_thread_fails_all_requests_and_ends_the_engine(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashes: list[Exception] = []
@@ -422,7 +422,7 @@ def test_a_thread_that_fails_tells_everyone_and_ends_the_engine(
         serving(base, tmp_path, on_crash=crashes.append) as served,
         httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
     ):
-        monkeypatch.setattr(served.scheduler, "_tell", None)  # a fault of the scheduler itself
+        monkeypatch.setattr(served.scheduler, "_deliver", None)  # a fault of the scheduler itself
         assert "starts again" in refusal(client.post(CHAT, json=body()), 503)
         wait_until(lambda: not served.scheduler.alive, what="the thread to end")
         assert client.get("/health").status_code == 503
@@ -483,9 +483,7 @@ def test_a_registered_adapter_is_loaded_when_it_is_asked_for(
     assert failures in client.get("/metrics").text
 
 
-def test_the_adapter_that_nobody_asked_for_longest_makes_room(
-    tiny_dir: Path, artifacts: Path
-) -> None:
+def test_the_least_recently_requested_adapter_is_unloaded(tiny_dir: Path, artifacts: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, artifacts, max_adapters=2) as served,

@@ -37,7 +37,7 @@ def held(served: Served) -> Iterator[threading.Event]:
         batch.step = step  # type: ignore[method-assign]
 
 
-def test_queued_request_is_told_that_it_waits(
+def test_a_queued_request_gets_waiting_comments(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat, "WAITING_SECONDS", 0.05)

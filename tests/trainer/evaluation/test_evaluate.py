@@ -177,9 +177,7 @@ def test_adapter_of_another_base_is_refused(
         evaluate(eval_dir)
 
 
-def test_report_that_finds_no_room_is_worth_another_attempt_later(
-    tmp_path: Path, tiny_dir: Path
-) -> None:
+def test_report_on_a_full_disk_can_be_written_later(tmp_path: Path, tiny_dir: Path) -> None:
     eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
     (eval_dir / "report.partial").symlink_to("/dev/full")
     with pytest.raises(NotWritten, match=r"eval cannot be written \(No space left on device\)"):

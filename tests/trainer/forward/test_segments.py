@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.backends.base import Forest
-from trainer.forward.segments import WORTH_SHARING, branches, common_prefix, forest
+from trainer.forward.segments import MIN_SHARED_TOKENS, branches, common_prefix, forest
 
 # few different tokens and long common beginnings, so that rows share much
 BEGINNINGS = st.sampled_from([(1,) * 40, (1,) * 20 + (2,) * 25, (3,) * 5, ()])
@@ -50,7 +50,7 @@ def test_a_long_shared_prefix_is_stored_once() -> None:
 
 
 def test_short_beginnings_are_repeated() -> None:
-    few = tuple(range(WORTH_SHARING - 1))
+    few = tuple(range(MIN_SHARED_TOKENS - 1))
     assert forest([(*few, 50), (*few, 60)]).length == 2 * (len(few) + 1)
 
 

@@ -107,7 +107,7 @@ def test_kto_far_from_the_reference_keeps_its_digits() -> None:
     z0=st.floats(0, 50),
     beta=st.floats(0.01, 2),
 )
-def test_kto_lies_between_zero_and_lambda_and_moves_the_right_way(
+def test_kto_is_between_zero_and_lambda_and_moves_the_right_way(
     reward: float, z0: float, beta: float
 ) -> None:
     weights = Lambdas(1.5, 2.5)
@@ -295,7 +295,7 @@ def test_anchor_moves_half_as_far_in_a_step_of_one_class() -> None:
     assert update_anchor(2.0, double(42.0), torch.tensor([True])) == pytest.approx(4.0)
 
 
-def test_anchor_settles_at_the_midpoint_and_forgets_where_it_began() -> None:
+def test_anchor_converges_to_the_midpoint_from_any_start() -> None:
     value: float | None = 1000.0
     for _ in range(400):
         value = update_anchor(
@@ -329,7 +329,7 @@ def test_reference_point_of_nothing_is_an_error() -> None:
     ("desirable", "undesirable", "expected"),
     [
         (100, 100, Lambdas(1.0, 1.0)),  # ratio 1 is allowed
-        (120, 100, Lambdas(1.0, 1.0)),  # 1.2 lies in [1, 4/3]
+        (120, 100, Lambdas(1.0, 1.0)),  # 1.2 is in [1, 4/3]
         (50, 200, Lambdas(4.0, 1.0)),  # λ_D·50 / 200 = 1
         (200, 50, Lambdas(1.0, 3.0)),  # 200 / (3·50) = 4/3
         (10, 1000, Lambdas(20.0, 1.0, bounded=True)),  # the rule asks for 100
@@ -382,7 +382,7 @@ def test_class_weights_are_for_losses_that_judge_single_examples() -> None:
     assert class_weights(loss_named("sft"), 5, 0, given_d=3.0) == EVEN
 
 
-def test_registry_says_what_each_loss_needs() -> None:
+def test_registry_has_the_needs_of_each_loss() -> None:
     needs = {
         loss.name: (loss.unit, loss.anchor, loss.reference, loss.clamp, loss.ups_only)
         for loss in LOSSES.values()

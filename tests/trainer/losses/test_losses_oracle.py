@@ -41,7 +41,7 @@ def numbers(*shape: int) -> Tensor:
 
 
 class Speaker:
-    """Stands for a model: the log-probability of each token it is asked for, in turn."""
+    """Replaces a model: returns the log-probability of each requested token in order."""
 
     training = True
 

@@ -265,7 +265,7 @@ def test_merged_model_computes_the_same_without_an_adapter(
     assert merged.fingerprint != base.fingerprint
 
 
-def test_engine_says_what_transformers_and_peft_say(trained: Trained) -> None:
+def test_engine_answers_as_transformers_and_peft_do(trained: Trained) -> None:
     base = trained.base()
     stack = serving_decoder(base.model)
     _, weights = read_adapter(trained.one_step / "adapter", base, stack.shapes, name=NAME)

@@ -134,7 +134,7 @@ def test_a_wheel_with_a_gguf_becomes_a_model_directory(
     given = torch.tensor([ids])
     with torch.inference_mode():
         ours, theirs = loaded.model(given).logits, tiny.model(given).logits
-    # the packaged file is quantised; this one is not, so only bfloat16 lies between the two
+    # the packaged file is quantised; this one is not, so they differ only by rounding to bfloat16
     assert torch.allclose(ours, theirs, atol=0.15, rtol=0.05)
 
 

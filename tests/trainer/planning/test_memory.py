@@ -1,4 +1,4 @@
-"""The memory formula: held against what autograd really keeps, and against what it must tell apart.
+"""The memory formula against the bytes that models, optimisers and autograd really hold.
 
 Peak memory of whole trainings is measured by bench/plan.py.
 """
@@ -250,7 +250,7 @@ def test_devices_that_share_the_base_take_packs_in_turns() -> None:
     assert copies == Load(70, 70 * 70)
     shares = peak_load(examples, [step], token_budget=1, held_tokens=92, devices=2, sharded=True)
     assert shares == Load(70 + 20, 70 * 70 + 20 * 20)
-    # whoever could wait does not where somebody cannot
+    # no device keeps its activations where another one cannot
     apart = peak_load(examples, [step], token_budget=1, held_tokens=91, devices=2, sharded=True)
     assert apart == Load(70, 70 * 70)
 

@@ -48,7 +48,7 @@ def test_plan_promises_the_steps_that_training_takes(make_run: MakeRun, loss: st
     assert [event["step"] for event in events(run_dir, "step")][-1] == steps
 
 
-def test_plan_tells_memory_here_and_on_other_devices(make_run: MakeRun) -> None:
+def test_plan_estimates_memory_here_and_on_other_devices(make_run: MakeRun) -> None:
     found = plan(make_run())
     assert found["device"] == "cpu, float32"
     here = found["memory"]

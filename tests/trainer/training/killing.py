@@ -28,7 +28,7 @@ import trainer.training.train  # noqa: F401
 from trainer.__main__ import main
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
-#: audit events that stand for a change on disk; `open` counts where it can write
+#: audit events of a change on disk; `open` counts where it can write
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
 
 
@@ -93,7 +93,7 @@ class Killer:
 
 
 class Dying:
-    """In a child: counts, tells the parent each change, and dies where it was told to."""
+    """In a child: count changes, report each to the parent, and exit at the chosen one."""
 
     def __init__(self, order: Order, tell: Callable[[str], None]) -> None:
         self.order = order
@@ -177,7 +177,7 @@ def child(order: Order, pipe: int, words: int) -> None:
 
 
 def obey_permissions() -> None:
-    """Give up what lets root write where nobody may (CAP_DAC_OVERRIDE); others have it not."""
+    """Give up root's right to write read-only files (CAP_DAC_OVERRIDE)."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
     sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 of them
     libc = ctypes.CDLL(None, use_errno=True)
@@ -198,7 +198,7 @@ def run(order: Order) -> End:
         child(order, writer, words_writer)
     os.close(writer)
     os.close(words_writer)
-    told = b""
+    reported = b""
     until = started + order.seconds if order.how == "clock" else None
     while True:
         left = None if until is None else max(0.0, until - time.monotonic())
@@ -206,13 +206,13 @@ def run(order: Order) -> End:
             part = os.read(reader, 65_536)
             if not part:
                 break  # the child's end is closed: it is gone
-            told += part
+            reported += part
         else:
             os.kill(process, signal.SIGKILL)
             until = None
     os.close(reader)
     _, status = os.waitpid(process, 0)
-    lines = told.decode().splitlines()
+    lines = reported.decode().splitlines()
     with open(words_reader, encoding="utf-8") as words:  # noqa: PTH123 - a descriptor
         said = words.read()
     computed = [int(line.split()[1]) for line in lines if line.startswith("computed ")]

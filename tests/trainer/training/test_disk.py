@@ -1,4 +1,4 @@
-"""A disk that is full, or that nobody may write to: one sentence, nothing lost, and the run goes on
+"""A disk that is full or read-only: one sentence, nothing lost, and the run continues
 to the same bytes once there is room.
 
 Real processes on real files: from a change on, the kernel lets no file grow beyond a size (and

@@ -9,7 +9,7 @@ from tests.trainer.conftest import MakeRun, events, example
 from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS
 from trainer.data.examples import write_examples
 from trainer.errors import RunFailed
-from trainer.training.early_stopping import Best, Limits, Probe, judge, raise_if_broken
+from trainer.training.early_stopping import Best, Limits, Probe, judge, raise_if_diverged
 from trainer.training.train import train
 
 LIMITS = Limits(kl_brake=0.5, patience=2)
@@ -70,12 +70,12 @@ def test_probe_that_leaves_nothing_to_keep_fails_the_run(found: Probe, reason: s
 
 def test_figures_that_are_no_numbers_fail_the_step() -> None:
     with pytest.raises(RunFailed, match="not a finite number at step 3"):
-        raise_if_broken(step=3, loss=float("nan"), rewards=(0.0,), tokens=4)
+        raise_if_diverged(step=3, loss=float("nan"), rewards=(0.0,), tokens=4)
     with pytest.raises(RunFailed, match="not a finite number"):
-        raise_if_broken(step=3, loss=0.5, rewards=(0.0, float("inf")), tokens=4)
+        raise_if_diverged(step=3, loss=0.5, rewards=(0.0, float("inf")), tokens=4)
     with pytest.raises(RunFailed, match=r"exploded \(12\.0 nats a token"):
-        raise_if_broken(step=3, loss=0.5, rewards=(-24.0, 24.0), tokens=4)
-    raise_if_broken(step=3, loss=0.5, rewards=(-20.0, 19.0), tokens=4)
+        raise_if_diverged(step=3, loss=0.5, rewards=(-24.0, 24.0), tokens=4)
+    raise_if_diverged(step=3, loss=0.5, rewards=(-20.0, 19.0), tokens=4)
 
 
 # -- whole runs

@@ -1,4 +1,4 @@
-"""Killed anywhere and started again, a run ends with the bytes of one that nobody disturbed.
+"""Killed anywhere and started again, a run ends with the bytes of an undisturbed one.
 
 The moments are drawn with a seed and spread over the run: before changes on disk, before modules
 compute, within writes (the kernel tears the file), and by the clock from outside. tests.trainer.
@@ -47,7 +47,7 @@ def make(tmp_path: Path, tiny_dir: Path) -> MakeRun:
 
 
 class Quiet:
-    """A run that nobody disturbs: how it went, and what it left."""
+    """An undisturbed run: its events and files."""
 
     def __init__(self, killer: Killer, run_dir: Path) -> None:
         self.killer = killer
@@ -101,7 +101,7 @@ def readable_events(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def assert_killed(end: End, run_dir: Path) -> None:
-    """The process was killed, and where an adapter is looked for stands a whole one or none."""
+    """The process was killed, and the adapter directory is complete or absent."""
     assert end.signal in KILLED
     if (run_dir / "adapter").exists():
         verify_adapter(run_dir / "adapter", base_fingerprint=None, max_rank=4)
@@ -176,7 +176,7 @@ def test_damage_that_a_power_cut_leaves_is_passed_over(
         path.write_bytes(path.read_bytes()[:-5])
     quiet.assert_resumes(run_dir)
 
-    # killed after the fourth checkpoint; half of it is zeros, and half of a fifth stands beside it
+    # killed after the fourth checkpoint; half of it is zeros, and there is half of a fifth
     run_dir = make("checkpoint")
     at = quiet.first(".step-00000005.partial")
     assert_killed(killer.run(run_dir, how="change", at=at), run_dir)

@@ -76,7 +76,7 @@ def test_complete_run_is_left_alone(make_run: MakeRun) -> None:
     assert (run_dir / "events.jsonl").read_bytes() == before
 
 
-def test_run_that_was_killed_before_it_said_done_says_so(make_run: MakeRun) -> None:
+def test_run_that_was_killed_before_its_done_event_writes_it(make_run: MakeRun) -> None:
     run_dir = make_run()
     train.train(run_dir)
     lines = (run_dir / "events.jsonl").read_text().splitlines(keepends=True)
@@ -400,7 +400,7 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert 0 < cosine[-1] < 0.05
 
 
-def test_event_after_a_torn_line_stands_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_event_after_a_torn_line_is_on_a_line_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"type": "st')
     with EventLog(path) as log:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.forward.logprobs import Row, sequence_logprobs
 from trainer.losses import Lambdas, loss_named
 from trainer.models.loading import LoadedBase, load_base
@@ -187,7 +187,7 @@ class Ours:
             lambdas=case.lambdas,
             max_length=64,
             budget=budget,
-            world=World(),
+            process_group=ProcessGroup(),
             checkpointing=False,
             check=lambda: None,
             on_less_memory=lambda message: None,
@@ -203,7 +203,7 @@ class Ours:
                 token_budget=40,
                 plan=path / "plan",
                 on_progress=lambda done, total: None,
-                world=World(),
+                process_group=ProcessGroup(),
             )
 
     def magnitudes(self) -> dict[str, float]:

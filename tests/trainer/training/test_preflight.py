@@ -9,7 +9,7 @@ from trainer.config import TrainConfig
 from trainer.data.examples import Example
 from trainer.errors import Refused
 from trainer.losses import LOSSES, loss_named
-from trainer.training.preflight import check_trainable, unfit
+from trainer.training.preflight import check_trainable, faults_of
 
 # In conftest's examples three share a prompt: 0 to 2, 3 to 5 …; even numbers are desirable.
 UP, DOWN, OTHER_UP, OTHER_DOWN = example(0), example(1), example(4), example(5)
@@ -23,7 +23,7 @@ def config(batch_size: int = 16) -> TrainConfig:
 
 
 def faults(name: str, *examples: Example, batch_size: int = 16) -> list[str]:
-    return unfit(loss_named(name), examples, config(batch_size))
+    return faults_of(loss_named(name), examples, config(batch_size))
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.forward.logprobs import Row, batched_logprobs
 from trainer.models.loading import LoadedBase
 from trainer.training import reference_cache
@@ -47,7 +47,7 @@ def fill(
         token_budget=budget,
         plan=plan,
         on_progress=lambda *done: seen.append(done),
-        world=World(),
+        process_group=ProcessGroup(),
     )
     return [cache[row].tolist() for row in rows]
 
@@ -122,7 +122,13 @@ def test_interrupted_plan_forms_the_same_packs_again(
     cache = opened(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         complete(
-            cache, tiny.model, ROWS, token_budget=5, plan=plan, on_progress=stop, world=World()
+            cache,
+            tiny.model,
+            ROWS,
+            token_budget=5,
+            plan=plan,
+            on_progress=stop,
+            process_group=ProcessGroup(),
         )
     assert passes == [2, 1, 2]
     assert fill(opened(tmp_path), tiny, plan, budget=5) == expected

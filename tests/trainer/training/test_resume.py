@@ -113,7 +113,7 @@ def test_kill_in_the_final_write_ends_with_one_whole_adapter(
     assert not (killed / ".adapter.partial").exists()
 
 
-def test_exit_codes_tell_whether_to_try_again(
+def test_exit_codes_show_whether_to_retry(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
     refused = make_run("refused", beta=-1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.trainer.forward.test_attention import plainly
 from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
-from trainer.distributed.process_group import World
+from trainer.distributed.process_group import ProcessGroup
 from trainer.forward.logprobs import Row
 from trainer.losses import TOKEN_CLAMP, Lambdas, bco, dpo, kto, loss_named, sft
 from trainer.models.loading import LoadedBase
@@ -70,7 +70,7 @@ class Bench:
             lambdas=LAMBDAS,
             max_length=64,
             budget=budget,
-            world=World(),
+            process_group=ProcessGroup(),
             checkpointing=checkpointing,
             check=self._count,
             on_less_memory=lambda message: None,
@@ -89,7 +89,7 @@ class Bench:
                 token_budget=100,
                 plan=path / "plan",
                 on_progress=lambda done, total: None,
-                world=World(),
+                process_group=ProcessGroup(),
             )
 
     def _count(self) -> None:
@@ -140,11 +140,11 @@ def plain_loss(bench: Bench, loss: str, mean_reward: float) -> Tensor:
         return (sft(logprobs, torch.tensor([len(y) for _, y in rows])) * weights).mean()
     if loss == "bco":
         return (bco(rewards, labels, torch.tensor(mean_reward), BETA, LAMBDAS) * weights).mean()
-    strangers: list[Row] = [
+    mismatched: list[Row] = [
         (EXAMPLES[index].prompt, EXAMPLES[other].completion)
         for index, other in zip(step.examples, step.mismatched, strict=True)
     ]
-    z0 = plain_rewards(bench, strangers, clamp).detach().mean().clamp(min=0)
+    z0 = plain_rewards(bench, mismatched, clamp).detach().mean().clamp(min=0)
     if loss == "apo_zero_unpaired":
         z0 = torch.zeros(())
     return (kto(rewards, labels, z0, BETA, LAMBDAS) * weights).mean()
@@ -166,7 +166,7 @@ def plain_rewards(bench: Bench, rows: Sequence[Row], clamp: tuple[float, float] 
 
 
 @pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
-def test_step_is_its_loss_written_out(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
+def test_step_equals_its_loss_by_definition(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "reference", loss, Budget(70, 10_000))
     found, gradients = bench.backward(step_of(loss), mean_reward=0.3)
     bench.model.zero_grad()

@@ -37,7 +37,7 @@ class CpuBackend:
     def hidden_states(
         self, decoder: Any, ids: Tensor, positions: Tensor, layout: Layout, wanted: Tensor
     ) -> Tensor | None:
-        if not training_decoder.is_written_out(decoder):
+        if not training_decoder.implements(decoder):
             return None
         return training_decoder.hidden_states(decoder, ids, positions, layout, wanted)
 
@@ -48,7 +48,7 @@ class CpuBackend:
         return model_type in serving_decoder.BUILDS
 
     def can_serve(self, model: Any) -> bool:
-        return serving_decoder.is_written_out(model)
+        return serving_decoder.implements(model)
 
     def serving_decoder(self, model: Any) -> serving_decoder.LlamaDecoder | None:
         return serving_decoder.LlamaDecoder(model) if self.can_serve(model) else None

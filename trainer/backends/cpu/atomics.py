@@ -14,7 +14,7 @@ from trainer.backends.cpu.llvm import I32, array_data, array_struct, external, i
 
 @intrinsic_of
 def add(_: Any, array: Any, index: Any, amount: Any) -> Any:
-    """Adds to array[index], an int64, as one act; returns what was there."""
+    """Add to array[index], an int64, atomically; return the previous value."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         at = builder.gep(array_data(context, builder, array, arguments[0]), [arguments[1]])
@@ -25,7 +25,7 @@ def add(_: Any, array: Any, index: Any, amount: Any) -> Any:
 
 @intrinsic_of
 def seen(_: Any, array: Any, index: Any) -> Any:
-    """array[index] as other threads have left it, and with it everything they wrote before."""
+    """Return array[index] with acquire semantics: what other threads wrote before is visible."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         at = builder.gep(array_data(context, builder, array, arguments[0]), [arguments[1]])
@@ -36,7 +36,7 @@ def seen(_: Any, array: Any, index: Any) -> Any:
 
 @intrinsic_of
 def pause(_: Any) -> Any:
-    """Tells the processor that this thread only waits."""
+    """Execute the processor's spin-wait hint."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if platform.machine() in ("x86_64", "AMD64"):
@@ -47,8 +47,8 @@ def pause(_: Any) -> Any:
 
 
 @intrinsic_of
-def give_way(_: Any) -> Any:
-    """Let another thread run on this core (sched_yield of POSIX)."""
+def yield_core(_: Any) -> Any:
+    """Yield the core to another thread (sched_yield of POSIX)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.call(external(builder, "sched_yield", I32), [])
@@ -58,9 +58,9 @@ def give_way(_: Any) -> Any:
 
 
 @intrinsic_of
-def bare(_: Any, given: Any) -> Any:
-    """The same array, or tuple of arrays, without counting who uses it: threads that count in one
-    place wait for each other at every slice. The caller's own reference must last."""
+def unowned(_: Any, given: Any) -> Any:
+    """Return the same array, or tuple of arrays, without counting who uses it: threads that count
+    in one place wait for each other at every slice. The caller's own reference must last."""
 
     def uncounted(context: Any, builder: Any, kind: Any, array: Any) -> Any:
         made = array_struct(context, builder, kind, array)

@@ -1,8 +1,8 @@
-"""Attention over a packed forest on the CPU: explicit products, with what is between them compiled.
+"""Attention over a packed forest on the CPU: explicit products, the rest compiled.
 
 For rows of a few hundred tokens plain products beat the fused kernels of the CPU, which work
-through a mask. All segments of a stream are laid out one after the other, so that turning, masking
-and softmax take one call each (fused.py) and only the products go segment by segment.
+through a mask. All segments of a stream follow each other in one buffer, so that rotation, masking
+and softmax take one call each (fused.py) and only the products are computed segment by segment.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _GRAIN = 16
 
 @dataclass(frozen=True)
 class Plan:
-    """Where each segment of a stream stands in the flat buffers of a layer.
+    """The place of each segment of a stream in the flat buffers of a layer.
 
     `segments` (N, 8): first column and number of tokens, tokens rounded up, rows before it;
     positions seen, the same rounded up, positions before it; cells of the score matrix before it.
@@ -62,19 +62,19 @@ class Plan:
         return cls(np.array(table, np.int64), np.array(pieces, np.int64), rows, seen, cells)
 
     def queries(self, flat: Tensor, heads: int, groups: int) -> Iterator[Tensor]:
-        """Each segment's part of a buffer of `rows`, (G, H/G · padded, D)."""
+        """Return each segment's part of a buffer of `rows`, (G, H/G · padded, D)."""
         width = flat.numel() // (self.rows * heads)
         sizes = [padded * heads * width for padded in self._column(2)]
         return (part.view(groups, -1, width) for part in flat.split(sizes))
 
     def keys(self, flat: Tensor, groups: int) -> Iterator[Tensor]:
-        """Each segment's part of a buffer of `seen`, (G, seen, D)."""
+        """Return each segment's part of a buffer of `seen`, (G, seen, D)."""
         width = flat.numel() // (self.seen * groups)
         sizes = [seen * groups * width for seen in self._column(5)]
         return (part.view(groups, -1, width) for part in flat.split(sizes))
 
     def scores(self, flat: Tensor, heads: int, groups: int) -> Iterator[Tensor]:
-        """Each segment's part of a buffer of `cells`, (G, H/G · padded, seen)."""
+        """Return each segment's part of a buffer of `cells`, (G, H/G · padded, seen)."""
         for part, width in zip(flat.split(self._cells(heads)), self._column(5), strict=True):
             yield part.view(groups, -1, width)
 
@@ -90,8 +90,8 @@ class Plan:
 class Attend(torch.autograd.Function):
     """Queries (T, H, D), keys and values (T, G, D) with H a multiple of G → (T, H, D).
 
-    `cos` and `sin` (T, D) turn queries and keys to their positions; empty ones say that this has
-    been done. Queries of the heads that share a key head are stacked into one product.
+    `cos` and `sin` (T, D) rotate queries and keys to their positions; empty ones: they are rotated
+    already. Queries of the heads that share a key head are stacked into one product.
     """
 
     @staticmethod
@@ -108,12 +108,12 @@ class Attend(torch.autograd.Function):
     ) -> Tensor:
         plan, heads, groups = layout.derived(Plan.of), query.shape[1], key.shape[1]
         still = query.new_empty(0, 0)
-        turned, values = _heads_first(key, cos, sin), _heads_first(value, still, still)
+        rotated, values = _heads_first(key, cos, sin), _heads_first(value, still, still)
         if layout.keep is not None:
-            layout.keep.layers[layer] = (turned, values)
-        old = (turned, values) if layout.stored is None else layout.stored.layers[layer]
+            layout.keep.layers[layer] = (rotated, values)
+        old = (rotated, values) if layout.stored is None else layout.stored.layers[layer]
         queries = _stacked(query, cos, sin, plan)
-        keys, seen = _seen(turned, old[0], plan), _seen(values, old[1], plan)
+        keys, seen = _seen(rotated, old[0], plan), _seen(values, old[1], plan)
 
         shares = query.new_empty(plan.cells * heads)
         for score, q, k in zip(
@@ -128,7 +128,7 @@ class Attend(torch.autograd.Function):
             tanh = shares.mul_(scale / rules.softcap).tanh_()
             slopes = (1 - tanh * tanh).mul_(scale)
             shares, scale = tanh * rules.softcap, 1.0
-        fused.shares_of(view(shares), plan.segments, heads, scale, rules.window or 0)
+        fused.softmax_forward(view(shares), plan.segments, heads, scale, rules.window or 0)
 
         found = torch.empty_like(queries)
         for part, share, v in zip(
@@ -139,7 +139,7 @@ class Attend(torch.autograd.Function):
         ):
             torch.bmm(share, v, out=part)
         out = query.new_empty(query.shape)
-        fused.heads_out(view(found), view(still), view(still), plan.segments, view(out))
+        fused.unpack_heads(view(found), view(still), view(still), plan.segments, view(out))
         if any(ctx.needs_input_grad[:3]):
             ctx.save_for_backward(queries, keys, seen, shares, slopes, cos, sin)
             ctx.plan, ctx.scale, ctx.window = plan, scale, rules.window or 0
@@ -162,7 +162,9 @@ class Attend(torch.autograd.Function):
             strict=True,
         ):
             torch.bmm(d, v.transpose(1, 2), out=d_share)
-        fused.shares_back(view(d_scores), view(shares), plan.segments, heads, ctx.scale, ctx.window)
+        fused.softmax_backward(
+            view(d_scores), view(shares), plan.segments, heads, ctx.scale, ctx.window
+        )
         if slopes is not None:
             d_scores.mul_(slopes)
 
@@ -182,47 +184,48 @@ class Attend(torch.autograd.Function):
             torch.bmm(d_score.transpose(1, 2), q, out=d_k)
             torch.bmm(share.transpose(1, 2), d, out=d_v)
         d_query = queries.new_empty(length, heads, width)
-        fused.heads_out(view(d_queries), view(cos), view(sin), plan.segments, view(d_query))
+        fused.unpack_heads(view(d_queries), view(cos), view(sin), plan.segments, view(d_query))
         d_key = _gathered(d_keys, cos, sin, plan, length, groups)
         return d_query, d_key, _gathered(d_seen, still, still, plan, length, groups), *[None] * 5
 
 
 def _whole(length: int) -> Array:
-    """A stream as one segment that is not rounded up: its heads come out as (H, T, D)."""
+    """Return a stream as one segment that is not rounded up: its heads come out as (H, T, D)."""
     return np.array([(0, length, length, 0)], np.int64)
 
 
 def _heads_first(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(T, G, D) → (G, T, D), turned."""
+    """(T, G, D) → (G, T, D), rotated."""
     length, groups, width = heads.shape
     found = heads.new_empty(groups, length, width)
-    fused.heads_in(view(heads), view(cos), view(sin), _whole(length), view(found.view(-1)))
+    fused.pack_heads(view(heads), view(cos), view(sin), _whole(length), view(found.view(-1)))
     return found
 
 
 def _stacked(heads: Tensor, cos: Tensor, sin: Tensor, plan: Plan) -> Tensor:
-    """(T, H, D) → the flat buffer of `rows`, turned."""
+    """(T, H, D) → the flat buffer of `rows`, rotated."""
     found = heads.new_empty(plan.rows * heads.shape[1] * heads.shape[2])
-    fused.heads_in(view(heads), view(cos), view(sin), plan.segments, view(found))
+    fused.pack_heads(view(heads), view(cos), view(sin), plan.segments, view(found))
     return found
 
 
 def _seen(own: Tensor, stored: Tensor, plan: Plan) -> Tensor:
     """(G, T, D), of this stream and of the earlier one → the flat buffer of `seen`."""
     found = own.new_empty(plan.seen * own.shape[0] * own.shape[2])
-    fused.keys_seen(view(own), view(stored), plan.segments, plan.pieces, view(found))
+    fused.gather_keys(view(own), view(stored), plan.segments, plan.pieces, view(found))
     return found
 
 
 def _gathered(
     seen: Tensor, cos: Tensor, sin: Tensor, plan: Plan, length: int, groups: int
 ) -> Tensor:
-    """Gradients of `seen` → (T, G, D). Several segments add to the keys above them: in fp32."""
+    """Return gradients of keys or values (T, G, D) from those of `seen`. Several segments add to
+    the keys above them: in fp32."""
     width = seen.numel() // (plan.seen * groups)
     total = torch.zeros(groups, length, width, dtype=torch.float32)
-    fused.keys_spread(view(seen), plan.segments, plan.pieces, view(total))
+    fused.scatter_keys(view(seen), plan.segments, plan.pieces, view(total))
     found = seen.new_empty(length, groups, width)
-    fused.heads_out(view(total.view(-1)), view(cos), view(sin), _whole(length), view(found))
+    fused.unpack_heads(view(total.view(-1)), view(cos), view(sin), _whole(length), view(found))
     return found
 
 

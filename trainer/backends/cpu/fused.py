@@ -1,4 +1,4 @@
-"""What stands between the matrix products on a CPU, each in one pass over memory.
+"""The operations between the matrix products on a CPU, each in one pass over memory.
 
 torch runs a norm, a gate or a softmax as five to ten operations, each of which reads and writes the
 whole tensor; in bf16 that is a third of a training step. Here they are loops compiled by numba:
@@ -28,8 +28,8 @@ _OPTIONS: Any = {"fastmath": {"reassoc", "contract", "arcp", "nsz"}, "error_mode
 
 
 def view(tensor: Tensor) -> Array:
-    """The tensor's memory as numpy sees it: float32, or bf16 as uint16. Raises TypeError for any
-    other type."""
+    """Return the tensor's memory as a numpy array: float32, or bf16 as uint16. Raises TypeError for
+    any other type."""
     found = tensor.detach()
     if found.dtype == torch.bfloat16:
         return found.view(torch.uint16).numpy()
@@ -55,7 +55,7 @@ def inlined(function: _F) -> _F:
 
 
 def _bitcast(source: Any, target: Any) -> Any:
-    """The bits of a value of one type as a value of another."""
+    """Return the bits of a value of one type as a value of another."""
 
     def typed(_: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -71,11 +71,11 @@ as_bits = _bitcast(types.float32, types.uint32)
 
 
 def wide(value: Any) -> Any:
-    """A stored value in fp32."""
+    """Return a stored value in fp32."""
 
 
 def narrow(value: Any, stored: Any) -> Any:
-    """An fp32 value as `stored`'s type holds it: bf16 rounds to nearest, ties to even."""
+    """Return an fp32 value as `stored`'s type holds it: bf16 rounds to nearest, ties to even."""
 
 
 @overload(wide, strict=False)
@@ -181,25 +181,25 @@ def gate_backward(d_y: Array, gate: Array, up: Array, d_gate: Array, d_up: Array
 
 
 @inlined
-def _turn(heads: Array, cos: Array, sin: Array, turned: Array) -> None:
-    """One head (D,) turned by cos and sin (D,): rotary positions in halves, as Llama has them."""
+def _rotate(heads: Array, cos: Array, sin: Array, rotated: Array) -> None:
+    """One head (D,) rotated by cos and sin (D,): rotary positions in halves, as Llama has them."""
     half = heads.shape[0] // 2
     low, high = heads[:half], heads[half:]
     for j in range(half):
         a, b = wide(low[j]), wide(high[j])
-        turned[j] = narrow(a * wide(cos[j]) - b * wide(sin[j]), turned[0])
-    turned = turned[half:]
+        rotated[j] = narrow(a * wide(cos[j]) - b * wide(sin[j]), rotated[0])
+    rotated = rotated[half:]
     cos, sin = cos[half:], sin[half:]
     for j in range(half):
         a, b = wide(low[j]), wide(high[j])
-        turned[j] = narrow(b * wide(cos[j]) + a * wide(sin[j]), turned[0])
+        rotated[j] = narrow(b * wide(cos[j]) + a * wide(sin[j]), rotated[0])
 
 
 @inlined
-def _turn_back(turned: Array, cos: Array, sin: Array, heads: Array) -> None:
-    """The gradient of _turn: turned by as much the other way."""
-    half = turned.shape[0] // 2
-    low, high = turned[:half], turned[half:]
+def _rotate_back(rotated: Array, cos: Array, sin: Array, heads: Array) -> None:
+    """The gradient of _rotate: rotated by as much the other way."""
+    half = rotated.shape[0] // 2
+    low, high = rotated[:half], rotated[half:]
     cos_high, sin_high = cos[half:], sin[half:]
     for j in range(half):
         a, b = wide(low[j]), wide(high[j])
@@ -223,19 +223,19 @@ def _clear(target: Array) -> None:
 
 
 @compiled
-def heads_in(heads: Array, cos: Array, sin: Array, segments: Array, stacked: Array) -> None:
+def pack_heads(heads: Array, cos: Array, sin: Array, segments: Array, stacked: Array) -> None:
     """Heads (T, H, D) → segment after segment (H, padded, D) in the flat `stacked`, rotated by
     their positions' cos and sin (T, D) unless these are empty, zeros where a segment is padded.
     `segments` (N, ·) are forest_attention.Plan's, of which the first four columns are read."""
     _, count, width = heads.shape
-    turns = cos.shape[0] > 0
+    rotates = cos.shape[0] > 0
     for n in range(segments.shape[0]):
         start, length, padded, rows = segments[n, 0], segments[n, 1], segments[n, 2], segments[n, 3]
         for h in range(count):
             at = (rows * count + h * padded) * width
             for t in range(start, start + length):
-                if turns:
-                    _turn(heads[t, h], cos[t], sin[t], stacked[at : at + width])
+                if rotates:
+                    _rotate(heads[t, h], cos[t], sin[t], stacked[at : at + width])
                 else:
                     _copy(heads[t, h], stacked[at : at + width])
                 at += width
@@ -243,24 +243,24 @@ def heads_in(heads: Array, cos: Array, sin: Array, segments: Array, stacked: Arr
 
 
 @compiled
-def heads_out(stacked: Array, cos: Array, sin: Array, segments: Array, heads: Array) -> None:
-    """heads_in the other way; with cos and sin turned back, as a gradient is."""
+def unpack_heads(stacked: Array, cos: Array, sin: Array, segments: Array, heads: Array) -> None:
+    """The inverse of pack_heads; with cos and sin rotated back, as a gradient is."""
     _, count, width = heads.shape
-    turns = cos.shape[0] > 0
+    rotates = cos.shape[0] > 0
     for n in range(segments.shape[0]):
         start, length, padded, rows = segments[n, 0], segments[n, 1], segments[n, 2], segments[n, 3]
         for h in range(count):
             at = (rows * count + h * padded) * width
             for t in range(start, start + length):
-                if turns:
-                    _turn_back(stacked[at : at + width], cos[t], sin[t], heads[t, h])
+                if rotates:
+                    _rotate_back(stacked[at : at + width], cos[t], sin[t], heads[t, h])
                 else:
                     _copy(stacked[at : at + width], heads[t, h])
                 at += width
 
 
 @compiled
-def keys_seen(own: Array, stored: Array, segments: Array, pieces: Array, seen: Array) -> None:
+def gather_keys(own: Array, stored: Array, segments: Array, pieces: Array, seen: Array) -> None:
     """What each segment sees of keys or values (G, T, D), segment after segment (G, padded, D) in
     the flat `seen`; `pieces` (P, 5) are forest_attention.Plan's."""
     count, _, width = own.shape
@@ -279,7 +279,7 @@ def keys_seen(own: Array, stored: Array, segments: Array, pieces: Array, seen: A
 
 
 @compiled
-def keys_spread(seen: Array, segments: Array, pieces: Array, total: Array) -> None:
+def scatter_keys(seen: Array, segments: Array, pieces: Array, total: Array) -> None:
     """Add gradients of what segments saw to its columns, `total` (G, T, D) fp32; what an earlier
     stream has stored takes none."""
     count, _, width = total.shape
@@ -297,8 +297,8 @@ def keys_spread(seen: Array, segments: Array, pieces: Array, total: Array) -> No
 
 
 @compiled
-def shares_of(scores: Array, segments: Array, count: int, scale: float, window: int) -> None:
-    """Scores of all segments, (count, padded, seen) each in one flat array, become shares in place:
+def softmax_forward(scores: Array, segments: Array, count: int, scale: float, window: int) -> None:
+    """Replace scores of all segments, (count, padded, seen) each in one flat array, by softmax:
     softmax of scale·score over what a query sees, its own position and `window` − 1 before it at
     most (0: all), zero elsewhere."""
     factor = np.float32(scale)
@@ -325,10 +325,10 @@ def shares_of(scores: Array, segments: Array, count: int, scale: float, window: 
 
 
 @compiled
-def shares_back(
+def softmax_backward(
     d_shares: Array, shares: Array, segments: Array, count: int, scale: float, window: int
 ) -> None:
-    """Gradients of shares become those of unscaled scores, in place."""
+    """Replace gradients of the softmax by those of unscaled scores, in place."""
     factor = np.float32(scale)
     for n in range(segments.shape[0]):
         length, padded, seen, width = segments[n, 1], segments[n, 2], segments[n, 4], segments[n, 5]
@@ -349,15 +349,15 @@ def shares_back(
 
 @inlined
 def _ordered(bits: Any) -> Any:
-    """The bits of a float as a whole number that is larger where the float is, and back."""
+    """Return the bits of a float as a whole number that is larger where the float is, and back."""
     whole = np.int32(bits)
     return whole ^ ((whole >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
 @inlined
 def largest(row: Array) -> Any:
-    """The largest value in fp32; NaN where there is one. By whole numbers, because a compiler that
-    must mind NaN takes the maximum of floats one by one."""
+    """Return the largest value in fp32; NaN where there is one. By whole numbers, because a
+    compiler that must mind NaN takes the maximum of floats one by one."""
     highest = np.int32(-(2**31))
     for j in range(row.shape[0]):
         highest = max(highest, _ordered(as_bits(wide(row[j]))))
@@ -367,7 +367,7 @@ def largest(row: Array) -> Any:
 @compiled
 def logprobs_of(logits: Array, targets: Array, found: Array, slopes: bool) -> None:
     """log softmax of the targets (N,) int64 into found (N,) fp32, from logits (N, V); `slopes`
-    turns the logits into its derivative by them, onehot(target) − softmax, in place."""
+    replaces the logits by the derivative with respect to them, onehot(target) − softmax."""
     length, width = logits.shape
     powers = np.empty(width, np.float32)
     for i in range(length):

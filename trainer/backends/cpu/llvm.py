@@ -12,7 +12,7 @@ BYTES = ir.IntType(8).as_pointer()
 
 
 def intrinsic_of(function: Callable[..., Any]) -> Any:
-    """Make a function of numba from one that generates LLVM instructions (typed, for mypy)."""
+    """Return a numba intrinsic of a function that generates LLVM instructions (typed, for mypy)."""
     return intrinsic(function)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.np.numpy_support import carray
 
-from trainer.backends.cpu.atomics import add, give_way, pause, seen
+from trainer.backends.cpu.atomics import add, pause, seen, yield_core
 from trainer.backends.cpu.fused import Array, compiled, exp, inlined, largest, narrow
 from trainer.backends.cpu.vectors import (
     LANES,
@@ -33,7 +33,7 @@ from trainer.backends.cpu.vectors import (
 _TOKENS = 8
 #: int64 a phase in `control`. What is taken and what is done lie on cache lines of their own.
 _CONTROL, _DONE = 16, 8
-#: Turns of a waiting thread before it gives its core away: 50 to 100 µs.
+#: Spins of a waiting thread before it yields its core: 50 to 100 µs.
 _SPINS = 2000
 _0, _1 = np.float32(0), np.float32(1)
 
@@ -106,13 +106,13 @@ class Shape(NamedTuple):
 
 
 def control(phases: int) -> Array:
-    """What the threads of one call agree by."""
+    """Return the counters that the threads of one call share."""
     return np.zeros(phases * _CONTROL, np.int64)
 
 
 @inlined
 def claim(control: Array, phase: int) -> Any:
-    """The number of a part that is this thread's now."""
+    """Return the number of the next part, which this thread then owns."""
     return add(control, phase * _CONTROL, 1)
 
 
@@ -123,18 +123,18 @@ def done(control: Array, phase: int) -> None:
 
 @inlined
 def finished(control: Array, phase: int, parts: int) -> None:
-    """Wait for the parts that other threads have taken.
+    """Wait until other threads have finished the parts that they own.
 
     Parts take some 50 µs, so the wait is usually shorter than a switch to another thread. Where it
     is longer the thread that is waited for has lost its core to other work: give it this one.
     """
-    turns = 0
+    spins = 0
     while seen(control, phase * _CONTROL + _DONE) < parts:
-        if turns < _SPINS:
+        if spins < _SPINS:
             pause()
-            turns += 1
+            spins += 1
         else:
-            give_way()
+            yield_core()
 
 
 @inlined
@@ -272,7 +272,7 @@ def product_of(
     finished(control, phase, parts)
 
 
-# -- what stands between them
+# -- between the products
 
 
 @compiled
@@ -298,7 +298,7 @@ def norm(
 
 
 @compiled
-def turn(
+def rotate(
     control: Array,
     phase: int,
     heads: Array,
@@ -309,7 +309,7 @@ def turn(
     keys: Array,
     values: Array,
 ) -> None:
-    """Queries turned by their positions in place, keys turned into the cache, values as well."""
+    """Rotate queries by their positions in place; write rotated keys and values to the cache."""
     count, size, half = tokens.shape[0], shape.size, shape.size // 2
     parts = parts_of(count, _TOKENS)
     part = claim(control, phase)
@@ -360,7 +360,7 @@ def attend(
             query = heads[t, h * size : (h + 1) * size]
             p = start
             while p + 4 <= stop:
-                if h == g * count:  # values come while scores are computed
+                if h == g * count:  # values are prefetched while scores are computed
                     for soon in range(p, p + 4):
                         fetch(value, soon)
                 four_dots(query, key, p, scale, shares)

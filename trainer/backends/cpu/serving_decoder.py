@@ -44,14 +44,14 @@ _PRODUCTS = {
 _PARTS_A_THREAD = 3
 
 
-class _Lent(NamedTuple):
-    """An adapter: packed A and B (layers, tiles, ·) of each product, None where it has none."""
+class _PackedAdapter(NamedTuple):
+    """An adapter: packed A and B (layers, tiles, ·) of each product, None without one."""
 
     pairs: tuple[tuple[Tensor, Tensor] | None, ...]
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """Rows of A, whole tiles."""
+        """Return the rows of A of each product, whole tiles."""
         return tuple(0 if pair is None else pair[0].shape[1] * TILE for pair in self.pairs)
 
     @property
@@ -84,38 +84,38 @@ class LlamaDecoder:
         self._eps = float(decoder.norm.variance_epsilon)
         #: (out, in) of each layer: what an adapter's matrices must fit.
         self.shapes = {name: layer_shape(layer) for name, layer in linear_layers(model).items()}
-        self._weights = _taken(model)
-        # a thread that has next to nothing to do only stands in the way of the others
+        self._weights = _packed_weights(model)
+        # a thread with next to no work only delays the others
         self._threads = min(torch.get_num_threads(), self._weights.out.shape[1] // 2 or 1)
-        self._lent: dict[int, _Lent] = {}
+        self._loaded: dict[int, _PackedAdapter] = {}
         self._last_slot = 0
         self._work: phases.Work | None = None
-        self([[0]], [0], [0], self.cache(1, 1))  # compiled now, not when somebody waits for it
+        self([[0]], [0], [0], self.cache(1, 1))  # compile now, not at the first request
 
     # -- adapters
 
     @property
     def slots(self) -> list[int]:
-        """The adapters that are held."""
-        return list(self._lent)
+        """Return the slots of the loaded adapters."""
+        return list(self._loaded)
 
     def attach(self, weights: AdapterWeights) -> int:
-        """Takes an adapter in; returns its slot, which is never used again for another."""
+        """Load an adapter; return its slot, which is never used again for another."""
         rank = max(a.shape[0] for a, _ in weights.values())
         pairs = [self._pair(product, weights, rank) for product in _PRODUCTS]
         self._last_slot += 1
-        self._lent[self._last_slot] = _Lent(tuple(pairs))
+        self._loaded[self._last_slot] = _PackedAdapter(tuple(pairs))
         return self._last_slot
 
     def detach(self, slot: int) -> None:
-        """Frees an adapter that no row uses."""
-        del self._lent[slot]
+        """Free an adapter that no row uses."""
+        del self._loaded[slot]
 
     def _pair(
         self, product: int, weights: AdapterWeights, rank: int
     ) -> tuple[Tensor, Tensor] | None:
-        """A of all layers of a product stacked, and their B on a diagonal; layers that the adapter
-        leaves as they are get zeros."""
+        """Return A of all layers of a product stacked, and their B on a diagonal; layers that the
+        adapter leaves as they are get zeros."""
         names = _PRODUCTS[product]
         if not any(at + name in weights for at in self._at for name in names):
             return None
@@ -137,7 +137,7 @@ class LlamaDecoder:
     # -- tokens
 
     def cache(self, rows: int, positions: int, known: Layers = ()) -> RowCache:
-        """Room for prompts that are going to be read; `known` of the first one."""
+        """Return a cache for prompts; `known` are keys and values that the first begins with."""
         like = torch.empty(0, self._groups, 0, self._size, dtype=self._dtype)
         return RowCache.sized(len(self._at), like, rows, positions, known)
 
@@ -151,12 +151,12 @@ class LlamaDecoder:
         *,
         scored: bool = True,
     ) -> Tensor:
-        """Scores (rows, V) of what follows each row's last token; (0, V) unless they are asked for.
+        """Return the scores (rows, V) of the token after each row; (0, V) unless `scored`.
 
         Row i of the cache, which must have room, has `starts[i]` positions; `parts[i]` are the
         tokens that come next.
         """
-        order = sorted(range(len(parts)), key=lambda row: slots[row])  # an adapter's side by side
+        order = sorted(range(len(parts)), key=lambda row: slots[row])  # rows of an adapter together
         ends = np.cumsum([len(parts[row]) for row in order])
         wanted = np.empty(len(parts) if scored else 0, np.int64)
         if scored:
@@ -171,7 +171,7 @@ class LlamaDecoder:
         cos, sin = self._rotary(torch.empty(0), positions)  # fp32, as the empty one is
         scores = torch.empty(len(wanted), self._embed.num_embeddings, dtype=self._dtype)
         rows, _, length, _ = cache.layers[0].keys.shape
-        if rows < len(parts) or length <= tokens[:, 1].max():  # compiled code does not look
+        if rows < len(parts) or length <= tokens[:, 1].max():  # compiled code checks no bounds
             raise ValueError(f"the cache has no room for {len(parts)} rows to go on")
         shape = phases.Shape(
             self._heads,
@@ -228,10 +228,10 @@ class LlamaDecoder:
         ]
         loops.forward(*given)
         for other in others:
-            other.cancel()  # it has not begun; one that has finds nothing left to do, and ends
+            other.cancel()  # a thread that has not begun; the others end without a part to take
 
     def _adapters(self, slots: Sequence[int], ends: Array) -> phases.Adapters:
-        """The adapters of rows that are sorted by slot; `ends` of each row's tokens."""
+        """Return the adapters of rows that are sorted by slot; `ends` of each row's tokens."""
         spans: list[list[int]] = []
         used: list[int] = []
         for number, slot in enumerate(slots):
@@ -240,24 +240,26 @@ class LlamaDecoder:
                 used.append(slot)
             if slot:
                 spans[-1][1] = ends[number]
-        lent = [self._lent[slot] for slot in used]
+        used_adapters = [self._loaded[slot] for slot in used]
         return phases.Adapters(
             np.array(spans, np.int64).reshape(-1, 2),
-            np.array([one.addresses for one in lent], np.int64).reshape(-1, len(_PRODUCTS), 2),
-            np.array([one.ranks for one in lent], np.int64).reshape(-1, len(_PRODUCTS)),
+            np.array([one.addresses for one in used_adapters], np.int64).reshape(
+                -1, len(_PRODUCTS), 2
+            ),
+            np.array([one.ranks for one in used_adapters], np.int64).reshape(-1, len(_PRODUCTS)),
         )
 
     def _room(self, count: int, wanted: int) -> phases.Work:
-        """What `count` tokens are computed in, of which `wanted` are scored."""
-        rank = max((rank for one in self._lent.values() for rank in one.ranks), default=0)
+        """Return buffers for `count` tokens, of which `wanted` are scored."""
+        rank = max((rank for one in self._loaded.values() for rank in one.ranks), default=0)
         kept = self._work
         have = (0, 0, 0) if kept is None else (len(kept.low), kept.low.shape[1], len(kept.last))
         if kept is None or have[0] < count or have[1] < rank or have[2] < wanted:
-            kept = self._made(max(count, have[0]), rank, max(wanted, have[2]))
+            kept = self._allocated(max(count, have[0]), rank, max(wanted, have[2]))
             self._work = kept
         return phases.Work(*[*(part[:count] for part in kept[:-1]), kept.last[:wanted]])
 
-    def _made(self, count: int, rank: int, wanted: int) -> phases.Work:
+    def _allocated(self, count: int, rank: int, wanted: int) -> phases.Work:
         whole = torch.float32
         given = torch.bfloat16 if self._dtype == torch.bfloat16 and PAIRS else whole
         w = self._weights
@@ -277,8 +279,8 @@ class LlamaDecoder:
         )
 
 
-def is_written_out(model: Any) -> bool:
-    """Whether a model is built as LlamaDecoder expects, and computes where and in what it can."""
+def implements(model: Any) -> bool:
+    """Return whether LlamaDecoder implements a model's architecture, device and type."""
     config = model.config.get_text_config()
     weight = model.get_input_embeddings().weight
     if (
@@ -304,7 +306,7 @@ def _is_known(layer: nn.Module) -> bool:
     )
 
 
-def _taken(model: Any) -> phases.Weights:
+def _packed_weights(model: Any) -> phases.Weights:
     """Return the weights of all layers, packed. What has been packed is left on "meta" in the model
     and nothing refers to the file of the base any more, so that one copy of the weights is held."""
     decoder, head = model.get_decoder(), model.get_output_embeddings()
@@ -341,7 +343,7 @@ def _taken(model: Any) -> phases.Weights:
 
 
 def _windows(model: Any) -> Array:
-    """How far back each layer sees, 0 for everything."""
+    """Return how far back each layer sees, 0 for everything."""
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None) or 0
     count = len(model.get_decoder().layers)
@@ -350,8 +352,9 @@ def _windows(model: Any) -> Array:
 
 
 def _stacked(product: int, parts: Sequence[Tensor]) -> Tensor:
-    """The outputs (·, in) of layers that are one product. Those of gate and up are taken sixteen by
-    sixteen, so that a tile has what belongs together; the inputs of what follows as well."""
+    """Return the outputs (·, in) of layers that are one product. Those of gate and up are taken
+    sixteen by sixteen, so that a tile has what belongs together; the inputs of what follows as
+    well."""
     if product == phases.GATE_UP:
         padded = [F.pad(part, (0, 0, 0, -len(part) % LANES)) for part in parts]
         sixteens = [part.view(-1, LANES, part.shape[1]) for part in padded]

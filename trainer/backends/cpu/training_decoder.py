@@ -1,10 +1,9 @@
-"""A decoder that is built like Llama, written out for training on the CPU.
+"""A Llama-like decoder for training on the CPU, over compiled kernels.
 
-transformers' layers are made for every device; on a CPU a third of a step passes in what they do
-between the matrix products. For the plainest and most common build (Llama, Mistral, Qwen 2:
-RMSNorm, rotary positions, grouped queries, a gated MLP) the same layers are run here over compiled
-kernels (fused.py). Every other model takes transformers' way, and so does this build
-where its layers are sharded or trained themselves.
+On a CPU a third of a step of transformers' layers is spent between the matrix products. For the
+most common architecture (Llama, Mistral, Qwen 2: RMSNorm, rotary positions, grouped queries, a
+gated MLP) the same layers are computed here over compiled kernels (fused.py). Every other model
+runs through transformers, and so does this architecture where its layers are sharded or trained.
 """
 
 from typing import Any
@@ -20,13 +19,13 @@ from trainer.backends.cpu.forest_attention import Attend
 from trainer.backends.cpu.fused import view
 from trainer.models.lora import together
 
-#: Layers whose forward pass is what is written out below. Their own classes, no others: what has
-#: been sharded is of another class, and a subclass may differ in anything.
+#: Classes of layers whose forward pass is implemented below. No subclasses: a sharded layer is of
+#: another class, and a subclass may differ in anything.
 BUILDS = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 
 
-def is_written_out(decoder: Any) -> bool:
-    """Whether `hidden_states` may run this decoder instead of the decoder itself."""
+def implements(decoder: Any) -> bool:
+    """Return whether `hidden_states` implements this decoder."""
     layers = getattr(decoder, "layers", ())
     if not all(
         type(layer).__name__ in BUILDS
@@ -51,8 +50,11 @@ def is_written_out(decoder: Any) -> bool:
 def hidden_states(
     decoder: Any, ids: Tensor, positions: Tensor, layout: Layout, wanted: Tensor
 ) -> Tensor:
-    """Last hidden states (N, D) of the columns `wanted` (N,) of a packed stream, ids and positions
-    (1, T). Nothing after the last layer's attention is computed for any other column."""
+    """Return the last hidden states (N, D) of the columns `wanted` (N,) of a packed stream.
+
+    `ids` and `positions` are (1, T). After the last layer's attention only the columns `wanted` are
+    computed.
+    """
     h = decoder.embed_tokens(ids)
     cos, sin = (part[0].contiguous() for part in decoder.rotary_emb(h, position_ids=positions))
     h = h[0]
@@ -77,8 +79,8 @@ def _layer(
     layout: Layout,
     wanted: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The residual stream so far, and what this layer's MLP adds to it, both (T, D); `delta` is
-    what the layer before adds. Of all columns, or of those `wanted`."""
+    """Return the residual stream so far, and what this layer's MLP adds to it, both (T, D); `delta`
+    is what the layer before adds. Of all columns, or of those `wanted`."""
     attention, mlp = layer.self_attn, layer.mlp
     h, x = _normed(h, delta, layer.input_layernorm)
     q, k, v = (
@@ -94,7 +96,8 @@ def _layer(
 
 
 def _window(attention: Any) -> int | None:
-    """Positions that the layer sees, None for all; Mistral's layers ask their configuration."""
+    """Return the number of positions that the layer sees, None for all; Mistral's layers have it in
+    their configuration."""
     own = attention if hasattr(attention, "sliding_window") else attention.config
     found: int | None = getattr(own, "sliding_window", None)
     return found

@@ -38,7 +38,7 @@ def _has(feature: str) -> bool:
     return bool(llvm.get_host_cpu_features().get(feature, False))
 
 
-#: Whether the processor multiplies pairs of bf16 and adds them up in fp32 by itself. Everywhere
+#: Whether the processor multiplies pairs of bf16 and sums them in fp32 natively. Everywhere
 #: else bf16 weights are widened first, and their inputs stay in fp32.
 PAIRS = _has("avx512bf16")
 #: Whether registers hold the sums of eight rows of a tile (AVX-512: 32 registers of 16 values).
@@ -47,8 +47,8 @@ WIDE_REGISTERS = _has("avx512f")
 
 
 def pack(weight: Tensor) -> Tensor:
-    """(outputs, inputs) fp32 or bf16 → (tiles, ·): tile after tile, in it input after input (in
-    bf16 pair after pair) the weights of 32 outputs; zeros fill up the last tile."""
+    """Pack (outputs, inputs) fp32 or bf16 into (tiles, ·): tile after tile, in it input after input
+    (in bf16 pair after pair) the weights of 32 outputs; zeros fill up the last tile."""
     pair = 2 if weight.dtype == torch.bfloat16 else 1
     weight = F.pad(weight, (0, -weight.shape[1] % 2, 0, -len(weight) % TILE))
     tiles = weight.view(-1, TILE, weight.shape[1] // pair, pair)
@@ -81,7 +81,7 @@ def _whole(value: int) -> Any:
     return ir.Constant(_I64, value)
 
 
-def _noughts() -> Any:
+def _zeros() -> Any:
     return ir.Constant(_VECTOR, [0.0] * LANES)
 
 
@@ -98,7 +98,7 @@ def _as_vector(builder: Any, at: Any) -> Any:
 
 
 def _broadcast(builder: Any, value: Any, vector: Any) -> Any:
-    """A value in all places of a vector."""
+    """Return a value in all places of a vector."""
     nothing = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(nothing, value, ir.Constant(I32, 0))
     return builder.shuffle_vector(first, nothing, ir.Constant(_WORDS, [0] * LANES))
@@ -114,8 +114,8 @@ def _vector(builder: Any, kind: Any, at: Any) -> Any:
     return builder.bitcast(wide, _VECTOR)
 
 
-def _bring(builder: Any, at: Any, *, keep: int) -> None:
-    """Has a line of memory come nearer; `keep` from 0, to be used once, to 3, for long."""
+def _prefetch(builder: Any, at: Any, *, keep: int) -> None:
+    """Prefetch a line of memory; `keep` from 0, to be used once, to 3, for long."""
     bring = external(builder, "llvm.prefetch.p0", ir.VoidType(), BYTES, I32, I32, I32)
     reading = [ir.Constant(I32, word) for word in (0, keep, 1)]
     builder.call(bring, [builder.bitcast(at, BYTES), *reading])
@@ -126,7 +126,7 @@ def _bring(builder: Any, at: Any, *, keep: int) -> None:
 
 @intrinsic_of
 def pointer(_: Any, address: Any, like: Any) -> Any:
-    """An address as a pointer to values of the type of an array's."""
+    """Return an address as a pointer to values of the type of an array's."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
@@ -136,7 +136,7 @@ def pointer(_: Any, address: Any, like: Any) -> Any:
 
 @intrinsic_of
 def fetch(_: Any, array: Any, row: Any) -> Any:
-    """Has the processor bring a row of (P, size) while it does other things."""
+    """Prefetch a row of (P, size)."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         rows = array_struct(context, builder, array, arguments[0])
@@ -145,7 +145,7 @@ def fetch(_: Any, array: Any, row: Any) -> Any:
         stop = builder.mul(size, _whole(array.dtype.bitwidth // 8))
         lines = cgutils.for_range_slice(builder, _whole(0), stop, _whole(64), _I64)
         with lines as (at, _):
-            _bring(builder, builder.gep(line, [at]), keep=3)
+            _prefetch(builder, builder.gep(line, [at]), keep=3)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -155,7 +155,7 @@ def fetch(_: Any, array: Any, row: Any) -> Any:
 
 
 def _pairs(builder: Any, tile: Any, inputs: list[Any], sums: list[list[Any]], parts: range) -> None:
-    """Adds a pair of bf16 inputs a row times the pairs of weights of `parts` of 32 outputs: one
+    """Add a pair of bf16 inputs a row times the pairs of weights of `parts` of 32 outputs: one
     instruction for sixteen outputs. `tile` points to words of 32 bits."""
     name = "llvm.x86.avx512bf16.dpbf16ps.512"
     multiply = external(builder, name, _VECTOR, _VECTOR, _BF16S, _BF16S)
@@ -198,7 +198,7 @@ def _multiplied(builder: Any, weights: list[Any], inputs: list[Any], sums: list[
 
 
 def _way(x: Any, tile: Any) -> Callable[..., None]:
-    """How inputs and weights of these types are multiplied."""
+    """Return how inputs and weights of these types are multiplied."""
     if tile.dtype == types.float32:
         return _plain
     return _pairs if x.dtype == types.uint16 else _widened
@@ -233,7 +233,7 @@ def _pass_of(rows: int, parts: range) -> Any:
                         builder.store(builder.load(at, align=4), place)
                 with otherwise:
                     for place, _ in places:
-                        builder.store(_noughts(), place)
+                        builder.store(_zeros(), place)
             words = builder.bitcast(w_array.data, _WORDS.as_pointer())
             length = builder.extract_value(w_array.shape, 0)
             vectors = _whole(2 * tile.dtype.bitwidth // 16)  # of words, for two inputs
@@ -244,7 +244,7 @@ def _pass_of(rows: int, parts: range) -> Any:
                 if parts.start == 0:  # a second pass finds the tile in the cache
                     for number in range(2 * tile.dtype.bitwidth // 16):
                         # used once a step: the cache is for what is used again
-                        _bring(builder, _next(builder, at, _AHEAD + number), keep=0)
+                        _prefetch(builder, _next(builder, at, _AHEAD + number), keep=0)
                 multiply(builder, at, [builder.gep(begin, [pair]) for begin in inputs], sums, parts)
             for place, at in places:
                 builder.store(builder.load(place), at, align=4)
@@ -275,7 +275,7 @@ def _dots_of(count: int) -> Any:
             sums = [cgutils.alloca_once(builder, _VECTOR) for _ in range(count)]
             starts = []
             for number, place in enumerate(sums):
-                builder.store(_noughts(), place)
+                builder.store(_zeros(), place)
                 line = builder.add(arguments[2], _whole(number))
                 starts.append(builder.gep(k_array.data, [builder.mul(line, size)]))
             with cgutils.for_range(builder, builder.udiv(size, _whole(LANES))) as loop:
@@ -312,7 +312,7 @@ def _mix_of(vectors: int) -> Any:
             size = builder.extract_value(v_array.shape, 1)
             places = [cgutils.alloca_once(builder, _VECTOR) for _ in range(vectors)]
             for place in places:
-                builder.store(_noughts(), place)
+                builder.store(_zeros(), place)
             with cgutils.for_range(builder, arguments[3], start=arguments[2]) as loop:
                 factor = builder.load(builder.gep(share, [loop.index]))
                 factor = _broadcast(builder, factor, _VECTOR)

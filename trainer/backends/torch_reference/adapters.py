@@ -82,7 +82,7 @@ class Group:
         return flat.view(base.shape)
 
     def attach(self, slot: int, weights: AdapterWeights, rank: int) -> None:
-        """Takes an adapter's matrices in; layers that it leaves as they are get zeros."""
+        """Load an adapter's matrices; layers without an adapter get zeros."""
         a = torch.zeros(len(self.names) * rank, self.shapes[0][1], **self.like)
         b = torch.zeros(len(self.names) * rank, sum(self._widths), **self.like)
         column = 0
@@ -94,7 +94,7 @@ class Group:
         self.pairs[slot] = a, b
 
     def stack(self, slots: Sequence[int]) -> None:
-        """Puts the matrices of several adapters together, in this order."""
+        """Concatenate the matrices of several adapters, in this order."""
         pairs = [self.pairs[slot] for slot in slots]
         self.stacked = (
             (torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])) if pairs else None
@@ -102,7 +102,7 @@ class Group:
 
 
 class ServedLinear(nn.Module):
-    """Stands in the model where one layer of a group was."""
+    """Replaces one layer of a group in the model."""
 
     def __init__(self, frozen: Linear, group: Group, index: int) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class ServedLinear(nn.Module):
 
     @property
     def pairs(self) -> Mapping[int, tuple[Tensor, Tensor]]:
-        """What the layer's group holds, by slot."""
+        """Return the pairs of the layer's group, by slot."""
         return self._group.pairs
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,16 +145,16 @@ class AdapterStack(TransformersDecoder):
 
     @property
     def shapes(self) -> dict[str, torch.Size]:
-        """(out, in) of each layer: what an adapter's matrices must fit."""
+        """Return (out, in) of each layer: what an adapter's matrices must fit."""
         return {name: layer.shape for name, layer in self.layers.items()}
 
     @property
     def slots(self) -> list[int]:
-        """The adapters that are held."""
+        """Return the slots of the loaded adapters."""
         return list(self._ranks)
 
     def attach(self, weights: AdapterWeights) -> int:
-        """Takes an adapter in; returns its slot, which is never used again for another."""
+        """Load an adapter; return its slot, which is never used again for another."""
         self._last_slot += 1
         slot = self._last_slot
         self._ranks[slot] = max(a.shape[0] for a, _ in weights.values())
@@ -163,7 +163,7 @@ class AdapterStack(TransformersDecoder):
         return slot
 
     def detach(self, slot: int) -> None:
-        """Frees an adapter that no row uses."""
+        """Free an adapter that no row uses."""
         del self._ranks[slot]
         for group in self._groups:
             del group.pairs[slot]
@@ -175,7 +175,7 @@ class AdapterStack(TransformersDecoder):
         that a prefill of some rows does not undo the stack the others need."""
         wanted = set(slots)
         if self._masked == tuple(slots):
-            return  # the same rows as before, which is how most steps are
+            return  # the same rows as in the last step, the usual case
         self._masked = ()
         if wanted <= {0}:
             self.choice = None

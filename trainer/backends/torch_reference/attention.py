@@ -62,7 +62,7 @@ def segment_attention(
 
 
 def _masked(scores: Tensor, segment: Segment, rules: Rules) -> Tensor:
-    """Scores (…, t, t') with −∞ where a query must not look, in place."""
+    """Fill scores (…, t, t') with −∞ where a query must not look, in place."""
     hidden = _hidden(segment, rules, scores.device)
     if hidden is None:
         size = segment.span.length

@@ -37,8 +37,8 @@ class Product:
             with torch.no_grad():
                 self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight, PACKED_ROWS)
             self._weight = self._weight.to("meta")
-        # whoever asks a layer for its weight sees this one (on "meta" if it was packed): two
-        # copies of a base would be one too many
+        # the layers' weights are views of this one (on "meta" if it was packed), so that one copy
+        # of the base is held
         parts = self._weight.split([layer.out_features for layer in layers])
         for layer, part in zip(layers, parts, strict=True):
             layer.weight = nn.Parameter(part, requires_grad=False)
@@ -54,7 +54,7 @@ class Product:
 
 
 def packable(weight: Tensor) -> bool:
-    """Whether this machine's oneDNN takes packed weights of this kind."""
+    """Return whether this machine's oneDNN takes packed weights of this kind."""
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     if weight.dtype == torch.bfloat16:
@@ -63,7 +63,7 @@ def packable(weight: Tensor) -> bool:
 
 
 def sharing(layers: Mapping[str, Linear]) -> list[list[str]]:
-    """The names of `layers` in groups that may run as one product, in the model's order."""
+    """Return the names of `layers` in groups that may run as one product, in the model's order."""
     groups: list[list[str]] = []
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
@@ -77,7 +77,8 @@ def sharing(layers: Mapping[str, Linear]) -> list[list[str]]:
 def fits(
     layers: Mapping[str, Linear], group: Sequence[str], parent: str, leaf: str, layer: Linear
 ) -> bool:
-    """Whether `layer` continues a group: next in a row of SHARING, of the same kind and width."""
+    """Return whether `layer` continues a group: next in a row of SHARING, of the same kind and
+    width."""
     first = layers[group[0]]
     before = [name.rpartition(".") for name in group]
     return (
@@ -107,7 +108,7 @@ class PackedHead(nn.Module):
 
 
 def pack_head(model: Any) -> None:
-    """Packs a model's output layer where that is possible."""
+    """Pack a model's output layer where that is possible."""
     head = model.get_output_embeddings()
     if type(head) is nn.Linear and packable(head.weight):
         model.set_output_embeddings(PackedHead(head))

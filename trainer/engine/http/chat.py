@@ -1,4 +1,4 @@
-"""`POST /v1/chat/completions`: one request's way from its body to the model's thread and back."""
+"""`POST /v1/chat/completions`: pass a request to the model's thread and return its answer."""
 
 import asyncio
 import json
@@ -21,9 +21,9 @@ from trainer.errors import BadArtifact, Refused
 
 log = structlog.get_logger("trainer.engine")
 
-CLIENT_GONE = 499  # nobody reads it; for the log
+CLIENT_GONE = 499  # for the log only
 RETRY_SECONDS = 2
-#: A stream that has sent nothing for so long sends a comment: the answer waits or is slow.
+#: A stream that has sent nothing for this long sends a comment.
 WAITING_SECONDS = 5.0
 WAITING = ": waiting\n\n"
 #: After so long without a step of the model the comments end, and the client's limit on silence
@@ -32,20 +32,20 @@ STALLED_SECONDS = 300.0
 
 
 class Listener:
-    """Carries a job's pieces from the model's thread into this request's coroutine."""
+    """Passes a job's pieces from the model's thread to this request's coroutine."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.pieces: asyncio.Queue[Piece] = asyncio.Queue()
 
-    def tell(self, piece: Piece) -> None:
-        # a closed loop means that the server has gone: there is nobody left to tell
+    def deliver(self, piece: Piece) -> None:
+        # the loop is closed when the server has stopped
         if not self.loop.is_closed():
             self.loop.call_soon_threadsafe(self.pieces.put_nowait, piece)
 
 
 class Exchange:
-    """One request that was let in, and what has come of it."""
+    """One accepted request, and its answer so far."""
 
     def __init__(self, scheduler: Scheduler, body: ChatRequest, ids: list[int]) -> None:
         self.scheduler = scheduler
@@ -63,7 +63,7 @@ class Exchange:
             prompt=tuple(ids),
             sampling=body.sampling(room=scheduler.context - len(ids)),
             model=body.model,
-            tell=self.listener.tell,
+            deliver=self.listener.deliver,
         )
         self.head: dict[str, Any] = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
@@ -82,14 +82,14 @@ class Exchange:
         self.finish_reason = piece.finish_reason
 
     def moving(self) -> bool:
-        """Returns whether the model has begun a step within STALLED_SECONDS."""
+        """Return whether the model has begun a step within STALLED_SECONDS."""
         steps, now = self.scheduler.counters["steps"], time.perf_counter()
         if steps != self.steps_seen:
             self.steps_seen, self.stepped = steps, now
         return now - self.stepped < STALLED_SECONDS
 
     def close(self) -> None:
-        """Frees the row if it still runs (the client went away) and notes what happened."""
+        """Cancel the job if it still runs (the client disconnected) and log the outcome."""
         self.scheduler.cancel(self.job)
         log.info(
             "answered",
@@ -110,7 +110,7 @@ class Exchange:
         }
 
     def whole(self) -> dict[str, Any]:
-        """The answer in one body."""
+        """Return the answer in one body."""
         message = {"role": "assistant", "content": self.text}
         choice: dict[str, Any] = {
             "index": 0,
@@ -126,7 +126,7 @@ class Exchange:
         return answer
 
     def chunk(self, delta: dict[str, str], piece: Piece | None = None) -> str:
-        """One event of a stream; the first has no piece and carries the prompt's ids."""
+        """Return one event of a stream; the first has no piece and carries the prompt's ids."""
         choice: dict[str, Any] = {
             "index": 0,
             "delta": delta,
@@ -144,7 +144,7 @@ class Exchange:
         return sse(event)
 
     def logprobs(self, scores: Sequence[TokenScore]) -> dict[str, Any]:
-        """Log-probabilities of tokens and of the likeliest others, as OpenAI writes them."""
+        """Return log-probabilities of tokens and of the likeliest others, as OpenAI writes them."""
         tokenizer = self.scheduler.base.tokenizer
 
         def entry(token: int, logprob: float) -> dict[str, Any]:
@@ -162,7 +162,8 @@ class Exchange:
 
 
 def context(scheduler: Scheduler, body: ChatRequest) -> list[int]:
-    """The prompt's token ids. Raises Refusal when it and the answer do not fit the context."""
+    """Return the prompt's token ids. Raises Refusal when it and the answer do not fit the
+    context."""
     try:
         ids = prompt_ids(
             scheduler.base.tokenizer, [message.model_dump() for message in body.messages]
@@ -201,7 +202,7 @@ async def answer(request: Request, scheduler: Scheduler, body: ChatRequest) -> R
 
 
 async def admit(scheduler: Scheduler, job: Job) -> None:
-    """Puts a job in line; an adapter that is registered but not loaded is loaded first.
+    """Submit a job; an adapter that is registered but not loaded is loaded first.
 
     Raises what Scheduler.submit and Scheduler.load_registered do.
     """
@@ -215,8 +216,8 @@ async def admit(scheduler: Scheduler, job: Job) -> None:
 
 
 async def whole(request: Request, exchange: Exchange) -> Response:
-    """Waits for the last token, or until the client has gone."""
-    # the body has been read: the next thing to be received is that the client hung up
+    """Wait for the last token, or until the client has disconnected."""
+    # the body has been read: the next message is that the client disconnected
     gone = asyncio.ensure_future(request.receive())
     try:
         while exchange.finish_reason is None:
@@ -236,9 +237,9 @@ async def whole(request: Request, exchange: Exchange) -> Response:
 
 
 async def stream(exchange: Exchange) -> AsyncIterator[str]:
-    """Server-sent events, one for each token that makes text certain or ends the answer.
+    """Yield server-sent events, one for each token that adds final text or ends the answer.
 
-    While there is none, comments say that the request waits or is worked on.
+    Meanwhile comments show that the request is waiting or in progress.
     """
     try:
         yield exchange.chunk({"role": "assistant", "content": ""})
@@ -264,6 +265,6 @@ async def stream(exchange: Exchange) -> AsyncIterator[str]:
 
 
 def sse(data: dict[str, Any]) -> str:
-    """One server-sent event."""
+    """Format one server-sent event."""
     # ASCII: some clients take U+0085 or U+2028, which a model may write, for the end of a line
     return f"data: {json.dumps(data)}\n\n"

@@ -1,4 +1,4 @@
-"""Requests that are turned down: one shape for every reason, the one OpenAI's clients read."""
+"""Refused requests: one format for every reason, as OpenAI's clients expect it."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -8,7 +8,7 @@ from trainer.engine.http.protocol import error_body
 
 
 class Refusal(Exception):
-    """An answer with a status and a sentence that says what to do."""
+    """An error response with a status and a sentence on what to do."""
 
     def __init__(self, status: int, message: str, kind: str = "invalid_request_error") -> None:
         super().__init__(message)
@@ -17,7 +17,7 @@ class Refusal(Exception):
 
 
 async def on_refusal(request: Request, error: Exception) -> Response:
-    """Starlette's handler for refusals, routes that do not exist, and what nobody foresaw."""
+    """Starlette's handler for refusals, unknown routes and unexpected errors."""
     if isinstance(error, Refusal):
         return JSONResponse(error_body(str(error), error.kind, error.status), error.status)
     if isinstance(error, HTTPException):

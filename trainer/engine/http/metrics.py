@@ -6,8 +6,8 @@ _OUTCOMES = ("stop", "length", "cancelled", "failed", "refused")
 
 
 def exposition(scheduler: Scheduler) -> str:
-    """The body of `GET /metrics`."""
-    measures = scheduler.measures
+    """Return the body of `GET /metrics`."""
+    measures = scheduler.metrics
     counted = measures.counters
     lines = ["# TYPE prospect_engine_requests_total counter"]
     lines += [
@@ -42,5 +42,5 @@ def exposition(scheduler: Scheduler) -> str:
 
 
 def escaped(label: str) -> str:
-    """A label's value as the format wants it: names come from whoever asks for them."""
+    """Escape a label's value: names of models come from clients."""
     return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -14,7 +14,7 @@ from pydantic import (
 from trainer.engine.sampling import Sampling
 
 MAX_MESSAGES = 2_000
-#: Tokens of an answer whose request names no limit; a small model seldom has more to say.
+#: Default limit of an answer's tokens; answers of a small model are seldom longer.
 DEFAULT_MAX_TOKENS = Sampling.max_tokens
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -78,11 +78,11 @@ class ChatRequest(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """The longest answer that was asked for, in tokens."""
+        """Return the requested limit of tokens."""
         return self.max_completion_tokens or self.max_tokens
 
     def sampling(self, *, room: int) -> Sampling:
-        """How to sample, with `room` tokens left in the context."""
+        """Return how to sample, with `room` tokens left in the context."""
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
         return Sampling(
             max_tokens=self.limit or min(DEFAULT_MAX_TOKENS, room),
@@ -111,5 +111,5 @@ class UnloadRequest(BaseModel):
 
 
 def error_body(message: str, kind: str, code: int) -> dict[str, Any]:
-    """An error as OpenAI's clients read it."""
+    """Return an error as OpenAI's clients read it."""
     return {"error": {"message": message, "type": kind, "code": code, "param": None}}

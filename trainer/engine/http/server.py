@@ -36,14 +36,14 @@ from trainer.models.loading import resolve_device
 log = structlog.get_logger("trainer.engine")
 
 BODY_LIMIT = 8 * 1024 * 1024
-SHUTDOWN_SECONDS = 5  # what streams are given to end when the engine is asked to stop
+SHUTDOWN_SECONDS = 5  # time for streams to end when the engine stops
 #: What /health adds while the model is loading.
 COMPILES_FIRST = "its first start on this processor compiles code, which may take a minute"
 Body = TypeVar("Body", bound=BaseModel)
 
 
 class Api:
-    """The endpoints. The scheduler arrives once the model is loaded; until then they say so."""
+    """The endpoints. Until the model is loaded there is no scheduler, and they answer 503."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -105,10 +105,10 @@ class Api:
 
 
 async def body_of(request: Request, shape: type[Body]) -> Body:
-    """Reads and validates a JSON body; every fault is named in one refusal.
+    """Read and validate a JSON body; one refusal lists every fault.
 
-    Other content types are turned away: a page in somebody's browser can send those to a port of
-    this machine without being asked, JSON it cannot.
+    Other content types are refused: a web page can send those to a local port without a preflight
+    request, but not JSON.
     """
     if request.headers.get("content-type", "").split(";")[0].strip() != "application/json":
         raise Refusal(415, "Send the body as application/json.")
@@ -130,14 +130,14 @@ async def body_of(request: Request, shape: type[Body]) -> Body:
 def create_app(
     name: str, make: Callable[[], Scheduler], *, on_failure: Callable[[Exception], None]
 ) -> Starlette:
-    """The ASGI app. `make` loads the model while the app already answers that it is loading;
-    if that fails, `on_failure` is told why."""
+    """Return the ASGI app. `make` loads the model while the app already answers that it is loading;
+    `on_failure` is called with the error if that fails."""
     api = Api(name)
 
     async def bring_up() -> None:
         try:
             scheduler = await asyncio.to_thread(make)
-        except Exception as error:  # whatever it is, an engine without a model must not linger
+        except Exception as error:  # an engine without a model must end
             on_failure(error)
             return
         scheduler.start()
@@ -169,7 +169,7 @@ def create_app(
 
 
 def main(options: argparse.Namespace) -> None:
-    """Serves until it is asked to stop. Raises TrainerError when the model cannot be loaded."""
+    """Serve until a signal stops it. Raises TrainerError when the model cannot be loaded."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -179,7 +179,7 @@ def main(options: argparse.Namespace) -> None:
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stdout),
     )
-    # uvicorn hands the signal back when it is done with it: that is a good end, not a crash
+    # uvicorn raises the signal again after its shutdown: exit with 0
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     backend_for(resolve_device("auto"))  # imported before requests arrive: it takes a second
     name = options.served_model_name or Path(options.model).name

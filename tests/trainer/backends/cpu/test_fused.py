@@ -1,4 +1,4 @@
-"""Compiled kernels against the operations of torch that they stand for."""
+"""Compiled kernels against the torch operations that they replace."""
 
 import math
 

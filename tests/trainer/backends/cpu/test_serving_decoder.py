@@ -1,4 +1,4 @@
-"""The engine's own decoder says what transformers says, and the same in any company."""
+"""The compiled decoder agrees with transformers, and gives the same bits in any batch."""
 
 import gc
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ def test_scores_are_those_of_transformers(
     assert expected.std() > 1, "scores that differ by more than that"
 
 
-def test_a_row_has_the_same_bits_in_any_company(tiny_dir: Path, prompts: list[list[int]]) -> None:
+def test_a_row_has_the_same_bits_in_any_batch(tiny_dir: Path, prompts: list[list[int]]) -> None:
     decoder = LlamaDecoder(base_of(tiny_dir, "bfloat16").model)
     first = decoder.attach(made(decoder.shapes, 4, 1))
     second = decoder.attach(made(decoder.shapes, 40, 2))

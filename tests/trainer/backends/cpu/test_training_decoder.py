@@ -53,14 +53,14 @@ def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("config", BUILT_ALIKE, ids=["llama", "mistral", "qwen2", "sliding qwen2"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_written_out_layers_are_transformers_layers(
+def test_compiled_layers_equal_transformers_layers(
     config: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, lora = adapted(config, dtype)
-    assert training_decoder.is_written_out(model.get_decoder())
+    assert training_decoder.implements(model.get_decoder())
     found = scored(model, lora)
     monkeypatch.setattr(training_decoder, "BUILDS", ())
-    assert not training_decoder.is_written_out(model.get_decoder())
+    assert not training_decoder.implements(model.get_decoder())
     expected = scored(model, lora)
     # in bf16 neither is exact: the base's own values part as far from fp32
     bound = 1e-5 if dtype == torch.float32 else 0.04
@@ -74,13 +74,13 @@ def test_written_out_layers_are_transformers_layers(
 def test_other_layers_take_their_own_way() -> None:
     model, _ = adapted(LlamaConfig(**SMALL), torch.float32)
     own = model.get_decoder()
-    assert training_decoder.is_written_out(own)
+    assert training_decoder.implements(own)
     own.norm.weight.requires_grad_(True)
-    assert not training_decoder.is_written_out(own), "a norm that is trained needs its gradient"
+    assert not training_decoder.implements(own), "a norm that is trained needs its gradient"
     own.norm.weight.requires_grad_(False)
     own.layers[1].mlp.act_fn = nn.GELU()
-    assert not training_decoder.is_written_out(own)
+    assert not training_decoder.implements(own)
     own.layers[1].mlp.act_fn = nn.SiLU()
-    assert training_decoder.is_written_out(own)
+    assert training_decoder.implements(own)
     own.layers[1].__class__ = type("Sharded", (type(own.layers[1]),), {})
-    assert not training_decoder.is_written_out(own)
+    assert not training_decoder.implements(own)
