@@ -12,7 +12,9 @@ BENCHES := $(foreach name,trainer engine shared annotation queue scale,$(if $(ca
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
 test test-long test-avx2 test-reference quick: export OMP_NUM_THREADS := 1
-PYTEST := $(PY) -m pytest -n auto --maxprocesses 4 --dist loadfile
+# one process more than cores, as some tests wait for processes of their own
+WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/serving tests/api tests/privacy tests/closed_loop tests/faults/test_annotating.py tests/faults/test_erase.py)
 
 .PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check bench $(BENCHES) install install-test clean
@@ -21,7 +23,7 @@ help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
 	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
-	@echo 'make test-long          the tests that take long: about five minutes'
+	@echo 'make test-long          the tests that take long: about ten minutes'
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'

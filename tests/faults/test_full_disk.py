@@ -13,7 +13,7 @@ from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.services import run_request, run_resume
 
-pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.long]
 
 
 def test_full_disk_fails_a_run_at_once_and_resume_goes_on_when_there_is_room(

@@ -18,7 +18,8 @@ from tests.trainer.training.killing import End, Killer
 from tests.trainer.training.test_kill import Quiet, result, write_held_out_run
 from trainer.errors import NotWritten
 
-pytestmark = pytest.mark.slow
+# each test runs the trainer several times
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 FULL = "cannot be written (File too large): make room or allow it"
 TORN = FULL.replace("File too large", "No space left on device")

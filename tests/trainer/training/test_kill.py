@@ -19,7 +19,8 @@ from tests.trainer.training.killing import End, Killer
 from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS, verify_adapter
 from trainer.data.examples import write_examples
 
-pytestmark = pytest.mark.slow
+# each test runs the trainer several times
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 # Two epochs of nine examples in steps of at most four.
 STEPS = 6
@@ -112,7 +113,6 @@ def assert_all_steps(found: list[dict[str, Any]]) -> None:
     assert {event["step"] for event in found if event["type"] == "step"} == set(range(1, STEPS + 1))
 
 
-@pytest.mark.long
 def test_killed_at_any_moment(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     changes = len(quiet.end.changes)
     drawn = moments(12, changes)

@@ -97,6 +97,7 @@ def test_sigterm_and_sigkill_change_nothing_in_the_result(
     assert result(killed) == result(quiet)
 
 
+@pytest.mark.long
 def test_kill_in_the_final_write_ends_with_one_whole_adapter(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]]
 ) -> None:
