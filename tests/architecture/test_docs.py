@@ -50,7 +50,8 @@ def test_links_lead_somewhere(name: str) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_a_document_names_exist(name: str) -> None:
     mentioned = NAMED.findall((ROOT / name).read_text())
-    roots = (ROOT, ROOT / "feedback_app", ROOT / "trainer", (ROOT / name).parent)
+    roots = [ROOT, (ROOT / name).parent]
+    roots += [ROOT / part for part in ("feedback_app", "trainer", "tests/trainer")]
     missing = [one for one in mentioned if not any((root / one).exists() for root in roots)]
     assert missing == []
 

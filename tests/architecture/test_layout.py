@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-from django.apps import apps
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
@@ -41,19 +40,3 @@ def test_modules_carry_no_layer_in_their_names() -> None:
 
 def test_modules_are_named_for_their_job() -> None:
     assert [path for path in modules() if path.stem in VAGUE] == []
-
-
-def test_models_have_no_name_that_the_glossary_bans() -> None:
-    rows = re.findall(
-        r"^\| \*\*(.+?)\*\* \|.+\| (.+?) \|$",
-        (ROOT / "docs" / "glossary.md").read_text(),
-        re.MULTILINE,
-    )
-    used = {word.lower() for words, _ in rows for word in re.split(r"\W+", words)}
-    banned = {word.strip().lower() for _, words in rows for word in words.split(",")} - used
-    assert len(rows) > 15
-    names = {
-        model.__name__.lower() for model in apps.get_models() if "feedback_app" in model.__module__
-    }
-    assert len(names) > 10
-    assert names & banned == set()
