@@ -4,6 +4,8 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import include, path
 
+from feedback_app.web.gallery import gallery
+
 
 @login_not_required
 def health(request: HttpRequest) -> HttpResponse:
@@ -14,6 +16,7 @@ def health(request: HttpRequest) -> HttpResponse:
 urlpatterns = [
     path("health", health, name="health"),
     path("", include("feedback_app.api.urls")),
+    path("components/", gallery, name="components"),  # 404 unless DEBUG
     path("accounts/", include("allauth.urls")),
     path("", include("feedback_app.feedback.urls")),
     path("", include("feedback_app.training.urls")),

@@ -18,7 +18,7 @@ export function enrich(root) {
     block.tabIndex = 0; // it scrolls sideways: the keyboard must reach it
     const button = document.createElement("button");
     button.type = "button";
-    button.className = "btn s copy";
+    button.className = "btn compact copy";
     button.textContent = "Copy";
     button.addEventListener("click", async () => {
       await copyText(block.querySelector("code")?.textContent ?? "");
@@ -36,7 +36,7 @@ export function enrich(root) {
     fold.classList.add("folded");
     const button = document.createElement("button");
     button.type = "button";
-    button.className = "btn s";
+    button.className = "btn compact";
     button.textContent = "Show the whole answer";
     button.addEventListener("click", () => {
       fold.classList.remove("folded");

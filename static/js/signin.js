@@ -43,14 +43,14 @@ async function send(form, onDone) {
 
 function field(name, type, label, autocomplete) {
   const input = document.createElement("input");
-  Object.assign(input, { name, type, autocomplete, required: true, className: "s", placeholder: label });
+  Object.assign(input, { name, type, autocomplete, required: true, className: "compact", placeholder: label });
   input.setAttribute("aria-label", label);
   return input;
 }
 
 function button(text) {
   const element = document.createElement("button");
-  Object.assign(element, { className: "btn s", textContent: text });
+  Object.assign(element, { className: "btn compact", textContent: text });
   return element;
 }
 

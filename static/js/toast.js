@@ -23,7 +23,7 @@ function leave(element) {
 function button(label, onClick) {
   const element = document.createElement("button");
   element.type = "button";
-  element.className = "btn s";
+  element.className = "btn compact";
   element.textContent = label;
   element.addEventListener("click", onClick);
   return element;

@@ -2,19 +2,15 @@
 
 from pathlib import Path
 
-import pytest
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR) / "templates"
 LONGEST_LINE = 160
-#: Patterns below templates/ whose lines are short; others still have long lines.
-SHORT_LINES = ("*.html", "_components/**/*.html", "feedback/**/*.html")
 
 
-@pytest.mark.parametrize("pattern", SHORT_LINES)
-def test_template_lines_are_short(pattern: str) -> None:
-    templates = list(ROOT.glob(pattern))
-    assert templates
+def test_template_lines_are_short() -> None:
+    templates = list(ROOT.rglob("*.html"))
+    assert len(templates) > 50
     long_lines = [
         f"{path.relative_to(ROOT)}:{number}: {len(line)} characters"
         for path in templates

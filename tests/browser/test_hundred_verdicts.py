@@ -91,7 +91,7 @@ def test_a_hundred_verdicts_with_the_keyboard_alone(
     assert verdicts() == given
     assert set(Skip.objects.values_list("completion_id", flat=True)) == set(skipped)
     assert len(skipped) == 9
-    titles = page.locator("#history li .clip").all_text_contents()
+    titles = page.locator("#history li .truncate").all_text_contents()
     assert len(titles) == len(set(titles)) == 10  # row by row, and one of ten
     # each cast once; each second thought is two events more
     assert VoteEvent.objects.count() == HUNDRED + 2 * 10
