@@ -30,7 +30,8 @@ def check(argv: Sequence[str]) -> None:
         assert (settings.BASE_DIR / arguments[0]).is_file(), f"{arguments[0]} is not there"
     elif program == "gunicorn":
         options = Config().parser().parse_args(arguments)
-        load_class(options.worker_class)
+        if options.worker_class:
+            load_class(options.worker_class)
         (application,) = options.args
         assert callable(importlib.import_module(application).application)
     elif program == "celery":

@@ -202,7 +202,7 @@ def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
     expect(page.get_by_text("Board meeting is revoked")).to_be_visible()
     visitor.get_by_label("Your message").fill("Still there?")
     visitor.keyboard.press("Enter")
-    expect(visitor.get_by_text("This link has ended")).to_be_visible()
+    expect(visitor.get_by_text("This link does not work")).to_be_visible()
     visitor.goto(address)
     expect(visitor.get_by_role("heading", name="This link has ended")).to_be_visible()
     found += complaints(visitor) + wider_than_screen(visitor)

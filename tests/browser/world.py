@@ -46,12 +46,12 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     finish(claimed(run_request(project=project, by=admin)), ranking=0.45)
     won = finish(claimed(run_request(project=project, by=admin)), ranking=0.8)
     failed = claimed(run_request(project=project, by=admin))
-    curves(failed.run, 9)
+    curves(failed.row, 9)
     run_end(claim=failed, status=Run.Status.FAILED, error="The loss is NaN: lower the rate.")
     working = claimed(run_request(project=project, by=admin))
-    curves(working.run, 12)
+    curves(working.row, 12)
     working.heartbeat(phase="training", progress_done=12, progress_total=30, eta_seconds=130)
-    run_note(run=working.run, text="Two prompts were cut.", level=RunNote.Level.WARNING)
+    run_note(run=working.row, text="Two prompts were cut.", level=RunNote.Level.WARNING)
     since = timezone.now() - timedelta(days=1)
     Release.objects.create(
         project=project, adapter=None, live=False, until=since, reason="Back", released_by=admin

@@ -63,7 +63,7 @@ def import_start(*, job: ImportJob, by: User) -> None:
                 reason=reason,
             )
     except IntegrityError as error:
-        raise ImportConflict("Another import is in progress: wait until it is done.") from error
+        raise ImportConflict("Another import is running. Wait until it has finished.") from error
 
 
 def import_cancel(*, job: ImportJob, by: User) -> None:
@@ -131,7 +131,7 @@ def import_take_here(
     same = active is not None and active.path == str(path)
     if active and same and (active.columns, job_labels(active)) != (columns, labels):
         raise UserError(
-            "The import of this file was started with other columns or labels: use the same."
+            "The import of this file was started with other columns or labels. Use the same again."
         )
     claim = (
         Claim.take(job_rows(active.pk), condition=Q(status__in=ImportJob.ACTIVE))
@@ -139,7 +139,7 @@ def import_take_here(
         else None
     )
     if claim is None:
-        raise UserError("Another import into this project is in progress: wait until it is done.")
+        raise UserError("Another import into this project is running. Wait until it has finished.")
     return claim
 
 

@@ -88,7 +88,7 @@ def delivery_send(delivery: WebhookDelivery) -> None:
     try:
         body = delivery.body.encode()
         status = post(target_of(delivery.webhook.url), body, signed(delivery, body))
-        error = "" if 200 <= status < 300 else f"It answered {status}."
+        error = "" if 200 <= status < 300 else f"The server answered {status}."
     except (UserError, Unreached) as failed:
         error = str(failed)
     if not error:

@@ -27,15 +27,15 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("file", type=Path)
         parser.add_argument("--project", required=True)
-        parser.add_argument("--by", help="e-mail of whose votes they become (default: an owner)")
-        parser.add_argument("--dry-run", action="store_true", help="say what would happen")
+        parser.add_argument("--by", help="e-mail of the labels' voter (default: an owner)")
+        parser.add_argument("--dry-run", action="store_true", help="report only, write nothing")
         parser.add_argument(
             "--map",
             action="append",
             default=[],
             metavar="FIELD=COLUMN",
-            help="the file calls the column FIELD (prompt, completion, label, …) COLUMN; "
-            "FIELD= if its own is not meant",
+            help="read FIELD (prompt, completion, label, …) from COLUMN of the file; "
+            "FIELD= ignores the file's own column",
         )
         for verdict in ("up", "down"):
             parser.add_argument(
@@ -83,7 +83,7 @@ class Command(BaseCommand):
     ) -> None:
         claim = import_take_here(project=project, path=path, by=by, columns=columns, labels=labels)
         if claim.row.offset:
-            self.stdout.write(f"Going on after row {claim.row.offset:,}.")
+            self.stdout.write(f"Continuing after row {claim.row.offset:,}.")
         import_execute(claim)
         job = ImportJob.objects.get(pk=claim.row.pk)
         self.tell(job.rows, job.imported, job.gold, job.prompts, job.duplicates, job.refused)
@@ -101,7 +101,7 @@ class Command(BaseCommand):
         columns: Columns,
         labels: Labels,
     ) -> None:
-        """Writes each chunk and takes it back: duplicates between chunks are not seen."""
+        """Write each chunk and roll it back, so duplicates between chunks are not detected."""
         counts: Counter[str] = Counter()
         shapes: set[str] = set()
         refusals: list[Refusal] = []
@@ -113,8 +113,8 @@ class Command(BaseCommand):
                 shapes |= chunk.shapes
                 refusals += chunk.refusals[: 20_000 - len(refusals)]
         self.stdout.write(f"Nothing was written. Recognised: {', '.join(sorted(shapes)) or '–'}.")
-        told = ("rows", "imported", "gold", "prompts", "duplicates", "refused")
-        self.tell(*(counts[name] for name in told))
+        names = ("rows", "imported", "gold", "prompts", "duplicates", "refused")
+        self.tell(*(counts[name] for name in names))
         self.refusals(refusals, counts["refused"], report)
 
     def tell(
@@ -123,13 +123,13 @@ class Command(BaseCommand):
         golden = f" ({gold:,} gold)" if gold else ""
         self.stdout.write(
             f"{rows:,} rows: {imported:,} examples{golden}, {prompts:,} prompts without an answer, "
-            f"{duplicates:,} there already, {refused:,} refused."
+            f"{duplicates:,} duplicates, {refused:,} refused."
         )
 
     def refusals(
         self, found: Iterable[Refusal | ImportRefusal], count: int, report: Path | None
     ) -> None:
-        """Prints the first reasons; the report has all of them."""
+        """Print the first reasons; the report contains all of them."""
         lines = [csv_line(("row", "reason", "content"))] if report else []
         for index, refusal in enumerate(found):
             if index < SHOWN:
@@ -145,7 +145,7 @@ class Command(BaseCommand):
 
 
 def columns_of(pairs: Iterable[str]) -> dict[str, str]:
-    """What was given as --map. Raises UserError."""
+    """Return the mapping given as --map. Raise UserError."""
     parted = [pair.partition("=") for pair in pairs]
     columns = {ours: theirs for ours, _, theirs in parted}
     if (
@@ -154,5 +154,5 @@ def columns_of(pairs: Iterable[str]) -> dict[str, str]:
         or not all(m for _, m, _ in parted)
     ):
         fields = ", ".join(sorted(KNOWN))
-        raise UserError(f"--map: give FIELD=COLUMN; FIELD is one of {fields}, each once at most.")
+        raise UserError(f"--map takes FIELD=COLUMN; FIELD is one of {fields}, each at most once.")
     return columns
