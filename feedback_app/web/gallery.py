@@ -15,9 +15,7 @@ class SampleForm(forms.Form):
     name = forms.CharField(label="Text field", help_text="A help text below the field.")
     order = forms.ChoiceField(label="Choice", choices=[("new", "Newest first"), ("old", "Oldest")])
     text = forms.CharField(label="Several lines", widget=forms.Textarea(attrs={"rows": 2}))
-    agree = forms.BooleanField(
-        label="Checkbox", help_text="Label at the right.", required=False
-    )
+    agree = forms.BooleanField(label="Checkbox", help_text="Label at the right.", required=False)
 
 
 @login_not_required

@@ -170,7 +170,9 @@ def test_a_process_that_ends_at_its_start_is_named_with_its_last_words(
     env: dict[str, str | None],
 ) -> None:
     stack = Stack({**env, "ENGINES": '{"m": "ftp://nowhere"}'}, ["valkey", "worker-default"])
-    with pytest.raises(StackError, match=r"worker-default ended at its start.*not an http\(s\) URL"):
+    with pytest.raises(
+        StackError, match=r"worker-default ended at its start.*not an http\(s\) URL"
+    ):
         stack.__enter__()
     assert not pings(stack), "what had been started is stopped"
 
