@@ -1,5 +1,5 @@
-// The desk: the next item is on screen before the server has answered, keys and swipes give
-// verdicts, and a verdict that could not be sent is kept and sent later.
+// The annotation page: the next item is shown before the server has answered, keys and swipes cast
+// votes, and votes that could not be sent are kept and sent later.
 import { hotkeys } from "./hotkeys.js";
 import { Outbox } from "./outbox.js";
 import { signInForm } from "./signin.js";
@@ -9,7 +9,7 @@ const desk = document.getElementById("desk");
 const banner = document.getElementById("outbox");
 let inFlight = null;
 
-// one box a project, whatever part of its queue the address shows
+// one outbox per project, whatever filter the address has
 const outbox = new Outbox(desk.dataset.desk.split("?")[0], {
   onChange: tell,
   onRefused: (why) => toast({ level: "error", text: `One verdict was refused: ${why.slice(0, 200)}` }),
@@ -27,14 +27,14 @@ function tell(box) {
       "signed-out": `You have been signed out. ${kept} in this browser: sign in and go on.`,
       resting: `${box.why} ${kept} in this browser and will be sent in order.`,
     };
-    // the words anew, the form as it is: somebody may be typing in it
+    // update the text, keep the form: the person may be typing in it
     const line = banner.querySelector("p") ?? banner.appendChild(document.createElement("p"));
     line.textContent = words[box.state] ?? `No connection. ${kept} in this browser and will be sent in order.`;
     const form = banner.querySelector("form");
     if (box.state !== "signed-out") form?.remove();
     else if (!form) banner.append(signInForm({ next: desk.dataset.desk, onDone: () => box.flush() }));
   } else if (hadEntries) {
-    // everything has arrived: show the desk as the server sees it
+    // all votes were sent: show the page as the server renders it
     location.reload();
   }
   hadEntries = size > 0;

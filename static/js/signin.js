@@ -1,4 +1,4 @@
-// Signing in again without leaving the page, for whoever was signed out in the middle of work.
+// Sign in again without leaving the page, after the session has expired.
 import { csrfToken } from "./outbox.js";
 
 const LOGIN = "/accounts/login/";
