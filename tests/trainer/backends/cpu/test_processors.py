@@ -28,7 +28,7 @@ ELSEWHERE = """
 import platform, re, sys
 platform.machine = lambda: "aarch64"
 import numpy as np
-from trainer.engine import loops, vectors
+from trainer.backends.cpu import loops, vectors
 from trainer.backends.cpu.serving_decoder import LlamaDecoder
 from trainer.models.loading import load_base
 assert not vectors.PAIRS and not vectors.WIDE_REGISTERS
