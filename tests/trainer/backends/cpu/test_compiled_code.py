@@ -14,6 +14,7 @@ from trainer.backends.cpu import compiled_code
 pytestmark = needs_compiled
 
 PACKAGE = Path(compiled_code.__file__).parent
+ROOT = PACKAGE.parents[2]
 #: Compiles one small function and prints how often numba found it on disk.
 COMPILE = """
 import numpy as np
@@ -50,7 +51,7 @@ def hits(**env: str) -> int:
     """How often a new process finds the function compiled."""
     done = subprocess.run(
         [sys.executable, "-c", COMPILE],
-        cwd=PACKAGE.parent,
+        cwd=ROOT,
         env={**os.environ, **env},
         capture_output=True,
         text=True,
@@ -132,7 +133,7 @@ def test_neither_training_nor_serving_compiles_what_was_compiled_ahead(tmp_path:
     def run(code: str) -> str:
         command = [sys.executable, "-c", code, str(tmp_path / "tiny")]
         return subprocess.run(
-            command, cwd=PACKAGE.parent, env=env, stdout=subprocess.PIPE, text=True, check=True
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True, check=True
         ).stdout
 
     assert len(run(ahead).splitlines()) == 2
