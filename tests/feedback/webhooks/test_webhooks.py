@@ -418,9 +418,9 @@ def test_pages_are_for_admins_and_of_their_own_project(
 ) -> None:
     ping_write(webhook=made[0])
     log = reverse("webhook", args=["bot", made[0].pk])
-    deeds = ["test/", "pause/", "resume/", "remove/"]
-    deeds.append(f"deliveries/{WebhookDelivery.objects.get().pk}/again/")
-    for action in deeds:
+    actions = ["test/", "pause/", "resume/", "remove/"]
+    actions.append(f"deliveries/{WebhookDelivery.objects.get().pk}/again/")
+    for action in actions:
         assert as_user(annotator).post(log + action).status_code == 403
         assert as_user(stranger).post(log + action).status_code == 404
         assert as_user(stranger).post((log + action).replace("bot", "other")).status_code == 404

@@ -31,10 +31,10 @@ class TransformersDecoder:
         return []
 
     def attach(self, weights: AdapterWeights) -> int:
-        raise NotImplementedError("a model that is run as it is takes no adapters")
+        raise NotImplementedError("this decoder runs the base model only: it holds no adapters")
 
     def detach(self, slot: int) -> None:
-        raise NotImplementedError("a model that is run as it is takes no adapters")
+        raise NotImplementedError("this decoder runs the base model only: it holds no adapters")
 
     def select(self, slots: Sequence[int], running: Sequence[int]) -> None:
         """Use `slots` for the rows of the next forward pass; `running` are the slots of the whole
