@@ -8,7 +8,7 @@ import { toast } from "./toast.js";
 const talk = document.getElementById("talk");
 const composer = document.getElementById("composer");
 const field = document.getElementById("text");
-const send = document.getElementById("send");
+const send = composer.querySelector("[type=submit]");
 const stop = document.getElementById("stop");
 let controller = null;
 

@@ -91,6 +91,7 @@ def compare_context(project: Project, comparison: Comparison | None) -> dict[str
         "choices": [each for each in Comparison.Choice if each != Comparison.Choice.WITHDRAWN],
         "versions": versions,
         "pair": pair,
+        "is_first": comparison is None,
         "tallies": tallies(project),
         "ideas": () if comparison and not comparison.choice else ideas(project, comparison),
     }
