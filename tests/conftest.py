@@ -68,7 +68,7 @@ def viewer(project: Project) -> User:
 
 
 @pytest.fixture
-def stranger(db: None) -> User:
+def outsider(db: None) -> User:
     """Has an account and a project of their own, but no business in `project`."""
     user = User.objects.create_user("eve@example.com", PASSWORD)
     project_create(slug="other", name="Other", base_model="SmolLM2-135M-Instruct", owner=user)

@@ -17,7 +17,7 @@ TINY = "tiny"
 
 
 def database_url() -> str:
-    """The test database, as the processes must be told of it."""
+    """The test database, as a URL for the processes."""
     values = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{values['NAME']}"

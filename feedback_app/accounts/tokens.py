@@ -6,16 +6,11 @@ import secrets
 from django.conf import settings
 
 from feedback_app.accounts.models import ApiToken
-from feedback_app.db.prepared import Prepared
 from feedback_app.db.rate_limit import minute_take
 
 #: The prefix by which secret scanners and people recognise a token.
 MARK = "prospect-"
 PREFIX_LENGTH = len(MARK) + 6
-#: The valid token with a digest; digests are unique.
-TOKEN = Prepared[ApiToken](
-    lambda **values: ApiToken.objects.valid().select_related("project", "user").filter(**values)
-)
 
 
 def secret_new() -> str:
@@ -30,7 +25,8 @@ def digest_of(secret: str) -> str:
 
 def token_find(secret: str) -> ApiToken | None:
     """Return the valid token with this secret, with its project and user."""
-    return TOKEN.first(digest=digest_of(secret))
+    valid = ApiToken.objects.valid().select_related("project", "user")
+    return valid.filter(digest=digest_of(secret)).first()
 
 
 def token_use(token: ApiToken) -> int:

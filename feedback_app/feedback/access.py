@@ -11,7 +11,6 @@ from django.http import Http404
 from django.http.response import HttpResponseBase
 
 from feedback_app.accounts.models import Membership, Role, User, roles_from
-from feedback_app.db.prepared import Prepared
 from feedback_app.feedback.models import Pause, Project
 from feedback_app.web.htmx import HtmxHttpRequest
 
@@ -20,13 +19,7 @@ View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
 RoutedView = Callable[..., HttpResponseBase]
 
 PAUSED = Pause.objects.filter(project=OuterRef("project"), user=OuterRef("user"), lifted_at=None)
-MEMBERSHIP = Prepared[Membership](
-    lambda **values: (
-        Membership.objects.select_related("project")
-        .filter(user=values["user"], project__slug=values["slug"])
-        .annotate(paused=Exists(PAUSED))
-    )
-)
+MEMBERSHIPS = Membership.objects.select_related("project").annotate(paused=Exists(PAUSED))
 
 
 def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
@@ -43,7 +36,7 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
         ) -> HttpResponseBase:
             # the user itself: each attribute access through Django's lazy object costs more
             request.user = cast("User", get_user(request))
-            membership = MEMBERSHIP.first(slug=slug, user=request.user.pk)
+            membership = MEMBERSHIPS.filter(user=request.user.pk, project__slug=slug).first()
             if membership is None:
                 raise Http404("No such project.")
             if membership.role not in roles_from(least):
@@ -52,7 +45,7 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
                     "Ask an owner of the project to change yours."
                 )
             request.membership = membership
-            request.paused = membership.paused  # type: ignore[attr-defined]  # annotated
+            request.paused = membership.paused
             return view(request, membership.project, *args, **kwargs)
 
         return routed

@@ -1,4 +1,4 @@
-// Calls the action of a key. Ignored while somebody types, while a dialog is open, and while
+// Calls the action of a key. Ignored while the user types, while a dialog is open, and while
 // `blocked()` is true. An action that returns false leaves the key's default behaviour.
 const TYPING = "input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]";
 

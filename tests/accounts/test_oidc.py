@@ -196,9 +196,9 @@ def test_invited_newcomer_comes_in_and_uses_the_invitation_up(
     assert Membership.objects.get(user=jo).role == "viewer"
     assert client.get(answer["Location"])["Location"] == "/", "the link still leads home"
     assert Invitation.objects.get().used == 1
-    stranger = Client()
-    assert stranger.get(link).status_code == 404
-    sign_in(stranger, verified("mo@example.com", sub="2"))
+    outsider = Client()
+    assert outsider.get(link).status_code == 404
+    sign_in(outsider, verified("mo@example.com", sub="2"))
     assert not User.objects.filter(email="mo@example.com").exists()
 
 

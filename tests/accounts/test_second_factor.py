@@ -76,7 +76,7 @@ def test_code_that_was_used_is_not_taken_again(enrolled: tuple[User, str]) -> No
         sign_in(client, user)
         client.post(reverse("mfa_authenticate"), {"code": code})
         let_in.append(get_user(client).is_authenticated)
-    assert let_in == [True, False], "somebody looked over a shoulder"
+    assert let_in == [True, False], "a code is accepted once"
 
 
 def test_recovery_code_lets_in_once(enrolled: tuple[User, str]) -> None:

@@ -102,10 +102,10 @@ def test_voter_is_the_token_or_the_person_that_it_names(
 
 
 def test_voter_of_another_project_is_another_person(
-    made: tuple[ApiToken, str], stranger: User
+    made: tuple[ApiToken, str], outsider: User
 ) -> None:
     theirs, _ = token_create(
-        project=Project.objects.get(slug="other"), name="Spy", scopes=list(Scope), by=stranger
+        project=Project.objects.get(slug="other"), name="Spy", scopes=list(Scope), by=outsider
     )
 
     assert voter_of(token=made[0], name="jo") != voter_of(token=theirs, name="jo")
@@ -204,13 +204,13 @@ def test_page_is_for_admins_and_strangers_see_nothing(
     made: tuple[ApiToken, str],
     annotator: User,
     viewer: User,
-    stranger: User,
+    outsider: User,
     as_user: As,
 ) -> None:
     revoke = reverse("token-revoke", args=[project.slug, made[0].pk])
     new = {"name": "Mine", "scopes": ["chat"]}
 
-    for person, status in ((annotator, 403), (viewer, 403), (stranger, 404)):
+    for person, status in ((annotator, 403), (viewer, 403), (outsider, 404)):
         client = as_user(person)
         assert client.get(page_url(project)).status_code == status
         assert client.post(page_url(project), new).status_code == status
@@ -220,11 +220,11 @@ def test_page_is_for_admins_and_strangers_see_nothing(
 
 
 def test_revoke_through_another_project_is_404(
-    made: tuple[ApiToken, str], stranger: User, as_user: As
+    made: tuple[ApiToken, str], outsider: User, as_user: As
 ) -> None:
     revoke = reverse("token-revoke", args=["other", made[0].pk])
 
-    assert as_user(stranger).post(revoke).status_code == 404
+    assert as_user(outsider).post(revoke).status_code == 404
     assert ApiToken.objects.valid().exists()
 
 

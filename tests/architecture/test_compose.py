@@ -118,7 +118,7 @@ def test_every_variable_is_explained_and_none_that_is_not_there() -> None:
         found[1] for found in INTERPOLATION.finditer((ROOT / "docker-compose.yml").read_text())
     }
     assert asked - COMPOSE_ONLY <= settings_variables() | procfile_variables()
-    # each has its own words: what stands above it is a comment of sentences
+    # each setting has its own comment above it, in sentences
     assert set(explained) == settings_variables() | COMPOSE_ONLY | {
         "PORT",
         "ENGINE_PORT",

@@ -109,7 +109,7 @@ def test_a_hundred_verdicts_by_touch_alone(
     finger = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
-        """What the browser is told of a real finger."""
+        """The touch events that the browser gets."""
         finger.send(
             "Input.dispatchTouchEvent",
             {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},

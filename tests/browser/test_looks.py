@@ -80,7 +80,7 @@ def project_pages(project: Project) -> list[str]:
         *(reverse(name, args=[project.slug]) for name in names),
         reverse("quality", args=[project.slug]) + "?show=pairs",
         *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
-        # the choice of answers stands open
+        # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
         *(reverse("changes", args=[project.slug, a.name]) for a in project.adapters.all()),
@@ -108,7 +108,7 @@ def without_a_tab(page: Page) -> list[str]:
     """A page of a project belongs to one tab of its bar."""
     tabs = page.locator("nav[aria-label='Project']")
     here = tabs.locator("[aria-current]").count()
-    return [f"{page.url} stands under {here} tabs"] if tabs.count() and here != 1 else []
+    return [f"{page.url} marks {here} tabs as current"] if tabs.count() and here != 1 else []
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -193,7 +193,7 @@ def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
     visitor.goto(address)
     expect(visitor.get_by_role("heading", name="Ask something")).to_be_visible()
     found += complaints(visitor) + wider_than_screen(visitor)
-    # no engine runs here: what visitors are told of that
+    # no engine runs here: the page says so
     visitor.get_by_label("Your message").fill("Hello?")
     visitor.keyboard.press("Enter")
     expect(visitor.get_by_text("Nothing was lost")).to_be_visible()

@@ -48,7 +48,7 @@ def finished_replies(page: Page, count: int) -> None:
     for _ in range(5):
         try:
             expect(thumbs.nth(count - 1).or_(nothing.last)).to_be_visible()
-        except AssertionError as error:  # with what stands there instead
+        except AssertionError as error:  # with the text that the page shows instead
             error.add_note(f"{page.url}: {page.locator('main').inner_text()}")
             raise
         if not nothing.count():

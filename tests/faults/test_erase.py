@@ -119,9 +119,9 @@ def test_versions_that_had_used_the_votes_are_named_until_they_are_replaced(
     assert b"learned from people" not in owner.get(train).content
 
     path = reverse("person-erase", args=["bot", annotator.pk])
-    told = owner.post(path, {"email": annotator.email}, follow=True).content.decode()
+    text = owner.post(path, {"email": annotator.email}, follow=True).content.decode()
 
-    assert "bot@1, bot@3 had used them: train again" in told
+    assert "bot@1, bot@3 had used them: train again" in text
     [erasure] = Erasure.objects.all()
     assert (erasure.runs, erasure.by) == ([run.number, under_way.number], admin)
     event = AuditEvent.objects.get(action="person.erase")
@@ -147,22 +147,22 @@ def test_vote_that_came_after_the_snapshot_was_used_by_no_version(
 
 
 def test_erased_from_one_project_keeps_the_account_and_the_other(
-    project: Project, admin: User, stranger: User, as_user: As, make_completions: Make
+    project: Project, admin: User, outsider: User, as_user: As, make_completions: Make
 ) -> None:
     other = Project.objects.get(slug="other")
-    member_set(project=project, user=stranger, role=Role.ANNOTATOR)
+    member_set(project=project, user=outsider, role=Role.ANNOTATOR)
     [here], [there] = make_completions(1), make_completions(1, of=other)
-    vote(here, stranger, Verdict.UP)
-    vote(there, stranger, Verdict.UP)
+    vote(here, outsider, Verdict.UP)
+    vote(there, outsider, Verdict.UP)
 
-    path = reverse("person-erase", args=["bot", stranger.pk])
-    as_user(admin).post(path, {"email": stranger.email})
+    path = reverse("person-erase", args=["bot", outsider.pk])
+    as_user(admin).post(path, {"email": outsider.email})
 
     assert list(Vote.objects.values_list("completion", flat=True)) == [there.pk]
     examples_agree_with_votes()
-    roles = Membership.objects.filter(user=stranger).values_list("project__slug", flat=True)
+    roles = Membership.objects.filter(user=outsider).values_list("project__slug", flat=True)
     assert list(roles) == ["other"]
-    assert User.objects.get(pk=stranger.pk).is_active
+    assert User.objects.get(pk=outsider.pk).is_active
 
 
 def test_questions_that_others_asked_too_stay(project: Project, admin: User, viewer: User) -> None:
@@ -205,7 +205,7 @@ def test_imported_labels_stay_without_the_name(
 
 
 def test_user_of_the_product_is_erased_by_name(
-    project: Project, admin: User, stranger: User, as_user: As, make_completions: Make
+    project: Project, admin: User, outsider: User, as_user: As, make_completions: Make
 ) -> None:
     token, _ = token_create(project=project, name="Shop", scopes=list(Scope), by=admin)
     jo = voter_of(token=token, name="jo")
@@ -215,10 +215,10 @@ def test_user_of_the_product_is_erased_by_name(
     path = reverse("api-person-erase", args=["bot"])
 
     assert as_user(admin).post(path, {"name": "flo"}).status_code == 404
-    assert as_user(stranger).post(path, {"name": "jo"}).status_code == 404
-    told = as_user(admin).post(path, {"name": "jo"}, follow=True).content.decode()
+    assert as_user(outsider).post(path, {"name": "jo"}).status_code == 404
+    text = as_user(admin).post(path, {"name": "jo"}, follow=True).content.decode()
 
-    assert "Erased, with 1 vote." in told
+    assert "Erased, with 1 vote." in text
     assert list(Vote.objects.values_list("user", flat=True)) == [token.user.pk]
     assert not project.api_people.exists()
     assert not User.objects.filter(pk=jo.pk).exists()
@@ -272,7 +272,7 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
     assert not User.objects.get(pk=annotator.pk).is_active, "nothing is added meanwhile"
 
     dispatch()
-    assert Vote.objects.exists(), "somebody may be at it"
+    assert Vote.objects.exists(), "another task may be working on it"
     heartbeat_stops(settings)
     dispatch()
 

@@ -67,9 +67,9 @@ def run(installed: Path, tmp_path: Path, *command: str) -> subprocess.CompletedP
 
 
 def test_wheel_has_both_commands_and_their_version(installed: Path, tmp_path: Path) -> None:
-    told = run(installed, tmp_path, "prospect", "--version")
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.startswith("prospect 0.")
+    done = run(installed, tmp_path, "prospect", "--version")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("prospect 0.")
     assert "usage: prospect demo" in run(installed, tmp_path, "prospect").stdout
     unknown = run(installed, tmp_path, "prospect", "dmeo")
     assert unknown.returncode == 2

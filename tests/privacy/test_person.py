@@ -76,24 +76,24 @@ def test_deactivated_person_is_out_everywhere_and_their_votes_stay(
 
 
 def test_account_is_closed_only_by_who_owns_all_of_its_projects(
-    project: Project, admin: User, annotator: User, stranger: User, as_user: As
+    project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
     helper = User.objects.create_user("hel@example.com", None)
     member_set(project=project, user=helper, role=Role.ADMIN)
-    member_set(project=project, user=stranger, role=Role.VIEWER)  # and owner of another
+    member_set(project=project, user=outsider, role=Role.VIEWER)  # and owner of another
 
     assert as_user(helper).post(url("person-deactivate", annotator.pk)).status_code == 403
-    as_user(admin).post(url("person-deactivate", stranger.pk))
+    as_user(admin).post(url("person-deactivate", outsider.pk))
     as_user(admin).post(url("person-deactivate", admin.pk))
     assert not User.objects.filter(is_active=False).exists()
 
     User.objects.filter(pk=admin.pk).update(is_superuser=True)
-    as_user(admin).post(url("person-deactivate", stranger.pk))
-    assert User.objects.get(pk=stranger.pk).is_active, "the other project would have no owner"
+    as_user(admin).post(url("person-deactivate", outsider.pk))
+    assert User.objects.get(pk=outsider.pk).is_active, "the other project would have no owner"
     other = Project.objects.get(slug="other")
     member_set(project=other, user=helper, role=Role.OWNER)
-    as_user(admin).post(url("person-deactivate", stranger.pk))
-    assert not User.objects.get(pk=stranger.pk).is_active
+    as_user(admin).post(url("person-deactivate", outsider.pk))
+    assert not User.objects.get(pk=outsider.pk).is_active
 
 
 @pytest.mark.parametrize("how", ["deactivated", "removed"])
@@ -153,7 +153,7 @@ def test_own_page_tells_what_votes_led_to(
 
 
 def test_page_of_a_member_shows_this_project_only(
-    project: Project, admin: User, annotator: User, stranger: User, viewer: User, as_user: As
+    project: Project, admin: User, annotator: User, outsider: User, viewer: User, as_user: As
 ) -> None:
     secret = project_create(
         slug="secret", name="Secret", base_model="SmolLM2-135M-Instruct", owner=annotator
@@ -167,9 +167,9 @@ def test_page_of_a_member_shows_this_project_only(
     assert "Secret" not in page
     assert "Hidden" not in page
     assert as_user(annotator).get("/me/").content.decode().count("Secret") > 0
-    assert as_user(admin).get(url("person", stranger.pk)).status_code == 404
+    assert as_user(admin).get(url("person", outsider.pk)).status_code == 404
     assert as_user(viewer).get(url("person", annotator.pk)).status_code == 403
-    assert as_user(stranger).get(url("person", annotator.pk)).status_code == 404
+    assert as_user(outsider).get(url("person", annotator.pk)).status_code == 404
 
 
 def test_leaving_ends_the_membership_and_the_last_owner_can_not(

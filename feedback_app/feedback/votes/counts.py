@@ -4,11 +4,10 @@ import datetime as dt
 from dataclasses import dataclass
 
 from django.core.cache import cache
-from django.db import connection
+from django.db.models import Count, Q
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.db.prepared import run
 from feedback_app.feedback.models import Project, Vote
 
 #: How long the count of a person's earlier votes is cached.
@@ -57,14 +56,13 @@ def vote_counts_forget(*, project: Project, user: User) -> None:
 
 def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[int, ...]:
     """Return how many votes the person has cast since each moment."""
-    counts = ", ".join(["COUNT(*) FILTER (WHERE created_at >= %s)"] * len(moments))
-    sql = f"""
-        SELECT {counts} FROM {connection.ops.quote_name(Vote._meta.db_table)}
-        WHERE project_id = %s AND user_id = %s AND updated_at >= %s
-    """  # noqa: S608
     # created_at >= x implies updated_at >= x, which is indexed
-    ((*found,),) = run(sql, [*moments, project.pk, user.pk, min(moments)])
-    return tuple(found)
+    recent = Vote.objects.filter(project=project, user=user, updated_at__gte=min(moments))
+    counts = {
+        f"since_{number}": Count("pk", filter=Q(created_at__gte=moment))
+        for number, moment in enumerate(moments)
+    }
+    return tuple(recent.aggregate(**counts).values())
 
 
 def _key(project: Project, user: User) -> str:

@@ -47,14 +47,6 @@ def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
     return found
 
 
-VOTE = Prepared[Vote](lambda **values: Vote.objects.filter(**values))
-
-
-def vote_of(user: User, *, completion: Completion) -> Vote | None:
-    """Return this person's vote on the completion."""
-    return VOTE.first(completion=completion.pk, user=user.pk)
-
-
 def vote_first(*, completion: Completion, vote: Vote) -> bool:
     """Store the first vote on a locked completion without votes that count.
 

@@ -20,7 +20,7 @@ from feedback_app.feedback.queue.services import lease_release, lease_take, slot
 from feedback_app.feedback.votes.counts import vote_counts_forget
 from feedback_app.feedback.votes.rate_limit import rate_limit_check, rate_limit_note_undo
 from feedback_app.feedback.votes.read_time import is_hasty
-from feedback_app.feedback.votes.rows import completion_lock, vote_first, vote_of
+from feedback_app.feedback.votes.rows import completion_lock, vote_first
 from feedback_app.feedback.webhooks.events import vote_event_write
 from feedback_app.web.errors import UserError
 
@@ -95,7 +95,7 @@ def vote_write(
         if locked.gold and source == Source.ANNOTATE:
             gold_answer_record(fresh)
         return fresh, True
-    known = vote_of(by, completion=locked)
+    known = Vote.objects.filter(completion=locked, user=by).first()
     first = known is None
     vote = known or fresh
     if known is not None:
@@ -143,7 +143,7 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
                 locked.flagged = False
                 locked.save(update_fields=["flagged"])
             skipped.delete()
-        # after a skip somebody else may hold it by now
+        # after a skip another person may hold it by now
         if locked.gold or slot_free(completion=locked, by=by):
             lease_take(completion=locked, by=by, front=True)
     if undone:

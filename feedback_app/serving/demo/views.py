@@ -12,7 +12,6 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.db.prepared import Prepared
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.desk.forms import VoteForm
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
@@ -36,10 +35,6 @@ from feedback_app.web.responses import action_view, page
 
 CONVERSATIONS_SHOWN = 30
 IDEAS_SHOWN = 4
-#: Conversations without a message.
-UNUSED = Prepared[Conversation](
-    lambda **values: Conversation.objects.filter(**values, turns=None).order_by()[:1]
-)
 
 
 def own_conversations(request: HtmxHttpRequest, project: Project) -> Any:
@@ -143,7 +138,7 @@ def conversation(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> H
 def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Begin a conversation, with the message if one was typed; reuse an unused one."""
     values = validated(ConversationForm(request.POST))
-    fresh = UNUSED.first(project=project.pk, user=request.user.pk)
+    fresh = own_conversations(request, project).filter(turns=None).first()
     if fresh is None:
         fresh = Conversation(project=project, user=request.user)
     fresh.project = project

@@ -16,19 +16,12 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.db.prepared import Prepared
 from feedback_app.feedback.models import Completion, Project
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Assignment, AssignmentAnswer, Conversation, TrafficSplit
 
 RUNNING = TrafficSplit.Status.RUNNING
-#: The running split of a project: at most one.
-SPLIT = Prepared[TrafficSplit](
-    lambda **values: TrafficSplit.objects.select_related("candidate").filter(
-        **values, status=RUNNING, candidate__discarded_at=None
-    )
-)
 
 
 def conversation_key(conversation: Conversation) -> str:
@@ -51,7 +44,8 @@ def assignment_find(key: str) -> Assignment | None:
 
 def assignment_get_or_draw(project: Project, key: str, *, begins: bool) -> Assignment | None:
     """Return the key's assignment, or None; draw it if the conversation begins now."""
-    split = SPLIT.first(project=project.pk)
+    splits = project.traffic_splits.select_related("candidate")
+    split = splits.filter(status=RUNNING, candidate__discarded_at=None).first()
     if split is None:
         return None
     assignment = Assignment.objects.filter(split=split, key=key).first()

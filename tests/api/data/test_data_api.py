@@ -144,7 +144,7 @@ def test_list_refuses_what_is_not_on_offer(
 
 
 def test_token_opens_its_own_project_and_its_scopes_only(
-    project: Project, admin: User, stranger: User, program: Program, make_completions: Any
+    project: Project, admin: User, outsider: User, program: Program, make_completions: Any
 ) -> None:
     other = Project.objects.get(slug="other")
     [theirs] = make_completions(1, of=other)
@@ -322,7 +322,7 @@ def test_request_is_done_whole_or_not_at_all(
     assert not Vote.objects.exists()
     assert not User.objects.filter(name="jo").exists()
     assert Prompt.objects.count() == 1
-    assert not ApiReceipt.objects.exists(), "what was refused may be mended and sent again"
+    assert not ApiReceipt.objects.exists(), "a refused request may be sent again"
     assert post(program, "votes", {"votes": [good]}, key="k").status_code == 200
 
 
@@ -343,7 +343,7 @@ def test_key_sent_again_is_answered_the_same_and_done_once(
     other = post(program, "prompts", {"prompts": [{"messages": HELLO, "topic": "t"}]}, key="a b")
     assert fault(other)[:2] == (409, "idempotency_key_reused")
     elsewhere = post(program, "completions", body, key="a b")
-    assert elsewhere.status_code == 400, "a faulty body is told first"
+    assert elsewhere.status_code == 400, "an invalid body is reported first"
     secret = token_create(project=project, name="B", scopes=list(Scope), by=admin)
     assert "Idempotent-Replayed" not in post(Program(*secret), "prompts", body, key="a b")
     assert fault(post(program, "prompts", body, key="x" * 201))[0] == 400
@@ -414,7 +414,7 @@ def test_whatever_is_sent_is_answered_or_refused_with_a_reason(
 
 
 def test_docs_name_every_operation_and_are_for_members(
-    project: Project, viewer: User, stranger: User, as_user: As
+    project: Project, viewer: User, outsider: User, as_user: As
 ) -> None:
     path = reverse("api-docs", args=[project.slug])
     page = as_user(viewer).get(path).content.decode()
@@ -426,5 +426,5 @@ def test_docs_name_every_operation_and_are_for_members(
     assert "/v1/chat/completions" in page
     assert "votes[].verdict" in page
     assert "“up” or “down”" in page
-    assert as_user(stranger).get(path).status_code == 404
+    assert as_user(outsider).get(path).status_code == 404
     assert as_user(viewer).get(f"{path}?x=1").status_code == 400

@@ -86,7 +86,7 @@ def uploads(artifacts: Path) -> list[Path]:
 
 
 def test_file_comes_in_is_followed_and_goes_out_in_every_format(
-    project: Project, stranger: User, program: Program, artifacts: Path, settings: Settings
+    project: Project, outsider: User, program: Program, artifacts: Path, settings: Settings
 ) -> None:
     settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10  # whoever wants the body in memory fails
     started = send(program, jsonl(), "?name=votes.jsonl")
@@ -113,7 +113,7 @@ def test_file_comes_in_is_followed_and_goes_out_in_every_format(
     # what one project gives another takes as it is, in each format
     other = Project.objects.get(slug="other")
     scopes = [Scope.DATA_READ, Scope.DATA_WRITE]
-    taker = Program(*token_create(project=other, name="In", scopes=scopes, by=stranger))
+    taker = Program(*token_create(project=other, name="In", scopes=scopes, by=outsider))
     for query in ("?format=parquet&votes=true", "?format=csv&votes=true", "?votes=true"):
         file = SimpleUploadedFile("x", exported(program, query))
         back = worked(taker, send(taker, {"file": file}))
@@ -181,7 +181,7 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     tried = worked(program, send(program, body, f"{query}&dry_run=true"))
     assert (tried["imported"], tried["dry_run"], tried["status"]) == (1, True, "done")
     assert not (project.prompts.exists() or Vote.objects.exists() or uploads(artifacts))
-    assert not hook.deliveries.exists(), "nobody is told of what did not happen"
+    assert not hook.deliveries.exists(), "a refused file causes no event"
 
     done = worked(program, send(program, body, query))
     assert hook.deliveries.count() == 1
@@ -283,11 +283,11 @@ def test_import_is_done_once_a_key_and_one_at_a_time_and_can_be_stopped(
 
 
 def test_scopes_and_projects_decide(
-    project: Project, admin: User, stranger: User, program: Program
+    project: Project, admin: User, outsider: User, program: Program
 ) -> None:
     pk = send(program, jsonl()).json()["id"]
     other = Project.objects.get(slug="other")
-    theirs = Program(*token_create(project=other, name="O", scopes=list(Scope), by=stranger))
+    theirs = Program(*token_create(project=other, name="O", scopes=list(Scope), by=outsider))
     reader = Program(*token_create(project=project, name="R", scopes=[Scope.DATA_READ], by=admin))
     writer = Program(*token_create(project=project, name="W", scopes=[Scope.DATA_WRITE], by=admin))
     reading = [f"imports/{pk}", f"imports/{pk}/refused", "imports", "export"]

@@ -133,13 +133,13 @@ def test_answer_of_live_follows_the_release(
 
 
 def test_models_are_live_base_and_the_projects_versions(
-    program: Program, make_adapter: MakeAdapter, stranger: User
+    program: Program, make_adapter: MakeAdapter, outsider: User
 ) -> None:
     adapter = make_adapter(2)
 
     listed = program.get("/v1/models").json()
     theirs = token_create(
-        project=Project.objects.get(slug="other"), name="x", scopes=[Scope.CHAT], by=stranger
+        project=Project.objects.get(slug="other"), name="x", scopes=[Scope.CHAT], by=outsider
     )
 
     assert listed["object"] == "list"
@@ -269,12 +269,12 @@ def test_unknown_model_is_404(model: str, program: Program) -> None:
 
 
 def test_version_of_another_project_or_discarded_is_404(
-    program: Program, make_adapter: MakeAdapter, stranger: User
+    program: Program, make_adapter: MakeAdapter, outsider: User
 ) -> None:
     adapter = make_adapter(2)
     theirs = Program(
         *token_create(
-            project=Project.objects.get(slug="other"), name="x", scopes=[Scope.CHAT], by=stranger
+            project=Project.objects.get(slug="other"), name="x", scopes=[Scope.CHAT], by=outsider
         )
     )
     assert fault(theirs.ask(model=adapter.name)) == (404, "model_not_found", "model")

@@ -85,7 +85,7 @@ def test_thumbs_of_several_people_are_several_votes(
     assert answer.vote_count == 3
 
 
-def test_thumb_on_another_projects_answer_is_404(program: Program, stranger: User) -> None:
+def test_thumb_on_another_projects_answer_is_404(program: Program, outsider: User) -> None:
     theirs = answer_of(Project.objects.get(slug="other"))
 
     refused = program.thumb(theirs.pk)

@@ -125,7 +125,7 @@ def test_what_is_sent_back_keeps_its_example_and_every_step_can_be_undone(
     adjudication_request(completion=alike, why="It fits badly in run 3.", by=admin)
     adjudication_decide(completion=alike, verdict=Verdict.UP, why="", by=admin)
     assert (example(alike), waiting(project).asked) == ((True, 1), 0)
-    # asked again, the decision stands until there is another, or none is wanted
+    # asked again, the verdict stays until another one is given or it is undone
     adjudication_request(completion=alike, why="Run 4, too.", by=admin)
     assert (example(alike), waiting(project).asked) == ((True, 1), 1)
     assert adjudication_withdraw(completion=alike, by=admin)
@@ -162,7 +162,7 @@ def test_lists_page_ask_little_and_are_for_admins(
     admin: User,
     annotator: User,
     second_annotator: User,
-    stranger: User,
+    outsider: User,
     as_user: As,
     make_completions: MakeCompletions,
     django_assert_max_num_queries: Any,
@@ -180,7 +180,7 @@ def test_lists_page_ask_little_and_are_for_admins(
     assert client.post(url("resolve-decide", torn.pk), body | {"weight": "2"}).status_code == 400
     assert example(torn) is None
     assert as_user(annotator).post(url("resolve-decide", torn.pk), body).status_code == 403
-    assert as_user(stranger).post(url("resolve-decide", torn.pk), body).status_code == 404
+    assert as_user(outsider).post(url("resolve-decide", torn.pk), body).status_code == 404
     foreign = reverse("resolve-decide", args=["other", torn.pk])
-    assert as_user(stranger).post(foreign, body).status_code == 404
+    assert as_user(outsider).post(foreign, body).status_code == 404
     assert client.get(url("resolve"), {"show": "all"}).status_code == 400

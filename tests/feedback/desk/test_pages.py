@@ -36,9 +36,9 @@ def vote_url(completion: Completion) -> str:
 
 @pytest.mark.parametrize("page", ["annotate", "examples", "project-settings", "runs", "releases"])
 def test_project_pages_stranger_gets_404(
-    page: str, project: Project, stranger: User, as_user: As
+    page: str, project: Project, outsider: User, as_user: As
 ) -> None:
-    assert as_user(stranger).get(reverse(page, args=[project.slug])).status_code == 404
+    assert as_user(outsider).get(reverse(page, args=[project.slug])).status_code == 404
 
 
 @pytest.mark.parametrize("page", ["examples", "project-settings", "runs", "releases"])
@@ -70,14 +70,14 @@ def test_vote_viewer_gets_403(
 
 
 def test_vote_on_completion_of_another_project_is_404(
-    annotator: User, stranger: User, as_user: As, make_completions: Make, project: Project
+    annotator: User, outsider: User, as_user: As, make_completions: Make, project: Project
 ) -> None:
     other = Project.objects.get(slug="other")
     [foreign] = make_completions(of=other)
     url = reverse("vote", args=[project.slug, foreign.pk])
 
     assert as_user(annotator).post(url, {"verdict": "up"}).status_code == 404
-    assert as_user(stranger).post(url, {"verdict": "up"}).status_code == 404
+    assert as_user(outsider).post(url, {"verdict": "up"}).status_code == 404
     assert not Vote.objects.exists()
 
 
@@ -232,7 +232,7 @@ def test_vote_turned_at_the_desk_brings_the_whole_history(
 
     page = client.post(vote_url(completion), {"verdict": "down"}, headers=HTMX).content.decode()
 
-    # its old row stands on the page: a row more would show it twice
+    # the page shows its old row already: another row would show it twice
     assert 'id="history" hx-swap-oob="true"' in page
     assert page.count("<li>") == 1
 

@@ -212,11 +212,11 @@ def test_download_is_a_file_and_is_written_down(
 
 
 def test_download_is_for_admins(
-    voted_project: Project, annotator: User, stranger: User, client: Client, as_user: As
+    voted_project: Project, annotator: User, outsider: User, client: Client, as_user: As
 ) -> None:
     address = url(voted_project, "jsonl")
 
-    assert as_user(stranger).get(address).status_code == 404
+    assert as_user(outsider).get(address).status_code == 404
     assert as_user(annotator).get(address).status_code == 403
     assert client.get(address).status_code == 302
 
@@ -250,7 +250,7 @@ def test_examples_page_offers_the_files(voted_project: Project, admin: User, as_
 
 
 def test_votes_come_along_by_pseudonym_in_every_format(
-    voted_project: Project, admin: User, annotator: User, stranger: User, as_user: As
+    voted_project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
     first, second = voted_project.completions.order_by("pk")[:2]
     said = {"reasons": ["clear"], "comment": "=1+1"}
@@ -277,14 +277,14 @@ def test_votes_come_along_by_pseudonym_in_every_format(
         "voter": mine,
         **said,
     }
-    assert votes[1] == [], "what was set aside stands for nothing"
+    assert votes[1] == [], "a vote that was set aside is not exported"
     assert {vote["voter"] for each in votes[2:] for vote in each} == {theirs} != {mine}
     assert mine == export_rows.voter_name(voted_project.pk, admin.pk)
     elsewhere = Project.objects.get(slug="other")
     assert mine != export_rows.voter_name(elsewhere.pk, admin.pk), "no one is found in two projects"
     for person in (admin, annotator):
-        for told in (person.email, person.name):
-            assert told not in b"\n".join(lines).decode() + written
+        for personal in (person.email, person.name):
+            assert personal not in b"\n".join(lines).decode() + written
     assert table.column("votes").to_pylist() == votes
     records = list(csv.DictReader(io.StringIO(written, newline="")))
     assert [json.loads(record["votes"]) for record in records] == votes

@@ -99,7 +99,7 @@ def test_gold_vote_looks_like_any_other_and_decides_nothing(
     example = Example.objects.get(completion=shown)
     assert (example.desirable, example.weight) == (True, 1)
     assert GoldAnswer.objects.get().right is False
-    # what they change after they were told is not counted
+    # changes made after the result was shown are not counted
     client.post(url("vote", shown.pk), {"verdict": "up"}, headers=DESK)
     assert GoldAnswer.objects.get().right is False
     cast(ordinary, annotator, Verdict.UP)

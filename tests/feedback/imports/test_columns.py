@@ -1,5 +1,5 @@
 """Files whose columns and labels have names of their own: chosen on the page, given on the command
-line, and told when nothing fits."""
+line, and an error when nothing fits."""
 
 import io
 import json
@@ -198,13 +198,13 @@ def test_wide_and_damaged_files_can_be_looked_at(
 
 
 def test_columns_are_chosen_by_admins_until_the_start(
-    project: Project, admin: User, annotator: User, stranger: User, as_user: As
+    project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
     client = as_user(admin)
     job = uploaded(client, CSV.encode())
 
     assert as_user(annotator).post(at(job, "import-columns"), FORM).status_code == 403
-    assert as_user(stranger).post(at(job, "import-columns"), FORM).status_code == 404
+    assert as_user(outsider).post(at(job, "import-columns"), FORM).status_code == 404
     assert as_user(admin).get(at(job, "import-columns")).status_code == 405
     assert ImportJob.objects.get().columns == {}
     client.post(at(job, "import-start"), FORM)
@@ -237,7 +237,7 @@ def test_command_takes_columns_and_labels(
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "message"),
     [
         ({"map": ["prompt"]}, "FIELD=COLUMN"),
         ({"map": ["weight=note"]}, "FIELD is one of"),
@@ -248,12 +248,12 @@ def test_command_takes_columns_and_labels(
     ],
 )
 def test_command_says_what_is_wrong_with_columns(
-    project: Project, tmp_path: Path, given: dict[str, Any], told: str
+    project: Project, tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text(CSV)
 
     for dry_run in (True, False):
-        with pytest.raises(CommandError, match=told):
+        with pytest.raises(CommandError, match=message):
             call_command("import_examples", path, project="bot", dry_run=dry_run, **given)
     assert not Prompt.objects.exists()

@@ -1,4 +1,4 @@
-"""Gold items that come in with a file: only new answers, only by admins, each refusal told."""
+"""Gold items that come in with a file: only new answers, only by admins, each refusal reported."""
 
 import json
 from collections import Counter
@@ -82,14 +82,14 @@ def test_answers_that_are_here_stay_as_they_are_and_the_report_says_so(
 ) -> None:
     [waiting] = make_completions(1)
     load(tmp_path / "a.jsonl", row(1, label=True), row(2, gold="up"))
-    told = {"prompt": "Question number 0?", "completion": "Answer number 0."}
-    told["prompt"] = [{"role": "system", "content": "Be brief."}, *waiting.prompt.messages]
+    known = {"prompt": "Question number 0?", "completion": "Answer number 0."}
+    known["prompt"] = [{"role": "system", "content": "Be brief."}, *waiting.prompt.messages]
     before = Counter(Completion.objects.values_list("pk", "gold", "vote_count"))
 
     job = load(
         tmp_path / "b.jsonl",
         row(1, gold="up"),  # has a vote
-        {**told, "gold": "up", "label": True},  # waits in the queue
+        {**known, "gold": "up", "label": True},  # waits in the queue
         row(2, gold="up"),  # gold already
         row(2, gold="down"),
         row(2, label=False),

@@ -295,7 +295,7 @@ def test_broken_rows_each_have_a_reason_and_the_others_come_in(
     job = load(path)
 
     assert counts(job) == (19, 2, 0, 0, 17)
-    told = dict(reasons(job))
+    reported = dict(reasons(job))
     expected = {
         2: "UTF-8 at byte 13",
         3: "not valid JSON",
@@ -315,7 +315,7 @@ def test_broken_rows_each_have_a_reason_and_the_others_come_in(
         18: "not valid JSON",
         19: "longer than 8 MB",
     }
-    assert {n: text for n, text in expected.items() if text not in told.get(n, "")} == {}
+    assert {n: text for n, text in expected.items() if text not in reported.get(n, "")} == {}
     assert Completion.objects.count() == 2
 
 
@@ -410,7 +410,7 @@ def test_useless_file_fails_with_the_reason(
 
 
 class Killed(BaseException):
-    """Stands for the moment at which the process is gone."""
+    """Raised where the process would be killed."""
 
 
 def test_killed_import_goes_on_where_it_was(
@@ -546,7 +546,7 @@ def test_report_lists_every_refused_row_safely(project: Project, tmp_path: Path)
     ],
 )
 def test_command_says_what_is_wrong(
-    options: dict[str, str], why: str, project: Project, stranger: User
+    options: dict[str, str], why: str, project: Project, outsider: User
 ) -> None:
     with pytest.raises(CommandError, match=why):
         call_command("import_examples", "/nowhere/x.jsonl", **{"project": "bot", **options})

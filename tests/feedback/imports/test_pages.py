@@ -229,26 +229,26 @@ def test_file_that_nobody_imported_goes_after_a_day(
 
 @pytest.mark.parametrize("name", ["import-job", "import-refusals", "import-start", "import-stop"])
 def test_import_of_another_project_is_404(
-    name: str, project: Project, admin: User, stranger: User, annotator: User, as_user: As
+    name: str, project: Project, admin: User, outsider: User, annotator: User, as_user: As
 ) -> None:
     job = uploaded(as_user(admin))
     method = "post" if name in ("import-start", "import-stop") else "get"
     foreign = reverse(name, args=["other", job.pk])
 
-    assert getattr(as_user(stranger), method)(page(job, name)).status_code == 404
-    assert getattr(as_user(stranger), method)(foreign).status_code == 404
+    assert getattr(as_user(outsider), method)(page(job, name)).status_code == 404
+    assert getattr(as_user(outsider), method)(foreign).status_code == 404
     assert getattr(as_user(annotator), method)(page(job, name)).status_code == 403
     assert getattr(Client(), method)(page(job, name)).status_code == 302
     assert ImportJob.objects.get().status == "preview"
 
 
 def test_import_pages_are_for_admins(
-    project: Project, stranger: User, annotator: User, client: Client, as_user: As
+    project: Project, outsider: User, annotator: User, client: Client, as_user: As
 ) -> None:
     address = reverse("imports", args=["bot"])
 
     for method in ("get", "post"):
-        assert getattr(as_user(stranger), method)(address).status_code == 404
+        assert getattr(as_user(outsider), method)(address).status_code == 404
         assert getattr(as_user(annotator), method)(address).status_code == 403
         assert getattr(client, method)(address).status_code == 302
 

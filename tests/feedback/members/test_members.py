@@ -136,11 +136,11 @@ def test_two_owners_who_leave_at_once_leave_one(
 
 
 def test_people_of_another_project_and_closed_doors(
-    project: Project, annotator: User, stranger: User, admin: User, as_user: As
+    project: Project, annotator: User, outsider: User, admin: User, as_user: As
 ) -> None:
     link_for(admin)
     revoke = url("invitation-revoke", Invitation.objects.get().pk)
-    for client, status in ((as_user(annotator), 403), (as_user(stranger), 404)):
+    for client, status in ((as_user(annotator), 403), (as_user(outsider), 404)):
         assert client.get(url("people")).status_code == status
         for path in (
             url("people"),
@@ -149,9 +149,9 @@ def test_people_of_another_project_and_closed_doors(
             revoke,
         ):
             assert client.post(path, {"role": "owner"}).status_code == status
-    assert as_user(admin).post(url("member-remove", stranger.pk)).status_code == 404
+    assert as_user(admin).post(url("member-remove", outsider.pk)).status_code == 404
     theirs = reverse("invitation-revoke", args=["other", Invitation.objects.get().pk])
-    assert as_user(stranger).post(theirs).status_code == 404
+    assert as_user(outsider).post(theirs).status_code == 404
     assert Invitation.objects.open().exists()
 
 
@@ -240,15 +240,15 @@ def test_admin_makes_no_faulty_link_and_none_for_roles_above(
 
 
 def test_link_for_an_address_is_mailed_and_opens_to_nobody_else(
-    project: Project, admin: User, stranger: User, as_user: As
+    project: Project, admin: User, outsider: User, as_user: As
 ) -> None:
     as_user(admin).post(url("people"), NEW | {"email": "Jo@example.com"})
 
     [sent] = mail.outbox
     assert sent.to == ["jo@example.com"]
     link = next(line for line in sent.body.splitlines() if line.startswith("http"))
-    assert as_user(stranger).post(link).status_code == 400
-    assert role_of(stranger) is None
+    assert as_user(outsider).post(link).status_code == 400
+    assert role_of(outsider) is None
     other = Client().post(link, JO | {"email": "mo@example.com"})
     assert other.status_code == 400
     assert not User.objects.filter(email="mo@example.com").exists(), "no account is left behind"
@@ -290,15 +290,15 @@ def test_faulty_sign_up_is_refused_and_uses_nothing_up(
 
 
 def test_signed_in_person_joins_once_and_is_only_ever_raised(
-    project: Project, admin: User, stranger: User, annotator: User, as_user: As
+    project: Project, admin: User, outsider: User, annotator: User, as_user: As
 ) -> None:
     link = link_for(admin, max_uses=3)
-    client = as_user(stranger)
+    client = as_user(outsider)
 
     assert b"eve@example.com" in client.get(link).content
     assert [client.post(link).status_code for _ in range(2)] == [302, 302]
     as_user(admin).post(link)
-    assert (role_of(stranger), role_of(admin)) == ("annotator", "owner")
+    assert (role_of(outsider), role_of(admin)) == ("annotator", "owner")
     assert Invitation.objects.get().used == 1, "a second click uses nothing up"
     as_user(annotator).post(link_for(admin, Role.ADMIN))
     assert role_of(annotator) == "admin"

@@ -17,7 +17,7 @@ HTMX = {"HX-Request": "true", "HX-Target": "stage"}
 
 
 def settings(project: Project, **changes: str) -> dict[str, str]:
-    """The settings form as it stands, with these changes."""
+    """The settings form's current values, with these changes."""
     form = {
         "name": project.name,
         "overlap": "1",

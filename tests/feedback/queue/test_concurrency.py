@@ -20,7 +20,7 @@ from tests.engines import PATIENCE
 PEOPLE = 8
 ITEMS = 120
 #: People who hold items at the same moment, and how many of them act at once: what a server's
-#: threads do. A PostgreSQL takes 100 connections unless it is told otherwise.
+#: threads do. PostgreSQL takes 100 connections by default.
 CROWD = 200
 HANDS = 40
 OVERLAP = 2
@@ -114,7 +114,7 @@ def test_two_hundred_annotators_fill_every_slot_once_and_some_walk_away(
                     del waiting[user]
 
     def open_slots(user: User) -> bool:
-        """Slots that somebody who is still working may leave to this person."""
+        """Slots that another person's unfinished work may leave to this one."""
         mine = project.completions.open_for(user, overlap=OVERLAP)
         return mine.exists()
 

@@ -1,4 +1,4 @@
-"""Handing out items: nobody gets what somebody else holds, and empty always has a reason."""
+"""Handing out items: no two people hold one item, and an empty queue has a reason."""
 
 import datetime as dt
 from importlib import import_module

@@ -37,7 +37,7 @@ def test_figures_go_on_with_each_vote_and_back_with_each_that_is_taken_back(
     project: Project, annotator: User, admin: User, make_completions: MakeCompletions, at: At
 ) -> None:
     answers = make_completions(6)
-    # yesterday, this morning, within the hour; somebody else's
+    # yesterday, this morning, within the hour; another person's
     moments = [NOON - minutes(60 * hours) for hours in (13, 3, 0.5)]
     for answer, moment in zip(answers, moments, strict=False):
         at(moment)

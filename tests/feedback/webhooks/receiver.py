@@ -1,4 +1,4 @@
-"""A server on loopback that webhooks are sent to: it keeps what it gets and answers as told."""
+"""A server on loopback that receives webhooks: it keeps requests and answers as configured."""
 
 import time
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Webhooks: what is told, how it is signed, when it is sent again, and the pages."""
+"""Webhooks: events, signatures, retries and pages."""
 
 import base64
 import hashlib
@@ -60,11 +60,11 @@ def receiver(settings: Settings) -> Iterator[Receiver]:
 
 @pytest.fixture
 def made(project: Project, admin: User, receiver: Receiver) -> tuple[Webhook, str]:
-    """A webhook that is told of everything, and its secret."""
+    """A webhook subscribed to all events, and its secret."""
     return webhook_create(project=project, url=receiver.url, events=list(Event), by=admin)
 
 
-def told(receiver: Receiver) -> list[dict[str, Any]]:
+def events_sent(receiver: Receiver) -> list[dict[str, Any]]:
     return [json.loads(each.body) for each in receiver.received]
 
 
@@ -73,7 +73,7 @@ def overdue() -> None:
     WebhookDelivery.objects.update(next_at=timezone.now())
 
 
-# -- what is told
+# -- events
 
 
 def test_vote_is_told_once_and_again_when_it_changes(
@@ -92,7 +92,7 @@ def test_vote_is_told_once_and_again_when_it_changes(
     vote_cast(completion=completion, verdict=Verdict.DOWN, by=annotator, source=Source.ANNOTATE)
     webhook_work(made[0].pk)
 
-    first, second = told(receiver)
+    first, second = events_sent(receiver)
     assert (first["type"], first["project"]) == ("vote.cast", "bot")
     assert (first["data"]["completion_id"], first["data"]["verdict"]) == (completion.pk, "up")
     assert second["data"]["verdict"] == "down"
@@ -158,13 +158,13 @@ def test_ends_of_runs_releases_and_imports_are_told(
     def facts(event: dict[str, Any], *names: str) -> tuple[Any, ...]:
         return (event["type"], *(event["data"][name] for name in names))
 
-    runs = [each for each in told(receiver) if each["type"] == "run.finished"]
+    runs = [each for each in events_sent(receiver) if each["type"] == "run.finished"]
     assert [facts(each, "number", "status", "adapter", "error") for each in runs] == [
         ("run.finished", 1, "succeeded", "bot@1", ""),
         ("run.finished", 2, "failed", None, "The loss is NaN."),
         ("run.finished", 3, "cancelled", None, ""),
     ]
-    rest = [each for each in told(receiver) if each["type"] != "run.finished"]
+    rest = [each for each in events_sent(receiver) if each["type"] != "run.finished"]
     assert facts(rest[0], "version", "before") == ("release.changed", "bot@1", "base")
     assert facts(rest[1], "status", "rows", "imported") == ("import.finished", "done", 1, 1)
     assert len(rest) == 2
@@ -184,11 +184,11 @@ def import_a_row(project: Project, admin: User) -> None:
 
 
 def test_only_its_own_events_and_projects_are_told(
-    project: Project, admin: User, stranger: User, receiver: Receiver
+    project: Project, admin: User, outsider: User, receiver: Receiver
 ) -> None:
     webhook_create(project=project, url=receiver.url, events=[Event.VOTE_CAST], by=admin)
     other = Project.objects.get(slug="other")
-    webhook_create(project=other, url=receiver.url, events=list(Event), by=stranger)
+    webhook_create(project=other, url=receiver.url, events=list(Event), by=outsider)
 
     release_flip(project=project, adapter=None, before=None, by=admin, reason="")
 
@@ -414,7 +414,7 @@ def test_pages_make_try_send_again_pause_and_remove(
 
 
 def test_pages_are_for_admins_and_of_their_own_project(
-    made: tuple[Webhook, str], annotator: User, stranger: User, as_user: As
+    made: tuple[Webhook, str], annotator: User, outsider: User, as_user: As
 ) -> None:
     ping_write(webhook=made[0])
     log = reverse("webhook", args=["bot", made[0].pk])
@@ -422,10 +422,10 @@ def test_pages_are_for_admins_and_of_their_own_project(
     actions.append(f"deliveries/{WebhookDelivery.objects.get().pk}/again/")
     for action in actions:
         assert as_user(annotator).post(log + action).status_code == 403
-        assert as_user(stranger).post(log + action).status_code == 404
-        assert as_user(stranger).post((log + action).replace("bot", "other")).status_code == 404
+        assert as_user(outsider).post(log + action).status_code == 404
+        assert as_user(outsider).post((log + action).replace("bot", "other")).status_code == 404
     assert as_user(annotator).get(log).status_code == 403
-    assert as_user(stranger).get(log.replace("bot", "other")).status_code == 404
+    assert as_user(outsider).get(log.replace("bot", "other")).status_code == 404
     assert Webhook.objects.filter(active=True).exists()
 
 

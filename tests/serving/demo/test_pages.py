@@ -366,11 +366,11 @@ def test_choose_any_version_answers_with_it(
 
 
 def test_conversation_of_another_person_is_404(
-    answered: Turn, admin: User, stranger: User, as_user: As
+    answered: Turn, admin: User, outsider: User, as_user: As
 ) -> None:
     conversation, project = answered.conversation, answered.conversation.project
 
-    for person in (admin, stranger):
+    for person in (admin, outsider):
         client = as_user(person)
         assert client.get(url("conversation", project, conversation.pk)).status_code == 404
         for name, args in (
@@ -486,13 +486,13 @@ def test_release_engine_away_changes_nothing_and_says_so(
 
 
 def test_release_of_another_projects_adapter_is_404(
-    served: Project, make_adapter: MakeAdapter, stranger: User, as_user: As
+    served: Project, make_adapter: MakeAdapter, outsider: User, as_user: As
 ) -> None:
     adapter = make_adapter(2)
     other = Project.objects.get(slug="other")
 
-    assert as_user(stranger).post(url("release", other, adapter.name)).status_code == 404
-    assert as_user(stranger).post(url("release", served, adapter.name)).status_code == 404
+    assert as_user(outsider).post(url("release", other, adapter.name)).status_code == 404
+    assert as_user(outsider).post(url("release", served, adapter.name)).status_code == 404
 
 
 def test_release_annotator_gets_403(

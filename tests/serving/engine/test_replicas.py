@@ -53,8 +53,8 @@ def test_an_engine_that_refuses_holds_the_promotion(
     tmp_path: Path,
 ) -> None:
     adapter = make_adapter(3)
-    with run_engine(engine.model, tmp_path / "elsewhere", served_name=MODEL) as stranger:
-        settings.ENGINES = {MODEL: [engine.url, stranger.url]}
+    with run_engine(engine.model, tmp_path / "elsewhere", served_name=MODEL) as other_engine:
+        settings.ENGINES = {MODEL: [engine.url, other_engine.url]}
         with pytest.raises(EngineError, match="outside the artifact root"):
             release_promote(project=served, adapter=adapter, by=admin)
     served.refresh_from_db()

@@ -84,7 +84,7 @@ def test_an_adapter_that_it_holds_already_is_loaded(
 @pytest.mark.parametrize(
     "words",
     [{CHAT: (400, RESOLVED)}, {CHAT: (404, UNKNOWN), LOAD: (500, WORKER)}],
-    ids=["its resolver found it", "told to load it"],
+    ids=["its resolver found it", "loaded on request"],
 )
 def test_an_adapter_that_it_cannot_load_is_the_adapters_fault(
     words: Says, served: Project, make_adapter: MakeAdapter, vllm: Vllm

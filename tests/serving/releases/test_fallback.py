@@ -41,16 +41,16 @@ def three(served: Project, make_adapter: MakeAdapter, admin: User) -> list[Adapt
 def damage(engine: RunningEngine) -> Iterator[Damage]:
     """`damage(adapter)`: the engine has forgotten it, and its weights end in zeros until the test
     is over."""
-    mended: list[tuple[Path, bytes]] = []
+    repaired: list[tuple[Path, bytes]] = []
 
     def do(adapter: Adapter) -> None:
         httpx.post(f"{engine.url}/v1/unload_lora_adapter", json={"lora_name": adapter.name})
         weights = engine.artifacts / adapter.path / "adapter_model.safetensors"
-        mended.append((weights, weights.read_bytes()))
-        weights.write_bytes(mended[-1][1][:-8] + b"\0" * 8)
+        repaired.append((weights, weights.read_bytes()))
+        weights.write_bytes(repaired[-1][1][:-8] + b"\0" * 8)
 
     yield do
-    for weights, good in mended:
+    for weights, good in repaired:
         weights.write_bytes(good)
 
 

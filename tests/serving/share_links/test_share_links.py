@@ -278,7 +278,7 @@ def test_bodies_are_strict(shared: Shared) -> None:
 
 
 def test_admin_makes_a_link_sees_it_once_and_revokes_it(
-    served: Project, admin: User, viewer: User, stranger: User, as_user: As
+    served: Project, admin: User, viewer: User, outsider: User, as_user: As
 ) -> None:
     target, client = reverse("share-links", args=[served.slug]), as_user(admin)
     body = {
@@ -290,7 +290,7 @@ def test_admin_makes_a_link_sees_it_once_and_revokes_it(
         "votes_limit": "3",
     }
     assert as_user(viewer).get(target).status_code == 403
-    assert as_user(stranger).post(target, body).status_code == 404
+    assert as_user(outsider).post(target, body).status_code == 404
     assert client.post(target, {**body, "days": "1000"}).status_code == 400
     assert client.post(target, {**body, "digest": "x"}).status_code == 400
     with pytest.raises(UserError, match="no such version"):
@@ -308,7 +308,7 @@ def test_admin_makes_a_link_sees_it_once_and_revokes_it(
     revoke = reverse("share-link-revoke", args=[served.slug, link.pk])
     assert as_user(viewer).post(revoke).status_code == 403
     assert (
-        as_user(stranger).post(reverse("share-link-revoke", args=["other", link.pk])).status_code
+        as_user(outsider).post(reverse("share-link-revoke", args=["other", link.pk])).status_code
         == 404
     )
     client.post(revoke)

@@ -347,13 +347,13 @@ def test_two_splits_at_once_one_wins_the_other_is_refused(
 
 
 def test_split_by_its_forms(
-    served: Project, candidate: Adapter, admin: User, as_user: As, stranger: User, viewer: User
+    served: Project, candidate: Adapter, admin: User, as_user: As, outsider: User, viewer: User
 ) -> None:
     client, page = as_user(admin), reverse("releases", args=[served.slug])
     start = reverse("split-new", args=[served.slug])
     body = {"candidate": candidate.name, "percent": "20", "auto_stop": "on"}
     assert as_user(viewer).post(start, body).status_code == 403
-    assert as_user(stranger).post(start, body).status_code == 404
+    assert as_user(outsider).post(start, body).status_code == 404
     refused = client.post(start, {**body, "percent": "100", "sticky": "no"}, follow=True)
     assert b"sticky" in refused.content
     assert not TrafficSplit.objects.exists()
@@ -367,7 +367,7 @@ def test_split_by_its_forms(
     split.refresh_from_db()
     assert (split.percent, split.auto_promote, split.auto_stop) == (30, True, False)
     other = reverse("split-stop", args=["other", split.pk])
-    assert as_user(stranger).post(other).status_code == 404
+    assert as_user(outsider).post(other).status_code == 404
     client.post(reverse("split-stop", args=[served.slug, split.pk]))
     shown = client.get(page).content.decode()
     assert "Earlier splits (1)" in shown

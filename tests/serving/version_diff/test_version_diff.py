@@ -176,9 +176,9 @@ class TestServed:
         assert list(adapters_without_version_diff()) == []
 
     def test_version_of_another_project_is_404(
-        self, asked: Adapter, stranger: User, as_user: As
+        self, asked: Adapter, outsider: User, as_user: As
     ) -> None:
-        client = as_user(stranger)
+        client = as_user(outsider)
         for slug in (asked.project.slug, "other"):
             target = reverse("changes", args=[slug, asked.name])
             for path in (target, target + "progress/"):

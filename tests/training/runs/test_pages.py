@@ -224,14 +224,14 @@ def test_schedule_nonsense_is_refused(project: Project, admin: User, as_user: As
 # -- one run
 
 
-def test_run_of_another_project_is_404(run: Run, stranger: User, admin: User, as_user: As) -> None:
+def test_run_of_another_project_is_404(run: Run, outsider: User, admin: User, as_user: As) -> None:
     other = Project.objects.get(slug="other")
 
     for name in ("run", "run-live", "run-metrics"):
-        assert as_user(stranger).get(url(name, run.project, run.number)).status_code == 404
-        assert as_user(stranger).get(url(name, other, run.number)).status_code == 404
+        assert as_user(outsider).get(url(name, run.project, run.number)).status_code == 404
+        assert as_user(outsider).get(url(name, other, run.number)).status_code == 404
     for name in ("run-cancel", "run-resume"):
-        assert as_user(stranger).post(url(name, other, run.number)).status_code == 404
+        assert as_user(outsider).post(url(name, other, run.number)).status_code == 404
     run.refresh_from_db()
     assert run.status == Run.Status.QUEUED
 
@@ -340,11 +340,11 @@ def test_adapter_discard_and_restore(adapter: Adapter, admin: User, as_user: As)
     assert adapter.discarded_at is None
 
 
-def test_adapter_of_another_project_is_404(adapter: Adapter, stranger: User, as_user: As) -> None:
+def test_adapter_of_another_project_is_404(adapter: Adapter, outsider: User, as_user: As) -> None:
     other = Project.objects.get(slug="other")
 
     for name in ("adapter-discard", "adapter-restore"):
-        answer = as_user(stranger).post(url(name, other, adapter.name))
+        answer = as_user(outsider).post(url(name, other, adapter.name))
         assert answer.status_code == 404
 
 

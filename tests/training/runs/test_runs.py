@@ -123,7 +123,7 @@ def test_run_that_is_to_stop_starts_no_further_process(
     assert not list(tmp_path.iterdir()), "something was started"
 
 
-@pytest.mark.parametrize("code", [CANCELLED, -signal.SIGTERM], ids=["told so", "too early to say"])
+@pytest.mark.parametrize("code", [CANCELLED, -signal.SIGTERM], ids=["cancelled", "SIGTERM"])
 @pytest.mark.parametrize(
     ("asked", "status"), [(True, Run.Status.CANCELLED), (False, Run.Status.QUEUED)]
 )

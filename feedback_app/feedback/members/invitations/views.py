@@ -20,7 +20,7 @@ from feedback_app.feedback.members.services import invitation_accept, invitation
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, validated
 
-BACKEND = "feedback_app.accounts.sessions.Backend"
+BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
 TEMPLATE = "feedback/invitation.html"
 
 
