@@ -15,7 +15,10 @@ test test-long test-avx2 test-reference quick: export OMP_NUM_THREADS := 1
 # one process more than cores, as some tests wait for processes of their own
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
-DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/serving tests/api tests/privacy tests/closed_loop tests/faults/test_annotating.py tests/faults/test_erase.py)
+DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/privacy tests/faults/test_annotating.py tests/faults/test_erase.py)
+# they wait for engines most of the time and ask the database little
+SERVED_TESTS := $(wildcard tests/serving tests/api tests/closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
+POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
 .PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check bench $(BENCHES) install install-test clean
 
@@ -23,7 +26,7 @@ help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
 	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
-	@echo 'make test-long          the tests that take long: about ten minutes'
+	@echo 'make test-long          the tests that take long: about fifteen minutes'
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
@@ -39,18 +42,18 @@ demo: install
 loop: install
 	@$(PY) manage.py closed_loop $(ARGS)
 
-# The database part runs twice: on SQLite with everything else, then on PostgreSQL. What waits for
-# engines most of the time and asks the database little runs once.
-ENGINE_TESTS := $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
+# The database part runs twice: on SQLite with everything else, then on PostgreSQL; what needs an
+# engine as well runs on PostgreSQL in test-long.
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(ARGS)
-	@$(if $(ARGS),,$(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model' $(ENGINE_TESTS) $(DATABASE_TESTS))
+	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
 
 # What takes long: runs killed at every moment, several processes for one run, compiling ahead.
 test-long: install-test
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m long $(ARGS)
+	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(SERVED_TESTS))
 
 # The trainer and the engine on an older x86 processor: held to AVX2, without bfloat16 units.
 test-avx2: install-test

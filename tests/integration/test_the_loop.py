@@ -120,6 +120,7 @@ def succeeded(run: Run, stack: Stack) -> Run:
     return run
 
 
+@pytest.mark.long
 def test_worker_killed_in_the_middle_is_resumed_and_one_adapter_comes_out(
     stack: Stack, world: tuple[Project, User]
 ) -> None:

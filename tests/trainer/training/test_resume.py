@@ -114,6 +114,7 @@ def test_kill_in_the_final_write_ends_with_one_whole_adapter(
     assert not (killed / ".adapter.partial").exists()
 
 
+@pytest.mark.long
 def test_exit_codes_show_whether_to_retry(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]], tmp_path: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_plan_of_the_shell_is_json(
     assert json.loads(done.stdout)["steps"] == 6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("moment", ["write", "exit"])
 def test_sigterm_while_the_run_reports_its_failure_does_not_cut_the_report_off(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]], moment: str
