@@ -46,7 +46,8 @@ loop: install
 # engine as well runs on PostgreSQL in test-long.
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
-	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(ARGS)
+	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(if $(ARGS),$(ARGS),--cov --cov-report=)
+	@$(if $(ARGS),,echo "Lines run by the tests: $$($(PY) -m coverage report --format=total) %")
 	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
 
 # What takes long: runs killed at every moment, several processes for one run, compiling ahead.
