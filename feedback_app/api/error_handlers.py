@@ -12,7 +12,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from feedback_app.api import errors
 from feedback_app.api.errors import ApiError
-from feedback_app.feedback.votes.rate_limit import RETRY_SECONDS
+from feedback_app.feedback.votes.counts import RETRY_SECONDS
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.web.errors import RateLimited, UserError
 

@@ -6,7 +6,7 @@ from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
 from feedback_app.feedback.models import Completion, Project, Source, Vote
 from feedback_app.feedback.queue.services import QueueView, items_take
-from feedback_app.feedback.votes.rate_limit import rate_limit_check_noted
+from feedback_app.feedback.votes.counts import rate_limit_check, rate_limit_check_noted
 from feedback_app.feedback.votes.rows import completion_lock
 from feedback_app.feedback.votes.services import VoteInput, vote_write
 from feedback_app.feedback.webhooks.events import vote_event_write
@@ -14,7 +14,7 @@ from feedback_app.feedback.webhooks.events import vote_event_write
 
 @dataclass(frozen=True)
 class Step:
-    """The result of a verdict: the vote, whether it is new, and the items that the person holds."""
+    """The result of a verdict: the vote, whether it is new, and the items that were taken."""
 
     vote: Vote
     first: bool
@@ -22,17 +22,20 @@ class Step:
 
 
 def vote_and_take_next(
-    *, project: Project, pk: int, vote_input: VoteInput, by: User, view: QueueView
+    *, project: Project, pk: int, vote_input: VoteInput, by: User, view: QueueView | None
 ) -> Step:
-    """Store a verdict and take the next items in one transaction.
+    """Store a verdict and take the next items of the view, if there is one, in one transaction.
 
     The vote locks one row and the queue skips locked rows, so concurrent calls do not wait for each
     other. Raise Completion.DoesNotExist, UserError or RateLimited.
     """
-    rate_limit_check_noted(project=project, by=by, completion=pk)
+    # the page with the next items notes who is near the limit
+    check = rate_limit_check if view is None else rate_limit_check_noted
+    check(project=project, by=by, completion=pk)
     changes = vote_input.changes(project)
     with write_transaction():
         locked = completion_lock(pk, by=by, project=project)
         vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
         vote_event_write(project, vote)
-        return Step(vote, first, items_take(project=project, by=by, view=view))
+        items = items_take(project=project, by=by, view=view) if view is not None else []
+        return Step(vote, first, items)

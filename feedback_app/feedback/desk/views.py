@@ -24,8 +24,8 @@ from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.queue.services import QueueView, item_skip, items_hand_out
-from feedback_app.feedback.votes.rate_limit import rate_limit_note
-from feedback_app.feedback.votes.services import VoteInput, vote_cast, vote_undo
+from feedback_app.feedback.votes.counts import rate_limit_note
+from feedback_app.feedback.votes.services import VoteInput, vote_undo
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
@@ -140,30 +140,23 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     form = VoteForm(request.POST)
     verdict = Verdict(validated(form)["verdict"])
     vote_input = VoteInput(verdict, form.reasons_given(), form.comment_given())
-    if at_desk(request):
-        try:
-            step = vote_and_take_next(
-                project=project, pk=pk, vote_input=vote_input, by=request.user, view=view
-            )
-        except Completion.DoesNotExist:
-            raise Http404("No such completion.") from None
-        if step.first:
-            # the page has nine of the last ten already
-            context = stage_context(request, project, view, step.items)
-            context |= last_context(project, step.vote)
-            response = render(request, "feedback/annotate.html#vote-answer", context)
-            message = gold_at_once(project=project, vote=step.vote)
-            return toast(response, message) if message else response
+    next_of = view if at_desk(request) else None
+    try:
+        step = vote_and_take_next(
+            project=project, pk=pk, vote_input=vote_input, by=request.user, view=next_of
+        )
+    except Completion.DoesNotExist:
+        raise Http404("No such completion.") from None
+    if next_of is None:
+        return desk_answer(request, project)
+    if not step.first:
         return stage_answer(request, project, view, step.items)
-    vote_cast(
-        completion=completion_of(project, pk),
-        verdict=vote_input.verdict,
-        by=request.user,
-        source=Source.ANNOTATE,
-        reasons=vote_input.reasons,
-        comment=vote_input.comment,
-    )
-    return desk_answer(request, project)
+    # the page has nine of the last ten already
+    context = stage_context(request, project, view, step.items)
+    context |= last_context(project, step.vote)
+    response = render(request, "feedback/annotate.html#vote-answer", context)
+    message = gold_at_once(project=project, vote=step.vote)
+    return toast(response, message) if message else response
 
 
 @project_view(Role.ANNOTATOR)

@@ -1,29 +1,48 @@
 """The rows of a vote, locked, read and written in as few statements as possible."""
 
+import datetime as dt
 from functools import cache
 from typing import Any
 
 from django.db import connection
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.db.prepared import STORED, Prepared, Statement, insertion, run_if_new
 from feedback_app.feedback.examples.services import example_insertion
 from feedback_app.feedback.models import (
     Completion,
+    CompletionQuerySet,
     Lease,
     Project,
     Skip,
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.votes.read_time import annotate_shown_at
 
+#: Faster than anybody reads; fast skimming reaches about half of it.
+WORDS_PER_SECOND = 15
 #: Columns that no vote needs.
 UNUSED = (
     *("token_ids", "prompt_token_ids", "content_hash", "system_prompt", "created_at"),
     *("prompt__content_hash", "prompt__created_at"),
 )
+
+
+def annotate_shown_at(rows: CompletionQuerySet, user: User) -> CompletionQuerySet:
+    """Annotate each row with `held`, a first-time lease of `user`, and `shown_at`.
+
+    Items are handed out one ahead, so the person's latest lease was taken when this item appeared
+    on the screen.
+    """
+    mine = Lease.objects.filter(user=user)
+    # an item that came back by undo has been read before
+    held = mine.filter(completion=OuterRef("pk"), front=False)
+    return rows.annotate(
+        held=Subquery(held.values("pk")[:1]),
+        shown_at=Subquery(mine.order_by("-taken_at").values("taken_at")[:1]),
+    )
 
 
 def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
@@ -45,6 +64,18 @@ def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
     if found is None:
         raise Completion.DoesNotExist("No such completion.")
     return found
+
+
+def is_hasty(locked: Completion, *, now: dt.datetime | None = None) -> bool:
+    """Return whether a verdict at `now` comes sooner than the answer can be read.
+
+    False for items that the person does not hold (an expired lease, a vote in the demo).
+    """
+    if getattr(locked, "held", None) is None:
+        return False
+    shown_at: dt.datetime = locked.shown_at  # type: ignore[attr-defined]
+    seconds = ((now or timezone.now()) - shown_at).total_seconds()
+    return seconds * WORDS_PER_SECOND < len(locked.text.split())
 
 
 def vote_first(*, completion: Completion, vote: Vote) -> bool:

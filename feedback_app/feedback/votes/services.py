@@ -17,10 +17,12 @@ from feedback_app.feedback.models import (
     VoteEvent,
 )
 from feedback_app.feedback.queue.services import lease_release, lease_take, slot_free
-from feedback_app.feedback.votes.counts import vote_counts_forget
-from feedback_app.feedback.votes.rate_limit import rate_limit_check, rate_limit_note_undo
-from feedback_app.feedback.votes.read_time import is_hasty
-from feedback_app.feedback.votes.rows import completion_lock, vote_first
+from feedback_app.feedback.votes.counts import (
+    rate_limit_check,
+    rate_limit_note_undo,
+    vote_counts_forget,
+)
+from feedback_app.feedback.votes.rows import completion_lock, is_hasty, vote_first
 from feedback_app.feedback.webhooks.events import vote_event_write
 from feedback_app.web.errors import UserError
 
