@@ -134,7 +134,7 @@ def test_list_costs_the_same_however_much_there_is(
         ("_connector=OR", "unknown_parameter", "_connector"),
     ],
 )
-def test_list_refuses_what_is_not_on_offer(
+def test_list_refuses_unknown_parameters(
     query: str, code: str, param: str, program: Program
 ) -> None:
     assert fault(program.get(f"{HERE}/prompts?{query}")) == (400, code, param)
