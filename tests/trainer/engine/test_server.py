@@ -624,7 +624,7 @@ def test_a_model_that_cannot_be_loaded_is_reported() -> None:
     assert [str(failure) for failure in failures] == ["no such model"]
 
 
-def test_stream_has_no_characters_that_a_client_may_take_for_the_end_of_a_line() -> None:
+def test_stream_escapes_unicode_line_separators() -> None:
     text = "one\x85two\u2028three \U0001f600"
     (line,) = sse({"text": text}).splitlines()[:-1]
     assert json.loads(line.removeprefix("data: ")) == {"text": text}
