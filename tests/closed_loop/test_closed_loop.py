@@ -100,7 +100,7 @@ def test_gain_is_significant_only_where_prompts_agree() -> None:
     assert not same.significant
 
 
-def test_share_is_wilsons_interval() -> None:
+def test_share_has_wilsons_interval() -> None:
     # Wilson for 5 of 10 by hand: centre (5 + 1.92) / (10 + 3.84), half-width 0.2634
     found = share([True] * 5 + [False] * 5)
     assert (found.low, found.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)

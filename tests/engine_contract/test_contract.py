@@ -93,7 +93,7 @@ def test_an_answer_has_text_reason_ids_and_usage(client: httpx.Client, target: T
     assert len(answer["prompt_token_ids"]) == answer["usage"]["prompt_tokens"] > 0
 
 
-def test_a_stream_adds_up_to_the_whole_answer(client: httpx.Client, target: Target) -> None:
+def test_stream_adds_up_to_the_whole_answer(client: httpx.Client, target: Target) -> None:
     whole = ask(client, target.model)
     found = events(client, target.model, stream_options={"include_usage": True})
     *pieces, last = found

@@ -218,7 +218,7 @@ def test_vote_undone_in_time_is_not_counted(split: TrafficSplit, viewer: User) -
     assert votes_count(split=split, now=later()) == 0
 
 
-def test_report_has_times_lengths_and_stopped_answers(split: TrafficSplit, viewer: User) -> None:
+def test_report_has_times_lengths_retries_and_stops(split: TrafficSplit, viewer: User) -> None:
     conversation = talk(split.project, viewer)
     turn = conversation.turns.get()
     list(turn_stream(turn=turn_again(turn=turn)))
