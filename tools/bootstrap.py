@@ -48,7 +48,7 @@ def main():
         print("make: " + str(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted: the next start goes on from here.", file=sys.stderr)
+        print("Interrupted: the next start resumes from here.", file=sys.stderr)
         return 130
     return 0
 

@@ -127,7 +127,7 @@ def test_undo_by_key_shows_the_item_again(
     page.keyboard.press("z")
 
     expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
-    wait_until(lambda: not Vote.objects.exists(), what="the vote taken back")
+    wait_until(lambda: not Vote.objects.exists(), what="the vote to be undone")
     assert list(VoteEvent.objects.order_by("pk").values_list("verdict", flat=True)) == ["up", ""]
 
 
@@ -144,7 +144,7 @@ def test_flag_can_be_undone_from_its_toast(
 
     expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
     wait_until(
-        lambda: not Completion.objects.filter(flagged=True).exists(), what="the flag taken back"
+        lambda: not Completion.objects.filter(flagged=True).exists(), what="the flag to be removed"
     )
 
 
@@ -244,7 +244,7 @@ def test_verdict_above_the_rate_limit_is_kept_and_sent_later(
     expect(page.locator("#toasts > *")).to_have_count(0)
     assert Vote.objects.count() == 1
     Project.objects.filter(pk=project.pk).update(votes_per_hour=0)
-    wait_until(lambda: Vote.objects.count() == 2, what="the verdict that was kept")
+    wait_until(lambda: Vote.objects.count() == 2, what="the kept verdict")
     expect(page.locator("#outbox")).to_be_hidden()
 
 

@@ -58,7 +58,4 @@ def test_kernels_of_past_shapes_are_freed() -> None:
     limited, usual = after_many_shapes(), after_many_shapes(**kept)
     # 20 MiB of tolerance for other allocations of the process
     assert limited["grown"] <= 0.7 * usual["grown"] + 20
-    assert (limited["kept"], usual["kept"]) == (
-        "512",
-        "1024",
-    )  # a value that is set already is kept
+    assert (limited["kept"], usual["kept"]) == ("512", "1024")  # a value set before is kept

@@ -81,7 +81,7 @@ def test_client_disconnect_stores_an_aborted_answer(client: openai.OpenAI) -> No
     stream.close()
 
     answers = Completion.objects.filter(pk=int(first.id.removeprefix("cmpl-"))).exclude(text="")
-    wait_until(answers.exists, what="the piece that was kept")
+    wait_until(answers.exists, what="the stored partial answer")
     assert answers.get().finish_reason == "aborted"
     assert answers.get().token_ids is None
 

@@ -120,9 +120,7 @@ def test_block_has_the_composition_of_the_percentage_of_its_first_vote() -> None
         [
             *ballots(ours="", lives="++-", percent=25),  # opens a block of one and three
             *ballots(ours="+", lives="", percent=50),  # closes it
-            *ballots(
-                ours="-+", lives="-", percent=50
-            ),  # a block of one and one; one vote is left over
+            *ballots(ours="-+", lives="-", percent=50),  # a block of one and one; one is left
         ]
     )
     assert found.votes.tolist() == [1, 1]

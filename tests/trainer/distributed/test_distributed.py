@@ -83,12 +83,11 @@ def test_two_processes_train_the_same_adapter_as_one(
     examples = [example(number) for number in range(8)]
     examples += [example(number, completion="x", finish_reason="length") for number in range(8, 11)]
     held = [example(number) for number in range(30, 42)]
-    # plain gradient descent: Adam would turn the last bit of a tiny gradient into a whole step
+    # a moderate rate: Adam turns a last-bit difference in a tiny gradient into a whole step
     settings = {"token_budget": 40, "probe_every": 3, "kl_brake": 50.0, "learning_rate": 1e-3}
     settings["fsdp"] = fsdp  # a single process shards nothing
-    settings["held_tokens"] = (
-        80  # a step is 150 to 180 tokens: one process may hold more and the other less
-    )
+    # a step is 150 to 180 tokens: one process may hold more and the other less
+    settings["held_tokens"] = 80
     one, two = (make_run(name, examples=examples, **settings) for name in ("one", "two"))
     for run_dir in (one, two):
         write_examples(run_dir / "heldout.jsonl", held)

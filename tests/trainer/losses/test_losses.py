@@ -184,7 +184,7 @@ def test_dpo_by_hand() -> None:
 
 
 def test_sft_by_hand() -> None:
-    # −(−6)/4 = 1.5 nats a token, −(−5)/2 = 2.5; slopes −1/4 and −1/2
+    # −(−6)/4 = 1.5 nats per token, −(−5)/2 = 2.5; slopes −1/4 and −1/2
     logprobs = double(-6.0, -5.0, grad=True)
     found = sft(logprobs, torch.tensor([4, 2]))
     assert found.tolist() == [1.5, 2.5]

@@ -59,7 +59,7 @@ def test_cap_per_person(votes: dict[int | None, int], expected: dict[int, int]) 
 
 
 @pytest.fixture
-def mostly_one_voter(
+def skewed(
     voted_project: Project,
     annotator: User,
     second_annotator: User,
@@ -78,13 +78,13 @@ def mostly_one_voter(
 
 @pytest.mark.django_db
 def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
-    mostly_one_voter: Project, admin: User, annotator: User, second_annotator: User
+    skewed: Project, admin: User, annotator: User, second_annotator: User
 ) -> None:
-    run = run_request(project=mostly_one_voter, by=admin)
+    run = run_request(project=skewed, by=admin)
 
     items = {item.completion_id: item for item in run.snapshot.items.all()}
     votes: dict[int, dict[int, str]] = {}
-    for vote in Vote.objects.filter(project=mostly_one_voter):
+    for vote in Vote.objects.filter(project=skewed):
         votes.setdefault(vote.completion_id, {})[vote.user_id] = vote.verdict
     only_theirs = [pk for pk in items if set(votes[pk]) == {annotator.pk}]
     shared = [pk for pk in votes if len(votes[pk]) == 2 and pk in items]
@@ -94,7 +94,7 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
     agreed = [pk for pk in shared if len(set(votes[pk].values())) == 1]
     # 40 of theirs remain: alone, or with the other's; ties of both make no example
     assert len(only_theirs) <= 40
-    assert run.snapshot.left_out == mostly_one_voter.examples.count() - len(items) > 0
+    assert run.snapshot.left_out == skewed.examples.count() - len(items) > 0
     assert run.snapshot.left_out_people == 1
     assert run.snapshot.train_total + run.snapshot.heldout_total == len(items)
     assert taken_back == []
@@ -102,9 +102,7 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
     own = [pk for pk, given_ in votes.items() if set(given_) == {second_annotator.pk}]
     assert set(own) <= set(items)
     theirs = len(only_theirs) + sum(
-        pk in items
-        and annotator.pk in votes[pk]
-        and pk not in people_cap(mostly_one_voter).examples
+        pk in items and annotator.pk in votes[pk] and pk not in people_cap(skewed).examples
         for pk in agreed
     )
     assert theirs == 40
@@ -112,11 +110,11 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
 
 @pytest.mark.django_db
 def test_plan_counts_the_snapshot_and_the_choice_is_deterministic(
-    mostly_one_voter: Project, admin: User, as_user: As
+    skewed: Project, admin: User, as_user: As
 ) -> None:
-    plan = run_plan(project=mostly_one_voter, config=RunConfig().as_json())
+    plan = run_plan(project=skewed, config=RunConfig().as_json())
     page = as_user(admin).get(reverse("runs", args=["bot"])).content.decode()
-    snapshot = run_request(project=mostly_one_voter, by=admin).snapshot
+    snapshot = run_request(project=skewed, by=admin).snapshot
 
     assert (plan.train_up, plan.train_down) == (snapshot.train_up, snapshot.train_down)
     assert plan.heldout_total == snapshot.heldout_total
@@ -131,28 +129,28 @@ def test_plan_counts_the_snapshot_and_the_choice_is_deterministic(
         found = snapshot.items.filter(split=split, desirable=desirable).count()
         assert found == getattr(snapshot, count)
     Run.objects.update(status=Run.Status.CANCELLED)
-    again = run_request(project=mostly_one_voter, by=admin).snapshot
+    again = run_request(project=skewed, by=admin).snapshot
     same = [set(s.items.values_list("completion", "weight")) for s in (snapshot, again)]
     assert same[0] == same[1]
 
 
 @pytest.mark.django_db
 def test_run_recomputes_figures_that_the_page_caches(
-    mostly_one_voter: Project, admin: User, django_assert_num_queries: Any
+    skewed: Project, admin: User, django_assert_num_queries: Any
 ) -> None:
-    snapshot_totals_cached(mostly_one_voter)
+    snapshot_totals_cached(skewed)
     Vote.objects.update(verdict="up")
-    mostly_one_voter.examples.update(desirable=True)
+    skewed.examples.update(desirable=True)
 
     with django_assert_num_queries(0):
-        snapshot_totals_cached(mostly_one_voter)
+        snapshot_totals_cached(skewed)
     with pytest.raises(UserError, match="0 down"):
-        run_request(project=mostly_one_voter, by=admin)
+        run_request(project=skewed, by=admin)
 
 
 @pytest.mark.django_db
 def test_run_computes_the_cap_once(
-    mostly_one_voter: Project, admin: User, monkeypatch: pytest.MonkeyPatch
+    skewed: Project, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, computed = caps.remaining, []
 
@@ -161,14 +159,14 @@ def test_run_computes_the_cap_once(
         return real(dropped)
 
     monkeypatch.setattr(caps, "remaining", remaining)
-    assert run_request(project=mostly_one_voter, by=admin).snapshot.left_out > 0
+    assert run_request(project=skewed, by=admin).snapshot.left_out > 0
     assert len(computed) == 1
 
 
 @pytest.mark.django_db
-def test_totals_equal_the_weights_of_the_snapshot(mostly_one_voter: Project, admin: User) -> None:
-    totals = snapshot_totals_cached(mostly_one_voter)
-    train = run_request(project=mostly_one_voter, by=admin).snapshot.items.filter(split="train")
+def test_totals_equal_the_weights_of_the_snapshot(skewed: Project, admin: User) -> None:
+    totals = snapshot_totals_cached(skewed)
+    train = run_request(project=skewed, by=admin).snapshot.items.filter(split="train")
     for desirable, weight in ((True, totals.train_weight_up), (False, totals.train_weight_down)):
         assert weight == pytest.approx(
             sum(train.filter(desirable=desirable).values_list("weight", flat=True))
@@ -176,33 +174,29 @@ def test_totals_equal_the_weights_of_the_snapshot(mostly_one_voter: Project, adm
 
 
 @pytest.mark.django_db
-def test_larger_cap_includes_the_votes_of_a_smaller_one(mostly_one_voter: Project) -> None:
-    small = set(people_cap(mostly_one_voter).examples)
-    mostly_one_voter.person_floor = 50
+def test_larger_cap_includes_the_votes_of_a_smaller_one(skewed: Project) -> None:
+    small = set(people_cap(skewed).examples)
+    skewed.person_floor = 50
 
-    assert set(people_cap(mostly_one_voter).examples) < small
+    assert set(people_cap(skewed).examples) < small
 
 
 @pytest.mark.django_db
-def test_imported_labels_are_not_capped(mostly_one_voter: Project, annotator: User) -> None:
+def test_imported_labels_are_not_capped(skewed: Project, annotator: User) -> None:
     Vote.objects.filter(user=annotator).update(source=Source.IMPORT)
 
-    assert people_cap(mostly_one_voter).examples == {}
+    assert people_cap(skewed).examples == {}
 
 
 @pytest.mark.django_db
-def test_resolved_answers_are_not_capped(mostly_one_voter: Project, admin: User) -> None:
-    pk = next(
-        pk for pk, amounts in people_cap(mostly_one_voter).examples.items() if amounts is None
-    )
+def test_resolved_answers_are_not_capped(skewed: Project, admin: User) -> None:
+    pk = next(pk for pk, amounts in people_cap(skewed).examples.items() if amounts is None)
     completion = Completion.objects.get(pk=pk)
 
     adjudication_decide(completion=completion, verdict=Verdict.UP, why="", by=admin)
 
-    assert pk not in people_cap(mostly_one_voter).examples
-    assert (
-        run_request(project=mostly_one_voter, by=admin).snapshot.items.get(completion=pk).desirable
-    )
+    assert pk not in people_cap(skewed).examples
+    assert run_request(project=skewed, by=admin).snapshot.items.get(completion=pk).desirable
 
 
 @pytest.mark.django_db
