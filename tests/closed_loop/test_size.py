@@ -47,7 +47,7 @@ def test_number_of_unseen_prompts_follows_the_power_formula() -> None:
 def test_bootstrap_has_the_expected_power(
     monkeypatch: pytest.MonkeyPatch, share: float, low: float, high: float
 ) -> None:
-    """In 90 % of cases with the least number of prompts, and seldom with a quarter of them."""
+    """The rise is found in 90 % of cases with the least number of prompts, seldom with a fourth."""
     monkeypatch.setattr(measure, "BOOTSTRAP", 400)
     draw = random.Random(4)
 

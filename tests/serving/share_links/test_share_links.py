@@ -52,7 +52,7 @@ class Shared:
 
 @pytest.fixture(autouse=True)
 def no_rate_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the minimum interval between a visitor's requests; one test checks it."""
+    """Raise the visitor's rate limit, which tests exceed; the test of the limit lowers it."""
     monkeypatch.setattr(services, "VISITOR_MESSAGES_A_MINUTE", 1_000)
 
 
