@@ -1,20 +1,21 @@
-"""How fast is the engine, beside transformers itself, while it releases, and behind the web app?
+"""Speed of the engine compared with transformers, during a release, and through the web app.
 
     make bench-engine [ARGS='--only ttft --repeats 3 --json FILE']
 
-On SmolLM2-135M in bfloat16. Eight streams begin a tenth of a second apart, over the base and two
-adapters (rank 16 on all linear layers), 128 tokens each, greedy. Sides that are compared take
-turns within a minute; the ratio is the median of the pairs.
+On SmolLM2-135M in bfloat16. Eight streams start a tenth of a second apart, over the base and two
+adapters (rank 16 on all linear layers), 128 tokens each, greedy. The compared sides run in turns
+within a minute; the ratio is the median of the pairs.
 
-    static     tokens/s beside a static batch of eight through `generate` with one PEFT adapter
-    serve      tokens/s beside `transformers serve --continuous-batching` (base only: it knows no
-               adapters), from the same client; both have answered the same load once before
-    ttft       time to the first token while seven others write, beside that of a lone request
-    one        one stream of the base beside `generate`
+    static     tokens/s compared with a static batch of eight through `generate` with one PEFT
+               adapter
+    serve      tokens/s compared with `transformers serve --continuous-batching` (base only: it
+               has no adapters), from the same client; both have answered the same load once before
+    ttft       time to the first token while seven others generate, compared with a single request
+    one        one stream of the base compared with `generate`
     promotion  50 open streams while a third adapter is loaded, asked, and the first is unloaded
-    release    the same as an admin does it: the page's button, 50 streams through the gateway
-    web        the same load through the gateway instead of straight to its engine; and what eight
-               people see in the demo, beside the same sampling straight from the engine
+    release    the same by an admin with the page's button, with 50 streams through the gateway
+    web        the same load through the gateway instead of directly to the engine; and eight people
+               in the demo, compared with the same sampling directly from the engine
 """
 
 import argparse
@@ -47,14 +48,14 @@ from bench.engine_parts.web import Web, web
 from trainer.models.loading import prepare
 
 STREAMS, TOKENS, STAGGER = 8, 128, 0.1
-#: So that a request comes while the seven others write, not while they are being read.
+#: Spacing so that a request arrives while the seven others decode, not during their prefill.
 SPREAD = 0.6
 OPEN_STREAMS = 50
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One bar: `value` in `unit` against `other`, their ratio, and what the ratio has to be."""
+    """One comparison: `value` in `unit` against `other`, their ratio, and the required ratio."""
 
     part: str
     what: str
@@ -73,7 +74,7 @@ class Figure:
 def paired(
     part: str, what: str, unit: str, bar: str, pairs: Sequence[tuple[float, float]]
 ) -> Figure:
-    """The figure of several (value, other): the medians, and the median of the ratios."""
+    """Return the figure of several (value, other): the medians, and the median of the ratios."""
     return Figure(
         part,
         what,
@@ -93,7 +94,7 @@ class Bench:
         self._numbers = 0
 
     def body(self, model: str, tokens: int = TOKENS, **fields: Any) -> dict[str, Any]:
-        """A request that begins like no other: nothing of an earlier one can be used again."""
+        """Return a request with a unique prefix, so that no cache can be reused."""
         self._numbers += 1
         asked = {"model": model, "messages": question(self._numbers), "max_tokens": tokens}
         return {**asked, "temperature": 0, **fields}
@@ -101,7 +102,7 @@ class Bench:
     def ours(
         self, url: str, models: Sequence[str], rounds: int = 1, stagger: float = STAGGER
     ) -> list[Stream]:
-        """Eight streams, `rounds` answers each, over these models by turns."""
+        """Run eight streams, `rounds` answers each, over these models in turn."""
         extra = {"ignore_eos": True, "return_token_ids": True}
         bodies = [
             [self.body(models[number % len(models)], **extra) for _ in range(rounds)]
@@ -170,7 +171,7 @@ class Bench:
                 body = self.body("base", ignore_eos=True, return_token_ids=True)
                 mine = tokens_per_second(run(url, [[body]], stagger=0))
                 theirs = peer.batch(rows=1, tokens=TOKENS, adapter=False)
-                if number:  # the first of each only warms up
+                if number:  # the first of each warms up
                     pairs.append((mine, theirs))
         return [paired("one", "one stream : generate", "tokens/s", "≥ 0.95", pairs)]
 
@@ -189,7 +190,7 @@ class Bench:
         ]
 
     async def _promote(self, url: str) -> tuple[list[Stream], float, float]:
-        """What release_promote asks of an engine, under 50 streams: (streams, when, seconds)."""
+        """Make release_promote's requests under 50 streams; return (streams, when, seconds)."""
         old, new = ADAPTERS[0], ADAPTERS[2]
         models = ("base", *ADAPTERS[:2])
         limits = httpx.Limits(max_connections=None)
@@ -203,7 +204,7 @@ class Bench:
             ]
             while (await gauge(client, "running")) < OPEN_STREAMS:
                 await asyncio.sleep(0.1)
-            await asyncio.sleep(6)  # usual gaps, all streams writing
+            await asyncio.sleep(6)  # normal gaps, with all streams decoding
             pressed = time.perf_counter()
             load = {"lora_name": new, "lora_path": f"adapters/{new}"}
             (await client.post("/v1/load_lora_adapter", json=load)).raise_for_status()
@@ -257,8 +258,8 @@ class Bench:
         ]
 
     def _demo(self, place: Web) -> tuple[list[Stream], list[Stream]]:
-        """The demo's own sampling, straight from the engine and as eight people see it; pieces
-        of text are counted on both sides, since the demo's readers see no tokens."""
+        """Run the demo's sampling, directly from the engine and as eight people in the demo; pieces
+        of text are counted on both sides, since the demo's readers receive no tokens."""
         path = f"/demo/{place.slug}/new/"
         sampling = {"temperature": 0.8, "top_p": 0.95}
         straight = [[self.body(place.model, 256, **sampling)] for _ in place.sessions]
@@ -274,8 +275,8 @@ class Bench:
 
 
 def gaps_around(streams: Sequence[Stream], began: float, ended: float) -> tuple[float, float]:
-    """The longest gap that ended between two moments, and the usual 99th percentile before them,
-    when all streams were writing."""
+    """Return the longest gap that ended between two moments, and the 99th percentile before them,
+    when all streams were decoding."""
     since = max(stream.arrivals[0] for stream in streams)
     seen = [gap for stream in streams for gap in stream.gaps if gap[0] > since]
     usual = [seconds for when, seconds in seen if when < began]
@@ -302,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parts = ("static", "serve", "ttft", "one", "promotion", "release", "web")
     parser.add_argument("--only", choices=parts, action="append", help="this part; repeatable")
     parser.add_argument("--repeats", type=int, default=3, help="pairs of each comparison")
-    parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
+    parser.add_argument("--model", help="directory of the base model; default: SmolLM2")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args(argv)
     WORK.mkdir(parents=True, exist_ok=True)

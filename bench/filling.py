@@ -1,4 +1,4 @@
-"""Fills a database with a project of many answers in a few statements, whatever the database."""
+"""Fill a database with a project of many answers in a few statements, on either database."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ BATCH = 100_000
 
 
 def numbers(first: int, last: int) -> str:
-    """A FROM clause whose rows are n = first … last."""
+    """Return a FROM clause whose rows are n = first … last."""
     if connection.vendor == "postgresql":
         return f"generate_series({first}, {last}) AS numbers(n)"
     return (
@@ -24,7 +24,7 @@ def numbers(first: int, last: int) -> str:
 
 
 def insert(sample: models.Model, *, count: int, varying: dict[str, str]) -> None:
-    """`count` rows like `sample` with ids from 1; `varying` gives columns as SQL over n."""
+    """Insert `count` rows like `sample` with ids from 1; `varying` gives columns as SQL over n."""
     columns, values, parameters = [], [], []
     for field in sample._meta.concrete_fields:
         columns.append(connection.ops.quote_name(field.column))
@@ -45,7 +45,7 @@ def insert(sample: models.Model, *, count: int, varying: dict[str, str]) -> None
 
 
 def fill(*, slug: str, completions: int, people: int, judged: int = 0) -> dict[str, Any]:
-    """A project with two answers a prompt in its queue; the first `judged` of it have a vote.
+    """Create a project with two answers per prompt; the first `judged` answers have a vote.
 
     Call it on an empty, migrated database. Returns {'project': …, 'people': […]}.
     """
@@ -56,7 +56,7 @@ def fill(*, slug: str, completions: int, people: int, judged: int = 0) -> dict[s
 
     owner = User.objects.create_user("owner@example.com", "x")
     project = project_create(slug=slug, name="Bench", base_model="bench", owner=owner)
-    # the rate is what is measured
+    # the benchmark measures the rate, so it is not limited
     project.votes_per_hour = 0
     project.save(update_fields=["votes_per_hour"])
     prompts = -(-completions // 2)
@@ -104,7 +104,7 @@ def fill(*, slug: str, completions: int, people: int, judged: int = 0) -> dict[s
         )
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            # ids were given: the sequences have to follow
+            # explicit ids were inserted: the sequences must follow
             for table in ("feedback_prompt", "feedback_completion", "feedback_vote"):
                 cursor.execute(
                     f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), "

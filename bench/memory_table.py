@@ -1,4 +1,4 @@
-"""The table of docs/operations.md: what models of the usual sizes need on CUDA devices."""
+"""The table of docs/operations.md: memory of models of common sizes on CUDA devices."""
 
 from dataclasses import replace
 
@@ -59,7 +59,7 @@ _HEAD = (
 
 
 def table() -> str:
-    """Markdown, GiB of each device."""
+    """Return Markdown with the GiB of each device."""
     lines = [f"| {' | '.join(_HEAD)} |", "|---" * len(_HEAD) + "|"]
     for name, config in MODELS.items():
         architecture = Architecture.of(config)

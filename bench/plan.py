@@ -1,8 +1,8 @@
-"""How good is `python -m trainer plan`? Predicted memory and time beside real, short trainings.
+"""Accuracy of `python -m trainer plan`: predicted memory and time compared with short trainings.
 
-Each workload trains SmolLM2-135M for a step or two in a process of its own, whose peak resident
-memory (VmHWM) is compared with what the plan says. Afterwards the measured constants of
-trainer/planning/{memory,plan}.py are fitted again: copy them there when the loop has changed.
+Each workload trains SmolLM2-135M for a step or two in a separate process, whose peak resident
+memory (VmHWM) is compared with the plan. Afterwards the measured constants of
+trainer/planning/{memory,plan}.py are fitted again: copy them there after a change of the loop.
 
     python -m bench.plan [--model DIR] [--threads N] [--only TEXT] [--json FILE]
 """
@@ -27,7 +27,7 @@ MIB = 2**20
 @dataclass(frozen=True)
 class Workload:
     """Examples of log-normal lengths around `prompt` and `completion` tokens (spread 0: all equal)
-    behind a system prompt of `system` tokens that they share."""
+    after a system prompt of `system` tokens that they share."""
 
     name: str
     examples: int
@@ -48,7 +48,7 @@ WORKLOADS = (
 
 
 def write_run(directory: Path, workload: Workload, *, model: str, threads: int) -> None:
-    """A run directory of random tokens: what they say does not matter to memory or time."""
+    """Write a run directory of random tokens: the text does not affect memory or time."""
     rng = random.Random(7)
     config = {
         "base_model": model,
@@ -87,14 +87,14 @@ def write_run(directory: Path, workload: Workload, *, model: str, threads: int) 
 
 
 def length(rng: random.Random, mean: int, spread: float) -> int:
-    """A length in tokens; log-normal, cut at three times its median."""
+    """Return a length in tokens; log-normal, cut at three times its median."""
     return (
         mean if spread == 0 else min(3 * mean, max(4, round(mean * rng.lognormvariate(0, spread))))
     )
 
 
 def peak_bytes() -> int:
-    """Peak resident memory of this process since it began."""
+    """Return the peak resident memory of this process since it started."""
     status = Path("/proc/self/status")
     if status.exists():
         (line,) = [text for text in status.read_text().splitlines() if text.startswith("VmHWM")]
@@ -105,7 +105,7 @@ def peak_bytes() -> int:
 
 
 def child(run_dir: str) -> None:
-    """Train, then say what it took."""
+    """Train, then print the exit code and the peak memory."""
     from trainer.__main__ import main
 
     code = main(["train", run_dir])
@@ -148,7 +148,7 @@ def measure(workload: Workload, *, model: str, threads: int) -> dict[str, Any]:
 
 
 def fitted(rows: list[dict[str, Any]], heap: float) -> tuple[float, float]:
-    """PROCESS + KERNELS in MiB and HEAP that fit the bfloat16 workloads best (least squares)."""
+    """Fit PROCESS + KERNELS in MiB and HEAP to the bfloat16 workloads (least squares)."""
     points = []
     for row in rows:
         if row["dtype"] == "bfloat16":
@@ -169,7 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model", default=str(MODEL))
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--only", default="", help="workloads whose name holds this text")
+    parser.add_argument("--only", default="", help="workloads whose name contains this text")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -2,10 +2,11 @@
 
     python -m bench.precision --adapter DIR [--model DIR] [--prompts 20] [--json FILE]
 
-Exact is the base and the adapter in float32, as transformers computes them. It answers prompts
-that no run has seen; then each way of serving scores the same answers token by token. Printed per
-token: the KL divergence of the exact distribution from the served one, in nats, the mean absolute
-difference of the answer's log-probabilities, and the share of tokens whose likeliest is the same.
+The exact reference is base and adapter in float32, as transformers computes them. It answers
+prompts that no run has used; then each way of serving scores the same answers token by token.
+Printed per token: the KL divergence of the exact distribution from the served one, in nats, the
+mean absolute difference of the answer's log-probabilities, and the share of tokens with the same
+argmax.
 """
 
 import argparse
@@ -46,7 +47,7 @@ class Distance:
 def exact_answers(
     model: str, adapter: Path, count: int
 ) -> tuple[list[list[int]], list[tuple[int, ...]], list[Tensor]]:
-    """Prompts, answers, and log-probabilities (tokens, V) of each answer's positions."""
+    """Return prompts, answers, and log-probabilities (tokens, V) of each answer's positions."""
     base = load_base(model, dtype="float32", device="cpu")
     lines = UNSEEN.read_text(encoding="utf-8").splitlines()[:count]
     prompts = [prompt_ids(base.tokenizer, messages_of(json.loads(line))) for line in lines]
@@ -76,7 +77,7 @@ def served_scores(
     prompts: Sequence[Sequence[int]],
     answers: Sequence[Sequence[int]],
 ) -> list[Tensor]:
-    """The same log-probabilities by the engine's compiled decoder with weights of `dtype`."""
+    """Return the same log-probabilities from the compiled decoder with weights of `dtype`."""
     base = load_base(model, dtype=dtype, device="cpu")
     decoder = serving_decoder(base.model)
     assert decoder.batch_invariant, "this measures the compiled decoder"
@@ -118,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--adapter", type=Path, required=True, help="directory of the adapter")
-    parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
+    parser.add_argument("--model", help="directory of the base model; default: SmolLM2")
     parser.add_argument("--prompts", type=int, default=20)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args(argv)

@@ -1,8 +1,8 @@
-"""What 'next' and 'vote' cost at a thousand answers and at a million, on both databases.
+"""The cost of 'next' and 'vote' at a thousand answers and at a million, on both databases.
 
-Each size has a database and a process of its own; the processes take turns, a few cycles each, so
-that whatever else the machine does falls on both. Half of the answers are judged already, and
-other people hold items at the front of the queue.
+Each size has its own database and process; the processes run in turns of a few cycles, so that
+other load on the machine affects both. Half of the answers are judged already, and other people
+hold items at the front of the queue.
 """
 
 import argparse
@@ -25,7 +25,7 @@ BLOCK = 20
 
 
 def child(size: int, others: int) -> None:
-    """One database of `size` answers; each line on stdin asks for a block of cycles."""
+    """Run one database of `size` answers; each line on stdin requests a block of cycles."""
     import django
 
     django.setup()
@@ -81,7 +81,7 @@ def child(size: int, others: int) -> None:
 
 @contextmanager
 def database(kind: str, name: str, directory: Path) -> Iterator[str]:
-    """A DATABASE_URL; a PostgreSQL server lives as long as the block."""
+    """Yield a DATABASE_URL; a PostgreSQL server runs until the block ends."""
     if kind == "sqlite":
         yield f"sqlite:///{directory / name}.sqlite3"
         return
@@ -111,22 +111,22 @@ def start(url: str, var: Path, size: int, others: int) -> "subprocess.Popen[str]
 
 
 def ask(process: "subprocess.Popen[str]", line: str = "") -> str:
-    """Sends a line, if there is one, and waits for the answer."""
+    """Send a line, if there is one, and wait for the answer."""
     assert process.stdin and process.stdout
     if line:
         process.stdin.write(line + "\n")
         process.stdin.flush()
     answer = process.stdout.readline()
     if not answer:
-        raise SystemExit("a process of the benchmark has died: its error is above")
+        raise SystemExit("a process of the benchmark has ended: its error is above")
     return answer
 
 
 def measure(kind: str, sizes: list[int], *, cycles: int, others: int) -> list[dict[str, Any]]:
-    """Milliseconds of each part at each size."""
+    """Return the milliseconds of each part at each size."""
     with tempfile.TemporaryDirectory(prefix="queue-bench-") as scratch:
         directory = Path(scratch)
-        directory.chmod(0o755)  # PostgreSQL runs as a user of its own when this is root
+        directory.chmod(0o755)  # PostgreSQL runs as its own user when this is root
         processes = []
         from contextlib import ExitStack
 
@@ -176,7 +176,7 @@ def main() -> None:
         child(arguments.child, arguments.others)
         return
     sizes = [int(size) for size in arguments.sizes.split(",")]
-    # a cycle takes two items; some must be left of the smallest size's open half
+    # a cycle takes two items; the open half of the smallest size must suffice
     cycles = min(arguments.cycles, min(sizes) // 4 - arguments.others - 2 * BLOCK)
     rows, above = [], []
     print(f"Load before: {os.getloadavg()[0]:.1f}. Milliseconds, p50 / p99.\n")

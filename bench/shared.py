@@ -1,14 +1,14 @@
-"""What do streams and a training run cost each other on one machine?
+"""How streams and a training run slow each other down on one machine.
 
     make bench-shared [ARGS='--seconds 40 --nice 0 10 --foreign 4 --json FILE']
 
-On SmolLM2-135M, each process in a session of its own, as `make demo` starts them. Measured one
-after the other: streams alone, the run alone, both together for each niceness of the run, and
-streams beside busy foreign processes. One stream and eight without a pause, which leave the run
-what is left over; and one reader who takes 12 s to read each answer of 64 tokens (240 words a
-minute), which is what a demo beside a run looks like.
+On SmolLM2-135M, each process in its own session, as `make demo` starts them. Measured one after
+the other: streams alone, the run alone, both together for each niceness of the run, and streams
+with busy foreign processes. One stream and eight without a pause, which leave the run only the
+remaining processor time; and one reader who takes 12 s to read each answer of 64 tokens (240 words
+per minute), the typical load of a demo during a run.
 
-`tools/avx2.py python -m bench.shared` measures the same held to AVX2.
+`tools/avx2.py python -m bench.shared` measures the same with AVX2 only.
 """
 
 import argparse
@@ -36,8 +36,8 @@ TOKENS = 64
 READING = 12.0
 #: Readers of each load, and seconds between their answers.
 LOADS = {"one reader": (1, READING), "one stream": (1, 0.0), "eight streams": (8, 0.0)}
-#: Short steps, so that the speed of half a minute is known, and a loss without mismatched pairs, so
-#: that the reference is soon complete.
+#: Short steps, so that the speed is known after half a minute, and a loss without mismatched pairs,
+#: so that the reference is complete early.
 WORKLOAD = Workload(
     "shared",
     32,
@@ -49,7 +49,7 @@ WORKLOAD = Workload(
 
 @dataclass(frozen=True)
 class Load:
-    """Streams as their readers saw them: tokens/s of all, seconds to a first word."""
+    """Streams as measured by their clients: tokens/s of all, seconds to the first token."""
 
     tokens_per_second: float
     first_word: float
@@ -57,7 +57,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `bar` is what the ratio has to be, empty where none is set."""
+    """One line of the table; `bar` is the required ratio, empty where there is none."""
 
     what: str
     value: float
@@ -70,7 +70,7 @@ class Row:
 
 
 class Trainer:
-    """A run in progress, and how fast it has been."""
+    """A run in progress, and its speed so far."""
 
     def __init__(self, run_dir: Path) -> None:
         self._events = run_dir / "events.jsonl"
@@ -85,14 +85,14 @@ class Trainer:
         wait_until(lambda: len(self.steps()) >= count, seconds=900, what=f"{count} steps")
 
     def rate_since(self, known: int) -> float:
-        """Tokens a second of the steps after the first `known` ones."""
+        """Return the tokens per second of the steps after the first `known` ones."""
         done = self.steps()[known:]
         return sum(step["tokens"] for step in done) / sum(step["seconds"] for step in done)
 
 
 @contextmanager
 def child(command: Sequence[str], log: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process in a session of its own, ended with the block."""
+    """Run a process in its own session until the block ends."""
     with log.open("wb") as written:
         process = subprocess.Popen(
             command, cwd=ROOT, stdout=written, stderr=written, start_new_session=True
@@ -120,7 +120,7 @@ def engine(model: str, work: Path) -> Iterator[str]:
 
 @contextmanager
 def training(model: str, work: Path, nice: int) -> Iterator[Trainer]:
-    """A run that has made its first steps."""
+    """Start a run and wait for its first steps."""
     with tempfile.TemporaryDirectory(dir=work) as directory:
         run_dir = Path(directory) / "run"
         write_run(run_dir, WORKLOAD, model=model, threads=os.cpu_count() or 1)
@@ -133,7 +133,7 @@ def training(model: str, work: Path, nice: int) -> Iterator[Trainer]:
 
 @contextmanager
 def foreign(count: int, work: Path) -> Iterator[None]:
-    """Processes that compute without end, like other programs of the machine."""
+    """Run processes that compute without end, like other programs of the machine."""
     with ExitStack() as stack:
         for _ in range(count):
             busy = [sys.executable, "-c", "while True: pass"]
@@ -147,7 +147,7 @@ class Bench:
         self._numbers = 0
 
     def streams(self, url: str, count: int, pause: float) -> Load:
-        """`count` readers for about `seconds`, one answer each at a time."""
+        """Run `count` readers for about `seconds`, each with one answer at a time."""
         found, rates = [], []
         started = time.monotonic()
         while time.monotonic() - started < self.seconds or len(rates) < 3:
@@ -228,10 +228,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seconds", type=float, default=40, help="of each measurement")
-    parser.add_argument("--nice", type=int, nargs="+", default=[0, 10], help="of the run")
-    parser.add_argument("--foreign", type=int, default=4, help="busy processes")
-    parser.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
+    parser.add_argument("--seconds", type=float, default=40, help="duration of each measurement")
+    parser.add_argument("--nice", type=int, nargs="+", default=[0, 10], help="niceness of the run")
+    parser.add_argument("--foreign", type=int, default=4, help="number of busy processes")
+    parser.add_argument("--model", help="directory of the base model; default: SmolLM2")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     arguments = parser.parse_args(argv)
     work = ROOT / "var" / "bench" / "shared"

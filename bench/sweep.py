@@ -1,15 +1,15 @@
-"""Which defaults make the loop work? Simulated thumbs, one training run a config, then a count.
+"""Compare training defaults: simulated thumbs, one training run per config, then an up-rate.
 
     python -m bench.sweep --config '{"learning_rate": 2e-4, "beta": 0.5}' [--config …] [--json FILE]
 
-Answers of the base model to the starter prompts are judged by a rule on the text (ended with EOS
-with a whole sentence, 5 to 80 words, on the topic, no repeated run of four words), a tenth of the
-verdicts is flipped, and one prompt in five (by a hash) is held out. Each config trains on the rest;
-then base and adapter answer prompts that were never used in training, and the rule, without flips,
-says how many of the answers deserve a thumb up. The guards stand beside it: KL per token to the
-base, log-probability of neutral text, repetition, length, endings, relevance.
+A rule judges the base model's answers to the starter prompts (ended with EOS and a whole sentence,
+5 to 80 words, on the topic, no repeated sequence of four words), a tenth of the verdicts is
+flipped, and one prompt in five (by a hash) is held out. Each config trains on the rest; then base
+and adapter answer prompts that were never used in training, and the rule, without flips, gives the
+share of answers that deserve a thumb up. The guards are printed with it: KL per token to the base,
+log-probability of neutral text, repetition, length, endings, relevance.
 
-The sampled answers are kept in var/bench/sweep, so that every config meets the same votes.
+The sampled answers are stored in var/bench/sweep, so that every config gets the same votes.
 """
 
 import argparse
@@ -50,7 +50,7 @@ class Vote:
 
 
 def deserves_up(text: str, *, finish_reason: str, question: str) -> bool:
-    """The rule: finished, 5 to 80 words, on the topic, no repeated run of four words."""
+    """Apply the rule: complete, 5 to 80 words, on the topic, no repeated sequence of four words."""
     return (
         finish_reason == "stop"
         and text.rstrip().rstrip("\"'”’)*").endswith((".", "!", "?"))
@@ -61,7 +61,7 @@ def deserves_up(text: str, *, finish_reason: str, question: str) -> bool:
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """Starter prompts with the project's system prompt in front."""
+    """Return the starter prompts with the project's system prompt in front."""
     system = (STARTER / "system_prompt.txt").read_text(encoding="utf-8").strip()
     prompts = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -72,7 +72,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 def sample_votes(seed: int) -> list[Vote]:
-    """Answers of the base model to the training prompts, voted on; kept on disk."""
+    """Return the base model's answers to the training prompts, voted on; cached on disk."""
     cache = WORK / f"votes-{seed}.json"
     if cache.exists():
         return [Vote(**vote) for vote in json.loads(cache.read_text())]
@@ -123,7 +123,7 @@ def sample_votes(seed: int) -> list[Vote]:
 
 
 def train(config: dict[str, Any], votes: list[Vote], seed: int) -> Path:
-    """Train one config in a run directory named for it; returns the directory."""
+    """Train one config in a run directory named for it; return the directory."""
     full = {
         "base_model": str(MODEL),
         "adapter_name": "sweep@1",
@@ -145,7 +145,7 @@ def train(config: dict[str, Any], votes: list[Vote], seed: int) -> Path:
 def measure(
     name: str, adapter: Path | None, votes: list[Vote], *, answers: int, seed: int, into: Path
 ) -> dict[str, Any]:
-    """Evaluate base or adapter on the unseen prompts; measures plus the rule's up-rate."""
+    """Evaluate base or adapter on the unseen prompts; return measures plus the rule's up-rate."""
     into.mkdir(parents=True, exist_ok=True)
     prompts = read_prompts(STARTER / "unseen.jsonl")
     (into / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
@@ -187,7 +187,7 @@ def measure(
 
 
 def run_facts(run: Path) -> dict[str, Any]:
-    """Training seconds, steps, class weights and the last probe of a run."""
+    """Return training seconds, steps, class weights and the last probe of a run."""
     events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
     steps = [event for event in events if event["type"] == "step"]
     start = next(event for event in events if event["type"] == "start")
@@ -213,7 +213,7 @@ COLUMNS = (
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """A Markdown table, one row a config."""
+    """Print a Markdown table, one row per config."""
     print("| config | " + " | ".join(title for _, title in COLUMNS) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|")
     for row in rows:

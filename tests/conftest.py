@@ -1,4 +1,4 @@
-"""People, a project and answers to vote on: the smallest valid world."""
+"""People, a project and answers to vote on: the smallest valid setup."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import prompt_get_or_create
 from feedback_app.feedback.votes.services import vote_cast
 
-# a deadline a draw would test the machine's load
+# with a deadline an example would test the machine's load
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
@@ -25,7 +25,7 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(autouse=True)
 def no_memory() -> None:
-    """Ids come again in the next test: what the process remembers of them must not."""
+    """Clear process-local caches: ids are reused in the next test."""
     cache.clear()
 
 
@@ -69,7 +69,7 @@ def viewer(project: Project) -> User:
 
 @pytest.fixture
 def outsider(db: None) -> User:
-    """Has an account and a project of their own, but no business in `project`."""
+    """A person with an account and their own project, and no access to `project`."""
     user = User.objects.create_user("eve@example.com", PASSWORD)
     project_create(slug="other", name="Other", base_model="SmolLM2-135M-Instruct", owner=user)
     return user
@@ -77,7 +77,7 @@ def outsider(db: None) -> User:
 
 @pytest.fixture
 def as_user() -> Callable[[User], Client]:
-    """A client that is signed in as this person."""
+    """Return a function that returns a client signed in as this person."""
 
     def sign_in(user: User) -> Client:
         client = Client()
@@ -92,7 +92,7 @@ MakeCompletions = Callable[..., list[Completion]]
 
 @pytest.fixture
 def make_completions(project: Project) -> MakeCompletions:
-    """`make_completions(5)`: so many sampled answers in the queue, each to its own prompt."""
+    """`make_completions(5)`: this many sampled answers in the queue, each for its own prompt."""
 
     def make(count: int = 1, *, queued: bool = True, of: Project = project) -> list[Completion]:
         sampling = Sampling.objects.create(
@@ -125,7 +125,7 @@ def make_completions(project: Project) -> MakeCompletions:
 
 @pytest.fixture
 def voted_project(project: Project, annotator: User, make_completions: MakeCompletions) -> Project:
-    """Sixty answers, every third one liked: enough for a run."""
+    """Sixty answers, every third one with an up vote: enough for a run."""
     for number, completion in enumerate(make_completions(60)):
         vote_cast(
             completion=completion,

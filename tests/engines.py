@@ -16,8 +16,8 @@ from pathlib import Path
 import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Seconds that a test waits for something that has no reason to take long: what takes a second on
-#: an idle machine takes minutes beside other work. Only a failing test waits to the end.
+#: Seconds that a test waits for something normally fast: a second on an idle machine becomes
+#: minutes on a loaded one. Only a failing test waits to the end.
 PATIENCE = 300.0
 
 
@@ -26,7 +26,7 @@ _PORTS = count()
 
 @dataclass(frozen=True)
 class RunningEngine:
-    """Where it listens, what it serves, and where its adapters must lie."""
+    """An engine's URL, its model, and the directory of its adapters."""
 
     url: str
     model: Path
@@ -35,10 +35,10 @@ class RunningEngine:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on and that the system gives to nobody by itself.
+    """Return a port that nothing listens on and that the system does not assign itself.
 
-    Ports that the system chooses (above 32767 on Linux, 49151 elsewhere) may go to an outgoing
-    connection before a server takes them. Each process of the suite has a range of its own.
+    Ports that the system assigns (above 32767 on Linux, 49151 elsewhere) may go to an outgoing
+    connection before a server binds them. Each process of the suite has its own range.
     """
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw4").removeprefix("gw")
     for number in _PORTS:
@@ -56,11 +56,11 @@ def free_port() -> int:
 def wait_until(
     condition: Callable[[], object], *, seconds: float = PATIENCE, what: str = "condition"
 ) -> None:
-    """Polls until the callable is true; fails with what was waited for."""
+    """Poll until the callable returns true; fail with `what` in the message."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds:.0f} s in vain for: {what}"
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for: {what}"
         pause.wait(0.05)
 
 
@@ -80,7 +80,7 @@ def run_engine(
     port: int | None = None,
     log_name: str = "engine.log",
 ) -> Iterator[RunningEngine]:
-    """Starts `python -m trainer serve` in float32 and ends it afterwards."""
+    """Run `python -m trainer serve` in float32 until the block ends."""
     port = free_port() if port is None else port
     command = [sys.executable, "-m", "trainer", "serve", "--model", str(model)]
     options = ["--artifacts", str(artifacts), "--port", str(port), "--dtype", "float32"]

@@ -1,4 +1,4 @@
-"""Loaded before Django's settings (`-p tests.environment`): the suite never touches var/."""
+"""Loaded before Django's settings (`-p tests.environment`): the suite never uses var/."""
 
 import atexit
 import os
@@ -17,10 +17,10 @@ os.environ |= {
     # browser tests drive the live server from Playwright's event loop
     "DJANGO_ALLOW_ASYNC_UNSAFE": "true",
 }
-# a test that shares one transaction with the code hides its rows from the connection of a
-# heartbeat: the first beat comes after such a test has ended
+# a test that shares one transaction with the code hides its rows from the heartbeat's connection:
+# the first heartbeat is due after such a test has ended
 os.environ["RUN_STALE_SECONDS"] = "240"
-# compiled code outlives the suite: each session would compile for a minute otherwise
+# keep compiled code between sessions: each would compile for a minute otherwise
 os.environ.setdefault("PROSPECT_CACHE_DIR", str(Path.home() / ".cache" / "prospect" / "tests"))
 for name in ("DEBUG", "ARTIFACT_ROOT", "ENGINES", "ENGINE_URL", "REDIS_URL"):
     os.environ.pop(name, None)

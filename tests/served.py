@@ -28,19 +28,19 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningEngine]:
 
 @pytest.fixture
 def served(project: Project, engine: RunningEngine, settings: Settings) -> Project:
-    """The project, on the engine's base model."""
+    """The project, with the engine's base model."""
     settings.ENGINES = {MODEL: engine.url}
     settings.ARTIFACT_ROOT = engine.artifacts
     project.base_model = MODEL
     project.max_tokens = 24
-    project.temperature = 0  # a draw may end an answer before its first word
+    project.temperature = 0  # a sampled answer may be empty
     project.save()
     return project
 
 
 @pytest.fixture
 def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny model seldom ends by itself, and three long answers would fill its context."""
+    """Limit answers: the tiny model seldom stops, and three long answers would fill its context."""
     short = Sampling(max_tokens=12, temperature=0.8, top_p=0.95)
     monkeypatch.setattr("feedback_app.serving.demo.generation.demo_sampling", lambda project: short)
 
@@ -81,7 +81,7 @@ def make_adapter(served: Project, engine: RunningEngine) -> MakeAdapter:
 
 
 def write_adapter_once(engine: RunningEngine, directory: Path, name: str, *, seed: int) -> None:
-    """The engine keeps what it has loaded, so a name has the same weights in every test."""
+    """Write an adapter once per name: the engine keeps loaded adapters across tests."""
     from tests.tiny import make_tiny_adapter
     from trainer.models.loading import load_base
 

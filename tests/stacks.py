@@ -1,4 +1,4 @@
-"""All processes for real, on a tiny model, over the suite's own database and var/ directory."""
+"""All processes of the stack, on a tiny model, with the suite's own database and var/ directory."""
 
 import json
 import os
@@ -17,7 +17,7 @@ TINY = "tiny"
 
 
 def database_url() -> str:
-    """The test database, as a URL for the processes."""
+    """Return the test database as a URL for the processes."""
     values = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{values['NAME']}"
@@ -28,7 +28,7 @@ def database_url() -> str:
 
 @pytest.fixture(scope="session")
 def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Web, engine, both workers, beat and Valkey; they end with the test session."""
+    """Run web, engine, both workers, beat and Valkey until the test session ends."""
     from tests.tiny import make_tiny_model
 
     var = Path(settings.VAR)
@@ -44,7 +44,7 @@ def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> It
         "ENGINE_URL": None,
         "RUN_STALE_SECONDS": "20",
         "OMP_NUM_THREADS": "1",
-        # beside other tests of the suite a nice trainer would hardly run
+        # beside other tests of the suite a trainer of low priority would hardly run
         "TRAINER_NICE": "0",
     }
     with Stack(env=env) as running:
@@ -55,6 +55,6 @@ def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> It
 
 
 def last_lines(stack: Stack, name: str, count: int = 20) -> str:
-    """The end of a process's log, for the message of a failing test."""
+    """Return the end of a process's log, for the message of a failing test."""
     text = stack.process(name).log.read_text(errors="replace")
     return json.dumps(text.splitlines()[-count:], indent=1)

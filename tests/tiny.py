@@ -1,7 +1,7 @@
-"""A whole base model in miniature: random weights, a real tokenizer and a chat template, on disk.
+"""A complete tiny base model on disk: random weights, a real tokenizer and a chat template.
 
-Everything that takes a model directory takes this one, in milliseconds instead of seconds. It is
-the same in every process: weights from a fixed seed, a tokenizer trained on the text below.
+It replaces a real model directory and loads in milliseconds instead of seconds. It is the same in
+every process: weights from a fixed seed, a tokenizer trained on the text below.
 """
 
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ CORPUS = (
 
 
 def make_tiny_model(directory: Path, *, vocabulary: int = 384, layers: int = 2) -> Path:
-    """Saves a tiny Llama (float32, 512 tokens of context) and its tokenizer; returns `directory`.
+    """Save a tiny Llama (float32, 512 tokens of context) and its tokenizer; return `directory`.
 
-    Its answers are noise, often with broken UTF-8, which is what a detokeniser must survive.
+    Its answers are noise, often with invalid UTF-8, which a detokeniser must handle.
     """
     logging.disable_progress_bar()
     tokenizer = tiny_tokenizer(vocabulary)
@@ -64,7 +64,7 @@ def make_tiny_model(directory: Path, *, vocabulary: int = 384, layers: int = 2) 
 
 
 def tiny_tokenizer(vocabulary: int = 384) -> PreTrainedTokenizerFast:
-    """A byte-level BPE: all bytes, a few merges, ChatML's special tokens."""
+    """Return a byte-level BPE: all bytes, a few merges, ChatML's special tokens."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
@@ -99,7 +99,7 @@ def make_tiny_adapter(
     strength: float = 0.5,
     layers: Sequence[str] | None = None,
 ) -> Manifest:
-    """A random LoRA adapter for `base`, strong enough to change what it says."""
+    """Write a random LoRA adapter for `base` that is large enough to change its answers."""
     generator = torch.Generator().manual_seed(seed)
     shapes = {key: linear.weight.shape for key, linear in linear_layers(base.model).items()}
     chosen = {key: shapes[key] for key in (shapes if layers is None else layers)}

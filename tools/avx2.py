@@ -1,9 +1,9 @@
 """Run a command as if the processor had AVX2 and nothing newer: `tools/avx2.py COMMAND …`.
 
 Most laptops and servers made before 2023 have no AVX-512 and no bfloat16 instructions. On a newer
-x86 processor this holds oneDNN, ATen and numba to AVX2, checks by timing that bfloat16 products
-are emulated then, and runs the command. A processor that has no AVX-512 needs nothing of this:
-the ordinary suite runs that code there, and the command is skipped unless --always is given.
+x86 processor this limits oneDNN, ATen and numba to AVX2, checks by timing that bfloat16 products
+are emulated then, and runs the command. On a processor without AVX-512 the ordinary suite runs
+that code already, and the command is skipped unless --always is given.
 """
 
 import os
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 
 def has_avx512() -> bool:
-    """Return whether the processor has AVX-512, as torch sees it without the settings."""
+    """Return whether the processor has AVX-512, as torch detects it without the settings."""
     import torch
 
     return bool(torch.cpu.get_capabilities().get("avx512_f"))

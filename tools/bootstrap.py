@@ -1,9 +1,9 @@
-"""Make .venv ready once: `python3.11 tools/bootstrap.py [--extra test]`.
+"""Create or update .venv: `python3.11 tools/bootstrap.py [--extra test]`.
 
-Runs before anything is installed: standard library only, and it must at least parse on an old
-Python to say so. It writes to .venv and var/; a stamp makes the next run cost nothing. The extra
-`cpu` (compiled code for training and serving on CPUs) is left out where an NVIDIA GPU is visible;
-`--extra test` always includes it.
+Runs before anything is installed: it uses the standard library only, and an old Python must be able
+to parse it to print the error. It writes to .venv and var/; a stamp file makes the next run fast.
+The extra `cpu` (compiled code for training and serving on CPUs) is left out where an NVIDIA GPU is
+visible; `--extra test` always includes it.
 """
 
 import argparse
@@ -35,12 +35,12 @@ DOWNLOAD = re.compile(r"^\s*Downloading (\S+?)(?:\.metadata)? \(([\d.]+) ([kM]B)
 
 
 class BootstrapError(Exception):
-    """The message is one sentence that says what to do."""
+    """The message is one sentence that names the remedy."""
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--extra", default="", choices=["", "test"], help="what to add")
+    arguments.add_argument("--extra", default="", choices=["", "test"], help="the extra to add")
     extra = arguments.parse_args().extra
     try:
         bootstrap(extra)
@@ -48,7 +48,7 @@ def main():
         print("make: " + str(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted: the next start goes on from here.", file=sys.stderr)
+        print("Interrupted: the next start resumes from here.", file=sys.stderr)
         return 130
     return 0
 
@@ -112,7 +112,7 @@ def has_nvidia_gpu():
 
 
 def is_ready(wanted, extras):
-    """Return whether .venv holds these dependencies; more extras than needed are enough."""
+    """Return whether .venv has these dependencies; more extras than needed are accepted."""
     try:
         stamped, _, had = STAMP.read_text().strip().partition(" ")
     except OSError:
@@ -131,7 +131,7 @@ def require_space():
 
 
 def make_venv():
-    """Create a virtual environment; replace one that an interrupted run left."""
+    """Create a virtual environment; replace one left by an interrupted run."""
     done = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", str(VENV)],
         stdout=subprocess.PIPE,
@@ -141,7 +141,7 @@ def make_venv():
     )
     if done.returncode == 0:
         return
-    shutil.rmtree(VENV, ignore_errors=True)  # else the next start would take it for a good one
+    shutil.rmtree(VENV, ignore_errors=True)  # else the next start would use it as it is
     if "ensurepip" in done.stdout:
         raise BootstrapError(
             "This Python cannot make virtual environments: install its venv package (on Debian "
@@ -151,12 +151,12 @@ def make_venv():
 
 
 def install(extras, started):
-    """Run pip and show the slow steps; its whole output is kept in var/logs/install.log."""
+    """Run pip and show the slow steps; its whole output is written to var/logs/install.log."""
     log = ROOT / "var" / "logs" / "install.log"
     for directory in (log.parent, SCRATCH / "tmp"):
         directory.mkdir(parents=True, exist_ok=True)
     env = dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK="1", PYTHONUNBUFFERED="1")
-    # Wheels are unpacked here, as /tmp may be small; what was downloaded survives a failure.
+    # Wheels are unpacked here, as /tmp may be small; downloads are kept after a failure.
     env.setdefault("PIP_CACHE_DIR", str(SCRATCH / "cache"))
     env["TMPDIR"] = str(SCRATCH / "tmp")
     target = "." + ("[" + extras + "]" if extras else "")
@@ -184,7 +184,7 @@ def install(extras, started):
 
 
 def progress(line, started):
-    """Print the steps that take time."""
+    """Print the steps that take long."""
     found = DOWNLOAD.match(line)
     if found and found.group(3) == "MB" and float(found.group(2)) >= 5:
         say(started, f"  downloading {found.group(1)} ({found.group(2)} MB)")

@@ -1,7 +1,7 @@
-"""Prints the path of a Chromium that runs, for the browser tests.
+"""Print the path of a Chromium that runs, for the browser tests.
 
 PROSPECT_CHROMIUM, else the system's, else Playwright's own download (into var/browsers), else
-apt-get where this user may. If none can be had: one line on stderr and exit code 1.
+apt-get where this user may. If none is found: one line on stderr and exit code 1.
 """
 
 import os
@@ -17,7 +17,7 @@ MAC_APPS = ("Chromium", "Google Chrome")
 
 
 def main() -> int:
-    """Tries one source after the other, the cheap ones first."""
+    """Try one source after the other, the fast ones first."""
     chosen = os.environ.get("PROSPECT_CHROMIUM")
     if chosen:
         if runs(chosen):
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def installed() -> Iterator[str]:
-    """What the system has."""
+    """Yield the paths of system installations."""
     for name in NAMES:
         path = shutil.which(name)
         if path:
@@ -48,7 +48,7 @@ def installed() -> Iterator[str]:
 
 
 def downloaded() -> Iterator[str]:
-    """What Playwright has downloaded, the newest first."""
+    """Yield the paths of Playwright's downloads, the newest first."""
     patterns = ("chrome-*/chrome", "chrome-mac*/*.app/Contents/MacOS/*")
     for build in sorted(BROWSERS.glob("chromium-*"), reverse=True):
         for pattern in patterns:
@@ -56,7 +56,7 @@ def downloaded() -> Iterator[str]:
 
 
 def runs(path: str) -> bool:
-    """Whether it starts at all: a stub of a package, or missing libraries, are found out here."""
+    """Return whether it starts: detects stubs of a package and missing libraries."""
     try:
         done = subprocess.run(
             [path, "--version"], capture_output=True, text=True, timeout=60, check=False
@@ -67,7 +67,7 @@ def runs(path: str) -> bool:
 
 
 def download() -> None:
-    """Playwright's own build of Chromium."""
+    """Download Playwright's own build of Chromium."""
     note("No Chromium on this system: downloading Playwright's (about 170 MB) …")
     run(
         [sys.executable, "-m", "playwright", "install", "chromium"],
@@ -76,7 +76,7 @@ def download() -> None:
 
 
 def apt_get() -> None:
-    """Debian's package, where this user may install it."""
+    """Install Debian's package, where this user may."""
     if shutil.which("apt-get") is None or os.geteuid() != 0:
         return
     note("Installing Debian's chromium …")
@@ -86,12 +86,12 @@ def apt_get() -> None:
 
 
 def run(command: list[str], env: dict[str, str]) -> None:
-    """Runs one attempt; whether it helped is seen by what is there afterwards."""
+    """Run one installation command; the caller checks the result."""
     subprocess.run(
         command,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,
-        stdout=sys.stderr,  # standard output is for the path alone
+        stdout=sys.stderr,  # standard output is for the path only
         check=False,
     )
 

@@ -1,7 +1,8 @@
-"""Health checks of the containers: exit code 0 if well, else one line on stderr.
+"""Health checks of the containers: exit code 0 if healthy, else one line on stderr.
 
-`tools/health.py URL` asks a server, under a host name that it accepts; `tools/health.py --fresh
-FILE SECONDS` looks whether a file (by the start of its name) was written lately.
+`tools/health.py URL` requests a URL, with a host name that the server accepts;
+`tools/health.py --fresh FILE SECONDS` checks that a file (by the start of its name) was written
+recently.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one check."""
+    """Run one check."""
     if arguments[0] == "--fresh":
         fault = stale(Path(arguments[1]), float(arguments[2]))
     else:
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
 
 
 def unwell(url: str) -> str | None:
-    """What is wrong with a server; None if it answers with success."""
+    """Return the error of a server; None if it answers with success."""
     request = urllib.request.Request(url)
     host = os.environ.get("ALLOWED_HOSTS", "").split(",")[0].strip().removeprefix(".")
     if host and host != "*":
@@ -38,8 +39,8 @@ def unwell(url: str) -> str | None:
 
 
 def stale(path: Path, seconds: float) -> str | None:
-    """What is wrong with a file that should be written all the time."""
-    # a shelf has one to three files, by the database that is behind it
+    """Return the error of a file that should be written continually."""
+    # the shelve module writes one to three files, depending on its database
     written = [file.stat().st_mtime for file in path.parent.glob(f"{path.name}*")]
     if not written:
         return f"{path} is not there."

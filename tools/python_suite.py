@@ -1,8 +1,8 @@
-"""Runs the web app's suite on another Python: `python tools/python_suite.py PYTHON [PYTEST ARG …]`.
+"""Run the web app's suite on another Python: `python tools/python_suite.py PYTHON [PYTEST ARG …]`.
 
-Makes a virtual environment of that Python under var/pythons, with everything but the libraries of
-the trainer and the engine: torch has no wheels for every Python, and pages need none of it. Tests
-that start an engine are skipped there. Exit code: pytest's.
+Creates a virtual environment of that Python under var/pythons, without the libraries of the trainer
+and the engine: torch has no wheels for every Python, and pages need none of them. Tests that start
+an engine are skipped there. Exit code: pytest's.
 """
 
 import os
@@ -19,7 +19,7 @@ LEFT_OUT = {"torch", "transformers", "peft", "numba", "llvmlite", "safetensors",
 
 
 def requirements(project: dict) -> list[str]:
-    """Return what the web app and its tests need, as pyproject.toml lists it."""
+    """Return the requirements of the web app and its tests from pyproject.toml."""
     lines = [*project["dependencies"], *project["optional-dependencies"]["test"]]
     return [line for line in lines if re.split(r"[\[<>=!~ ]", line)[0] not in LEFT_OUT]
 

@@ -1,6 +1,6 @@
-"""Takes the pictures of docs/guides again: `.venv/bin/python tools/screenshots.py`.
+"""Take the screenshots of docs/guides again: `.venv/bin/python tools/screenshots.py`.
 
-Runs the browser test that fills a project and visits its pages; needs Chromium, as `make test`.
+Runs the browser test that fills a project and opens its pages; needs Chromium, as `make test`.
 """
 
 import os

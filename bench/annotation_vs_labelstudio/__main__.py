@@ -1,8 +1,8 @@
-"""Annotating side by side with Label Studio: cycles of next + submit a second over real HTTP.
+"""Annotation compared with Label Studio: cycles of next + submit per second over real HTTP.
 
-Both systems on this machine, one after the other on the same database server, one user an
-annotator, overlap 1, the load client beside them. By default the sizes that fit into fifteen
-minutes; `--sizes 1000,100000,1000000` runs the rest.
+Both systems run on this machine, one after the other on the same database server, one user per
+annotator, overlap 1, with the load client on the same machine. The default sizes take fifteen
+minutes; `--sizes 1000,100000,1000000` runs all sizes.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from typing import Any
 from bench.annotation_vs_labelstudio import servers
 from bench.annotation_vs_labelstudio.keys import keys
 
-#: Cycles a second on Postgres with 8 annotators must be so many times the peer's.
+#: Required ratio of our cycles per second to the peer's, on Postgres with 8 annotators.
 BARS = {"postgres": {1_000: 12, 100_000: 35, 1_000_000: 100}, "sqlite": {1_000: 12}}
-#: Its p99 of a cycle must be this many times ours, at 8 annotators.
+#: Required ratio of the peer's p99 of a cycle to ours, at 8 annotators.
 P99_BAR = 5
-#: Of a small project each stage may use up this share.
+#: The share of a small project that each stage may use.
 SHARES = {1: 0.1, 8: 0.5, 32: 0.3}
 
 
 def stage(
     kind: str, world: dict[str, Any], port: int, *, people: int, size: int, seconds: float
 ) -> dict[str, Any]:
-    """One measurement with so many people."""
+    """Run one measurement with this many people."""
     job = {
         "kind": kind,
         "port": port,
@@ -55,7 +55,7 @@ def stage(
 def system(
     kind: str, database: str, size: int, people: list[int], seconds: float, scratch: Path
 ) -> list[dict[str, Any]]:
-    """Fills a fresh database and measures with each number of people."""
+    """Fill a fresh database and measure with each number of people."""
     directory = scratch / f"{kind}-{database}-{size}"
     directory.mkdir()
     directory.chmod(0o755)
@@ -108,7 +108,7 @@ def system(
 
 
 def show(row: dict[str, Any]) -> None:
-    """One line of the table."""
+    """Print one line of the table."""
     print(
         f"| {row['system']} | {row['database']} | {row['size']:,} | {row['people']} "
         f"| {row['rate']:.1f} | {row['p50']:.0f} / {row['p99']:.0f} "
@@ -119,7 +119,7 @@ def show(row: dict[str, Any]) -> None:
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[tuple[str, bool]]:
-    """Each bar that this run can answer, in words, and whether it was met."""
+    """Return each bar that this run can answer, as text, and whether it was met."""
     at = {(r["system"], r["database"], r["size"], r["people"]): r for r in rows}
     found = []
     for database, bars in BARS.items():
@@ -149,8 +149,10 @@ def main() -> None:
     parser.add_argument("--databases", default="sqlite,postgres")
     parser.add_argument("--people", default="1,8,32")
     parser.add_argument("--systems", default="ours,label-studio")
-    parser.add_argument("--seconds", type=float, default=15, help="at most, of each measurement")
-    parser.add_argument("--keys", action="store_true", help="also by keys in Chromium")
+    parser.add_argument(
+        "--seconds", type=float, default=15, help="longest time of each measurement"
+    )
+    parser.add_argument("--keys", action="store_true", help="also measure keys in Chromium")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     people = [int(number) for number in arguments.people.split(",")]
@@ -162,10 +164,10 @@ def main() -> None:
     print("|---" * 11 + "|")
     rows = []
     with tempfile.TemporaryDirectory(prefix="annotation-bench-") as scratch:
-        Path(scratch).chmod(0o755)  # PostgreSQL runs as a user of its own when this is root
+        Path(scratch).chmod(0o755)  # PostgreSQL runs as its own user when this is root
         for database in arguments.databases.split(","):
             for size in map(int, arguments.sizes.split(",")):
-                # the peer's large projects are about Postgres; its SQLite is for trying out
+                # the peer's large projects use Postgres; its SQLite is for trials
                 if database == "sqlite" and size > 1_000 and "label-studio" in kinds:
                     continue
                 for kind in kinds:

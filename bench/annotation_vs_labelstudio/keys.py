@@ -1,7 +1,7 @@
-"""Verdicts a second by keys in real Chromium, on our desk with a thousand answers.
+"""Verdicts per second by keys in real Chromium, on our desk with a thousand answers.
 
-A key is pressed as soon as the answer to the one before is on the page, by the page itself: what
-is measured is the page, not the person's typing.
+A script presses each key as soon as the answer to the one before is on the page, so that the page
+is measured and not a person's typing.
 """
 
 import os
@@ -33,7 +33,7 @@ WARM = 20
 
 
 def keys(directory: Path, *, count: int = 200) -> dict[str, Any]:
-    """Rate and milliseconds of `count` verdicts on SQLite, the database of one machine."""
+    """Return rate and milliseconds of `count` verdicts on SQLite, the single-machine database."""
     environment = servers.ours_env("sqlite", directory, {"url": ""})
     world = servers.fill(
         [sys.executable, "-m", "bench.annotation_vs_labelstudio.ours_fill", "1000", "1"],

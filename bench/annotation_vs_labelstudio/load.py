@@ -1,7 +1,7 @@
-"""The load client, a process of its own: so many people who take an item and submit a verdict.
+"""The load client, a separate process: many people take an item and submit a verdict in a loop.
 
-`http.client` in threads: the client shares the machine with the servers, and a heavier library
-would be measured along with them. Reads its job as JSON on stdin, prints the figures as JSON.
+It uses `http.client` in threads: the client shares the machine with the servers, and a heavier
+library would add to the measurement. It reads its job as JSON on stdin and prints figures as JSON.
 """
 
 import http.client
@@ -18,12 +18,12 @@ CSRF = "a" * 32
 
 
 class Failed(Exception):
-    """An answer that no annotator could go on with."""
+    """A response with which an annotator could not continue."""
 
 
 @dataclass
 class Person:
-    """One annotator: a connection that is kept, and what happened on it."""
+    """One annotator: a persistent connection, and a record of its cycles."""
 
     port: int
     session: str
@@ -50,15 +50,15 @@ class Person:
         return text
 
     def start(self) -> None:
-        """What comes before the first cycle."""
+        """Make the requests before the first cycle."""
 
     def cycle(self) -> int:
-        """Takes an item and submits a verdict; returns its id. StopIteration: nothing is left."""
+        """Take an item, submit a verdict, return its id. StopIteration: no items are left."""
         raise NotImplementedError
 
 
 class Ours(Person):
-    """The verdict's answer carries the next item: one request a cycle."""
+    """The response to a verdict contains the next item: one request per cycle."""
 
     def start(self) -> None:
         self.page = self.call("GET", f"/projects/{self.project}/annotate/")
@@ -82,7 +82,7 @@ class Ours(Person):
 
 
 class LabelStudio(Person):
-    """Its own pages do the same two requests."""
+    """Makes the same two requests as its own pages."""
 
     def cycle(self) -> int:
         item = int(json.loads(self.call("GET", f"/api/projects/{self.project}/next"))["id"])
@@ -102,7 +102,7 @@ class LabelStudio(Person):
 
 
 def work(person: Person, budget: threading.Semaphore, until: float) -> None:
-    """Cycles until the time or the common budget of cycles is used up."""
+    """Run cycles until the time or the shared budget of cycles is used up."""
     try:
         person.start()
         while time.monotonic() < until and budget.acquire(blocking=False):
@@ -128,7 +128,7 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    # the first third warms up: connections, templates, the database's caches of its catalogue
+    # the first third warms up connections, templates and the database's catalogue caches
     done = sorted(cycle for person in people for cycle in person.cycles)
     warm = len(done) // 3
     counted = done[warm:]

@@ -1,4 +1,4 @@
-"""A project of many answers, people, and their sessions: `python -m … ANSWERS PEOPLE`."""
+"""Create a project of many answers, people, and their sessions: `python -m … ANSWERS PEOPLE`."""
 
 import json
 import sys

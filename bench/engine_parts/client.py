@@ -1,4 +1,4 @@
-"""Streams against an OpenAI-compatible server, and what is seen of them from outside."""
+"""Streams from an OpenAI-compatible server, and measurements made by the client."""
 
 import asyncio
 import json
@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-#: What Django takes for its own cross-site token: as many letters as one has.
+#: A value that Django accepts as its CSRF token: the length of a real one.
 CSRF = "a" * 32
 TOPICS = (
     "how bread came to be baked in cities",
@@ -25,7 +25,7 @@ TOPICS = (
 
 
 def question(number: int) -> list[dict[str, str]]:
-    """Conversation `number`: 70 to 120 tokens that begin differently, answered at length."""
+    """Return conversation `number`: 70 to 120 tokens with a unique prefix, answered at length."""
     topic = TOPICS[number % len(TOPICS)]
     extra = "Take your time, name places and people, and never list anything. " * (number % 4)
     text = (
@@ -37,7 +37,7 @@ def question(number: int) -> list[dict[str, str]]:
 
 @dataclass
 class Stream:
-    """One answer as its reader saw it; times in seconds of perf_counter."""
+    """One answer as received by its client; times in seconds of perf_counter."""
 
     sent: float
     arrivals: list[float] = field(default_factory=list)  # of each event with text or tokens
@@ -48,18 +48,18 @@ class Stream:
 
     @property
     def first(self) -> float:
-        """Seconds to the first token."""
+        """Return the seconds to the first token."""
         return self.arrivals[0] - self.sent
 
     @property
     def gaps(self) -> list[tuple[float, float]]:
-        """(when, seconds) between two events."""
+        """Return (when, seconds) between each two events."""
         pairs = zip(self.arrivals, self.arrivals[1:], strict=False)
         return [(after, after - before) for before, after in pairs]
 
 
 async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
-    """Streams one answer; a fault is noted in it."""
+    """Stream one answer; an error is recorded in it."""
     stream = Stream(time.perf_counter())
     wanted = {**body, "stream": True, "stream_options": {"include_usage": True}}
     try:
@@ -79,8 +79,8 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
 
 
 async def chat(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
-    """Says `body["text"]` in a new conversation of the demo, as the browser of the person with
-    the session `body["session"]` does; tokens are the pieces that arrive."""
+    """Send `body["text"]` in a new conversation of the demo, as the browser of the person with the
+    session `body["session"]` does; tokens are the pieces that arrive."""
     stream = Stream(time.perf_counter())
     headers = {
         "Accept": "text/event-stream",
@@ -107,7 +107,7 @@ async def chat(client: httpx.AsyncClient, body: dict[str, Any]) -> Stream:
 
 
 def note(stream: Stream, event: dict[str, Any]) -> None:
-    """Takes one event of a stream into account."""
+    """Record one event of a stream."""
     if event.get("error"):
         stream.error = str(event["error"])
     stream.model = event.get("model", stream.model)
@@ -128,7 +128,7 @@ async def together(
     headers: dict[str, str] | None = None,
     by: Callable[[httpx.AsyncClient, dict[str, Any]], Awaitable[Stream]] = ask,
 ) -> list[Stream]:
-    """Each list of `bodies` is one reader who asks one after the other; they begin one by one."""
+    """Run each list of `bodies` as one reader who asks them in turn; readers start one by one."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
         base_url=url, timeout=300, limits=limits, headers=headers
@@ -143,7 +143,7 @@ async def together(
 
 
 def run(url: str, bodies: Sequence[Sequence[dict[str, Any]]], **options: Any) -> list[Stream]:
-    """`together`, to its end. Raises RuntimeError if an answer failed."""
+    """Run `together` to its end. Raises RuntimeError if an answer failed."""
     streams = asyncio.run(together(url, bodies, **options))
     faults = [stream.error for stream in streams if stream.error]
     if faults:
@@ -152,18 +152,18 @@ def run(url: str, bodies: Sequence[Sequence[dict[str, Any]]], **options: Any) ->
 
 
 def tokens_per_second(streams: Sequence[Stream]) -> float:
-    """Of all streams together, from the first request to the last token."""
+    """Return the rate of all streams together, from the first request to the last token."""
     began = min(stream.sent for stream in streams)
     ended = max(stream.arrivals[-1] for stream in streams)
     return sum(stream.tokens for stream in streams) / (ended - began)
 
 
 def first_token(streams: Sequence[Stream]) -> float:
-    """Median seconds to the first token."""
+    """Return the median seconds to the first token."""
     return median(stream.first for stream in streams)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The value below which `share` of them lie."""
+    """Return the value below which a `share` of them is."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]

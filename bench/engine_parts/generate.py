@@ -1,9 +1,9 @@
-"""transformers' generate in a process of its own, which answers commands on its standard input.
+"""transformers' generate in a separate process, which answers commands on its standard input.
 
     python -m bench.engine_parts.generate MODEL [ADAPTER]
 
 A line {"rows": 8, "tokens": 128, "adapter": true} is answered by {"seconds": …, "tokens": …}: a
-static batch from questions to text ids, padded on the left, greedy, without an end before its time.
+static batch from questions to text ids, padded on the left, greedy, without early end.
 """
 
 import json
@@ -40,7 +40,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def timed(model: Any, tokenizer: Any, wanted: dict[str, Any]) -> dict[str, float]:
-    """One batch."""
+    """Generate one batch and time it."""
     began = time.perf_counter()
     texts = [
         tokenizer.apply_chat_template(question(number), tokenize=False, add_generation_prompt=True)

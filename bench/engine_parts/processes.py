@@ -1,4 +1,4 @@
-"""The servers that are measured, each a process of its own, with its usual threads."""
+"""The servers that are measured, each a separate process with its usual threads."""
 
 import json
 import os
@@ -19,13 +19,13 @@ from trainer.models.loading import load_base
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = ROOT / "var" / "bench" / "engine"
-#: What `transformers serve` needs beside what is installed here.
+#: Requirements of `transformers serve` beyond the packages installed here.
 SERVE_NEEDS = "fastapi==0.165.0"
 ADAPTERS = ("bench@1", "bench@2", "bench@3")
 
 
 def make_adapters(model: str) -> Path:
-    """The artifact root with three random adapters of rank 16 on all linear layers."""
+    """Create an artifact root with three random adapters of rank 16 on all linear layers."""
     root = WORK / "artifacts"
     if not all((root / "adapters" / name).exists() for name in ADAPTERS):
         base = load_base(model, dtype="bfloat16", device="cpu")
@@ -36,13 +36,13 @@ def make_adapters(model: str) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """As many threads as torch uses by default: the Procfile sets none either."""
+    """Return an environment with torch's default threads: the Procfile sets none either."""
     return {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
 
 
 @contextmanager
 def process(command: list[str], log: Path, **options: Any) -> Iterator["subprocess.Popen[str]"]:
-    """A child that is ended with the block."""
+    """Run a child until the block ends."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w") as written:
         child = subprocess.Popen(
@@ -57,7 +57,7 @@ def process(command: list[str], log: Path, **options: Any) -> Iterator["subproce
 
 @contextmanager
 def engine(model: str, artifacts: Path) -> Iterator[str]:
-    """The embedded engine, as the Procfile starts it, with the first two adapters loaded."""
+    """Run the embedded engine, as the Procfile starts it, with the first two adapters loaded."""
     url = f"http://127.0.0.1:{free_port()}"
     serve = [sys.executable, "-m", "trainer", "serve", "--model", model]
     serve += ["--artifacts", str(artifacts), "--port", url.rpartition(":")[2]]
@@ -72,14 +72,14 @@ def engine(model: str, artifacts: Path) -> Iterator[str]:
 
 
 class Generate:
-    """transformers' generate, loaded once and asked several times."""
+    """transformers' generate, loaded once and called several times."""
 
     def __init__(self, child: "subprocess.Popen[str]") -> None:
         self._child = child
         self.threads = self._read()["threads"]
 
     def batch(self, *, rows: int, tokens: int, adapter: bool) -> float:
-        """Tokens a second of one static batch."""
+        """Return the tokens per second of one static batch."""
         assert self._child.stdin is not None
         wanted = {"rows": rows, "tokens": tokens, "adapter": adapter}
         self._child.stdin.write(json.dumps(wanted) + "\n")
@@ -97,7 +97,7 @@ class Generate:
 
 @contextmanager
 def generate(model: str, adapter: Path | None = None) -> Iterator[Generate]:
-    """With an adapter all its answers go through PEFT; without one there is no PEFT."""
+    """With an adapter all its answers use PEFT; without one PEFT is not loaded."""
     command = [sys.executable, "-m", "bench.engine_parts.generate", model]
     command += [str(adapter)] if adapter else []
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -107,7 +107,7 @@ def generate(model: str, adapter: Path | None = None) -> Iterator[Generate]:
 
 @contextmanager
 def transformers_serve(model: str) -> Iterator[str]:
-    """`transformers serve --continuous-batching`, from an environment that sees ours."""
+    """Run `transformers serve --continuous-batching` in an environment that extends ours."""
     place = WORK / "serve-peer"
     python = place / "bin" / "python"
     marker = place / SERVE_NEEDS

@@ -1,4 +1,4 @@
-"""A release as an admin makes it, under streams that came in through the gateway."""
+"""A release by an admin, while streams run through the gateway."""
 
 import asyncio
 import time
@@ -15,8 +15,8 @@ from bench.engine_parts.web import Web
 
 @dataclass(frozen=True)
 class Released:
-    """Moments in seconds of perf_counter: the press, its page's answer, the new version's first
-    word; and what the streams saw."""
+    """Moments in seconds of perf_counter: the click, its page's response, the new version's first
+    token; and the measurements of the streams."""
 
     pressed: float
     page_answered: float
@@ -25,7 +25,7 @@ class Released:
 
 
 async def press(client: httpx.AsyncClient, place: Web, version: str) -> None:
-    """The release page's button. Raises RuntimeError with what the page says instead."""
+    """Click the release page's button. Raises RuntimeError with the page's message on failure."""
     headers = {
         "Cookie": f"sessionid={place.admin}; csrftoken={CSRF}",
         "X-CSRFToken": CSRF,
@@ -38,10 +38,10 @@ async def press(client: httpx.AsyncClient, place: Web, version: str) -> None:
 
 
 async def release(place: Web, bodies: Sequence[dict[str, Any]], *, usual: float) -> Released:
-    """Releases the second version `usual` seconds after all of `bodies` are being answered by
-    `live`, which is the first; then asks `live` again.
+    """Release the second version `usual` seconds after all of `bodies` are being answered by
+    `live`, which is the first version; then ask `live` again.
 
-    Raises RuntimeError if an answer ended before the new version said something.
+    Raises RuntimeError if an answer ended before the new version sent a token.
     """
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
@@ -68,7 +68,7 @@ async def release(place: Web, bodies: Sequence[dict[str, Any]], *, usual: float)
 
 
 async def gauge(client: httpx.AsyncClient, name: str) -> int:
-    """One of the engine's own figures."""
+    """Return one of the engine's own metrics."""
     lines = (await client.get("/metrics")).text.splitlines()
     return next(
         int(line.rpartition(" ")[2])

@@ -1,4 +1,4 @@
-"""The web app before the engine: all processes of one machine over a var/ of their own."""
+"""The web app with the engine: all processes of one machine with a separate var/."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from bench.engine_parts.processes import ADAPTERS, ROOT, WORK, make_adapters
 from feedback_app.localstack.stack import Stack
 
 SLUG = "bench"
-#: People in the demo, each with a conversation of their own.
+#: People in the demo, each with their own conversation.
 VISITORS = 8
 PREPARE = f"""
 import json
@@ -61,8 +61,8 @@ print(json.dumps([secret, sessions]))
 
 @dataclass(frozen=True)
 class Web:
-    """Where the web app and its engine listen, a token's header for the gateway, and the sessions
-    of the admin and of people who talk to the demo."""
+    """URLs of the web app and its engine, a token's header for the gateway, and the sessions of the
+    admin and of people who use the demo."""
 
     url: str
     engine_url: str
@@ -75,8 +75,8 @@ class Web:
 
 @contextmanager
 def web(model: str, engine_url: str | None = None) -> Iterator[Web]:
-    """Runs Valkey, web, engine, workers and beat, with one project on the base model and three
-    versions of it. With `engine_url` an engine that runs already is asked instead."""
+    """Run Valkey, web, engine, workers and beat, with one project on the base model and three
+    versions of it. With `engine_url` a running engine is used instead."""
     var = WORK / "web"
     shutil.rmtree(var, ignore_errors=True)
     name = Path(model).name

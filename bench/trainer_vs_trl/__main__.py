@@ -1,22 +1,22 @@
-"""How fast, and in how much memory, does our trainer do what TRL's KTOTrainer does?
+"""Speed and memory of our trainer compared with TRL's KTOTrainer on the same work.
 
     make bench-trainer [ARGS='--repeats 3 --only cold --sets one --json FILE']
     python -m bench.trainer_vs_trl …
 
 Both train a LoRA adapter (r = 16 on all linear layers) for one epoch on the same 32 rows in batches
 of eight: log-normal lengths of 143 + 162 tokens on average, at most 512 together. The set `one`
-holds one completion a prompt, `four` eight prompts with four each. Every measurement is a process
-of its own; the two sides take turns.
+has one completion per prompt, `four` has eight prompts with four each. Every measurement is a
+separate process; the two sides run in turns.
 
     cold      our reference cache is empty; TRL computes its reference in each step (its default)
     warm      we have trained on 30 of the rows before; TRL computes its reference in advance (on
-              the first of the sets alone)
-    periodic  what 500 new examples beside 10,000 old ones cost of a full reference pass
-    losses    given TRL's order and pairs, our loss of each step is TRL's
+              the first of the sets only)
+    periodic  the cost of 500 new examples with 10,000 old ones, as a share of a full reference pass
+    losses    given TRL's order and pairs, our loss of each step equals TRL's
 
-Timed is training: from the moment the model is loaded and the data tokenised to the last optimiser
-step. Our first step needs no reference, which is more of four steps than of a hundred: docs/log.md
-has the seconds without. Memory is the highest resident size of the whole process.
+The time is that of training: from the moment the model is loaded and the data tokenised to the last
+optimiser step. Our first step needs no reference, which is a larger share of four steps than of a
+hundred: docs/log.md has the seconds without it. Memory is the peak resident size of the process.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measured(bench: Bench, only: str | None, sets: Sequence[str]) -> list[Figure]:
-    """The figures of all parts, or of one."""
+    """Return the figures of all parts, or of one."""
     figures = []
     for part in PARTS if only is None else (only,):
         if part == "cold":
@@ -96,18 +96,18 @@ def measured(bench: Bench, only: str | None, sets: Sequence[str]) -> list[Figure
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the command-line parser."""
     found = argparse.ArgumentParser(
         prog="python -m bench.trainer_vs_trl",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    found.add_argument("--only", choices=PARTS, help="measure this part alone")
+    found.add_argument("--only", choices=PARTS, help="measure only this part")
     found.add_argument("--sets", type=_sets, default=tuple(SETS), help="one,four (the default)")
-    found.add_argument("--repeats", type=int, default=3, help="times each side is measured")
+    found.add_argument("--repeats", type=int, default=3, help="repetitions of each side")
     found.add_argument("--rows", type=int, default=32, help="examples of a set: a multiple of 8")
     found.add_argument("--threads", type=int, default=2)
-    found.add_argument("--model", help="directory of the base model; SmolLM2 if not given")
+    found.add_argument("--model", help="directory of the base model; default: SmolLM2")
     found.add_argument("--json", type=Path, metavar="FILE", help="write the printed figures here")
     return found
 

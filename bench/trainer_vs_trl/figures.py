@@ -1,4 +1,4 @@
-"""What is printed: figures of both sides, their ratio by repetition, and the bar beside them."""
+"""The printed table: figures of both sides, their ratio per repetition, and the bar."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ _HEADINGS = ("", "ours", "TRL", "value", "each", "bar", "")
 
 @dataclass(frozen=True)
 class Bar:
-    """A limit that a value must reach or must not pass."""
+    """A lower or an upper limit for a value."""
 
     limit: float
     at_least: bool
 
     def met(self, value: float) -> bool:
-        """Whether the value is on the right side."""
+        """Return whether the value meets the limit."""
         return value >= self.limit if self.at_least else value <= self.limit
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One line. `ours` and `trl` are medians over the repetitions, `each` holds the value of every
+    """One line. `ours` and `trl` are medians over the repetitions, `each` has the value of every
     repetition and `value` is their median. With the unit %, a value of 1 is printed as 100 %."""
 
     name: str
@@ -42,22 +42,22 @@ class Figure:
         bar: Bar | None = None,
         unit: str = "×",
     ) -> Self:
-        """Ours over TRL's, repetition by repetition."""
+        """Return the figure of ours over TRL's, per repetition."""
         each = tuple(mine / theirs for mine, theirs in zip(ours, trl, strict=True))
         return cls(name, statistics.median(ours), statistics.median(trl), each, bar, unit)
 
     @property
     def value(self) -> float | None:
-        """The median over the repetitions."""
+        """Return the median over the repetitions."""
         return statistics.median(self.each) if self.each else None
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is reached; None without a bar."""
+        """Return whether the bar is met; None without a bar."""
         return None if self.bar is None or self.value is None else self.bar.met(self.value)
 
     def as_dict(self) -> dict[str, Any]:
-        """The figure as it is printed, for JSON."""
+        """Return the figure as it is printed, for JSON."""
         return {
             "name": self.name,
             "ours": self.ours,
@@ -71,7 +71,7 @@ class Figure:
         }
 
     def cells(self) -> tuple[str, ...]:
-        """The words of its line."""
+        """Return the cells of its line."""
         sign = "" if self.bar is None else "≥ " if self.bar.at_least else "≤ "
         return (
             self.name,
@@ -88,7 +88,7 @@ class Figure:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """All figures, one a line, in columns."""
+    """Return all figures, one per line, in columns."""
     lines = [_HEADINGS, *(figure.cells() for figure in figures)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
     return "\n".join(

@@ -1,4 +1,4 @@
-"""What an ideal KTO epoch would have to compute: the floor both sides are measured against."""
+"""The operations of an ideal KTO epoch: the lower bound for both sides."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from bench.trainer_vs_trl.rows import Row
 def ideal_operations(
     rows: Sequence[Row], *, parameters: float, head: float, known: int = 0
 ) -> float:
-    """Floating-point operations of one epoch in which every prompt runs once a model.
+    """Return the floating-point operations of one epoch that runs every prompt once per model.
 
     Policy: prompts and completions forward and backward (to inputs only: the weights are frozen,
     so that the backward pass costs as much as the forward pass), mismatched completions forward,
-    on the prompt that is there already. Reference: the same forward passes for all rows but the
-    first `known`. `parameters` are those of the linear layers, `head` those of the head, which runs
-    on positions that predict a completion token. 2 operations a parameter and token; attention,
-    normalisation and the adapter are left out.
+    on the cached prompt. Reference: the same forward passes for all rows but the first `known`.
+    `parameters` are those of the linear layers, `head` those of the head, which runs on positions
+    that predict a completion token. 2 operations per parameter and token; attention, normalisation
+    and the adapter are left out.
     """
     new = rows[known:]
     prompts, completions = _tokens(rows)
@@ -27,7 +27,7 @@ def ideal_operations(
 
 
 def padding(rows: Sequence[Row], batch_size: int) -> float:
-    """Positions of batches that are padded to their longest row, over tokens."""
+    """Return the padded positions of batches (to their longest row) over the tokens."""
     lengths = [len(row.prompt_ids) + len(row.completion_ids) for row in rows]
     batches = [lengths[low : low + batch_size] for low in range(0, len(rows), batch_size)]
     return sum(len(batch) * max(batch) for batch in batches) / sum(lengths)

@@ -30,7 +30,7 @@ def main(job: Job) -> None:
 
 
 def _flops(dtype: torch.dtype, rows: int, inner: int, columns: int) -> float:
-    """Operations a second of the fastest of several products."""
+    """Return the operations per second of the fastest of several products."""
     left, right = torch.randn(rows, inner).to(dtype), torch.randn(columns, inner).to(dtype).t()
     times = []
     for _ in range(_REPEATS):

@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: its input, its output, and how it is started."""
+"""One measurement in a separate process: its input, its output, and how it is started."""
 
 import json
 import os
@@ -17,10 +17,10 @@ _LAST_WORDS = 3000
 
 @dataclass(frozen=True)
 class Job:
-    """Input of a child process. `config` holds TrainConfig's fields as far as both sides know
-    them; `after` names a finished job of ours whose reference cache is taken over, `follow` one of
-    TRL's whose order and pairs are taken over; `reference_only` times the reference pass before
-    the first step and stops there."""
+    """Input of a child process. `config` has the TrainConfig fields that both sides support;
+    `after` names a finished job of ours whose reference cache is reused, `follow` one of TRL's
+    whose order and pairs are used; `reference_only` times the reference pass before the first step
+    and stops there."""
 
     name: str
     side: str
@@ -33,21 +33,21 @@ class Job:
 
     @property
     def directory(self) -> Path:
-        """Where the job works."""
+        """Return the working directory of the job."""
         return WORK / self.name
 
     @classmethod
     def read(cls, path: str) -> Self:
-        """The job that a child was started with."""
+        """Return the job that a child was started with."""
         return cls(**json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a child process found. Seconds are those of the training work, from the moment the model
-    is loaded and the data tokenised to the last optimiser step; `process_seconds` is everything.
-    Memory in bytes: the highest resident size of the process, then what it was before training and
-    the highest since. A step is (its examples, the examples whose completions are mismatched)."""
+    """Result of a child process. Seconds are those of training, from the moment the model is loaded
+    and the data tokenised to the last optimiser step; `process_seconds` includes everything. Memory
+    in bytes: the peak resident size of the process, its size before training and the peak since. A
+    step is (its examples, the examples whose completions are mismatched)."""
 
     seconds: float
     losses: tuple[float, ...]
@@ -60,26 +60,26 @@ class Result:
 
     @property
     def training_memory(self) -> int | None:
-        """What training takes beyond the loaded model."""
+        """Return the memory of training beyond the loaded model."""
         if self.loaded is None or self.peak_training is None:
             return None
         return self.peak_training - self.loaded
 
     def write(self, job: Job) -> None:
-        """Leave the result where the parent finds it."""
+        """Write the result where the parent reads it."""
         text = json.dumps(asdict(self))
         (job.directory / "result.json").write_text(text, encoding="utf-8")
 
     @classmethod
     def of(cls, job: str) -> Self:
-        """What the job of this name left."""
+        """Return the result of the job of this name."""
         raw = json.loads((WORK / job / "result.json").read_text(encoding="utf-8"))
         steps = tuple((tuple(examples), tuple(others)) for examples, others in raw.pop("steps"))
         return cls(losses=tuple(raw.pop("losses")), steps=steps, **raw)
 
 
 def run(job: Job) -> Result:
-    """Run a job to its end. Raises SystemExit with the child's last words when it fails."""
+    """Run a job to its end. Raises SystemExit with the end of the child's output if it fails."""
     shutil.rmtree(job.directory, ignore_errors=True)
     job.directory.mkdir(parents=True)
     path = job.directory / "job.json"
@@ -94,8 +94,8 @@ def run(job: Job) -> Result:
         "OMP_NUM_THREADS": threads,
         "TOKENIZERS_PARALLELISM": "false",
     }
-    # Both sides wait as OpenMP does by default. Our trainer would calm its threads, which is for a
-    # machine that also serves; here it has the machine to itself, as TRL has.
+    # Both sides use OpenMP's default wait policy. Our trainer would use passive waiting, which is
+    # for a machine that also serves; here it has the machine to itself, as TRL has.
     environment |= {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000"}
     started = time.monotonic()
     with (job.directory / "log.txt").open("w") as log:

@@ -1,4 +1,4 @@
-"""The measurements: which processes run in which order, and what follows from their results."""
+"""The measurements: which processes run in which order, and the figures computed from them."""
 
 import sys
 import time
@@ -20,7 +20,7 @@ WARM_BAR = Bar(7.0, at_least=True)
 MEMORY_BAR = Bar(0.5, at_least=False)
 PERIODIC_BAR = Bar(0.06, at_least=False)
 LOSS_BAR = Bar(1e-4, at_least=False)
-#: the share of rows that a warm run has not seen before, as near to it as whole rows allow
+#: the share of rows that a warm run has not used before, rounded to whole rows
 NEW_ROWS = 0.05
 # Small enough that TRL in fp32 needs a minute or two; every prompt has two completions.
 LOSS_ROWS, LOSS_BATCH, LOSS_SHAPE = 16, 4, Shape(prompt=60, completion=70, limit=220)
@@ -31,8 +31,8 @@ Pairs = Sequence[tuple[Result, Result]]
 
 @dataclass
 class Bench:
-    """One run of the benchmark: `config` holds what both sides are given, as TrainConfig names
-    it; the two sides meet `count` rows `repeats` times."""
+    """One run of the benchmark: `config` has the settings of both sides, named as in TrainConfig;
+    both sides train on `count` rows `repeats` times."""
 
     config: dict[str, Any]
     tokenizer: Any
@@ -42,11 +42,11 @@ class Bench:
 
     @cached_property
     def gemm_peak(self) -> float:
-        """Operations a second of the fastest matrix product in the type that is trained in."""
+        """Return the operations per second of the fastest matrix product in the training type."""
         return self._run("gemm", "gemm", rows=Path()).facts["flops"]
 
     def cold(self, name: str) -> list[Figure]:
-        """An empty reference cache against TRL's default; memory and share of the GEMM peak."""
+        """Compare an empty reference cache with TRL's default; with memory and share of peak."""
         rows, path = self._rows(name)
         pairs = self._take_turns(f"cold-{name}", path)
         label = f"cold, {name}"
@@ -76,7 +76,7 @@ class Bench:
         ]
 
     def warm(self, name: str) -> list[Figure]:
-        """A second run with a little new feedback against TRL's reference pass in advance."""
+        """Compare a second run with a little new feedback with TRL's reference pass in advance."""
         rows, path = self._rows(name)
         known = len(rows) - max(1, round(len(rows) * NEW_ROWS))
         old = WORK / f"rows-{name}-old.json"
@@ -91,8 +91,8 @@ class Bench:
         ]
 
     def losses(self) -> list[Figure]:
-        """Our loss of each step, on TRL's order and pairs, beside its own; in bfloat16 also how far
-        each side is from its losses in fp32."""
+        """Compare our loss of each step, on TRL's order and pairs, with TRL's; in bfloat16 also how
+        far each side is from its losses in fp32."""
         path = self._make("losses", LOSS_ROWS, 2, LOSS_SHAPE)
         found: dict[str, tuple[Result, Result]] = {}
         for dtype in ("float32", "bfloat16"):
@@ -113,7 +113,7 @@ class Bench:
         ]
 
     def periodic(self) -> list[Figure]:
-        """What new feedback costs beside much old: counted, and tried on a small scale."""
+        """Return the cost of new feedback with much old: counted, and measured on a small scale."""
         figures = []
         epochs = TrainConfig.epochs
         for name, per_prompt in SETS.items():
@@ -141,12 +141,12 @@ class Bench:
         ]
 
     def say(self, words: str) -> None:
-        """A line of progress."""
+        """Print a line of progress."""
         print(f"[{time.monotonic() - self.started:5.0f} s] {words}", file=sys.stderr, flush=True)
 
     def _take_turns(self, label: str, rows: Path, *, after: str | None = None) -> Pairs:
-        """Both sides on the same rows, in turn, and each of them first every other time. With a
-        run to go on from, TRL computes its reference in advance."""
+        """Run both sides on the same rows, in turn, each of them first every other time. With an
+        earlier run in `after`, TRL computes its reference in advance."""
         pairs = []
         for repeat in range(self.repeats):
             found = {}
@@ -191,7 +191,7 @@ class Bench:
         return path
 
     def _gemm_share(self, label: str, rows: Sequence[Row], pairs: Pairs, *, known: int) -> Figure:
-        """Both sides' share of the GEMM peak; TRL has to compute the whole reference always."""
+        """Return both sides' share of the GEMM peak; TRL always computes the whole reference."""
         facts = pairs[0][0].facts
         peak = self.gemm_peak / 100
 
@@ -207,7 +207,7 @@ class Bench:
 
 
 def _apart(one: Result, other: Result) -> float:
-    """The largest difference between the losses of two runs, step by step."""
+    """Return the largest difference between the losses of two runs, step by step."""
     return max(abs(a - b) for a, b in zip(one.losses, other.losses, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""How much memory this process took at most, and how much of it before training began."""
+"""The peak memory of this process, and its memory before training began."""
 
 import resource
 import sys
@@ -12,8 +12,8 @@ _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes of resident memory: the most there ever was, and what was there when training began
-    together with the most since then (None where the system does not tell)."""
+    """Bytes of resident memory: the overall peak, and the size when training began together with
+    the peak since then (None where the system does not report it)."""
 
     whole: int
     at_start: int | None
@@ -22,14 +22,14 @@ class Peak:
 
 @dataclass(frozen=True)
 class Start:
-    """The memory of the moment before training."""
+    """The memory at the moment before training."""
 
     resident: int | None
     peak: int
 
     @classmethod
     def now(cls) -> Self:
-        """Look, and let the kernel count its peak from here on (Linux)."""
+        """Read the memory, and reset the kernel's peak (Linux)."""
         before = cls(_status("VmRSS"), _highest())
         if before.resident is None:
             return before
@@ -40,7 +40,7 @@ class Start:
         return before
 
     def peak_since(self) -> Peak:
-        """The peaks of the process."""
+        """Return the peaks of the process."""
         now = _highest()
         return Peak(
             whole=max(self.peak, now),
@@ -50,7 +50,7 @@ class Start:
 
 
 def _highest() -> int:
-    # ru_maxrss survives exec: on Linux a small process can carry its parent's peak in it.
+    # ru_maxrss survives exec: on Linux a small process can inherit its parent's peak.
     found = _status("VmHWM")
     if found is not None:
         return found

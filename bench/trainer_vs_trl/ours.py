@@ -23,7 +23,7 @@ from trainer.training.run_directory import load_run, read_run, run_identity
 
 
 class UntilTraining(EventLog):
-    """Asks the run to stop where its first step would begin."""
+    """Stops the run before its first step."""
 
     def __init__(self, path: Path, stop: StopRequest) -> None:
         super().__init__(path)
@@ -77,7 +77,7 @@ def main(job: Job) -> None:
 
 
 def write_run(job: Job, run_dir: Path) -> None:
-    """The run directory, and the reference cache: that of the run before, where there was one."""
+    """Write the run directory, and copy the reference cache of the job in `after`, if any."""
     run_dir.mkdir()
     cache = reference_cache(job.name)
     if job.after is not None:
@@ -89,17 +89,17 @@ def write_run(job: Job, run_dir: Path) -> None:
 
 
 def reference_cache(job: str) -> Path:
-    """Where a job keeps its reference log-probabilities."""
+    """Return the directory of a job's reference log-probabilities."""
     return WORK / job / "reference"
 
 
 def cache_size(job: str) -> int:
-    """Bytes of a job's reference cache."""
+    """Return the bytes of a job's reference cache."""
     return sum(path.stat().st_size for path in reference_cache(job).iterdir())
 
 
 def steps_to_follow(job: Job) -> StepsOf | None:
-    """TRL's order and pairs, for a job that is to follow them."""
+    """Return TRL's order and pairs, for a job that follows them."""
     if job.follow is None:
         return None
     steps = tuple(Step(examples, others) for examples, others in Result.of(job.follow).steps)

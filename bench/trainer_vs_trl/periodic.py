@@ -1,4 +1,4 @@
-"""What the reference costs when a little feedback comes to much, counted without a model."""
+"""The cost of the reference for a little new feedback added to much, counted without a model."""
 
 import random
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ class Work:
 def share_of_a_full_pass(
     per_prompt: int, *, scattered: bool, epochs: int, old: int = OLD, new: int = NEW
 ) -> tuple[float, float]:
-    """What `new` examples cost after a run on `old` ones, over what all cost with an empty cache:
-    in pairs and in tokens. The new ones come last, as snapshots order completions, or `scattered`
-    among the old ones, as votes on answers of long ago would."""
+    """Return the cost of `new` examples after a run on `old` ones, over the cost of all with an
+    empty cache: in pairs and in tokens. The new examples are last, as snapshots order completions,
+    or `scattered` among the old ones, as votes on old answers would be."""
     examples = _examples(old + new, per_prompt)
     known = range(old)
     if scattered:
@@ -37,8 +37,8 @@ def share_of_a_full_pass(
 
 
 def _work(examples: Sequence[Tokenised], cache: set[Pair], epochs: int) -> Work:
-    """What a run has to compute beyond `cache`, which it fills. As in the trainer, each epoch asks
-    for its own pairs before its first step, and a prompt runs once an epoch."""
+    """Return the work beyond `cache`, and fill it. As in the trainer, each epoch requests its own
+    pairs before its first step, and a prompt runs once per epoch."""
     prompts = {example.prompt_key: len(example.prompt) for example in examples}
     completions = {example.id: len(example.completion) for example in examples}
     pairs = tokens = 0
@@ -58,7 +58,7 @@ def _work(examples: Sequence[Tokenised], cache: set[Pair], epochs: int) -> Work:
 
 
 def _examples(count: int, per_prompt: int) -> list[Tokenised]:
-    """Examples of the benchmark's lengths; their tokens are only counted."""
+    """Return examples of the benchmark's lengths; their tokens are only counted."""
     rng = random.Random(f"examples/{count}/{per_prompt}")
     prompt_lengths = [round(rng.lognormvariate(4.8, 0.6)) + 1 for _ in range(count)]
     return [

@@ -1,4 +1,4 @@
-"""The rows both sides train on: ordinary words at drawn lengths, the same for everybody."""
+"""The rows both sides train on: ordinary words at sampled lengths, the same for both."""
 
 import json
 import math
@@ -21,7 +21,7 @@ _SHORTEST = 4
 
 @dataclass(frozen=True)
 class Shape:
-    """How long rows are: average tokens of prompt and completion, and the limit of their sum."""
+    """Lengths of rows: average tokens of prompt and completion, and the limit of their sum."""
 
     prompt: int = 143
     completion: int = 162
@@ -31,7 +31,7 @@ class Shape:
 @dataclass(frozen=True)
 class Row:
     """One example as text and as token ids. The text tokenises to exactly these ids (and EOS), so
-    that a trainer that takes text works on the same numbers."""
+    that a trainer that reads text uses the same numbers."""
 
     prompt: str
     completion: str
@@ -40,7 +40,7 @@ class Row:
     label: bool
 
     def example(self, number: int) -> Example:
-        """As a line of examples.jsonl, with its ids as an engine would have served them."""
+        """Return a line of examples.jsonl, with its ids as an engine would have served them."""
         return Example(
             id=f"e{number}",
             prompt=(Message("user", self.prompt),),
@@ -53,7 +53,7 @@ class Row:
 
     @classmethod
     def read_all(cls, path: Path) -> list[Self]:
-        """The rows that `write_rows` wrote."""
+        """Read the rows that `write_rows` wrote."""
         return [
             cls(
                 prompt=raw["prompt"],
@@ -74,10 +74,9 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 def make_rows(
     tokenizer: Any, *, count: int, per_prompt: int, seed: int = 0, shape: Shape = Shape()
 ) -> list[Row]:
-    """`count` rows in a shuffled order, `per_prompt` of them to each prompt, half of them up.
+    """Return `count` rows in a shuffled order, `per_prompt` of them per prompt, half of them up.
 
-    The prompts are no chat with one system message in front: neither side gains from a beginning
-    that all rows share.
+    The prompts do not begin with a common system message: neither side gains from a shared prefix.
     """
     rng = random.Random(f"{seed}/{count}/{per_prompt}")
     words = _words(rng)
@@ -100,7 +99,7 @@ def make_rows(
 
 
 def _words(rng: random.Random) -> Iterator[str]:
-    """Words of the starter prompts, one prompt after the other in a random order, without end."""
+    """Yield words of the starter prompts without end, prompt by prompt in random order."""
     texts = [
         message["content"]
         for name in ("prompts.jsonl", "unseen.jsonl")
@@ -114,7 +113,7 @@ def _words(rng: random.Random) -> Iterator[str]:
 def _text(
     tokenizer: Any, words: Iterator[str], length: int, *, opening: bool
 ) -> tuple[str, tuple[int, ...]]:
-    """Words of `length` tokens together, or the few less that whole words leave."""
+    """Return words of `length` tokens together, or a few less to end at a whole word."""
     text, ids = "", []
     for word in words:
         piece = word if opening and not text else f" {word}"
@@ -129,8 +128,8 @@ def _text(
 def _lengths(
     rng: random.Random, prompts: int, per_prompt: int, shape: Shape
 ) -> list[tuple[int, list[int]]]:
-    """Tokens of each prompt and of its completions: log-normal, cut at the limit of the sum and
-    scaled until the averages are those asked for."""
+    """Return tokens of each prompt and of its completions: log-normal, cut at the limit of the sum
+    and scaled to the requested averages."""
     of_prompts = _spread(rng, prompts)
     of_completions = _spread(rng, prompts * per_prompt)
     prompt_scale, completion_scale = float(shape.prompt), float(shape.completion)
@@ -151,8 +150,8 @@ def _lengths(
 
 
 def _spread(rng: random.Random, count: int) -> list[float]:
-    """Factors of a log-normal distribution in a random order: its quantiles, so that few rows are
-    no lucky draw."""
+    """Return factors of a log-normal distribution in random order: its quantiles, so that a few
+    rows represent the distribution."""
     normal = statistics.NormalDist(0, _SIGMA)
     factors = [math.exp(normal.inv_cdf((number + 0.5) / count)) for number in range(count)]
     rng.shuffle(factors)

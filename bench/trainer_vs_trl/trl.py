@@ -1,12 +1,12 @@
-"""TRL's KTOTrainer on the rows, as it comes: text in, its own tokenisation, pairs and loop.
+"""TRL's KTOTrainer on the rows, unchanged: text as input, its own tokenisation, pairs and loop.
 
-Run as a child process by bench.trainer_vs_trl. Three things are given to it from outside, so that
-its losses can be laid beside ours: the adapter's first weights, the learning rate of each step and
+Run as a child process by bench.trainer_vs_trl. Three things are set from outside, so that its
+losses can be compared with ours: the adapter's initial weights, the learning rate of each step and
 equal class weights. Its bfloat16 is the mixed precision that is its default, on a model loaded in
-bfloat16: of the four ways tried (with and without, SDPA and eager attention) the fastest.
+bfloat16: the fastest of four variants (with and without it, SDPA and eager attention).
 """
 
-# torch first: our packages calm OpenMP's threads when they are loaded, which is not TRL's way.
+# torch first: our packages set OpenMP's passive waiting when they are imported, unlike TRL.
 import torch  # isort: skip
 import sys
 import time
@@ -31,7 +31,7 @@ from trainer.training.schedule import learning_rate
 
 
 class Watched(KTOTrainer):
-    """KTOTrainer that notes when its reference pass begins and the loss of each step."""
+    """KTOTrainer that records when its reference pass begins and the loss of each step."""
 
     def __init__(self, config: TrainConfig, **arguments: Any) -> None:
         self.config = config
@@ -41,7 +41,7 @@ class Watched(KTOTrainer):
         super().__init__(**arguments)
 
     def begin(self) -> None:
-        """Training work starts here, unless it has started before."""
+        """Mark the start of training work, unless it has started before."""
         if self.began is None:
             self.start = Start.now()
             self.began = time.monotonic()
@@ -68,7 +68,7 @@ class Watched(KTOTrainer):
 
 
 class LastStep(TrainerCallback):
-    """The moment after the optimiser's last step."""
+    """Records the moment after the optimiser's last step."""
 
     def __init__(self) -> None:
         self.ended = 0.0
@@ -138,7 +138,7 @@ def main(job: Job) -> None:
 
 
 def first_weights(model: Any, config: TrainConfig) -> dict[str, Tensor]:
-    """The adapter that our trainer would start from; the model is left as it was."""
+    """Return the adapter weights that our trainer would start from; leave the model unchanged."""
     lora = Lora.attach(model, rank=config.lora_r, alpha=config.lora_alpha, seed=config.seed)
     weights = {name: value.detach().clone() for name, value in lora.parameters().items()}
     lora.detach()
@@ -148,8 +148,8 @@ def first_weights(model: Any, config: TrainConfig) -> dict[str, Tensor]:
 def steps_of(
     dataset: Any, rows: Sequence[Row], batch_size: int
 ) -> tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]:
-    """Its steps: rows in file order, each prompt with the completion before it in the batch. Checks
-    on the way that its token ids are ours, and its pairs these."""
+    """Return its steps: rows in file order, each prompt with the previous completion of the batch.
+    Also check that its token ids equal ours, and its pairs these."""
     steps = []
     for low in range(0, len(rows), batch_size):
         chosen = tuple(range(low, min(low + batch_size, len(rows))))

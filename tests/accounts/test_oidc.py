@@ -1,4 +1,4 @@
-"""Sign-in by an OpenID Connect server: a small real one, on loopback, that signs its tokens."""
+"""Sign-in by an OpenID Connect server: a small real one on loopback that signs its tokens."""
 
 import json
 import time
@@ -26,7 +26,7 @@ LOGIN = "/accounts/oidc/oidc/login/"
 
 
 class Server(ThreadingHTTPServer):
-    """Knows one person; `claims` is what it says of them."""
+    """Knows one person; `claims` are the claims about them."""
 
     daemon_threads = True
 
@@ -102,7 +102,7 @@ SignIn = Callable[..., Any]
 
 @pytest.fixture
 def sign_in(server: Server) -> SignIn:
-    """Goes to the server and comes back as whoever the claims say."""
+    """Return a function that signs in through the server with the given claims."""
 
     def go(client: Client, claims: dict[str, Any], *, to: str = LOGIN, state: str = "") -> Any:
         server.claims = {"sub": "4711", **claims}
@@ -120,7 +120,7 @@ def verified(email: str, **claims: Any) -> dict[str, Any]:
     return {"email": email, "email_verified": True, "name": "Jo Newcomer", **claims}
 
 
-def test_person_with_the_verified_address_is_signed_in_as_themselves(
+def test_person_with_the_verified_address_is_signed_in(
     annotator: User, sign_in: SignIn, server: Server
 ) -> None:
     client = Client()
@@ -145,7 +145,7 @@ def test_person_with_the_verified_address_is_signed_in_as_themselves(
     ],
     ids=["unknown", "unverified", "unverified as text", "no claim", "no address"],
 )
-def test_nobody_else_is_let_in(claims: dict[str, Any], annotator: User, sign_in: SignIn) -> None:
+def test_other_claims_are_refused(claims: dict[str, Any], annotator: User, sign_in: SignIn) -> None:
     client = Client()
     people = User.objects.count()
 
@@ -156,7 +156,7 @@ def test_nobody_else_is_let_in(claims: dict[str, Any], annotator: User, sign_in:
     assert User.objects.count() == people
 
 
-def test_deactivated_person_is_not_let_in(annotator: User, sign_in: SignIn) -> None:
+def test_deactivated_person_is_refused(annotator: User, sign_in: SignIn) -> None:
     User.objects.filter(pk=annotator.pk).update(is_active=False)
     client = Client()
 
@@ -165,9 +165,7 @@ def test_deactivated_person_is_not_let_in(annotator: User, sign_in: SignIn) -> N
     assert not get_user(client).is_authenticated
 
 
-def test_answer_to_a_question_that_was_not_asked_is_refused(
-    annotator: User, sign_in: SignIn
-) -> None:
+def test_callback_without_a_login_request_is_refused(annotator: User, sign_in: SignIn) -> None:
     client = Client()
 
     answer = sign_in(client, verified(annotator.email), state="made-up")
@@ -182,7 +180,7 @@ def link_of(admin: User, **given: Any) -> str:
     return reverse("invitation", args=[secret])
 
 
-def test_invited_newcomer_comes_in_and_uses_the_invitation_up(
+def test_invited_person_gets_an_account_and_uses_the_invitation(
     project: Project, admin: User, sign_in: SignIn
 ) -> None:
     link, client = link_of(admin), Client()
@@ -194,7 +192,7 @@ def test_invited_newcomer_comes_in_and_uses_the_invitation_up(
     jo = User.objects.get(email="jo@example.com")
     assert (get_user(client), jo.name, jo.has_usable_password()) == (jo, "Jo Newcomer", False)
     assert Membership.objects.get(user=jo).role == "viewer"
-    assert client.get(answer["Location"])["Location"] == "/", "the link still leads home"
+    assert client.get(answer["Location"])["Location"] == "/", "the used link redirects to home"
     assert Invitation.objects.get().used == 1
     outsider = Client()
     assert outsider.get(link).status_code == 404
@@ -207,7 +205,7 @@ def test_invited_newcomer_comes_in_and_uses_the_invitation_up(
     [verified("mo@example.com"), {"email": "jo@example.com", "email_verified": False}],
     ids=["another address", "unverified"],
 )
-def test_invitation_for_an_address_is_not_for_others(
+def test_invitation_for_an_address_is_refused_for_others(
     claims: dict[str, Any], project: Project, admin: User, sign_in: SignIn
 ) -> None:
     client = Client()
@@ -220,7 +218,7 @@ def test_invitation_for_an_address_is_not_for_others(
     assert Invitation.objects.get().used == 0
 
 
-def test_second_factor_is_asked_for_here_too(annotator: User, sign_in: SignIn) -> None:
+def test_second_factor_is_required_after_oidc(annotator: User, sign_in: SignIn) -> None:
     from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 
     TOTP.activate(annotator, generate_totp_secret())
@@ -232,7 +230,7 @@ def test_second_factor_is_asked_for_here_too(annotator: User, sign_in: SignIn) -
     assert not get_user(client).is_authenticated
 
 
-def test_without_a_server_there_is_no_button_and_no_way(db: None, annotator: User) -> None:
+def test_no_button_and_no_url_without_a_server(db: None, annotator: User) -> None:
     client = Client()
 
     assert b"Continue with" not in client.get(reverse("account_login")).content

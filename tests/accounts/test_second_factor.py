@@ -1,4 +1,4 @@
-"""Second factors: set up, asked for, recovered from, and sealed in the database."""
+"""Second factors: set-up, sign-in, recovery, and encryption in the database."""
 
 import re
 from io import StringIO
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db
 
 
 def code_of(secret: str) -> str:
-    """What an authenticator app shows now."""
+    """Return the code that an authenticator app shows now."""
     return format_hotp_value(hotp_value(secret, next(iter(yield_hotp_counters_from_time()))))
 
 
@@ -36,7 +36,7 @@ def sign_in(client: Client, user: User) -> str:
 
 @pytest.fixture
 def enrolled(annotator: User) -> tuple[User, str]:
-    """Somebody who has set up an app, through the pages; and its secret."""
+    """Return a person who has set up an app through the pages, and its secret."""
     client = Client()
     sign_in(client, annotator)
     activate = reverse("mfa_activate_totp")
@@ -51,7 +51,7 @@ def enrolled(annotator: User) -> tuple[User, str]:
     return annotator, found[1]
 
 
-def test_password_alone_opens_nothing_once_an_app_is_set_up(enrolled: tuple[User, str]) -> None:
+def test_password_alone_does_not_sign_in_after_an_app_is_set_up(enrolled: tuple[User, str]) -> None:
     user, secret = enrolled
     client = Client()
 
@@ -66,7 +66,7 @@ def test_password_alone_opens_nothing_once_an_app_is_set_up(enrolled: tuple[User
     assert get_user(client) == user
 
 
-def test_code_that_was_used_is_not_taken_again(enrolled: tuple[User, str]) -> None:
+def test_used_code_is_refused(enrolled: tuple[User, str]) -> None:
     user, secret = enrolled
     code = code_of(secret)
 
@@ -79,7 +79,7 @@ def test_code_that_was_used_is_not_taken_again(enrolled: tuple[User, str]) -> No
     assert let_in == [True, False], "a code is accepted once"
 
 
-def test_recovery_code_lets_in_once(enrolled: tuple[User, str]) -> None:
+def test_recovery_code_signs_in_once(enrolled: tuple[User, str]) -> None:
     user, _ = enrolled
     rows = Authenticator.objects.filter(type=Authenticator.Type.RECOVERY_CODES)
     code = rows.get().wrap().get_unused_codes()[0]
@@ -95,7 +95,7 @@ def test_recovery_code_lets_in_once(enrolled: tuple[User, str]) -> None:
     assert not get_user(again).is_authenticated
 
 
-def test_factors_are_sealed_in_the_database(enrolled: tuple[User, str]) -> None:
+def test_factors_are_encrypted_in_the_database(enrolled: tuple[User, str]) -> None:
     stored = str(list(Authenticator.objects.values_list("data", flat=True)))
 
     assert enrolled[1] not in stored
@@ -103,7 +103,7 @@ def test_factors_are_sealed_in_the_database(enrolled: tuple[User, str]) -> None:
     assert unseal(totp.data["secret"]) == enrolled[1]
 
 
-def test_seal_opens_with_an_earlier_key_and_with_no_other(settings: Settings) -> None:
+def test_factors_are_decrypted_with_earlier_keys_and_no_other(settings: Settings) -> None:
     sealed = seal("hush")
     old, settings.SECRET_KEY = settings.SECRET_KEY, "another-secret-0123456789-0123456789"
 
@@ -113,7 +113,7 @@ def test_seal_opens_with_an_earlier_key_and_with_no_other(settings: Settings) ->
     assert unseal(sealed) == "hush"
 
 
-def test_forgotten_factors_leave_the_password(enrolled: tuple[User, str]) -> None:
+def test_removed_factors_keep_the_password(enrolled: tuple[User, str]) -> None:
     call_command("forget_factors", "Ann@example.com", stdout=StringIO())
 
     client = Client()

@@ -1,4 +1,4 @@
-"""API tokens: shown once, kept as a hash, made and ended by admins, limited by the minute."""
+"""API tokens: shown once, stored as a hash, created and revoked by admins, rate-limited."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def page_url(project: Project) -> str:
 # -- the secret
 
 
-def test_secret_opens_and_is_nowhere_in_the_database(made: tuple[ApiToken, str]) -> None:
+def test_secret_authenticates_and_is_not_in_the_database(made: tuple[ApiToken, str]) -> None:
     token, secret = made
 
     assert token_find(secret) == token
@@ -47,13 +47,13 @@ def test_secret_opens_and_is_nowhere_in_the_database(made: tuple[ApiToken, str])
 
 
 @pytest.mark.parametrize("change", [lambda s: s[:-1], lambda s: s + "x", str.upper, lambda s: ""])
-def test_another_secret_opens_nothing(
+def test_another_secret_is_refused(
     made: tuple[ApiToken, str], change: Callable[[str], str]
 ) -> None:
     assert token_find(change(made[1])) is None
 
 
-def test_revoked_token_opens_nothing_and_is_revoked_once(
+def test_revoked_token_is_refused_and_is_revoked_once(
     made: tuple[ApiToken, str], admin: User
 ) -> None:
     token, secret = made
@@ -71,7 +71,7 @@ def test_revoked_token_opens_nothing_and_is_revoked_once(
     assert secret not in target
 
 
-def test_service_user_can_not_sign_in(made: tuple[ApiToken, str]) -> None:
+def test_service_user_cannot_sign_in(made: tuple[ApiToken, str]) -> None:
     user = made[0].user
 
     assert not user.has_usable_password()
@@ -80,13 +80,13 @@ def test_service_user_can_not_sign_in(made: tuple[ApiToken, str]) -> None:
     user.save()
     client = Client()
     client.post("/accounts/login/", {"login": user.email, "password": "correct horse battery"})
-    assert client.get("/").status_code == 302, "it is no account even with a password"
+    assert client.get("/").status_code == 302, "it cannot sign in even with a password"
 
 
-# -- who votes
+# -- voters
 
 
-def test_voter_is_the_token_or_the_person_that_it_names(
+def test_voter_is_the_token_or_the_named_person(
     made: tuple[ApiToken, str], project: Project, admin: User
 ) -> None:
     token = made[0]
@@ -97,7 +97,7 @@ def test_voter_is_the_token_or_the_person_that_it_names(
     assert voter_of(token=token, name=None) == token.user
     assert voter_of(token=other, name=None) == other.user
     assert voter_of(token=token, name="jo") == jo
-    assert voter_of(token=other, name="jo") == jo, "a new token keeps the product's people"
+    assert voter_of(token=other, name="jo") == jo, "people of the product are kept across tokens"
     assert voter_of(token=token, name="flo") not in (jo, token.user)
 
 
@@ -111,10 +111,10 @@ def test_voter_of_another_project_is_another_person(
     assert voter_of(token=made[0], name="jo") != voter_of(token=theirs, name="jo")
 
 
-# -- so many a minute
+# -- rate limit
 
 
-def test_use_counts_up_to_the_limit_and_starts_again_with_the_minute(
+def test_use_counts_up_to_the_limit_and_restarts_each_minute(
     made: tuple[ApiToken, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, settings.API_REQUESTS_PER_MINUTE = made[0], 3
@@ -128,7 +128,7 @@ def test_use_counts_up_to_the_limit_and_starts_again_with_the_minute(
     assert token.last_used_at == now
 
 
-def test_use_of_one_token_takes_nothing_from_another(
+def test_tokens_have_separate_limits(
     made: tuple[ApiToken, str], project: Project, admin: User, settings: Settings
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 1
@@ -140,7 +140,7 @@ def test_use_of_one_token_takes_nothing_from_another(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_use_by_many_at_once_never_exceeds_the_limit(
+def test_concurrent_use_never_exceeds_the_limit(
     made: tuple[ApiToken, str], settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token, settings.API_REQUESTS_PER_MINUTE = made[0], 20
@@ -189,7 +189,7 @@ def test_page_shows_the_secret_once(project: Project, admin: User, as_user: As) 
         {"name": "Shop", "scopes": ["chat"], "created_by": "1"},
     ],
 )
-def test_page_refuses_faulty_forms(
+def test_page_refuses_invalid_forms(
     fields: dict[str, Any], project: Project, admin: User, as_user: As
 ) -> None:
     answer = as_user(admin).post(page_url(project), fields)
@@ -199,7 +199,7 @@ def test_page_refuses_faulty_forms(
     assert not ApiToken.objects.exists()
 
 
-def test_page_is_for_admins_and_strangers_see_nothing(
+def test_page_is_for_admins_and_404_for_non_members(
     project: Project,
     made: tuple[ApiToken, str],
     annotator: User,
@@ -228,7 +228,7 @@ def test_revoke_through_another_project_is_404(
     assert ApiToken.objects.valid().exists()
 
 
-def test_revoke_by_an_admin_ends_it_and_says_so(
+def test_revoke_by_an_admin_shows_the_token_as_revoked(
     project: Project, made: tuple[ApiToken, str], annotator: User, as_user: As
 ) -> None:
     Membership.objects.filter(user=annotator).update(role=Role.ADMIN)

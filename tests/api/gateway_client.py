@@ -1,4 +1,4 @@
-"""How tests call the gateway: with a token, without a session."""
+"""A client for tests of the API: it sends a token and has no session."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ HELLO = [{"role": "user", "content": "Hello?"}]
 
 @dataclass(frozen=True)
 class Program:
-    """A program that holds a token's secret."""
+    """An API client with a token's secret."""
 
     token: ApiToken
     secret: str
@@ -35,7 +35,7 @@ class Program:
         )
 
     def ask(self, **fields: Any) -> Any:
-        """The smallest valid question, changed by `fields`."""
+        """Send the smallest valid chat request, changed by `fields`."""
         body = {"model": "live", "messages": HELLO, "max_tokens": 8, **fields}
         return self.post(CHAT, body)
 
@@ -44,7 +44,7 @@ class Program:
 
 
 def fault(response: HttpResponseBase) -> tuple[int, str, str | None]:
-    """Status, code and param of a refusal, which must have OpenAI's shape."""
+    """Return status, code and param of a refusal, which must have OpenAI's format."""
     error = response.json()["error"]  # type: ignore[attr-defined]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["message"]
@@ -52,10 +52,10 @@ def fault(response: HttpResponseBase) -> tuple[int, str, str | None]:
 
 
 def hang_up(response: StreamingHttpResponse) -> None:
-    """What a server does when its client has gone; the test keeps its database connection."""
+    """Close a stream as a server does after a disconnect; keep the test's database connection."""
     request_finished.disconnect(close_old_connections)
     try:
-        response._iterator.close()  # type: ignore[attr-defined] # closes it all once it has begun
+        response._iterator.close()  # type: ignore[attr-defined] # closes all once started
         if not response.closed:
             response.close()
     finally:

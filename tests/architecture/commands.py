@@ -1,4 +1,4 @@
-"""Checks a command line against the code it would run, without running it."""
+"""Check a command line against the code it would run, without running it."""
 
 import importlib
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ CELERY = {"worker": worker, "beat": beat, "inspect": inspect}
 
 
 def check(argv: Sequence[str]) -> None:
-    """Raises if the program, a module, a subcommand or a flag of this command does not exist."""
+    """Raise if the program, a module, a subcommand or a flag of this command does not exist."""
     program, *arguments = argv
     if program == "python" and arguments[:2] == ["-m", "trainer"]:
         trainer_parser().parse_args(arguments[2:])
@@ -27,7 +27,7 @@ def check(argv: Sequence[str]) -> None:
         command = load_command_class(get_commands()[arguments[1]], arguments[1])
         command.create_parser("manage.py", arguments[1]).parse_args(arguments[2:])
     elif program == "python":
-        assert (settings.BASE_DIR / arguments[0]).is_file(), f"{arguments[0]} is not there"
+        assert (settings.BASE_DIR / arguments[0]).is_file(), f"{arguments[0]} does not exist"
     elif program == "gunicorn":
         options = Config().parser().parse_args(arguments)
         if options.worker_class:
@@ -41,8 +41,8 @@ def check(argv: Sequence[str]) -> None:
 
 
 def check_celery(arguments: Sequence[str]) -> None:
-    """`celery -A MODULE [--skip-checks] COMMAND …`: the module has an app, the command takes these
-    flags."""
+    """Check `celery -A MODULE [--skip-checks] COMMAND …`: the module has an app, and the command
+    accepts these flags."""
     flag, *rest = arguments
     module = flag.removeprefix("--app=") if flag.startswith("--app=") else rest.pop(0)
     assert flag == "-A" or flag.startswith("--app="), flag
@@ -50,5 +50,5 @@ def check_celery(arguments: Sequence[str]) -> None:
     if rest[0] == "--skip-checks":
         del rest[0]
     command = CELERY[rest[0]]
-    # the parser alone: converting the values would need a broker
+    # parse only: converting the values would need a broker
     command.make_parser(click.Context(command)).parse_args(list(rest[1:]))

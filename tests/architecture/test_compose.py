@@ -1,4 +1,4 @@
-"""docker-compose.yml, Dockerfile, Procfile and .env.example say what the code does."""
+"""docker-compose.yml, Dockerfile, Procfile and .env.example match the code."""
 
 import ast
 import os
@@ -23,12 +23,12 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service["image"] == "prospect"}
 PROCFILE = parse_procfile((ROOT / "Procfile").read_text()).processes
 INTERPOLATION = re.compile(r"(?<!\$)\$\{(\w+)(:?[-?][^}]*)?\}")
-#: what docker-compose.yml alone needs
+#: variables that only docker-compose.yml uses
 COMPOSE_ONLY = {"POSTGRES_PASSWORD", "MODEL_PATH"}
 
 
 def split_shell(line: str) -> Iterator[list[str]]:
-    """The words of each command of a line, as sh expands them without any variable set."""
+    """Return the words of each command of a line, as sh expands them without variables set."""
     for command in line.split("&&"):
         words = subprocess.run(
             ["/bin/sh", "-c", f"set -- {command}\nprintf '%s\\n' \"$@\""],
@@ -41,7 +41,7 @@ def split_shell(line: str) -> Iterator[list[str]]:
 
 
 def commands(service: dict[str, Any]) -> Iterator[list[str]]:
-    """What a service runs, its health check included, with the defaults of its variables."""
+    """Return the commands of a service and its health check, with the defaults of variables."""
 
     def plain(word: str) -> str:
         return INTERPOLATION.sub(lambda found: (found[2] or "").lstrip(":-?"), word)
@@ -84,12 +84,12 @@ def test_each_command_of_the_procfile_exists(name: str) -> None:
         ["python", "tools/no_such_file.py"],
     ],
 )
-def test_a_wrong_command_is_found_out(argv: Sequence[str]) -> None:
+def test_wrong_command_is_detected(argv: Sequence[str]) -> None:
     with pytest.raises((SystemExit, AssertionError, KeyError, click.UsageError)):
         check(argv)
 
 
-def test_the_same_processes_run_on_one_machine_and_in_production() -> None:
+def test_same_processes_run_on_one_machine_and_in_production() -> None:
     assert set(PROCFILE) - {"valkey"} == set(OURS) - {"migrate"}
     assert {"postgres", "valkey"} <= set(SERVICES)
 
@@ -101,7 +101,7 @@ def test_every_queue_has_a_worker_in_both() -> None:
         served = {found for line in lines for found in re.findall(r"--queues[ =](\w+)", line)}
         assert served == queues
     for line in (PROCFILE["worker-gpu"], " ".join(OURS["worker-gpu"]["command"])):
-        assert re.search(r"--concurrency[ =]1\b", line), "one training at a time on a GPU"
+        assert re.search(r"--concurrency[ =]1\b", line), "one run at a time on a GPU"
 
 
 def test_every_variable_of_a_service_is_read_by_the_settings() -> None:
@@ -110,7 +110,7 @@ def test_every_variable_of_a_service_is_read_by_the_settings() -> None:
         assert not unknown, f"{name}: nothing reads {unknown}"
 
 
-def test_every_variable_is_explained_and_none_that_is_not_there() -> None:
+def test_variables_in_the_example_are_explained_and_exist() -> None:
     text = (ROOT / ".env.example").read_text()
     explained = re.findall(r"^#?([A-Z_]+)=", text, re.MULTILINE)
     assert len(explained) == len(set(explained))
@@ -127,7 +127,7 @@ def test_every_variable_is_explained_and_none_that_is_not_there() -> None:
     assert asked <= set(explained)
     for block in text.split("\n\n"):
         if re.search(r"^#?[A-Z_]+=", block, re.MULTILINE):
-            assert block.lstrip().startswith("# "), f"unexplained: {block}"
+            assert block.lstrip().startswith("# "), f"no comment above: {block}"
 
 
 def test_secrets_have_no_default() -> None:
@@ -139,7 +139,7 @@ def test_secrets_have_no_default() -> None:
 
 
 @pytest.mark.slow
-def test_the_settings_start_with_the_environment_of_a_service() -> None:
+def test_settings_load_with_the_environment_of_a_service() -> None:
     given = {
         "SECRET_KEY": "only-for-this-test-0123456789-0123456789",
         "ALLOWED_HOSTS": "prospect.example.com",
@@ -167,13 +167,15 @@ def test_every_dependency_and_volume_of_a_service_exists() -> None:
     for name, service in SERVICES.items():
         for other, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[other], f"{name} waits for {other} for ever"
+                assert "healthcheck" in SERVICES[other], (
+                    f"{name} depends on {other}, which has no health check"
+                )
         for volume in service.get("volumes", []):
             assert volume.split(":")[0] in COMPOSE["volumes"]
         assert "healthcheck" in service or service.get("restart") == "no", name
 
 
-def test_the_image_gets_everything_that_the_services_run() -> None:
+def test_image_contains_everything_that_the_services_run() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     copied = {word for line in lines if line.startswith("COPY ") for word in line.split()[1:-1]}
     for source in copied:
@@ -192,7 +194,7 @@ def test_the_image_gets_everything_that_the_services_run() -> None:
 
 
 def settings_variables() -> set[str]:
-    """Every variable that settings.py reads from the environment."""
+    """Return every variable that settings.py reads from the environment."""
     tree = ast.parse((ROOT / "feedback_app" / "config" / "settings.py").read_text())
     return {
         str(node.args[0].value)
@@ -207,11 +209,11 @@ def settings_variables() -> set[str]:
 
 
 def procfile_variables() -> set[str]:
-    """Every variable that a command of the Procfile uses."""
+    """Return every variable that a command of the Procfile uses."""
     return set(re.findall(r"\$\{(\w+)", (ROOT / "Procfile").read_text()))
 
 
-def test_postgres_takes_a_connection_of_every_thread() -> None:
+def test_postgres_accepts_a_connection_of_every_thread() -> None:
     options = " ".join(SERVICES["postgres"]["command"])
     allowed = int(re.search(r"max_connections=(\d+)", options)[1])  # type: ignore[index]
     web = " ".join(SERVICES["web"]["command"])

@@ -1,4 +1,4 @@
-"""What `make demo` installs is enough to run: no code leans on a package that only tests need."""
+"""The packages installed by `make demo` suffice: no product code imports a test dependency."""
 
 import ast
 import re
@@ -24,7 +24,7 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def imported(path: Path) -> set[str]:
-    """Top-level names of everything a module imports, also inside functions."""
+    """Return the top-level names of everything a module imports, also inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""Documentation that names files, links or anchors names ones that exist."""
+"""Files, links and anchors named in the documentation exist."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ import pytest
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-#: A record of what was measured and tried: it names files as they were then.
+#: A record of measurements and experiments: it names files as they were then.
 HISTORY = {"docs/log.md", "CHANGELOG.md"}
 NAMED = re.compile(r"(?<![\w/.])((?:[\w.-]+/)+[\w.-]+\.(?:py|html|js|css|md))(?!\w)")
 WITHIN = re.compile(r"(?<![\w/.])((?:feedback_app|trainer|tests|bench|tools|docs)/[\w./-]+\.\w+)")
@@ -34,7 +34,7 @@ def anchors(document: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_have_a_target(name: str) -> None:
     document = ROOT / name
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
@@ -48,7 +48,7 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-def test_files_that_a_document_names_exist(name: str) -> None:
+def test_files_named_in_documents_exist(name: str) -> None:
     mentioned = NAMED.findall((ROOT / name).read_text())
     roots = [ROOT, (ROOT / name).parent]
     roots += [ROOT / part for part in ("feedback_app", "trainer", "tests/trainer")]
@@ -56,7 +56,7 @@ def test_files_that_a_document_names_exist(name: str) -> None:
     assert missing == []
 
 
-def test_modules_that_a_docstring_or_comment_names_exist() -> None:
+def test_modules_named_in_docstrings_and_comments_exist() -> None:
     missing = []
     for path in tracked("*.py", "Procfile", "Makefile", "*.yml"):
         for one in WITHIN.findall(path.read_text()):

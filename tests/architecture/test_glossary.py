@@ -1,4 +1,4 @@
-"""docs/glossary.md covers the models and addresses, and its banned synonyms are not used."""
+"""docs/glossary.md covers the models and URLs, and its banned synonyms are not used."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,14 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 ROOT = Path(settings.BASE_DIR)
 GLOSSARY = (ROOT / "docs" / "glossary.md").read_text()
-#: Words of each term, and the synonyms that are not used for it.
+#: Words of each term, and its banned synonyms.
 ROWS = [
     (set(re.findall(r"\w+", term.lower())), {word.strip().lower() for word in banned.split(",")})
     for term, banned in re.findall(r"^\| \*\*(.+?)\*\* \|.*\| ?(.*?) \|$", GLOSSARY, re.MULTILINE)
 ]
 TERMS = set().union(*(words for words, _ in ROWS))
 BANNED = set().union(*(words for _, words in ROWS)) - TERMS - {""}
-#: Banned as a name for a term, but usual on pages in their own meaning.
+#: Banned as a name for a term, but common on pages in their own meaning.
 OTHER_MEANING = {
     "input",
     "job",

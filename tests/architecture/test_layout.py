@@ -1,4 +1,4 @@
-"""Packages stay small enough to find things in, and modules are named for what they do."""
+"""Packages have few modules, and modules are named for what they do."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
 PARTS = ("feedback_app", "trainer", "tools", "bench")
-#: Modules and subpackages on one level: about what a person takes in at a glance.
+#: Modules and subpackages on one level: about as many as a reader can survey.
 MOST_MODULES = 15
 #: A layer is a module in a capability's package, never a prefix or suffix of a module's name.
 LAYERS = ("views", "services", "forms", "models", "selectors", "tasks", "urls")

@@ -6,7 +6,7 @@ import sys
 
 from django.conf import settings
 
-#: What a web process and a worker load at their start: every view, every task.
+#: Code that a web process and a worker load at start: every view, every task.
 START = """
 import sys, pkgutil, importlib
 import django
@@ -33,7 +33,7 @@ for module in pkgutil.walk_packages(feedback_app.__path__, "feedback_app."):
 
 
 def loaded_of(code: str, packages: tuple[str, ...]) -> list[str]:
-    """Those of `packages` that a new interpreter has loaded after START and `code`."""
+    """Return those of `packages` that a new interpreter has loaded after START and `code`."""
     report = f"print(views, len(tasks), *[name for name in {packages!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", f"{START}\n{code}\n{report}"],
@@ -45,8 +45,8 @@ def loaded_of(code: str, packages: tuple[str, ...]) -> list[str]:
     )
     assert done.returncode == 0, done.stderr
     views, tasks, *loaded = done.stdout.split()
-    assert int(views) > 20, "the URLs were looked at"
-    assert int(tasks) >= 4, "the tasks were looked at"
+    assert int(views) > 20, "the URLs must be loaded"
+    assert int(tasks) >= 4, "the tasks must be loaded"
     return loaded
 
 
@@ -56,13 +56,13 @@ def test_no_view_task_or_command_imports_torch() -> None:
 
 def test_web_and_worker_start_without_numerical_libraries() -> None:
     """Together they took 100 MB in each of four processes. A page or task that needs one imports
-    it when it is asked."""
+    it on use."""
     heavy = ("numpy", "scipy", "pyarrow", "pandas", "krippendorff", "torch", "openai")
     assert loaded_of("", heavy) == []
 
 
-def test_the_supervisor_loads_neither_django_nor_celery() -> None:
-    """It stays for as long as the demo runs and does nothing then: it should be small."""
+def test_supervisor_loads_neither_django_nor_celery() -> None:
+    """It runs as long as the demo and is idle, so it should be small."""
     code = "import sys, feedback_app.localstack.supervisor; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=settings.BASE_DIR, capture_output=True, text=True

@@ -81,7 +81,7 @@ def test_examples_are_written_by_one_package() -> None:
     assert found == {}
 
 
-def test_the_writer_itself_is_recognised() -> None:
+def test_writer_itself_is_recognised() -> None:
     services = APP / "feedback" / "examples" / "services.py"
     assert len(example_writes(services.read_text())) >= 5
 
@@ -107,5 +107,5 @@ def test_every_kind_of_write_is_recognised(code: str) -> None:
     "code",
     ["Example.objects.filter(pk=1).count()", "state.update(weight=1)", "project.examples.all()"],
 )
-def test_reads_are_no_writes(code: str) -> None:
+def test_reads_are_not_taken_as_writes(code: str) -> None:
     assert example_writes(code) == []

@@ -1,4 +1,4 @@
-"""Production refuses to start with what would be unsafe there; real processes."""
+"""Production refuses to start with unsafe settings; tested with real processes."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ LOOK = (
 
 
 def start(var: Path, env: dict[str, str], code: str = LOOK) -> subprocess.CompletedProcess[str]:
-    """A clean process that reads the settings."""
+    """Start a new process that loads the settings."""
     return subprocess.run(
         [sys.executable, "-c", code],
         cwd=settings.BASE_DIR,
@@ -64,13 +64,13 @@ def test_production_refuses_to_start(tmp_path: Path, change: dict[str, str], nam
     assert named in last
 
 
-def test_production_names_every_fault_at_once(tmp_path: Path) -> None:
+def test_production_reports_every_error_at_once(tmp_path: Path) -> None:
     done = start(tmp_path, {"PROSPECT_ENV": "production", "DEBUG": "true"})
     last = done.stderr.strip().splitlines()[-1]
     assert all(name in last for name in ("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS"))
 
 
-def test_one_machine_makes_a_secret_of_its_own_and_keeps_it(tmp_path: Path) -> None:
+def test_single_machine_generates_a_secret_key_and_keeps_it(tmp_path: Path) -> None:
     code = "from django.conf import settings; print(settings.SECRET_KEY)"
     first, second = (start(tmp_path, {}, code).stdout.strip() for _ in range(2))
     assert len(first) >= 50
@@ -78,7 +78,7 @@ def test_one_machine_makes_a_secret_of_its_own_and_keeps_it(tmp_path: Path) -> N
     assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0, "readable for its owner only"
 
 
-def test_an_engine_that_is_no_web_address_is_refused(tmp_path: Path) -> None:
+def test_invalid_engine_url_is_refused(tmp_path: Path) -> None:
     for urls in ('"file:///etc/passwd"', '["http://127.0.0.1:8001", "file:///etc/passwd"]'):
         done = start(tmp_path, {"ENGINES": f'{{"m": {urls}}}'})
         assert done.returncode != 0

@@ -1,4 +1,4 @@
-"""Template lines stay short enough to read and to compare."""
+"""Template lines are short enough to read and to compare."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Real Chromium on the live server: one browser a module, a fresh context a test."""
+"""Real Chromium on the live server: one browser per module, a fresh context per test."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def chromium_path(playwright: Playwright) -> str:
-    """PROSPECT_CHROMIUM, the system's Chromium, or the one that Playwright has downloaded."""
+    """Return PROSPECT_CHROMIUM, the system's Chromium, or the one downloaded by Playwright."""
     found = os.environ.get("PROSPECT_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), "")
     own = playwright.chromium.executable_path
     if not found and not Path(own).exists():
@@ -34,8 +34,8 @@ def chromium_path(playwright: Playwright) -> str:
     return found or own
 
 
-# a module's, not the session's: Playwright keeps an event loop running in this thread, and the
-# tests after it have loops of their own
+# per module, not per session: Playwright keeps an event loop running in this thread, and later
+# tests use their own loops
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
@@ -51,7 +51,7 @@ NewPage = Callable[..., Page]
 
 @pytest.fixture
 def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
-    """`new_page(user)`: a page of this person; `**options` go to the browser context
+    """`new_page(user)`: a page signed in as this person; `**options` go to the browser context
     (`base_url` for another server than the test's own).
 
     Afterwards no page may have had a script error or a blocked resource (CSP).
@@ -82,7 +82,7 @@ def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
 
 
 def sign_in(page: Page, user: User) -> None:
-    """Through the sign-in form, as people do."""
+    """Sign in through the form, as people do."""
     page.goto("/accounts/login/")
     page.get_by_label("E-mail address").fill(user.email)
     page.get_by_label("Password").fill(PASSWORD)

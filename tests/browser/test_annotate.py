@@ -1,4 +1,4 @@
-"""The desk in a real browser: keys, the prefetched item, undo, and a connection that goes."""
+"""The desk in a real browser: hotkeys, the prefetched item, undo, and a lost connection."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def open_desk(page: Page, project: Project) -> None:
 
 
 def shown(page: Page) -> int:
-    """The completion on the screen."""
+    """Return the completion on the screen."""
     return int(page.locator("#item").get_attribute("data-completion") or 0)
 
 
@@ -32,7 +32,7 @@ def verdicts() -> dict[int, str]:
     return dict(Vote.objects.values_list("completion_id", "verdict"))
 
 
-def test_keys_vote_and_the_next_item_is_there(
+def test_keys_vote_and_show_the_next_item(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     first, second, third = make_completions(3)
@@ -50,7 +50,7 @@ def test_keys_vote_and_the_next_item_is_there(
     assert Example.objects.count() == 2
 
 
-def test_the_next_item_is_on_screen_before_the_server_has_answered(
+def test_next_item_is_shown_before_the_server_responds(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     _, second, _ = make_completions(3)
@@ -61,14 +61,14 @@ def test_the_next_item_is_on_screen_before_the_server_has_answered(
 
     page.keyboard.press("u")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
-    # and no key votes on it while the first request is under way
+    # no key votes on it while the first request is in flight
     page.keyboard.press("d")
 
     assert len(held) == 1
     assert not Vote.objects.exists()
 
 
-def test_the_choice_of_answers_stands_in_the_address_and_stays_while_voting(
+def test_queue_filter_is_in_the_url_and_kept_while_voting(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     _, second, _, fourth = make_completions(4)
@@ -127,7 +127,7 @@ def test_undo_by_key_shows_the_item_again(
     page.keyboard.press("z")
 
     expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
-    wait_until(lambda: not Vote.objects.exists(), what="the vote taken back")
+    wait_until(lambda: not Vote.objects.exists(), what="the vote to be undone")
     assert list(VoteEvent.objects.order_by("pk").values_list("verdict", flat=True)) == ["up", ""]
 
 
@@ -144,11 +144,11 @@ def test_flag_can_be_undone_from_its_toast(
 
     expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
     wait_until(
-        lambda: not Completion.objects.filter(flagged=True).exists(), what="the flag taken back"
+        lambda: not Completion.objects.filter(flagged=True).exists(), what="the flag to be removed"
     )
 
 
-def test_keys_rest_while_typing_and_in_the_dialog(
+def test_hotkeys_are_disabled_while_typing_and_in_the_dialog(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
@@ -171,7 +171,7 @@ def test_keys_rest_while_typing_and_in_the_dialog(
     assert Vote.objects.get(completion=first).comment == "dull, but correct"
 
 
-def test_old_verdict_is_changed_in_the_history(
+def test_earlier_verdict_is_changed_in_the_history(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     [first, _] = make_completions(2)
@@ -186,7 +186,7 @@ def test_old_verdict_is_changed_in_the_history(
     assert verdicts() == {first.pk: "up"}
 
 
-def test_without_javascript_the_forms_do_the_same(
+def test_forms_work_without_javascript(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
@@ -204,7 +204,7 @@ def test_without_javascript_the_forms_do_the_same(
     expect(page.get_by_text("All done")).to_be_visible()
 
 
-def test_connection_gone_verdicts_are_kept_and_sent_in_order_once(
+def test_verdicts_cast_offline_are_sent_once_in_order(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     first, second, third = make_completions(3)
@@ -227,7 +227,7 @@ def test_connection_gone_verdicts_are_kept_and_sent_in_order_once(
     assert list(order) == [first.pk, second.pk]
 
 
-def test_too_fast_is_told_kindly_and_the_verdict_arrives_later(
+def test_verdict_above_the_rate_limit_is_kept_and_sent_later(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     make_completions(4)
@@ -244,16 +244,16 @@ def test_too_fast_is_told_kindly_and_the_verdict_arrives_later(
     expect(page.locator("#toasts > *")).to_have_count(0)
     assert Vote.objects.count() == 1
     Project.objects.filter(pk=project.pk).update(votes_per_hour=0)
-    wait_until(lambda: Vote.objects.count() == 2, what="the verdict that was kept")
+    wait_until(lambda: Vote.objects.count() == 2, what="the kept verdict")
     expect(page.locator("#outbox")).to_be_hidden()
 
 
-def test_reload_while_offline_loses_no_verdict(
+def test_reload_while_offline_keeps_all_verdicts(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     [first, _] = make_completions(2)
     page = new_page(annotator)
-    # before the page: a route that is new is not always asked
+    # before the page opens: routes added later may be bypassed
     page.route("**/vote/", lambda route: route.abort())
     open_desk(page, project)
     page.keyboard.press("u")
@@ -265,7 +265,7 @@ def test_reload_while_offline_loses_no_verdict(
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
 
 
-def test_signed_out_verdict_survives_a_fresh_sign_in(
+def test_verdict_cast_signed_out_is_sent_after_a_new_sign_in(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     [first, _] = make_completions(2)
@@ -283,7 +283,7 @@ def test_signed_out_verdict_survives_a_fresh_sign_in(
     expect(page.locator("#outbox")).to_be_hidden()
 
 
-def test_signed_out_annotator_signs_in_in_place_and_goes_on(
+def test_signed_out_annotator_signs_in_on_the_page_and_continues(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     first, second, _ = make_completions(3)
@@ -299,20 +299,20 @@ def test_signed_out_annotator_signs_in_in_place_and_goes_on(
     assert Axe().run(page).response["violations"] == []
     assert not Vote.objects.exists()
 
-    # what was typed stays while the box tries again in the background
+    # typed text is kept while the outbox retries in the background
     banner.get_by_label("Password").fill(PASSWORD)
     page.keyboard.press("Enter")
 
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
     expect(banner).to_be_hidden()
-    expect(page.locator("#history li")).to_have_count(1)  # as the server sees it
+    expect(page.locator("#history li")).to_have_count(1)  # as rendered by the server
     page.wait_for_load_state("load")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
     page.keyboard.press("d")
     wait_until(lambda: verdicts() == {first.pk: "up", second.pk: "down"}, what="the next one")
 
 
-def test_swipe_right_is_up(
+def test_swipe_right_votes_up(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     first, second = make_completions(2)

@@ -1,4 +1,4 @@
-"""The component gallery in both themes: accessible, and inside a phone's screen."""
+"""The component gallery in both themes: accessible, and not wider than a phone's screen."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(trans
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_gallery_axe_finds_nothing(
+def test_gallery_has_no_axe_violations(
     new_page: NewPage, settings: Settings, width: int, tmp_path: Path
 ) -> None:
     settings.DEBUG = True

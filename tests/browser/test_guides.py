@@ -1,4 +1,4 @@
-"""The pictures of docs/guides, taken from the pages as they are now (tools/screenshots.py)."""
+"""The screenshots of docs/guides, taken from the current pages (tools/screenshots.py)."""
 
 import os
 import re
@@ -25,9 +25,9 @@ from tests.conftest import PASSWORD
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 GUIDES = Path(__file__).resolve().parents[2] / "docs" / "guides"
-#: Where the pictures are written; the test alone looks whether every page can be shown.
+#: The directory for the screenshots; without it the test only checks that each page is shown.
 TARGET = os.environ.get("PROSPECT_SCREENSHOTS")
-#: The pictures that the guides show.
+#: The screenshots in the guides.
 IMAGES = re.compile(r"\(images/(\w+)\.png\)")
 VIEW = {"width": 1200, "height": 760}
 RICE = "How long do I have to cook rice?"
@@ -50,7 +50,7 @@ ANSWERS = (
 
 @pytest.fixture
 def guide_project(admin: User) -> Project:
-    """A project in the middle of its work: votes, two runs, a live version, a conversation."""
+    """A project with votes, two runs, a live version and a conversation."""
     project = project_create(
         slug="home-advice",
         name="Home advice",
@@ -100,7 +100,7 @@ def release(project: Project, admin: User, live: Adapter) -> None:
     )
 
 
-def test_every_picture_of_the_guides_can_be_taken(
+def test_every_screenshot_of_the_guides_can_be_taken(
     guide_project: Project, admin: User, new_page: NewPage, tmp_path: Path
 ) -> None:
     slug = guide_project.slug

@@ -1,4 +1,4 @@
-"""A hundred verdicts by keys alone and a hundred by touch alone: none lost, none doubled."""
+"""A hundred verdicts by keyboard alone and a hundred by touch alone: each counted once."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(trans
 
 Make = Callable[..., list[Completion]]
 HUNDRED = 100
-#: Whether this item is shown (or another one), and the desk takes the next verdict.
+#: Whether this item is shown (or another one), and the desk accepts the next verdict.
 SHOWS = """([item, shows]) =>
     (document.getElementById("item")?.dataset.completion === String(item)) === shows
     && document.getElementById("prefetched")
@@ -26,17 +26,17 @@ SHOWS = """([item, shows]) =>
 
 
 def shown(page: Page) -> int:
-    """The completion on the screen."""
+    """Return the completion on the screen."""
     return int(page.locator("#item").get_attribute("data-completion") or 0)
 
 
 def next_item(page: Page, after: int) -> None:
-    """Waits until another item is shown and the desk takes the next verdict."""
+    """Wait until another item is shown and the desk accepts the next verdict."""
     page.wait_for_function(SHOWS, arg=[after, False])
 
 
 def centre(place: Locator) -> tuple[float, float]:
-    """Where a finger would go."""
+    """Return the point where a finger would tap."""
     place.scroll_into_view_if_needed()
     box = place.bounding_box()
     assert box is not None
@@ -47,19 +47,19 @@ def verdicts() -> dict[int, str]:
     return dict(Vote.objects.values_list("completion_id", "verdict"))
 
 
-def test_a_hundred_verdicts_with_the_keyboard_alone(
+def test_hundred_verdicts_by_keyboard_alone(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     make_completions(HUNDRED + 12)
     page = new_page()
     page.goto(reverse("annotate", args=[project.slug]))
-    expect(page.get_by_label("E-mail address")).to_be_focused()  # nobody has to reach for it
+    expect(page.get_by_label("E-mail address")).to_be_focused()  # no click is needed first
     page.keyboard.type(annotator.email)
     page.keyboard.press("Tab")
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Enter")
     expect(page.locator("#item")).to_be_visible()
-    page.wait_for_load_state("load")  # its scripts are there then
+    page.wait_for_load_state("load")  # its scripts have run then
 
     given: dict[int, str] = {}
     skipped = []
@@ -76,13 +76,13 @@ def test_a_hundred_verdicts_with_the_keyboard_alone(
         )
         given[item] = "up" if up else "down"
         next_item(page, item)
-        if number % 10 == 7:  # second thoughts: back, and the other way
+        if number % 10 == 7:  # undo and vote the other way
             page.keyboard.press("z" if number % 20 == 7 else "Backspace")
             page.wait_for_function(SHOWS, arg=[item, True])
             page.keyboard.press("d" if up else "u")
             given[item] = "down" if up else "up"
             next_item(page, item)
-    page.keyboard.press("1")  # a reason for the last one
+    page.keyboard.press("1")  # a reason for the last verdict
     page.keyboard.press("c")
     page.keyboard.type("udsf are letters here, not verdicts.")
 
@@ -92,13 +92,13 @@ def test_a_hundred_verdicts_with_the_keyboard_alone(
     assert set(Skip.objects.values_list("completion_id", flat=True)) == set(skipped)
     assert len(skipped) == 9
     titles = page.locator("#history li .truncate").all_text_contents()
-    assert len(titles) == len(set(titles)) == 10  # row by row, and one of ten
-    # each cast once; each second thought is two events more
+    assert len(titles) == len(set(titles)) == 10  # ten rows, each another item
+    # each cast once; each changed verdict adds two events
     assert VoteEvent.objects.count() == HUNDRED + 2 * 10
 
 
 @pytest.mark.long
-def test_a_hundred_verdicts_by_touch_alone(
+def test_hundred_verdicts_by_touch_alone(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
     make_completions(HUNDRED + 2)
@@ -109,7 +109,7 @@ def test_a_hundred_verdicts_by_touch_alone(
     finger = page.context.new_cdp_session(page)
 
     def touch(kind: str, *points: tuple[float, float]) -> None:
-        """The touch events that the browser gets."""
+        """Send touch events to the browser."""
         finger.send(
             "Input.dispatchTouchEvent",
             {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]},
@@ -129,7 +129,7 @@ def test_a_hundred_verdicts_by_touch_alone(
         touch("touchEnd")
 
     def until(item: int, shows: bool, gesture: Callable[[], None]) -> None:
-        """Chromium swallows some taps that follow a swipe at once: people tap again, too."""
+        """Repeat the gesture as people do: Chromium ignores some taps right after a swipe."""
         for _ in range(10):
             gesture()
             try:
@@ -137,7 +137,7 @@ def test_a_hundred_verdicts_by_touch_alone(
             except NotYet:
                 continue
             return
-        pytest.fail(f"The desk does not take it: {gesture}.")
+        pytest.fail(f"The desk ignored the gesture {gesture}.")
 
     given: dict[int, str] = {}
     doubted: set[int] = set()

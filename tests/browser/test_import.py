@@ -1,4 +1,4 @@
-"""Choosing a file's columns in the browser: the preview follows each choice."""
+"""Mapping a file's columns in the browser: the preview is updated after each choice."""
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(trans
 CSV = b"question,reply,mark\nQ1,A1,fine\nQ2,A2,poor\n"
 
 
-def test_preview_follows_the_choice_and_the_choice_is_what_is_imported(
+def test_preview_and_import_follow_the_mapping(
     new_page: NewPage, project: Project, admin: User
 ) -> None:
     job = import_upload(project=project, by=admin, upload=SimpleUploadedFile("a.csv", CSV))

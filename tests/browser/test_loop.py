@@ -1,4 +1,4 @@
-"""From a thumb to a better live model by hand: every process real, on a tiny model."""
+"""From a thumb to a better live model by hand: all processes real, on a tiny model."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from tests.stacks import TINY
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
-RUN_SECONDS = 900_000  # milliseconds to wait for a run on a machine that does other things too
+RUN_SECONDS = 900_000  # milliseconds to wait for a run on a loaded machine
 
 Make = Callable[..., list[Completion]]
 
@@ -28,7 +28,7 @@ Make = Callable[..., list[Completion]]
 def tiny_project(
     stack: Stack, project: Project, annotator: User, make_completions: Make
 ) -> Project:
-    """On the stack's model, with sixty votes and three answers that wait for one."""
+    """Use the stack's model, sixty votes, and three answers in the queue."""
     Project.objects.filter(pk=project.pk).update(base_model=TINY, max_tokens=16)
     answers = make_completions(63)
     for number, completion in enumerate(answers[:60]):
@@ -43,12 +43,12 @@ def say(page: Page, text: str) -> None:
 
 
 def finished_replies(page: Page, count: int) -> None:
-    """Waits for as many answers with thumbs. A model of noise may say nothing: ask again then."""
+    """Wait for this many answers with thumbs; retry if the random model answers with no text."""
     thumbs, nothing = page.locator(".reply .thumbs"), page.get_by_text("before the first word")
     for _ in range(5):
         try:
             expect(thumbs.nth(count - 1).or_(nothing.last)).to_be_visible()
-        except AssertionError as error:  # with the text that the page shows instead
+        except AssertionError as error:  # show the page's text in the failure
             error.add_note(f"{page.url}: {page.locator('main').inner_text()}")
             raise
         if not nothing.count():
@@ -70,7 +70,7 @@ def test_thumb_train_release_demo(
         expect(desk.locator(".today")).to_contain_text(f"{124 - left - 1} of")
     wait_until(lambda: Vote.objects.count() == 62, what="two more votes")
 
-    # 2. Train now, with the page watching
+    # 2. Train now, with the page open
     page = new_page(admin, base_url=stack.url)
     page.goto(reverse("runs", args=[slug]))
     page.get_by_text("Advanced settings").click()
@@ -87,12 +87,12 @@ def test_thumb_train_release_demo(
     name = Adapter.objects.get().name
     expect(page.get_by_role("columnheader", name=name)).to_be_visible()
     reason = page.get_by_label("Reason for the release")
-    if reason.count():  # a tiny model of noise may not win
+    if reason.count():  # a tiny random model may lose the gate
         reason.fill("a test")
     page.get_by_role("button", name=f"Release {name}").click()
     expect(page.locator(".toast")).to_contain_text(f"{name} is live now")
 
-    # 4. the demo answers with it, and its thumbs are votes
+    # 4. the demo answers with the adapter, and its thumbs are votes
     page.goto(reverse("demo", args=[slug]))
     say(page, "Where is Paris?")
     finished_replies(page, 1)
@@ -105,7 +105,7 @@ def test_thumb_train_release_demo(
     assert (vote.verdict, vote.user, vote.completion.version) == ("up", admin, name)
     assert vote.completion.example.desirable
 
-    # and base can be picked (in a new talk: the tiny model's context is full after one answer)
+    # base can be picked (in a new chat: the tiny model's context is full after one answer)
     page.get_by_role("button", name="New").click()
     page.get_by_label("Answers come from").select_option("base")
     expect(page.locator("#hello")).to_contain_text("Talk to base")
@@ -119,7 +119,7 @@ def test_thumb_train_release_demo(
     page.keyboard.press("Enter")
     better, again = (page.get_by_role("button", name=n) for n in ("A is better", "Try again"))
     wait_until(lambda: better.is_enabled() or again.count() > 0, what="two answers")
-    while again.count():  # a model of noise may say nothing
+    while again.count():  # a random model may give an empty answer
         again.first.click()
         wait_until(lambda: better.is_enabled() or again.count() > 0, what="two answers")
     expect(page.locator("#duel")).not_to_contain_text(name)
@@ -131,7 +131,7 @@ def test_thumb_train_release_demo(
     assert (votes[comparison.left_id], votes[comparison.right_id]) == ("up", "down")
 
 
-def test_run_can_be_cancelled_while_it_works(
+def test_run_can_be_cancelled_while_running(
     new_page: NewPage, stack: Stack, tiny_project: Project, admin: User
 ) -> None:
     page = new_page(admin, base_url=stack.url)
@@ -150,13 +150,13 @@ def test_run_can_be_cancelled_while_it_works(
     assert not Adapter.objects.exists()
 
 
-def test_demo_streams_stops_and_answers_again(
+def test_demo_streams_stops_and_retries(
     new_page: NewPage, stack: Stack, tiny_project: Project, admin: User
 ) -> None:
     page = new_page(admin, base_url=stack.url)
     page.goto(reverse("demo", args=[tiny_project.slug]))
 
-    # the first message makes a conversation of its own
+    # the first message creates a conversation
     page.evaluate(
         """() => {
             window.grown = [];
@@ -169,12 +169,12 @@ def test_demo_streams_stops_and_answers_again(
     say(page, "Tell me about bread.")
     finished_replies(page, 1)
     grown = [length for length in page.evaluate("window.grown") if length]
-    # a tiny model writes faster than a browser looks: several tokens may come at once
-    assert len(set(grown)) > 1, "the answer came in one piece"
+    # the tiny model generates faster than the page is polled: several tokens may arrive at once
+    assert len(set(grown)) > 1, "the answer arrived in one piece"
     conversation = Conversation.objects.get()
     assert page.url.endswith(f"/c/{conversation.pk}/")
 
-    # stop at the first piece, in a new talk: the tiny model's context is full after one answer
+    # stop at the first piece, in a new chat: the tiny model's context is full after one answer
     page.get_by_role("button", name="New").click()
     expect(page.locator("#hello")).to_be_visible()
     page.evaluate(
@@ -191,7 +191,7 @@ def test_demo_streams_stops_and_answers_again(
     assert kept is not None
     assert kept.text
 
-    # another answer, and another question, in the place of the last
+    # another answer, and another question, replace the last turn
     page.reload()
     page.get_by_role("button", name="Again").click()
     another_reply(page, turn, kept)
@@ -207,7 +207,7 @@ def test_demo_streams_stops_and_answers_again(
 
 
 def another_reply(page: Page, turn: Turn, kept: Completion) -> None:
-    """Wait for an answer in the place of `kept`, asking again where the model said nothing."""
+    """Wait for an answer that replaces `kept`; retry where the model gives an empty answer."""
     nothing = page.get_by_text("before the first word")
     for _ in range(5):
         wait_until(

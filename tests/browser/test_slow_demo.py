@@ -1,4 +1,4 @@
-"""The demo beside an engine that lets its readers wait."""
+"""The demo with an engine whose requests wait in a queue."""
 
 import pytest
 from django.urls import reverse
@@ -14,7 +14,7 @@ from tests.serving.engine.slow_engine import slow_engine
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
-def test_answer_that_waits_in_the_engine_is_shown_in_the_end(
+def test_answer_queued_in_the_engine_is_shown_when_generated(
     new_page: NewPage, project: Project, admin: User, settings: Settings
 ) -> None:
     page = new_page(admin)

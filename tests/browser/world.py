@@ -1,4 +1,4 @@
-"""A project in every state that pages can show: runs that work, ended, failed; releases; a chat."""
+"""A project in every state that pages can show: runs, releases, a chat, imports and more."""
 
 from datetime import timedelta
 from typing import Any
@@ -42,7 +42,7 @@ LONG = (
 
 
 def furnish(project: Project, admin: User, annotator: User) -> None:
-    """Run 1 lost the gate, 2 won and is live, 3 failed, 4 works; a conversation of the admin."""
+    """Create run 1 (gate lost), 2 (won, live), 3 (failed), 4 (running), and a conversation."""
     finish(claimed(run_request(project=project, by=admin)), ranking=0.45)
     won = finish(claimed(run_request(project=project, by=admin)), ranking=0.8)
     failed = claimed(run_request(project=project, by=admin))
@@ -68,7 +68,7 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
 
 
 def splits(project: Project, admin: User) -> None:
-    """One that was stopped for being worse, one that runs and could take more votes."""
+    """Create one split stopped as worse, and one that is running."""
     lost = project.adapters.get(gate_won=False)
     for status, ours, lives in (("worse", "-" * 20, "+" * 20), ("running", "++-" * 4, "+--" * 8)):
         ended = None if status == "running" else timezone.now()
@@ -88,7 +88,7 @@ def splits(project: Project, admin: User) -> None:
 
 
 def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
-    """The winner's answers are all there; the other waits for an engine."""
+    """Create a complete version diff for the winner, and one that waits for an engine."""
     fixed = prompts_fix(project)
     report = version_diff_request(adapter=won, by=None)
     ChangeReport.objects.filter(pk=won.pk).update(previous=lost.name, status="done")
@@ -116,7 +116,7 @@ def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
 
 
 def share_links(project: Project, admin: User) -> None:
-    """One that is open, one that was revoked, one that has expired."""
+    """Create an open, a revoked and an expired link."""
     for label in ("Board meeting", "Customers who asked for a look at it", "Last week"):
         link, _ = link_create(
             project=project,
@@ -134,8 +134,8 @@ def share_links(project: Project, admin: User) -> None:
 
 
 def imports(project: Project, admin: User) -> None:
-    """One file that is looked at, one that waits, one that is done with refused rows; and one with
-    columns and labels of its own."""
+    """Create an import in preview, a queued one, one done with refused rows; and one with its own
+    columns and labels."""
     rows = [
         '{"prompt": "How long does rice take?", "completion": "Twelve minutes.", "label": true}',
         '{"prompt": "Why?", "chosen": "' + "Because. " * 40 + '", "rejected": "No."}',
@@ -156,8 +156,8 @@ def imports(project: Project, admin: User) -> None:
 
 
 def quality(project: Project, admin: User, annotator: User) -> None:
-    """Answers that two people judged; two gold items that the annotator judged wrongly, so that
-    they are paused; another pause that is over without its votes."""
+    """Create answers with two votes; two gold items that the annotator judged wrongly, so that
+    they are paused; and another pause lifted without restoring its votes."""
     Project.objects.filter(pk=project.pk).update(gold_every=20, gold_window=2)
     other = User.objects.create_user("carl@example.com", name="Carl Careful of the night shift")
     member_set(project=project, user=other, role=Role.ANNOTATOR)
@@ -196,7 +196,7 @@ def claimed(run: Run) -> RunClaim:
 
 
 def curves(run: Run, steps: int) -> None:
-    """Rewards of both sides fall below −1, so that the page has a warning to show."""
+    """Make the rewards of both classes fall below −1, so that the page shows a warning."""
     RunMetric.objects.bulk_create(
         RunMetric(
             run=run,
@@ -216,7 +216,7 @@ def curves(run: Run, steps: int) -> None:
 
 
 def finish(claim: RunClaim, *, ranking: float) -> Adapter:
-    """Ends a run with a report over twenty prompts."""
+    """End a run with a report over twenty prompts."""
     name = claim.row.project.adapter_name(claim.row.number)
     curves(claim.row, 20)
 
@@ -259,7 +259,7 @@ def finish(claim: RunClaim, *, ranking: float) -> Adapter:
 
 
 def chat(project: Project, user: User, *, version: str) -> Conversation:
-    """Two answered turns, one with a thumb, and one that failed."""
+    """Create two answered turns, one with a thumb, and one that failed."""
     conversation = Conversation.objects.create(project=project, user=user, title="A long talk")
     for position, text in enumerate((LONG, "word " * 80)):
         question = f"What about step {position}?"
@@ -298,7 +298,7 @@ def said(
 
 
 def comparisons(project: Project, user: User, *, versions: tuple[str, str]) -> None:
-    """One that is judged, one that could be, one with a side that failed."""
+    """Create a judged comparison, one ready to be judged, and one with a failed side."""
     question = "Which is right? " + "אני שואל שאלה מימין לשמאל. " * 4
     for choice, error in (("right", ""), ("", ""), ("", "The engine does not answer.")):
         Comparison.objects.create(

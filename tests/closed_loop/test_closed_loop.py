@@ -1,4 +1,4 @@
-"""The proof's parts by themselves: the rule, the reader of pages, the figures, the guards."""
+"""Unit tests of the proof: the rule, the parser of pages, the figures, the guards."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ QUESTION = "How do I bake bread at home?"
 GOOD = "Mix flour, water, yeast and salt, let it rise, and bake the bread for thirty minutes."
 
 
-def test_rule_likes_a_short_finished_answer_on_the_topic() -> None:
+def test_rule_accepts_a_short_complete_answer_on_the_topic() -> None:
     finding = judge(question=QUESTION, answer=GOOD, complete=True)
     assert finding.up
     assert finding.reasons == []
@@ -32,28 +32,28 @@ def test_rule_likes_a_short_finished_answer_on_the_topic() -> None:
         ("Bake the bread now. Bake the bread now.", True, "repeats"),
     ],
 )
-def test_rule_names_what_is_wrong(answer: str, ended: bool, reason: str) -> None:
+def test_rule_gives_reasons(answer: str, ended: bool, reason: str) -> None:
     finding = judge(question=QUESTION, answer=answer, complete=ended)
     assert not finding.up
     assert reason in finding.reasons
 
 
-def test_rule_knows_inflections() -> None:
+def test_rule_matches_inflections() -> None:
     assert judge(question=QUESTION, answer="Baking takes an hour or so.", complete=True).up
 
 
-def test_collapsed_answer_is_no_up() -> None:
+def test_collapsed_answer_is_rejected() -> None:
     collapsed = judge(question=QUESTION, answer="Lemonade & Icecream.", complete=True)
     assert not collapsed.up
 
 
-def test_four_words_twice_is_a_repetition() -> None:
+def test_four_repeated_words_are_a_repetition() -> None:
     assert repeats(words_of("one two three four, one two three four"))
     assert not repeats(words_of("one two three four two three one"))
 
 
 @pytest.mark.django_db
-def test_reader_sees_the_item_that_a_person_sees(
+def test_parser_finds_the_displayed_item(
     project: Project, annotator: User, client: Client, make_completions: MakeCompletions
 ) -> None:
     first, _ = make_completions(2)
@@ -71,7 +71,7 @@ def test_reader_sees_the_item_that_a_person_sees(
 
 
 @pytest.mark.django_db
-def test_reader_finds_nothing_on_an_empty_page(
+def test_parser_finds_nothing_on_an_empty_page(
     project: Project, annotator: User, client: Client
 ) -> None:
     client.force_login(annotator)
@@ -89,7 +89,7 @@ def side(version: str, ups: list[list[bool]], *, words: int = 40, text: str | No
     return Side(version, findings, texts)
 
 
-def test_gain_is_significant_only_where_prompts_agree() -> None:
+def test_gain_is_significant_only_if_prompts_agree() -> None:
     before = side("base", [[False, False]] * 40)
     risen = gain(before, side("live", [[True, True]] * 20 + [[False, False]] * 20))
     assert risen.value == pytest.approx(0.5)
@@ -100,7 +100,7 @@ def test_gain_is_significant_only_where_prompts_agree() -> None:
     assert not same.significant
 
 
-def test_share_is_wilsons_interval() -> None:
+def test_share_has_wilsons_interval() -> None:
     # Wilson for 5 of 10 by hand: centre (5 + 1.92) / (10 + 3.84), half-width 0.2634
     found = share([True] * 5 + [False] * 5)
     assert (found.low, found.high) == pytest.approx((0.2366, 0.7634), abs=1e-4)
@@ -114,7 +114,7 @@ def measures(**changed: float) -> dict[str, Any]:
     }
 
 
-def test_guards_hold_for_a_model_that_only_got_better() -> None:
+def test_guards_pass_for_an_improved_model() -> None:
     before, after = side("base", [[False]] * 30), side("bot@1", [[True]] * 30)
     held = guards(before=before, after=after, measures=measures(), adapter="bot@1", kl_brake=0.5)
     assert all(guard.held for guard in held)
@@ -129,7 +129,7 @@ def test_guards_hold_for_a_model_that_only_got_better() -> None:
         (side("bot@1", [[True]] * 30), {"neutral_logprob": -2.2}, "neutral_logprob"),
     ],
 )
-def test_guards_fall_for_a_collapsed_model(
+def test_guards_fail_for_a_collapsed_model(
     after: Side, changed: dict[str, float], fallen: str
 ) -> None:
     found = guards(

@@ -1,4 +1,4 @@
-"""A proof's size follows from what can show a rise, and from what the machine can do in time."""
+"""The proof's size: large enough to show a rise, and small enough for the machine's time limit."""
 
 import random
 from pathlib import Path
@@ -30,24 +30,24 @@ from feedback_app.feedback.models import Project
 from feedback_app.serving.engine.client import EngineError
 from tests.engines import RunningEngine
 
-#: Two cores with AVX2 only, idle, and with AVX512-BF16.
+#: Two idle cores, with AVX2 only and with AVX512-BF16.
 OLD, NEW = Speed(120, 1.2), Speed(315, 0.15)
 SNAIL = Speed(1, 60)
 
 
-def test_unseen_prompts_follow_from_the_power_formula() -> None:
+def test_number_of_unseen_prompts_follows_the_power_formula() -> None:
     # (1.960 + 1.282)² · (0.65 · 0.35 + 0.825 · 0.175) / 2 / 0.175² = 10.507 · 0.18594 / 0.030625
     assert least_unseen(2) == 64
-    assert least_unseen(4) == 32, "answers count, however they are spread over prompts"
+    assert least_unseen(4) == 32, "only the number of answers counts"
     assert least_unseen(2, rise=0.15) == 91
     assert least_unseen(2, power=0.8) < 64
 
 
 @pytest.mark.parametrize(("share", "low", "high"), [(1.0, 0.86, 1.0), (0.25, 0.0, 0.6)])
-def test_the_bootstrap_finds_the_expected_rise_as_often_as_promised(
+def test_bootstrap_has_the_expected_power(
     monkeypatch: pytest.MonkeyPatch, share: float, low: float, high: float
 ) -> None:
-    """With the least number of prompts in nine cases of ten, with a quarter of them seldom."""
+    """The rise is found in 90 % of cases with the least number of prompts, seldom with a fourth."""
     monkeypatch.setattr(measure, "BOOTSTRAP", 400)
     draw = random.Random(4)
 
@@ -70,7 +70,7 @@ def test_ordinary_machines_run_the_full_size_within_their_budgets() -> None:
     assert minutes_for(LoopSize(), NEW) < 6
 
 
-def test_a_slower_machine_does_less_but_enough_to_show_a_rise() -> None:
+def test_slower_machine_gets_a_smaller_but_sufficient_size() -> None:
     full, slower = LoopSize(), Speed(OLD.answer_tokens / 1.4, OLD.example_seconds * 1.4)
     size = size_for(slower, 21)
     assert LEAST_PROMPTS < size.prompts < full.prompts
@@ -79,7 +79,7 @@ def test_a_slower_machine_does_less_but_enough_to_show_a_rise() -> None:
     assert size_for(slower, 40) == full
 
 
-def test_the_least_size_runs_where_none_fits_and_the_time_is_said() -> None:
+def test_least_size_is_used_if_none_fits_and_the_time_is_reported() -> None:
     size = size_for(SNAIL, 25)
     assert (size.prompts, size.unseen_prompts) == (LEAST_PROMPTS, least_unseen(2))
     *_, last = plan_lines(size, SNAIL, 25)
@@ -90,15 +90,15 @@ def test_the_least_size_runs_where_none_fits_and_the_time_is_said() -> None:
     )
 
 
-def test_patience_grows_with_the_longest_piece_of_work() -> None:
+def test_timeout_grows_with_the_longest_step() -> None:
     size = LoopSize()
     assert patience_for(size, NEW) == LEAST_PATIENCE_SECONDS
-    # the first of sixteen answers at one token a second takes 1,040 s, 90 held-out examples 5,400
+    # the first of sixteen answers at one token per second takes 1,040 s, 90 held-out examples 5,400
     assert patience_for(size, Speed(1, 0.1)) == 5 * 1040
     assert patience_for(size, Speed(100, 60)) == 5 * 5400
 
 
-def test_silence_is_bounded_by_the_patience_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_without_progress_is_limited_by_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     deadline = Deadline("No answer was sampled", 900)
@@ -113,30 +113,30 @@ def test_silence_is_bounded_by_the_patience_it_is_given(monkeypatch: pytest.Monk
         deadline.check(2)
 
 
-def test_time_left_is_the_estimate_until_the_pace_says_more() -> None:
+def test_time_left_is_the_estimate_until_the_pace_is_slower() -> None:
     left = TimeLeft({"annotate": 100, "train": 200, "measure": 50})
     left.begin("annotate", now=1000)
     assert left.left("voted", 0, 10, now=1000) == (100, 350)
     # a tenth in ten seconds: as estimated
     assert left.left("voted", 1, 10, now=1010) == (90, 340)
-    # three tenths in 150 s: five minutes more and not the fifty seconds that were left
+    # three tenths in 150 s: 350 s more, not the 50 s of the estimate that were left
     step, whole = left.left("voted", 3, 10, now=1150)
     assert step == pytest.approx(350)
     assert whole == pytest.approx(600)
     left.begin("train", now=1500)
-    assert left.left("training", 4, 40, now=1500) == (200, 250), "a phase may begin halfway"
+    assert left.left("training", 4, 40, now=1500) == (200, 250), "a phase may start halfway"
     assert left.left("training", 8, 40, now=1600) == (800, 850)
     left.begin("measure", now=3000)
-    assert left.left("answered", 9, 10, now=3060) == (0, 0), "late, and nobody knows how much"
+    assert left.left("answered", 9, 10, now=3060) == (0, 0), "late by an unknown time"
 
 
 @pytest.mark.parametrize("given", ["0", "-3", "soon", "inf", "nan"])
-def test_a_budget_is_a_number_of_minutes(given: str) -> None:
+def test_budget_is_a_number_of_minutes(given: str) -> None:
     with pytest.raises(CommandError, match="not a number of minutes above 0"):
         call_command("closed_loop", "--budget", given)
 
 
-def test_seconds_of_all_steps_are_there_in_order() -> None:
+def test_seconds_of_all_steps_are_listed_in_order() -> None:
     steps = seconds_for(LoopSize(), OLD)
     assert list(steps) == ["annotate", "train", "release", "measure"]
     assert seconds_for(LoopSize(epochs=4), OLD)["train"] > steps["train"]
@@ -144,7 +144,7 @@ def test_seconds_of_all_steps_are_there_in_order() -> None:
 
 
 @pytest.mark.django_db
-def test_options_set_their_part_of_the_size_and_the_speed_the_others(
+def test_options_override_the_size_derived_from_the_speed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = "feedback_app.config.management.commands.closed_loop"
@@ -169,7 +169,7 @@ def test_options_set_their_part_of_the_size_and_the_speed_the_others(
     assert "more than the budget of 25 minutes" in said
 
 
-# -- measured on a real engine and by a real plan
+# -- measured on a real engine and with a real plan
 
 
 @pytest.mark.django_db
@@ -183,13 +183,13 @@ def test_speed_is_measured_on_the_engine_and_by_a_plan(
 
 
 @pytest.mark.django_db
-def test_an_engine_that_is_gone_is_said(settings: object) -> None:
+def test_unreachable_engine_is_reported(settings: object) -> None:
     settings.ENGINES = {"tiny": "http://127.0.0.1:9"}  # type: ignore[attr-defined]
     with pytest.raises(EngineError, match="does not answer"):
         speed_measure(base_model="tiny")
 
 
-def test_a_plan_that_fails_says_why(tmp_path: Path, settings: object) -> None:
+def test_failed_plan_reports_the_reason(tmp_path: Path, settings: object) -> None:
     settings.MODELS_ROOT = tmp_path  # type: ignore[attr-defined]
     (tmp_path / "broken").mkdir()
     answer = [{"role": "assistant", "content": "So."}]
@@ -201,7 +201,7 @@ def test_a_plan_that_fails_says_why(tmp_path: Path, settings: object) -> None:
         example_seconds("broken", examples)
 
 
-def test_each_line_of_progress_says_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_line_of_progress_shows_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     command = Command()
     command.started = command.shown = 0.0
     command.ended = ("", 0)

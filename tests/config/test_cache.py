@@ -47,7 +47,7 @@ def test_unreachable_server_is_a_miss() -> None:
     found.clear()
 
 
-def test_unreachable_server_is_asked_again_only_after_a_while(
+def test_unreachable_server_is_retried_only_after_a_delay(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str] = []
@@ -67,7 +67,7 @@ def test_unreachable_server_is_asked_again_only_after_a_while(
 
 
 @pytest.mark.slow
-def test_processes_share_values_and_clear_leaves_the_broker_alone(valkey: str) -> None:
+def test_processes_share_values_and_clear_keeps_the_broker_data(valkey: str) -> None:
     first, second = cache_at(valkey), cache_at(valkey)
     first.set("key", {"votes": 3}, 60)
     assert second.get("key") == {"votes": 3}
@@ -76,9 +76,9 @@ def test_processes_share_values_and_clear_leaves_the_broker_alone(valkey: str) -
     broker = redis.Redis.from_url(valkey)
     broker.set("celery", "a message")
     broker.set(first.make_key("stale"), b"not a pickle")
-    assert first.get("stale", "nothing") == "nothing", "a value of another version of the code"
+    assert first.get("stale", "nothing") == "nothing", "values of another code version are ignored"
     first.set("key", 1)
-    assert first.get("key") == 1, "an unreadable value does not take the server out of use"
+    assert first.get("key") == 1, "an unreadable value does not disable the server"
     first.clear()
     assert list(broker.keys()) == [b"celery"]
     broker.close()

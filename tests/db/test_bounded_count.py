@@ -1,4 +1,4 @@
-"""Pages count no further than they have to: a project of a million rows opens like a small one."""
+"""Pages count up to a limit, so that a project of a million rows opens like a small one."""
 
 import re
 from collections.abc import Callable
@@ -19,13 +19,13 @@ pytestmark = pytest.mark.django_db
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that four rows are more than are counted."""
+    """Set the limit so that four rows exceed it."""
     monkeypatch.setattr(bounded_count, "COUNTED", 3)
     monkeypatch.setattr(display, "COUNTED", 3)
 
 
 @pytest.mark.parametrize(("rows", "words"), [(3, "3 to judge"), (5, "more than 3 to judge")])
-def test_home_counts_as_far_as_it_says(
+def test_home_counts_up_to_its_limit(
     rows: int,
     words: str,
     admin: User,
@@ -42,7 +42,7 @@ def test_home_counts_as_far_as_it_says(
     assert "1 down" in page
 
 
-def test_examples_count_and_list_as_far_as_they_say(
+def test_examples_are_counted_and_listed_up_to_the_limit(
     project: Project,
     admin: User,
     as_user: Callable[[User], Client],
@@ -56,14 +56,14 @@ def test_examples_count_and_list_as_far_as_they_say(
     url, client = reverse("examples", args=["bot"]), as_user(admin)
 
     def page(**query: str) -> str:
-        # as a browser shows it: line breaks are spaces
+        # as a browser shows it: line breaks become spaces
         return " ".join(client.get(url, query).content.decode().split())
 
     assert "<dt>Training, up</dt><dd>more than 3</dd>" in page()
     assert "<dt>Training, down</dt><dd>1</dd>" in page()
     assert "More than 3 examples: the newest 3 are listed" in page()
     assert "More than 3 examples: the oldest 3 are listed" in page(sort="oldest")
-    # other orders are of the newest that fit, so the first one is not among them
+    # other orders sort the newest within the limit, so the first answer is not among them
     shown = {sort: answers(page(sort=sort)) for sort in ("newest", "oldest", "weight", "votes")}
     assert shown == {
         "newest": [4, 3, 2],
@@ -75,11 +75,11 @@ def test_examples_count_and_list_as_far_as_they_say(
 
 
 def answers(page: str) -> list[int]:
-    """The numbers of the answers that a page lists."""
+    """Return the numbers of the answers on a page."""
     return [int(n) for n in re.findall(r'small muted">Answer number (\d+)\.', page)]
 
 
-def test_settings_count_as_far_as_they_say(
+def test_settings_count_up_to_their_limit(
     project: Project,
     admin: User,
     as_user: Callable[[User], Client],

@@ -29,7 +29,7 @@ def take(row: Claimable, **options: object) -> Claim | None:
 
 
 def heartbeat_stops(row: Claimable, settings: Settings) -> None:
-    """Let so much time pass since the last heartbeat that the claim is stale."""
+    """Let the claim become stale by setting the last heartbeat far enough back."""
     stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS + 1)
     type(row).objects.filter(pk=row.pk).update(heartbeat_at=stale)
 
@@ -46,10 +46,10 @@ def test_claim_raises_the_attempt_and_sets_the_fields(sampling: Sampling) -> Non
     assert (sampling.status, sampling.attempt, sampling.error) == ("running", 1, "none")
     assert sampling.heartbeat_at is not None
     assert (claim.row, claim.row.status, claim.attempt) == (sampling, "running", 1)
-    assert take(sampling) is None, "a second delivery finds it claimed"
+    assert take(sampling) is None, "a second delivery must not get the claim"
 
 
-def test_stale_claim_is_taken_over_and_writes_nothing_more(
+def test_stale_claim_is_taken_over_and_can_no_longer_write(
     sampling: Sampling, settings: Settings
 ) -> None:
     first = take(sampling)
@@ -85,7 +85,7 @@ def test_condition_replaces_the_claimable_rows(sampling: Sampling) -> None:
     assert not first.heartbeat()
 
 
-def test_work_without_a_status_waits_works_and_ends(project: Project, settings: Settings) -> None:
+def test_work_without_a_status_is_claimed_and_ended(project: Project, settings: Settings) -> None:
     erasure = Erasure.objects.create(project=project, person=1, account=False)
     assert take(erasure) is not None
     assert take(erasure) is None
@@ -99,7 +99,7 @@ def test_work_without_a_status_waits_works_and_ends(project: Project, settings: 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_workers_at_once_one_gets_the_claim(admin: User, project: Project) -> None:
+def test_one_of_two_concurrent_workers_gets_the_claim(admin: User, project: Project) -> None:
     sampling = Sampling.objects.create(project=project)
     both = threading.Barrier(2)
     claims: list[Claim | None] = []

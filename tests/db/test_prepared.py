@@ -1,4 +1,4 @@
-"""SQL that is built once gives what Django's own would, whatever the values."""
+"""Prepared SQL gives the same results as Django's own, for any values."""
 
 import datetime as dt
 from typing import Any
@@ -21,7 +21,7 @@ def answers(most: int, **values: Any) -> QuerySet[Completion]:
     return found.defer("text")[:most]
 
 
-def test_values_and_shapes_are_those_of_the_call(
+def test_values_and_shapes_follow_the_call(
     make_completions: MakeCompletions, django_assert_num_queries: Any
 ) -> None:
     made = make_completions(4)
@@ -39,14 +39,14 @@ def test_values_and_shapes_are_those_of_the_call(
     with django_assert_num_queries(1):
         (row,) = prepared.rows(3, pk=made[2].pk)
         assert row.prompt == made[2].prompt
-        # converted as the fields say, not as the database gives it
+        # converted as the fields define, not as the database returns it
         assert row.prompt.messages == made[2].prompt.messages
         assert row.created_at == made[2].created_at
     with django_assert_num_queries(1):
-        assert row.text == made[2].text  # deferred, so asked for now
+        assert row.text == made[2].text  # deferred, so it is queried now
 
 
-def test_moments_are_compared_as_django_compares_them(
+def test_datetimes_are_compared_as_in_django(
     make_completions: MakeCompletions, annotator: User
 ) -> None:
     item = items_hand_out(project=make_completions(1)[0].project, by=annotator)[0]
@@ -69,7 +69,7 @@ def example(completion: Completion, *, desirable: bool, **options: Any) -> State
     return insertion(row, unique=["completion"], **options)
 
 
-def test_insertion_updates_what_is_there_or_leaves_it(make_completions: MakeCompletions) -> None:
+def test_insert_updates_or_keeps_an_existing_row(make_completions: MakeCompletions) -> None:
     (one,) = make_completions(1)
 
     assert run(*example(one, desirable=True)) == [(one.pk,)]
@@ -79,7 +79,7 @@ def test_insertion_updates_what_is_there_or_leaves_it(make_completions: MakeComp
     assert not Example.objects.get().desirable
 
 
-def test_what_belongs_to_a_row_is_written_with_it_and_only_then(
+def test_dependent_statements_run_only_if_the_row_is_written(
     make_completions: MakeCompletions,
 ) -> None:
     one, other = make_completions(2)

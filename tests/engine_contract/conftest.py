@@ -1,11 +1,11 @@
-"""Which engine the contract is held against: the embedded one, or any URL.
+"""The engine that the contract is tested against: the embedded one, or any URL.
 
     python -m pytest tests/engine_contract --engine-url http://127.0.0.1:8001 \\
         [--engine-model NAME] [--engine-adapter p@1=/adapters/p@1 --engine-adapter p@2=…]
 
-Without --engine-url it is the embedded engine on the tiny model. An engine elsewhere needs
-`--allow-hosts HOST` as well; its model's name is asked for, and its adapters' paths, which it must
-be able to read, have to be given: what needs them is skipped otherwise.
+Without --engine-url it is the embedded engine on the tiny model. A remote engine also needs
+`--allow-hosts HOST`. Its model's name is queried; paths of adapters that it can read must be given,
+or the tests that need them are skipped.
 """
 
 from collections.abc import Iterator
@@ -32,13 +32,13 @@ class Target:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--engine-url", help="hold the contract against this engine")
-    parser.addoption("--engine-model", help="its base model; the first it lists if not given")
+    parser.addoption("--engine-url", help="test the contract against this engine")
+    parser.addoption("--engine-model", help="its base model; default: the first one listed")
     parser.addoption(
         "--engine-adapter",
         action="append",
         metavar="NAME=PATH",
-        help="an adapter that it can load; two of them",
+        help="an adapter that it can load; give two",
     )
 
 
@@ -75,7 +75,7 @@ def client(target: Target) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def adapters(target: Target, client: httpx.Client) -> Iterator[list[str]]:
-    """Two adapters, loaded for the length of a test."""
+    """Load two adapters for the duration of a test."""
     if len(target.adapters) < 2:
         pytest.skip("needs two --engine-adapter NAME=PATH")
     for name, path in target.adapters.items():
@@ -88,5 +88,5 @@ def adapters(target: Target, client: httpx.Client) -> Iterator[list[str]]:
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> str:
-    """A path where no adapter is."""
+    """Return a path without an adapter."""
     return str(tmp_path / "nothing")

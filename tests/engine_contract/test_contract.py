@@ -1,6 +1,6 @@
-"""What the web app relies on, as requests and answers: the embedded engine's protocol and vLLM's.
+"""The engine protocol that the web app uses: the common part of the embedded engine and vLLM.
 
-These tests cover only what both promise. What the embedded engine does beyond it is in
+These tests cover only what both guarantee. What the embedded engine does beyond it is in
 tests/trainer/engine/test_server.py.
 """
 
@@ -21,7 +21,7 @@ HELLO = [{"role": "user", "content": "Say hello in one short sentence."}]
 
 
 def body(model: str, **changes: Any) -> dict[str, Any]:
-    """A greedy request for eight tokens, with their ids."""
+    """Return a greedy request for eight tokens, with their ids."""
     wanted = {"model": model, "messages": HELLO, "max_tokens": 8, "temperature": 0}
     return {**wanted, "return_token_ids": True, **changes}
 
@@ -33,7 +33,7 @@ def ask(client: httpx.Client, model: str, **changes: Any) -> dict[str, Any]:
 
 
 def events(client: httpx.Client, model: str, **changes: Any) -> list[dict[str, Any]]:
-    """A whole stream, which has to end with [DONE]."""
+    """Return a whole stream, which must end with [DONE]."""
     with client.stream("POST", CHAT, json=body(model, stream=True, **changes)) as response:
         assert response.status_code == 200
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -47,7 +47,7 @@ def events(client: httpx.Client, model: str, **changes: Any) -> list[dict[str, A
 
 
 def refused(response: httpx.Response, status: int) -> str:
-    """The sentence of a refusal."""
+    """Return the message of a refusal."""
     assert response.status_code == status, response.text
     message = response.json()["error"]["message"]
     assert message
@@ -55,20 +55,20 @@ def refused(response: httpx.Response, status: int) -> str:
 
 
 def listed(client: httpx.Client) -> dict[str, str | None]:
-    """The parent of each model that is listed."""
+    """Return the parent of each listed model."""
     found = client.get("/v1/models").json()
     assert found["object"] == "list"
     return {entry["id"]: entry.get("parent") for entry in found["data"]}
 
 
-# -- is it there
+# -- health and models
 
 
-def test_health_is_a_success(client: httpx.Client) -> None:
+def test_health_is_200(client: httpx.Client) -> None:
     assert client.get("/health").status_code == 200
 
 
-def test_the_base_model_is_listed_without_a_parent(client: httpx.Client, target: Target) -> None:
+def test_base_model_is_listed_without_a_parent(client: httpx.Client, target: Target) -> None:
     assert listed(client)[target.model] is None
 
 
@@ -82,7 +82,7 @@ def test_metrics_are_prometheus_text(client: httpx.Client) -> None:
 # -- answers
 
 
-def test_an_answer_has_text_reason_ids_and_usage(client: httpx.Client, target: Target) -> None:
+def test_answer_has_text_finish_reason_ids_and_usage(client: httpx.Client, target: Target) -> None:
     answer = ask(client, target.model)
     choice = answer["choices"][0]
     assert (answer["object"], answer["model"]) == ("chat.completion", target.model)
@@ -93,7 +93,7 @@ def test_an_answer_has_text_reason_ids_and_usage(client: httpx.Client, target: T
     assert len(answer["prompt_token_ids"]) == answer["usage"]["prompt_tokens"] > 0
 
 
-def test_a_stream_adds_up_to_the_whole_answer(client: httpx.Client, target: Target) -> None:
+def test_stream_adds_up_to_the_whole_answer(client: httpx.Client, target: Target) -> None:
     whole = ask(client, target.model)
     found = events(client, target.model, stream_options={"include_usage": True})
     *pieces, last = found
@@ -110,7 +110,7 @@ def test_a_stream_adds_up_to_the_whole_answer(client: httpx.Client, target: Targ
     assert reasons == [whole["choices"][0]["finish_reason"]]
 
 
-def test_a_seed_repeats_an_answer(client: httpx.Client, target: Target) -> None:
+def test_seed_makes_an_answer_reproducible(client: httpx.Client, target: Target) -> None:
     hot = {"temperature": 1.0, "top_p": 0.95, "max_tokens": 16}
     first, again, other = (
         ask(client, target.model, seed=seed, **hot)["choices"][0]["token_ids"] for seed in (3, 3, 4)
@@ -118,7 +118,7 @@ def test_a_seed_repeats_an_answer(client: httpx.Client, target: Target) -> None:
     assert first == again != other
 
 
-def test_a_stop_string_is_cut_off(client: httpx.Client, target: Target) -> None:
+def test_stop_string_is_removed(client: httpx.Client, target: Target) -> None:
     text = ask(client, target.model, max_tokens=24)["choices"][0]["message"]["content"]
     stop = text[4:6]
     choice = ask(client, target.model, max_tokens=24, stop=[stop])["choices"][0]
@@ -126,22 +126,22 @@ def test_a_stop_string_is_cut_off(client: httpx.Client, target: Target) -> None:
     assert choice["finish_reason"] == "stop"
 
 
-def test_logprobs_come_with_their_alternatives(client: httpx.Client, target: Target) -> None:
+def test_logprobs_include_alternatives(client: httpx.Client, target: Target) -> None:
     answer = ask(client, target.model, max_tokens=3, logprobs=True, top_logprobs=2)
     content = answer["choices"][0]["logprobs"]["content"]
     assert len(content) == answer["usage"]["completion_tokens"]
     for entry in content:
         assert entry["logprob"] <= 0
-        # greedy: the token is the likeliest of the alternatives
+        # greedy: the token is the most likely of the alternatives
         assert entry["top_logprobs"][0]["logprob"] == pytest.approx(entry["logprob"], abs=1e-3)
 
 
-def test_what_sampling_knows_is_accepted(client: httpx.Client, target: Target) -> None:
+def test_all_sampling_parameters_are_accepted(client: httpx.Client, target: Target) -> None:
     knobs = {"temperature": 0.7, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.1, "seed": 1}
     assert ask(client, target.model, **knobs, ignore_eos=True)["usage"]["completion_tokens"] == 8
 
 
-def test_many_at_once_are_all_answered(client: httpx.Client, target: Target) -> None:
+def test_concurrent_requests_are_all_answered(client: httpx.Client, target: Target) -> None:
     with ThreadPoolExecutor(12) as pool:
         answers = list(
             pool.map(
@@ -152,7 +152,7 @@ def test_many_at_once_are_all_answered(client: httpx.Client, target: Target) -> 
     assert [answer["usage"]["completion_tokens"] for answer in answers] == list(range(4, 16))
 
 
-def test_a_disconnect_does_not_disturb_other_requests(client: httpx.Client, target: Target) -> None:
+def test_disconnect_does_not_affect_other_requests(client: httpx.Client, target: Target) -> None:
     before = ask(client, target.model)["choices"][0]["token_ids"]
     request = body(target.model, stream=True, max_tokens=200, ignore_eos=True)
     with client.stream("POST", CHAT, json=request) as response:
@@ -170,13 +170,13 @@ def test_an_unknown_model_is_404(client: httpx.Client) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"temperature": -1}, {"top_p": 3}, {"max_tokens": 0}], ids=lambda wrong: str(wrong)
 )
-def test_a_senseless_parameter_is_400(
+def test_invalid_parameter_is_400(
     client: httpx.Client, target: Target, wrong: dict[str, Any]
 ) -> None:
     assert next(iter(wrong)) in refused(client.post(CHAT, json=body(target.model, **wrong)), 400)
 
 
-def test_a_conversation_that_does_not_fit_is_400(client: httpx.Client, target: Target) -> None:
+def test_conversation_too_long_is_400(client: httpx.Client, target: Target) -> None:
     long = [{"role": "user", "content": "far too long " * 100_000}]
     message = refused(client.post(CHAT, json=body(target.model, messages=long)), 400)
     assert "context" in message
@@ -185,7 +185,7 @@ def test_a_conversation_that_does_not_fit_is_400(client: httpx.Client, target: T
 # -- adapters
 
 
-def test_adapters_are_listed_and_speak_differently_until_they_go(
+def test_adapters_are_listed_and_change_answers_until_unloaded(
     client: httpx.Client, target: Target, adapters: list[str]
 ) -> None:
     assert dict.fromkeys(adapters, target.model).items() <= listed(client).items()
@@ -201,7 +201,7 @@ def test_adapters_are_listed_and_speak_differently_until_they_go(
     assert tuple(ask(client, kept)["choices"][0]["token_ids"]) == answers[kept]
 
 
-def test_a_running_answer_outlives_its_adapter(
+def test_answer_in_progress_completes_after_its_adapter_is_unloaded(
     client: httpx.Client, target: Target, adapters: list[str]
 ) -> None:
     request = body(adapters[0], stream=True, max_tokens=100, ignore_eos=True)
@@ -217,7 +217,7 @@ def test_a_running_answer_outlives_its_adapter(
     assert '"finish_reason": "length"' in rest[-2] or '"finish_reason":"length"' in rest[-2]
 
 
-def test_an_adapter_that_is_not_there_is_refused(client: httpx.Client, nowhere: str) -> None:
+def test_missing_adapter_is_refused(client: httpx.Client, nowhere: str) -> None:
     load = {"lora_name": "missing@1", "lora_path": nowhere}
     response = client.post("/v1/load_lora_adapter", json=load)
     assert 400 <= response.status_code < 500
@@ -225,6 +225,6 @@ def test_an_adapter_that_is_not_there_is_refused(client: httpx.Client, nowhere: 
     assert "missing@1" not in listed(client)
 
 
-def test_unloading_what_is_not_loaded_is_404(client: httpx.Client) -> None:
+def test_unloading_an_unloaded_adapter_is_404(client: httpx.Client) -> None:
     response = client.post("/v1/unload_lora_adapter", json={"lora_name": "missing@1"})
     assert refused(response, 404)

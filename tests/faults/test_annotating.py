@@ -1,4 +1,4 @@
-"""Faults 15 and 17: clicks that come twice, tabs and people at once, and minds that change."""
+"""Faults 15 and 17: repeated clicks, several tabs and people at once, and changed votes."""
 
 from collections.abc import Callable
 
@@ -30,7 +30,7 @@ def url(name: str, completion: Completion) -> str:
 
 
 def shown(page: bytes) -> int | None:
-    """The completion on the stage; what is prefetched is not on the screen yet."""
+    """Return the completion on the stage, not the prefetched one."""
     stage = page.decode().split("<template")[0]
     found = stage.partition('data-completion="')[2].partition('"')[0]
     return int(found) if found else None
@@ -40,7 +40,7 @@ def shown(page: bytes) -> int | None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_same_click_ten_times_at_once_is_one_vote_and_everyone_gets_an_answer(
+def test_ten_concurrent_clicks_make_one_vote_and_all_get_a_response(
     annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     first, second, _ = make_completions(3)
@@ -58,7 +58,7 @@ def test_the_same_click_ten_times_at_once_is_one_vote_and_everyone_gets_an_answe
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_tabs_that_disagree_leave_one_vote_that_the_example_agrees_with(
+def test_two_tabs_that_disagree_leave_one_vote_and_a_matching_example(
     annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     [completion, _] = make_completions(2)
@@ -77,7 +77,7 @@ def test_two_tabs_that_disagree_leave_one_vote_that_the_example_agrees_with(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_tabs_of_one_person_show_the_same_item_and_hold_one_lease_on_it(
+def test_two_tabs_of_one_person_share_one_item_and_lease(
     project: Project, annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     first, *_ = make_completions(5)
@@ -90,7 +90,7 @@ def test_two_tabs_of_one_person_show_the_same_item_and_hold_one_lease_on_it(
     assert at_once([open_tab] * 4) == []
 
     assert as_user(annotator).get(desk).status_code == 200
-    # tabs that open in the same moment may be given one item each, never one item twice
+    # tabs opened at the same moment may get different items, but no item is leased twice
     held = list(Lease.objects.values_list("completion_id", flat=True))
     assert len(held) == len(set(held))
     assert shown(as_user(annotator).get(desk).content) in held
@@ -101,7 +101,7 @@ def test_two_tabs_of_one_person_show_the_same_item_and_hold_one_lease_on_it(
 
 
 @pytest.mark.django_db
-def test_example_follows_change_undo_new_vote_and_deletion(
+def test_example_is_updated_by_change_undo_new_vote_and_deletion(
     project: Project,
     annotator: User,
     second_annotator: User,
@@ -129,7 +129,7 @@ def test_example_follows_change_undo_new_vote_and_deletion(
     assert example() is None
     step("vote", verdict="down")
     assert example() == (False, 1.0)
-    # a tie, and back
+    # a tie, and undone
     vote_cast(
         completion=completion, verdict=Verdict.UP, by=second_annotator, source=Source.ANNOTATE
     )
@@ -146,7 +146,7 @@ def test_example_follows_change_undo_new_vote_and_deletion(
     assert not Vote.objects.exists()
     assert not VoteEvent.objects.exists()
     assert not Lease.objects.filter(completion_id=completion.pk).exists()
-    # a verdict from a tab that still shows it, and one on what is left
+    # a vote from a tab that still shows the item, and one on the remaining item
     gone = client.post(reverse("vote", args=["bot", 10**9]), {"verdict": "up"}, headers=DESK)
     assert gone.status_code == 404
     answer = client.post(url("vote", other), {"verdict": "up"}, headers=DESK)

@@ -1,4 +1,4 @@
-"""Fault 28: a person is erased, and what their votes have made is undone or named."""
+"""Fault 28: a person is erased, and the effects of their votes are undone or named."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def vote(completion: Completion, by: User, verdict: Verdict, source: Source = So
 
 
 def examples_agree_with_votes() -> None:
-    """Every completion's example is what its votes amount to, counted anew."""
+    """Assert that every completion's example equals the one computed from its votes."""
     for completion in Completion.objects.prefetch_related("votes"):
         verdicts = [vote.verdict for vote in completion.votes.all()]
         amounts = values_of_votes(verdicts, text=completion.text)
@@ -58,7 +58,7 @@ def examples_agree_with_votes() -> None:
 
 
 def everything() -> str:
-    """The whole database of ours, as text."""
+    """Return all of our tables as text."""
     models = [m for m in apps.get_models() if m.__module__.startswith("feedback_app")]
     return "".join(serialize("json", model._default_manager.all()) for model in models)
 
@@ -72,7 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(votes_erasing, "CHUNK", 7)
 
 
-def test_erased_person_leaves_no_trace_and_examples_follow_the_others(
+def test_erased_person_leaves_no_trace_and_examples_follow_other_votes(
     voted_project: Project,
     admin: User,
     annotator: User,
@@ -81,8 +81,8 @@ def test_erased_person_leaves_no_trace_and_examples_follow_the_others(
     small_chunks: None,
 ) -> None:
     completions = list(voted_project.completions.order_by("pk"))
-    vote(completions[0], second_annotator, Verdict.DOWN)  # a tie, that becomes a down
-    vote(completions[1], second_annotator, Verdict.DOWN)  # agreed, and stays
+    vote(completions[0], second_annotator, Verdict.DOWN)  # a tie, then a down
+    vote(completions[1], second_annotator, Verdict.DOWN)  # agreed, and kept
     vote(completions[2], annotator, Verdict.UP)
     vote_undo(completion=completions[2], by=annotator, source=Source.ANNOTATE)
     chat(voted_project, annotator, version="base")
@@ -105,7 +105,7 @@ def test_erased_person_leaves_no_trace_and_examples_follow_the_others(
         assert trace not in left, trace
 
 
-def test_versions_that_had_used_the_votes_are_named_until_they_are_replaced(
+def test_versions_trained_on_the_votes_are_named_until_replaced(
     voted_project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
     run = run_request(project=voted_project, by=admin)
@@ -132,7 +132,7 @@ def test_versions_that_had_used_the_votes_are_named_until_they_are_replaced(
     assert b"learned from people" not in owner.get(train).content
 
 
-def test_vote_that_came_after_the_snapshot_was_used_by_no_version(
+def test_vote_after_the_snapshot_names_no_version(
     voted_project: Project, admin: User, second_annotator: User
 ) -> None:
     run = run_request(project=voted_project, by=admin)
@@ -146,7 +146,7 @@ def test_vote_that_came_after_the_snapshot_was_used_by_no_version(
     assert (erasure.votes, erasure.runs) == (1, [])
 
 
-def test_erased_from_one_project_keeps_the_account_and_the_other(
+def test_erasure_from_one_project_keeps_the_account_and_other_projects(
     project: Project, admin: User, outsider: User, as_user: As, make_completions: Make
 ) -> None:
     other = Project.objects.get(slug="other")
@@ -165,7 +165,7 @@ def test_erased_from_one_project_keeps_the_account_and_the_other(
     assert User.objects.get(pk=outsider.pk).is_active
 
 
-def test_questions_that_others_asked_too_stay(project: Project, admin: User, viewer: User) -> None:
+def test_prompts_shared_with_others_are_kept(project: Project, admin: User, viewer: User) -> None:
     chat(project, admin, version="base")
     chat(project, viewer, version="base")
     own = said(project, "Mine alone?", "Yes.", version="base")
@@ -187,7 +187,7 @@ def test_questions_that_others_asked_too_stay(project: Project, admin: User, vie
     assert not Comparison.objects.exists()
 
 
-def test_imported_labels_stay_without_the_name(
+def test_imported_labels_are_kept_without_the_name(
     project: Project, admin: User, annotator: User, make_completions: Make
 ) -> None:
     imported, judged = make_completions(2)
@@ -225,7 +225,7 @@ def test_user_of_the_product_is_erased_by_name(
 
 
 @pytest.mark.parametrize("typed", ["", "bob@example.com", "ann"])
-def test_wrong_address_erases_nobody(
+def test_wrong_address_is_refused(
     typed: str, project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
     erase_me(as_user(annotator), typed)
@@ -235,7 +235,7 @@ def test_wrong_address_erases_nobody(
     assert not Erasure.objects.exists()
 
 
-def test_last_owner_and_people_above_are_not_erased(
+def test_last_owner_and_higher_roles_are_not_erased(
     project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
     member_set(project=project, user=annotator, role=Role.ADMIN)
@@ -249,7 +249,7 @@ def test_last_owner_and_people_above_are_not_erased(
     assert not Erasure.objects.exists()
 
 
-def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
+def test_interrupted_erasure_is_finished_by_the_next_tick(
     voted_project: Project,
     annotator: User,
     small_chunks: None,
@@ -269,10 +269,10 @@ def test_erasure_that_was_broken_off_is_finished_by_the_next_tick(
     with pytest.raises(KeyboardInterrupt):
         person_erase(user=annotator, by=annotator)
     assert Vote.objects.count() == 60 - 2 * 7
-    assert not User.objects.get(pk=annotator.pk).is_active, "nothing is added meanwhile"
+    assert not User.objects.get(pk=annotator.pk).is_active, "the account is closed meanwhile"
 
     dispatch()
-    assert Vote.objects.exists(), "another task may be working on it"
+    assert Vote.objects.exists(), "another task may hold the claim"
     heartbeat_stops(settings)
     dispatch()
 
@@ -288,7 +288,7 @@ def heartbeat_stops(settings: Settings) -> None:
     Erasure.objects.update(heartbeat_at=stale)
 
 
-def test_worker_whose_erasure_was_taken_over_deletes_nothing_more(
+def test_worker_whose_erasure_was_taken_over_stops_deleting(
     voted_project: Project,
     annotator: User,
     small_chunks: None,
@@ -309,7 +309,7 @@ def test_worker_whose_erasure_was_taken_over_deletes_nothing_more(
 
     assert len(chunks) == 3
     assert Vote.objects.count() == 60 - 2 * 7, "the third chunk is rolled back"
-    assert User.objects.filter(pk=annotator.pk).exists(), "the other worker is not done"
+    assert User.objects.filter(pk=annotator.pk).exists(), "the other worker has not finished"
     erasure = Erasure.objects.get()
     assert (erasure.finished_at, erasure.votes) == (None, 14)
 
@@ -322,7 +322,7 @@ def test_worker_whose_erasure_was_taken_over_deletes_nothing_more(
     assert not User.objects.filter(pk=annotator.pk).exists()
 
 
-def test_second_delivery_of_an_erasure_does_nothing_while_the_first_works(
+def test_second_delivery_of_an_erasure_does_nothing_while_the_first_runs(
     voted_project: Project, annotator: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, chunks = votes_erasing.chunk_erase, []

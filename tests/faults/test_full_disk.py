@@ -1,4 +1,4 @@
-"""A trainer whose disk is full: its run fails with the reason, and goes on when there is room."""
+"""A trainer whose disk is full: its run fails with the reason, and resumes when there is space."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from feedback_app.training.runs.services import run_request, run_resume
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.long]
 
 
-def test_full_disk_fails_a_run_at_once_and_resume_goes_on_when_there_is_room(
+def test_full_disk_fails_a_run_at_once_and_the_run_can_be_resumed(
     voted_project: Project, admin: User, settings: Settings, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
@@ -25,7 +25,7 @@ def test_full_disk_fails_a_run_at_once_and_resume_goes_on_when_there_is_room(
     settings.MODELS_ROOT, settings.ARTIFACT_ROOT = tmp_path / "models", tmp_path / "artifacts"
     make_tiny_model(settings.MODELS_ROOT / voted_project.base_model)
     run = run_request(project=voted_project, by=admin)
-    # the trainer writes its list of what the reference lacks to a disk that is full
+    # the trainer writes its list of missing reference values to a full disk
     full = run.directory / "checkpoints" / "reference-0.partial"
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")

@@ -1,4 +1,4 @@
-"""`import_examples` killed with SIGKILL in the middle: the same command goes on, nothing twice."""
+"""`import_examples` killed with SIGKILL halfway: the same command resumes, without duplicates."""
 
 import json
 import os
@@ -23,7 +23,7 @@ DEADLINE = PATIENCE
 
 @pytest.fixture
 def var(tmp_path: Path) -> Path:
-    """A database of its own, on disk, with one project."""
+    """Create a separate database on disk with one project."""
     manage(tmp_path, "migrate", "--verbosity=0")
     manage(tmp_path, "createsuperuser", "--noinput", "--email=owner@example.com")
     manage(tmp_path, "create_project", "bot")
@@ -59,7 +59,7 @@ def one(var: Path, query: str) -> int:
     return int(found or 0)
 
 
-def test_import_killed_in_the_middle_goes_on(var: Path) -> None:
+def test_killed_import_command_resumes(var: Path) -> None:
     path = var / "votes.jsonl"
     with path.open("w") as file:
         for number in range(ROWS):

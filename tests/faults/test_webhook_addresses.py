@@ -1,4 +1,4 @@
-"""Fault 11: a webhook never reaches what only this host can, however it is spelt or turned."""
+"""Fault 11: a webhook never reaches a private address, for any spelling, redirect or DNS change."""
 
 import datetime as dt
 import socket
@@ -46,8 +46,8 @@ def receiver() -> Iterator[Receiver]:
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *rounds: list[str]) -> list[str]:
-    """A name server that answers hooks.example with one of `rounds` after the other; returns the
-    names that it was asked for."""
+    """Make the name server answer hooks.example with `rounds` in turn; return the names that are
+    looked up."""
     real, asked = socket.getaddrinfo, []
     left = list(rounds)
 
@@ -65,7 +65,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, *rounds: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("host", PRIVATE)
-def test_private_address_is_refused_when_it_is_saved(
+def test_private_address_is_refused_when_saved(
     host: str, project: Project, admin: User, receiver: Receiver
 ) -> None:
     url = f"http://{host}:{receiver.server_port}/"
@@ -77,7 +77,7 @@ def test_private_address_is_refused_when_it_is_saved(
 
 
 @pytest.mark.parametrize("address", [PUBLIC, "[2606:2800:21f:cb07:6820:80da:af6b:8b2c]"])
-def test_public_address_is_taken(address: str) -> None:
+def test_public_address_is_accepted(address: str) -> None:
     target = target_of(f"https://{address}/hook")
     assert str(target.address) == address.strip("[]")
 
@@ -103,7 +103,7 @@ def test_one_private_address_among_public_ones_is_refused(
         "http://[::1",
     ],
 )
-def test_url_of_another_kind_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_of_another_scheme_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answers(monkeypatch, [PUBLIC])
 
     with pytest.raises(UserError):
@@ -121,7 +121,9 @@ def test_production_sends_over_tls_only(
     assert target_of("https://hooks.example/").host == "hooks.example"
 
 
-def test_page_says_why_and_keeps_what_was_typed(project: Project, admin: User, as_user: As) -> None:
+def test_page_shows_the_reason_and_keeps_the_input(
+    project: Project, admin: User, as_user: As
+) -> None:
     body = {"url": "http://169.254.169.254/latest/meta-data/", "events": "vote.cast"}
 
     answer = as_user(admin).post(reverse("webhooks", args=["bot"]), body)
@@ -132,7 +134,7 @@ def test_page_says_why_and_keeps_what_was_typed(project: Project, admin: User, a
     assert not Webhook.objects.exists()
 
 
-def test_name_that_turns_to_loopback_after_saving_is_refused_when_sending(
+def test_name_resolving_to_loopback_after_saving_is_refused_when_sending(
     project: Project, admin: User, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, [PUBLIC], ["127.0.0.1"])
@@ -150,7 +152,7 @@ def test_name_that_turns_to_loopback_after_saving_is_refused_when_sending(
     )
 
 
-def test_name_is_asked_once_and_the_checked_address_is_what_is_connected_to(
+def test_name_is_resolved_once_and_the_checked_address_is_used(
     project: Project,
     admin: User,
     receiver: Receiver,
@@ -159,7 +161,7 @@ def test_name_is_asked_once_and_the_checked_address_is_what_is_connected_to(
 ) -> None:
     settings.WEBHOOK_NETWORKS = ["127.0.0.1/32"]
     url = f"http://hooks.example:{receiver.server_port}/a?b=c"
-    # whoever asks a second time while sending is sent elsewhere
+    # a second look-up while sending would return another address
     asked = answers(monkeypatch, ["127.0.0.1"], ["127.0.0.1"], ["10.0.0.1"])
     webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
     ping_write(webhook=webhook)
@@ -171,7 +173,7 @@ def test_name_is_asked_once_and_the_checked_address_is_what_is_connected_to(
         "/a?b=c",
         f"hooks.example:{receiver.server_port}",
     )
-    assert len(asked) == 2, "once when it was saved, once when it was sent"
+    assert len(asked) == 2, "one look-up when saved, one when sent"
 
 
 def test_redirect_is_not_followed(
@@ -192,7 +194,7 @@ def test_redirect_is_not_followed(
 
 
 def certificate(directory: Path, name: str) -> Path:
-    """A file with a fresh key and a certificate for `name`, signed by itself."""
+    """Write a file with a new key and a self-signed certificate for `name`."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
@@ -216,7 +218,7 @@ def certificate(directory: Path, name: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "error"), [("hooks.example", ""), ("evil.example", "ConnectError")]
 )
-def test_tls_checks_the_name_though_the_address_is_connected_to(
+def test_tls_verifies_the_name_when_connecting_by_address(
     name: str,
     error: str,
     project: Project,

@@ -1,4 +1,4 @@
-"""Deactivation, each person's page, their export; a stream that ends with its reader's account."""
+"""Deactivation, each person's page, their export, and streams of a closed account."""
 
 import datetime as dt
 import json
@@ -44,7 +44,7 @@ def adapter_of(run: Run) -> Adapter:
 # -- deactivation
 
 
-def test_deactivated_person_is_out_everywhere_and_their_votes_stay(
+def test_deactivated_person_loses_all_access_and_votes_remain(
     admin: User, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     voted, held = make_completions(2)
@@ -58,7 +58,7 @@ def test_deactivated_person_is_out_everywhere_and_their_votes_stay(
     assert "This account is deactivated" in page
     for client in (theirs, phone):
         assert client.get(url("annotate")).status_code == 302
-    assert Session.objects.count() == 1, "only the owner's is left"
+    assert Session.objects.count() == 1, "only the owner's session is left"
     assert (Vote.objects.count(), Lease.objects.count()) == (1, 0)
     login = Client().post(
         "/accounts/login/", {"login": annotator.email, "password": "correct horse battery"}
@@ -66,7 +66,7 @@ def test_deactivated_person_is_out_everywhere_and_their_votes_stay(
     assert "inactive" in login["Location"]
 
     owner.post(url("person-reactivate", annotator.pk))
-    assert phone.get(url("annotate")).status_code == 302, "an old session does not come back"
+    assert phone.get(url("annotate")).status_code == 302, "an old session stays invalid"
     assert as_user(annotator).get(url("annotate")).status_code == 200
     actions = AuditEvent.objects.order_by("pk").values_list("action", "target")
     assert list(actions) == [
@@ -75,7 +75,7 @@ def test_deactivated_person_is_out_everywhere_and_their_votes_stay(
     ]
 
 
-def test_account_is_closed_only_by_who_owns_all_of_its_projects(
+def test_account_is_closed_only_by_an_owner_of_all_its_projects(
     project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
     helper = User.objects.create_user("hel@example.com", None)
@@ -97,7 +97,7 @@ def test_account_is_closed_only_by_who_owns_all_of_its_projects(
 
 
 @pytest.mark.parametrize("how", ["deactivated", "removed"])
-def test_stream_in_progress_ends_when_its_reader_is(
+def test_stream_in_progress_ends_when_its_reader_is_deactivated(
     how: str,
     served: Project,
     admin: User,
@@ -121,15 +121,15 @@ def test_stream_in_progress_ends_when_its_reader_is(
         turn.refresh_from_db()
         assert turn.completion is not None
         if turn.completion.finish_reason == "aborted":
-            break  # a tiny model may have ended with its first piece
+            break  # a tiny model may end with its first piece
     assert turn.completion.finish_reason == "aborted"
-    assert [turn.completion.text] == pieces, "what came is kept"
+    assert [turn.completion.text] == pieces, "the partial answer is stored"
 
 
-# -- the page
+# -- the person's page
 
 
-def test_own_page_tells_what_votes_led_to(
+def test_own_page_shows_the_effects_of_votes(
     voted_project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
     first = adapter_of(run_request(project=voted_project, by=admin))
@@ -149,7 +149,7 @@ def test_own_page_tells_what_votes_led_to(
     text = mine.content.decode()
     assert "helped to train <strong>bot@1</strong>, live since" in text
     [admins] = as_user(admin).get("/me/").context["works"]
-    assert admins.effects == [], "a vote after the snapshot taught it nothing"
+    assert admins.effects == [], "a vote after the snapshot was not trained on"
 
 
 def test_page_of_a_member_shows_this_project_only(
@@ -172,7 +172,7 @@ def test_page_of_a_member_shows_this_project_only(
     assert as_user(outsider).get(url("person", annotator.pk)).status_code == 404
 
 
-def test_leaving_ends_the_membership_and_the_last_owner_can_not(
+def test_leaving_ends_the_membership_except_for_the_last_owner(
     project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
     as_user(annotator).post(url("me-leave"))
@@ -199,7 +199,7 @@ def test_own_page_queries_do_not_grow_with_work(
 # -- export
 
 
-def test_export_holds_all_of_ones_own_and_nothing_of_others(
+def test_export_contains_own_data_only(
     project: Project, admin: User, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     mine, others = make_completions(2)
@@ -226,15 +226,15 @@ def test_export_holds_all_of_ones_own_and_nothing_of_others(
     assert "admin@example.com" not in answer.getvalue().decode()
 
 
-def test_export_of_little_memory_is_sent_in_pieces(voted_project: Project, annotator: User) -> None:
+def test_export_is_streamed(voted_project: Project, annotator: User) -> None:
     pieces = list(person_json(annotator))
 
     assert len(pieces) > 120
     assert max(len(piece) for piece in pieces) < 1_000
 
 
-def test_every_row_that_points_to_a_person_is_exported_or_named() -> None:
-    """A new table about people must say what becomes of it in an export."""
+def test_every_table_with_a_user_is_exported_or_listed() -> None:
+    """Each table with a foreign key to users is exported, or listed as an exception."""
     exported = {part.rows.model for part in PARTS} | set(LEFT_OUT)
     pointing = {
         field.related_model

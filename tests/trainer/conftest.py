@@ -15,7 +15,7 @@ from trainer.models.loading import LoadedBase, load_base
 
 MakeRun = Callable[..., Path]
 
-#: Mark of tests about code that only the compiled CPU backend has.
+#: Mark for tests of code that only the compiled CPU backend has.
 needs_compiled = pytest.mark.skipif(
     backend_for("cpu").name != "cpu",
     reason="needs the compiled CPU backend: extra `cpu`, PROSPECT_BACKEND unset",
@@ -24,7 +24,7 @@ needs_compiled = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
-    """Threads cost a tiny model more than they give, above all beside other work."""
+    """Use one thread: on a tiny model threads cost more than they save, above all under load."""
     torch.set_num_threads(1)
 
 
@@ -39,7 +39,7 @@ def tiny(tiny_dir: Path) -> LoadedBase:
 
 
 def example(number: int, *, label: bool | None = None, **changes: Any) -> Example:
-    """Example `number`: three of them share a prompt, ups and downs alternate."""
+    """Return example `number`: three share a prompt; up and down alternate."""
     given: dict[str, Any] = {
         "id": f"e{number}",
         "prompt": (
@@ -82,7 +82,7 @@ def write_run(
 
 @pytest.fixture
 def make_run(tmp_path: Path, tiny_dir: Path) -> MakeRun:
-    """`write_run` under a name."""
+    """Return a function that calls `write_run` for a named directory."""
 
     def make(name: str = "run", **given: Any) -> Path:
         return write_run(tmp_path / name, tiny_dir, **given)
@@ -91,7 +91,7 @@ def make_run(tmp_path: Path, tiny_dir: Path) -> MakeRun:
 
 
 def events(directory: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """The events of a run, all or of one type."""
+    """Return the events of a run, all or of one type."""
     lines = (directory / "events.jsonl").read_text().splitlines()
     found = [json.loads(line) for line in lines]
     return [event for event in found if kind is None or event["type"] == kind]

@@ -1,4 +1,4 @@
-"""TrainConfig: every fault at once, before anything else happens."""
+"""TrainConfig: all errors are reported together, before anything else happens."""
 
 import json
 from dataclasses import replace
@@ -14,7 +14,7 @@ from trainer.training.schedule import beta_at, learning_rate
 LEAST = {"base_model": "some/model", "adapter_name": "starter@3"}
 
 
-def test_a_run_directory_of_a_renamed_loss_is_refused_with_its_new_name(tmp_path: Path) -> None:
+def test_run_directory_of_a_renamed_loss_is_refused_with_its_new_name(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**LEAST, "loss": "kto_humanline"}))
     with pytest.raises(Refused, match=r"it is called 'kto_clamped' now, set that"):
@@ -32,7 +32,7 @@ def test_config_needs_only_base_and_name() -> None:
     assert TrainConfig.from_dict(config.as_dict()) == config
 
 
-def test_config_reports_all_faults_together() -> None:
+def test_config_reports_all_errors_together() -> None:
     with pytest.raises(Refused) as caught:
         TrainConfig.from_dict(
             {
@@ -71,7 +71,7 @@ def test_config_rank_beyond_the_limit_is_refused() -> None:
         TrainConfig.from_dict({**LEAST, "lora_r": 1000})
 
 
-def test_config_takes_every_loss_and_a_batch_of_one() -> None:
+def test_config_accepts_every_loss_and_a_batch_of_one() -> None:
     # preflight checks whether the loss can use the snapshot (test_preflight.py)
     for name in LOSSES:
         assert TrainConfig.from_dict({**LEAST, "loss": name, "batch_size": 1}).loss == name
@@ -79,19 +79,19 @@ def test_config_takes_every_loss_and_a_batch_of_one() -> None:
         TrainConfig.from_dict({**LEAST, "batch_size": 0})
 
 
-def test_beta_is_constant_unless_it_is_asked_to_rise() -> None:
+def test_beta_is_constant_unless_its_warm_up_is_on() -> None:
     config = TrainConfig.from_dict({**LEAST, "beta": 0.4, "warmup_ratio": 0.4})
     assert [beta_at(config, step, 10) for step in (1, 4, 10)] == [0.4, 0.4, 0.4]
     # warm-up of 0.4·10 = 4 steps: a quarter of β more in each
     rising = replace(config, beta_schedule="linear_warmup")
     found = [beta_at(rising, step, 10) for step in range(1, 11)]
     assert found == pytest.approx([0.1, 0.2, 0.3] + [0.4] * 7)
-    # β has arrived when the learning rate has
+    # β reaches its value together with the learning rate
     rates = [learning_rate(rising, step, 10) for step in range(1, 11)]
     assert rates.index(max(rates)) == 3
 
 
-def test_beta_that_rises_without_a_warm_up_is_there_at_once() -> None:
+def test_beta_schedule_without_warm_up_starts_at_beta() -> None:
     rising = TrainConfig.from_dict(
         {**LEAST, "beta": 0.4, "warmup_ratio": 0, "beta_schedule": "linear_warmup"}
     )
@@ -102,15 +102,13 @@ def test_beta_that_rises_without_a_warm_up_is_there_at_once() -> None:
     ("content", "reason"),
     [(b"{", "not valid JSON"), (b"[]", "must hold a JSON object"), (b"\xff", "not valid JSON")],
 )
-def test_config_file_that_is_no_config_is_refused(
-    tmp_path: Path, content: bytes, reason: str
-) -> None:
+def test_malformed_config_file_is_refused(tmp_path: Path, content: bytes, reason: str) -> None:
     (tmp_path / "config.json").write_bytes(content)
     with pytest.raises(Refused, match=reason):
         TrainConfig.read(tmp_path / "config.json")
 
 
-def test_config_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+def test_missing_config_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="is missing"):
         TrainConfig.read(tmp_path / "config.json")
 

@@ -1,4 +1,4 @@
-"""Compiled kernels: a process that meets ever new lengths does not keep one for each."""
+"""oneDNN's cache: a process with ever new shapes does not keep a kernel for each."""
 
 import json
 import os
@@ -35,7 +35,7 @@ print(json.dumps({"grown": resident() - before, "kept": os.environ["LRU_CACHE_CA
 
 
 def after_many_shapes(**environment: str) -> dict[str, Any]:
-    """MiB that a thousand products of different shapes add to a process."""
+    """Return the MiB that a thousand products of different shapes add to a process."""
     clean = {key: value for key, value in os.environ.items() if "CACHE_CAPACITY" not in key}
     done = subprocess.run(
         [sys.executable, "-c", MANY_SHAPES],
@@ -51,11 +51,11 @@ def after_many_shapes(**environment: str) -> dict[str, Any]:
 @pytest.mark.slow
 @pytest.mark.skipif(
     automatic_precision(torch.device("cpu")).dtype != torch.bfloat16,
-    reason="bfloat16 is emulated on this CPU, by kernels that take any shape and an hour here",
+    reason="bfloat16 is emulated on this CPU, by kernels for any shape, and takes an hour",
 )
-def test_kernels_of_past_shapes_are_let_go() -> None:
+def test_kernels_of_past_shapes_are_freed() -> None:
     kept = {"LRU_CACHE_CAPACITY": "1024", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024"}
     limited, usual = after_many_shapes(), after_many_shapes(**kept)
-    # 20 MiB of slack for what else a process takes
+    # 20 MiB of tolerance for other allocations of the process
     assert limited["grown"] <= 0.7 * usual["grown"] + 20
-    assert (limited["kept"], usual["kept"]) == ("512", "1024")  # what is set already stays
+    assert (limited["kept"], usual["kept"]) == ("512", "1024")  # a value set before is kept

@@ -1,4 +1,4 @@
-"""`dtype: auto`: what a processor computes fast, by its features and by timing."""
+"""`dtype: auto`: chosen by the features of the processor and by timing."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """`processor(features, ratio)`: a CPU that says it has these, and multiplies so fast."""
+    """`processor(features, ratio)`: simulate a CPU with these features and this speed ratio."""
     monkeypatch.setenv("PROSPECT_CACHE_DIR", str(tmp_path))
     measured: list[float] = []
 
@@ -39,15 +39,15 @@ def processor(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     return pretend
 
 
-def test_a_cpu_without_bfloat16_units_computes_in_float32(processor: Any) -> None:
+def test_cpu_without_bfloat16_units_computes_in_float32(processor: Any) -> None:
     measured = processor({"avx2": True, "avx512_bf16": False}, 8.0)
     found = automatic_precision(CPU)
     assert str(found) == "float32: this CPU has no bfloat16 units"
-    assert not measured, "features were enough"
+    assert not measured, "the features must decide without a measurement"
 
 
 @pytest.mark.parametrize("feature", ["avx512_bf16", "amx_bf16", "bf16", "sve_bf16"])
-def test_bfloat16_units_that_prove_fast_are_used(processor: Any, feature: str) -> None:
+def test_bfloat16_units_measured_as_fast_are_used(processor: Any, feature: str) -> None:
     processor({feature: True}, 3.9)
     found = automatic_precision(CPU)
     assert found.dtype is torch.bfloat16
@@ -55,27 +55,27 @@ def test_bfloat16_units_that_prove_fast_are_used(processor: Any, feature: str) -
 
 
 @pytest.mark.parametrize("features", [{"avx512_bf16": True}, None])
-def test_a_slow_measurement_overrides_the_features(processor: Any, features: Any) -> None:
-    """Instructions may be hidden by a setting or a virtual machine, or features unknown."""
+def test_slow_measurement_overrides_the_features(processor: Any, features: Any) -> None:
+    """Instructions may be disabled by a setting or a virtual machine, or features unknown."""
     processor(features, 0.01)
     found = automatic_precision(CPU)
     assert found.dtype is torch.float32
     assert "0.01 times the speed of float32" in found.reason
 
 
-def test_a_processor_is_measured_once(processor: Any, tmp_path: Path) -> None:
+def test_processor_is_measured_once(processor: Any, tmp_path: Path) -> None:
     measured = processor({"avx512_bf16": True}, 4.0)
     assert automatic_precision(CPU) == automatic_precision(CPU)
     assert len(measured) == 1
     (file,) = tmp_path.rglob("*.json")
     file.write_text("{half a fi")
     assert automatic_precision(CPU).dtype is torch.bfloat16
-    assert len(measured) == 2, "a damaged file costs a measurement"
+    assert len(measured) == 2, "a damaged cache file is measured again"
     processor({"avx512_bf16": True, "avx512_fp16": True}, 0.5)
-    assert automatic_precision(CPU).dtype is torch.float32, "another processor, another answer"
+    assert automatic_precision(CPU).dtype is torch.float32, "another processor is measured again"
 
 
-def test_another_instruction_set_setting_is_another_measurement(
+def test_another_instruction_set_setting_is_measured_again(
     processor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = processor({"avx512_bf16": True}, 4.0)
@@ -85,16 +85,14 @@ def test_another_instruction_set_setting_is_another_measurement(
     assert len(measured) == 2
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(
-    processor: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwritable_cache_is_ignored(processor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROSPECT_CACHE_DIR", "/proc/no-such-place")
     processor({"avx512_bf16": True}, 2.0)
     assert automatic_precision(CPU).dtype is torch.bfloat16
 
 
-def test_the_real_measurement_agrees_with_an_emulated_processor() -> None:
-    """oneDNN held to AVX2 emulates bfloat16 wherever this runs: at a tenth of the speed or less."""
+def test_real_measurement_agrees_with_an_emulated_processor() -> None:
+    """oneDNN limited to AVX2 emulates bfloat16 on any machine: at a tenth of the speed or less."""
     code = "from trainer.precision import measured_ratio; print(measured_ratio())"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -108,7 +106,7 @@ def test_the_real_measurement_agrees_with_an_emulated_processor() -> None:
     assert measured_ratio() > 0
 
 
-def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(
+def test_gpu_that_emulates_bfloat16_computes_in_float32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def supported(including_emulation: bool = True) -> bool:
@@ -118,7 +116,7 @@ def test_a_gpu_that_only_emulates_bfloat16_computes_in_float32(
     assert automatic_precision(torch.device("cuda")).dtype is torch.float32
 
 
-def test_a_loaded_base_says_why(processor: Any, tiny_dir: Path) -> None:
+def test_loaded_base_gives_the_reason(processor: Any, tiny_dir: Path) -> None:
     processor({"avx2": True}, 0.01)
     base = load_base(str(tiny_dir), device="cpu")
     assert base.dtype is torch.float32
@@ -128,18 +126,18 @@ def test_a_loaded_base_says_why(processor: Any, tiny_dir: Path) -> None:
     )
 
 
-def test_a_plan_says_why(processor: Any, make_run: Any) -> None:
+def test_plan_gives_the_reason(processor: Any, make_run: Any) -> None:
     processor({"avx2": True}, 0.01)
     found = plan(make_run(dtype="auto"))
     assert found["device"] == "cpu, float32"
     assert "Precision here: float32: this CPU has no bfloat16 units." in as_text(found)
 
 
-# -- what the engine stores
+# -- the type of the engine's weights
 
 
 @needs_compiled
-def test_the_engine_stores_bfloat16_where_it_widens_weights_itself(
+def test_engine_stores_bfloat16_where_it_converts_weights_itself(
     processor: Any, tiny_dir: Path
 ) -> None:
     processor({"avx2": True}, 0.01)
@@ -151,10 +149,10 @@ def test_the_engine_stores_bfloat16_where_it_widens_weights_itself(
     assert load_served(str(tiny_dir), dtype="float32", device="cpu").dtype is torch.float32
 
 
-def test_the_engine_computes_in_float32_what_transformers_runs(
+def test_engine_computes_in_float32_with_transformers(
     processor: Any, tiny_dir: Path, tmp_path: Path
 ) -> None:
-    """A Llama with another activation has no compiled step."""
+    """A Llama with another activation function has no compiled step."""
     processor({"avx2": True}, 0.01)
     copy = shutil.copytree(tiny_dir, tmp_path / "relu")
     config = json.loads((copy / "config.json").read_text())
@@ -164,7 +162,7 @@ def test_the_engine_computes_in_float32_what_transformers_runs(
     assert base.precision == "float32: this CPU has no bfloat16 units"
 
 
-def test_a_fast_bfloat16_cpu_computes_in_it(processor: Any, tiny_dir: Path) -> None:
+def test_fast_bfloat16_cpu_computes_in_bfloat16(processor: Any, tiny_dir: Path) -> None:
     processor({"avx512_bf16": True}, 4.0)
     base = load_served(str(tiny_dir), device="cpu")
     assert base.dtype is torch.bfloat16

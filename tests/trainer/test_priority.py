@@ -1,4 +1,4 @@
-"""A trainer that lets other processes of the machine go first."""
+"""A trainer that runs at a lower priority than other processes of the machine."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def niceness(*arguments: str) -> str:
-    """What a child that was given these options on its command line says of its priority."""
+    """Return the priority that a child with these command-line options reports."""
     code = (
         "import os, sys\n"
         "from trainer import __main__ as command\n"
@@ -27,18 +27,18 @@ def niceness(*arguments: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        start_new_session=True,  # whose priority it may lower
+        start_new_session=True,  # so that its session's priority can be lowered
     )
     return done.stdout.strip()
 
 
-def test_a_run_is_as_nice_as_it_is_asked_to_be() -> None:
+def test_run_has_the_requested_niceness() -> None:
     here = os.getpriority(os.PRIO_PROCESS, 0)
     assert niceness("--nice", "7") == str(min(here + 7, 19))
-    assert niceness() == str(here), "without --nice it is an ordinary process"
+    assert niceness() == str(here), "without --nice the priority is unchanged"
 
 
-def test_the_session_is_lowered_where_sessions_are_scheduled(
+def test_priority_of_the_session_is_lowered_with_session_scheduling(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[int] = []
@@ -48,7 +48,7 @@ def test_the_session_is_lowered_where_sessions_are_scheduled(
     assert (calls, (tmp_path / "autogroup").read_text()) == ([10], "10")
 
 
-def test_without_session_scheduling_niceness_is_enough(
+def test_niceness_suffices_without_session_scheduling(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     calls: list[int] = []

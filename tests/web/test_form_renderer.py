@@ -1,4 +1,4 @@
-"""Every form's field has the same markup, whichever page shows it."""
+"""Form fields have the same markup on every page."""
 
 import re
 from pathlib import Path
@@ -23,11 +23,11 @@ def test_field_has_label_help_and_errors_beside_it() -> None:
     assert 'aria-invalid="true"' in group
 
 
-def test_checkbox_stands_in_its_label() -> None:
+def test_checkbox_is_inside_its_label() -> None:
     group = Sample()["agree"].as_field_group()
     assert re.search(r'<label class="check">\s*<input type="checkbox"', group)
 
 
-def test_templates_render_fields_with_the_renderer_alone() -> None:
+def test_templates_render_fields_only_with_the_renderer() -> None:
     for path in TEMPLATES.rglob("*.html"):
         assert "_components/field.html" not in path.read_text(), path

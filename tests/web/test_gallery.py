@@ -1,4 +1,4 @@
-"""The component gallery, which only DEBUG serves."""
+"""The component gallery, served with DEBUG only."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def test_gallery_is_served_with_debug_only(client: Client, settings: Settings) -
     page = client.get("/components/")
     assert page.status_code == 200
     assert page.content.count(b"Light") >= 1
-    assert page.content.count(b"This field is required.") == 2, "once a theme"
+    assert page.content.count(b"This field is required.") == 2, "once per theme"
 
 
 def test_every_component_documents_its_parameters() -> None:

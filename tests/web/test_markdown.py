@@ -1,4 +1,4 @@
-"""What models and imports write is shown, never obeyed (faults: hostile items, monstrous ones)."""
+"""Text from models and imports is displayed and never executed (faults: hostile or huge items)."""
 
 import time
 from html.parser import HTMLParser
@@ -12,7 +12,7 @@ from feedback_app.web.markdown import MARKDOWN_LIMIT, PLAIN_LIMIT, TAGS, render
 
 
 class Page(HTMLParser):
-    """Every tag and attribute a browser would see."""
+    """Collects every tag and attribute that a browser would see."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -87,18 +87,18 @@ def test_render_markdown_keeps_lists_code_tables_and_links() -> None:
         pytest.param("$" * MARKDOWN_LIMIT + "\\frac{" * 10, id="LaTeX"),
     ],
 )
-def test_render_monstrous_text_takes_bounded_time_and_space(monster: str) -> None:
+def test_render_huge_text_takes_bounded_time_and_space(monster: str) -> None:
     before = time.thread_time()
     html = render(monster)
 
-    # seconds of this thread: some 0.1 in each case; what grows with the square takes minutes
+    # CPU seconds of this thread: about 0.1 in each case; quadratic time would take minutes
     assert time.thread_time() - before < 20
     assert len(html) < 6 * PLAIN_LIMIT
 
 
-def test_render_too_long_text_says_how_much_is_left_out() -> None:
+def test_render_too_long_text_shows_how_much_is_omitted() -> None:
     assert "… 800000 more characters are not shown." in render("a" * 1_000_000)
 
 
-def test_model_text_filter_keeps_htmx_away() -> None:
+def test_model_text_filter_disables_htmx() -> None:
     assert model_text("*hi*") == '<div class="prose" hx-disable><p><em>hi</em></p>\n</div>'

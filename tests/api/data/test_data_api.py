@@ -1,4 +1,4 @@
-"""The data API: pages that stay put, requests that are done once, and nothing of other projects."""
+"""The data API: stable pagination, idempotent requests, and no access to other projects."""
 
 import json
 from collections.abc import Callable
@@ -54,7 +54,7 @@ def post(program: Program, what: str, body: Any, key: str | None = None) -> Any:
 
 
 def pages(program: Program, what: str, query: str = "") -> list[list[dict[str, Any]]]:
-    """Every page of a list."""
+    """Return all pages of a list."""
     found, cursor = [], ""
     while True:
         page = program.get(f"{HERE}/{what}?{query}{cursor}").json()
@@ -67,7 +67,7 @@ def pages(program: Program, what: str, query: str = "") -> list[list[dict[str, A
 # -- lists
 
 
-def test_list_comes_in_pages_that_new_rows_do_not_shift(
+def test_list_pages_are_stable_when_rows_are_added(
     project: Project, program: Program, make_completions: MakeCompletions
 ) -> None:
     make_completions(5)
@@ -80,10 +80,10 @@ def test_list_comes_in_pages_that_new_rows_do_not_shift(
     assert ids == list(project.completions.order_by("pk").values_list("pk", flat=True))
     assert rest["next_cursor"] is None
     sizes = [len(page) for page in pages(program, "prompts", "limit=3")]
-    assert sizes == [3, 3], "a last page that is full has no cursor"
+    assert sizes == [3, 3], "a full last page has no cursor"
 
 
-def test_each_list_tells_what_is_stored_and_can_be_narrowed(
+def test_each_list_returns_stored_rows_and_can_be_filtered(
     project: Project, admin: User, program: Program, make_completions: MakeCompletions
 ) -> None:
     first, second = make_completions(2)
@@ -114,7 +114,7 @@ def test_each_list_tells_what_is_stored_and_can_be_narrowed(
         assert one.json() in pages(program, what)[0]
 
 
-def test_list_costs_the_same_however_much_there_is(
+def test_list_queries_do_not_grow_with_rows(
     voted_project: Project, program: Program, django_assert_max_num_queries: Any
 ) -> None:
     for what in ("prompts", "completions", "votes", "examples"):
@@ -134,16 +134,16 @@ def test_list_costs_the_same_however_much_there_is(
         ("_connector=OR", "unknown_parameter", "_connector"),
     ],
 )
-def test_list_refuses_what_is_not_on_offer(
+def test_list_refuses_unknown_parameters(
     query: str, code: str, param: str, program: Program
 ) -> None:
     assert fault(program.get(f"{HERE}/prompts?{query}")) == (400, code, param)
 
 
-# -- who may
+# -- access
 
 
-def test_token_opens_its_own_project_and_its_scopes_only(
+def test_token_is_limited_to_its_project_and_scopes(
     project: Project, admin: User, outsider: User, program: Program, make_completions: Any
 ) -> None:
     other = Project.objects.get(slug="other")
@@ -165,17 +165,17 @@ def test_token_opens_its_own_project_and_its_scopes_only(
     assert not Vote.objects.exists()
 
 
-def test_rate_limit_is_that_of_the_gateway(program: Program, settings: Settings) -> None:
+def test_rate_limit_is_shared_with_the_gateway(program: Program, settings: Settings) -> None:
     settings.API_REQUESTS_PER_MINUTE = 2
 
     codes = [program.get(f"{HERE}/votes").status_code for _ in range(3)]
     codes.append(program.get("/v1/models").status_code)
 
-    assert codes[:2] in ([200, 200], [200, 429])  # the minute may turn
+    assert codes[:2] in ([200, 200], [200, 429])  # the rate-limit minute may change
     assert 429 in codes
 
 
-# -- adding
+# -- creating
 
 
 def test_added_prompts_are_sampled_and_those_of_the_gateway_are_not(
@@ -221,7 +221,7 @@ def test_added_prompts_and_completions_are_stored_once(project: Project, program
     ]
 
 
-def test_votes_of_a_request_are_votes_like_any_other_and_change_when_sent_again(
+def test_votes_make_examples_and_change_when_sent_again(
     program: Program, make_completions: MakeCompletions
 ) -> None:
     first, second = make_completions(2)
@@ -240,7 +240,7 @@ def test_votes_of_a_request_are_votes_like_any_other_and_change_when_sent_again(
     assert {v.source for v in Vote.objects.all()} == {"api"}
 
 
-def test_votes_and_examples_say_what_is_known_of_how_they_were_given(
+def test_votes_and_examples_include_their_metadata(
     project: Project,
     program: Program,
     admin: User,
@@ -296,7 +296,7 @@ def test_votes_and_examples_say_what_is_known_of_how_they_were_given(
         ("votes", {"votes": [{"completion_id": 1, "verdict": "maybe"}]}, "verdict"),
     ],
 )
-def test_faulty_request_names_the_field_and_adds_nothing(
+def test_invalid_request_names_the_field_and_adds_nothing(
     what: str, body: Any, named: str | None, program: Program, make_completions: MakeCompletions
 ) -> None:
     status, _, param = fault(post(program, what, body))
@@ -306,9 +306,7 @@ def test_faulty_request_names_the_field_and_adds_nothing(
     assert not (Prompt.objects.exists() or Completion.objects.exists() or Vote.objects.exists())
 
 
-def test_request_is_done_whole_or_not_at_all(
-    program: Program, make_completions: MakeCompletions
-) -> None:
+def test_request_is_atomic(program: Program, make_completions: MakeCompletions) -> None:
     [completion] = make_completions(1)
     good = {"completion_id": completion.pk, "verdict": "up", "user": "jo"}
 
@@ -322,14 +320,14 @@ def test_request_is_done_whole_or_not_at_all(
     assert not Vote.objects.exists()
     assert not User.objects.filter(name="jo").exists()
     assert Prompt.objects.count() == 1
-    assert not ApiReceipt.objects.exists(), "a refused request may be sent again"
+    assert not ApiReceipt.objects.exists(), "a refused request stores no receipt"
     assert post(program, "votes", {"votes": [good]}, key="k").status_code == 200
 
 
-# -- once
+# -- idempotency
 
 
-def test_key_sent_again_is_answered_the_same_and_done_once(
+def test_repeated_idempotency_key_gets_the_same_answer_once(
     project: Project, admin: User, program: Program
 ) -> None:
     body = {"prompts": [{"messages": HELLO}]}
@@ -349,19 +347,19 @@ def test_key_sent_again_is_answered_the_same_and_done_once(
     assert fault(post(program, "prompts", body, key="x" * 201))[0] == 400
 
 
-def test_key_is_forgotten_after_a_day(program: Program) -> None:
+def test_idempotency_key_expires_after_a_day(program: Program) -> None:
     body = {"prompts": [{"messages": HELLO}]}
     post(program, "prompts", body, key="k")
     ApiReceipt.objects.update(created_at=timezone.now() - KEPT)
 
     assert post(program, "prompts", body, key="k").json()["data"][0]["created"] is False
     ApiReceipt.objects.update(created_at=timezone.now() - KEPT)
-    dispatch()  # as beat does
+    dispatch()  # as beat calls it
     assert not ApiReceipt.objects.exists()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_same_key_ten_times_at_once_is_done_once(
+def test_same_key_ten_times_concurrently_is_processed_once(
     program: Program, make_completions: MakeCompletions
 ) -> None:
     body = {"completions": [{"messages": HELLO, "text": "Hi.", "queued": True}]}
@@ -376,7 +374,7 @@ def test_same_key_ten_times_at_once_is_done_once(
     assert Completion.objects.count() == 1
 
 
-# -- anything at all
+# -- fuzzing
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -397,7 +395,7 @@ FIELDS = st.sampled_from(
     items=st.lists(st.dictionaries(FIELDS, JSON, max_size=4) | JSON, max_size=3) | JSON,
     query=st.dictionaries(st.sampled_from(["limit", "cursor", "version"]), st.text(max_size=30)),
 )
-def test_whatever_is_sent_is_answered_or_refused_with_a_reason(
+def test_any_request_is_answered_or_refused_with_a_reason(
     what: str, items: Any, query: dict[str, str], program: Program, settings: Settings
 ) -> None:
     settings.API_REQUESTS_PER_MINUTE = 10**6
@@ -410,7 +408,7 @@ def test_whatever_is_sent_is_answered_or_refused_with_a_reason(
             assert fault(answer)[0] in (400, 404)
 
 
-# -- what it says of itself
+# -- documentation
 
 
 def test_docs_name_every_operation_and_are_for_members(

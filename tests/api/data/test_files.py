@@ -1,4 +1,4 @@
-"""Files through the data API: what comes in by one token goes out by another, and nothing else."""
+"""Files through the data API: upload, import, export, and limits per token and project."""
 
 import io
 import json
@@ -52,7 +52,7 @@ def here(program: Program, what: str) -> str:
 
 
 def send(program: Program, body: Any, query: str = "", key: str = "", **extra: Any) -> Any:
-    """As a program does: the file is the body, or a part of a form."""
+    """Send a file as a program does: as the body, or as a part of a form."""
     headers = program.headers | ({"Idempotency-Key": key} if key else {})
     if not isinstance(body, dict):
         extra.setdefault("content_type", "application/x-www-form-urlencoded")  # curl --data-binary
@@ -61,7 +61,7 @@ def send(program: Program, body: Any, query: str = "", key: str = "", **extra: A
 
 
 def worked(program: Program, answer: Any) -> dict[str, Any]:
-    """The import, when a worker has been at it."""
+    """Run the import as a worker does and return it."""
     assert answer.status_code == 200, answer.content
     import_file(answer.json()["id"])
     found: dict[str, Any] = program.get(here(program, f"imports/{answer.json()['id']}")).json()
@@ -82,13 +82,13 @@ def uploads(artifacts: Path) -> list[Path]:
     return list((artifacts / "imports").glob("*"))
 
 
-# -- in and out
+# -- import and export
 
 
-def test_file_comes_in_is_followed_and_goes_out_in_every_format(
+def test_file_is_imported_and_exported_in_every_format(
     project: Project, outsider: User, program: Program, artifacts: Path, settings: Settings
 ) -> None:
-    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10  # whoever wants the body in memory fails
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10  # reading the body into memory fails
     started = send(program, jsonl(), "?name=votes.jsonl")
     assert (started.json()["status"], len(uploads(artifacts))) == ("queued", 1)
 
@@ -108,9 +108,11 @@ def test_file_comes_in_is_followed_and_goes_out_in_every_format(
         ("good", True),
         ("bad", False),
     ]
-    assert {tuple(row) for row in rows} == {export_rows.COLUMNS}, "TRL's form, as it was"
+    assert {tuple(row) for row in rows} == {export_rows.COLUMNS}, (
+        "TRL's format, without extra columns"
+    )
 
-    # what one project gives another takes as it is, in each format
+    # another project imports the export unchanged, in each format
     other = Project.objects.get(slug="other")
     scopes = [Scope.DATA_READ, Scope.DATA_WRITE]
     taker = Program(*token_create(project=other, name="In", scopes=scopes, by=outsider))
@@ -122,7 +124,7 @@ def test_file_comes_in_is_followed_and_goes_out_in_every_format(
         other.completions.all().delete()
 
 
-def test_export_is_written_down_and_gives_pseudonyms_and_snapshots(
+def test_export_is_audited_and_has_pseudonyms_and_snapshots(
     voted_project: Project, admin: User, annotator: User, program: Program
 ) -> None:
     run = run_request(project=voted_project, by=admin)
@@ -147,7 +149,7 @@ def test_export_is_written_down_and_gives_pseudonyms_and_snapshots(
     assert {event.actor for event in events} == {program.token.user}
 
 
-def test_export_breaks_off_when_its_token_is_revoked(
+def test_export_stops_when_its_token_is_revoked(
     voted_project: Project, admin: User, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedback_app.api.data.files.CHUNK", 20)
@@ -159,11 +161,11 @@ def test_export_breaks_off_when_its_token_is_revoked(
         list(lines)
 
 
-# -- how a file is understood
+# -- how a file is parsed
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
-def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
+def test_columns_are_mapped_and_a_dry_run_stores_nothing(
     kind: str, project: Project, admin: User, program: Program, artifacts: Path
 ) -> None:
     hook, _ = webhook_create(
@@ -171,7 +173,7 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     )
     rows = [{"Frage": "Q", "completion": "no", "Antwort": "A", "label": "up"}]
     body = {
-        # the second has no answer: what it calls completion is something else
+        # the second row has no answer: its column `completion` is not the mapped one
         "jsonl": lambda: jsonl([*rows, {"Frage": "R", "completion": "no", "label": "up"}]),
         "csv": lambda: b"Frage,completion,Antwort,label\nQ,no,A,up\n",
         "parquet": lambda: parquet(rows),
@@ -181,7 +183,7 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     tried = worked(program, send(program, body, f"{query}&dry_run=true"))
     assert (tried["imported"], tried["dry_run"], tried["status"]) == (1, True, "done")
     assert not (project.prompts.exists() or Vote.objects.exists() or uploads(artifacts))
-    assert not hook.deliveries.exists(), "a refused file causes no event"
+    assert not hook.deliveries.exists(), "a dry run sends no event"
 
     done = worked(program, send(program, body, query))
     assert hook.deliveries.count() == 1
@@ -190,7 +192,7 @@ def test_columns_of_other_names_are_told_and_a_dry_run_keeps_nothing(
     assert (example.completion.text, example.completion.prompt.title) == ("A", "Q")
 
 
-def test_labels_of_its_own_are_told_and_gold_is_not_for_programs(
+def test_labels_are_mapped_and_gold_is_refused_from_programs(
     project: Project, program: Program, artifacts: Path
 ) -> None:
     rows = [
@@ -236,7 +238,7 @@ def parquet(rows: list[Any]) -> bytes:
         ),
     ],
 )
-def test_file_of_no_use_is_refused_and_not_kept(
+def test_useless_file_is_refused_and_deleted(
     body: Any, query: str, expected: Any, program: Program, artifacts: Path
 ) -> None:
     assert fault(send(program, body, query)) == expected
@@ -245,7 +247,7 @@ def test_file_of_no_use_is_refused_and_not_kept(
     assert uploads(artifacts) == []
 
 
-def test_form_that_is_none_and_a_file_that_is_too_large_are_refused(
+def test_malformed_form_and_too_large_file_are_refused(
     program: Program, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedback_app.feedback.imports.uploads.UPLOAD_LIMIT", 10)
@@ -254,14 +256,14 @@ def test_form_that_is_none_and_a_file_that_is_too_large_are_refused(
     assert fault(torn) == (400, "invalid_form", None)
     assert fault(send(program, jsonl())) == (413, "body_too_large", None)
     announced = send(program, b"{}", CONTENT_LENGTH="200000")
-    assert fault(announced) == (413, "body_too_large", None), "before a byte is read"
+    assert fault(announced) == (413, "body_too_large", None), "refused before reading the body"
     assert uploads(artifacts) == []
 
 
-# -- once, one at a time, and by whom
+# -- idempotency, concurrency and access
 
 
-def test_import_is_done_once_a_key_and_one_at_a_time_and_can_be_stopped(
+def test_import_runs_once_per_key_one_at_a_time_and_can_be_stopped(
     program: Program, artifacts: Path
 ) -> None:
     first = send(program, jsonl(), key="night")
@@ -282,7 +284,7 @@ def test_import_is_done_once_a_key_and_one_at_a_time_and_can_be_stopped(
     assert worked(program, first)["imported"] == 0
 
 
-def test_scopes_and_projects_decide(
+def test_access_depends_on_scopes_and_projects(
     project: Project, admin: User, outsider: User, program: Program
 ) -> None:
     pk = send(program, jsonl()).json()["id"]

@@ -1,4 +1,4 @@
-"""The gateway against a real engine: answers, streams, refusals, and what is kept of them."""
+"""The gateway against a real engine: answers, streams, refusals, and what it stores."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def program(served: Project, admin: User) -> Program:
 
 
 def chunks(response: StreamingHttpResponse) -> list[dict[str, Any]]:
-    """The events of a stream that ended well."""
+    """Return the events of a stream that ended with [DONE]."""
     assert response["Content-Type"] == "text/event-stream"
     text = b"".join(response.streaming_content).decode()  # type: ignore[arg-type]
     *events, done, rest = text.split("\n\n")
@@ -49,7 +49,7 @@ def metric(engine: RunningEngine, name: str) -> float:
 # -- answers
 
 
-def test_answer_has_openais_shape_and_is_kept_with_its_ids(program: Program) -> None:
+def test_answer_has_openais_format_and_is_stored_with_its_ids(program: Program) -> None:
     answer = program.ask(model="base", temperature=0).json()
 
     completion = Completion.objects.get()
@@ -71,7 +71,7 @@ def test_answer_has_openais_shape_and_is_kept_with_its_ids(program: Program) -> 
     )
 
 
-def test_stream_pieces_make_the_answer_and_each_names_it(program: Program) -> None:
+def test_stream_chunks_add_up_to_the_answer_and_carry_its_id(program: Program) -> None:
     whole = program.ask(temperature=0).json()
 
     streamed = program.ask(temperature=0, stream=True, stream_options={"include_usage": True})
@@ -94,7 +94,7 @@ def test_stream_without_the_option_has_no_usage(program: Program) -> None:
     assert all("usage" not in chunk for chunk in chunks(program.ask(stream=True)))
 
 
-def test_answer_system_message_stands_in_for_the_projects(program: Program) -> None:
+def test_system_message_replaces_the_one_of_the_project(program: Program) -> None:
     own = [{"role": "system", "content": "Talk like a pirate, at length."}, *HELLO]
     parts = [{"role": "user", "content": [{"type": "text", "text": "Hello?"}]}]
 
@@ -149,10 +149,10 @@ def test_models_are_live_base_and_the_projects_versions(
     assert [entry["id"] for entry in others] == ["live", "base"]
 
 
-# -- broken off
+# -- aborted
 
 
-def test_reader_gone_frees_the_engine_and_keeps_the_piece_as_aborted(
+def test_client_disconnect_cancels_the_request_and_stores_the_partial_answer(
     program: Program, engine: RunningEngine
 ) -> None:
     before = metric(engine, CANCELLED)
@@ -170,7 +170,7 @@ def test_reader_gone_frees_the_engine_and_keeps_the_piece_as_aborted(
     assert completion.token_ids is None
 
 
-def test_reader_gone_before_the_first_event_frees_the_engine(
+def test_client_disconnect_before_the_first_event_cancels_the_request(
     program: Program, engine: RunningEngine
 ) -> None:
     before = metric(engine, CANCELLED)
@@ -181,7 +181,7 @@ def test_reader_gone_before_the_first_event_frees_the_engine(
     assert Completion.objects.get().finish_reason == "aborted"
 
 
-def test_closing_events_that_nobody_took_closes_their_source() -> None:
+def test_closing_unread_events_closes_their_source() -> None:
     ended = []
 
     def source() -> Generator[str]:
@@ -196,7 +196,7 @@ def test_closing_events_that_nobody_took_closes_their_source() -> None:
     assert ended
 
 
-def test_token_revoked_in_mid_stream_ends_it(
+def test_token_revoked_during_a_stream_ends_it(
     program: Program, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "TOKEN_CHECK_SECONDS", 0.0)
@@ -212,13 +212,13 @@ def test_token_revoked_in_mid_stream_ends_it(
     assert Completion.objects.get().finish_reason == "aborted"
 
 
-def test_vote_during_a_stream_becomes_an_example_when_the_text_is_there(program: Program) -> None:
+def test_vote_during_a_stream_makes_an_example_when_the_text_is_stored(program: Program) -> None:
     response = program.ask(stream=True)
     events = iter(response.streaming_content)
     first = json.loads(next(events).decode().split("\n\n")[0].removeprefix("data: "))
 
     assert program.thumb(first["completion_id"]).status_code == 200
-    assert not hasattr(Completion.objects.get(), "example"), "an empty answer teaches nothing"
+    assert not hasattr(Completion.objects.get(), "example"), "an empty answer makes no example"
     list(events)
 
     completion = Completion.objects.get()
@@ -229,7 +229,7 @@ def test_vote_during_a_stream_becomes_an_example_when_the_text_is_there(program:
 # -- refusals
 
 
-def test_engine_away_is_503_and_keeps_nothing(program: Program, settings: Settings) -> None:
+def test_engine_unreachable_is_503_and_stores_nothing(program: Program, settings: Settings) -> None:
     settings.ENGINES = {MODEL: "http://127.0.0.1:9"}
 
     for stream in (False, True):
@@ -241,7 +241,7 @@ def test_engine_away_is_503_and_keeps_nothing(program: Program, settings: Settin
     assert not Completion.objects.exists()
 
 
-def test_version_that_the_engine_can_not_load_is_503(
+def test_version_that_the_engine_cannot_load_is_503(
     program: Program, make_adapter: MakeAdapter
 ) -> None:
     adapter = make_adapter(77)
@@ -314,7 +314,7 @@ def test_version_of_another_project_or_discarded_is_404(
         ({"stream": "perhaps"}, "invalid_value", "stream"),
     ],
 )
-def test_faulty_question_is_400_and_names_the_field(
+def test_invalid_request_is_400_and_names_the_field(
     fields: dict[str, Any], code: str, param: str | None, program: Program
 ) -> None:
     status, said, named = fault(program.ask(**fields))
@@ -325,14 +325,14 @@ def test_faulty_question_is_400_and_names_the_field(
     assert not Prompt.objects.exists()
 
 
-def test_every_fault_of_a_question_is_named_at_once(program: Program) -> None:
+def test_all_errors_of_a_request_are_reported_together(program: Program) -> None:
     message = program.ask(top_p=7, tools=[], n=3).json()["error"]["message"]
 
     assert all(name in message for name in ("top_p: ", "tools: ", "n: "))
 
 
 @pytest.mark.parametrize("body", ["", "{", "[]", "nothing", '{"model": "live"', "null"])
-def test_body_that_is_no_json_object_is_400(body: str, program: Program) -> None:
+def test_body_that_is_not_a_json_object_is_400(body: str, program: Program) -> None:
     status, code, _ = fault(program.post(CHAT, body))
 
     assert status == 400
@@ -345,7 +345,7 @@ def test_body_too_large_is_413(program: Program, settings: Settings) -> None:
     assert fault(program.post(CHAT, {"model": "x" * 2_000}))[0] == 413
 
 
-def test_same_conversation_is_one_prompt(program: Program) -> None:
+def test_same_conversation_is_stored_as_one_prompt(program: Program) -> None:
     program.ask()
     program.ask()
 
@@ -353,25 +353,25 @@ def test_same_conversation_is_one_prompt(program: Program) -> None:
     assert Completion.objects.count() == 2
 
 
-def test_question_of_a_known_prompt_makes_few_queries(
+def test_request_for_a_known_prompt_makes_few_queries(
     program: Program, django_assert_num_queries: Any
 ) -> None:
     program.ask()
 
-    # token, its minute, running split, prompt; insert; lock, update; savepoints around the last
-    # two
+    # token, its minute, running split, prompt; insert; lock, update; savepoints around the
+    # last two
     with django_assert_num_queries(11):
         assert program.ask().status_code == 200
 
 
-# -- the door
+# -- authentication
 
 
 @pytest.mark.parametrize(
     "header",
     ["", "Bearer", "Bearer ", "Bearer nothing", "Basic abc", "Token {}", "Bearer {}x", "{}"],
 )
-def test_no_or_wrong_token_is_401(header: str, program: Program) -> None:
+def test_missing_or_wrong_token_is_401(header: str, program: Program) -> None:
     headers = {"Authorization": header.format(program.secret)} if header else {}
 
     for response in (
@@ -383,7 +383,7 @@ def test_no_or_wrong_token_is_401(header: str, program: Program) -> None:
         assert response["WWW-Authenticate"] == "Bearer"
 
 
-def test_session_opens_nothing(program: Program, admin: User, as_user: As) -> None:
+def test_session_without_token_is_401(program: Program, admin: User, as_user: As) -> None:
     client = as_user(admin)
 
     body = {"model": "live", "messages": HELLO}
@@ -397,7 +397,7 @@ def test_revoked_token_is_401(program: Program, admin: User) -> None:
     assert fault(program.ask()) == (401, "invalid_api_key", None)
 
 
-def test_scope_that_the_token_lacks_is_403(served: Project, admin: User) -> None:
+def test_missing_scope_is_403(served: Project, admin: User) -> None:
     reader = Program(*token_create(project=served, name="R", scopes=[Scope.CHAT], by=admin))
     voter = Program(*token_create(project=served, name="V", scopes=[Scope.FEEDBACK], by=admin))
     answer = reader.ask().json()
@@ -408,13 +408,13 @@ def test_scope_that_the_token_lacks_is_403(served: Project, admin: User) -> None
     assert voter.get("/v1/models").status_code == 200
 
 
-def test_too_many_requests_are_429_and_say_when(program: Program, settings: Settings) -> None:
+def test_too_many_requests_are_429_with_retry_after(program: Program, settings: Settings) -> None:
     settings.API_REQUESTS_PER_MINUTE = 2
     ApiToken.objects.update(last_used_at=None)
 
     answers = [program.get("/v1/models") for _ in range(5)]
 
-    # a minute may turn in between
+    # the rate-limit minute may change
     refused = [answer for answer in answers if answer.status_code == 429]
     assert refused
     assert fault(refused[0]) == (429, "rate_limit_exceeded", None)
@@ -437,7 +437,7 @@ def test_openapi_names_operations_fields_and_the_bearer_scheme(client: Client) -
             assert operation["security"]
 
 
-def test_stream_has_no_characters_that_a_client_may_take_for_the_end_of_a_line() -> None:
+def test_stream_escapes_unicode_line_separators() -> None:
     text = "one\x85two\u2028three"
     (line,) = sse({"text": text}).splitlines()[:-1]
     assert json.loads(line.removeprefix("data: ")) == {"text": text}

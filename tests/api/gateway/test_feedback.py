@@ -1,4 +1,4 @@
-"""`POST /v1/feedback`: thumbs of a product's users become votes like any other."""
+"""`POST /v1/feedback`: thumbs of a product's users become votes."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def program(project: Project, admin: User) -> Program:
 
 
 def answer_of(project: Project, *, source: Source = Source.API) -> Completion:
-    """An answer of the gateway."""
+    """Create an answer of the gateway."""
     messages: Any = [{"role": "user", "content": "Hello?"}]
     return completion_create(
         project=project,
@@ -40,7 +40,7 @@ def answer(project: Project) -> Completion:
     return answer_of(project)
 
 
-def test_thumb_is_a_vote_with_its_example(program: Program, answer: Completion) -> None:
+def test_thumb_is_stored_as_a_vote_with_its_example(program: Program, answer: Completion) -> None:
     said = program.thumb(
         f"cmpl-{answer.pk}", "down", reasons=["wrong", "long"], comment="No.", user="jo"
     )
@@ -59,7 +59,7 @@ def test_thumb_is_a_vote_with_its_example(program: Program, answer: Completion) 
     }
 
 
-def test_thumb_again_changes_it_and_the_same_again_does_nothing(
+def test_second_thumb_changes_the_vote_and_a_repeat_does_nothing(
     program: Program, answer: Completion
 ) -> None:
     for verdict in ("up", "up", "down", "down"):
@@ -70,7 +70,7 @@ def test_thumb_again_changes_it_and_the_same_again_does_nothing(
     assert list(events) == ["up", "down"]
 
 
-def test_thumbs_of_several_people_are_several_votes(
+def test_thumbs_of_several_people_are_separate_votes(
     program: Program, answer: Completion, project: Project, admin: User
 ) -> None:
     for verdict, user in (("up", "jo"), ("up", "flo"), ("down", "jo")):
@@ -95,12 +95,12 @@ def test_thumb_on_another_projects_answer_is_404(program: Program, outsider: Use
     message = refused.json()["error"]["message"]
     assert missing.json()["error"]["message"] == message.replace(
         str(theirs.pk), str(theirs.pk + 1)
-    ), "nothing tells that it exists"
+    ), "the refusal must not reveal that it exists"
     assert not Vote.objects.exists()
 
 
 @pytest.mark.parametrize("source", [Source.ANNOTATE, Source.DEMO, Source.IMPORT])
-def test_thumb_on_an_answer_that_is_not_the_apis_is_404(
+def test_thumb_on_an_answer_not_from_the_api_is_404(
     source: Source, program: Program, project: Project
 ) -> None:
     answer = answer_of(project, source=source)
@@ -109,7 +109,7 @@ def test_thumb_on_an_answer_that_is_not_the_apis_is_404(
     assert not Vote.objects.exists()
 
 
-def test_number_with_a_point_is_the_number(program: Program, answer: Completion) -> None:
+def test_whole_float_is_accepted_as_an_id(program: Program, answer: Completion) -> None:
     assert program.thumb(float(answer.pk)).json()["completion_id"] == answer.pk
     assert fault(program.thumb(answer.pk + 0.5)) == (400, "invalid_value", "completion_id")
 
@@ -138,7 +138,7 @@ def test_number_with_a_point_is_the_number(program: Program, answer: Completion)
         ({"user": {"id": 1}}, "invalid_value"),
     ],
 )
-def test_faulty_thumb_is_400_and_changes_nothing(
+def test_invalid_thumb_is_400_and_changes_nothing(
     fields: dict[str, Any], code: str, program: Program, answer: Completion
 ) -> None:
     people = User.objects.count()
@@ -147,7 +147,7 @@ def test_faulty_thumb_is_400_and_changes_nothing(
     status, said, param = fault(program.post(FEEDBACK, body))
 
     assert (status, said) == (400, code)
-    # the caller's own field, or the list it is in; what may be said why is the service's to know
+    # a field of the request or the list it is in; the service may refuse a reason without a field
     assert param is None or param.split("[")[0] in fields
     assert not Vote.objects.exists()
     assert User.objects.count() == people
@@ -163,7 +163,7 @@ def test_thumb_of_a_known_person_makes_few_queries(
         program.thumb(answer.pk, "down", user="jo")
 
 
-# -- anything at all
+# -- fuzzing
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 ANYTHING = st.recursive(
@@ -182,7 +182,7 @@ VALID = {
     max_examples=80, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(data=st.data())
-def test_any_body_is_answered_in_the_shape_of_the_schema(
+def test_any_body_gets_an_answer_that_matches_the_schema(
     path: str, data: st.DataObject, program: Program, settings: Settings
 ) -> None:
     settings.ENGINES, settings.API_REQUESTS_PER_MINUTE = {}, 1_000_000

@@ -1,4 +1,4 @@
-"""OpenAI's own Python client against the gateway, over HTTP, with a real engine behind it."""
+"""OpenAI's own Python client against the gateway, over HTTP, with a real engine."""
 
 import json
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ def client(live_server: LiveServer, secret: str) -> Iterator[openai.OpenAI]:
         yield opened
 
 
-def test_client_lists_asks_and_sends_the_thumb_back(
+def test_client_lists_models_completes_and_sends_a_thumb(
     client: openai.OpenAI, live_server: LiveServer, secret: str
 ) -> None:
     assert [model.id for model in client.models.list()] == ["live", "base"]
@@ -72,7 +72,7 @@ def test_client_streams(client: openai.OpenAI) -> None:
     assert chunks[-2].model_dump()["completion_id"] == completion.pk
 
 
-def test_client_that_goes_away_leaves_an_aborted_answer(client: openai.OpenAI) -> None:
+def test_client_disconnect_stores_an_aborted_answer(client: openai.OpenAI) -> None:
     stream = client.chat.completions.create(
         model="live", messages=HELLO, max_tokens=450, stream=True
     )
@@ -81,7 +81,7 @@ def test_client_that_goes_away_leaves_an_aborted_answer(client: openai.OpenAI) -
     stream.close()
 
     answers = Completion.objects.filter(pk=int(first.id.removeprefix("cmpl-"))).exclude(text="")
-    wait_until(answers.exists, what="the piece that was kept")
+    wait_until(answers.exists, what="the stored partial answer")
     assert answers.get().finish_reason == "aborted"
     assert answers.get().token_ids is None
 
@@ -99,7 +99,7 @@ def test_client_raises_its_own_errors(client: openai.OpenAI) -> None:
         wrong.models.list()
 
 
-def test_cross_origin_page_gets_no_leave_to_read(live_server: LiveServer) -> None:
+def test_cross_origin_request_gets_no_cors_headers(live_server: LiveServer) -> None:
     origin = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
 
     with httpx.Client(base_url=live_server.url) as browser:

@@ -1,7 +1,7 @@
-"""The gateway keeps the promises of its own OpenAPI schema, whatever it is sent.
+"""The gateway conforms to its own OpenAPI schema for valid and invalid requests.
 
-Schemathesis reads `/v1/openapi.json` as any client would, makes up requests inside and
-outside of it, and holds every answer against it: statuses, shapes, content types, the sign-in.
+Schemathesis reads `/v1/openapi.json`, generates valid and invalid requests, and checks every
+answer against it: statuses, schemas, content types, authentication.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def program(served: Project, admin: User, settings: Settings) -> Program:
 
 @pytest.fixture
 def one_connection() -> Iterator[None]:
-    """Requests end in the test's transaction, as they do with Django's own test client."""
+    """Keep the connection open after a request, so that requests share the test's transaction."""
     for signal in (request_started, request_finished):
         signal.disconnect(close_old_connections)
     yield
@@ -55,11 +55,13 @@ def one_connection() -> Iterator[None]:
     max_examples=40, suppress_health_check=[*hypothesis.HealthCheck], derandomize=True
 )
 @hypothesis.given(data=st.data())
-def test_schema_is_kept(path: str, method: str, data: st.DataObject, program: Program) -> None:
+def test_gateway_conforms_to_its_schema(
+    path: str, method: str, data: st.DataObject, program: Program
+) -> None:
     case = data.draw(schema()[path][method].as_strategy())
     if isinstance(case.body, dict) and isinstance(case.body.get("max_tokens"), int):
         case.body["max_tokens"] = min(case.body["max_tokens"], 4)
-    # that the last message must be the user's, and that not all may be blank, no schema can say
+    # the schema cannot express that the last message is the user's, nor that some text is needed
     excluded = [positive_data_acceptance] if path == CHAT else []
     response = case.call_and_validate(headers=program.headers, excluded_checks=excluded)
     documented = schema()[path][method].definition.raw["responses"]

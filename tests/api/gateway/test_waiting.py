@@ -1,4 +1,4 @@
-"""What the gateway keeps while an engine has taken a question and not said a word yet."""
+"""What the gateway stores while an engine has accepted a request but sent no token yet."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ READING = 0.4
 
 
 class Slow(ThreadingHTTPServer):
-    """Takes a question, reads it for a while, and then says one word or breaks off."""
+    """Accepts a request, delays, and then sends one token or closes the connection."""
 
     says: str = "Hi"
     spoke: float = 0
@@ -54,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *args: object) -> None:
-        """Says nothing."""
+        """Write no log."""
 
 
 @pytest.fixture
@@ -74,18 +74,18 @@ def program(project: Project, admin: User) -> Program:
     return Program(*token_create(project=project, name="Shop", scopes=list(Scope), by=admin))
 
 
-def test_answer_is_stored_while_the_engine_still_reads(slow: Slow, program: Program) -> None:
+def test_answer_is_stored_before_the_first_token(slow: Slow, program: Program) -> None:
     answer = program.ask()
 
     assert answer.json()["choices"][0]["message"]["content"] == "Hi"
     kept = Completion.objects.get()
     assert (kept.text, kept.finish_reason) == ("Hi", "stop")
-    # the first token does not wait for the queries after it
+    # the first token must not wait for queries after it
     assert kept.created_at.timestamp() < slow.spoke - READING / 2
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_engine_that_breaks_off_before_a_word_leaves_nothing(
+def test_engine_error_before_the_first_token_stores_nothing(
     stream: bool, slow: Slow, program: Program
 ) -> None:
     slow.says = ""

@@ -1,4 +1,4 @@
-"""The last word: disagreements and doubtful labels, decided by an admin, and taken back."""
+"""Adjudication: an admin resolves disagreements and answers sent back, and can undo it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -44,22 +44,22 @@ def cast(completion: Completion, by: User, verdict: str, **extra: Any) -> Vote:
 
 
 @pytest.fixture
-def torn(
+def disputed(
     project: Project,
     annotator: User,
     second_annotator: User,
     make_completions: MakeCompletions,
 ) -> Completion:
-    """At two votes an answer: one up, one down. Another has one vote, a third two alike."""
+    """Overlap 2: one answer with an up and a down vote, one with one vote, one with two down."""
     project.overlap = 2
     project.save()
-    torn, half, alike = make_completions(3)
-    cast(torn, annotator, "up", comment="Kind <b>enough</b>.")
-    cast(torn, second_annotator, "down", reasons=["wrong"])
+    disputed, half, alike = make_completions(3)
+    cast(disputed, annotator, "up", comment="Kind <b>enough</b>.")
+    cast(disputed, second_annotator, "down", reasons=["wrong"])
     cast(half, annotator, "up")
     for person in (annotator, second_annotator):
         cast(alike, person, "down")
-    return torn
+    return disputed
 
 
 def example(completion: Completion) -> tuple[bool, float] | None:
@@ -67,42 +67,44 @@ def example(completion: Completion) -> tuple[bool, float] | None:
     return (found.desirable, found.weight) if found else None
 
 
-def test_disagreement_waits_once_all_votes_are_in(
-    project: Project, torn: Completion, admin: User
+def test_disagreement_is_listed_when_all_votes_are_in(
+    project: Project, disputed: Completion, admin: User
 ) -> None:
-    assert list(contested(project)) == [torn]
+    assert list(contested(project)) == [disputed]
     project.overlap = 3
-    assert list(contested(project)) == [], "a third person may still decide it"
-    Completion.objects.filter(pk=torn.pk).update(queued=False)
-    assert list(contested(project)) == [torn], "nobody else is shown it"
+    assert list(contested(project)) == [], "a third vote can still settle it"
+    Completion.objects.filter(pk=disputed.pk).update(queued=False)
+    assert list(contested(project)) == [disputed], "no more votes can come: it is not queued"
 
 
-def test_resolvers_verdict_is_the_example_until_it_is_taken_back(
-    project: Project, torn: Completion, admin: User, annotator: User, as_user: As
+def test_resolved_verdict_sets_the_example_until_undone(
+    project: Project, disputed: Completion, admin: User, annotator: User, as_user: As
 ) -> None:
     client = as_user(admin)
     page = client.get(url("resolve")).content.decode()
     for said in ("Ann Otator", "Bob", "Kind &lt;b&gt;enough&lt;/b&gt;.", "Wrong fact", "Tie"):
         assert said in page
 
-    client.post(url("resolve-decide", torn.pk), {"verdict": "down", "why": "False."}, follow=True)
+    client.post(
+        url("resolve-decide", disputed.pk), {"verdict": "down", "why": "False."}, follow=True
+    )
 
-    assert example(torn) == (False, 1)
+    assert example(disputed) == (False, 1)
     assert waiting(project).total == 0
-    # votes come and go: the last word stays
-    cast(torn, admin, "up")
-    vote_undo(completion=torn, by=annotator, source=Source.ANNOTATE)
-    assert example(torn) == (False, 1)
-    cast(torn, annotator, "up")
+    # later votes do not change the resolved verdict
+    cast(disputed, admin, "up")
+    vote_undo(completion=disputed, by=annotator, source=Source.ANNOTATE)
+    assert example(disputed) == (False, 1)
+    cast(disputed, annotator, "up")
     decided = client.get(url("resolve"), {"show": "resolved"}).content.decode()
     assert "Ada Admin: False." in decided
     assert b"Disagreements" in client.get(url("quality")).content
 
-    client.post(url("resolve-undo", torn.pk))
-    assert example(torn) == (True, pytest.approx(1 / 3))
+    client.post(url("resolve-undo", disputed.pk))
+    assert example(disputed) == (True, pytest.approx(1 / 3))
     assert not Adjudication.objects.exists()
-    assert list(contested(project)) == [torn]
-    assert not adjudication_undo(completion=torn, by=admin)
+    assert list(contested(project)) == [disputed]
+    assert not adjudication_undo(completion=disputed, by=admin)
     actions = AuditEvent.objects.filter(action__startswith="resolution")
     assert list(actions.values_list("action", flat=True)) == [
         "resolution.decide",
@@ -110,8 +112,8 @@ def test_resolvers_verdict_is_the_example_until_it_is_taken_back(
     ]
 
 
-def test_what_is_sent_back_keeps_its_example_and_every_step_can_be_undone(
-    project: Project, torn: Completion, admin: User
+def test_answer_sent_back_keeps_its_example_and_each_step_can_be_undone(
+    project: Project, disputed: Completion, admin: User
 ) -> None:
     alike = Completion.objects.get(vote_count=2, contested=False)
     adjudication_request(completion=alike, why="It fits badly in run 3.", by=admin)
@@ -125,7 +127,7 @@ def test_what_is_sent_back_keeps_its_example_and_every_step_can_be_undone(
     adjudication_request(completion=alike, why="It fits badly in run 3.", by=admin)
     adjudication_decide(completion=alike, verdict=Verdict.UP, why="", by=admin)
     assert (example(alike), waiting(project).asked) == ((True, 1), 0)
-    # asked again, the verdict stays until another one is given or it is undone
+    # requested again: the verdict remains until another is given or it is undone
     adjudication_request(completion=alike, why="Run 4, too.", by=admin)
     assert (example(alike), waiting(project).asked) == ((True, 1), 1)
     assert adjudication_withdraw(completion=alike, by=admin)
@@ -134,31 +136,31 @@ def test_what_is_sent_back_keeps_its_example_and_every_step_can_be_undone(
     assert (example(alike), list(asked(project))) == ((False, 1), [alike])
 
 
-def test_disagreement_that_was_sent_back_waits_once(
-    project: Project, torn: Completion, admin: User
+def test_disagreement_sent_back_is_listed_once(
+    project: Project, disputed: Completion, admin: User
 ) -> None:
-    adjudication_request(completion=torn, why="Look.", by=admin)
+    adjudication_request(completion=disputed, why="Look.", by=admin)
 
     assert (waiting(project).contested, waiting(project).asked) == (0, 1)
 
 
-def test_gold_needs_no_resolver_and_gives_back_what_was_decided(
-    project: Project, torn: Completion, admin: User
+def test_gold_item_is_not_resolved_and_unmarking_restores_the_decision(
+    project: Project, disputed: Completion, admin: User
 ) -> None:
-    adjudication_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
-    item = gold_mark(completion=torn, verdict=Verdict.UP, why="", by=admin)
-    assert example(torn) == (True, 1)
+    adjudication_decide(completion=disputed, verdict=Verdict.DOWN, why="", by=admin)
+    item = gold_mark(completion=disputed, verdict=Verdict.UP, why="", by=admin)
+    assert example(disputed) == (True, 1)
     with pytest.raises(UserError, match="gold"):
-        adjudication_decide(completion=torn, verdict=Verdict.DOWN, why="", by=admin)
+        adjudication_decide(completion=disputed, verdict=Verdict.DOWN, why="", by=admin)
 
     gold_unmark(item=item, by=admin)
 
-    assert example(torn) == (False, 1)
+    assert example(disputed) == (False, 1)
 
 
-def test_lists_page_ask_little_and_are_for_admins(
+def test_resolve_page_is_paginated_takes_few_queries_and_is_for_admins(
     project: Project,
-    torn: Completion,
+    disputed: Completion,
     admin: User,
     annotator: User,
     second_annotator: User,
@@ -177,10 +179,12 @@ def test_lists_page_ask_little_and_are_for_admins(
 
     assert "?show=contested&amp;page=2" in page
     body = {"verdict": "up"}
-    assert client.post(url("resolve-decide", torn.pk), body | {"weight": "2"}).status_code == 400
-    assert example(torn) is None
-    assert as_user(annotator).post(url("resolve-decide", torn.pk), body).status_code == 403
-    assert as_user(outsider).post(url("resolve-decide", torn.pk), body).status_code == 404
-    foreign = reverse("resolve-decide", args=["other", torn.pk])
+    assert (
+        client.post(url("resolve-decide", disputed.pk), body | {"weight": "2"}).status_code == 400
+    )
+    assert example(disputed) is None
+    assert as_user(annotator).post(url("resolve-decide", disputed.pk), body).status_code == 403
+    assert as_user(outsider).post(url("resolve-decide", disputed.pk), body).status_code == 404
+    foreign = reverse("resolve-decide", args=["other", disputed.pk])
     assert as_user(outsider).post(foreign, body).status_code == 404
     assert client.get(url("resolve"), {"show": "all"}).status_code == 400

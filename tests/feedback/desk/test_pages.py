@@ -1,4 +1,4 @@
-"""The annotator's desk, examples and settings as people and scripts see them."""
+"""Pages of the annotation desk, the examples and the settings, by browser and by plain form."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,11 +31,11 @@ def vote_url(completion: Completion) -> str:
     return reverse("vote", args=[completion.project.slug, completion.pk])
 
 
-# -- who may enter
+# -- access
 
 
 @pytest.mark.parametrize("page", ["annotate", "examples", "project-settings", "runs", "releases"])
-def test_project_pages_stranger_gets_404(
+def test_project_pages_non_member_gets_404(
     page: str, project: Project, outsider: User, as_user: As
 ) -> None:
     assert as_user(outsider).get(reverse(page, args=[project.slug])).status_code == 404
@@ -81,7 +81,7 @@ def test_vote_on_completion_of_another_project_is_404(
     assert not Vote.objects.exists()
 
 
-# -- the dialog of the keys
+# -- the hotkeys dialog
 
 
 def test_keys_dialog_shows_the_reasons_and_guidelines_of_the_project(
@@ -100,7 +100,7 @@ def test_keys_dialog_shows_the_reasons_and_guidelines_of_the_project(
     assert "Up: Kind &lt;3, Calm" in dialog
     assert "Down: Rude" in dialog
     assert reverse("guidelines", args=[project.slug]) in dialog
-    assert "on the point" not in dialog, "a criterion of the starter project"
+    assert "on the point" not in dialog, "a reason of the starter project"
 
     project.reasons, project.guidelines = {}, ""
     project.save()
@@ -117,7 +117,7 @@ def test_keys_dialog_shows_the_reasons_and_guidelines_of_the_project(
     ("role", "page"),
     [(Role.ADMIN, "runs"), (Role.ANNOTATOR, "annotate"), (Role.VIEWER, "demo")],
 )
-def test_home_one_project_opens_the_page_of_the_role(
+def test_home_with_one_project_redirects_to_the_page_of_the_role(
     role: Role, page: str, project: Project, as_user: As
 ) -> None:
     person = User.objects.create_user("one@example.com")
@@ -126,7 +126,7 @@ def test_home_one_project_opens_the_page_of_the_role(
     assert as_user(person).get("/")["Location"] == reverse(page, args=[project.slug])
 
 
-def test_home_without_project_says_whom_to_ask(as_user: As) -> None:
+def test_home_without_project_names_a_contact(as_user: As) -> None:
     answer = as_user(User.objects.create_user("new@example.com")).get("/")
 
     assert b"Ask an owner or admin" in answer.content
@@ -151,7 +151,7 @@ def test_home_several_projects_are_listed_in_three_queries(
 # -- the desk
 
 
-def test_annotate_shows_one_item_and_holds_the_next_ready(
+def test_annotate_shows_one_item_and_prefetches_the_next(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
@@ -165,7 +165,7 @@ def test_annotate_shows_one_item_and_holds_the_next_ready(
     assert "Short" in page  # the guidelines
 
 
-def test_annotate_hostile_item_is_shown_and_inert(
+def test_annotate_escapes_hostile_item(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion] = make_completions()
@@ -191,7 +191,7 @@ def test_annotate_one_megabyte_without_a_space_is_shown(
     assert b"more characters are not shown" in answer.content
 
 
-def test_vote_plain_form_goes_back_to_the_desk(
+def test_vote_plain_form_redirects_to_the_desk(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
@@ -206,7 +206,7 @@ def test_vote_plain_form_goes_back_to_the_desk(
     assert f'data-completion="{second.pk}"' in answer.content.decode()
 
 
-def test_vote_by_htmx_answers_the_next_item_and_the_history(
+def test_vote_by_htmx_returns_the_next_item_and_the_history(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second, third = make_completions(3)
@@ -218,12 +218,12 @@ def test_vote_by_htmx_answers_the_next_item_and_the_history(
     assert f'data-completion="{second.pk}"' in shown
     assert f'data-completion="{third.pk}"' in held
     rows = page.split('<ul id="history-list" hx-swap-oob="afterbegin">')[1]
-    assert rows.count("<li>") == 1, "nine of the last ten stand on the page already"
+    assert rows.count("<li>") == 1, "the page already shows the earlier ones"
     assert "Question number 0?" in rows
     assert "<html" not in page
 
 
-def test_vote_turned_at_the_desk_brings_the_whole_history(
+def test_changed_vote_returns_the_whole_history(
     annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion, _] = make_completions(2)
@@ -232,7 +232,7 @@ def test_vote_turned_at_the_desk_brings_the_whole_history(
 
     page = client.post(vote_url(completion), {"verdict": "down"}, headers=HTMX).content.decode()
 
-    # the page shows its old row already: another row would show it twice
+    # the page already shows the old row: an added row would duplicate it
     assert 'id="history" hx-swap-oob="true"' in page
     assert page.count("<li>") == 1
 
@@ -273,7 +273,7 @@ def test_vote_with_unknown_field_is_refused(
 @pytest.mark.parametrize(
     "body", [{}, {"verdict": "maybe"}, {"verdict": "up", "reasons": ["nonsense"]}]
 )
-def test_vote_bad_values_are_told_to_htmx(
+def test_vote_bad_values_show_a_toast(
     body: dict[str, Any], annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion] = make_completions()
@@ -320,7 +320,7 @@ def test_vote_from_the_history_changes_it_in_place(
     assert b"To down" in answer.content
 
 
-def test_undo_brings_the_item_back(
+def test_undo_shows_the_item_again(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, _ = make_completions(2)
@@ -334,7 +334,7 @@ def test_undo_brings_the_item_back(
     assert f'data-completion="{first.pk}"' in shown
 
 
-def test_skip_and_flag_go_on_and_offer_undo(
+def test_skip_with_flag_shows_the_next_item_and_offers_undo(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
@@ -365,7 +365,7 @@ def test_annotate_empty_while_sampling_shows_progress(
     assert status.status_code == 200
 
 
-def test_annotate_empty_while_others_hold_the_last_says_until_when(
+def test_annotate_empty_while_others_hold_the_last_shows_when_leases_end(
     project: Project,
     annotator: User,
     second_annotator: User,
@@ -425,8 +425,8 @@ def test_vote_queries_are_few_and_do_not_grow_with_votes(
     make_completions: Make,
     django_assert_max_num_queries: Any,
 ) -> None:
-    """Three for who asks, two to hold the answer, one to write the vote (SQLite: six), three for
-    the next items, one to end, one for the figures and now and then one more."""
+    """Three queries for the user, two to hand out the item, one to write the vote (SQLite: six),
+    three for the next items, one to commit, one for the counts, and occasionally one more."""
     most = 13 if connection.vendor == "postgresql" else 18
     completions = make_completions(30)
     client = as_user(annotator)
@@ -473,7 +473,7 @@ def test_examples_second_page_keeps_the_filter(
         {"page": "-1"},
     ],
 )
-def test_examples_parameters_off_the_list_are_refused(
+def test_examples_unknown_parameters_are_refused(
     query: dict[str, str], voted_project: Project, admin: User, as_user: As
 ) -> None:
     answer = as_user(admin).get(reverse("examples", args=[voted_project.slug]), query)
@@ -517,7 +517,7 @@ def test_settings_are_saved(project: Project, admin: User, as_user: As) -> None:
 @pytest.mark.parametrize(
     "change", [{"slug": "mine"}, {"live_version": "x"}, {"overlap": "0"}, {"temperature": "9"}]
 )
-def test_settings_faults_change_nothing(
+def test_settings_with_errors_change_nothing(
     change: dict[str, str], project: Project, admin: User, as_user: As
 ) -> None:
     url = reverse("project-settings", args=[project.slug])
@@ -529,7 +529,7 @@ def test_settings_faults_change_nothing(
     assert (project.name, project.slug) == ("Support bot", "bot")
 
 
-def test_sampling_is_asked_for_once(
+def test_sampling_is_requested_once(
     project: Project, admin: User, as_user: As, make_completions: Make
 ) -> None:
     make_completions(2)

@@ -1,4 +1,4 @@
-"""The list of examples reads its index, and finds what amounts to no example as well."""
+"""The list of examples uses its index, and also finds ties and empty answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,7 +26,7 @@ def chosen(**query: str) -> ExampleFilter:
 
 @pytest.fixture
 def many(project: Project, make_completions: MakeCompletions) -> Project:
-    """So many examples that a database has a reason to use an index."""
+    """Enough examples for the query planner to use an index."""
     (seed,) = make_completions(1)
     rows = Completion.objects.bulk_create(
         Completion(project=project, prompt=seed.prompt, text="x", version="base", vote_count=1)
@@ -43,7 +43,7 @@ def many(project: Project, make_completions: MakeCompletions) -> Project:
 
 @pytest.mark.parametrize("sort", ["newest", "oldest"])
 @pytest.mark.parametrize("query", [{}, {"label": "up"}, {"split": "train"}, {"version": "base"}])
-def test_default_orders_read_their_index_and_sort_nothing(
+def test_default_orders_use_the_index_without_a_sort(
     sort: str, query: dict[str, str], many: Project
 ) -> None:
     plan = chosen(sort=sort, **query).select(many)[:50].explain()
@@ -54,7 +54,7 @@ def test_default_orders_read_their_index_and_sort_nothing(
 
 
 @pytest.mark.parametrize("sort", ["weight", "votes", "version"])
-def test_other_orders_sort_what_the_index_gives_first(
+def test_other_orders_filter_by_the_index_and_sort(
     sort: str, many: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bounded_count, "COUNTED", 100)
@@ -63,11 +63,11 @@ def test_other_orders_sort_what_the_index_gives_first(
     assert "example_newest" in plan, plan
 
 
-def test_flagged_answers_are_counted_by_their_index(many: Project) -> None:
+def test_count_of_flagged_answers_uses_the_index(many: Project) -> None:
     assert "completion_flagged" in many.completions.filter(flagged=True).explain()
 
 
-def test_ties_and_empty_answers_are_listed_apart(
+def test_ties_and_empty_answers_are_listed_separately(
     project: Project,
     admin: User,
     annotator: User,

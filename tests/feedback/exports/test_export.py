@@ -1,4 +1,4 @@
-"""What leaves the project: TRL's unpaired form, opened and prepared by TRL itself, and safe CSV."""
+"""Exports: TRL's unpaired format, loaded and prepared by TRL itself, and injection-safe CSV."""
 
 import csv
 import io
@@ -45,9 +45,7 @@ def content(response: Any) -> bytes:
     return b"".join(parts)
 
 
-def test_jsonl_has_every_example_with_the_context_of_its_day(
-    voted_project: Project, tmp_path: Path
-) -> None:
+def test_jsonl_has_every_example_with_its_context(voted_project: Project, tmp_path: Path) -> None:
     rows = [
         json.loads(line)
         for line in export(voted_project, tmp_path / "all.jsonl").read_text().splitlines()
@@ -68,7 +66,7 @@ def test_jsonl_has_every_example_with_the_context_of_its_day(
     assert {row["split"] for row in rows} == {"train", "heldout"}
 
 
-def test_every_example_comes_once_over_chunks_and_row_groups(
+def test_every_example_is_exported_once_across_chunks_and_row_groups(
     voted_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(export_rows, "CHUNK", 7)
@@ -133,7 +131,7 @@ def test_trl_prepares_the_export_unchanged(
     assert "Answer number 0." in read
 
 
-def test_snapshot_is_what_the_run_was_given(
+def test_snapshot_export_equals_the_input_of_the_run(
     voted_project: Project, admin: User, annotator: User, tmp_path: Path
 ) -> None:
     run = run_request(project=voted_project, by=admin)
@@ -155,7 +153,7 @@ def test_snapshot_is_what_the_run_was_given(
         ({"out": Path("/proc/nowhere/x")}, "could not be written"),
     ],
 )
-def test_command_says_what_is_wrong(options: dict[str, Any], why: str, project: Project) -> None:
+def test_command_reports_wrong_options(options: dict[str, Any], why: str, project: Project) -> None:
     with pytest.raises(CommandError, match=why):
         call_command("export_examples", **{"project": "bot", "format": "csv", **options})
 
@@ -163,7 +161,7 @@ def test_command_says_what_is_wrong(options: dict[str, Any], why: str, project: 
 # -- CSV
 
 
-def test_csv_runs_no_formula_and_keeps_line_breaks_inside(
+def test_csv_neutralises_formulas_and_keeps_line_breaks(
     project: Project, annotator: User, make_completions: Make
 ) -> None:
     texts = [*HOSTILE, "'=1", "'quoted'", 'two\nlines, "and" more\r\n;end', "plain"]
@@ -188,17 +186,17 @@ def test_csv_runs_no_formula_and_keeps_line_breaks_inside(
 
 
 @pytest.mark.parametrize("text", [*HOSTILE, "＝1", " \xa0 @x", "''=1", "'", "a=1", "", "don't"])
-def test_neutralised_can_be_undone(text: str) -> None:
+def test_neutralised_cell_can_be_restored(text: str) -> None:
     assert as_written(neutralised(text)) == text
 
 
-# -- the page's buttons
+# -- downloads from the page
 
 
 @pytest.mark.parametrize(
     ("chosen", "start"), [("jsonl", b'{"prompt"'), ("csv", b'"prompt"'), ("parquet", b"PAR1")]
 )
-def test_download_is_a_file_and_is_written_down(
+def test_download_is_an_attachment_and_is_audited(
     chosen: str, start: bytes, voted_project: Project, admin: User, as_user: As
 ) -> None:
     answer = as_user(admin).get(url(voted_project, chosen))
@@ -222,7 +220,7 @@ def test_download_is_for_admins(
 
 
 @pytest.mark.parametrize("query", ["?format=pickle", "?format=csv&user=1"])
-def test_download_refuses_what_is_not_on_offer(
+def test_download_unknown_format_is_refused(
     query: str, project: Project, admin: User, as_user: As
 ) -> None:
     address = reverse("examples-export", args=[project.slug]) + query
@@ -237,7 +235,9 @@ def test_download_queries_do_not_grow_with_the_rows(
         assert len(content(client.get(url(voted_project, "jsonl"))).splitlines()) == 60
 
 
-def test_examples_page_offers_the_files(voted_project: Project, admin: User, as_user: As) -> None:
+def test_examples_page_links_the_downloads(
+    voted_project: Project, admin: User, as_user: As
+) -> None:
     page = as_user(admin).get(reverse("examples", args=[voted_project.slug])).content.decode()
 
     assert f'action="{reverse("examples-export", args=[voted_project.slug])}"' in page
@@ -249,7 +249,7 @@ def test_examples_page_offers_the_files(voted_project: Project, admin: User, as_
 # -- with votes
 
 
-def test_votes_come_along_by_pseudonym_in_every_format(
+def test_votes_are_exported_under_pseudonyms_in_every_format(
     voted_project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
     first, second = voted_project.completions.order_by("pk")[:2]
@@ -277,11 +277,13 @@ def test_votes_come_along_by_pseudonym_in_every_format(
         "voter": mine,
         **said,
     }
-    assert votes[1] == [], "a vote that was set aside is not exported"
+    assert votes[1] == [], "a vote set aside is not exported"
     assert {vote["voter"] for each in votes[2:] for vote in each} == {theirs} != {mine}
     assert mine == export_rows.voter_name(voted_project.pk, admin.pk)
     elsewhere = Project.objects.get(slug="other")
-    assert mine != export_rows.voter_name(elsewhere.pk, admin.pk), "no one is found in two projects"
+    assert mine != export_rows.voter_name(elsewhere.pk, admin.pk), (
+        "pseudonyms differ between projects"
+    )
     for person in (admin, annotator):
         for personal in (person.email, person.name):
             assert personal not in b"\n".join(lines).decode() + written
@@ -292,6 +294,8 @@ def test_votes_come_along_by_pseudonym_in_every_format(
     assert AuditEvent.objects.filter(target="csv, with votes").exists()
 
 
-def test_votes_cost_a_query_a_chunk(voted_project: Project, django_assert_num_queries: Any) -> None:
-    with django_assert_num_queries(3):  # a chunk, its votes, the end
+def test_votes_take_one_query_per_chunk(
+    voted_project: Project, django_assert_num_queries: Any
+) -> None:
+    with django_assert_num_queries(3):  # a chunk, its votes, the empty last chunk
         assert sum(len(row.votes or []) for row in project_rows(voted_project, votes=True)) == 60

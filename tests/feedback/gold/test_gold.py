@@ -1,4 +1,4 @@
-"""Gold: hidden among the others; who judges it wrongly is paused, and their votes go and return."""
+"""Gold items: hidden among the others; low accuracy pauses a person and sets votes aside."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def cast(completion: Completion, by: User, verdict: Verdict, source: str = "anno
 
 @pytest.fixture
 def gold(project: Project, admin: User, make_completions: MakeCompletions) -> list[Completion]:
-    """Four gold items, up is right; every item handed out is gold while there is any."""
+    """Four gold items with the verdict up; gold comes before other items while any is left."""
     project.gold_every, project.gold_window, project.gold_least = 1, 3, 60
     project.save()
     items = make_completions(4)
@@ -49,7 +49,7 @@ def gold(project: Project, admin: User, make_completions: MakeCompletions) -> li
     return items
 
 
-def test_gold_is_handed_out_once_to_everybody_and_takes_nobodys_slot(
+def test_gold_is_handed_out_once_to_each_person_and_takes_no_slot(
     project: Project,
     gold: list[Completion],
     annotator: User,
@@ -63,7 +63,9 @@ def test_gold_is_handed_out_once_to_everybody_and_takes_nobodys_slot(
         for _ in range(7):
             held = items_hand_out(project=project, by=person)
             again = items_hand_out(project=project, by=person)
-            assert [item.pk for item in held] == [item.pk for item in again], "a reload tells"
+            assert [item.pk for item in held] == [item.pk for item in again], (
+                "a reload must not change the item"
+            )
             seen.append(held[0].pk)
             cast(held[0], person, Verdict.UP)
         assert len(set(seen)) == 7
@@ -71,7 +73,7 @@ def test_gold_is_handed_out_once_to_everybody_and_takes_nobodys_slot(
         assert len(set(seen) & ordinary) == 3
 
 
-def test_without_gold_nothing_is_asked_and_nothing_slipped_in(
+def test_gold_switched_off_is_not_handed_out(
     project: Project, gold: list[Completion], annotator: User, make_completions: MakeCompletions
 ) -> None:
     project.gold_every = 0
@@ -81,7 +83,7 @@ def test_without_gold_nothing_is_asked_and_nothing_slipped_in(
     assert items_hand_out(project=project, by=annotator) == ordinary
 
 
-def test_gold_vote_looks_like_any_other_and_decides_nothing(
+def test_gold_vote_looks_like_any_other_and_changes_no_example(
     gold: list[Completion], annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     [ordinary] = make_completions()
@@ -99,7 +101,7 @@ def test_gold_vote_looks_like_any_other_and_decides_nothing(
     example = Example.objects.get(completion=shown)
     assert (example.desirable, example.weight) == (True, 1)
     assert GoldAnswer.objects.get().right is False
-    # changes made after the result was shown are not counted
+    # only the first verdict counts
     client.post(url("vote", shown.pk), {"verdict": "up"}, headers=DESK)
     assert GoldAnswer.objects.get().right is False
     cast(ordinary, annotator, Verdict.UP)
@@ -107,7 +109,7 @@ def test_gold_vote_looks_like_any_other_and_decides_nothing(
 
 
 @pytest.mark.parametrize("policy", ["never", "at_once", "after"])
-def test_feedback_comes_when_the_project_says(
+def test_gold_feedback_follows_the_project_setting(
     policy: str, project: Project, gold: list[Completion], annotator: User, as_user: As
 ) -> None:
     Project.objects.update(gold_feedback=policy, gold_window=50)
@@ -127,7 +129,7 @@ def test_feedback_comes_when_the_project_says(
     assert ("<q>It is honest.</q>" in last) == (policy == "after")
 
 
-def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
+def test_low_gold_accuracy_pauses_and_sets_recent_votes_aside(
     project: Project,
     gold: list[Completion],
     annotator: User,
@@ -158,7 +160,7 @@ def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
     old = set(Example.objects.values_list("pk", "desirable", "weight", "used_in_run", "created_at"))
     counts = set(project.completions.values_list("pk", "vote_count", "contested"))
     judge(gold[1], "down")
-    assert not Pause.objects.exists(), "two of three are asked for, and two were given"
+    assert not Pause.objects.exists(), "a window of three needs three gold votes"
     judge(gold[2], "down")  # one right of three
 
     pause = Pause.objects.get()
@@ -168,10 +170,10 @@ def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
     tied.refresh_from_db()
     assert (tied.vote_count, tied.contested, tied.example.desirable) == (1, False, True)
     assert shared.example.weight == 1
-    # their desk says why, kindly, and takes nothing more
+    # the desk of a paused person shows the reason and accepts no votes
     desk = client.get(url("annotate")).content.decode()
     assert "You are paused" in desk
-    # before, gold[0], after, shared, tied: all but the first two, and the wrong ones on gold
+    # before, gold[0], after, shared, tied: all but the first two, and the wrong verdicts on gold
     assert desk.count("set aside for now") == 5
     assert client.get(url("annotate-status")).status_code == 286
     assert judge(before, "up") == 422
@@ -190,13 +192,13 @@ def test_who_is_often_wrong_is_paused_and_later_votes_are_set_aside(
     now = set(project.completions.values_list("pk", "vote_count", "contested"))
     assert now - judged_gold == counts - {(pk, 0, False) for pk, _, _ in judged_gold}
     assert "You are paused" not in client.get(url("annotate")).content.decode()
-    # they begin anew: the wrong ones from before do not pause them again at once
+    # the window restarts: earlier wrong verdicts do not pause the person again
     judge(gold[3], "down")
     assert Pause.objects.filter(lifted_at=None).count() == 0
     assert set(AuditEvent.objects.values_list("action", flat=True)) >= {"pause.begin", "pause.lift"}
 
 
-def test_lifted_without_their_votes_they_can_judge_again_and_the_votes_come_back_later(
+def test_pause_lifted_without_votes_lets_them_be_restored_later(
     project: Project,
     gold: list[Completion],
     annotator: User,
@@ -216,7 +218,7 @@ def test_lifted_without_their_votes_they_can_judge_again_and_the_votes_come_back
     twice = client.post(url("pause-lift", pause.pk), follow=True)
     assert b"already been lifted" in twice.content
     assert not Example.objects.filter(pk__in=[first.pk, second.pk]).exists()
-    # said again, it counts again
+    # a verdict cast again counts again
     cast(first, annotator, Verdict.DOWN)
     assert Example.objects.filter(pk=first.pk).exists()
     assert first.vote_events.count() == 2
@@ -227,7 +229,7 @@ def test_lifted_without_their_votes_they_can_judge_again_and_the_votes_come_back
     assert not Vote.objects.exclude(set_aside=None).exists()
 
 
-def test_gold_no_more_gives_the_answer_back_to_its_votes_and_the_queue(
+def test_unmarked_gold_returns_to_its_votes_and_the_queue(
     project: Project, gold: list[Completion], annotator: User, admin: User
 ) -> None:
     cast(gold[0], annotator, Verdict.DOWN)
@@ -240,7 +242,7 @@ def test_gold_no_more_gives_the_answer_back_to_its_votes_and_the_queue(
     assert (gold[0].queued, gold[0].gold, gold[0].decided) == (True, False, "")
 
 
-def test_gold_is_made_in_the_list_of_examples(
+def test_gold_is_marked_in_the_list_of_examples(
     project: Project,
     voted_project: Project,
     admin: User,

@@ -1,4 +1,4 @@
-"""Guidelines are kept version by version, and a vote knows under which one it was given."""
+"""Guidelines are versioned, and a vote records the version it was cast under."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -34,7 +34,7 @@ def change(project: Project, by: User, text: str) -> Project:
     return project_change(project=project, by=by, changes={"guidelines": text})
 
 
-def test_vote_knows_the_version_under_which_it_was_given(
+def test_vote_records_the_guidelines_version(
     project: Project, admin: User, annotator: User, make_completions: MakeCompletions, as_user: As
 ) -> None:
     first, second = make_completions(2)
@@ -55,7 +55,7 @@ def test_vote_knows_the_version_under_which_it_was_given(
     assert "given under version 2 of the guidelines" in page
 
 
-def test_verdict_given_again_stands_under_the_guidelines_of_now(
+def test_verdict_cast_again_records_the_current_guidelines_version(
     project: Project, admin: User, annotator: User, make_completions: MakeCompletions
 ) -> None:
     [completion] = make_completions()
@@ -64,7 +64,7 @@ def test_verdict_given_again_stands_under_the_guidelines_of_now(
         completion.project = change(project, admin, f"Rule for {source} {project.pk}.")
         seen = vote.guidelines_number
         if source == Source.IMPORT:
-            assert seen == 0, "a file's labels were given under other rules"
+            assert seen == 0, "imported labels have no guidelines version"
 
     assert completion.vote_events.count() == 1
 
@@ -85,7 +85,7 @@ def test_settings_write_a_version_only_when_the_guidelines_change(
     assert (project.guidelines_number, project.overlap) == (2, 2)
 
 
-def test_settings_leave_alone_what_others_write_meanwhile(project: Project, admin: User) -> None:
+def test_settings_keep_fields_changed_by_others_meanwhile(project: Project, admin: User) -> None:
     Project.objects.filter(pk=project.pk).update(live_version="bot@3")
 
     change(project, admin, "New.")
@@ -107,12 +107,12 @@ def test_history_shows_what_each_version_changed(
     assert "<del>" in newest
     assert "&lt;b&gt;Rule 10&lt;/b&gt;</del>" in newest
     assert "&lt;b&gt;Rule 11&lt;/b&gt;</ins>" in newest
-    # the oldest of this page is compared with the one on the next
+    # the oldest version on this page is compared with the first one on the next
     oldest = page.split('id="version-4"')[1]
     assert "Rule 1&lt;/b&gt;</del>" in oldest
 
 
-def test_difference_shows_a_little_around_a_change() -> None:
+def test_difference_shows_context_around_a_change() -> None:
     before = "\n".join("abcdefghij")
 
     lines = difference(before, before.replace("e", "E"))
@@ -132,7 +132,7 @@ def test_difference_shows_a_little_around_a_change() -> None:
     assert difference("same", "same") == []
 
 
-def test_guidelines_from_before_become_version_one(project: Project) -> None:
+def test_migration_makes_existing_guidelines_version_one(project: Project) -> None:
     GuidelinesVersion.objects.all().delete()
     Project.objects.update(guidelines_number=0)
 

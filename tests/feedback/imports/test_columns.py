@@ -1,5 +1,5 @@
-"""Files whose columns and labels have names of their own: chosen on the page, given on the command
-line, and an error when nothing fits."""
+"""Files with their own names for columns and labels: mapped on the page or on the command line,
+with an error when nothing matches."""
 
 import io
 import json
@@ -27,7 +27,7 @@ As = Callable[[User], Client]
 CSV = "id,Frage,Antwort,Note,label\n1,Q1,A1,gut,x\n2,Q2,A2,naja,y\n3,Q3,A3,gut,z\n"
 COLUMNS = {"prompt": "frage", "completion": "antwort", "label": "note"}
 LABELS = {"up": "gut", "down": "Naja"}
-#: The form as a browser sends it: every field, chosen or not.
+#: The form as a browser sends it: every field, mapped or not.
 FORM = dict.fromkeys(["chosen", "rejected", "messages", "topic", "gold"], "") | COLUMNS | LABELS
 
 
@@ -57,9 +57,7 @@ def parquet() -> bytes:
     return file.getvalue()
 
 
-def test_columns_are_shown_chosen_and_imported_as_chosen(
-    project: Project, admin: User, as_user: As
-) -> None:
+def test_columns_are_shown_mapped_and_imported(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
     job = uploaded(client, CSV.encode())
     before = shown(client, job)
@@ -80,7 +78,7 @@ def test_columns_are_shown_chosen_and_imported_as_chosen(
     assert ImportJob.objects.get().refused == 0
 
 
-def test_labels_of_a_file_come_before_what_we_know(
+def test_labels_given_for_a_file_override_the_known_spellings(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -92,7 +90,7 @@ def test_labels_of_a_file_come_before_what_we_know(
     assert labels() == [("A1", False), ("A2", True)]
 
 
-def test_choice_that_fits_nothing_says_what_is_missing_and_starts_nothing(
+def test_incomplete_mapping_names_the_missing_column_and_starts_nothing(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -106,8 +104,8 @@ def test_choice_that_fits_nothing_says_what_is_missing_and_starts_nothing(
     assert ImportJob.objects.get().status == "preview"
     for wrong in (
         {"prompt": "nothing"},  # not in the file
-        {"up": "gut, naja"},  # naja means down as well
-        {"weight": "id"},  # no field of ours
+        {"up": "gut, naja"},  # naja is mapped to down as well
+        {"weight": "id"},  # not one of our fields
     ):
         for action in ("import-columns", "import-start"):
             assert client.post(at(job, action), FORM | wrong).status_code == 400
@@ -115,7 +113,7 @@ def test_choice_that_fits_nothing_says_what_is_missing_and_starts_nothing(
     assert not Prompt.objects.exists()
 
 
-def test_names_that_say_it_are_recognised_but_not_against_ours(
+def test_common_names_are_recognised_unless_ours_are_present(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -125,12 +123,10 @@ def test_names_that_say_it_are_recognised_but_not_against_ours(
 
     assert guessed.columns == {"prompt": "question", "completion": "answer", "label": "score"}
     assert ours.columns == {}
-    assert prompts.columns == {}  # prompts alone are an import of their own
+    assert prompts.columns == {}  # prompts alone are a valid import
 
 
-def test_column_that_only_later_rows_have_is_used_all_the_same(
-    project: Project, admin: User, as_user: As
-) -> None:
+def test_column_missing_from_early_rows_is_used(project: Project, admin: User, as_user: As) -> None:
     rows = [{"prompt": f"Q{n}"} for n in range(1_001)]
     rows.append({"prompt": "Last", "completion": "A", "label": True})
     client = as_user(admin)
@@ -143,9 +139,9 @@ def test_column_that_only_later_rows_have_is_used_all_the_same(
     assert labels() == [("A", True)]
 
 
-def test_column_that_is_not_chosen_is_not_used(project: Project, admin: User, as_user: As) -> None:
+def test_unmapped_column_is_not_used(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
-    # the first column is the index that pandas writes
+    # the first column is the index written by pandas
     job = uploaded(client, b",prompt,output,label\n1,Q1,A1,yes\n2,Q2,A2,no\n")
     assert "Examples with labels" in shown(client, job)
 
@@ -156,7 +152,7 @@ def test_column_that_is_not_chosen_is_not_used(project: Project, admin: User, as
     assert (job.prompts, job.refused, Completion.objects.count()) == (2, 0, 0)
 
 
-def test_import_that_was_begun_goes_on_with_the_same_columns_only(
+def test_started_import_resumes_only_with_the_same_columns(
     project: Project, admin: User, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.csv"
@@ -172,7 +168,7 @@ def test_import_that_was_begun_goes_on_with_the_same_columns_only(
     assert ImportJob.objects.get().status == "done"
 
 
-def test_wide_and_damaged_files_can_be_looked_at(
+def test_wide_and_damaged_files_can_be_previewed(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -197,7 +193,7 @@ def test_wide_and_damaged_files_can_be_looked_at(
     assert "damaged after row 448" in ImportJob.objects.get(pk=damaged.pk).error
 
 
-def test_columns_are_chosen_by_admins_until_the_start(
+def test_columns_are_mapped_by_admins_until_the_start(
     project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -247,7 +243,7 @@ def test_command_takes_columns_and_labels(
         ({"up": ["x"], "down": ["X"]}, "both up and down: x"),
     ],
 )
-def test_command_says_what_is_wrong_with_columns(
+def test_command_reports_wrong_columns(
     project: Project, tmp_path: Path, given: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "a.csv"

@@ -1,4 +1,4 @@
-"""Whatever a file holds: rows are understood or refused, and nothing else happens."""
+"""Fuzzing: each row of a file is imported or refused, and no other error occurs."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)), VALUES, max_size=5))
-def test_any_row_is_understood_or_refused(value: dict[str, Any]) -> None:
+def test_any_row_is_parsed_or_refused(value: dict[str, Any]) -> None:
     record = Record(1, value)
     record.excerpt.encode()
     try:
@@ -85,4 +85,4 @@ def test_damaged_parquet_is_read_or_refused(data: st.DataObject) -> None:
             for refusal in chunk.refusals:
                 assert 0 < len(refusal.reason) <= REASON_LIMIT
                 assert "\x00" not in refusal.reason + refusal.excerpt
-    assert read <= len(rows), "a damaged file has no more rows than were written"
+    assert read <= len(rows), "more rows than were written"

@@ -1,4 +1,4 @@
-"""Gold items that come in with a file: only new answers, only by admins, each refusal reported."""
+"""Gold items in an imported file: only new answers, only by admins, each refusal reported."""
 
 import json
 from collections import Counter
@@ -40,7 +40,7 @@ def refused(job: ImportJob) -> list[tuple[int, str]]:
     return list(job.refusals.order_by("pk").values_list("number", "reason"))
 
 
-def test_gold_rows_become_gold_items_and_their_verdict_the_example(
+def test_gold_rows_become_gold_items_and_set_the_example(
     project: Project, admin: User, annotator: User, tmp_path: Path
 ) -> None:
     job = load(
@@ -68,7 +68,7 @@ def test_gold_rows_become_gold_items_and_their_verdict_the_example(
         (False, 1.0),
     ]
     assert AuditEvent.objects.get(action="gold.import").reason == "2 answers"
-    # handed out like any gold item, and judged like one
+    # handed out and voted on like any gold item
     assert set(Completion.objects.gold_for(annotator)) == {first, second}
     vote_cast(completion=first, verdict="up", by=annotator, source="annotate")
     assert Example.objects.get(completion=first).desirable is False
@@ -77,7 +77,7 @@ def test_gold_rows_become_gold_items_and_their_verdict_the_example(
     assert Example.objects.get(completion=first).desirable is True
 
 
-def test_answers_that_are_here_stay_as_they_are_and_the_report_says_so(
+def test_existing_answers_are_unchanged_and_reported(
     project: Project, annotator: User, make_completions: Any, tmp_path: Path
 ) -> None:
     [waiting] = make_completions(1)
@@ -89,8 +89,8 @@ def test_answers_that_are_here_stay_as_they_are_and_the_report_says_so(
     job = load(
         tmp_path / "b.jsonl",
         row(1, gold="up"),  # has a vote
-        {**known, "gold": "up", "label": True},  # waits in the queue
-        row(2, gold="up"),  # gold already
+        {**known, "gold": "up", "label": True},  # is in the queue
+        row(2, gold="up"),  # is gold already
         row(2, gold="down"),
         row(2, label=False),
         row(2, label=True),
@@ -120,7 +120,7 @@ def test_answers_that_are_here_stay_as_they_are_and_the_report_says_so(
     assert not Vote.objects.filter(completion=waiting).exists()
 
 
-def test_only_admins_make_gold_and_the_rest_of_the_file_comes_in(
+def test_gold_of_a_non_admin_is_refused_and_other_rows_are_imported(
     project: Project, annotator: User, tmp_path: Path
 ) -> None:
     rows = (row(1, gold="up"), row(2, label=True))
@@ -134,7 +134,7 @@ def test_only_admins_make_gold_and_the_rest_of_the_file_comes_in(
     assert (again.gold, again.duplicates) == (1, 1)
 
 
-def test_preview_tells_gold(project: Project, admin: User) -> None:
+def test_preview_shows_gold(project: Project, admin: User) -> None:
     content = b"prompt,completion,gold\nQ1,A1,up\nQ2,A2,\n"
     job = import_upload(project=project, by=admin, upload=SimpleUploadedFile("a.csv", content))
 

@@ -1,4 +1,4 @@
-"""Files come in row by row: each becomes examples or a reason, once, however often it is tried."""
+"""Imports, row by row: each row becomes an example or a refusal, once across retries."""
 
 import csv
 import io
@@ -103,7 +103,7 @@ def test_unpaired_rows_become_votes_and_examples(
     ]
 
 
-def test_imported_example_follows_later_votes_like_any_other(
+def test_imported_example_follows_later_votes(
     project: Project, admin: User, annotator: User, tmp_path: Path
 ) -> None:
     load(write(tmp_path / "a.jsonl", [row(1)]))
@@ -166,7 +166,7 @@ def test_halos_rows_and_labelled_messages(project: Project, tmp_path: Path) -> N
     }
 
 
-def test_prompts_alone_wait_for_answers(project: Project, tmp_path: Path) -> None:
+def test_prompts_alone_have_no_answers_yet(project: Project, tmp_path: Path) -> None:
     rows = [{"prompt": "One?", "topic": "x"}, {"messages": [USER]}, {"prompt": "One?"}]
 
     job = load(write(tmp_path / "a.jsonl", rows))
@@ -175,7 +175,7 @@ def test_prompts_alone_wait_for_answers(project: Project, tmp_path: Path) -> Non
     assert set(Prompt.objects.values_list("topic", "source")) == {("x", "import"), ("", "import")}
 
 
-def test_labels_in_every_spelling(project: Project, tmp_path: Path) -> None:
+def test_labels_in_all_spellings_are_parsed(project: Project, tmp_path: Path) -> None:
     ups = [True, 1, 1.0, "yes", "TRUE", "1", " Up "]
     downs = [False, 0, "no", "false", "0", "down", -1]
     bad = [None, "null", "maybe", "", 2, [], {}, float("nan")]
@@ -190,7 +190,7 @@ def test_labels_in_every_spelling(project: Project, tmp_path: Path) -> None:
     assert all("label" in reason for _, reason in reasons(job))
 
 
-# -- once, however often
+# -- idempotency
 
 
 def test_reimport_and_repeats_within_a_file_add_nothing(project: Project, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_reimport_and_repeats_within_a_file_add_nothing(project: Project, tmp_pa
     assert Completion.objects.count() == Vote.objects.count() == Example.objects.count() == 2
 
 
-def test_repeats_are_seen_across_chunks(
+def test_repeats_are_found_across_chunks(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 2)
@@ -211,7 +211,7 @@ def test_repeats_are_seen_across_chunks(
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
-def test_own_export_comes_back_as_duplicates(
+def test_import_of_own_export_finds_duplicates(
     suffix: str, voted_project: Project, tmp_path: Path
 ) -> None:
     Completion.objects.filter(text="Answer number 4.").update(text="=4")
@@ -220,12 +220,12 @@ def test_own_export_comes_back_as_duplicates(
 
     job = load(path)
 
-    # the one whose text was changed behind its hash's back is new
+    # the row whose text changed after its hash was written is new
     assert counts(job) == (60, 1, 0, 59, 0)
     assert Completion.objects.latest("pk").text == "=4"
 
 
-def test_completions_from_before_imports_get_the_same_hash(
+def test_migration_gives_existing_completions_the_same_hash(
     make_completions: MakeCompletions,
 ) -> None:
     migration = import_module("feedback_app.feedback.migrations.0004_fill_completion_hash")
@@ -262,7 +262,7 @@ def test_label_for_a_sampled_answer_becomes_its_vote(
 # -- hostile and broken files
 
 
-def test_broken_rows_each_have_a_reason_and_the_others_come_in(
+def test_broken_rows_are_refused_with_a_reason_and_others_imported(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     good = json.dumps(row(1)).encode()
@@ -347,7 +347,7 @@ def test_csv_in_excels_dialects(project: Project, tmp_path: Path) -> None:
     ]
 
 
-def test_csv_cell_that_never_ends_is_refused_and_reading_goes_on(
+def test_csv_cell_without_end_is_refused_and_reading_continues(
     project: Project, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.csv"
@@ -406,14 +406,14 @@ def test_useless_file_fails_with_the_reason(
     assert ImportJob.objects.get().status == "failed"
 
 
-# -- killed and taken up again
+# -- killed and resumed
 
 
 class Killed(BaseException):
     """Raised where the process would be killed."""
 
 
-def test_killed_import_goes_on_where_it_was(
+def test_killed_import_resumes_where_it_stopped(
     project: Project, admin: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
@@ -445,7 +445,7 @@ def killed_after(count: int) -> Any:
     return commit
 
 
-def test_chunk_that_fails_halfway_leaves_nothing(
+def test_chunk_that_fails_halfway_is_rolled_back(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.jsonl", [row(1)])
@@ -463,12 +463,12 @@ def test_chunk_that_fails_halfway_leaves_nothing(
     assert counts(load(path)) == (1, 1, 0, 0, 0)
 
 
-def test_worker_takes_a_silent_import_and_the_first_one_writes_no_more(
+def test_stale_import_is_taken_over_and_the_first_worker_stops_writing(
     project: Project, admin: User, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "a.jsonl", [row(n) for n in range(3)])
     first = import_take_here(project=project, path=path, by=admin)
-    assert import_claim(first.row.pk) is None, "its heartbeat is fresh"
+    assert import_claim(first.row.pk) is None, "its heartbeat is recent"
     ImportJob.objects.update(heartbeat_at=timezone.now() - timedelta(minutes=5))
 
     second = import_claim(first.row.pk)
@@ -488,7 +488,7 @@ def test_second_file_waits_for_the_first(project: Project, admin: User, tmp_path
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_other_formats_go_on_after_an_offset(
+def test_other_formats_resume_after_an_offset(
     suffix: str, project: Project, admin: User, tmp_path: Path
 ) -> None:
     table = pa.Table.from_pylist([row(n) for n in range(10)])
@@ -510,7 +510,7 @@ def test_other_formats_go_on_after_an_offset(
 # -- the command
 
 
-def test_dry_run_writes_nothing_and_says_what_would_come(
+def test_dry_run_writes_nothing_and_reports_counts(
     project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write(tmp_path / "a.jsonl", [row(1), row(1), {"prompt": "x"}, {}])
@@ -525,7 +525,7 @@ def test_dry_run_writes_nothing_and_says_what_would_come(
     assert not ImportJob.objects.exists()
 
 
-def test_report_lists_every_refused_row_safely(project: Project, tmp_path: Path) -> None:
+def test_report_lists_every_refused_row_without_formulas(project: Project, tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [{"=cmd": number} for number in range(150)])
 
     load(path, report=tmp_path / "report.csv")
@@ -545,7 +545,7 @@ def test_report_lists_every_refused_row_safely(project: Project, tmp_path: Path)
         ({}, "cannot be opened"),
     ],
 )
-def test_command_says_what_is_wrong(
+def test_command_reports_wrong_options(
     options: dict[str, str], why: str, project: Project, outsider: User
 ) -> None:
     with pytest.raises(CommandError, match=why):
@@ -565,7 +565,7 @@ def test_chunk_queries_do_not_grow_with_the_rows(
 
 
 class Generated(io.RawIOBase):
-    """A file that is never there as a whole: JSONL lines made as they are read."""
+    """A file generated while it is read: JSONL rows that are never held in memory together."""
 
     def __init__(self, rows: int) -> None:
         self.rows = rows

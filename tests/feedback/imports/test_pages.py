@@ -1,4 +1,4 @@
-"""Bringing a file in through the browser: upload, preview, start, progress, report."""
+"""Import in the browser: upload, preview, start, progress, report."""
 
 import csv
 import io
@@ -53,7 +53,7 @@ def text(client: Client, job: ImportJob, **extra: Any) -> str:
     return client.get(page(job), **extra).content.decode()
 
 
-def test_upload_shows_how_rows_are_understood_and_writes_nothing(
+def test_upload_previews_parsed_rows_and_writes_nothing(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -92,7 +92,7 @@ def test_start_import_and_report(project: Project, admin: User, as_user: As) -> 
     assert AuditEvent.objects.filter(action="import.start", actor=admin).count() == 1
 
 
-def test_dry_run_of_a_program_is_not_taken_for_an_import(
+def test_dry_run_of_the_command_is_not_listed_as_an_import(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -129,7 +129,7 @@ def test_progress_polling_ends_with_the_import(project: Project, admin: User, as
     assert ended.status_code == 286
 
 
-def test_refused_rows_come_as_csv_that_runs_nothing(
+def test_refused_rows_are_downloaded_as_csv_without_formulas(
     project: Project, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -146,9 +146,7 @@ def test_refused_rows_come_as_csv_that_runs_nothing(
     assert "attachment" in answer["Content-Disposition"]
 
 
-def test_stop_before_the_start_throws_the_file_away(
-    project: Project, admin: User, as_user: As
-) -> None:
+def test_stop_before_the_start_deletes_the_file(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
     job = uploaded(client)
 
@@ -161,7 +159,7 @@ def test_stop_before_the_start_throws_the_file_away(
     assert "Stopped" in text(client, job)
 
 
-def test_stopped_import_writes_no_more(project: Project, admin: User, as_user: As) -> None:
+def test_stopped_import_writes_nothing_more(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
     job = uploaded(client)
     client.post(page(job, "import-start"))
@@ -183,7 +181,7 @@ def test_second_start_waits_for_the_first(project: Project, admin: User, as_user
     assert b"Another import is running" in answer.content
 
 
-def test_file_of_no_use_is_told_beside_the_form(
+def test_useless_file_shows_an_error_beside_the_form(
     project: Project, admin: User, as_user: As, settings: Any
 ) -> None:
     answer = send(as_user(admin), SimpleUploadedFile("x.png", b"\x89PNG\r\n\x1a\n"))
@@ -194,7 +192,7 @@ def test_file_of_no_use_is_told_beside_the_form(
     assert send(as_user(admin), SimpleUploadedFile("x", b"")).status_code == 400
 
 
-def test_name_of_the_file_stays_out_of_the_path(project: Project, admin: User, as_user: As) -> None:
+def test_file_name_is_not_part_of_the_path(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
     send(client, jsonl(ROWS, name="../../<b>evil</b>.jsonl"))
     job = ImportJob.objects.get()
@@ -214,9 +212,7 @@ def test_unknown_field_beside_the_file_is_refused(
     assert not ImportJob.objects.exists()
 
 
-def test_file_that_nobody_imported_goes_after_a_day(
-    project: Project, admin: User, as_user: As
-) -> None:
+def test_unused_upload_is_deleted_after_a_day(project: Project, admin: User, as_user: As) -> None:
     client = as_user(admin)
     old = uploaded(client)
     ImportJob.objects.update(created_at=timezone.now() - timedelta(hours=25))
@@ -261,7 +257,7 @@ def test_upload_without_csrf_token_is_refused(project: Project, admin: User) -> 
     assert not ImportJob.objects.exists()
 
 
-def test_pages_take_few_queries_whatever_they_list(
+def test_page_queries_do_not_grow_with_the_lists(
     project: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:
     client = as_user(admin)

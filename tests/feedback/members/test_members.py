@@ -1,4 +1,4 @@
-"""Members and their roles, and the links that let people in."""
+"""Members, their roles, and invitation links."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def role_of(user: User) -> str | None:
 
 
 def link_for(admin: User, role: Role = Role.ANNOTATOR, **fields: Any) -> str:
-    """The path of a fresh invitation."""
+    """Return the path of a new invitation."""
     actor = Membership.objects.select_related("project").get(user=admin, project__slug="bot")
     given = {"days": 7, "max_uses": 1, **fields}
     return reverse("invitation", args=[invitation_create(role=role, actor=actor, **given)[1]])
@@ -44,7 +44,7 @@ def link_for(admin: User, role: Role = Role.ANNOTATOR, **fields: Any) -> str:
 
 @pytest.fixture
 def helper(project: Project) -> User:
-    """An admin who is no owner."""
+    """An admin who is not an owner."""
     user = User.objects.create_user("hel@example.com", PASSWORD, name="Hel Per")
     member_set(project=project, user=user, role=Role.ADMIN)
     return user
@@ -66,7 +66,7 @@ def helper(project: Project) -> User:
         ("admin", "admin", "viewer", False),  # the last owner
     ],
 )
-def test_role_is_given_and_taken_only_by_those_above(
+def test_role_is_changed_only_by_a_higher_role(
     by: str, whom: str, role: str, done: bool, as_user: As, request: pytest.FixtureRequest
 ) -> None:
     people = {name: request.getfixturevalue(name) for name in ("admin", "annotator", "helper")}
@@ -81,7 +81,7 @@ def test_role_is_given_and_taken_only_by_those_above(
     )
 
 
-def test_admin_can_not_lower_or_remove_another_admin(
+def test_admin_cannot_demote_or_remove_another_admin(
     helper: User, annotator: User, project: Project, as_user: As
 ) -> None:
     member_set(project=project, user=annotator, role=Role.ADMIN)
@@ -92,7 +92,7 @@ def test_admin_can_not_lower_or_remove_another_admin(
     assert role_of(annotator) == "admin"
 
 
-def test_removed_member_is_out_their_votes_stay_and_what_they_held_is_free(
+def test_removed_member_loses_access_and_leases_and_votes_remain(
     helper: User, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     voted, held = make_completions(2)
@@ -106,7 +106,7 @@ def test_removed_member_is_out_their_votes_stay_and_what_they_held_is_free(
     assert (Vote.objects.count(), Lease.objects.count()) == (1, 0)
 
 
-def test_last_owner_stays_and_a_deactivated_one_does_not_count(
+def test_last_active_owner_cannot_leave(
     project: Project, admin: User, helper: User, as_user: As
 ) -> None:
     member_set(project=project, user=helper, role=Role.OWNER)
@@ -121,7 +121,7 @@ def test_last_owner_stays_and_a_deactivated_one_does_not_count(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_owners_who_leave_at_once_leave_one(
+def test_two_owners_leaving_at_once_leave_one(
     project: Project, admin: User, helper: User, as_user: As
 ) -> None:
     member_set(project=project, user=helper, role=Role.OWNER)
@@ -135,7 +135,7 @@ def test_two_owners_who_leave_at_once_leave_one(
     assert project.memberships.filter(role=Role.OWNER).count() == 1
 
 
-def test_people_of_another_project_and_closed_doors(
+def test_members_pages_are_for_admins_of_the_project(
     project: Project, annotator: User, outsider: User, admin: User, as_user: As
 ) -> None:
     link_for(admin)
@@ -158,7 +158,7 @@ def test_people_of_another_project_and_closed_doors(
 # -- the list
 
 
-def test_list_filters_sorts_and_keeps_its_state(
+def test_list_filters_sorts_and_keeps_its_parameters(
     admin: User, annotator: User, viewer: User, as_user: As, make_completions: Make
 ) -> None:
     [completion] = make_completions(1)
@@ -181,7 +181,7 @@ def test_list_filters_sorts_and_keeps_its_state(
 @pytest.mark.parametrize(
     "query", ["sort=user__password", "user__password=x", "role=god", "_connector=OR", "q=%00"]
 )
-def test_list_refuses_what_is_not_on_offer(query: str, admin: User, project: Project, as_user: As):
+def test_list_refuses_unknown_parameters(query: str, admin: User, project: Project, as_user: As):
     assert as_user(admin).get(f"{url('people')}?{query}").status_code == 400
 
 
@@ -201,7 +201,9 @@ def test_list_queries_do_not_grow_with_people(
 # -- invitations
 
 
-def test_link_is_shown_once_and_kept_as_a_hash(project: Project, admin: User, as_user: As) -> None:
+def test_link_is_shown_once_and_stored_as_a_hash(
+    project: Project, admin: User, as_user: As
+) -> None:
     client = as_user(admin)
 
     made = client.post(url("people"), NEW)
@@ -232,14 +234,14 @@ def test_link_is_shown_once_and_kept_as_a_hash(project: Project, admin: User, as
         {"created_by": "1"},
     ],
 )
-def test_admin_makes_no_faulty_link_and_none_for_roles_above(
+def test_admin_cannot_make_an_invalid_link_or_one_for_a_higher_role(
     change: dict[str, str], helper: User, as_user: As
 ) -> None:
     assert as_user(helper).post(url("people"), NEW | change).status_code in (400, 422)
     assert not Invitation.objects.exists()
 
 
-def test_link_for_an_address_is_mailed_and_opens_to_nobody_else(
+def test_link_for_an_address_is_mailed_and_limited_to_it(
     project: Project, admin: User, outsider: User, as_user: As
 ) -> None:
     as_user(admin).post(url("people"), NEW | {"email": "Jo@example.com"})
@@ -251,11 +253,11 @@ def test_link_for_an_address_is_mailed_and_opens_to_nobody_else(
     assert role_of(outsider) is None
     other = Client().post(link, JO | {"email": "mo@example.com"})
     assert other.status_code == 400
-    assert not User.objects.filter(email="mo@example.com").exists(), "no account is left behind"
+    assert not User.objects.filter(email="mo@example.com").exists(), "no account was created"
     assert Client().post(link, JO).status_code == 302
 
 
-def test_newcomer_makes_an_account_and_is_in(project: Project, admin: User) -> None:
+def test_sign_up_by_link_makes_an_account_and_a_member(project: Project, admin: User) -> None:
     link, client = link_for(admin), Client()
 
     answer = client.post(link, JO, follow=True)
@@ -264,7 +266,7 @@ def test_newcomer_makes_an_account_and_is_in(project: Project, admin: User) -> N
     assert get_user(client) == jo
     assert (role_of(jo), jo.name, jo.check_password(JO["password"])) == ("annotator", "Jo", True)
     assert answer.redirect_chain[-1][0] == url("annotate")
-    assert Client().get(link).status_code == 404, "it was for one"
+    assert Client().get(link).status_code == 404, "the link was for one use"
     assert AuditEvent.objects.filter(action="invitation.accept", actor=jo).exists()
 
 
@@ -276,10 +278,10 @@ def test_newcomer_makes_an_account_and_is_in(project: Project, admin: User) -> N
         {"email": "x"},
         {"role": "owner"},
         {"is_superuser": "1"},
-        {"email": "ADMIN@example.com"},  # has an account
+        {"email": "ADMIN@example.com"},  # already has an account
     ],
 )
-def test_faulty_sign_up_is_refused_and_uses_nothing_up(
+def test_invalid_sign_up_is_refused_and_does_not_count_as_a_use(
     change: dict[str, str], project: Project, admin: User
 ) -> None:
     answer = Client().post(link_for(admin), JO | change)
@@ -289,7 +291,7 @@ def test_faulty_sign_up_is_refused_and_uses_nothing_up(
     assert Invitation.objects.get().used == 0
 
 
-def test_signed_in_person_joins_once_and_is_only_ever_raised(
+def test_signed_in_person_joins_once_and_is_never_demoted(
     project: Project, admin: User, outsider: User, annotator: User, as_user: As
 ) -> None:
     link = link_for(admin, max_uses=3)
@@ -299,18 +301,20 @@ def test_signed_in_person_joins_once_and_is_only_ever_raised(
     assert [client.post(link).status_code for _ in range(2)] == [302, 302]
     as_user(admin).post(link)
     assert (role_of(outsider), role_of(admin)) == ("annotator", "owner")
-    assert Invitation.objects.get().used == 1, "a second click uses nothing up"
+    assert Invitation.objects.get().used == 1, "a second click must not count as a use"
     as_user(annotator).post(link_for(admin, Role.ADMIN))
     assert role_of(annotator) == "admin"
 
 
-def test_link_that_is_over_is_404(project: Project, admin: User, helper: User, as_user: As) -> None:
+def test_expired_or_revoked_link_is_404(
+    project: Project, admin: User, helper: User, as_user: As
+) -> None:
     late, revoked, demoted = link_for(admin), link_for(admin), link_for(helper)
     first, second, third = Invitation.objects.order_by("pk")
     Invitation.objects.filter(pk=first.pk).update(expires_at=timezone.now())
     as_user(admin).post(url("invitation-revoke", second.pk))
     User.objects.filter(pk=helper.pk).update(is_active=False)
-    assert Client().get(demoted).status_code == 404, "its maker is deactivated"
+    assert Client().get(demoted).status_code == 404, "its creator is deactivated"
     User.objects.filter(pk=helper.pk).update(is_active=True)
     assert Client().get(demoted).status_code == 200
     as_user(admin).post(url("member-change", helper.pk), {"role": "annotator"})
@@ -323,7 +327,9 @@ def test_link_that_is_over_is_404(project: Project, admin: User, helper: User, a
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_at_once_are_no_more_than_the_link_allows(project: Project, admin: User) -> None:
+def test_concurrent_sign_ups_do_not_exceed_the_uses_of_the_link(
+    project: Project, admin: User
+) -> None:
     link = link_for(admin, max_uses=2)
 
     def come(number: int) -> None:

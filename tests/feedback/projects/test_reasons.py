@@ -1,4 +1,4 @@
-"""Reasons are a project's own: admins write them, votes keep their keys; a skip may have one."""
+"""Reasons are defined per project: admins edit them, votes keep their keys, a skip may have one."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ HTMX = {"HX-Request": "true", "HX-Target": "stage"}
 
 
 def settings(project: Project, **changes: str) -> dict[str, str]:
-    """The settings form's current values, with these changes."""
+    """Return the settings form's current values with these changes."""
     form = {
         "name": project.name,
         "overlap": "1",
@@ -29,7 +29,7 @@ def settings(project: Project, **changes: str) -> dict[str, str]:
     return form | changes
 
 
-def test_lines_become_chips_and_chips_lines() -> None:
+def test_lines_and_chips_convert_both_ways() -> None:
     chips = chips_read(" wrong : Wrong fact\n\nNot very kind\nx:y: z")
 
     assert chips == [
@@ -51,7 +51,7 @@ def test_lines_become_chips_and_chips_lines() -> None:
         ("…", "lower-case letters"),
     ],
 )
-def test_bad_lines_are_named(lines: str, why: str) -> None:
+def test_bad_lines_are_reported(lines: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         chips_read(lines)
 
@@ -71,7 +71,7 @@ def test_admin_changes_reasons_and_votes_keep_their_keys(
     assert as_user(admin).post(url, settings(project, reasons_down=lines)).status_code == 302
 
     project.refresh_from_db()
-    assert project.reasons["up"], "what was not sent stays"
+    assert project.reasons["up"], "reasons not sent are unchanged"
     assert [chip["key"] for chip in project.reasons["down"]] == ["wrong", "unkind"]
     assert Vote.objects.get(completion=item).reasons == ["wrong"]
     client.get(reverse("annotate", args=["bot"]))
@@ -85,7 +85,7 @@ def test_admin_changes_reasons_and_votes_keep_their_keys(
 
 
 @pytest.mark.parametrize("flag", [False, True])
-def test_what_stands_in_the_comment_is_the_reason_of_a_skip(
+def test_comment_is_stored_as_the_reason_of_a_skip(
     flag: bool, annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     item = make_completions(2)[0]

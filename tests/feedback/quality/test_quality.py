@@ -1,4 +1,4 @@
-"""The quality page: agreement that can be checked by hand, and each person's pace and care."""
+"""The quality page: agreement checked against values computed by hand, and figures per person."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from tests.conftest import MakeCompletions
 As = Callable[[User], Client]
 
 
-def test_alpha_is_krippendorffs_by_hand() -> None:
-    """Four answers of two people, three agreed: o₍ud₎ = 1, n_u = 3, n_d = 5, so that
+def test_alpha_equals_krippendorffs_computed_by_hand() -> None:
+    """Four answers by two people, three agreed: o₍ud₎ = 1, n_u = 3, n_d = 5, so that
     α = 1 − (n − 1) o / (n_u n_d) = 1 − 7 · 1 / 15."""
     found = alpha_of([(1, 1), (2, 0), (0, 2), (0, 2), (1, 0)])
 
     assert found.value == pytest.approx(1 - 7 / 15)
-    assert found.units == 4, "an answer with one verdict says nothing"
+    assert found.units == 4, "an answer with one verdict is not a unit"
     assert "Agreement is low" in found.meaning
 
 
@@ -37,14 +37,14 @@ def test_alpha_is_krippendorffs_by_hand() -> None:
     ("counts", "why"),
     [([], NOTHING_SHARED), ([(1, 0), (0, 1)], NOTHING_SHARED), ([(2, 0), (3, 0)], ALL_THE_SAME)],
 )
-def test_alpha_undefined_says_why(counts: list[tuple[int, int]], why: str) -> None:
+def test_alpha_undefined_gives_the_reason(counts: list[tuple[int, int]], why: str) -> None:
     found = alpha_of(counts)
 
     assert found.value is None
     assert why in found.meaning
 
 
-def test_alpha_of_perfect_agreement_is_one_and_of_contradiction_below_zero() -> None:
+def test_alpha_is_one_for_agreement_and_below_zero_for_contradiction() -> None:
     assert alpha_of([(2, 0), (0, 2)]).value == pytest.approx(1)
     opposed = alpha_of([(1, 1)] * 10).value
     assert opposed is not None
@@ -59,7 +59,7 @@ def judged(
     second_annotator: User,
     make_completions: MakeCompletions,
 ) -> Project:
-    """Ten answers: Ann and Bob agree on eight, Ada judges four of them with Ann."""
+    """Ten answers: Ann and Bob agree on eight, Ada judges four of them as Ann does."""
     rows = make_completions(13)
     for number, row in enumerate(rows[:10]):
         up = number % 2 == 0
@@ -83,7 +83,7 @@ def test_people_are_compared_with_the_majority_of_the_others(judged: Project) ->
     bob, ada = person(judged, "Bob"), person(judged, "Ada Admin")
 
     assert (bob.agreed, bob.compared) == (8, 10)
-    assert (ada.votes, ada.agreed, ada.compared) == (4, 4, 4), "an import is nobody's verdict"
+    assert (ada.votes, ada.agreed, ada.compared) == (4, 4, 4), "imported votes do not count"
     found = quality_measure(judged)
     assert found.votes == 24
     shared = {(pair.first, pair.second): pair.alpha for pair in found.pairs}
@@ -98,12 +98,12 @@ def test_people_are_compared_with_the_majority_of_the_others(judged: Project) ->
 
 
 @pytest.mark.django_db
-def test_pace_leaves_breaks_out_and_care_is_counted(
+def test_pace_excludes_breaks_and_hasty_votes_are_counted(
     judged: Project, annotator: User, admin: User
 ) -> None:
     begun = timezone.now() - dt.timedelta(hours=2)
     for number, vote in enumerate(Vote.objects.filter(user=annotator).order_by("pk")):
-        # ten seconds a verdict, and an hour's break in the middle
+        # ten seconds per verdict, with an hour's break in the middle
         pause = dt.timedelta(hours=number >= 5)
         at = begun + pause + dt.timedelta(seconds=10 * number)
         Vote.objects.filter(pk=vote.pk).update(created_at=at, hasty=number < 2)
@@ -120,7 +120,9 @@ def test_pace_leaves_breaks_out_and_care_is_counted(
 
 
 @pytest.mark.django_db
-def test_votes_set_aside_are_no_agreement(judged: Project, second_annotator: User) -> None:
+def test_votes_set_aside_do_not_count_for_agreement(
+    judged: Project, second_annotator: User
+) -> None:
     pause = Pause.objects.create(project=judged, user=second_annotator, right=0, of=3)
     Vote.objects.filter(user=second_annotator).update(set_aside=pause)
 
@@ -132,7 +134,7 @@ def test_votes_set_aside_are_no_agreement(judged: Project, second_annotator: Use
 
 
 @pytest.mark.django_db
-def test_page_sorts_pages_and_asks_little(
+def test_page_sorts_paginates_and_takes_few_queries(
     judged: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:
     row = judged.completions.first()
@@ -148,7 +150,7 @@ def test_page_sorts_pages_and_asks_little(
         page = client.get(url, {"sort": "name"}).content.decode()
     assert page.index("Ada Admin") < page.index("Ann Otator") < page.index("Person 00")
     assert "?sort=name&amp;page=2" in page
-    assert ">Next</a>" in page, "sorted by name: no page is older"
+    assert ">Next</a>" in page, "sorted by name, the next page is Next"
     assert "Older" not in page
     assert page.count('aria-sort="ascending"') == 1
     assert "Bob" in client.get(url, {"sort": "agreement"}).content.decode().split("Person")[1]
@@ -160,7 +162,7 @@ def test_page_sorts_pages_and_asks_little(
 
 
 @pytest.mark.django_db
-def test_page_says_why_agreement_is_undefined(
+def test_page_explains_undefined_agreement(
     voted_project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
     url = reverse("quality", args=["bot"])

@@ -1,4 +1,4 @@
-"""Many annotators at once, on whatever database the suite runs on."""
+"""Many annotators at once, on the database that the suite runs on."""
 
 import threading
 from collections import Counter
@@ -19,15 +19,15 @@ from tests.engines import PATIENCE
 
 PEOPLE = 8
 ITEMS = 120
-#: People who hold items at the same moment, and how many of them act at once: what a server's
-#: threads do. PostgreSQL takes 100 connections by default.
-CROWD = 200
-HANDS = 40
+#: People who hold items at the same time, and how many threads act for them.
+#: PostgreSQL accepts 100 connections by default.
+PEOPLE = 200
+THREADS = 40
 OVERLAP = 2
 
 
 def at_once(jobs: list[Callable[[], None]]) -> list[Exception]:
-    """Runs the jobs in threads that start together; returns what they raised."""
+    """Run the jobs in threads that start together; return the exceptions they raised."""
     faults: list[Exception] = []
     barrier = threading.Barrier(len(jobs))
 
@@ -49,7 +49,7 @@ def at_once(jobs: list[Callable[[], None]]) -> list[Exception]:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_eight_annotators_at_once_share_the_queue_without_locks_or_doubles(
+def test_eight_concurrent_annotators_get_each_item_once(
     project: Project, make_completions: MakeCompletions
 ) -> None:
     make_completions(ITEMS)
@@ -65,13 +65,13 @@ def test_eight_annotators_at_once_share_the_queue_without_locks_or_doubles(
 
     assert faults == []
     votes = Counter(Vote.objects.values_list("completion_id", flat=True))
-    assert len(votes) == ITEMS, "an item was starved"
+    assert len(votes) == ITEMS, "an item got no vote"
     assert set(votes.values()) == {1}, "an item was handed out twice"
     assert Example.objects.count() == ITEMS
 
 
 @pytest.mark.django_db(transaction=True)
-def test_double_click_in_many_tabs_is_one_vote(
+def test_double_clicks_in_many_tabs_make_one_vote(
     annotator: User, make_completions: MakeCompletions
 ) -> None:
     (completion,) = make_completions(1)
@@ -86,21 +86,21 @@ def test_double_click_in_many_tabs_is_one_vote(
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_two_hundred_annotators_fill_every_slot_once_and_some_walk_away(
+def test_two_hundred_annotators_fill_every_slot_once_with_abandoned_leases(
     project: Project, make_completions: MakeCompletions
 ) -> None:
-    """Each of 120 answers wants two votes; every tenth person takes an item and never votes."""
+    """120 answers need two votes each; every tenth person leases an item and never votes."""
     project.overlap = OVERLAP
     project.save()
     answers = make_completions(120)
-    people = User.objects.bulk_create(User(email=f"p{n}@example.com") for n in range(CROWD))
+    people = User.objects.bulk_create(User(email=f"p{n}@example.com") for n in range(PEOPLE))
     gone, staying = people[::10], [user for n, user in enumerate(people) if n % 10]
     for user in gone:
         assert len(items_hand_out(project=project, by=user, count=1)) == 1
     handed: Counter[tuple[int, int]] = Counter()
 
     def annotate(crew: list[User]) -> None:
-        """One hand moves several people in turn: all of them hold an item before any votes."""
+        """Vote for several people in turn: all of them hold an item before any of them votes."""
         waiting = {user: items_hand_out(project=project, by=user, count=1) for user in crew}
         while waiting:
             for user, items in list(waiting.items()):
@@ -114,14 +114,14 @@ def test_two_hundred_annotators_fill_every_slot_once_and_some_walk_away(
                     del waiting[user]
 
     def open_slots(user: User) -> bool:
-        """Slots that another person's unfinished work may leave to this one."""
+        """Return whether this person may still get a slot that another one now holds."""
         mine = project.completions.open_for(user, overlap=OVERLAP)
         return mine.exists()
 
-    crews = [staying[n::HANDS] for n in range(HANDS)]
+    crews = [staying[n::THREADS] for n in range(THREADS)]
     assert at_once([lambda crew=crew: annotate(crew) for crew in crews]) == []
 
-    # all but the slots of those who left; nobody was handed one of these
+    # all but the slots still leased to those who left
     assert Vote.objects.count() == OVERLAP * len(answers) - len(gone)
     assert max(handed.values()) == 1
     assert items_hand_out(project=project, by=staying[0]) == []

@@ -1,4 +1,4 @@
-"""Handing out items: no two people hold one item, and an empty queue has a reason."""
+"""Handing out items: no two people hold the same slot, and an empty queue gives a reason."""
 
 import datetime as dt
 from importlib import import_module
@@ -69,7 +69,7 @@ def test_expired_lease_frees_the_item(
     assert items_hand_out(project=project, by=second_annotator) == [only]
 
 
-def test_overlap_gives_an_item_to_so_many_people(
+def test_overlap_hands_an_item_to_that_many_people(
     project: Project,
     annotator: User,
     second_annotator: User,
@@ -84,7 +84,7 @@ def test_overlap_gives_an_item_to_so_many_people(
     assert items_hand_out(project=project, by=admin) == []
 
 
-def test_raised_overlap_asks_for_another_person_and_lowered_asks_nobody(
+def test_raised_overlap_requeues_an_item_and_lowered_removes_it(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     (only,) = make_completions(1)
@@ -93,7 +93,7 @@ def test_raised_overlap_asks_for_another_person_and_lowered_asks_nobody(
 
     project.overlap = 2
     project.save()
-    assert items_hand_out(project=project, by=annotator) == [], "nobody judges an answer twice"
+    assert items_hand_out(project=project, by=annotator) == [], "a person votes once on an answer"
     assert items_hand_out(project=project, by=second_annotator) == [only]
 
     project.overlap = 1
@@ -113,7 +113,7 @@ def test_undone_item_is_shown_before_the_others(
     assert items_hand_out(project=project, by=annotator)[0] == first
 
 
-def test_undone_skip_takes_no_slot_that_somebody_else_holds_by_now(
+def test_undone_skip_does_not_take_a_slot_leased_meanwhile(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     (only,) = make_completions(1)
@@ -126,7 +126,7 @@ def test_undone_skip_takes_no_slot_that_somebody_else_holds_by_now(
     assert empty_queue(project=project, user=annotator).reason == "leased"
 
 
-def test_lease_that_is_half_over_begins_anew_while_the_person_works(
+def test_half_expired_lease_is_renewed_while_the_person_works(
     project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:
     make_completions(2)
@@ -139,7 +139,7 @@ def test_lease_that_is_half_over_begins_anew_while_the_person_works(
     assert all(end > timezone.now() + dt.timedelta(minutes=9) for end in ends)
 
 
-def test_skipped_item_goes_to_somebody_else(
+def test_skipped_item_goes_to_another_person(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     (only,) = make_completions(1)
@@ -149,7 +149,7 @@ def test_skipped_item_goes_to_somebody_else(
     assert items_hand_out(project=project, by=second_annotator) == [only]
 
 
-def test_first_answers_of_all_prompts_come_before_second_ones(
+def test_first_answers_of_all_prompts_precede_second_ones(
     project: Project, make_completions: MakeCompletions
 ) -> None:
     first = make_completions(3)
@@ -181,7 +181,7 @@ def test_answer_with_a_nul_is_stored_on_every_database(
     assert stored.text == "Before\ufffdafter."
 
 
-def test_empty_queue_says_why(
+def test_empty_queue_gives_the_reason(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     assert empty_queue(project=project, user=annotator).reason == "no_prompts"
@@ -225,7 +225,7 @@ def order_of(project: Project, by: User, view: QueueView, count: int = 9) -> lis
     return [item.pk for item in items_hand_out(project=project, by=by, view=view, count=count)]
 
 
-def test_first_votes_come_before_second_ones_in_every_order(
+def test_first_votes_precede_second_ones_in_every_order(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     project.overlap = 2
@@ -238,7 +238,7 @@ def test_first_votes_come_before_second_ones_in_every_order(
         Lease.objects.all().delete()
 
 
-def test_newest_version_goes_by_its_number_not_by_its_letters(
+def test_newest_version_is_ordered_by_number(
     project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:
     (base,) = make_completions(1)
@@ -257,7 +257,7 @@ def test_newest_version_goes_by_its_number_not_by_its_letters(
     assert found == [tenth.pk, ninth.pk, base.pk]
 
 
-def test_disagreements_come_first_and_the_rest_follows(
+def test_disagreements_are_ordered_first(
     project: Project,
     annotator: User,
     second_annotator: User,
@@ -272,13 +272,13 @@ def test_disagreements_come_first_and_the_rest_follows(
     view = QueueView(order="contested")
     assert order_of(project, annotator, view) == [disputed.pk, first.pk, second.pk]
 
-    # they agree after all
+    # the votes agree after a change
     vote_cast(completion=disputed, verdict=Verdict.UP, by=second_annotator, source=Source.DEMO)
     Lease.objects.all().delete()
     assert order_of(project, annotator, view) == [first.pk, second.pk, disputed.pk]
 
 
-def test_what_the_last_run_was_unsure_of_comes_first(
+def test_least_certain_answers_are_ordered_first(
     project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:
     never_seen, sure, unsure = make_completions(3)
@@ -290,7 +290,7 @@ def test_what_the_last_run_was_unsure_of_comes_first(
     assert never_seen.unsure is None
 
 
-def test_project_decides_the_order_unless_the_address_does(
+def test_order_is_the_project_default_unless_in_the_address(
     project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:
     first, second = make_completions(2)
@@ -306,7 +306,7 @@ def test_project_decides_the_order_unless_the_address_does(
     "view",
     [QueueView(version="bot@2"), QueueView(source="api"), QueueView(topic="Köln & more")],
 )
-def test_filter_hands_out_nothing_else(
+def test_filter_hands_out_only_matching_items(
     view: QueueView, project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:
     _, wanted, _ = make_completions(3)
@@ -319,7 +319,7 @@ def test_filter_hands_out_nothing_else(
     assert queue_progress(project=project, user=annotator, view=view).left == 0
 
 
-def test_values_to_choose_from_are_those_in_the_queue(
+def test_filter_choices_are_the_values_in_the_queue(
     project: Project, make_completions: MakeCompletions
 ) -> None:
     first, second, third, gone = make_completions(4)
@@ -329,7 +329,7 @@ def test_values_to_choose_from_are_those_in_the_queue(
     assert queue_values(project=project, field="topic") == []
 
 
-def test_completions_from_before_learn_version_topic_and_disagreement(
+def test_migration_fills_version_topic_and_disagreement(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     migration = import_module("feedback_app.feedback.migrations.0006_fill_queue_columns")
@@ -359,7 +359,7 @@ PLANS = [
     ("queue_version", QueueView(version="base")),
     ("queue_source", QueueView(source="import")),
     ("queue_topic", QueueView(topic="travel")),
-    # the newest of one version
+    # the newest answer of one version
     ("queue_version", QueueView(order="newest", version="base")),
     ("queue_version_uploaded", QueueView(order="uploaded", version="base")),
 ]
@@ -368,7 +368,7 @@ PLANS = [
 @pytest.mark.parametrize(
     ("index", "view"), PLANS, ids=[index + view.order for index, view in PLANS]
 )
-def test_every_order_and_filter_reads_its_index_and_sorts_nothing(
+def test_every_order_and_filter_uses_its_index_without_a_sort(
     index: str,
     view: QueueView,
     project: Project,
@@ -400,12 +400,12 @@ def test_every_order_and_filter_reads_its_index_and_sorts_nothing(
     assert "TEMP B-TREE" not in plan, plan
 
 
-def test_prompt_twice_is_one_prompt(project: Project) -> None:
+def test_repeated_prompt_is_stored_once(project: Project) -> None:
     prompt = ("topic", [{"role": "user", "content": "Same?"}])
     assert prompts_add(project=project, prompts=[prompt, prompt], source=Source.IMPORT) == 1
 
 
-def test_split_is_decided_by_the_prompt_alone_near_its_share() -> None:
+def test_split_depends_on_the_prompt_alone_and_is_near_its_share() -> None:
     digests = [f"{number * 2654435761 % 2**32:08x}" for number in range(2000)]
     heldout = [split_of(digest, heldout_percent=20) == Split.HELDOUT for digest in digests]
     assert 0.15 < sum(heldout) / len(heldout) < 0.25

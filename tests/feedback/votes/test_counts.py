@@ -1,4 +1,4 @@
-"""The figures of a person's day say what the votes say, though most are counted only at times."""
+"""A person's daily counts equal their votes, although most votes are counted only at intervals."""
 
 import datetime as dt
 import re
@@ -25,7 +25,7 @@ At = Callable[[dt.datetime], None]
 
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch) -> At:
-    """Sets the clock of what is counted."""
+    """Return a function that sets the current time."""
     return lambda moment: monkeypatch.setattr(timezone, "now", lambda: moment)
 
 
@@ -33,11 +33,11 @@ def minutes(number: float) -> dt.timedelta:
     return dt.timedelta(minutes=number)
 
 
-def test_figures_go_on_with_each_vote_and_back_with_each_that_is_taken_back(
+def test_counts_rise_with_each_vote_and_fall_with_each_undo(
     project: Project, annotator: User, admin: User, make_completions: MakeCompletions, at: At
 ) -> None:
     answers = make_completions(6)
-    # yesterday, this morning, within the hour; another person's
+    # yesterday, this morning, within the hour; and one vote of another person
     moments = [NOON - minutes(60 * hours) for hours in (13, 3, 0.5)]
     for answer, moment in zip(answers, moments, strict=False):
         at(moment)
@@ -50,16 +50,16 @@ def test_figures_go_on_with_each_vote_and_back_with_each_that_is_taken_back(
         at(NOON + minutes(number / 20))
         vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
         assert vote_counts(project=project, user=annotator) == (2 + number, 1 + number)
-    # a second thought is no second vote
+    # a changed vote counts once
     vote_cast(completion=answers[1], verdict=Verdict.DOWN, by=annotator, source=Source.ANNOTATE)
     assert vote_counts(project=project, user=annotator) == (5, 4)
     vote_undo(completion=answers[2], by=annotator, source=Source.ANNOTATE)
     assert vote_counts(project=project, user=annotator) == (4, 3)
     at(NOON + minutes(60 * 12))
-    assert vote_counts(project=project, user=annotator) == (0, 0), "a new day begins"
+    assert vote_counts(project=project, user=annotator) == (0, 0), "a new day starts at zero"
 
 
-def test_earlier_votes_are_looked_at_once_and_again_after_a_hundred_later_ones(
+def test_earlier_votes_are_recounted_only_after_many_new_ones(
     project: Project,
     annotator: User,
     make_completions: MakeCompletions,
@@ -91,7 +91,7 @@ def test_earlier_votes_are_looked_at_once_and_again_after_a_hundred_later_ones(
     assert Vote.objects.count() == 7
 
 
-def test_desk_shows_them_with_the_vote_just_cast(
+def test_desk_shows_counts_including_the_vote_just_cast(
     annotator: User, as_user: Callable[[User], Client], make_completions: MakeCompletions
 ) -> None:
     answers = make_completions(5)
@@ -108,4 +108,4 @@ def test_desk_shows_them_with_the_vote_just_cast(
         return "/".join(found.groups()) if found else ""
 
     assert [shown(answer, "up") for answer in answers[:4]] == ["1/5", "2/5", "3/5", "4/5"]
-    assert shown(answers[0], "down") == "4/5", "a second thought is no second vote"
+    assert shown(answers[0], "down") == "4/5", "a changed vote counts once"

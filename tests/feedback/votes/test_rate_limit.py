@@ -1,4 +1,4 @@
-"""Fault 26: nobody votes faster than the project takes it, whichever way they vote."""
+"""Fault 26: the rate limit of the project applies to every way of voting."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def url(completion: Completion) -> str:
     return reverse("vote", args=["bot", completion.pk])
 
 
-def test_fourth_of_three_votes_an_hour_is_told_kindly_and_kept_by_the_browser(
+def test_vote_above_the_hourly_limit_gets_429_and_a_message(
     answers: list[Completion], annotator: User, second_annotator: User, as_user: As
 ) -> None:
     client = as_user(annotator)
@@ -39,10 +39,10 @@ def test_fourth_of_three_votes_an_hour_is_told_kindly_and_kept_by_the_browser(
 
     assert statuses == [200, 200, 200, 429, 429, 429]
     refused = client.post(url(answers[3]), {"verdict": "up"}, headers=OUTBOX)
-    assert refused.status_code == 429, "what the browser kept is not let in by another door"
+    assert refused.status_code == 429, "the limit also holds for stored votes"
     assert "limit of 3 votes per hour" in refused.content.decode()
     assert "HX-Trigger" not in client.post(url(answers[3]), {"verdict": "up"}, headers=DESK)
-    # second thoughts and reasons are no flood, and others go on
+    # changed verdicts and reasons do not count, and other people are not affected
     again = client.post(url(answers[2]), {"verdict": "down"}, headers=DESK)
     reasons = {"verdict": "down", "reasons": ["long"]}
     chips = client.post(url(answers[2]), reasons, headers=OUTBOX)
@@ -51,7 +51,9 @@ def test_fourth_of_three_votes_an_hour_is_told_kindly_and_kept_by_the_browser(
     assert Vote.objects.filter(user=annotator).count() == 3
 
 
-def test_an_hour_later_it_goes_on(answers: list[Completion], annotator: User, as_user: As) -> None:
+def test_vote_is_accepted_again_after_an_hour(
+    answers: list[Completion], annotator: User, as_user: As
+) -> None:
     client = as_user(annotator)
     for answer in answers[:4]:
         client.post(url(answer), {"verdict": "up"}, headers=DESK)
@@ -61,7 +63,7 @@ def test_an_hour_later_it_goes_on(answers: list[Completion], annotator: User, as
     assert client.post(url(answers[3]), {"verdict": "up"}, headers=DESK).status_code == 200
 
 
-def test_casting_and_taking_back_for_ever_meets_the_limit_too(
+def test_votes_cast_and_undone_repeatedly_count_towards_the_limit(
     answers: list[Completion], annotator: User, second_annotator: User, as_user: As
 ) -> None:
     client, again = as_user(annotator), answers[0]
@@ -73,7 +75,7 @@ def test_casting_and_taking_back_for_ever_meets_the_limit_too(
         client.post(undo, headers=DESK)
 
     assert statuses == [200, 200, 200, 429, 429, 429]
-    assert VoteEvent.objects.count() == 6, "three verdicts, and each taken back once"
+    assert VoteEvent.objects.count() == 6, "three verdicts, each undone once"
     refused = client.post(url(answers[1]), {"verdict": "up"}, headers=DESK)
     assert "limit of 3 votes per hour" in refused.content.decode()
     with pytest.raises(RateLimited):
@@ -85,7 +87,7 @@ def test_casting_and_taking_back_for_ever_meets_the_limit_too(
     assert client.post(url(answers[1]), {"verdict": "up"}, headers=DESK).status_code == 200
 
 
-def test_demo_and_api_have_the_same_limit_and_an_import_has_none(
+def test_limit_applies_to_demo_and_api_but_not_to_imports(
     answers: list[Completion], annotator: User
 ) -> None:
     for answer in answers[:3]:

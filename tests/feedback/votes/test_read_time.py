@@ -1,4 +1,4 @@
-"""Verdicts that come faster than the answer can be read are marked, and never dropped."""
+"""Votes cast faster than the answer can be read are marked hasty, and kept."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def long(make_completions: MakeCompletions) -> list[Completion]:
 
 
 def shown(seconds: float) -> None:
-    """What people hold was handed out so long ago."""
+    """Set how long ago the leased items were handed out."""
     Lease.objects.update(taken_at=timezone.now() - dt.timedelta(seconds=seconds))
 
 
@@ -37,7 +37,7 @@ def cast(completion: Completion, by: User, source: Source = Source.ANNOTATE) -> 
 
 
 @pytest.mark.parametrize(("seconds", "hasty"), [(1, True), (9, True), (11, False)])
-def test_verdict_is_hasty_if_the_answer_cannot_have_been_read(
+def test_vote_is_hasty_if_the_answer_cannot_have_been_read(
     seconds: float, hasty: bool, project: Project, annotator: User, long: list[Completion]
 ) -> None:
     items_hand_out(project=project, by=annotator)
@@ -47,12 +47,12 @@ def test_verdict_is_hasty_if_the_answer_cannot_have_been_read(
     assert Example.objects.count() == 1
 
 
-def test_next_item_is_read_from_when_the_one_before_it_was_judged(
+def test_read_time_of_the_next_item_starts_at_the_previous_vote(
     project: Project, annotator: User, as_user: As, admin: User, long: list[Completion]
 ) -> None:
     client = as_user(annotator)
     client.get(reverse("annotate", args=["bot"]))
-    shown(60)  # both were handed out a minute ago; the second came onto the screen just now
+    shown(60)  # both were handed out a minute ago; the second was displayed only now
     for completion in long[:2]:
         client.post(
             reverse("vote", args=["bot", completion.pk]),
@@ -66,16 +66,16 @@ def test_next_item_is_read_from_when_the_one_before_it_was_judged(
     assert page.count("hasty</span>") == 1
 
 
-def test_verdicts_sent_late_together_are_not_hasty(
+def test_votes_sent_late_together_are_not_hasty(
     project: Project, annotator: User, long: list[Completion]
 ) -> None:
     items_hand_out(project=project, by=annotator)
-    shown(60)  # the connection was gone; the browser sends both at once now
+    shown(60)  # the browser was offline and sends both votes now
 
     assert [cast(completion, annotator).hasty for completion in long[:2]] == [False, False]
 
 
-def test_what_was_read_before_or_elsewhere_is_not_judged(
+def test_votes_on_items_read_before_or_elsewhere_are_not_hasty(
     project: Project, annotator: User, long: list[Completion]
 ) -> None:
     first = items_hand_out(project=project, by=annotator)[0]
@@ -83,7 +83,7 @@ def test_what_was_read_before_or_elsewhere_is_not_judged(
     cast(first, annotator)
     vote_undo(completion=first, by=annotator, source=Source.ANNOTATE)
 
-    assert not cast(first, annotator).hasty, "it came back by undo"
-    assert not cast(long[3], annotator).hasty, "they hold no lease on it"
+    assert not cast(first, annotator).hasty, "it was shown again by undo"
+    assert not cast(long[3], annotator).hasty, "the person holds no lease on it"
     items_hand_out(project=project, by=annotator)
     assert not cast(long[1], annotator, Source.DEMO).hasty

@@ -1,4 +1,4 @@
-"""A vote is idempotent, changeable and undoable, and its Example follows each step."""
+"""A vote is idempotent, changeable and undoable, and its Example is updated at each step."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def test_same_vote_twice_is_one_vote_and_one_event(completion: Completion, annot
     assert completion.vote_events.count() == 1
 
 
-def test_changed_vote_turns_the_example_and_keeps_history(
+def test_changed_vote_updates_the_example_and_keeps_history(
     completion: Completion, annotator: User
 ) -> None:
     cast(completion, annotator, Verdict.UP)
@@ -50,7 +50,9 @@ def test_changed_vote_turns_the_example_and_keeps_history(
     assert list(completion.vote_events.values_list("verdict", flat=True)) == ["up", "down"]
 
 
-def test_undo_then_vote_again_follows_each_step(completion: Completion, annotator: User) -> None:
+def test_undo_then_vote_again_updates_the_example_each_time(
+    completion: Completion, annotator: User
+) -> None:
     cast(completion, annotator)
     assert vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)
     assert not Example.objects.exists()
@@ -68,7 +70,7 @@ def test_undo_without_a_vote_changes_nothing(completion: Completion, annotator: 
     assert not completion.vote_events.exists()
 
 
-def test_tie_has_no_example_and_majority_weighs_by_agreement(
+def test_tie_has_no_example_and_majority_is_weighted_by_agreement(
     completion: Completion, annotator: User, second_annotator: User, admin: User
 ) -> None:
     cast(completion, annotator, Verdict.UP)
@@ -81,7 +83,7 @@ def test_tie_has_no_example_and_majority_weighs_by_agreement(
     assert example.weight == pytest.approx(1 / 3)
 
 
-def test_deleting_the_completion_takes_its_example_along(
+def test_deleting_the_completion_deletes_its_example(
     completion: Completion, annotator: User
 ) -> None:
     cast(completion, annotator)
@@ -90,7 +92,7 @@ def test_deleting_the_completion_takes_its_example_along(
     assert not Vote.objects.exists()
 
 
-def test_empty_answer_is_no_example(completion: Completion, annotator: User) -> None:
+def test_empty_answer_has_no_example(completion: Completion, annotator: User) -> None:
     Completion.objects.filter(pk=completion.pk).update(text="  ")
     cast(completion, annotator, Verdict.DOWN)
     assert completion.votes.count() == 1
@@ -105,14 +107,16 @@ def test_unknown_reason_is_refused_and_nothing_is_stored(
     assert not Vote.objects.exists()
 
 
-def test_reasons_go_when_the_verdict_turns(completion: Completion, annotator: User) -> None:
+def test_reasons_are_removed_when_the_verdict_changes(
+    completion: Completion, annotator: User
+) -> None:
     cast(completion, annotator, Verdict.DOWN, reasons=["long"], comment="rambles")
     vote = cast(completion, annotator, Verdict.UP)
     assert vote.reasons == []
     assert vote.comment == "rambles"
 
 
-def test_flag_takes_the_item_from_everyone_and_undo_brings_it_back(
+def test_flag_removes_the_item_from_all_queues_until_undone(
     completion: Completion, annotator: User, project: Project
 ) -> None:
     item_skip(completion=completion, by=annotator, flag=True)

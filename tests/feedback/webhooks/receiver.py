@@ -1,4 +1,4 @@
-"""A server on loopback that receives webhooks: it keeps requests and answers as configured."""
+"""An HTTP server on loopback that records webhook requests and answers as configured."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class Received:
 
 
 class Receiver(ThreadingHTTPServer):
-    """`answers`, a status and where it redirects to, are given one after the other; then 200."""
+    """`answers` holds pairs of status and redirect target, used in turn; then 200."""
 
     daemon_threads = True
 
@@ -52,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def drip(self) -> None:
-        """Headers without end, some bytes at a time."""
+        """Send headers without end, a few bytes at a time."""
         self.send_response_only(200)
         self.flush_headers()
         with suppress(OSError):

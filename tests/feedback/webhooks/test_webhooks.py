@@ -69,14 +69,14 @@ def events_sent(receiver: Receiver) -> list[dict[str, Any]]:
 
 
 def overdue() -> None:
-    """The wait before the next attempt is over."""
+    """Move the next attempt of all deliveries into the past."""
     WebhookDelivery.objects.update(next_at=timezone.now())
 
 
 # -- events
 
 
-def test_vote_is_told_once_and_again_when_it_changes(
+def test_vote_is_sent_once_and_again_when_it_changes(
     made: tuple[Webhook, str],
     annotator: User,
     as_user: As,
@@ -99,7 +99,7 @@ def test_vote_is_told_once_and_again_when_it_changes(
     assert annotator.email not in receiver.received[0].body.decode()
 
 
-def test_vote_costs_nothing_more_where_nobody_is_told(
+def test_vote_without_subscribed_webhook_takes_no_extra_query(
     project: Project,
     admin: User,
     annotator: User,
@@ -107,7 +107,7 @@ def test_vote_costs_nothing_more_where_nobody_is_told(
     make_completions: MakeCompletions,
 ) -> None:
     def asked() -> bool:
-        """Whether a vote asks the database about webhooks."""
+        """Return whether a vote queries the webhook table."""
         [completion] = make_completions(1)
         completion.project.refresh_from_db()
         with CaptureQueriesContext(connection) as queries:
@@ -123,7 +123,7 @@ def test_vote_costs_nothing_more_where_nobody_is_told(
     assert not asked()
 
 
-def test_vote_that_is_rolled_back_is_not_told(
+def test_vote_rolled_back_is_not_sent(
     made: tuple[Webhook, str], annotator: User, make_completions: MakeCompletions
 ) -> None:
     [completion] = make_completions(1)
@@ -137,7 +137,7 @@ def test_vote_that_is_rolled_back_is_not_told(
     assert not WebhookDelivery.objects.exists()
 
 
-def test_ends_of_runs_releases_and_imports_are_told(
+def test_finished_runs_releases_and_imports_are_sent(
     made: tuple[Webhook, str], voted_project: Project, admin: User, receiver: Receiver
 ) -> None:
     WebhookDelivery.objects.all().delete()
@@ -183,7 +183,7 @@ def import_a_row(project: Project, admin: User) -> None:
     import_execute(claim)
 
 
-def test_only_its_own_events_and_projects_are_told(
+def test_webhook_gets_only_its_events_and_project(
     project: Project, admin: User, outsider: User, receiver: Receiver
 ) -> None:
     webhook_create(project=project, url=receiver.url, events=[Event.VOTE_CAST], by=admin)
@@ -195,7 +195,7 @@ def test_only_its_own_events_and_projects_are_told(
     assert not WebhookDelivery.objects.exists()
 
 
-# -- how it is sent
+# -- delivery
 
 
 def test_request_is_signed_as_standard_webhooks_describes(
@@ -216,10 +216,10 @@ def test_request_is_signed_as_standard_webhooks_describes(
     assert (request.path, request.headers["Content-Type"]) == ("/hook", "application/json")
     assert len(key) == 32
     stored = str(Webhook.objects.values_list("secret", flat=True))
-    assert secret not in stored, "it is sealed"
+    assert secret not in stored, "it is encrypted"
 
 
-def test_failure_is_tried_again_after_growing_waits_and_then_given_up(
+def test_failure_is_retried_with_growing_delays_and_then_given_up(
     made: tuple[Webhook, str], receiver: Receiver
 ) -> None:
     webhook = made[0]
@@ -229,7 +229,7 @@ def test_failure_is_tried_again_after_growing_waits_and_then_given_up(
     waits = []
     for attempt in range(MAX_ATTEMPTS):
         assert webhook_work(webhook.pk) == 1
-        assert webhook_work(webhook.pk) == 0, "not before its time"
+        assert webhook_work(webhook.pk) == 0, "the retry is not due yet"
         delivery = WebhookDelivery.objects.get()
         assert (delivery.attempts, delivery.answer_status) == (attempt + 1, 500)
         waits.append((delivery.next_at - timezone.now()).total_seconds())
@@ -240,7 +240,7 @@ def test_failure_is_tried_again_after_growing_waits_and_then_given_up(
     assert (delivery.status, delivery.error) == ("failed", "The server answered 500.")
     assert webhook_work(webhook.pk) == 0
     ids = {each.headers["webhook-id"] for each in receiver.received}
-    assert ids == {delivery.key}, "a receiver knows a repeat"
+    assert ids == {delivery.key}, "a retry has the same id"
     event = AuditEvent.objects.get(action="webhook.give_up")
     assert f"after {MAX_ATTEMPTS} attempts: The server answered 500." in event.reason
 
@@ -250,7 +250,7 @@ def test_failure_is_tried_again_after_growing_waits_and_then_given_up(
     assert (delivery.status, delivery.attempts, delivery.error) == ("delivered", 1, "")
 
 
-def test_receiver_that_is_away_is_told_when_it_is_back(
+def test_unreachable_receiver_gets_the_event_when_it_is_back(
     project: Project, admin: User, receiver: Receiver
 ) -> None:
     away = receiver.url.replace(str(receiver.server_port), "9")
@@ -271,7 +271,7 @@ def test_receiver_that_is_away_is_told_when_it_is_back(
     assert delivery.status == "delivered"
 
 
-def test_worker_that_is_killed_leaves_a_row_that_is_sent_later(
+def test_killed_worker_leaves_a_delivery_that_is_sent_later(
     made: tuple[Webhook, str], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = made[0]
@@ -286,7 +286,7 @@ def test_worker_that_is_killed_leaves_a_row_that_is_sent_later(
 
     Webhook.objects.update(
         busy_until=timezone.now() + timedelta(seconds=60)
-    )  # as SIGKILL leaves it
+    )  # the state after SIGKILL
     overdue()
     assert (webhooks_due(), webhook_work(webhook.pk)) == ([], 0)
     Webhook.objects.update(busy_until=timezone.now() - timedelta(seconds=1))
@@ -294,14 +294,14 @@ def test_worker_that_is_killed_leaves_a_row_that_is_sent_later(
     assert len(receiver.received) == 1
 
 
-def test_receiver_that_drips_is_left_in_time(
+def test_receiver_that_never_finishes_times_out(
     made: tuple[Webhook, str], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http_client, "SECONDS", 0.3)
     receiver.drips = True
     ping_write(webhook=made[0])
 
-    webhook_work(made[0].pk)  # ends, although the receiver would go on for ever
+    webhook_work(made[0].pk)  # returns, although the receiver would continue without end
 
     delivery = WebhookDelivery.objects.get()
     assert (delivery.status, delivery.error) == (
@@ -310,7 +310,7 @@ def test_receiver_that_drips_is_left_in_time(
     )
 
 
-def test_few_webhooks_are_worked_on_at_a_time_and_the_longest_waiting_first(
+def test_few_webhooks_are_sent_at_a_time_oldest_due_first(
     project: Project, admin: User, receiver: Receiver
 ) -> None:
     hooks = [
@@ -328,10 +328,10 @@ def test_few_webhooks_are_worked_on_at_a_time_and_the_longest_waiting_first(
     assert (webhooks_due(), webhook_work(hooks[0].pk)) == ([], 0)
 
 
-def test_tick_sends_what_is_due_and_forgets_what_is_old(
+def test_tick_sends_due_events_and_deletes_old_ones(
     made: tuple[Webhook, str], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sent = lambda args, **_: webhook_send(*args)  # noqa: E731 - what a worker does
+    sent = lambda args, **_: webhook_send(*args)  # noqa: E731 - as a worker does
     monkeypatch.setattr(webhook_send, "apply_async", sent)
     for _ in range(2):
         ping_write(webhook=made[0])
@@ -358,7 +358,7 @@ def test_two_workers_at_once_send_each_event_once(
     assert len(ids) == len(set(ids)) == 5
 
 
-def test_old_deliveries_are_forgotten_but_not_those_that_wait(made: tuple[Webhook, str]) -> None:
+def test_old_deliveries_are_deleted_unless_waiting(made: tuple[Webhook, str]) -> None:
     for _ in range(2):
         ping_write(webhook=made[0])
     WebhookDelivery.objects.update(created_at=timezone.now() - KEPT - timedelta(seconds=1))
@@ -374,7 +374,7 @@ def test_old_deliveries_are_forgotten_but_not_those_that_wait(made: tuple[Webhoo
 # -- the pages
 
 
-def test_pages_make_try_send_again_pause_and_remove(
+def test_pages_create_test_resend_pause_and_delete(
     project: Project, admin: User, as_user: As, receiver: Receiver
 ) -> None:
     client = as_user(admin)
@@ -413,7 +413,7 @@ def test_pages_make_try_send_again_pause_and_remove(
     ]
 
 
-def test_pages_are_for_admins_and_of_their_own_project(
+def test_pages_are_for_admins_of_the_project(
     made: tuple[Webhook, str], annotator: User, outsider: User, as_user: As
 ) -> None:
     ping_write(webhook=made[0])
@@ -433,7 +433,7 @@ def test_pages_are_for_admins_and_of_their_own_project(
     "fields",
     [{"url": "", "events": "vote.cast"}, {"events": "nothing"}, {"events": ""}, {"secret": "mine"}],
 )
-def test_faulty_forms_are_refused(
+def test_invalid_forms_are_refused(
     fields: dict[str, str], project: Project, admin: User, as_user: As, receiver: Receiver
 ) -> None:
     body = {"url": receiver.url, "events": "vote.cast"} | fields

@@ -53,12 +53,12 @@ def answered(asked: Comparison) -> Comparison:
 
 
 def verdicts(comparison: Comparison) -> dict[str, str]:
-    """By side, what this comparison's person has voted."""
+    """Return what this comparison's person has voted, by side."""
     votes = dict(Vote.objects.values_list("completion", "verdict"))
     return {side: votes[getattr(comparison, f"{side}_id")] for side in ("left", "right")}
 
 
-def test_question_streams_from_both_sides_and_names_stay_hidden_until_judged(
+def test_question_streams_from_both_sides_and_hides_names_until_judged(
     asked: Comparison, viewer: User, as_user: As
 ) -> None:
     client = as_user(viewer)
@@ -76,7 +76,7 @@ def test_question_streams_from_both_sides_and_names_stay_hidden_until_judged(
         seen += got[-1][1]["html"]
     seen += client.get(url("comparison", asked)).content.decode()
     assert ready == [False, True]
-    # the pickers below name all versions; the two sides name none
+    # the pickers below name all versions; the two sides must not
     assert '<span class="mono">' not in seen
 
     page = client.post(url("comparison-judge", asked), {"choice": "left"}, follow=True)
@@ -87,7 +87,7 @@ def test_question_streams_from_both_sides_and_names_stay_hidden_until_judged(
 
 
 @pytest.mark.parametrize("choice", VERDICTS)
-def test_choice_is_two_votes_once(answered: Comparison, choice: str) -> None:
+def test_choice_casts_two_votes_once(answered: Comparison, choice: str) -> None:
     comparison_judge(comparison=answered, choice=choice)
     comparison_judge(comparison=answered, choice=choice)  # a double click
     assert tuple(verdicts(answered).values()) == VERDICTS[choice]
@@ -105,7 +105,7 @@ def test_choice_is_two_votes_once(answered: Comparison, choice: str) -> None:
         comparison_judge(comparison=answered, choice=choice)
 
 
-def test_side_that_fails_is_told_can_be_retried_and_counts_for_nobody(
+def test_failed_side_shows_an_error_can_be_retried_and_is_not_counted(
     asked: Comparison, viewer: User, as_user: As, settings: Settings
 ) -> None:
     client, engines = as_user(viewer), settings.ENGINES
@@ -128,11 +128,11 @@ def test_side_that_fails_is_told_can_be_retried_and_counts_for_nobody(
         side_stream(comparison=asked, side="right")
 
 
-def test_broken_off_answer_is_written_anew_before_it_is_judged(asked: Comparison) -> None:
+def test_aborted_answer_is_generated_again_before_judging(asked: Comparison) -> None:
     list(side_stream(comparison=asked, side="left"))
     pieces = side_stream(comparison=asked, side="right")
     next(pieces)
-    pieces.close()  # type: ignore[attr-defined]  # the reader has gone
+    pieces.close()  # type: ignore[attr-defined]  # the client disconnected
     asked.refresh_from_db()
     assert asked.right is not None
     assert asked.right.finish_reason == "aborted"
@@ -143,7 +143,7 @@ def test_broken_off_answer_is_written_anew_before_it_is_judged(asked: Comparison
     assert asked.ready
 
 
-def test_of_two_streams_for_one_side_the_first_is_kept(asked: Comparison) -> None:
+def test_first_of_two_streams_for_one_side_is_kept(asked: Comparison) -> None:
     first = side_stream(comparison=asked, side="left")
     second = side_stream(comparison=asked, side="left")
     list(first)
@@ -155,7 +155,7 @@ def test_of_two_streams_for_one_side_the_first_is_kept(asked: Comparison) -> Non
     assert Completion.objects.count() == 1
 
 
-def test_tally_adds_up_both_orders(served: Project, viewer: User) -> None:
+def test_tally_sums_both_orders(served: Project, viewer: User) -> None:
     served.live_version = "bot@2"
     for left, right, choice in [
         ("base", "bot@2", "right"),
@@ -175,7 +175,9 @@ def test_tally_adds_up_both_orders(served: Project, viewer: User) -> None:
     assert (second.judged, second.share, second.reading.to_go) == (1, None, None)
 
 
-def test_tally_says_which_is_better_once_it_may(served: Project, viewer: User, as_user: As) -> None:
+def test_tally_names_the_better_version_once_significant(
+    served: Project, viewer: User, as_user: As
+) -> None:
     def judged(choice: str, count: int) -> str:
         for _ in range(count):
             Comparison.objects.create(
@@ -202,7 +204,7 @@ def test_tally_says_which_is_better_once_it_may(served: Project, viewer: User, a
         ("Hello?", ("base", "bot@9"), "no version bot@9"),
     ],
 )
-def test_question_that_cannot_be_compared(
+def test_question_that_cannot_be_compared_is_refused(
     served: Project, viewer: User, make_adapter: MakeAdapter, question: str, versions: Any, why: str
 ) -> None:
     made = make_adapter(3).name
@@ -212,7 +214,7 @@ def test_question_that_cannot_be_compared(
     assert not Comparison.objects.exists()
 
 
-def test_comparison_of_another_person_does_not_exist(
+def test_comparison_of_another_person_is_404(
     answered: Comparison, admin: User, as_user: As
 ) -> None:
     client = as_user(admin)
@@ -237,8 +239,6 @@ def test_unknown_side_and_fields_are_refused(asked: Comparison, viewer: User, as
     assert asked.choice == ""
 
 
-def test_compare_page_before_there_is_anything_to_compare(
-    served: Project, viewer: User, as_user: As
-) -> None:
+def test_compare_page_without_versions(served: Project, viewer: User, as_user: As) -> None:
     page = as_user(viewer).get(reverse("compare", args=[served.slug])).content.decode()
     assert "Nothing to compare yet" in page

@@ -62,10 +62,10 @@ def events(response: StreamingHttpResponse) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
-# -- talking
+# -- chat
 
 
-def test_demo_empty_offers_versions_and_a_start(served: Project, viewer: User, as_user: As) -> None:
+def test_demo_empty_offers_versions_and_a_form(served: Project, viewer: User, as_user: As) -> None:
     page = as_user(viewer).get(url("demo", served)).content.decode()
 
     assert "Talk to base" in page
@@ -106,13 +106,13 @@ def test_send_streams_pieces_then_the_rendered_answer(
     assert response["X-Accel-Buffering"] == "no"
 
 
-#: Ends of a line to Python, none to text/event-stream; JSON need not escape them.
+#: Line separators to Python but not to text/event-stream; JSON need not escape them.
 ODD = "one\x85two\u2028three\u2029 four"
 
 
 @pytest.fixture
 def peer(conversation: Conversation, settings: Settings) -> Iterator[list[str]]:
-    """Another engine behind the project: it answers with the data lines in this list."""
+    """Another engine for the project: it answers with the data lines in this list."""
     lines: list[str] = []
 
     class Peer(BaseHTTPRequestHandler):
@@ -139,7 +139,7 @@ def chunk(text: str, finish: str | None = None) -> str:
     return json.dumps({"choices": [choice]}, ensure_ascii=False)
 
 
-def test_answer_of_no_words_is_told_and_not_kept(
+def test_empty_answer_shows_an_error_and_is_not_stored(
     conversation: Conversation, peer: list[str], viewer: User, as_user: As
 ) -> None:
     peer += [chunk("", "stop"), "[DONE]"]
@@ -152,7 +152,7 @@ def test_answer_of_no_words_is_told_and_not_kept(
     assert not Completion.objects.exists()
 
 
-def test_answer_with_odd_ends_of_lines_comes_whole(
+def test_answer_with_unicode_line_separators_is_complete(
     conversation: Conversation, peer: list[str], viewer: User, as_user: As
 ) -> None:
     peer += [chunk(ODD), chunk(ODD, "stop"), "[DONE]"]
@@ -162,7 +162,7 @@ def test_answer_with_odd_ends_of_lines_comes_whole(
     assert Completion.objects.get().text == ODD * 2
 
 
-def test_engine_that_sends_no_json_is_told(
+def test_engine_that_sends_invalid_json_shows_an_error(
     conversation: Conversation, peer: list[str], viewer: User, as_user: As
 ) -> None:
     peer += [chunk("Half"), '{"choices": [']
@@ -185,10 +185,10 @@ def test_new_conversation_with_a_first_message_streams_and_names_its_page(
     assert conversation.title == "Hello?"
 
 
-def test_new_conversation_asks_the_engine_after_few_statements(
+def test_new_conversation_asks_the_engine_after_few_queries(
     served: Project, viewer: User, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Queries before the first token delay it."""
+    """The engine is asked early: queries before the first token delay it."""
     client, opened = as_user(viewer), Engine._open
     before: list[int] = []
 
@@ -204,7 +204,7 @@ def test_new_conversation_asks_the_engine_after_few_statements(
     assert Turn.objects.get().completion is not None
 
 
-def test_first_message_is_stored_while_the_engine_reads_it(
+def test_first_message_is_stored_before_the_first_token(
     served: Project, viewer: User, as_user: As
 ) -> None:
     response = as_user(viewer).post(
@@ -220,7 +220,7 @@ def test_first_message_is_stored_while_the_engine_reads_it(
     assert Turn.objects.get().completion is not None
 
 
-def test_first_message_that_the_engine_refuses_is_kept_with_the_reason(
+def test_first_message_refused_by_the_engine_is_stored_with_the_reason(
     served: Project, viewer: User, as_user: As, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*args: Any) -> Any:
@@ -236,7 +236,7 @@ def test_first_message_that_the_engine_refuses_is_kept_with_the_reason(
     assert got[0][1]["url"] == url("conversation", served, turn.conversation_id)
 
 
-def test_new_conversation_that_is_refused_leaves_nothing(
+def test_refused_new_conversation_stores_nothing(
     served: Project, viewer: User, as_user: As
 ) -> None:
     body = {"text": "a" * 8_001}
@@ -245,7 +245,7 @@ def test_new_conversation_that_is_refused_leaves_nothing(
     assert not Conversation.objects.exists()
 
 
-def test_new_conversation_empty_one_is_used_again(
+def test_empty_conversation_is_reused(
     conversation: Conversation, viewer: User, as_user: As
 ) -> None:
     as_user(viewer).post(url("conversation-new", conversation.project))
@@ -253,7 +253,7 @@ def test_new_conversation_empty_one_is_used_again(
     assert Conversation.objects.count() == 1
 
 
-def test_stream_closed_by_the_reader_keeps_what_came(conversation: Conversation) -> None:
+def test_stream_closed_by_the_client_stores_the_partial_answer(conversation: Conversation) -> None:
     turn = turn_begin(conversation=conversation, text="Tell me a long story.")
     stream = turn_events(turn, rendered=lambda done: "")
     assert isinstance(stream, Iterator)
@@ -268,7 +268,7 @@ def test_stream_closed_by_the_reader_keeps_what_came(conversation: Conversation)
     assert turn.completion.text.startswith(piece)
 
 
-def test_send_while_the_engine_is_away_says_so_and_can_be_tried_again(
+def test_send_with_engine_unreachable_shows_an_error_and_can_be_retried(
     conversation: Conversation, viewer: User, as_user: As, settings: Settings
 ) -> None:
     client = as_user(viewer)
@@ -290,7 +290,7 @@ def test_send_while_the_engine_is_away_says_so_and_can_be_tried_again(
     assert turn.error == ""
 
 
-def test_again_with_another_question_replaces_the_last_turn(
+def test_retry_with_another_question_replaces_the_last_turn(
     answered: Turn, viewer: User, as_user: As
 ) -> None:
     conversation = answered.conversation
@@ -303,9 +303,7 @@ def test_again_with_another_question_replaces_the_last_turn(
     assert turn.completion_id not in (None, answered.completion_id)
 
 
-def test_conversation_says_where_another_version_took_over(
-    answered: Turn, viewer: User, as_user: As
-) -> None:
+def test_conversation_marks_a_change_of_version(answered: Turn, viewer: User, as_user: As) -> None:
     conversation = answered.conversation
     newer = turn_begin(conversation=conversation, text="And Rome?")
     Turn.objects.filter(pk=newer.pk).update(completion=copy_of(answered, version="bot@2"))
@@ -417,7 +415,7 @@ def test_conversation_queries_do_not_grow_with_turns(
 # -- thumbs
 
 
-def test_demo_thumb_is_a_vote_can_be_changed_and_taken_back(
+def test_demo_thumb_is_a_vote_and_can_be_changed_and_undone(
     answered: Turn, viewer: User, as_user: As
 ) -> None:
     project, client = answered.conversation.project, as_user(viewer)
@@ -473,7 +471,7 @@ def test_release_by_button_flips_and_shows_the_timeline(
     assert Release.objects.count() == 2
 
 
-def test_release_engine_away_changes_nothing_and_says_so(
+def test_release_with_engine_unreachable_changes_nothing_and_shows_an_error(
     served: Project, make_adapter: MakeAdapter, admin: User, as_user: As, settings: Settings
 ) -> None:
     adapter = make_adapter(2)
@@ -518,7 +516,7 @@ def test_releases_show_the_up_rate_of_each_version(
     assert "(95 %: 11 % to 60 %)" in page
 
 
-def test_up_rate_leaves_out_gold_and_what_was_set_aside(
+def test_up_rate_excludes_gold_and_votes_set_aside(
     project: Project, admin: User, annotator: User, make_completions: Any
 ) -> None:
     gold, aside, kept = make_completions(3)
@@ -531,7 +529,7 @@ def test_up_rate_leaves_out_gold_and_what_was_set_aside(
     assert up_rates(project)["base"].votes == 1
 
 
-def test_up_rate_is_wilsons_interval() -> None:
+def test_up_rate_has_wilsons_interval() -> None:
     rate = up_rate(3, 10)
 
     assert (rate.low, rate.high) == pytest.approx((0.1078, 0.6032), abs=1e-4)

@@ -1,6 +1,6 @@
-"""A small engine over real HTTP, as slow and as faulty as a test wants it.
+"""A small engine over real HTTP with configurable delays and errors.
 
-Its answer repeats the question, then a word for each further token.
+Its answer repeats the question, then one word per further token.
 """
 
 import json
@@ -16,24 +16,24 @@ WORD = "so "
 
 @dataclass
 class Manner:
-    """How the engine answers. Seconds are real; `faults` are by the last message's text."""
+    """How the engine answers. Seconds are real; `faults` is keyed by the last message's text."""
 
     tokens: int = 10
     token_seconds: float = 0.05
-    #: seconds between the comments of a request that waits
+    #: seconds between the comments sent to a queued request
     waiting_seconds: float = 0.05
-    #: answers that are written at once; others wait
+    #: requests answered at the same time; others wait
     batch: int = 64
-    #: requests that are let in at once; others get 429
+    #: requests accepted at the same time; others get 429
     queue: int = 1000
     healthy: bool = True
-    #: 'break': breaks off halfway; 'once': only the first time; 'silent': stays connected and says
+    #: 'break': ends halfway; 'once': only the first time; 'silent': stays connected and sends
     #: nothing; '400' and '500' are refusals
     faults: dict[str, str] = field(default_factory=dict)
 
 
 class SlowEngine(ThreadingHTTPServer):
-    """Speaks the protocol of docs/engine.md; counts what it was asked."""
+    """Implements the protocol of docs/engine.md; counts the requests."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -83,7 +83,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             self.answer(question)
         except OSError:
-            pass  # the client has gone
+            pass  # the client disconnected
         finally:
             with engine.lock:
                 engine.under_way -= 1
@@ -142,12 +142,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, *args: object) -> None:
-        """Says nothing."""
+        """Write no log."""
 
 
 @contextmanager
 def slow_engine() -> Iterator[SlowEngine]:
-    """Serves until the block ends; whatever is still being answered then breaks off."""
+    """Serve until the block ends; requests still being answered are then closed."""
     with SlowEngine() as engine:
         thread = threading.Thread(target=engine.serve_forever, args=[0.02], daemon=True)
         thread.start()

@@ -1,4 +1,4 @@
-"""Two real engines behind one base model."""
+"""Two real engine replicas for one base model."""
 
 import json
 import signal
@@ -28,13 +28,13 @@ def adapters(url: str) -> set[str]:
 
 
 def answered(url: str) -> int:
-    """How many answers an engine has given."""
+    """Return how many answers an engine has generated."""
     lines = httpx.get(f"{url}/metrics").text.splitlines()
     return int(next(line for line in lines if 'outcome="length"' in line).rpartition(" ")[2])
 
 
 def ask(project: Project, count: int, version: str) -> set[str]:
-    """Asks different things; returns the different answers."""
+    """Ask `count` different questions; return the different answers."""
     engine = Engine(project)
     return {
         engine.answer(
@@ -44,7 +44,7 @@ def ask(project: Project, count: int, version: str) -> set[str]:
     }
 
 
-def test_an_engine_that_refuses_holds_the_promotion(
+def test_engine_that_refuses_blocks_the_promotion(
     served: Project,
     engine: RunningEngine,
     make_adapter: MakeAdapter,
@@ -62,7 +62,7 @@ def test_an_engine_that_refuses_holds_the_promotion(
     assert not Release.objects.exists()
 
 
-def test_an_engine_comes_back_takes_its_share_and_goes_again(
+def test_engine_gets_requests_when_it_is_up_and_none_when_down_again(
     served: Project,
     engine: RunningEngine,
     make_adapter: MakeAdapter,
@@ -74,13 +74,13 @@ def test_an_engine_comes_back_takes_its_share_and_goes_again(
     port = free_port()
     settings.ENGINES = {MODEL: [engine.url, f"http://127.0.0.1:{port}"]}
     first, other = make_adapter(1), make_adapter(2)
-    release_promote(project=served, adapter=first, by=admin)  # one of the two is down
+    release_promote(project=served, adapter=first, by=admin)  # one of the two engines is down
     ask(served, 8, first.name)
     with run_engine(
         engine.model, engine.artifacts, served_name=MODEL, port=port, log_name="second.log"
     ) as back:
         before = answered(engine.url)
-        # asked for the base only: that it holds the live adapter is not these requests' doing
+        # requests for the base model: the second engine loads the live adapter without them
         ask(served, 12, "base")
         log = (engine.artifacts / "second.log").read_text().splitlines()
         events = [json.loads(line)["event"] for line in log]
@@ -88,7 +88,7 @@ def test_an_engine_comes_back_takes_its_share_and_goes_again(
         assert adapters(back.url) == {first.name}
         spread = [answered(engine.url) - before, answered(back.url)]
         assert sum(spread) == 12
-        assert min(spread) >= 1, "each takes a share"
+        assert min(spread) >= 1, "each engine gets some of the requests"
 
         release_promote(project=served, adapter=other, by=admin)
         assert other.name in adapters(engine.url) & adapters(back.url)
@@ -96,11 +96,11 @@ def test_an_engine_comes_back_takes_its_share_and_goes_again(
 
         back.process.send_signal(signal.SIGTERM)
         back.process.wait(timeout=PATIENCE)
-        # gone again, and nobody who asks notices
+        # down again: requests must not fail
         assert len(ask(served, 12, other.name)) > 1
 
 
-def test_a_conversation_finds_the_same_engine_and_many_are_spread_evenly() -> None:
+def test_conversation_keeps_its_engine_and_many_are_spread_evenly() -> None:
     urls = [f"http://engine-{number}" for number in range(3)]
     chosen = [next(replicas.usable(urls, f"key {key}", lambda url: True)) for key in range(300)]
     again = [next(replicas.usable(urls, f"key {key}", lambda url: True)) for key in range(300)]
@@ -111,10 +111,10 @@ def test_a_conversation_finds_the_same_engine_and_many_are_spread_evenly() -> No
     assert urls[0] not in moved
     assert [m for m, c in zip(moved, chosen, strict=True) if c != urls[0]] == [
         c for c in chosen if c != urls[0]
-    ], "only those of the one that is gone go elsewhere"
+    ], "only conversations of the engine that is down move"
 
 
-def test_a_request_id_goes_from_the_browser_through_the_web_to_the_engine(
+def test_request_id_is_passed_from_the_browser_to_the_engine(
     served: Project, engine: RunningEngine, admin: User
 ) -> None:
     client = Client(headers={"X-Request-ID": "seen-everywhere-7"})
@@ -123,7 +123,7 @@ def test_a_request_id_goes_from_the_browser_through_the_web_to_the_engine(
     assert response.headers["X-Request-ID"] == "seen-everywhere-7"
 
     def answered() -> list[str]:
-        """The ids of the answers in the engine's log, which writes a line after the last word."""
+        """Return the request ids of the answers in the engine's log, written after each answer."""
         lines = (engine.artifacts / "engine.log").read_text().splitlines()
         events = [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
         return [event["request_id"] for event in events if event["event"] == "answered"]

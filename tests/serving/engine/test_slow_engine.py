@@ -1,7 +1,7 @@
-"""Long work on an engine that is merely slow ends, and asks for nothing twice.
+"""Long work on a slow engine finishes, and sends no request twice.
 
-Time is scaled: a token a second is 0.05 s here, and with it the limits that used to end such work
-(60 s for a whole answer, 60 s without a heartbeat).
+Time is scaled: one token per second is 0.05 s here, and so are the limits that used to end such
+work (60 s for a whole answer, 60 s without a heartbeat).
 """
 
 import datetime as dt
@@ -40,14 +40,14 @@ from tests.serving.engine.slow_engine import WORD, SlowEngine, slow_engine
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 As = Callable[[User], Client]
 HOW = How(max_tokens=100, temperature=0.0, top_p=1.0)
-#: An answer of 120 tokens at a token a second, scaled, and limits that it exceeds.
+#: An answer of 120 tokens at one token per second, scaled, and limits that it exceeds.
 LONG = {"tokens": 120, "token_seconds": 0.05}
 STALE = SILENCE = 4.0
 
 
 @pytest.fixture
 def slow(project: Project, settings: Settings) -> Iterator[SlowEngine]:
-    """The project's engine."""
+    """Serve as the project's engine."""
     with slow_engine() as engine:
         settings.ENGINES = {MODEL: engine.url}
         settings.ENGINE_SILENCE_SECONDS = SILENCE
@@ -58,13 +58,13 @@ def slow(project: Project, settings: Settings) -> Iterator[SlowEngine]:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What failed is asked for again after a moment."""
+    """Retry failed requests after a short delay."""
     monkeypatch.setattr(batch, "RETRY_SECONDS", (0.05, 0.05, 0.05))
     monkeypatch.setattr(batch, "BUSY_SECONDS", 0.1)
 
 
 def questions(project: Project, count: int) -> list[str]:
-    """So many prompts of the project."""
+    """Create this many prompts of the project; return their texts."""
     texts = [f"Question {number}?" for number in range(count)]
     for text in texts:
         prompt_get_or_create(
@@ -81,22 +81,22 @@ def claimed(project: Project, *, answers_per_prompt: int = 1) -> SamplingClaim:
 
 
 def sampled(claim: SamplingClaim) -> Sampling:
-    """Samples to the end of this attempt."""
+    """Run the sampling to the end of this attempt."""
     sampling_execute(claim)
     return Sampling.objects.get(pk=claim.row.pk)
 
 
 def again(sampling: Sampling) -> Sampling:
-    """The next tick's attempt."""
+    """Run the attempt of the next tick."""
     claim = sampling_claim(sampling.pk)
-    assert claim is not None, "it waits to go on"
+    assert claim is not None, "it is queued for another attempt"
     return sampled(claim)
 
 
 # -- sampling
 
 
-def test_forty_answers_at_a_token_a_second_are_each_asked_for_once(
+def test_forty_slow_answers_are_each_requested_once(
     slow: SlowEngine, project: Project, settings: Settings
 ) -> None:
     settings.RUN_STALE_SECONDS = STALE
@@ -121,7 +121,7 @@ def test_forty_answers_at_a_token_a_second_are_each_asked_for_once(
     wait_until(ended, seconds=240, what="the sampling")
     worker.join()
 
-    assert set(second) == {None}, "a second worker finds it taken all the time"
+    assert set(second) == {None}, "a second worker must never get the claim"
     sampling = Sampling.objects.get()
     assert (sampling.status, sampling.done, sampling.total) == ("done", 40, 40)
     assert sampling.error == ""
@@ -130,11 +130,13 @@ def test_forty_answers_at_a_token_a_second_are_each_asked_for_once(
     assert first is not None
     assert sampling.started_at is not None
     waited = first.created_at - sampling.started_at
-    assert waited > dt.timedelta(seconds=max(STALE, SILENCE)), "longer than either limit"
-    assert START < slow.peak <= batch.PARALLEL, "it grew while the engine delivered more"
+    assert waited > dt.timedelta(seconds=max(STALE, SILENCE)), (
+        "the first answer must take longer than either limit"
+    )
+    assert START < slow.peak <= batch.PARALLEL, "the limit grows with the rate of the engine"
 
 
-def test_answer_that_breaks_off_is_asked_for_again_alone(
+def test_aborted_answer_alone_is_requested_again(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     texts = questions(project, 12)
@@ -146,7 +148,7 @@ def test_answer_that_breaks_off_is_asked_for_again_alone(
     assert {each.text.count(WORD) for each in Completion.objects.all()} == {9}
 
 
-def test_answer_that_keeps_failing_is_missing_alone(
+def test_answer_that_keeps_failing_alone_is_missing(
     slow: SlowEngine, project: Project, admin: User, as_user: As, soon: None
 ) -> None:
     texts = questions(project, 12)
@@ -155,13 +157,13 @@ def test_answer_that_keeps_failing_is_missing_alone(
     assert (sampling.status, sampling.done, sampling.total) == ("done", 10, 12)
     assert "2 of 12 answers are missing" in sampling.error
     assert slow.asked.pop(texts[0]) == 1 + len(batch.RETRY_SECONDS)
-    assert set(slow.asked.values()) == {1}, "a refused question is not repeated either"
+    assert set(slow.asked.values()) == {1}, "a refused request is not retried either"
     assert sampling_claim(sampling.pk) is None
     page = as_user(admin).get(reverse("project-settings", args=[project.slug]))
     assert "2 of 12 answers are missing" in page.content.decode()
 
 
-def test_engine_that_falls_silent_is_noticed_and_the_sampling_goes_on_later(
+def test_engine_that_stops_sending_times_out_and_sampling_resumes_later(
     slow: SlowEngine, project: Project, settings: Settings, soon: None
 ) -> None:
     settings.ENGINE_SILENCE_SECONDS = 1.0
@@ -176,14 +178,14 @@ def test_engine_that_falls_silent_is_noticed_and_the_sampling_goes_on_later(
     slow.asked.clear()
     sampling = again(sampling)
     assert (sampling.status, sampling.done, sampling.error) == ("done", 10, "")
-    assert slow.asked == dict.fromkeys(texts[4:], 1), "what was there is not asked for again"
+    assert slow.asked == dict.fromkeys(texts[4:], 1), "stored answers are not requested again"
 
 
-def test_answers_under_way_are_kept_when_the_engine_is_at_fault(
+def test_answers_in_flight_are_stored_when_the_engine_fails(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     texts = questions(project, 4)
-    bad = texts[:3]  # three in a row, while the fourth is being written
+    bad = texts[:3]  # three in a row, while the fourth is being generated
     slow.behave(tokens=40, token_seconds=0.05, faults=dict.fromkeys(bad, "500"))
     sampling = sampled(claimed(project))
     assert (sampling.status, sampling.done) == ("queued", 1)
@@ -192,7 +194,7 @@ def test_answers_under_way_are_kept_when_the_engine_is_at_fault(
     assert slow.asked[texts[3]] == 1
 
 
-def test_version_that_the_engine_does_not_know_ends_the_sampling(
+def test_version_unknown_to_the_engine_ends_the_sampling(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     texts = questions(project, 4)
@@ -203,7 +205,7 @@ def test_version_that_the_engine_does_not_know_ends_the_sampling(
     assert set(slow.asked.values()) == {1}
 
 
-def test_engine_that_is_down_costs_no_answer(
+def test_engine_that_is_down_loses_no_answer(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     texts = questions(project, 2)
@@ -214,7 +216,7 @@ def test_engine_that_is_down_costs_no_answer(
     assert again(sampling).done == 2
 
 
-def test_full_queue_lowers_the_number_under_way(
+def test_full_queue_lowers_the_number_in_flight(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     texts = questions(project, 20)
@@ -222,10 +224,10 @@ def test_full_queue_lowers_the_number_under_way(
     sampling = sampled(claimed(project))
     assert (sampling.status, sampling.done, sampling.error) == ("done", 20, "")
     assert slow.asked == dict.fromkeys(texts, 1)
-    assert 0 < slow.refused < 20, "it reduces its limit after refusals"
+    assert 0 < slow.refused < 20, "the limit is reduced after refusals"
 
 
-def test_full_queue_is_no_failure_of_an_answer(
+def test_full_queue_does_not_count_as_a_failed_attempt(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     questions(project, 4)
@@ -242,7 +244,7 @@ def test_full_queue_is_no_failure_of_an_answer(
     assert (sampling.status, sampling.done, sampling.error) == ("done", 4, "")
 
 
-def test_claim_that_is_lost_ends_the_requests_under_way(
+def test_lost_claim_cancels_the_requests_in_flight(
     slow: SlowEngine, project: Project, settings: Settings
 ) -> None:
     settings.RUN_STALE_SECONDS = 1.2
@@ -255,14 +257,14 @@ def test_claim_that_is_lost_ends_the_requests_under_way(
     Sampling.objects.update(attempt=claim.attempt + 1)
     worker.join(60)
     assert not worker.is_alive()
-    wait_until(lambda: slow.under_way == 0, what="the engine to be let go")
-    assert Sampling.objects.get().status == "running", "it is the other worker's"
+    wait_until(lambda: slow.under_way == 0, what="the engine to become idle")
+    assert Sampling.objects.get().status == "running", "the other worker holds it"
 
 
-# -- whatever else asks the engine
+# -- other requests to the engine
 
 
-def test_request_that_waits_in_the_engine_is_not_silent(
+def test_request_queued_in_the_engine_does_not_time_out(
     slow: SlowEngine, project: Project, settings: Settings
 ) -> None:
     settings.ENGINE_SILENCE_SECONDS = 2.0
@@ -282,7 +284,7 @@ def test_request_that_waits_in_the_engine_is_not_silent(
     assert sorted(text[0] for text in found) == ["A", "B"]
 
 
-def test_engine_that_says_nothing_at_all_is_given_up(
+def test_engine_that_sends_nothing_times_out(
     slow: SlowEngine, project: Project, settings: Settings
 ) -> None:
     settings.ENGINE_SILENCE_SECONDS = 0.5
@@ -291,14 +293,14 @@ def test_engine_that_says_nothing_at_all_is_given_up(
         Engine(project).answer([{"role": "user", "content": "A"}], version="base", sampling=HOW)
 
 
-def test_answer_that_ends_without_a_reason_is_no_answer(slow: SlowEngine, project: Project) -> None:
+def test_answer_without_a_finish_reason_is_an_error(slow: SlowEngine, project: Project) -> None:
     slow.behave(token_seconds=0.0, faults={"A": "break"})
     with pytest.raises(EngineError, match="broke the answer off"):
         Engine(project).answer([{"role": "user", "content": "A"}], version="base", sampling=HOW)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_gateway_passes_on_an_answer_that_takes_long(
+def test_gateway_returns_a_slow_answer(
     stream: bool, slow: SlowEngine, project: Project, admin: User
 ) -> None:
     slow.behave(**LONG)
@@ -310,7 +312,7 @@ def test_gateway_passes_on_an_answer_that_takes_long(
     assert (kept.finish_reason, len(kept.token_ids)) == ("stop", 120)
 
 
-def test_demo_streams_an_answer_that_takes_long_and_says_that_it_waits(
+def test_demo_streams_a_slow_answer_and_shows_that_it_is_waiting(
     slow: SlowEngine, project: Project, admin: User, as_user: As
 ) -> None:
     slow.behave(**LONG, batch=0)
@@ -322,7 +324,9 @@ def test_demo_streams_an_answer_that_takes_long_and_says_that_it_waits(
     )
     said = b"".join(response.streaming_content).decode()
     assert said.count("event: piece\n") == 120
-    assert ": waiting\n\n" in said.partition("event: piece")[0], "proxies see a live stream"
+    assert ": waiting\n\n" in said.partition("event: piece")[0], (
+        "a comment keeps the stream open in proxies"
+    )
     assert "event: done" in said
     turn = Turn.objects.select_related("completion").get()
     assert turn.completion is not None
@@ -341,7 +345,7 @@ def test_canary_waits_for_a_slow_engine(
     assert project.live_version == adapter.name
 
 
-def test_comparison_of_versions_survives_a_slow_engine(
+def test_version_diff_completes_on_a_slow_engine(
     slow: SlowEngine,
     make_adapter: MakeAdapter,
     project: Project,
@@ -371,7 +375,7 @@ def test_comparison_of_versions_survives_a_slow_engine(
     report = ChangeReport.objects.get()
     assert (report.status, report.done, report.total) == ("failed", 4, 6)
     assert "2 answers are missing" in report.error
-    assert slow.asked[texts[2]] == 2, "once for each version"
+    assert slow.asked[texts[2]] == 2, "once per version"
 
     slow.behave(token_seconds=0.0)
     slow.asked.clear()
@@ -381,10 +385,10 @@ def test_comparison_of_versions_survives_a_slow_engine(
     report_execute(claim)
     assert ChangeReport.objects.get().status == "done"
     assert FixedAnswer.objects.count() == 6
-    assert slow.asked == {texts[0]: 2}, "only what was missing"
+    assert slow.asked == {texts[0]: 2}, "only the missing answers"
 
 
-def test_measurement_keeps_the_order_and_repeats_what_broke_off(
+def test_measurement_keeps_the_order_and_repeats_aborted_answers(
     slow: SlowEngine, project: Project, soon: None
 ) -> None:
     texts = [f"Why {number}?" for number in range(6)]

@@ -1,4 +1,4 @@
-"""What vLLM says in other words than the embedded engine; its answers are those of 0.32.0."""
+"""vLLM's error messages where they differ from the embedded engine's; taken from vLLM 0.32.0."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ LOADED = "The lora adapter 'bot@1' has already been loaded. If you want to load 
 RESOLVED = "LoRA adapter 'bot@1' was found but could not be loaded."
 UNKNOWN = "The model `bot@1` does not exist. Valid aliases: tiny."
 WORKER = "Call to add_lora method failed: Worker failed with error 'invalid header length', …"
-#: What weights that are not finite say: the first token of the vocabulary, which has no text.
+#: The output of weights that are not finite: the first token of the vocabulary, without text.
 NOTHING = 'data: {"choices":[{"index":0,"delta":{"content":""},"finish_reason":null}]}\n\n' * 3
 
 #: (status, message) of each path; a message with 200 is a stream.
@@ -37,7 +37,7 @@ Vllm = Callable[[Says], list[str]]
 
 @pytest.fixture
 def vllm(settings: Settings) -> Iterator[Vllm]:
-    """`vllm(says)`: the project's engine refuses in these words; the paths asked for are noted."""
+    """`vllm(says)`: make the engine return these errors; return the list of requested paths."""
     says: Says = {}
     asked: list[str] = []
 
@@ -72,21 +72,21 @@ def vllm(settings: Settings) -> Iterator[Vllm]:
         server.shutdown()
 
 
-def test_an_adapter_that_it_holds_already_is_loaded(
+def test_already_loaded_adapter_counts_as_loaded(
     served: Project, make_adapter: MakeAdapter, vllm: Vllm
 ) -> None:
     vllm({LOAD: (400, LOADED), CHAT: (400, LOADED)})
     Engine(served).load(make_adapter(1))
-    with pytest.raises(EngineError, match="already"):  # of anything else it is a fault
+    with pytest.raises(EngineError, match="already"):  # for any other request it is an error
         Engine(served).answer([], version="base", sampling=GREEDY)
 
 
 @pytest.mark.parametrize(
     "words",
     [{CHAT: (400, RESOLVED)}, {CHAT: (404, UNKNOWN), LOAD: (500, WORKER)}],
-    ids=["its resolver found it", "loaded on request"],
+    ids=["resolver", "loaded on request"],
 )
-def test_an_adapter_that_it_cannot_load_is_the_adapters_fault(
+def test_adapter_that_vllm_cannot_load_is_reported_as_broken(
     words: Says, served: Project, make_adapter: MakeAdapter, vllm: Vllm
 ) -> None:
     adapter = make_adapter(1)
@@ -95,19 +95,19 @@ def test_an_adapter_that_it_cannot_load_is_the_adapters_fault(
         Engine(served).answer([], version=adapter.name, sampling=GREEDY)
 
 
-def test_a_version_that_it_cannot_load_keeps_it_from_nothing_else(
+def test_version_that_vllm_cannot_load_does_not_block_others(
     served: Project, make_adapter: MakeAdapter, vllm: Vllm, settings: Settings
 ) -> None:
     Release.objects.create(project=served, adapter=make_adapter(1))
     asked = vllm({LOAD: (500, WORKER), CHAT: (400, "I was asked.")})
-    # beside one that is down: one engine alone is always asked
+    # with a second engine that is down: a single engine is always tried
     settings.ENGINES[MODEL] = [settings.ENGINES[MODEL], f"http://127.0.0.1:{free_port()}"]
     with pytest.raises(EngineError, match="I was asked"):
         Engine(served).answer([], version="base", sampling=GREEDY)
     assert asked == [LOAD, CHAT]
 
 
-def test_damaged_files_are_not_given_to_it(
+def test_damaged_files_are_not_loaded(
     served: Project, make_adapter: MakeAdapter, vllm: Vllm, admin: User, settings: Settings
 ) -> None:
     adapter = make_adapter(1)
@@ -122,7 +122,7 @@ def test_damaged_files_are_not_given_to_it(
     assert asked == [CHAT]
 
 
-def test_a_version_that_says_nothing_is_not_released(
+def test_version_with_empty_answers_is_not_released(
     served: Project, make_adapter: MakeAdapter, vllm: Vllm, admin: User
 ) -> None:
     words = NOTHING + 'data: {"choices":[{"index":0,"delta":{"content":"Hi"}}]}\n\n'

@@ -1,4 +1,4 @@
-"""Automatic releases and traffic splits are claimed work, whatever the broker delivers twice."""
+"""Automatic releases and traffic splits are claimed once, even if the broker delivers twice."""
 
 import datetime as dt
 import threading
@@ -60,11 +60,11 @@ def test_second_delivery_of_a_release_does_nothing(
     monkeypatch.setattr(automatic, "release_promote", promote)
     tasks.release_automatically(winner.pk)
     tasks.release_automatically(winner.pk)
-    assert promoted == [winner], "neither during the work nor after it"
+    assert promoted == [winner], "a second delivery must do nothing, during the work or after it"
     assert Release.objects.get(live=True).adapter == winner
 
 
-def test_release_of_a_dead_worker_is_taken_over(
+def test_release_of_a_killed_worker_is_taken_over(
     winner: Adapter, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     promoted: list[Adapter] = []
@@ -75,7 +75,7 @@ def test_release_of_a_dead_worker_is_taken_over(
         project=winner.project, attempt=1, heartbeat_at=timezone.now()
     )
     tasks.release_automatically(winner.pk)
-    assert promoted == [], "a worker holds the claim"
+    assert promoted == [], "another worker holds the claim"
     stale = timezone.now() - dt.timedelta(seconds=settings.RUN_STALE_SECONDS + 1)
     LiveVersionClaim.objects.update(heartbeat_at=stale)
     tasks.release_automatically(winner.pk)
@@ -84,7 +84,7 @@ def test_release_of_a_dead_worker_is_taken_over(
     assert (claim.attempt, claim.heartbeat_at) == (2, None)
 
 
-def test_failed_release_frees_the_claim_for_the_next_tick(
+def test_failed_release_releases_the_claim_for_the_next_tick(
     winner: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[int] = []
@@ -121,7 +121,7 @@ def test_second_delivery_of_a_split_check_does_nothing(
     assert watched == [split]
 
 
-def test_ended_split_is_not_watched(split: TrafficSplit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_split_is_not_checked(split: TrafficSplit, monkeypatch: pytest.MonkeyPatch) -> None:
     watched: list[TrafficSplit] = []
     monkeypatch.setattr(automatic, "split_watch", lambda *, split: watched.append(split))
     TrafficSplit.objects.update(status=TrafficSplit.Status.STOPPED)
@@ -129,7 +129,7 @@ def test_ended_split_is_not_watched(split: TrafficSplit, monkeypatch: pytest.Mon
     assert watched == []
 
 
-def test_release_and_split_of_one_project_wait_for_each_other(
+def test_release_and_split_of_one_project_exclude_each_other(
     served: Project, split: TrafficSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched: list[TrafficSplit] = []

@@ -1,4 +1,4 @@
-"""The live version's files are missing or damaged: the last good release answers, loudly."""
+"""If the live version's files are missing or damaged, the last good release answers."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -30,7 +30,7 @@ Damage = Callable[[Adapter], None]
 
 @pytest.fixture
 def three(served: Project, make_adapter: MakeAdapter, admin: User) -> list[Adapter]:
-    """Versions that were live one after the other; the last one is."""
+    """Three versions released one after the other; the last one is live."""
     adapters = [make_adapter(number) for number in (11, 12, 13)]
     for adapter in adapters:
         release_promote(project=served, adapter=adapter, by=admin)
@@ -39,8 +39,8 @@ def three(served: Project, make_adapter: MakeAdapter, admin: User) -> list[Adapt
 
 @pytest.fixture
 def damage(engine: RunningEngine) -> Iterator[Damage]:
-    """`damage(adapter)`: the engine has forgotten it, and its weights end in zeros until the test
-    is over."""
+    """`damage(adapter)`: unload it from the engine, and overwrite the end of its weights with zeros
+    until the test is over."""
     repaired: list[tuple[Path, bytes]] = []
 
     def do(adapter: Adapter) -> None:
@@ -55,7 +55,7 @@ def damage(engine: RunningEngine) -> Iterator[Damage]:
 
 
 def ask(project: Project, user: User, choice: str = "live") -> str:
-    """The version that answers."""
+    """Ask a question; return the version that answers."""
     conversation = Conversation.objects.create(project=project, user=user, choice=choice)
     turn = turn_begin(conversation=conversation, text="Hello?")
     list(turn_stream(turn=turn))
@@ -65,7 +65,7 @@ def ask(project: Project, user: User, choice: str = "live") -> str:
     return turn.completion.version
 
 
-def test_last_good_release_answers_and_everybody_can_see_it(
+def test_last_good_release_answers_and_pages_show_it(
     served: Project,
     three: list[Adapter],
     damage: Damage,
@@ -87,13 +87,13 @@ def test_last_good_release_answers_and_everybody_can_see_it(
     page = as_user(admin).get(reverse("releases", args=[served.slug])).content.decode()
     assert f"{third.name} cannot be served" in page
     assert 'role="alert"' in page
-    # once a person has released again, nothing is left to warn of
+    # after a person releases again the warning is gone
     release_promote(project=served, adapter=None, by=admin)
     page = as_user(admin).get(reverse("releases", args=[served.slug])).content.decode()
     assert 'role="alert"' not in page
 
 
-def test_base_answers_where_no_release_is_good_also_through_the_gateway(
+def test_base_answers_if_no_release_is_good_also_in_the_gateway(
     served: Project, three: list[Adapter], damage: Damage, admin: User
 ) -> None:
     for adapter in three:
@@ -125,7 +125,7 @@ def test_broken_candidate_ends_its_split_and_live_answers(
     assert not Release.objects.exists()
 
 
-def test_picked_version_and_an_engine_without_the_files_change_nothing(
+def test_no_fallback_for_a_picked_version_or_an_engine_without_files(
     served: Project,
     three: list[Adapter],
     damage: Damage,
@@ -138,7 +138,7 @@ def test_picked_version_and_an_engine_without_the_files_change_nothing(
     damage(third)
     with pytest.raises(EngineError, match="safetensors"):
         ask(served, admin, choice=third.name)
-    # good files that the engine refuses, because they lie outside its artifact root
+    # intact files that the engine refuses, because they are outside its artifact root
     name = served.adapter_name(15)
     good = engine.artifacts / "adapters" / name
     if not good.exists():

@@ -1,4 +1,4 @@
-"""Promotion against a real engine: load, canary, flip, drain; and everything that may go wrong."""
+"""Promotion against a real engine: load, canary, flip, drain; and its failures."""
 
 import threading
 from pathlib import Path
@@ -49,7 +49,7 @@ def test_promotion_loads_flips_and_unloads_the_old_one(
     assert AuditEvent.objects.filter(action="release", actor=admin).count() == 2
 
 
-def test_promotion_of_what_is_live_or_discarded_is_refused(
+def test_promotion_of_a_live_or_discarded_version_is_refused(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapter = make_adapter(1)
@@ -80,7 +80,7 @@ def test_damaged_adapter_changes_nothing(
     assert not Release.objects.exists()
 
 
-def test_missing_adapter_directory_is_said(
+def test_missing_adapter_directory_is_reported(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapter = make_adapter(1)
@@ -100,7 +100,7 @@ def test_engine_that_does_not_answer_changes_nothing(
     assert not Release.objects.exists()
 
 
-def test_base_without_an_engine_says_so(
+def test_base_without_an_engine_is_reported(
     served: Project, make_adapter: MakeAdapter, admin: User, settings: Settings
 ) -> None:
     adapter = make_adapter(1)
@@ -109,7 +109,7 @@ def test_base_without_an_engine_says_so(
         release_promote(project=served, adapter=adapter, by=admin)
 
 
-def test_rollback_goes_to_what_was_live_before_and_then_to_base(
+def test_rollback_goes_to_the_previous_version_and_then_to_base(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     first, second = make_adapter(1), make_adapter(2)
@@ -123,7 +123,7 @@ def test_rollback_goes_to_what_was_live_before_and_then_to_base(
         release_rollback(project=first_only, by=admin)
 
 
-def test_schedule_releases_the_newest_winner_only_once(
+def test_schedule_releases_the_newest_gate_winner_once(
     served: Project, make_adapter: MakeAdapter
 ) -> None:
     make_adapter(1, auto_release=True)
@@ -135,7 +135,7 @@ def test_schedule_releases_the_newest_winner_only_once(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_promotions_at_once_one_wins_the_other_is_refused(
+def test_second_of_two_concurrent_promotions_is_refused(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapters = [make_adapter(1), make_adapter(2)]

@@ -1,4 +1,4 @@
-"""Answers of a sampling, and the source that they are filed under."""
+"""Sampled answers, and the source that they are stored with."""
 
 from importlib import import_module
 
@@ -20,7 +20,7 @@ from tests.serving.engine.slow_engine import slow_engine
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.slow
-def test_sampled_answers_are_queued_and_filed_as_sampled(
+def test_sampled_answers_are_queued_with_the_source_sampled(
     project: Project, settings: Settings
 ) -> None:
     question = [{"role": "user", "content": "Why?"}]
@@ -38,7 +38,7 @@ def test_sampled_answers_are_queued_and_filed_as_sampled(
 
 
 @pytest.mark.django_db
-def test_earlier_sampled_answers_are_told_apart_from_imports(
+def test_migration_distinguishes_sampled_answers_from_imports(
     project: Project, make_completions: MakeCompletions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     migration = import_module("feedback_app.feedback.migrations.0020_sampled_completions")
@@ -60,7 +60,7 @@ def test_earlier_sampled_answers_are_told_apart_from_imports(
 
 
 @pytest.mark.django_db
-def test_queue_and_examples_can_be_narrowed_to_sampled_answers(
+def test_queue_and_examples_can_be_filtered_to_sampled_answers(
     project: Project, admin: User, client: Client, make_completions: MakeCompletions
 ) -> None:
     sampled, imported = make_completions(2)

@@ -1,4 +1,4 @@
-"""Share links: what visitors may do, what they cannot see, and what they cost at most."""
+"""Share links: what visitors can do, what is hidden from them, and the limits."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -31,7 +31,7 @@ HTMX = {"HX-Request": "true"}
 
 
 class Shared:
-    """A link, and addresses under it."""
+    """A link, and URLs under it."""
 
     def __init__(self, project: Project, by: User, **limits: Any) -> None:
         usual = {"days": 7, "messages_limit": 50, "messages_each": 10, "votes_limit": 5}
@@ -51,8 +51,8 @@ class Shared:
 
 
 @pytest.fixture(autouse=True)
-def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests are quicker than visitors may be; the one about that says so."""
+def no_rate_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raise the visitor's rate limit, which tests exceed; the test of the limit lowers it."""
     monkeypatch.setattr(services, "VISITOR_MESSAGES_A_MINUTE", 1_000)
 
 
@@ -62,11 +62,11 @@ def shared(served: Project, admin: User) -> Shared:
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_visitor_talks_votes_and_takes_it_back_without_an_account(shared: Shared) -> None:
+def test_visitor_chats_votes_and_undoes_without_an_account(shared: Shared) -> None:
     client = Client()
     page = client.get(shared.url("shared"))
     assert page.status_code == 200
-    assert not ShareVisitor.objects.exists()  # who only looks leaves no row
+    assert not ShareVisitor.objects.exists()  # viewing the page creates no row
 
     got = events(client.post(shared.url("shared-send"), {"text": "Hello?"}, headers=STREAM))
     assert got[0][1]["url"] == shared.url("shared")
@@ -83,7 +83,7 @@ def test_visitor_talks_votes_and_takes_it_back_without_an_account(shared: Shared
     assert 'aria-pressed="true"' in thumbs
     kept = Vote.objects.get()
     assert (kept.verdict, kept.source, kept.user) == ("up", "demo", visitor.user)
-    client.post(vote, {"verdict": "down"})  # a change costs no thumb
+    client.post(vote, {"verdict": "down"})  # a changed thumb does not count twice
     assert shared.refresh().votes_used == 1
     client.post(undo)
     client.post(undo)
@@ -97,7 +97,7 @@ def test_visitor_talks_votes_and_takes_it_back_without_an_account(shared: Shared
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_page_shows_nothing_of_the_project_but_its_name(
+def test_page_shows_only_the_name_of_the_project(
     shared: Shared, make_adapter: MakeAdapter, admin: User, settings: Settings
 ) -> None:
     adapter = make_adapter(1)
@@ -119,14 +119,16 @@ def test_page_shows_nothing_of_the_project_but_its_name(
         assert page["X-Robots-Tag"] == "noindex, nofollow"
         assert page["Referrer-Policy"] == "no-referrer"
         assert "no-store" in page["Cache-Control"]
-    # and a visitor is nobody anywhere else
+    # a visitor has no access to other pages
     for name in ("demo", "annotate", "releases", "share-links"):
         answer = client.get(reverse(name, args=[project.slug]))
         assert answer.status_code == 302
         assert "/accounts/login/" in answer["Location"]
 
 
-def test_visitors_do_not_meet(shared: Shared, served: Project, admin: User, as_user: As) -> None:
+def test_visitors_cannot_see_each_other(
+    shared: Shared, served: Project, admin: User, as_user: As
+) -> None:
     mine, other = Client(), Client()
     shared.say(mine, "My secret?")
     shared.say(other, "Hello?")
@@ -144,7 +146,7 @@ def test_visitors_do_not_meet(shared: Shared, served: Project, admin: User, as_u
 
 
 @pytest.mark.parametrize("end", ["revoked", "expired", "never", "discarded"])
-def test_link_that_has_ended_opens_nothing_and_says_so_kindly(
+def test_ended_link_shows_an_error_page(
     end: str, shared: Shared, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapter = make_adapter(1)
@@ -180,7 +182,7 @@ def test_link_that_has_ended_opens_nothing_and_says_so_kindly(
     assert Turn.objects.count() == 1
 
 
-def test_answer_in_progress_breaks_off_when_the_link_is_revoked(
+def test_answer_in_progress_stops_when_the_link_is_revoked(
     shared: Shared, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedback_app.serving.demo.generation.ACCESS_CHECK_SECONDS", 0.0)
@@ -193,14 +195,14 @@ def test_answer_in_progress_breaks_off_when_the_link_is_revoked(
     assert [next(stream).split("\n")[0] for _ in range(3)][-1] == "event: piece"
     link_revoke(link=shared.link, by=admin)
     rest = list(stream)
-    assert len(rest) <= 2  # a piece that was under way, and the end
+    assert len(rest) <= 2  # a piece in flight, and the end
     turn.refresh_from_db()
     assert turn.completion is not None
     assert turn.completion.finish_reason == "aborted"
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_limits_of_messages_of_a_visitor_and_of_the_link(served: Project, admin: User) -> None:
+def test_message_limits_of_visitor_and_link_apply(served: Project, admin: User) -> None:
     shared = Shared(served, admin, messages_each=2, messages_limit=3)
     first, second, third = Client(), Client(), Client()
     for _ in range(2):
@@ -213,12 +215,14 @@ def test_limits_of_messages_of_a_visitor_and_of_the_link(served: Project, admin:
     assert "limit of messages" in shared.say(third).content.decode()
     assert shared.refresh().messages_used == 3
     assert Turn.objects.count() == 3
-    # who was refused left nothing behind
+    # refused visitors store nothing
     assert ShareVisitor.objects.count() == 2
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_hasty_visitors_are_asked_to_wait(shared: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_visitors_over_the_rate_limit_get_429(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = timezone.now().replace(second=20)
     monkeypatch.setattr(services.timezone, "now", lambda: now)
     monkeypatch.setattr(services, "VISITOR_MESSAGES_A_MINUTE", 2)
@@ -234,7 +238,7 @@ def test_hasty_visitors_are_asked_to_wait(shared: Shared, monkeypatch: pytest.Mo
             list(answer.streaming_content)
         return answer
 
-    assert say(one).status_code == 422  # nothing said costs nothing
+    assert say(one).status_code == 422  # an empty message does not count
     assert [spoken(one).status_code for _ in range(3)] == [200, 200, 429]
     assert [spoken(other).status_code for _ in range(2)] == [200, 429]
     refused = spoken(other)
@@ -245,7 +249,7 @@ def test_hasty_visitors_are_asked_to_wait(shared: Shared, monkeypatch: pytest.Mo
 
 
 @pytest.mark.usefixtures("short_answers")
-def test_ring_of_visitors_gives_no_more_thumbs_than_the_link_has(
+def test_thumbs_of_many_visitors_do_not_exceed_the_limit_of_the_link(
     served: Project, admin: User
 ) -> None:
     shared = Shared(served, admin, votes_limit=2)
@@ -263,7 +267,7 @@ def test_ring_of_visitors_gives_no_more_thumbs_than_the_link_has(
     assert len(set(Vote.objects.values_list("user", flat=True))) == 2
 
 
-def test_bodies_are_strict(shared: Shared) -> None:
+def test_unknown_fields_are_refused(shared: Shared) -> None:
     client = Client()
     shared.say(client)
     turn = Turn.objects.get()
@@ -277,7 +281,7 @@ def test_bodies_are_strict(shared: Shared) -> None:
     assert strict.post(shared.url("shared-send"), {"text": "x"}).status_code == 403
 
 
-def test_admin_makes_a_link_sees_it_once_and_revokes_it(
+def test_admin_creates_a_link_sees_it_once_and_revokes_it(
     served: Project, admin: User, viewer: User, outsider: User, as_user: As
 ) -> None:
     target, client = reverse("share-links", args=[served.slug]), as_user(admin)

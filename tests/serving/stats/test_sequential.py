@@ -1,4 +1,4 @@
-"""The test that may be read at any time: by hand, and read after each vote."""
+"""The sequential test: values computed by hand, and its error rate when read after each vote."""
 
 import math
 
@@ -25,13 +25,13 @@ from feedback_app.serving.stats.sequential import (
         (10, 0, 1024 / 11),
     ],
 )
-def test_evidence_by_hand(wins: int, losses: int, evidence: float) -> None:
+def test_evidence_equals_values_computed_by_hand(wins: int, losses: int, evidence: float) -> None:
     assert math.exp(log_evidence(wins, losses)) == pytest.approx(evidence)
     assert log_evidence(losses, wins) == pytest.approx(log_evidence(wins, losses))
 
 
 @pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 3), (200, 900), (70_000, 69_000)])
-def test_evidence_and_interval_are_those_of_scipys_functions(wins: int, losses: int) -> None:
+def test_evidence_and_interval_equal_scipy(wins: int, losses: int) -> None:
     from scipy.optimize import brentq
     from scipy.special import betaln
 
@@ -49,7 +49,7 @@ def test_evidence_and_interval_are_those_of_scipys_functions(wins: int, losses: 
     assert (low, high) != (0.0, 1.0) or wins + losses == 0
 
 
-def test_evidence_is_a_martingale_while_both_are_equally_good() -> None:
+def test_evidence_is_a_martingale_for_equally_good_versions() -> None:
     for wins in range(30):
         for losses in range(30):
             after = (
@@ -59,7 +59,7 @@ def test_evidence_is_a_martingale_while_both_are_equally_good() -> None:
 
 
 def walks(share: float, *, people: int, votes: int) -> np.ndarray:
-    """log E after each vote, (people, votes), of comparisons whose share of wins is `share`."""
+    """Return log E after each vote, shape (people, votes), for a true share of wins of `share`."""
     from scipy.special import betaln
 
     won = np.random.default_rng(7).random((people, votes)) < share
@@ -69,12 +69,12 @@ def walks(share: float, *, people: int, votes: int) -> np.ndarray:
     return found
 
 
-def test_looking_after_every_vote_errs_at_most_as_often_as_promised() -> None:
+def test_error_rate_when_read_after_every_vote_is_at_most_alpha() -> None:
     ever = (walks(0.5, people=4_000, votes=1_000) >= -math.log(ALPHA)).any(axis=1)
-    assert 0.005 < ever.mean() <= ALPHA  # an ordinary test at 5 % errs in half of such walks
+    assert 0.005 < ever.mean() <= ALPHA  # a fixed-sample test at 5 % errs in half of such walks
 
 
-def test_a_difference_is_found_and_the_forecast_is_of_the_right_size() -> None:
+def test_difference_is_found_and_the_forecast_is_within_a_factor_of_two() -> None:
     crossed = walks(0.7, people=500, votes=1_000) >= -math.log(ALPHA)
     assert crossed.any(axis=1).all()
     median = float(np.median(crossed.argmax(axis=1))) + 1
@@ -83,7 +83,7 @@ def test_a_difference_is_found_and_the_forecast_is_of_the_right_size() -> None:
     assert 0.5 < (forecast + 10) / median < 2
 
 
-def test_interval_covers_the_truth_at_all_times() -> None:
+def test_interval_covers_the_true_share_at_all_times() -> None:
     truth, rng, outside = 0.62, np.random.default_rng(3), 0
     for _ in range(200):
         wins = losses = 0
@@ -101,7 +101,7 @@ def test_interval_covers_the_truth_at_all_times() -> None:
         assert log_evidence(62, 38, edge) == pytest.approx(-math.log(ALPHA))
 
 
-def test_readings() -> None:
+def test_states_of_the_test() -> None:
     nothing = read(0, 0)
     assert (nothing.state, nothing.low, nothing.high, nothing.to_go) == (State.OPEN, 0, 1, None)
     assert read(10, 0).state == State.BETTER

@@ -1,4 +1,4 @@
-"""The test of a split: by hand, and read after every vote."""
+"""The test of a traffic split: values computed by hand, and its error rate with repeated reads."""
 
 import itertools
 import math
@@ -24,7 +24,7 @@ def blocks(*rows: tuple[int, int, int, int]) -> Blocks:
 
 
 def ballots(*, ours: str, lives: str, percent: int = 50) -> list[Ballot]:
-    """One side's votes and then the other's: `+` is up."""
+    """Return the candidate's votes and then the live version's: `+` is up."""
     return [
         Ballot(candidate, vote == "+", percent)
         for candidate, votes in ((True, ours), (False, lives))
@@ -32,18 +32,18 @@ def ballots(*, ours: str, lives: str, percent: int = 50) -> list[Ballot]:
     ]
 
 
-def test_evidence_by_hand() -> None:
-    # the first block only teaches; then θ꜀ = 2/3, θₗ = 1/3, θ₀ = 1/2, and ↑↓ is 4/9 over 1/4
+def test_evidence_equals_values_computed_by_hand() -> None:
+    # the first block only fits the rates; then θ꜀ = 2/3, θₗ = 1/3, θ₀ = 1/2, and ↑↓ is 4/9 over 1/4
     first, second, third = np.exp(log_evidence(blocks((1, 1, 0, 1), (1, 1, 0, 1), (0, 1, 1, 1))))
     assert first == pytest.approx(1)
     assert second == pytest.approx(16 / 9)
-    # 3/4 and 1/4 now: ↓↑ is 1/16 over 1/4
+    # now 3/4 and 1/4: ↓↑ is 1/16 over 1/4
     assert third == pytest.approx(16 / 9 / 4)
 
 
 @pytest.mark.parametrize(("ours", "lives"), [(1, 1), (1, 4), (3, 1)])
-def test_a_block_multiplies_the_evidence_by_at_most_one_in_the_mean(ours: int, lives: int) -> None:
-    """Whatever was seen before, and whatever rate the two have in common."""
+def test_expected_factor_of_a_block_is_at_most_one(ours: int, lives: int) -> None:
+    """This holds for any earlier blocks and any common rate."""
     before = ((ours, ours, 0, lives), (ours, ours, 1, lives), (0, ours, 0, lives))
     start = log_evidence(blocks(*before))[-1]
     for rate in np.linspace(0.01, 0.99, 25):
@@ -61,7 +61,7 @@ def test_a_block_multiplies_the_evidence_by_at_most_one_in_the_mean(ours: int, l
 def walks(
     rate: float, live: float, *, make: tuple[int, int], people: int, count: int
 ) -> np.ndarray:
-    """log E after each block, (people, count), of two sides with these rates of ups."""
+    """Return log E after each block, shape (people, count), for these rates of up votes."""
     rng = np.random.default_rng(11)
     ours, lives = make
     votes = np.full((people, count), ours), np.full((people, count), lives)
@@ -76,17 +76,15 @@ def walks(
 
 
 @pytest.mark.parametrize(("rate", "percent"), [(0.5, 50), (0.85, 50), (0.6, 10), (0.3, 80)])
-def test_looking_after_every_vote_errs_at_most_as_often_as_promised(
-    rate: float, percent: int
-) -> None:
-    """A year of looking: an ordinary test at 5 % errs in a third of such walks and more."""
+def test_error_rate_when_read_after_every_vote_is_at_most_alpha(rate: float, percent: int) -> None:
+    """Within a year of reads a fixed-sample test at 5 % errs in more than a third of such walks."""
     ever = (
         walks(rate, rate, make=block_composition(percent), people=2_000, count=500) >= LINE
     ).any(axis=1)
     assert 0.005 < ever.mean() <= ALPHA
 
 
-def test_sixty_against_eighty_percent_is_told_after_some_160_votes() -> None:
+def test_difference_of_twenty_points_is_found_after_about_160_votes() -> None:
     crossed = walks(0.8, 0.6, make=(1, 1), people=1_000, count=1_500) >= LINE
     assert crossed.any(axis=1).all()
     votes = 2 * (crossed.argmax(axis=1) + 1)
@@ -94,7 +92,7 @@ def test_sixty_against_eighty_percent_is_told_after_some_160_votes() -> None:
     assert np.quantile(votes, 0.9) < 480
 
 
-def test_readings() -> None:
+def test_states_of_the_test() -> None:
     assert read([]).state == State.OPEN
     assert read([]).to_go is None
     assert read(ballots(ours="+" * 20, lives="-" * 20)).state == State.BETTER
@@ -104,7 +102,7 @@ def test_readings() -> None:
     assert near.state == State.OPEN
     assert near.to_go is not None
     assert 60 < near.to_go < 400
-    # votes that come after the decision do not undo it
+    # votes after the decision do not undo it
     late = ballots(ours="+" * 20, lives="-" * 20) + ballots(ours="-" * 40, lives="+" * 40)
     assert read(late).state == State.BETTER
 
@@ -121,8 +119,8 @@ def test_block_has_the_composition_of_the_percentage_of_its_first_vote() -> None
     found = blocks_of(
         [
             *ballots(ours="", lives="++-", percent=25),  # opens a block of one and three
-            *ballots(ours="+", lives="", percent=50),  # and closes it
-            *ballots(ours="-+", lives="-", percent=50),  # a block of one and one; one waits
+            *ballots(ours="+", lives="", percent=50),  # closes it
+            *ballots(ours="-+", lives="-", percent=50),  # a block of one and one; one is left
         ]
     )
     assert found.votes.tolist() == [1, 1]

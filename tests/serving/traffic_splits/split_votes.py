@@ -9,7 +9,7 @@ from feedback_app.serving.models import Assignment, AssignmentAnswer, TrafficSpl
 
 
 def vote_on(split: TrafficSplit, user: User, *, candidate: bool, verdicts: str) -> None:
-    """Conversations on one side, each with an answer and a vote: `+` is up."""
+    """Create conversations on one side, each with an answer and a vote: `+` is up."""
     for number, verdict in enumerate(verdicts):
         version = split.candidate.name if candidate else split.live_version
         assignment = Assignment.objects.create(

@@ -1,4 +1,4 @@
-"""Traffic split: who gets which version, what is counted, and what happens automatically."""
+"""Traffic splits: assignment of versions, counting of votes, and automatic actions."""
 
 import datetime as dt
 import threading
@@ -62,7 +62,7 @@ def split(served: Project, candidate: Adapter, admin: User) -> TrafficSplit:
 
 
 def talk(project: Project, user: User, text: str = "Hello?") -> Conversation:
-    """A conversation with one answer."""
+    """Create a conversation with one answer."""
     conversation = Conversation.objects.create(project=project, user=user)
     list(turn_stream(turn=turn_begin(conversation=conversation, text=text)))
     return conversation
@@ -73,7 +73,7 @@ def assignment_of(conversation: Conversation) -> Assignment:
 
 
 def all_to(*, candidate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who begins now gets this side: the draw is the one thing that a test cannot wait for."""
+    """Assign new conversations to this side by replacing the random draw."""
     monkeypatch.setattr("secrets.randbelow", lambda _: 0 if candidate else 99)
 
 
@@ -84,7 +84,7 @@ def later() -> dt.datetime:
 # -- assignments
 
 
-def test_start_loads_the_candidate_and_stop_lets_it_go(
+def test_start_loads_the_candidate_and_stop_unloads_it(
     served: Project, engine: RunningEngine, candidate: Adapter, admin: User
 ) -> None:
     split = split_start(project=served, adapter=candidate, percent=10, by=admin)
@@ -103,7 +103,7 @@ def test_start_loads_the_candidate_and_stop_lets_it_go(
     assert list(actions) == [("split.start", ""), ("split.stopped", "seen enough")]
 
 
-def test_split_of_what_cannot_answer_is_not_started(
+def test_split_with_a_candidate_that_cannot_answer_is_not_started(
     served: Project, candidate: Adapter, admin: User, settings: Settings
 ) -> None:
     settings.ENGINES = {served.base_model: "http://127.0.0.1:9"}
@@ -115,7 +115,7 @@ def test_split_of_what_cannot_answer_is_not_started(
     assert not TrafficSplit.objects.exists()
 
 
-def test_conversation_keeps_its_side_whatever_the_percentage(
+def test_conversation_keeps_its_side_when_the_percentage_changes(
     split: TrafficSplit, viewer: User, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = split.project
@@ -130,22 +130,22 @@ def test_conversation_keeps_its_side_whatever_the_percentage(
     assert [turn.completion.version for turn in first.turns.all()] == [split.candidate.name] * 2
     assert other.turns.get().completion.version == "base"
     assert (assignment_of(first).percent, assignment_of(other).percent) == (50, 1)
-    # when it ends, everybody goes on with what is live
+    # after the end of the split everyone gets the live version
     split_stop(split=split, by=admin)
     list(turn_stream(turn=turn_begin(conversation=first, text="And now?")))
     assert first.turns.last().completion.version == "base"
     assert Assignment.objects.count() == 2
 
 
-def test_the_percentage_holds_over_many(split: TrafficSplit, admin: User) -> None:
+def test_share_of_assignments_is_near_the_percentage(split: TrafficSplit, admin: User) -> None:
     split_change(split=split, percent=20, auto_promote=False, auto_stop=True, by=admin)
     for number in range(200):
         assignment_get_or_draw(split.project, f"chat:{number}", begins=True)
-    # 40 expected, standard deviation 5.7: beyond four of them once in 15,000 runs
+    # 40 expected, standard deviation 5.7: more than four of them happens once in 15,000 runs
     assert 17 <= Assignment.objects.filter(candidate=True).count() <= 63
 
 
-def test_who_began_before_the_split_or_picked_a_version_is_not_in_it(
+def test_older_conversations_and_picked_versions_are_not_assigned(
     served: Project, candidate: Adapter, admin: User, viewer: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = talk(served, viewer)
@@ -159,7 +159,7 @@ def test_who_began_before_the_split_or_picked_a_version_is_not_in_it(
     assert not Assignment.objects.exists()
 
 
-def test_gateway_takes_part_by_user_or_by_the_first_question(
+def test_gateway_assigns_by_user_or_first_question(
     split: TrafficSplit, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scopes = [Scope.CHAT]
@@ -179,17 +179,17 @@ def test_gateway_takes_part_by_user_or_by_the_first_question(
     assert ask("Another question?", user="u1") == split.candidate.name
     assert ask("Where is Rome?", "There.", "Why?") == split.candidate.name
     assert ask("Hello?", user="u2") == "base"
-    # began before the split, or asks for a version: no assignment
+    # began before the split, or names a version: no assignment
     assert ask("Where is Oslo?", "There.", "Why?") == "base"
     assert ask("Hello?", model=split.candidate.name) == split.candidate.name
     assert Assignment.objects.count() == 3
     assert AssignmentAnswer.objects.filter(end="whole", first_seconds__isnull=False).count() == 5
 
 
-# -- what is counted
+# -- counting
 
 
-def test_first_vote_of_a_conversation_counts_once_it_has_settled(
+def test_first_vote_of_a_conversation_is_counted_after_the_delay(
     split: TrafficSplit, viewer: User
 ) -> None:
     conversation = talk(split.project, viewer)
@@ -197,28 +197,28 @@ def test_first_vote_of_a_conversation_counts_once_it_has_settled(
     first, second = (turn.completion for turn in conversation.turns.all())
     for answer in (first, second):
         vote_cast(completion=answer, verdict=Verdict.DOWN, by=viewer, source=Source.DEMO)
-    vote_cast(completion=first, verdict=Verdict.UP, by=viewer, source=Source.DEMO)  # a slip
+    vote_cast(completion=first, verdict=Verdict.UP, by=viewer, source=Source.DEMO)  # a correction
 
     assert votes_count(split=split) == 0
     assert votes_count(split=split, now=later()) == 1
     assert votes_count(split=split, now=later()) == 0
     assignment = assignment_of(conversation)
     assert (assignment.verdict, assignment.counted) == ("up", 1)
-    # what was counted stays, whatever becomes of the vote
+    # a counted vote stays counted if it is undone later
     vote_undo(completion=first, by=viewer, source=Source.DEMO)
     assert votes_count(split=split, now=later()) == 0
     assignment.refresh_from_db()
     assert (assignment.verdict, assignment.counted) == ("up", 1)
 
 
-def test_vote_that_is_taken_back_in_time_is_not_counted(split: TrafficSplit, viewer: User) -> None:
+def test_vote_undone_in_time_is_not_counted(split: TrafficSplit, viewer: User) -> None:
     answer = talk(split.project, viewer).turns.get().completion
     vote_cast(completion=answer, verdict=Verdict.DOWN, by=viewer, source=Source.DEMO)
     vote_undo(completion=answer, by=viewer, source=Source.DEMO)
     assert votes_count(split=split, now=later()) == 0
 
 
-def test_report_has_times_lengths_and_what_readers_did(split: TrafficSplit, viewer: User) -> None:
+def test_report_has_times_lengths_retries_and_stops(split: TrafficSplit, viewer: User) -> None:
     conversation = talk(split.project, viewer)
     turn = conversation.turns.get()
     list(turn_stream(turn=turn_again(turn=turn)))
@@ -240,7 +240,7 @@ def test_report_has_times_lengths_and_what_readers_did(split: TrafficSplit, view
     assert (other.answers, other.seconds, other.rate) == (0, None, None)
 
 
-# -- what happens automatically
+# -- automatic actions
 
 
 def test_better_candidate_goes_live_automatically(
@@ -264,7 +264,7 @@ def test_better_candidate_goes_live_automatically(
     assert AuditEvent.objects.get(action="release").reason == split.reason
 
 
-def test_worse_candidate_is_stopped_only_if_asked_for(
+def test_worse_candidate_is_stopped_only_if_configured(
     split: TrafficSplit, engine: RunningEngine, admin: User, viewer: User
 ) -> None:
     split_change(split=split, percent=50, auto_promote=True, auto_stop=False, by=admin)
@@ -285,7 +285,7 @@ def test_worse_candidate_is_stopped_only_if_asked_for(
     assert split.project.live_version == "base"
 
 
-def test_release_by_hand_or_a_discard_ends_the_split(
+def test_manual_release_or_discard_ends_the_split(
     split: TrafficSplit,
     engine: RunningEngine,
     make_adapter: MakeAdapter,
@@ -317,7 +317,7 @@ def test_release_by_hand_or_a_discard_ends_the_split(
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_splits_at_once_one_wins_the_other_is_refused(
+def test_second_of_two_concurrent_splits_is_refused(
     served: Project, make_adapter: MakeAdapter, admin: User
 ) -> None:
     adapters = [make_adapter(1), make_adapter(2)]
@@ -346,7 +346,7 @@ def test_two_splits_at_once_one_wins_the_other_is_refused(
 # -- the page
 
 
-def test_split_by_its_forms(
+def test_split_is_started_changed_and_stopped_by_forms(
     served: Project, candidate: Adapter, admin: User, as_user: As, outsider: User, viewer: User
 ) -> None:
     client, page = as_user(admin), reverse("releases", args=[served.slug])

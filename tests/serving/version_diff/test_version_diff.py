@@ -1,4 +1,4 @@
-"""What changed with a version: asked once, resumable, and laid side by side."""
+"""The version diff: requested once, resumable, and shown side by side."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +33,7 @@ As = Callable[[User], Client]
 
 
 def prompts(project: Project, count: int, *, start: int = 0) -> None:
-    """So many held-out prompts."""
+    """Create this many held-out prompts."""
     for number in range(start, start + count):
         prompt = prompt_get_or_create(
             project=project,
@@ -46,7 +46,7 @@ def prompts(project: Project, count: int, *, start: int = 0) -> None:
 
 @pytest.fixture
 def asked(served: Project, make_adapter: MakeAdapter, admin: User) -> Adapter:
-    """Version 2, which had to beat version 1, with three held-out prompts."""
+    """Version 2, whose gate compared it with version 1, and three held-out prompts."""
     served.max_tokens = 8
     served.save()
     prompts(served, 3)
@@ -66,7 +66,7 @@ def write(adapter: Adapter, by: User | None = None) -> ChangeReport:
 
 
 @pytest.mark.django_db
-def test_fixed_prompts_are_held_out_keep_their_places_and_fill_up(project: Project) -> None:
+def test_fixed_prompts_are_held_out_keep_positions_and_fill_up(project: Project) -> None:
     with pytest.raises(UserError, match="held out"):
         prompts_fix(project)
     prompts(project, 5)
@@ -104,7 +104,7 @@ class TestServed:
             for column in row.columns:
                 assert column.answer is not None
                 assert "".join(piece.text for piece in column.pieces) == column.answer.text
-        # the next version asks for its own answers only
+        # the next version requests only its own answers
         calls: list[str] = []
         real = services.client.Engine.answer
 
@@ -127,7 +127,7 @@ class TestServed:
         assert as_user(viewer).get(target + "?sort=x").status_code == 400
         assert as_user(viewer).post(target + "new/").status_code == 403
 
-    def test_other_system_prompt_is_said_and_asked_anew(
+    def test_changed_system_prompt_is_shown_and_answers_are_requested_again(
         self, asked: Adapter, admin: User, as_user: As
     ) -> None:
         before = write(asked)
@@ -149,7 +149,7 @@ class TestServed:
         assert (done.status_code, done["HX-Refresh"]) == (286, "true")
         assert "has changed since" not in client.get(target).content.decode()
 
-    def test_engine_that_is_away_delays_and_a_broken_version_ends_it(
+    def test_unreachable_engine_delays_and_a_broken_version_fails_the_diff(
         self, asked: Adapter, admin: User, settings: Settings
     ) -> None:
         engines = settings.ENGINES
@@ -167,7 +167,7 @@ class TestServed:
         assert report.status == "failed"
         assert report.error
 
-    def test_gate_winner_is_asked_by_itself_once(
+    def test_diff_of_a_gate_winner_is_requested_automatically_once(
         self, asked: Adapter, make_adapter: MakeAdapter
     ) -> None:
         make_adapter(3, gate_won=False)
@@ -186,7 +186,7 @@ class TestServed:
             assert client.post(target + "new/").status_code == 404
 
 
-def test_differences_by_hand() -> None:
+def test_differences_equal_values_made_by_hand() -> None:
     left, right, share = differences("Open the red door.", "Open the  big blue door.")
     assert [(p.text, p.marked) for p in left] == [
         ("Open the ", False),
@@ -204,7 +204,7 @@ def test_differences_by_hand() -> None:
 
 
 @given(st.text(max_size=80), st.text(max_size=80))
-def test_differences_lose_no_character_and_mark_both_sides_or_none(old: str, new: str) -> None:
+def test_differences_keep_every_character_and_mark_both_sides_or_none(old: str, new: str) -> None:
     left, right, share = differences(old, new)
     assert "".join(piece.text for piece in left) == old
     assert "".join(piece.text for piece in right) == new

@@ -1,4 +1,4 @@
-"""Adapter directories: whole or absent on disk, and refused with every reason they deserve."""
+"""Adapter directories: complete or absent on disk, and refused with all their errors."""
 
 import json
 import pickle
@@ -54,7 +54,7 @@ def change_json(name: str, /, **values: object) -> Change:
 
 
 def rehash(path: Path) -> None:
-    """Make the manifest agree with the files: what an attacker would do."""
+    """Make the manifest match the files, as an attacker would."""
     files = {name: adapter_directory.file_sha256(path / name) for name in (WEIGHTS, CONFIG, CARD)}
     change_json(MANIFEST, files=files)(path)
 
@@ -90,7 +90,7 @@ def both(*changes: Change) -> Change:
     return change
 
 
-def test_written_adapter_verifies_and_carries_its_identity(tmp_path: Path) -> None:
+def test_written_adapter_verifies_and_records_its_identity(tmp_path: Path) -> None:
     path = write(tmp_path / "adapter")
     manifest = verify_adapter(path, base_fingerprint=BASE, max_rank=64)
     assert (manifest.name, manifest.rank, manifest.train) == ("starter@2", 4, {"steps": 3})
@@ -156,7 +156,7 @@ def test_written_adapter_verifies_and_carries_its_identity(tmp_path: Path) -> No
         (change_json(MANIFEST, name="starter@3"), "it is starter@3, not starter@2"),
     ],
 )
-def test_faulty_adapter_is_refused(tmp_path: Path, change: Change, reason: str) -> None:
+def test_invalid_adapter_is_refused(tmp_path: Path, change: Change, reason: str) -> None:
     path = write(tmp_path / "adapter")
     change(path)
     with pytest.raises(BadArtifact) as caught:
@@ -170,7 +170,7 @@ def test_rank_above_the_limit_is_refused(tmp_path: Path) -> None:
         verify_adapter(path, base_fingerprint=BASE, max_rank=4)
 
 
-def test_all_faults_are_reported_together(tmp_path: Path) -> None:
+def test_all_errors_are_reported_together(tmp_path: Path) -> None:
     path = write(tmp_path / "adapter", rank=8)
     (path / CARD).write_text("other")
     change_json(MANIFEST, base_sha256="c" * 64)(path)
@@ -188,7 +188,7 @@ def test_directory_that_is_a_symlink_or_missing_is_refused(tmp_path: Path) -> No
             verify_adapter(path, base_fingerprint=BASE, max_rank=64)
 
 
-def test_failed_write_leaves_nothing_and_keeps_the_old_one(
+def test_failed_write_keeps_the_previous_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "adapter")

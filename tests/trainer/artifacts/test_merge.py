@@ -1,4 +1,4 @@
-"""Merging: the same model without LoRA, written whole or not at all."""
+"""Merging: the same model without LoRA, written completely or not at all."""
 
 import json
 from pathlib import Path
@@ -66,7 +66,7 @@ def test_weights_are_added_in_float32_and_rounded_once(
     assert torch.equal(rounded, (stored.float() + change).bfloat16())
 
 
-def test_merged_bfloat16_is_as_close_as_bfloat16_gets(
+def test_merged_bfloat16_is_as_close_as_bfloat16_allows(
     tiny_dir: Path, adapter: Path, tmp_path: Path
 ) -> None:
     half = load_base(str(tiny_dir), dtype="bfloat16", device="cpu")
@@ -77,11 +77,11 @@ def test_merged_bfloat16_is_as_close_as_bfloat16_gets(
     exact = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with adapted(exact, adapter):
         truth = logits(exact)
-    # rounding W + BA costs no more than rounding W and adding BA after it does
+    # rounding W + BA loses no more than rounding W and adding BA afterwards
     assert (within - truth).norm() < 1.5 * (beside - truth).norm()
 
 
-def test_existing_directory_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+def test_existing_directory_is_refused_before_the_model_is_read(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(Refused, match="exists already"):
         merge("no model", tmp_path / "no adapter", tmp_path / "out")
@@ -90,7 +90,7 @@ def test_existing_directory_is_refused_before_anything_is_read(tmp_path: Path) -
         merge("no model", tmp_path / "no adapter", tmp_path / "link")
 
 
-def test_adapter_of_another_base_or_damaged_is_refused(
+def test_damaged_adapter_or_one_of_another_base_is_refused(
     adapter: Path, tiny_dir: Path, tmp_path: Path
 ) -> None:
     other = make_tiny_model(tmp_path / "other", layers=1)

@@ -1,4 +1,4 @@
-"""The model card says what the adapter is, from figures that were really written down."""
+"""The model card describes the adapter, with figures from the run's own records."""
 
 import json
 from itertools import pairwise
@@ -27,7 +27,7 @@ def card(**more: object) -> str:
 
 
 def row(text: str, first: str) -> list[str]:
-    """The cells of the table row that begins with `first`."""
+    """Return the cells of the table row that begins with `first`."""
     (line,) = [line for line in text.splitlines() if line.startswith(f"| {first} |")]
     return [cell.strip() for cell in line.strip("|").split(" | ")]
 
@@ -44,7 +44,7 @@ def test_card_names_data_base_and_every_setting() -> None:
     assert row(text, "licence")[1] == "apache-2.0"
     assert row(text, "steps")[1] == "6"
     assert row(text, "`beta`")[1] == "0.25"
-    assert row(text, "`lambda_u`")[1] == "1.5"  # what was used, not the None of the config
+    assert row(text, "`lambda_u`")[1] == "1.5"  # the value used, not the None of the config
     settings = set(CONFIG.as_dict()) - {"base_model", "adapter_name", "device", "threads"}
     assert all(row(text, f"`{name}`") for name in settings)
     assert "license: apache-2.0" in front_matter(text)
@@ -70,7 +70,7 @@ def test_card_shows_curves_and_gate() -> None:
     assert row(text, "words") == ["words", "–", "4", "no"]
 
 
-def test_curve_is_spread_over_the_run_and_takes_the_later_of_two(tmp_path: Path) -> None:
+def test_curve_is_spread_over_the_run_and_uses_the_later_of_two_events(tmp_path: Path) -> None:
     lines = [json.dumps({"type": "step", "step": n, "loss": 1.0}) for n in range(1, 61)]
     lines += [json.dumps({"type": "probe", "step": 60}), '{"type": "st']
     lines += [json.dumps({"type": "step", "step": n, "loss": 2.0}) for n in range(50, 61)]
@@ -84,7 +84,7 @@ def test_curve_is_spread_over_the_run_and_takes_the_later_of_two(tmp_path: Path)
     assert [event["loss"] for event in found] == [1.0 if step < 50 else 2.0 for step in steps]
 
 
-def test_curve_of_a_real_run_is_its_steps(make_run: MakeRun) -> None:
+def test_curve_of_a_real_run_shows_its_steps(make_run: MakeRun) -> None:
     run_dir = make_run()
     train(run_dir)
     text = card(curve=read_curve(run_dir / "events.jsonl", up_to=6))

@@ -1,8 +1,8 @@
-"""Small tokenisers that speak the chat formats of well-known model families.
+"""Small tokenisers with the chat formats of well-known model families.
 
-The templates are written from the formats as they are documented, the shortest way that keeps
-their traps: who writes BOS, which roles are refused, where the system prompt goes, what ends a
-turn. The vocabularies are tiny; what matters is how text is cut around the special tokens.
+The templates are written from the documented formats, as short as possible, and keep the
+differences that matter: what adds BOS, which roles are refused, where the system prompt goes, what
+ends a turn. The vocabularies are tiny; only the cuts around special tokens matter.
 """
 
 from collections.abc import Sequence
@@ -69,7 +69,7 @@ MISTRAL_LATER = (  # the system prompt is in the last user turn
     "{{ messages[0].content + '\n\n' }}{% endif %}{{ m.content + '[/INST]' }}"
     "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
 )
-QWEN_3 = (  # thoughts are kept in the turn that is being answered, and dropped from earlier ones
+QWEN_3 = (  # reasoning is kept in the turn being answered and removed from earlier ones
     "{% set last = namespace(query=0) %}"
     "{% for m in messages %}{% if m.role == 'user' %}{% set last.query = loop.index0 %}{% endif %}"
     "{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}"
@@ -90,16 +90,16 @@ GEMMA_2 = (
     "{{ '\n' + m.content | trim + '<end_of_turn>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
-PHI_3_FIRST = (  # a system message vanishes, and a user's turn always opens the answer
+PHI_3_FIRST = (  # system messages are dropped, and a user's turn always opens the answer
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
     "{{ '<|user|>\n' + m.content + '<|end|>\n<|assistant|>\n' }}{% elif m.role == 'assistant' %}"
     "{{ m.content + '<|end|>\n' }}{% endif %}{% endfor %}"
 )
-PHI_3 = (  # a text that is at its end is closed with EOS, after the turn's own end
+PHI_3 = (  # a text that is complete is closed with EOS, after the turn's own end
     "{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% else %}{{ eos_token }}{% endif %}"
 )
-GLM_4 = (  # no end of its own: a turn ends where the next one opens
+GLM_4 = (  # no end token: a turn ends where the next one begins
     "{{ '[gMASK]<sop>' }}{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"
 )
@@ -107,8 +107,8 @@ GLM_4 = (  # no end of its own: a turn ends where the next one opens
 
 @dataclass(frozen=True)
 class Family:
-    """A format: how text is cut ("bytes", or SentencePiece's "spaced" with a blank put before
-    each piece and "unspaced" without), its special tokens, and which tokens its configs name."""
+    """A format: how text is cut ("bytes", or SentencePiece's "spaced" with a blank before each
+    piece and "unspaced" without), its special tokens, and the tokens named in its configs."""
 
     name: str
     cut: str
@@ -124,7 +124,7 @@ class Family:
 
     @property
     def model(self) -> Any:
-        """What `eos_ids` reads of a model."""
+        """Return an object with the model attributes that `eos_ids` reads."""
         ids = [self.tokenizer.convert_tokens_to_ids(token) for token in self.named]
         return SimpleNamespace(generation_config=GenerationConfig(eos_token_id=ids or None))
 
@@ -145,7 +145,7 @@ FAMILIES = {
     family.name: family
     for family in (
         Family("llama-2", "spaced", ("<s>", "</s>"), LLAMA_2, "<s>", "</s>", ("</s>",)),
-        # as it was released: the tokenizer's EOS ends texts, not turns
+        # as released: the tokenizer's EOS ends texts, not turns
         Family(
             "llama-3",
             "bytes",
@@ -192,7 +192,7 @@ FAMILIES = {
             "<eos>",
             ("<eos>", "<end_of_turn>"),
         ),
-        # as it was released: nothing but the template names the end of a turn
+        # as released: only the template names the end of a turn
         Family("gemma-1", "unspaced", GEMMA_TOKENS, GEMMA_2, "<bos>", "<eos>", ("<eos>",)),
         Family(
             "phi-3",
@@ -238,7 +238,7 @@ FAMILIES = {
 def _tokenizer(family: Family) -> Any:
     raw = _bytes(family.special) if family.cut == "bytes" else _pieces(family)
     if family.bos is not None and family.name != "smollm2":
-        # As the real ones: plain text gets a BOS, which would double that of the template.
+        # As released: plain text gets a BOS, which would duplicate that of the template.
         raw.post_processor = processors.TemplateProcessing(
             single=f"{family.bos} $A", special_tokens=[(family.bos, raw.token_to_id(family.bos))]
         )
@@ -253,7 +253,7 @@ def _tokenizer(family: Family) -> Any:
 
 
 def _added(special: Sequence[str]) -> list[AddedToken]:
-    # Phi-3's markers swallow the line break that follows them.
+    # Phi-3's special tokens swallow the line break that follows them.
     return [
         AddedToken(token, special=True, normalized=False, rstrip=special == PHI_3_TOKENS)
         for token in special
@@ -277,7 +277,7 @@ def _bytes(special: Sequence[str]) -> Any:
 
 
 def _pieces(family: Family) -> Any:
-    """SentencePiece's way: a blank is the letter ▁, and nothing else splits text into words."""
+    """SentencePiece: a blank is the character ▁, and nothing else splits text into words."""
     raw = Tokenizer(models.BPE(unk_token="<unk>"))
     blanks: list[Any] = [normalizers.Replace(" ", "▁")]
     first: list[Any] = [normalizers.Prepend("▁")] if family.cut == "spaced" else []

@@ -1,4 +1,4 @@
-"""Steps and mismatched pairs, as properties."""
+"""Property tests of steps and mismatched pairs."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ def tokenised(number: int, *, prompt: int, label: bool) -> Tokenised:
 
 @st.composite
 def snapshots(draw: st.DrawFn) -> list[Tokenised]:
-    """2 to 40 examples over at least two prompts and both labels."""
+    """Draw 2 to 40 examples with at least two prompts and both labels."""
     count = draw(st.integers(2, 40))
     prompts = draw(st.lists(st.integers(0, 9), min_size=count, max_size=count))
     labels = draw(st.lists(st.booleans(), min_size=count, max_size=count))
@@ -57,7 +57,7 @@ def test_epoch_visits_every_example_once_and_pairs_across_prompts(
 
 
 @given(examples=snapshots(), seed=st.integers(0, 99))
-def test_pairs_use_each_completion_once_where_that_is_possible(
+def test_pairs_use_each_completion_once_where_possible(
     examples: list[Tokenised], seed: int
 ) -> None:
     found = epoch_pairs(examples[:8], seed, 0)  # one block
@@ -66,7 +66,7 @@ def test_pairs_use_each_completion_once_where_that_is_possible(
         assert sorted(found) == list(range(len(found)))
 
 
-def test_block_of_one_prompt_takes_its_mismatches_from_earlier_examples() -> None:
+def test_block_of_one_prompt_is_paired_with_earlier_examples() -> None:
     examples = [tokenised(n, prompt=min(n, 5), label=True) for n in range(400)]
     pairs = epoch_pairs(examples, 0, 0)
     assert {examples[pairs[n]].prompt_key for n in range(300, 400)} == {"p4"}
@@ -79,11 +79,11 @@ def test_snapshot_of_one_prompt_has_no_pairs() -> None:
         epoch_pairs(examples, 0, 0)
 
 
-def test_later_examples_leave_the_pairs_of_earlier_ones_as_they_were() -> None:
+def test_later_examples_do_not_change_the_pairs_of_earlier_ones() -> None:
     examples = [tokenised(n, prompt=n // 2, label=n % 3 == 0) for n in range(10_500)]
     before, after = epoch_pairs(examples[:10_000], 7, 1), epoch_pairs(examples, 7, 1)
     changed = sum(a != b for a, b in zip(before, after, strict=False))
-    # own log-probabilities of the new ones, their pairs, and the pairs of the last block
+    # log-probabilities of the new examples, their pairs, and the pairs of the last block
     assert (500 + 500 + changed) / (2 * 10_500) <= 0.06
 
     without = [*examples[:5_000], *examples[5_001:10_000]]
@@ -95,14 +95,14 @@ def test_later_examples_leave_the_pairs_of_earlier_ones_as_they_were() -> None:
     assert moved <= 2 * 32
 
 
-def test_pairs_are_fresh_in_each_epoch() -> None:
+def test_pairs_differ_between_epochs() -> None:
     examples = [tokenised(n, prompt=n, label=True) for n in range(200)]
     first, second = epoch_pairs(examples, 0, 0), epoch_pairs(examples, 0, 1)
     assert sum(a == b for a, b in zip(first, second, strict=True)) < 50
     assert first == epoch_pairs(examples, 0, 0)
 
 
-def test_completions_of_one_prompt_stand_together() -> None:
+def test_completions_of_one_prompt_are_adjacent() -> None:
     examples = [tokenised(n, prompt=n % 8, label=n % 2 == 0) for n in range(32)]
     for step in steps(examples, batch_size=8, seed=3):
         assert len({examples[index].prompt_key for index in step.examples}) == 2
@@ -137,7 +137,7 @@ def batched(indices: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(zip(indices[0::2], indices[1::2], strict=True))
 
 
-def test_epochs_differ_and_a_seed_repeats_itself() -> None:
+def test_epochs_differ_and_a_seed_is_reproducible() -> None:
     examples = [tokenised(n, prompt=n, label=n % 2 == 0) for n in range(20)]
     first = steps(examples, batch_size=4, seed=5, epoch=0)
     assert first == steps(examples, batch_size=4, seed=5, epoch=0)

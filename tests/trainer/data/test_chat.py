@@ -1,7 +1,7 @@
-"""Training context = serving context, over the chat formats of well-known model families.
+"""The context in training equals that in serving, for the formats of well-known model families.
 
-What an example is trained on must be what the engine would read for the same conversation,
-followed by the answer as the model would have said it and the token that ends a turn.
+An example is trained on the tokens that the engine would read for the same conversation,
+followed by the answer as the model would generate it and the token that ends a turn.
 """
 
 from itertools import pairwise
@@ -30,7 +30,7 @@ LONG = (
     ("user", "third?"),
 )
 
-# What each family's model reads for TWO_TURNS, written by hand.
+# The tokens that each family's model reads for TWO_TURNS, written by hand.
 READ = {
     "llama-2": "<s>[INST] <<SYS>>\nBe short.\n<</SYS>>\n\nHi? [/INST] Hello. </s>"
     "<s>[INST] Bye? [/INST]",
@@ -50,7 +50,7 @@ READ = {
     "<|user|>\nBye?<|end|>\n<|assistant|>\n",
     "glm-4": "[gMASK]<sop><|system|>\nBe short.<|user|>\nHi?<|assistant|>\nHello.<|user|>\nBye?"
     "<|assistant|>\n",
-    # ChatML alike: qwen-2, qwen-3 (thoughts of earlier turns are not repeated) and smollm2
+    # ChatML families: qwen-2, qwen-3 (reasoning of earlier turns is removed) and smollm2
     "chatml": "<|im_start|>system\nBe short.<|im_end|>\n<|im_start|>user\nHi?<|im_end|>\n"
     "<|im_start|>assistant\nHello.<|im_end|>\n<|im_start|>user\nBye?<|im_end|>\n"
     "<|im_start|>assistant\n",
@@ -75,7 +75,7 @@ each = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 
 
 def served(family: Family, turns: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
-    """The ids that the engine computes on for a request with these messages."""
+    """Return the ids that the engine computes on for a request with these messages."""
     body = {"model": "m", "messages": [{"role": role, "content": text} for role, text in turns]}
     messages = [message.model_dump() for message in ChatRequest.model_validate(body).messages]
     return tuple(prompt_ids(family.tokenizer, messages))
@@ -96,7 +96,7 @@ def words(family: Family, text: str) -> tuple[int, ...]:
 
 @each
 @pytest.mark.parametrize("turns", [ONE_TURN, TWO_TURNS, NO_SYSTEM], ids=["one", "two", "bare"])
-def test_training_reads_what_serving_reads(
+def test_training_and_serving_read_the_same_tokens(
     family: Family, turns: tuple[tuple[str, str], ...]
 ) -> None:
     found = trained(family, turns)
@@ -107,13 +107,13 @@ def test_training_reads_what_serving_reads(
 
 
 @each
-def test_model_reads_its_family_s_format(family: Family) -> None:
+def test_model_reads_the_format_of_its_family(family: Family) -> None:
     expected = READ.get(family.name, READ["chatml"])
     assert served(family, TWO_TURNS) == words(family, expected)
 
 
 @each
-def test_answer_ends_with_the_turn_s_own_token_and_the_engine_stops_at_it(family: Family) -> None:
+def test_answer_ends_with_the_end_of_turn_token_and_the_engine_stops_at_it(family: Family) -> None:
     tokenizer = family.tokenizer
     assert tokenizer.convert_ids_to_tokens(answer_end(family.model, tokenizer)) == ENDS[family.name]
     ends = set(tokenizer.convert_ids_to_tokens(list(eos_ids(family.model, tokenizer))))
@@ -121,7 +121,7 @@ def test_answer_ends_with_the_turn_s_own_token_and_the_engine_stops_at_it(family
 
 
 @each
-def test_begin_of_text_is_never_doubled(family: Family) -> None:
+def test_begin_of_text_is_never_duplicated(family: Family) -> None:
     bos = family.tokenizer.bos_token_id
     for turns in (ONE_TURN, TWO_TURNS, NO_SYSTEM):
         ids = served(family, turns)
@@ -133,15 +133,15 @@ def test_begin_of_text_is_never_doubled(family: Family) -> None:
         assert bos not in found.completion
 
 
-# Templates that write earlier answers otherwise than a model says them: with a blank before EOS
-# (Llama 2), or with one blank more or less before the answer (Mistral). What is trained is what
-# the model says.
+# Templates that render earlier answers differently from what a model generates: with a blank
+# before EOS (Llama 2), or with one blank more or less before the answer (Mistral). Training uses
+# what the model generates.
 OWN_WAYS = ("llama-2", "mistral-0.2", "mistral-0.3")
 
 
 @each
-def test_trained_ids_are_those_of_the_whole_conversation(family: Family) -> None:
-    # asked another way: the template renders the answer as a turn of the conversation
+def test_trained_ids_equal_those_of_the_whole_conversation(family: Family) -> None:
+    # cross-check: the template renders the answer as a turn of the conversation
     turns = [("user", "Hi?"), ("assistant", ANSWER), ("user", "More?")]
     whole = family.tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in turns],
@@ -155,21 +155,21 @@ def test_trained_ids_are_those_of_the_whole_conversation(family: Family) -> None
 
 
 @each
-def test_answer_that_was_cut_off_gets_no_end(family: Family) -> None:
+def test_truncated_answer_gets_no_end_token(family: Family) -> None:
     found = trained(family, ONE_TURN, finish_reason="length")
     assert found is not None
     assert found.completion == words(family, ANSWER)
 
 
 @each
-def test_answer_that_brings_its_own_end_gets_no_second_one(family: Family) -> None:
+def test_answer_with_an_end_token_gets_no_second_one(family: Family) -> None:
     found = trained(family, ONE_TURN, completion=ANSWER + ENDS[family.name])
     assert found is not None
     assert found.completion == (*words(family, ANSWER), answer_end(family.model, family.tokenizer))
 
 
 @each
-def test_served_ids_win(family: Family) -> None:
+def test_served_ids_take_precedence(family: Family) -> None:
     found = trained(family, TWO_TURNS, prompt_token_ids=(5, 6, 7), completion_token_ids=(8, 9))
     assert found is not None
     assert (found.prompt, found.completion, found.cut) == ((5, 6, 7), (8, 9), 0)
@@ -192,7 +192,7 @@ def test_long_conversation_loses_its_oldest_turns(family: Family) -> None:
 
 
 @each
-def test_conversation_that_is_cut_still_alternates(family: Family) -> None:
+def test_truncated_conversation_still_alternates(family: Family) -> None:
     turns = (*LONG[:-1], ("user", "third?"), ("assistant", "let me see"), ("user", "well?"))
     whole = served(family, turns)
     for max_length in range(30, len(whole) + 40, 7):
@@ -204,8 +204,8 @@ def test_conversation_that_is_cut_still_alternates(family: Family) -> None:
             }
 
 
-def test_tool_s_answer_stays_with_the_question() -> None:
-    # Qwen reads tool messages; without the call before it a tool's answer answers nothing
+def test_tool_result_stays_with_its_call() -> None:
+    # Qwen reads tool messages; without the call before it a tool's result has no context
     family = FAMILIES["qwen-2"]
     turns = (
         ("user", "old " * 30),
@@ -224,25 +224,25 @@ def test_tool_s_answer_stays_with_the_question() -> None:
 
 
 @pytest.mark.parametrize("name", ["mistral-0.2", "gemma-2", "phi-3-first"])
-def test_system_prompt_that_a_template_does_not_support_opens_the_user_turn(name: str) -> None:
+def test_unsupported_system_prompt_is_prepended_to_the_user_turn(name: str) -> None:
     family = FAMILIES[name]
     folded = (("user", "Be short.\n\nHi?"), *TWO_TURNS[2:])
     assert served(family, TWO_TURNS) == served(family, folded)
-    # an empty system prompt leaves no blank lines behind
+    # an empty system prompt adds no blank lines
     assert served(family, (("system", " "), *NO_SYSTEM)) == served(family, NO_SYSTEM)
 
 
-def test_system_prompt_stays_where_the_template_supports_it() -> None:
+def test_supported_system_prompt_is_a_message_of_its_own() -> None:
     assert served(FAMILIES["llama-3"], ONE_TURN) != served(
         FAMILIES["llama-3"], (("user", "Be short.\n\nHi?"),)
     )
 
 
-def test_what_a_template_refuses_is_refused_in_its_words() -> None:
+def test_error_of_a_template_is_reported() -> None:
     gemma = FAMILIES["gemma-2"]
     with pytest.raises(Refused, match="chat template refused the messages: roles must alternate"):
         served(gemma, (("user", "a"), ("user", "b")))
-    # a system message that no user's turn follows cannot be folded
+    # a system message without a following user turn cannot be folded into one
     with pytest.raises(Refused, match="System role not supported"):
         served(gemma, (("system", "a"), ("assistant", "b")))
 
@@ -259,7 +259,7 @@ def test_prompts_that_a_template_refuses_are_refused_together() -> None:
 
 
 def copy_with(family: Family, template: str | None, *, eos: str | None) -> Any:
-    """The family's tokenizer with another template."""
+    """Return the family's tokenizer with another template."""
     original = family.tokenizer
     tokenizer = type(original)(
         tokenizer_object=Tokenizer.from_str(original.backend_tokenizer.to_str()), eos_token=eos
@@ -282,12 +282,12 @@ def test_template_that_is_missing_or_broken_is_refused(template: str | None, rea
     tokenizer = copy_with(qwen, template, eos=qwen.eos)
     with pytest.raises(Refused, match=reason):
         prompt_ids(tokenizer, [{"role": "user", "content": "Hi?"}])
-    # how an answer ends is then what the configs say
+    # the end of an answer is then taken from the configs
     assert answer_end(qwen.model, tokenizer) == tokenizer.eos_token_id
     assert len(eos_ids(qwen.model, tokenizer)) == 2
 
 
-def test_model_without_any_end_is_refused() -> None:
+def test_model_without_an_end_token_is_refused() -> None:
     phi = FAMILIES["phi-3"]
     tokenizer = copy_with(phi, "{{ messages[0].content }}", eos=None)
     with pytest.raises(Refused, match="names no end-of-sequence token"):
@@ -296,8 +296,8 @@ def test_model_without_any_end_is_refused() -> None:
 
 
 @pytest.mark.parametrize("blank", ["  ", "▁▁"])
-def test_added_blanks_are_no_end_of_a_turn(blank: str) -> None:
-    # some vocabularies hold runs of blanks as added tokens
+def test_added_blanks_are_not_taken_as_an_end_of_turn(blank: str) -> None:
+    # some vocabularies contain runs of blanks as added tokens
     llama = FAMILIES["llama-3"]
     template = "{% for m in messages %}{{ m.content + '" + blank + "<|eot_id|>' }}{% endfor %}"
     tokenizer = copy_with(llama, template, eos=llama.eos)
@@ -305,7 +305,7 @@ def test_added_blanks_are_no_end_of_a_turn(blank: str) -> None:
     assert tokenizer.convert_ids_to_tokens(answer_end(llama.model, tokenizer)) == "<|eot_id|>"
 
 
-def test_thoughts_are_kept_in_the_answer_and_dropped_from_earlier_turns() -> None:
+def test_reasoning_is_kept_in_the_answer_and_removed_from_earlier_turns() -> None:
     qwen = FAMILIES["qwen-3"]
     thought = "<think>\nhmm\n</think>\n\nHello."
     found = trained(qwen, ONE_TURN, completion=thought)

@@ -1,4 +1,4 @@
-"""examples.jsonl: read as a whole, refused with line numbers, written as it was."""
+"""examples.jsonl: parsed completely, refused with line numbers, and written unchanged."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_examples_survive_writing_and_reading(tmp_path: Path) -> None:
     assert read_examples(path) == written
 
 
-def test_least_example_has_defaults(tmp_path: Path) -> None:
+def test_minimal_example_has_defaults(tmp_path: Path) -> None:
     (found,) = read(tmp_path, "\ufeff" + json.dumps(GOOD), "", "  ")
     assert (found.weight, found.finish_reason, found.completion_token_ids) == (1.0, None, None)
 
@@ -61,7 +61,7 @@ def test_least_example_has_defaults(tmp_path: Path) -> None:
         ({"rating": 5}, "unknown field 'rating'"),
     ],
 )
-def test_faulty_example_is_refused_with_its_line(
+def test_invalid_example_is_refused_with_its_line_number(
     tmp_path: Path, change: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(Refused) as caught:
@@ -70,7 +70,7 @@ def test_faulty_example_is_refused_with_its_line(
     assert reason in str(caught.value)
 
 
-def test_faults_of_many_lines_come_together_but_not_all_of_thousands(tmp_path: Path) -> None:
+def test_errors_of_many_lines_are_reported_together_up_to_a_limit(tmp_path: Path) -> None:
     with pytest.raises(Refused) as caught:
         read(tmp_path, "{", "[1]", GOOD, GOOD, *(["no"] * 100))
     text = str(caught.value)

@@ -23,7 +23,7 @@ def template(tokenizer: Any, *messages: tuple[str, str]) -> tuple[int, ...]:
     return tuple(prompt_ids(tokenizer, [{"role": r, "content": c} for r, c in messages]))
 
 
-def test_training_context_is_the_serving_context(tokenizer: Any) -> None:
+def test_training_context_equals_the_serving_context(tokenizer: Any) -> None:
     found = tokenise(example(1), tokenizer, eos=2, max_length=512)
     assert found is not None
     assert found.prompt == template(tokenizer, ("system", "Be short."), ("user", "Question 0?"))
@@ -31,7 +31,7 @@ def test_training_context_is_the_serving_context(tokenizer: Any) -> None:
     assert text.endswith("<|im_start|>assistant\nAnswer 1, and on.<|im_end|>")
 
 
-def test_stopped_completion_ends_with_eos_and_a_cut_one_does_not(tokenizer: Any) -> None:
+def test_completed_answer_ends_with_eos_and_a_truncated_one_does_not(tokenizer: Any) -> None:
     eos = tokenizer.eos_token_id
     stopped = tokenise(example(1), tokenizer, eos=eos, max_length=512)
     unknown = tokenise(example(1, finish_reason=None), tokenizer, eos=eos, max_length=512)
@@ -44,7 +44,7 @@ def test_stopped_completion_ends_with_eos_and_a_cut_one_does_not(tokenizer: Any)
     assert cut.completion == stopped.completion[:-1]
 
 
-def test_served_token_ids_win_over_the_text(tokenizer: Any) -> None:
+def test_served_token_ids_take_precedence_over_the_text(tokenizer: Any) -> None:
     served = example(1, prompt_token_ids=(5, 6, 7), completion_token_ids=(8, 9))
     found = tokenise(served, tokenizer, eos=2, max_length=512)
     assert found is not None
@@ -85,7 +85,7 @@ def test_long_prompt_loses_its_oldest_turns_only(tokenizer: Any) -> None:
     assert tokenise(whole, tokenizer, eos=2, max_length=len(least) + answer - 1) is None
 
 
-def test_served_prompt_that_is_too_long_is_rendered_again_without_old_turns(tokenizer: Any) -> None:
+def test_long_served_prompt_is_rendered_again_without_old_turns(tokenizer: Any) -> None:
     long = Example(
         id="x",
         prompt=(Message("user", "a"), Message("assistant", "b"), Message("user", "c?")),
@@ -101,9 +101,9 @@ def test_served_prompt_that_is_too_long_is_rendered_again_without_old_turns(toke
     assert found.cut == 400 - len(found.prompt)
 
 
-def test_set_counts_truncated_prompts_and_names_what_does_not_fit(tokenizer: Any) -> None:
+def test_set_counts_truncated_prompts_and_names_examples_that_do_not_fit(tokenizer: Any) -> None:
     hopeless = example(7, completion="word " * 300)
-    # A prompt of 10,000 turns must not cost 10,000 renderings.
+    # A prompt of 10,000 turns must not need 10,000 renderings.
     endless = conversation(*(["tell me", "more"] * 5000), "last?")
     found = tokenise_all(
         [example(1), hopeless, endless], tokenizer, eos=2, vocabulary=384, max_length=200

@@ -1,5 +1,5 @@
-"""One of several processes that spread base models over themselves and look at what came of it:
-`accelerate launch -m tests.trainer.sharing OUT MODEL…` writes OUT/<rank>.json."""
+"""One of several processes that shard base models and compare the results with the whole model:
+`accelerate launch -m tests.trainer.distributed.sharing OUT MODEL…` writes OUT/<rank>.json."""
 
 import json
 import os
@@ -27,8 +27,9 @@ OTHERS = [(70, 71), (80, 81, 82)]
 
 @dataclass(frozen=True)
 class Look:
-    """What a process saw of a model: its weights, those the process keeps, those of the head; and
-    how far log-probabilities and gradients are from the whole model's, at most."""
+    """Results of one process for a model: the number of its weights, of those stored by the process
+    and of those of the head; and the largest differences of log-probabilities and gradients from
+    the whole model."""
 
     whole: int
     kept: int
@@ -39,14 +40,14 @@ class Look:
 
 
 def kept(model: Any) -> int:
-    """Weights that this process has memory for."""
+    """Return the number of weights that this process stores."""
     local = [getattr(parameter, "_local_tensor", parameter) for parameter in model.parameters()]
     return sum(tensor.untyped_storage().nbytes() // tensor.itemsize for tensor in local)
 
 
 def computed(base: LoadedBase) -> tuple[Tensor, list[Tensor], list[int]]:
-    """Log-probabilities, the adapter's gradients and an answer, by all that training does to a
-    model: it generates, holds two packs, scores mismatched pairs, and checkpoints activations."""
+    """Return log-probabilities, the adapter's gradients and an answer, using all operations of
+    training: generation, two packs held, mismatched pairs, activation checkpointing."""
     lora = Lora.attach(base.model, rank=2, alpha=4)
     generator = torch.Generator().manual_seed(3)
     for parameter in lora.parameters().values():
@@ -88,7 +89,7 @@ def main(out: Path, names: list[str]) -> None:
     looks = {Path(name).name: asdict(look(name, process_group)) for name in names}
     (out / f"{process_group.rank}.json").write_text(json.dumps(looks))
     process_group.leave()
-    os._exit(0)  # as trainer.__main__ does, and for its reason
+    os._exit(0)  # as trainer.__main__ does, for the same reason
 
 
 if __name__ == "__main__":

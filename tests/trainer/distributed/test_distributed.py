@@ -1,4 +1,4 @@
-"""Several processes on one run, started as the launcher starts them: the result is that of one."""
+"""Several processes of one run, started by the launcher: the result equals that of one process."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.trainer.models.test_families import FAMILIES
 from trainer.artifacts.adapter_directory import WEIGHTS
 from trainer.data.examples import write_examples
 
-# two interpreters with torch in them start at once: on a busy machine that takes its time
+# two interpreters import torch at the same time, which is slow on a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 DEADLINE = PATIENCE
@@ -30,7 +30,7 @@ DEADLINE = PATIENCE
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """Launchers to be ended, with all they have started, whatever a test does."""
+    """Collect launchers and end them with their children, also after a failed test."""
     found: list[subprocess.Popen[str]] = []
     yield found
     for process in found:
@@ -40,12 +40,12 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 def launch(started: list[subprocess.Popen[str]], *module: str) -> subprocess.Popen[str]:
-    """`accelerate launch -m …` with two processes on the CPU."""
+    """Run `accelerate launch -m …` with two processes on the CPU."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    # accelerate starts several processes for devices alone; without one ours fall back to gloo
+    # accelerate starts several processes for devices only; without one ours fall back to gloo
     command += [
         "--num_processes=2",
         "--num_machines=1",
@@ -75,7 +75,7 @@ def alone(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])
-def test_two_processes_train_what_one_trains(
+def test_two_processes_train_the_same_adapter_as_one(
     make_run: MakeRun, started: list[subprocess.Popen[str]], fsdp: bool
 ) -> None:
     # 11 examples in batches of 4: the last step of an epoch is smaller and divides unevenly; three
@@ -83,10 +83,11 @@ def test_two_processes_train_what_one_trains(
     examples = [example(number) for number in range(8)]
     examples += [example(number, completion="x", finish_reason="length") for number in range(8, 11)]
     held = [example(number) for number in range(30, 42)]
-    # plain rates: Adam would turn a last bit of difference in a tiny gradient into a whole step
+    # a moderate rate: Adam turns a last-bit difference in a tiny gradient into a whole step
     settings = {"token_budget": 40, "probe_every": 3, "kl_brake": 50.0, "learning_rate": 1e-3}
-    settings["fsdp"] = fsdp  # one process alone shards nothing
-    settings["held_tokens"] = 80  # a step is 150 to 180: one process may have more, the other less
+    settings["fsdp"] = fsdp  # a single process shards nothing
+    # a step is 150 to 180 tokens: one process may hold more and the other less
+    settings["held_tokens"] = 80
     one, two = (make_run(name, examples=examples, **settings) for name in ("one", "two"))
     for run_dir in (one, two):
         write_examples(run_dir / "heldout.jsonl", held)
@@ -108,7 +109,7 @@ def test_two_processes_train_what_one_trains(
     weights = [load_file(run_dir / "adapter" / WEIGHTS) for run_dir in (one, two)]
     for name, expected in weights[0].items():
         assert (weights[1][name] - expected).abs().max() <= 1e-5, name
-    # only the first process writes: one start, one adapter, nothing half-done
+    # only the first process writes: one start event, one adapter, no partial files
     (start,) = events(two, "start")
     assert start["processes"] == 2
     assert len(events(two, "done")) == 1
@@ -116,7 +117,7 @@ def test_two_processes_train_what_one_trains(
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])
-def test_killed_process_ends_all_with_one_clear_error_and_the_run_goes_on(
+def test_killed_process_ends_all_with_one_error_and_the_run_resumes(
     make_run: MakeRun, started: list[subprocess.Popen[str]], fsdp: bool
 ) -> None:
     run_dir = make_run(epochs=400, checkpoint_every=1, token_budget=40, fsdp=fsdp)
@@ -130,7 +131,7 @@ def test_killed_process_ends_all_with_one_clear_error_and_the_run_goes_on(
     last = events(run_dir, "step")[-1]["step"]
     assert not (run_dir / "adapter").exists()
 
-    # with fewer epochs left the same directory could not be resumed; the same one goes on
+    # with fewer epochs the same directory could not be resumed; unchanged, it resumes
     process = launch(started, "trainer", "train", str(run_dir))
     wait_for(run_dir, "start", process, count=2)
     resumed = events(run_dir, "start")[-1]["resumed_from_step"]
@@ -186,7 +187,7 @@ def wait_for(run_dir: Path, kind: str, process: subprocess.Popen[str], count: in
 
 
 def ranks(run_dir: Path) -> list[int]:
-    """The processes of a run in the order of their ranks."""
+    """Return the pids of a run in the order of their ranks."""
     found: dict[int, int] = {}
     for directory in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""How the work of a step is divided: everything once, and where it must be, equally often."""
+"""How the work of a step is divided: every piece once, and equally many calls where required."""
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ SIZES = st.lists(st.integers(1, 4096), min_size=1, max_size=40)
 
 
 @given(SIZES, st.integers(1, 9), st.booleans())
-def test_every_piece_counts_once(sizes: list[int], count: int, sharded: bool) -> None:
+def test_every_piece_is_assigned_once(sizes: list[int], count: int, sharded: bool) -> None:
     found = [
         item.piece
         for rank in range(count)
@@ -23,7 +23,7 @@ def test_every_piece_counts_once(sizes: list[int], count: int, sharded: bool) ->
 
 
 @given(SIZES, st.integers(2, 9))
-def test_all_take_part_equally_often_where_the_base_is_sharded(
+def test_all_processes_make_equally_many_calls_with_a_sharded_base(
     sizes: list[int], count: int
 ) -> None:
     items = [ProcessGroup(rank, count, sharded=True).share(sizes) for rank in range(count)]

@@ -25,7 +25,7 @@ NAME = "tiny"
 
 @dataclass(frozen=True)
 class Served:
-    """An engine that answers at `url`; `scheduler` is its inside, for waiting on conditions."""
+    """An engine that answers at `url`; tests wait for conditions on its `scheduler`."""
 
     url: str
     scheduler: Scheduler
@@ -34,7 +34,7 @@ class Served:
 
 @contextmanager
 def serving(base: LoadedBase, artifacts: Path, **options: Any) -> Iterator[Served]:
-    """Runs the engine's app under uvicorn on a free port until the block ends."""
+    """Run the engine's app under uvicorn on a free port until the block ends."""
     listening = socket.socket()
     listening.bind(("127.0.0.1", 0))
     scheduler = Scheduler(base, artifacts, name=NAME, **options)
@@ -58,8 +58,7 @@ def serving(base: LoadedBase, artifacts: Path, **options: Any) -> Iterator[Serve
 
 @contextmanager
 def in_no_hurry(served: Served) -> Iterator[None]:
-    """Every token takes ten milliseconds longer: a tiny model has said all it can say before a
-    test has looked."""
+    """Delay every token by ten milliseconds: the tiny model would finish before a test can look."""
     batch = served.scheduler._batch
     step = batch.step
 
@@ -76,7 +75,7 @@ def in_no_hurry(served: Served) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def artifacts(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Path:
-    """An artifact root with adapters starter@1 to starter@3."""
+    """Return an artifact root with adapters starter@1 to starter@3."""
     root = tmp_path_factory.mktemp("artifacts")
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     for number in (1, 2, 3):
@@ -87,7 +86,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, tiny_dir: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def engine(tiny_dir: Path, artifacts: Path) -> Iterator[Served]:
-    """One engine for all tests that leave it as they found it."""
+    """Run one engine for all tests that restore its state."""
     torch.set_num_threads(1)
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with serving(base, artifacts) as served:
@@ -102,7 +101,7 @@ def client(engine: Served) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def adapters(client: httpx.Client) -> Iterator[list[str]]:
-    """starter@1 and starter@2, loaded for the length of a test."""
+    """Load starter@1 and starter@2 for the duration of a test."""
     names = ["starter@1", "starter@2"]
     for name in names:
         load(client, name).raise_for_status()

@@ -1,4 +1,4 @@
-"""Rows that share a batch say what they would say alone."""
+"""Rows that share a batch give the same answers as rows alone."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def prompts(base: LoadedBase) -> list[list[int]]:
 
 
 def lone(model: torch.nn.Module, ids: list[int], tokens: int = 24) -> list[int]:
-    """What transformers' own generate says, one prompt at a time."""
+    """Return the tokens of transformers' own generate for one prompt."""
     given = torch.tensor([ids])
     said = model.generate(  # type: ignore[operator]
         given, attention_mask=torch.ones_like(given), max_new_tokens=tokens, do_sample=False
@@ -56,7 +56,7 @@ def test_greedy_answers_equal_a_lone_generate_of_transformers(
     assert len({answer.token_ids for answer in answers}) == len(QUESTIONS)
 
 
-def test_rows_that_join_and_leave_do_not_disturb_the_others(tiny: LoadedBase) -> None:
+def test_rows_that_join_and_leave_do_not_change_others(tiny: LoadedBase) -> None:
     batch = Batch(tiny.model)
     eos = eos_ids(tiny.model, tiny.tokenizer)
     rows = [
@@ -78,8 +78,8 @@ def test_rows_that_join_and_leave_do_not_disturb_the_others(tiny: LoadedBase) ->
     assert rows[2].token_ids == lone(tiny.model, list(rows[2].prompt), 30)[:4]
 
 
-def test_the_first_of_several_can_leave(tiny: LoadedBase) -> None:
-    """Its place goes to the last one, which takes its keys and values along."""
+def test_first_of_several_rows_can_leave(tiny: LoadedBase) -> None:
+    """Its slot is given to the last row, which moves there with its keys and values."""
     batch = Batch(tiny.model)
     eos = eos_ids(tiny.model, tiny.tokenizer)
     rows = [
@@ -97,7 +97,7 @@ def test_the_first_of_several_can_leave(tiny: LoadedBase) -> None:
         assert row.token_ids == lone(tiny.model, list(row.prompt), 20)
 
 
-def test_a_long_prompt_is_read_in_chunks_between_the_steps_of_others(tiny: LoadedBase) -> None:
+def test_long_prompt_is_read_in_chunks_between_the_steps_of_others(tiny: LoadedBase) -> None:
     batch = Batch(tiny.model)
     eos = eos_ids(tiny.model, tiny.tokenizer)
     long = (prompts(tiny)[2] * 6)[:400]
@@ -122,7 +122,7 @@ def test_a_long_prompt_is_read_in_chunks_between_the_steps_of_others(tiny: Loade
         assert row.token_ids == lone(tiny.model, list(row.prompt), 30)
 
 
-def test_a_prompt_that_is_being_read_can_leave(tiny: LoadedBase) -> None:
+def test_row_can_leave_during_prefill(tiny: LoadedBase) -> None:
     batch = Batch(tiny.model)
     row = Row.new([5] * 200, GREEDY, tokenizer=tiny.tokenizer, eos=frozenset())
     batch.begin([row])
@@ -131,22 +131,22 @@ def test_a_prompt_that_is_being_read_can_leave(tiny: LoadedBase) -> None:
     assert (batch.reading, batch.rows) == (0, [])
 
 
-def test_what_is_kept_of_earlier_turns_is_bounded() -> None:
+def test_cache_of_earlier_turns_is_bounded() -> None:
     layers = [(torch.zeros(1, 1, 100, 2), torch.zeros(1, 1, 100, 2))]
     cache = PrefixCache(positions=250)
     first, second, third = ([start, *range(1, 100)] for start in (1000, 2000, 3000))
     for ids in (first, second):
         cache.store(1, ids, layers)
-    assert cache.find(1, [*first, 7])[0] == 100  # and first is now the one used last
+    assert cache.find(1, [*first, 7])[0] == 100  # and `first` is now the most recently used
     cache.store(1, third, layers)
     assert cache.positions == 200
     assert [cache.find(1, [*ids, 7])[0] for ids in (first, second, third)] == [100, 0, 100]
     assert cache.find(2, [*first, 7]) == (0, ())
-    assert cache.find(1, first)[0] == 99, "one token is left to be read"
+    assert cache.find(1, first)[0] == 99, "the last token is always computed"
     cache.store(1, [*first, 7, 8], layers)
-    assert cache.positions == 202, "a conversation is kept once, at its longest"
+    assert cache.positions == 202, "a conversation is cached once, at its longest"
     cache.store(1, list(range(300)), layers)
-    assert cache.positions == 202, "what does not fit is not kept"
+    assert cache.positions == 202, "entries above the limit are not cached"
     cache.drop(1)
     assert cache.positions == 0
 
@@ -159,10 +159,10 @@ def test_seeded_answers_do_not_depend_on_the_batch(tiny: LoadedBase) -> None:
         for size in (1, 4, 6)
     ]
     assert by_size[0] == by_size[1] == by_size[2]
-    assert len(set(by_size[0])) > 1, "each answer has a stream of its own"
+    assert len(set(by_size[0])) > 1, "each answer has its own random stream"
 
 
-def test_an_answer_that_ends_by_itself_keeps_its_end_token(tiny: LoadedBase) -> None:
+def test_completed_answer_keeps_its_end_token(tiny: LoadedBase) -> None:
     said = lone(tiny.model, prompts(tiny)[0])
     tiny.model.generation_config.eos_token_id = [tiny.tokenizer.eos_token_id, said[5]]
     try:
@@ -195,20 +195,20 @@ def test_prompts_that_do_not_fit_are_refused_by_number(tiny: LoadedBase) -> None
         generate(tiny.model, tiny.tokenizer, [[5], [5] * 600, []], GREEDY)
 
 
-def test_answers_end_at_the_context(tiny: LoadedBase) -> None:
+def test_answers_end_at_the_context_length(tiny: LoadedBase) -> None:
     long = [5] * (context_length(tiny.model) - 3)
     (answer,) = generate(tiny.model, tiny.tokenizer, [long], GREEDY)
     assert len(answer.token_ids) <= 3
 
 
-def test_broken_weights_fail_instead_of_babbling(tiny_dir: Path) -> None:
+def test_weights_that_are_not_finite_raise_an_error(tiny_dir: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     base.model.model.norm.weight.data.fill_(torch.nan)
     with pytest.raises(RunFailed, match="NaN"):
         generate(base.model, base.tokenizer, prompts(base)[:1], GREEDY)
 
 
-def test_prefill_takes_at_least_one_and_stays_within_its_budget(tiny: LoadedBase) -> None:
+def test_prefill_takes_at_least_one_row_and_stays_within_its_budget(tiny: LoadedBase) -> None:
     def row(length: int) -> Row:
         return Row.new([5] * length, GREEDY, tokenizer=tiny.tokenizer, eos=frozenset())
 
@@ -226,7 +226,7 @@ def adapted(
     tiny_dir: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> tuple[LoadedBase, Decoder, dict[int, Path]]:
     """A base that serves three adapters of different rank, by transformers and by the compiled
-    decoder; one adapter leaves most layers alone."""
+    decoder; one adapter changes only some layers."""
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     only = ["model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj"]
     directories = [tmp_path / f"p@{number}" for number in (1, 2, 3)]
@@ -262,9 +262,9 @@ def run(base: LoadedBase, stack: Decoder, slots: list[int]) -> list[list[int]]:
     return [row.token_ids for row in rows]
 
 
-# PEFT asks transformers for an attribute that is about to be renamed
+# PEFT reads an attribute of transformers that is deprecated
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_mixed_adapters_answer_as_peft_does_alone(
+def test_mixed_adapters_give_the_same_answers_as_peft(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]], tiny_dir: Path
 ) -> None:
     base, stack, slots = adapted
@@ -277,7 +277,7 @@ def test_mixed_adapters_answer_as_peft_does_alone(
     assert run(base, stack, mixture) == expected
 
 
-def test_one_adapter_for_all_rows_and_none_at_all(
+def test_batches_with_one_adapter_and_without_adapters(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
@@ -288,7 +288,7 @@ def test_one_adapter_for_all_rows_and_none_at_all(
     assert mixed == [by_base[0], by_first[1], by_base[2], by_first[3]]
 
 
-def test_a_detached_adapter_leaves_the_others_as_they_were(
+def test_detaching_an_adapter_does_not_change_others(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
@@ -300,7 +300,7 @@ def test_a_detached_adapter_leaves_the_others_as_they_were(
     assert stack.slots == [first, third]
 
 
-def test_an_adapter_that_does_not_fit_is_refused_with_every_reason(
+def test_adapter_that_does_not_fit_is_refused_with_all_reasons(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]],
 ) -> None:
     base, stack, slots = adapted
@@ -315,7 +315,7 @@ def test_an_adapter_that_does_not_fit_is_refused_with_every_reason(
     assert "model.layers.1.mlp.down_proj is no linear layer" in str(caught.value)
 
 
-def test_a_recurrent_model_is_refused() -> None:
+def test_recurrent_model_is_refused() -> None:
     class Recurrent:
         _is_stateful = True
 
@@ -323,11 +323,11 @@ def test_a_recurrent_model_is_refused() -> None:
         context_length(Recurrent())
 
 
-def test_layers_that_read_the_same_are_one_product_of_packed_weights(tiny_dir: Path) -> None:
+def test_layers_with_the_same_input_share_one_product(tiny_dir: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     layers = list(AdapterStack(base.model).layers.values())
     products = {id(layer.pairs) for layer in layers}
-    assert (len(layers), len(products)) == (14, 8), "q, k, v are one and gate, up are one"
-    # no second copy of the base: what was packed is gone from where it was
+    assert (len(layers), len(products)) == (14, 8), "q, k, v are one product and gate, up are one"
+    # no second copy of the base: packed weights are freed
     assert {layer.frozen.weight.device.type for layer in layers} == {"meta"}
     assert base.model.lm_head.weight is base.model.model.embed_tokens.weight

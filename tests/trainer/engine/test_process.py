@@ -1,4 +1,4 @@
-"""`python -m trainer serve` as a process: it starts, answers, logs, and ends when asked."""
+"""`python -m trainer serve` as a process: it starts, answers, logs, and ends on request."""
 
 import json
 import signal
@@ -16,7 +16,9 @@ CHAT = "/v1/chat/completions"
 pytestmark = pytest.mark.slow  # importing torch in a new process takes seconds
 
 
-def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: Path) -> None:
+def test_sigterm_ends_the_engine_cleanly_and_the_log_is_json(
+    tiny_dir: Path, tmp_path: Path
+) -> None:
     with run_engine(tiny_dir, tmp_path / "artifacts", served_name="tiny") as running:
         messages = [{"role": "user", "content": "a secret of the user"}]
         httpx.post(
@@ -24,7 +26,7 @@ def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: P
             json={"model": "tiny", "messages": messages, "max_tokens": 3, "ignore_eos": True},
             timeout=PATIENCE,
         ).raise_for_status()
-        # an endless stream must not hold it up for longer than its grace
+        # an unfinished stream must not delay the end beyond the grace period
         stream = {"model": "tiny", "messages": messages, "max_tokens": 480, "stream": True}
         with (
             httpx.Client(timeout=PATIENCE) as client,
@@ -34,7 +36,7 @@ def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: P
             assert next(lines)
             running.process.send_signal(signal.SIGTERM)
             rest = list(lines)
-        assert rest[-2:] == ["data: [DONE]", ""], "what has begun is finished"
+        assert rest[-2:] == ["data: [DONE]", ""], "a request in flight is finished"
         wait_until(lambda: running.process.poll() is not None, what="its end")
     assert running.process.returncode == 0
     log = (running.artifacts / "engine.log").read_text()
@@ -45,7 +47,7 @@ def test_sigterm_ends_it_cleanly_and_the_log_is_json(tiny_dir: Path, tmp_path: P
     assert "secret" not in log
 
 
-def test_a_model_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+def test_missing_model_is_reported_in_one_sentence(tmp_path: Path) -> None:
     serve = [sys.executable, "-m", "trainer", "serve", "--model", str(tmp_path / "nothing")]
     done = subprocess.run(
         [*serve, "--artifacts", str(tmp_path), "--port", str(free_port())],

@@ -1,4 +1,4 @@
-"""Choosing a token: the distribution that is asked for, and one random stream a row."""
+"""Sampling a token: the requested distribution, and one random stream per row."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ def draws(logits: torch.Tensor, sampling: Sampling, count: int = DRAWS) -> Count
 
 
 def oracle(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> torch.Tensor:
-    """transformers' own processors, in its order."""
+    """Apply transformers' own logits processors, in its order."""
     steps = LogitsProcessorList()
     if sampling.repetition_penalty != 1:
         steps.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
@@ -47,7 +47,7 @@ def oracle(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> torch.T
     ],
     ids=["all", "top-p", "top-k", "both", "penalty"],
 )
-@pytest.mark.parametrize("vocabulary", [12, 700], ids=["small", "wider than the candidates"])
+@pytest.mark.parametrize("vocabulary", [12, 700], ids=["small", "larger than the candidates"])
 def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocabulary: int) -> None:
     logits = torch.randn(vocabulary, generator=torch.Generator().manual_seed(7)) * 1.5
     expected = oracle(logits, sampling, seen=[0])
@@ -55,7 +55,7 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocab
     assert all(expected[token] > 0 for token in found), "a token outside the nucleus was drawn"
     shares = torch.tensor([found[token] / DRAWS for token in range(vocabulary)])
     common = expected > 0.01
-    # five standard deviations of a binomial for each common token, and of what the rest hold
+    # five standard deviations of a binomial, for each common token and for the rest together
     rare = torch.stack([expected[~common].sum(), shares[~common].sum()])
     wanted = torch.cat([expected[common], rare[:1]])
     got = torch.cat([shares[common], rare[1:]])
@@ -63,33 +63,33 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocab
 
 
 @pytest.mark.parametrize("vocabulary", [2000, 9000])
-def test_flat_scores_reach_far_beyond_the_likeliest(vocabulary: int) -> None:
-    # nearly equal: 90 % of them lie outside the candidates that are looked at first, or at all
+def test_nearly_uniform_logits_draw_beyond_the_candidates(vocabulary: int) -> None:
+    # nearly uniform: 90 % of the mass is outside the candidates considered first, or at all
     found = draws(-1e-6 * torch.arange(vocabulary), Sampling(temperature=1.0, top_p=0.9, seed=1))
     assert len(found) > 900
     assert 0.89 < max(found) / vocabulary < 0.9
 
 
-def test_a_nucleus_is_a_share_of_everything_not_of_the_candidates() -> None:
-    # 240 of 300 equal tokens hold 79.9 %; of the 256 candidates alone it would be 205
+def test_nucleus_is_a_share_of_all_tokens_not_of_the_candidates() -> None:
+    # 240 of 300 equal tokens have a mass of 79.9 %; of the 256 candidates alone it would be 205
     found = draws(torch.zeros(300), Sampling(temperature=1.0, top_p=0.799, seed=1), 4 * DRAWS)
     assert len(found) == 240
 
 
-def test_temperature_zero_takes_the_likeliest_and_draws_nothing() -> None:
+def test_temperature_zero_takes_the_most_likely_token_without_a_draw() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9]])
     assert choose(logits, [Sampler(Sampling(temperature=0))], [[0]]) == [1]
 
 
-def test_repetition_penalty_moves_the_likeliest_away() -> None:
+def test_repetition_penalty_changes_the_most_likely_token() -> None:
     logits = torch.tensor([[3.0, 2.9, -1.0]])
     greedy = Sampler(Sampling(temperature=0, repetition_penalty=2.0))
     assert choose(logits, [greedy], [[0]]) == [1]
-    # a penalty makes negative scores more negative, too
+    # a penalty also makes negative logits more negative
     assert choose(torch.tensor([[-1.0, -1.5]]), [greedy], [[0]]) == [1]
 
 
-def test_a_row_draws_the_same_in_any_batch() -> None:
+def test_row_draws_the_same_tokens_in_any_batch() -> None:
     logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(1))
     hot = Sampling(temperature=1.0, top_p=0.95, seed=11)
     cold, pure = Sampling(temperature=0), Sampling(temperature=1.0, top_p=1.0, seed=12)
@@ -99,7 +99,7 @@ def test_a_row_draws_the_same_in_any_batch() -> None:
     assert beside == alone
 
 
-def test_scores_that_are_not_finite_give_no_token() -> None:
+def test_logits_that_are_not_finite_give_no_token() -> None:
     logits = torch.zeros(3, 300)
     logits[1, 5] = torch.nan
     logits[2, 5] = torch.inf
@@ -109,13 +109,13 @@ def test_scores_that_are_not_finite_give_no_token() -> None:
     assert chosen[1:] == [NO_TOKEN, NO_TOKEN]
 
 
-def test_derived_seeds_differ_and_repeat() -> None:
+def test_derived_seeds_differ_and_are_reproducible() -> None:
     seeds = {derived_seed(seed, index) for seed in range(20) for index in range(20)}
     assert len(seeds) == 400
     assert derived_seed(3, 4) == derived_seed(3, 4)
     assert derived_seed(None, 4) is None
 
 
-def test_bad_parameters_are_named_together() -> None:
+def test_invalid_parameters_are_reported_together() -> None:
     with pytest.raises(ValueError, match=r"max_tokens.*temperature.*top_p"):
         Sampling(max_tokens=0, temperature=-1, top_p=0)

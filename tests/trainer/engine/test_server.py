@@ -28,7 +28,7 @@ CHAT = "/v1/chat/completions"
 
 
 def body(**changes: Any) -> dict[str, Any]:
-    """A greedy request for twelve tokens."""
+    """Return a greedy request for twelve tokens."""
     wanted = {
         "model": NAME,
         "messages": [{"role": "user", "content": "Bread?"}],
@@ -67,10 +67,12 @@ def refusal(response: httpx.Response, status: int) -> str:
     return str(response.json()["error"]["message"])
 
 
-# -- answering
+# -- answers
 
 
-def test_an_answer_has_text_ids_usage_and_a_reason(client: httpx.Client, tiny: LoadedBase) -> None:
+def test_answer_has_text_ids_usage_and_a_finish_reason(
+    client: httpx.Client, tiny: LoadedBase
+) -> None:
     answer = ask(client)
     ids = prompt_ids(tiny.tokenizer, [{"role": "user", "content": "Bread?"}])
     given = torch.tensor([ids])
@@ -92,13 +94,13 @@ def test_an_answer_has_text_ids_usage_and_a_reason(client: httpx.Client, tiny: L
     assert (answer["object"], answer["model"]) == ("chat.completion", NAME)
 
 
-def test_token_ids_come_only_when_asked_for(client: httpx.Client) -> None:
+def test_token_ids_are_returned_only_on_request(client: httpx.Client) -> None:
     answer = ask(client, return_token_ids=False)
     assert "prompt_token_ids" not in answer
     assert "token_ids" not in answer["choices"][0]
 
 
-def test_a_stream_adds_up_to_the_whole_answer(client: httpx.Client) -> None:
+def test_stream_adds_up_to_the_whole_answer(client: httpx.Client) -> None:
     whole = ask(client, max_tokens=60)
     chunks = streamed(client, max_tokens=60, stream_options={"include_usage": True})
     assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
@@ -113,12 +115,12 @@ def test_a_stream_adds_up_to_the_whole_answer(client: httpx.Client) -> None:
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
-def test_a_stream_ends_with_done(client: httpx.Client) -> None:
+def test_stream_ends_with_done(client: httpx.Client) -> None:
     response = client.post(CHAT, json=body(stream=True))
     assert response.text.endswith("data: [DONE]\n\n")
 
 
-def test_stop_strings_end_an_answer_in_both_forms(client: httpx.Client) -> None:
+def test_stop_strings_end_an_answer_as_string_and_list(client: httpx.Client) -> None:
     text = ask(client, max_tokens=40)["choices"][0]["message"]["content"]
     stop = text[8:10]
     for wanted in (stop, ["never said", stop]):
@@ -127,18 +129,20 @@ def test_stop_strings_end_an_answer_in_both_forms(client: httpx.Client) -> None:
         assert choice["finish_reason"] == "stop"
 
 
-def test_seeds_repeat_and_differ(client: httpx.Client) -> None:
+def test_answers_are_reproducible_per_seed(client: httpx.Client) -> None:
     answers = [said(ask(client, temperature=1.0, seed=seed)) for seed in (1, 1, 2)]
     assert answers[0] == answers[1] != answers[2]
 
 
-def test_content_in_parts_and_unknown_fields_are_understood(client: httpx.Client) -> None:
+def test_content_in_parts_and_unknown_fields_are_accepted(client: httpx.Client) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "Bread?"}], "name": "x"}]
     answer = ask(client, messages=parts, user="someone", logit_bias={}, n=1)
     assert said(answer) == said(ask(client))
 
 
-def test_concurrent_answers_equal_separate_ones(client: httpx.Client, adapters: list[str]) -> None:
+def test_concurrent_answers_equal_separate_answers(
+    client: httpx.Client, adapters: list[str]
+) -> None:
     wanted = [
         body(model=model, messages=[{"role": "user", "content": text}], max_tokens=tokens)
         for model in (NAME, *adapters)
@@ -156,18 +160,20 @@ def test_concurrent_answers_equal_separate_ones(client: httpx.Client, adapters: 
     for thread in threads:
         thread.join()
     assert [together[number] for number in range(len(wanted))] == alone
-    assert len({tuple(ids) for ids in alone}) == len(wanted), "every version speaks differently"
+    assert len({tuple(ids) for ids in alone}) == len(wanted), (
+        "every version gives a different answer"
+    )
 
 
-# -- being turned down
+# -- refusals
 
 
-def test_an_unknown_model_is_not_found(client: httpx.Client) -> None:
+def test_unknown_model_is_404(client: httpx.Client) -> None:
     response = client.post(CHAT, json=body(model="nobody@7"))
     assert "'nobody@7' is not loaded" in refusal(response, 404)
 
 
-def test_all_faults_of_a_request_are_named_together(client: httpx.Client) -> None:
+def test_all_errors_of_a_request_are_reported_together(client: httpx.Client) -> None:
     message = refusal(
         client.post(
             CHAT,
@@ -180,7 +186,7 @@ def test_all_faults_of_a_request_are_named_together(client: httpx.Client) -> Non
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", '{"model": "tiny", "temperature": NaN}'])
-def test_a_body_that_is_no_request_is_refused(client: httpx.Client, broken: str) -> None:
+def test_malformed_body_is_refused(client: httpx.Client, broken: str) -> None:
     headers = {"content-type": "application/json"}
     assert refusal(client.post(CHAT, content=broken, headers=headers), 400)
 
@@ -191,12 +197,12 @@ def test_other_content_types_are_refused(client: httpx.Client) -> None:
     assert "application/json" in refusal(response, 415)
 
 
-def test_a_huge_body_is_refused(client: httpx.Client) -> None:
+def test_huge_body_is_refused(client: httpx.Client) -> None:
     big = body(messages=[{"role": "user", "content": "x" * 9_000_000}])
     assert refusal(client.post(CHAT, json=big), 413)
 
 
-def test_an_overflowing_context_is_refused_with_both_numbers(client: httpx.Client) -> None:
+def test_context_overflow_is_refused_with_both_lengths(client: httpx.Client) -> None:
     message = refusal(client.post(CHAT, json=body(max_tokens=500)), 400)
     assert "500" in message
     assert "512" in message
@@ -204,7 +210,7 @@ def test_an_overflowing_context_is_refused_with_both_numbers(client: httpx.Clien
     assert "512" in refusal(client.post(CHAT, json=long), 400)
 
 
-def test_unknown_paths_answer_in_the_same_shape(client: httpx.Client) -> None:
+def test_unknown_paths_answer_in_the_same_format(client: httpx.Client) -> None:
     assert refusal(client.get("/v1/nothing"), 404)
     assert refusal(client.get(CHAT), 405)
 
@@ -225,7 +231,7 @@ def test_models_lists_base_and_adapters(client: httpx.Client, adapters: list[str
     }
 
 
-def test_loading_twice_is_one_load_and_names_are_immutable(
+def test_loading_is_idempotent_and_names_are_immutable(
     client: httpx.Client, adapters: list[str], engine: Served
 ) -> None:
     absolute = str(engine.artifacts / "adapters" / adapters[0])
@@ -234,12 +240,12 @@ def test_loading_twice_is_one_load_and_names_are_immutable(
     assert "immutable" in message
 
 
-def test_a_name_belongs_to_its_directory(client: httpx.Client) -> None:
+def test_name_cannot_be_reused_for_another_directory(client: httpx.Client) -> None:
     message = refusal(load(client, "starter@9", "adapters/starter@3"), 400)
     assert "it is starter@3, not starter@9" in message
 
 
-def test_a_bad_adapter_is_refused_with_every_reason(
+def test_invalid_adapter_is_refused_with_all_reasons(
     client: httpx.Client, engine: Served, tiny: LoadedBase
 ) -> None:
     directory = engine.artifacts / "adapters" / "bad@1"
@@ -286,15 +292,15 @@ def test_paths_outside_the_artifact_root_are_refused(
         link.unlink()
 
 
-def test_a_missing_directory_is_refused(client: httpx.Client) -> None:
+def test_missing_adapter_directory_is_refused(client: httpx.Client) -> None:
     assert "missing" in refusal(load(client, "gone@1"), 400)
 
 
-def test_unloading_what_is_not_loaded_is_not_found(client: httpx.Client) -> None:
+def test_unloading_an_adapter_that_is_not_loaded_is_404(client: httpx.Client) -> None:
     assert refusal(client.post("/v1/unload_lora_adapter", json={"lora_name": "gone@1"}), 404)
 
 
-def test_a_stream_goes_on_while_adapters_come_and_go(
+def test_stream_continues_while_adapters_are_loaded_and_unloaded(
     client: httpx.Client, adapters: list[str], engine: Served
 ) -> None:
     first, second = adapters
@@ -304,12 +310,12 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
         coming = events(response)
         tokens = [next(coming) for _ in range(3)][-1]["choices"][0]["token_ids"]
         with httpx.Client(base_url=engine.url, timeout=PATIENCE) as other:
-            # its own adapter is unloaded under the stream, another goes, a third comes
+            # while the stream runs, its own adapter and another are unloaded, and a third is loaded
             for name in (first, second):
                 gone = other.post("/v1/unload_lora_adapter", json={"lora_name": name})
                 assert gone.status_code == 200
             load(other, "starter@3").raise_for_status()
-            # asked for again it is loaded again, beside what the stream still holds
+            # requested again, its adapter is loaded again beside the one the stream uses
             assert said(ask(other, model=first, max_tokens=20)) == expected[:20]
             other.post("/v1/unload_lora_adapter", json={"lora_name": first})
             assert said(ask(other, model="starter@3"))
@@ -319,17 +325,17 @@ def test_a_stream_goes_on_while_adapters_come_and_go(
     ids = [token for choice in other_done for token in choice["token_ids"]]
     assert ids == expected[-len(ids) :]
     assert other_done[-1]["finish_reason"] == "length"
-    # and once the stream is over, nothing of the adapter is left
+    # after the end of the stream the adapter is freed
     stack = engine.scheduler._decoder
     wait_until(lambda: len(stack.slots) == 1, what="the retired adapters to be freed")
     client.post("/v1/unload_lora_adapter", json={"lora_name": "starter@3"})
 
 
-# -- clients that go, queues that fill
+# -- disconnects and full queues
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> None:
+def test_client_disconnect_frees_its_row(engine: Served, stream: bool) -> None:
     before = engine.scheduler.counters["cancelled"]
     endless = body(stream=stream, max_tokens=480)
     client = httpx.Client(base_url=engine.url, timeout=PATIENCE)
@@ -348,7 +354,7 @@ def test_a_client_that_goes_away_frees_its_row(engine: Served, stream: bool) -> 
     assert engine.scheduler.running == 0
 
 
-def test_a_full_queue_says_when_to_retry(tiny_dir: Path, tmp_path: Path) -> None:
+def test_full_queue_returns_retry_after(tiny_dir: Path, tmp_path: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path, max_batch=1, max_queue=1) as small,
@@ -367,10 +373,10 @@ def test_a_full_queue_says_when_to_retry(tiny_dir: Path, tmp_path: Path) -> None
         assert int(refused.headers["retry-after"]) >= 1
         running.close()
         waiting.join(timeout=PATIENCE)
-        assert not waiting.is_alive(), "the next request takes the free place"
+        assert not waiting.is_alive(), "the next request gets the free slot"
 
 
-def test_answers_that_would_not_fit_together_take_turns(
+def test_answers_that_do_not_fit_together_wait_for_each_other(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scheduling, "CACHE_POSITIONS", 600)
@@ -393,9 +399,7 @@ def test_answers_that_would_not_fit_together_take_turns(
         assert served.scheduler.counters["length"] == 2
 
 
-def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
-    tiny_dir: Path, tmp_path: Path
-) -> None:
+def test_error_in_the_model_ends_answers_but_not_the_engine(tiny_dir: Path, tmp_path: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path) as served,
@@ -404,7 +408,7 @@ def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
         good = said(ask(client))
         embeddings = base.model.model.embed_tokens.weight
         kept = embeddings.data
-        embeddings.data = kept[:3]  # as if memory had run out: the forward raises
+        embeddings.data = kept[:3]  # simulate exhausted memory: the forward raises
         assert "engine failed" in refusal(client.post(CHAT, json=body()), 503)
         embeddings.data = torch.full_like(kept, torch.nan)
         assert "not finite" in refusal(client.post(CHAT, json=body()), 503)
@@ -413,7 +417,7 @@ def test_a_fault_of_the_model_ends_answers_but_not_the_engine(
         assert said(ask(client)) == good
 
 
-def test_a_failed_thread_fails_all_requests_and_ends_the_engine(
+def test_failed_thread_fails_all_requests_and_ends_the_engine(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crashes: list[Exception] = []
@@ -422,7 +426,7 @@ def test_a_failed_thread_fails_all_requests_and_ends_the_engine(
         serving(base, tmp_path, on_crash=crashes.append) as served,
         httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
     ):
-        monkeypatch.setattr(served.scheduler, "_deliver", None)  # a fault of the scheduler itself
+        monkeypatch.setattr(served.scheduler, "_deliver", None)  # an error of the scheduler itself
         assert "starts again" in refusal(client.post(CHAT, json=body()), 503)
         wait_until(lambda: not served.scheduler.alive, what="the thread to end")
         assert client.get("/health").status_code == 503
@@ -430,13 +434,13 @@ def test_a_failed_thread_fails_all_requests_and_ends_the_engine(
     assert [type(crash) for crash in crashes] == [TypeError]
 
 
-# -- what is kept and what is let go
+# -- caching and unloading
 
 
-def test_the_next_turn_goes_on_from_the_last_of_the_same_adapter(
+def test_next_turn_reuses_the_cache_of_the_same_adapter(
     client: httpx.Client, adapters: list[str], engine: Served, tiny: LoadedBase
 ) -> None:
-    """And says what it would have said if all of it had been read again."""
+    """And its answer equals that of reading the whole conversation again."""
     question = {"role": "user", "content": "Tell me of the river Seine, and of bread, please."}
     first = ask(client, model=adapters[0], messages=[question], max_tokens=30)
     history = [
@@ -448,7 +452,7 @@ def test_the_next_turn_goes_on_from_the_last_of_the_same_adapter(
         before = engine.scheduler.reused_tokens
         fresh = said(ask(client, model=model, messages=[*history[:2], question], max_tokens=20))
         between = engine.scheduler.reused_tokens
-        assert (between > before) == reuses, "nothing is taken over from another version"
+        assert (between > before) == reuses, "another version's cache is not reused"
         second = ask(client, model=model, messages=history, max_tokens=20)
         assert engine.scheduler.reused_tokens > between
         assert fresh != said(second)
@@ -462,9 +466,7 @@ def test_the_next_turn_goes_on_from_the_last_of_the_same_adapter(
             assert said(second) == alone[0, len(ids) :].tolist()
 
 
-def test_a_registered_adapter_is_loaded_when_it_is_asked_for(
-    client: httpx.Client, engine: Served
-) -> None:
+def test_registered_adapter_is_loaded_on_request(client: httpx.Client, engine: Served) -> None:
     loads = engine.scheduler.counters["loads"]
     assert said(ask(client, model="starter@3")) != said(ask(client))
     assert engine.scheduler.counters["loads"] == loads + 1
@@ -483,7 +485,7 @@ def test_a_registered_adapter_is_loaded_when_it_is_asked_for(
     assert failures in client.get("/metrics").text
 
 
-def test_the_least_recently_requested_adapter_is_unloaded(tiny_dir: Path, artifacts: Path) -> None:
+def test_least_recently_requested_adapter_is_unloaded(tiny_dir: Path, artifacts: Path) -> None:
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, artifacts, max_adapters=2) as served,
@@ -499,7 +501,7 @@ def test_the_least_recently_requested_adapter_is_unloaded(tiny_dir: Path, artifa
             client.stream("POST", CHAT, json=endless("starter@1")) as one,
             client.stream("POST", CHAT, json=endless("starter@3")) as other,
         ):
-            # held on to: an iterator that is let go of hangs up
+            # keep a reference: a collected iterator closes the connection
             reading = [events(one), events(other)]
             assert all(next(words) for words in reading)
             message = refusal(load(client, "starter@2"), 400)
@@ -511,10 +513,10 @@ def endless(model: str) -> dict[str, Any]:
     return body(model=model, stream=True, max_tokens=480, ignore_eos=True)
 
 
-def test_names_that_begin_alike_are_two_adapters(
+def test_names_with_a_common_prefix_are_two_adapters(
     client: httpx.Client, engine: Served, tiny: LoadedBase
 ) -> None:
-    """starter@1 and starter@10, which other servers have mixed up."""
+    """starter@1 and starter@10 share a prefix."""
     directory = engine.artifacts / "adapters" / "starter@10"
     make_tiny_adapter(directory, tiny, name="starter@10", seed=10)
     try:
@@ -528,7 +530,7 @@ def test_names_that_begin_alike_are_two_adapters(
         shutil.rmtree(directory)
 
 
-def test_logprobs_are_those_of_the_model(client: httpx.Client, tiny: LoadedBase) -> None:
+def test_logprobs_equal_those_of_the_model(client: httpx.Client, tiny: LoadedBase) -> None:
     answer = ask(client, max_tokens=5, logprobs=True, top_logprobs=3)
     ids = [*answer["prompt_token_ids"], *said(answer)]
     with torch.inference_mode():
@@ -550,10 +552,10 @@ def test_logprobs_are_those_of_the_model(client: httpx.Client, tiny: LoadedBase)
     assert "needs logprobs" in refusal(client.post(CHAT, json=body(top_logprobs=2)), 400)
 
 
-# -- life of the process
+# -- the process
 
 
-def test_a_request_id_reaches_the_log_and_the_answer(client: httpx.Client) -> None:
+def test_request_id_is_in_the_log_and_the_response(client: httpx.Client) -> None:
     with structlog.testing.capture_logs(
         processors=[structlog.contextvars.merge_contextvars]
     ) as lines:
@@ -567,10 +569,10 @@ def test_a_request_id_reaches_the_log_and_the_answer(client: httpx.Client) -> No
         "from-the-browser.1",
         hostile.headers["x-request-id"],
     ]
-    assert len(hostile.headers["x-request-id"]) == 32, "what is no id is replaced"
+    assert len(hostile.headers["x-request-id"]) == 32, "an invalid id is replaced"
 
 
-def test_metrics_count_what_was_done(client: httpx.Client, engine: Served) -> None:
+def test_metrics_count_requests_and_tokens(client: httpx.Client, engine: Served) -> None:
     before = dict(engine.scheduler.counters)
     ask(client, max_tokens=7)
     text = client.get("/metrics").text
@@ -582,7 +584,7 @@ def test_metrics_count_what_was_done(client: httpx.Client, engine: Served) -> No
         before.get("length", 0) + 1
     )
     assert values["prospect_engine_queued"] == "0"
-    # one first token and six gaps, each histogram's buckets adding up to its count
+    # one first token and six gaps; the buckets of each histogram add up to its count
     for name in ("first_token_seconds", "token_gap_seconds"):
         whole = values[f"prospect_engine_{name}_count"]
         assert int(whole) >= {"first_token_seconds": 1, "token_gap_seconds": 6}[name]
@@ -595,7 +597,7 @@ async def get(app: Any, path: str) -> httpx.Response:
         return await client.get(path)
 
 
-def test_until_the_model_is_there_health_says_loading() -> None:
+def test_health_reports_loading_until_the_model_is_loaded() -> None:
     import asyncio
 
     def never() -> Any:
@@ -607,7 +609,7 @@ def test_until_the_model_is_there_health_says_loading() -> None:
     assert "still loading" in refusal(asyncio.run(get(app, "/v1/models")), 503)
 
 
-def test_a_model_that_cannot_be_loaded_is_reported() -> None:
+def test_model_that_cannot_be_loaded_is_reported() -> None:
     import asyncio
 
     def broken() -> Any:
@@ -624,13 +626,13 @@ def test_a_model_that_cannot_be_loaded_is_reported() -> None:
     assert [str(failure) for failure in failures] == ["no such model"]
 
 
-def test_stream_has_no_characters_that_a_client_may_take_for_the_end_of_a_line() -> None:
+def test_stream_escapes_unicode_line_separators() -> None:
     text = "one\x85two\u2028three \U0001f600"
     (line,) = sse({"text": text}).splitlines()[:-1]
     assert json.loads(line.removeprefix("data: ")) == {"text": text}
 
 
-def test_free_memory_is_returned_once_when_nothing_is_asked(
+def test_free_memory_is_returned_once_when_idle(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     returned: list[int] = []
@@ -644,4 +646,4 @@ def test_free_memory_is_returned_once_when_nothing_is_asked(
         for times in (1, 2):
             ask(client)
             wait_until(lambda n=times: len(returned) >= n, what="the return of memory")
-        assert len(returned) == 2, "an engine that stays idle does it once"
+        assert len(returned) == 2, "an idle engine does it once"

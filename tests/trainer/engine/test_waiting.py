@@ -1,4 +1,4 @@
-"""A stream without a token says that the engine is at work, and stops saying so when it is not."""
+"""A stream without tokens sends heartbeat comments while the engine works, and then stops."""
 
 import threading
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @contextmanager
 def held(served: Served) -> Iterator[threading.Event]:
-    """The model's steps wait for the event, as a step does that takes very long."""
+    """Block the model's steps until the event is set, like a step that takes very long."""
     goes_on = threading.Event()
     batch = served.scheduler._batch
     step = batch.step
@@ -37,7 +37,7 @@ def held(served: Served) -> Iterator[threading.Event]:
         batch.step = step  # type: ignore[method-assign]
 
 
-def test_a_queued_request_gets_waiting_comments(
+def test_queued_request_gets_waiting_comments(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat, "WAITING_SECONDS", 0.05)
@@ -57,7 +57,7 @@ def test_a_queued_request_gets_waiting_comments(
             with client.stream("POST", CHAT, json=body(stream=True)) as second:
                 coming = second.iter_lines()
                 first_event = next(coming)
-                assert first_event.startswith("data: {"), "the stream opens at once"
+                assert first_event.startswith("data: {"), "the stream must open at once"
                 early = [next(line for line in coming if line) for _ in range(3)]
                 assert early == [": waiting"] * 3
                 running.close()
@@ -65,7 +65,7 @@ def test_a_queued_request_gets_waiting_comments(
         assert len(tokens) == len(alone["choices"][0]["token_ids"])
 
 
-def test_step_that_takes_long_is_no_silence(
+def test_long_step_sends_waiting_comments(
     engine: Served, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat, "WAITING_SECONDS", 0.05)
@@ -79,7 +79,9 @@ def test_step_that_takes_long_is_no_silence(
         assert "data: [DONE]" in list(coming)
 
 
-def test_engine_that_is_stuck_falls_silent(engine: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stuck_engine_stops_sending_comments(
+    engine: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(chat, "WAITING_SECONDS", 0.05)
     monkeypatch.setattr(chat, "STALLED_SECONDS", 0.5)
     lines: list[str] = []

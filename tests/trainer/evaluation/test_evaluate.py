@@ -1,4 +1,4 @@
-"""report.json: every candidate measured alike, by numbers that can be checked."""
+"""report.json: the same measurements for every candidate, checked against known values."""
 
 import json
 import math
@@ -122,7 +122,7 @@ def test_report_measures_base_and_adapters_side_by_side(
     }
 
 
-def test_candidates_do_not_leak_into_each_other(
+def test_candidates_do_not_affect_each_other(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path
 ) -> None:
     make_tiny_adapter(tmp_path / "one", tiny)
@@ -138,7 +138,7 @@ def test_candidates_do_not_leak_into_each_other(
     ]
 
 
-def test_faults_of_the_config_come_together(tmp_path: Path, tiny_dir: Path) -> None:
+def test_errors_of_the_config_are_reported_together(tmp_path: Path, tiny_dir: Path) -> None:
     eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
     (eval_dir / "evaluate.json").write_text(
         json.dumps({"candidates": [], "temperature": -1, "seed": 1.5, "speed": 9})
@@ -198,7 +198,7 @@ def test_evaluation_without_held_out_examples_has_no_ranking(
     assert report_of(eval_dir)["candidates"]["x"]["ranking"]["value"] is None
 
 
-def test_share_is_wilsons_interval() -> None:
+def test_share_has_wilsons_interval() -> None:
     # 8 of 10: Wilson's 95 % interval is 0.4902 to 0.9433
     found = share([True] * 8 + [False] * 2)
     assert found.value == 0.8
@@ -210,7 +210,7 @@ def test_share_is_wilsons_interval() -> None:
     assert everyone.low == pytest.approx(0.5655, abs=1e-4)
 
 
-def test_mean_has_a_bootstrap_interval_that_repeats_itself() -> None:
+def test_mean_has_a_reproducible_bootstrap_interval() -> None:
     values = [float(number) for number in range(100)]
     found = mean(values, seed=1)
     assert found == mean(values, seed=1)
@@ -238,7 +238,7 @@ def test_ranking_counts_pairs_and_halves_ties() -> None:
         ("", False),
     ],
 )
-def test_repetition_is_a_run_of_four_words_twice(text: str, expected: bool) -> None:
+def test_repetition_is_a_sequence_of_four_words_twice(text: str, expected: bool) -> None:
     assert repeats(text) is expected
 
 

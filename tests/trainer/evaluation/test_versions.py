@@ -1,4 +1,4 @@
-"""Base and adapters in one mixed batch give what each gives alone; broken ones are named."""
+"""Base and adapters in one mixed batch answer as they do alone; broken adapters are named."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from trainer.models.loading import LoadedBase, load_base
 
 NAMES = ("base", "starter@1", "starter@2")
 STACKS = (pytest.param(serving_decoder, marks=needs_compiled), AdapterStack)
-#: By how much scores of two batches may differ through transformers: sums of at most 128 products
+#: Tolerance between the logits of two batches through transformers: sums of at most 128 products
 #: in float32, two layers deep, each rounded to 6e-8 of values up to about ten.
 ROUNDING = 1e-4
 
@@ -45,7 +45,7 @@ def paths(tmp_path: Path, tiny: LoadedBase) -> dict[str, Path | None]:
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], Tensor]:
-    """The scores that each token is drawn from, by the answer's seed and the token's number."""
+    """Record the logits that each token is drawn from, by seed and token index."""
     found: dict[tuple[int, int], Tensor] = {}
     choose = batch.choose
 
@@ -61,7 +61,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], Tensor]:
 
 
 def questions(base: LoadedBase, *names: str) -> list[Question]:
-    """Two answers of each version to each of four prompts, which begin alike."""
+    """Return two questions per version for each of four prompts with a common prefix."""
     system = {"role": "system", "content": "Write a short answer and stop when it is said. " * 2}
     return [
         Question(
@@ -82,7 +82,7 @@ def asked(
     *names: str,
     rows: int = 4,
 ) -> list[Answer]:
-    """The answers of some versions that are asked together."""
+    """Return the answers of some versions, requested together."""
     monkeypatch.setattr(module, "serving_decoder", stack)
     monkeypatch.setattr(module, "DECODER_ROWS", rows)
     monkeypatch.setattr(module, "TRANSFORMERS_ROWS", rows)
@@ -92,7 +92,7 @@ def asked(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_a_version_answers_the_same_alone_and_together_with_others(
+def test_version_gives_the_same_answers_alone_and_in_a_mixed_batch(
     tiny_dir: Path,
     paths: dict[str, Path | None],
     monkeypatch: pytest.MonkeyPatch,
@@ -106,7 +106,7 @@ def test_a_version_answers_the_same_alone_and_together_with_others(
         answer for name in NAMES for answer in asked(tiny_dir, paths, monkeypatch, stack, name)
     ]
     assert alone == together
-    assert len(set(together)) == len(together), "every answer has a random stream of its own"
+    assert len(set(together)) == len(together), "every answer has its own random stream"
     assert scores.keys() == drawn.keys()
     apart = max(float((scores[key] - drawn[key]).abs().max()) for key in scores)
     assert apart == 0 if stack is serving_decoder else apart < ROUNDING
@@ -114,14 +114,14 @@ def test_a_version_answers_the_same_alone_and_together_with_others(
 
 @needs_compiled
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_decoder_and_transformers_sample_the_same_versions(
+def test_decoder_and_transformers_apply_the_same_adapters(
     tiny_dir: Path,
     paths: dict[str, Path | None],
     monkeypatch: pytest.MonkeyPatch,
     drawn: dict[tuple[int, int], Tensor],
     dtype: str,
 ) -> None:
-    """Their first scores are those of the same weights: an adapter is not left out, nor doubled."""
+    """The first logits are those of the same weights: the adapter is applied exactly once."""
     found = []
     for stack in (serving_decoder, AdapterStack):
         drawn.clear()
@@ -136,14 +136,14 @@ def test_the_decoder_and_transformers_sample_the_same_versions(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_an_adapter_that_explodes_is_named_and_no_other(
+def test_adapter_with_infinite_outputs_alone_is_named(
     tiny_dir: Path,
     paths: dict[str, Path | None],
     monkeypatch: pytest.MonkeyPatch,
     stack: Callable[[Any], Decoder],
 ) -> None:
-    """Its A makes infinity of every input. Through transformers all rows of a mixed batch meet it,
-    and masking what is not theirs makes NaN of that."""
+    """Its A turns every input into infinity. In transformers all rows of a mixed batch pass through
+    it, and masking the rows of other adapters makes NaN of it."""
     read = module.read_adapter
 
     def exploded(path: Path, *given: Any) -> Any:
@@ -156,7 +156,7 @@ def test_an_adapter_that_explodes_is_named_and_no_other(
         asked(tiny_dir, paths, monkeypatch, stack, *NAMES)
 
 
-def test_an_adapter_that_explodes_fails_the_evaluation_by_name(
+def test_adapter_with_infinite_outputs_fails_the_evaluation_by_name(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path
 ) -> None:
     make_tiny_adapter(tmp_path / "bad", tiny, strength=1e30)
@@ -167,7 +167,7 @@ def test_an_adapter_that_explodes_fails_the_evaluation_by_name(
     assert "bot@7" in failed["reason"]
 
 
-def test_gate_measures_a_candidate_the_same_alone_and_together(
+def test_gate_gives_the_same_figures_alone_and_with_other_candidates(
     tmp_path: Path, paths: dict[str, Path | None], tiny_dir: Path
 ) -> None:
     found = []
@@ -186,7 +186,7 @@ def test_gate_measures_a_candidate_the_same_alone_and_together(
 
 
 @pytest.mark.parametrize("stack", STACKS)
-def test_the_base_that_generated_is_gone_before_the_one_that_scores_is_loaded(
+def test_generating_base_is_freed_before_the_scoring_base_is_loaded(
     tmp_path: Path,
     paths: dict[str, Path | None],
     tiny_dir: Path,
@@ -209,7 +209,7 @@ def test_the_base_that_generated_is_gone_before_the_one_that_scores_is_loaded(
     monkeypatch.setattr(module, "serving_decoder", to_serve)
     monkeypatch.setattr(evaluation, "load_base", to_score)
     evaluate(eval_dir)
-    assert alive == [False, False], "the model, and the weights that were taken out of it"
+    assert alive == [False, False], "the model and its packed weights must be freed"
 
 
 def test_progress_counts_the_answers_of_all_candidates(
@@ -225,7 +225,7 @@ def test_progress_counts_the_answers_of_all_candidates(
     assert {event["total"] for event in sampling} == {14}
     assert done[-1] == 14
     assert done == sorted(set(done))
-    assert len(done) > 3, "they are not reported all at the end"
+    assert len(done) > 3, "progress must be reported before the end"
 
 
 def test_sigterm_ends_sampling_before_an_answer_is_finished(
@@ -250,7 +250,7 @@ def test_sigterm_ends_sampling_before_an_answer_is_finished(
 
 
 @needs_compiled
-def test_a_further_answer_to_a_prompt_reads_only_what_is_new(
+def test_second_answer_to_a_prompt_reuses_its_prefill(
     tiny_dir: Path, paths: dict[str, Path | None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[batch.Batch] = []
@@ -263,7 +263,7 @@ def test_a_further_answer_to_a_prompt_reads_only_what_is_new(
     asked(tiny_dir, paths, monkeypatch, serving_decoder, "base")
     assert made[0].reused_tokens > 4 * 32
     asked(tiny_dir, paths, monkeypatch, AdapterStack, "base")
-    assert made[1].reused_tokens == 0, "through transformers that would change the rounding"
+    assert made[1].reused_tokens == 0, "with transformers reuse would change the rounding"
 
 
 def test_prompts_that_do_not_fit_are_refused_by_number(tiny: LoadedBase) -> None:
@@ -274,7 +274,7 @@ def test_prompts_that_do_not_fit_are_refused_by_number(tiny: LoadedBase) -> None
         )
 
 
-def test_answers_from_the_shell_carry_the_adapter(
+def test_answers_from_the_command_line_use_the_adapter(
     tiny_dir: Path, paths: dict[str, Path | None]
 ) -> None:
     def said(adapter: Path | None, *prompts: str) -> list[str]:
@@ -289,12 +289,12 @@ def test_answers_from_the_shell_carry_the_adapter(
         )
 
     base = said(None, "Bread?", "Bread?")
-    assert base[0] != base[1], "each prompt has a random stream of its own"
+    assert base[0] != base[1], "each prompt has its own random stream"
     assert said(None, "Bread?") == base[:1]
     assert said(paths["starter@1"], "Bread?") != base[:1]
 
 
-def test_an_adapter_that_does_not_fit_is_refused(
+def test_adapter_that_does_not_fit_is_refused(
     tmp_path: Path, tiny: LoadedBase, paths: dict[str, Path | None]
 ) -> None:
     path = paths["starter@1"]
@@ -305,7 +305,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
         Versions(tiny, {"x": path})
 
 
-def test_generation_and_scoring_each_take_the_type_that_suits_them(
+def test_generation_and_scoring_each_use_their_own_type(
     tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})

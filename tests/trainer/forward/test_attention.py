@@ -1,4 +1,4 @@
-"""Attention over packed forests against plain rows, for the architectures that ask for it."""
+"""Attention over packed forests compared with single rows, for the supported architectures."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ FAMILIES = [
 ]
 SYSTEM = tuple(range(1, 21))
 QUESTION = (*SYSTEM, 20, 21, 22, 23, 24)
-#: a system prompt for most, one question with three answers, and a row of its own
+#: a system prompt for most, one question with three answers, and one unrelated row
 ROWS: list[Row] = [
     ((*SYSTEM, 5, 6, 7), (8, 9, 10, 11)),
     ((*SYSTEM, 12), (13,)),
@@ -73,7 +73,7 @@ FACTORS = torch.tensor([1.0, -2.0, 0.5, 3.0, 1.0, -1.0])
 
 
 def plainly(model: Any, row: Row) -> torch.Tensor:
-    """One row alone, through the model's own attention: the definition."""
+    """Run one row alone, through the model's own attention: the definition."""
     prompt, completion = row
     logits = model(torch.tensor([[*prompt, *completion]])).logits[0].float().log_softmax(-1)
     wanted = range(len(prompt) - 1, len(prompt) + len(completion) - 1)
@@ -81,7 +81,7 @@ def plainly(model: Any, row: Row) -> torch.Tensor:
 
 
 def gradients(model: Any) -> dict[str, torch.Tensor]:
-    """Gradients of all layers; the head and the embeddings stay frozen in training."""
+    """Return the gradients of all layers; the head and the embeddings are frozen in training."""
     found = {
         name: parameter.grad.clone()
         for name, parameter in model.named_parameters()
@@ -93,7 +93,7 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(params=["default", "torch_reference"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The CPU's backend and the reference, which accelerators use."""
+    """Use the CPU's backend, and the reference that accelerators use."""
     if request.param == "torch_reference":
         monkeypatch.setenv(VARIABLE, request.param)
     return str(request.param)
@@ -121,14 +121,14 @@ def test_packed_rows_equal_each_row_alone(config: Any, backend: str) -> None:
             slope, slopes[name], rtol=1e-4, atol=1e-5 * slopes[name].abs().max()
         )
 
-    # another completion on each prompt, from the keys and values that are there
+    # another completion for each prompt, from the cached keys and values
     rows = [(prompt, other) for (prompt, _), other in zip(ROWS, OTHERS, strict=True)]
     with torch.no_grad():
         mismatched = torch.stack([plainly(model, row) for row in rows])
     torch.testing.assert_close(scored.others(OTHERS).sums(), mismatched, rtol=1e-5, atol=1e-4)
 
 
-def test_attention_of_the_model_is_its_own_again_afterwards() -> None:
+def test_attention_of_the_model_is_restored_afterwards() -> None:
     model = Auto.from_config(LlamaConfig(**SMALL)).eval()
     before = model.config._attn_implementation
     score(model, ROWS)

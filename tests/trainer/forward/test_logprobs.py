@@ -1,4 +1,4 @@
-"""Sequence log-probabilities against the plain computation over all logits."""
+"""Sequence log-probabilities compared with the plain computation over all logits."""
 
 from typing import Any
 
@@ -34,14 +34,14 @@ OTHERS = [(9,), (8, 7, 6, 5, 4), (3, 2), (1, 2, 3)]
 
 @pytest.fixture
 def adapted(tiny: LoadedBase) -> Lora:
-    """An adapter that changes what the tiny model says."""
+    """Attach an adapter that changes the output of the tiny model."""
     lora = Lora.attach(tiny.model, rank=4, alpha=8, seed=3)
     for parameter in lora.parameters().values():
         torch.nn.init.normal_(parameter, std=0.1)
     return lora
 
 
-def test_rows_in_packs_equal_each_row_by_itself(tiny: LoadedBase) -> None:
+def test_rows_in_packs_equal_each_row_alone(tiny: LoadedBase) -> None:
     with torch.no_grad():
         expected = torch.stack([plainly(tiny.model, row) for row in ROWS])
     for budget in (1, 8, 1000):
@@ -49,7 +49,7 @@ def test_rows_in_packs_equal_each_row_by_itself(tiny: LoadedBase) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_values_come_token_by_token(tiny: LoadedBase) -> None:
+def test_values_are_returned_per_token(tiny: LoadedBase) -> None:
     prompt, completion = ROWS[0]
     values = batched_logprobs(tiny.model, ROWS, 1000)[0]
     with torch.no_grad():
@@ -77,7 +77,7 @@ def test_gradient_equals_that_of_the_plain_computation(
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-4)
 
 
-def test_other_completions_equal_rows_of_their_own(tiny: LoadedBase, adapted: Lora) -> None:
+def test_mismatched_completions_equal_separate_rows(tiny: LoadedBase, adapted: Lora) -> None:
     scored = score(tiny.model, SHARING, keep=True)
     found = scored.others(OTHERS)
     rows = [(prompt, other) for (prompt, _), other in zip(SHARING, OTHERS, strict=True)]
@@ -88,7 +88,7 @@ def test_other_completions_equal_rows_of_their_own(tiny: LoadedBase, adapted: Lo
     assert scored.logprobs.values.requires_grad
 
 
-def test_model_whose_rows_share_nothing_is_run_row_by_row(
+def test_model_without_prefix_sharing_is_run_row_by_row(
     tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     packed = score(tiny.model, SHARING, keep=True)
@@ -109,7 +109,7 @@ def test_sharing_is_switched_off_where_it_would_not_be_exact(
         monkeypatch.setattr(type(tiny.model), "_is_stateful", True)
     elif fault == "foreign attention":
         monkeypatch.setattr(type(tiny.model), "_supports_attention_backend", False)
-    else:  # an attention that is asked for something it does not know
+    else:  # attention with an unsupported option
         monkeypatch.setenv(VARIABLE, "torch_reference")
         for layer in tiny.model.model.layers:
             layer.self_attn.scaling *= 3
@@ -118,19 +118,19 @@ def test_sharing_is_switched_off_where_it_would_not_be_exact(
 
 
 def scaling_is_own(module: Any, args: Any, given: dict[str, Any]) -> Any:
-    """Attention whose own implementation differs from the one it is exchanged for."""
+    """Attention whose own implementation differs from the one that replaces it."""
     factor = 1.0 if "layout" in given else 1 / 3
     module.scaling = factor * 3 * module.head_dim**-0.5
     return args, given
 
 
-def test_packs_hold_every_row_once_and_keep_siblings_together() -> None:
+def test_packs_contain_every_row_once_and_keep_siblings_together() -> None:
     rows: list[Row] = [((*SYSTEM, n // 2), (n, n + 1)) for n in range(8)]
     found = packs(rows, 50)
     assert sorted(index for pack in found for index in pack) == list(range(8))
     for pack in found:
         assert {index ^ 1 for index in pack} == set(pack)
-    # 23 tokens alone; a sibling costs 2 more, another question 3 and a sibling's 2
+    # 23 tokens alone; a sibling adds 2, another question 3 and its sibling 2
     assert [len(pack) for pack in packs(rows, 25)] == [2, 2, 2, 2]
     assert [len(pack) for pack in packs(rows, 30)] == [4, 4]
     assert [len(pack) for pack in packs(rows, 1)] == [1] * 8
@@ -157,7 +157,7 @@ SMALL = {
     ],
     ids=lambda config: config.model_type,
 )
-def test_heads_of_other_architectures_keep_their_definition(config: Any) -> None:
+def test_heads_of_other_architectures_are_applied(config: Any) -> None:
     torch.manual_seed(0)
     model = Auto.from_config(config).eval()
     for parameter in model.parameters():

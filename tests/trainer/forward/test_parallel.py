@@ -57,17 +57,17 @@ def test_an_error_is_raised_when_running_items_are_done(two_threads: None) -> No
 
     with pytest.raises(ValueError, match="broken"):
         list(parallel_map(one, range(20), concurrency=2))
-    assert done, "what had begun was not waited for"
-    assert len(done) < 19, "what had not begun was begun"
+    assert done, "running items were not waited for"
+    assert len(done) < 19, "items were started after the error"
 
 
-def test_number_of_concurrent_packs(two_threads: None) -> None:
-    assert parallel.concurrent_packs(CPU, 4096) == 2  # no more than threads
+def test_number_of_concurrent_packs_depends_on_threads_and_tokens(two_threads: None) -> None:
+    assert parallel.concurrent_packs(CPU, 4096) == 2  # at most the number of threads
     assert parallel.concurrent_packs(CPU, 1024) == 2  # two packs of 512 tokens
     assert parallel.concurrent_packs(CPU, 1023) == 1
-    assert parallel.concurrent_packs(CPU, 100) == 1  # never none
+    assert parallel.concurrent_packs(CPU, 100) == 1  # at least one
     assert parallel.concurrent_packs(torch.device("cuda"), 4096) == 1
-    torch.set_num_threads(8)  # set back by the fixture
+    torch.set_num_threads(8)  # reset by the fixture
     assert parallel.concurrent_packs(CPU, 4096) == 8
     assert parallel.concurrent_packs(CPU, 2047) == 3
 
@@ -83,14 +83,14 @@ def test_concurrent_packs_are_about_equal(monkeypatch: pytest.MonkeyPatch) -> No
     sizes = [sum(len(rows[i][0]) + len(rows[i][1]) for i in pack) for pack in found]
     assert len(found) == 2
     assert max(sizes) < 1.3 * min(sizes)
-    # one prompt with many answers is cut, though its tokens are then computed twice
+    # one prompt with many answers is divided, although its tokens are then computed twice
     siblings: list[Row] = [(prompts[1], tuple(range(n, n + 40))) for n in range(8)]
     assert sorted(len(pack) for pack in packs(siblings, 1000, parts=2)) == [3, 5]
     assert len(packs(siblings[:1], 1000, parts=2)) == 1
 
 
 @pytest.mark.parametrize("held", [0, 1000])
-def test_a_step_is_the_same_one_by_one(
+def test_step_is_the_same_sequentially(
     tiny: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None, held: int
 ) -> None:
     monkeypatch.setattr(parallel, "MIN_PACK_TOKENS", 20)
@@ -100,7 +100,7 @@ def test_a_step_is_the_same_one_by_one(
 
     def one_by_one(function: Any, items: Any, *, concurrency: int) -> Iterator[Any]:
         asked.append(concurrency)
-        torch.set_num_threads(1)  # as each of several has
+        torch.set_num_threads(1)  # as in each of several threads
         yield from map(function, items)
         torch.set_num_threads(2)
 
@@ -112,7 +112,7 @@ def test_a_step_is_the_same_one_by_one(
     assert all(map(torch.equal, gradients, expected))
 
 
-def test_packs_that_draw_numbers_keep_their_turn(
+def test_packs_that_draw_random_numbers_run_in_order(
     tiny: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:
     monkeypatch.setattr(parallel, "MIN_PACK_TOKENS", 20)

@@ -1,4 +1,4 @@
-"""The forest of rows: every row can be read back from it, and what rows share is stored once."""
+"""The forest of rows: every row can be reconstructed, and shared prefixes are stored once."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from trainer.backends.base import Forest
 from trainer.forward.segments import MIN_SHARED_TOKENS, branches, common_prefix, forest
 
-# few different tokens and long common beginnings, so that rows share much
+# few different tokens and long common prefixes, so that rows share much
 BEGINNINGS = st.sampled_from([(1,) * 40, (1,) * 20 + (2,) * 25, (3,) * 5, ()])
 ROWS = st.lists(
     st.builds(
@@ -43,13 +43,13 @@ def test_segments_are_contiguous_and_see_their_prefix(rows: list[tuple[int, ...]
     assert end == tree.length == len(tree.positions)
 
 
-def test_a_long_shared_prefix_is_stored_once() -> None:
+def test_long_shared_prefix_is_stored_once() -> None:
     system, question = tuple(range(100, 140)), tuple(range(200, 220))
     rows = [(*system, *question, 1), (*system, *question, 2, 3), (*system, 7)]
     assert forest(rows).length == 40 + 20 + 1 + 2 + 1
 
 
-def test_short_beginnings_are_repeated() -> None:
+def test_short_prefixes_are_repeated() -> None:
     few = tuple(range(MIN_SHARED_TOKENS - 1))
     assert forest([(*few, 50), (*few, 60)]).length == 2 * (len(few) + 1)
 
@@ -62,7 +62,7 @@ def test_equal_rows_and_rows_within_rows_share_their_path() -> None:
     assert read(tree, 1) == row[:20]
 
 
-def test_branches_go_on_where_a_row_has_reached() -> None:
+def test_branches_continue_at_the_end_of_a_row() -> None:
     base = forest([(*range(20), 30, 31), (*range(20), 40, 41)])
     tree = branches(base, [(0, 21), (1, 20)], [(5, 6), (7,)])
     first, second = tree.segments

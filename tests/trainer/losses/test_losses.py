@@ -1,6 +1,6 @@
-"""Every loss, z₀, δ, the clamp and the class weights against numbers worked out by hand.
+"""Every loss, z₀, δ, the clamp and the class weights compared with values computed by hand.
 
-σ(x) below is 1 / (1 + e^−x); numbers in comments were worked out on paper and with a calculator.
+σ(x) below is 1 / (1 + e^−x); numbers in comments were computed on paper and with a calculator.
 """
 
 import math
@@ -52,7 +52,7 @@ def one(
     beta: float = 1.0,
     weights: Lambdas = EVEN,
 ) -> tuple[float, float]:
-    """Loss and derivative with respect to the reward of one example."""
+    """Return loss and derivative with respect to the reward of one example."""
     rewards = double(reward, grad=True)
     zero_dim = torch.tensor(anchor, dtype=torch.float64)
     found = loss(rewards, torch.tensor([label]), zero_dim, beta, weights)
@@ -91,12 +91,12 @@ def test_kto_gradient_by_hand() -> None:
     weights = Lambdas(4 / 3, 3.0)
     _, slope = one(kto, 1.0, label=True, anchor=0.5, beta=0.2, weights=weights)
     assert slope == pytest.approx(-0.0665002773847712, abs=1e-12)
-    # a down turns the sign of a, which σ(a)σ(−a) does not see, and that of the slope: +3·0.2·0.249…
+    # a down flips the sign of a, which does not change σ(a)σ(−a), and of the slope: +3·0.2·0.249…
     _, slope = one(kto, 1.0, label=False, anchor=0.5, beta=0.2, weights=weights)
     assert slope == pytest.approx(0.1496256241157352, abs=1e-12)
 
 
-def test_kto_far_from_the_reference_keeps_its_digits() -> None:
+def test_kto_far_from_the_reference_keeps_precision() -> None:
     # 1 − σ(40) is 4.2e-18: computed as a difference it would be exactly zero
     loss = one_loss(40.0, label=True, z0=0.0, beta=1.0, weights=EVEN)
     assert loss == pytest.approx(math.exp(-40), rel=1e-6)
@@ -107,7 +107,7 @@ def test_kto_far_from_the_reference_keeps_its_digits() -> None:
     z0=st.floats(0, 50),
     beta=st.floats(0.01, 2),
 )
-def test_kto_is_between_zero_and_lambda_and_moves_the_right_way(
+def test_kto_is_between_zero_and_lambda_with_the_right_sign(
     reward: float, z0: float, beta: float
 ) -> None:
     weights = Lambdas(1.5, 2.5)
@@ -132,8 +132,8 @@ def test_apo_zero_by_hand() -> None:
     assert slope == pytest.approx(3 * 0.5 * 0.149146452070333, abs=1e-12)
 
 
-def test_apo_zero_knows_no_reference_point() -> None:
-    # "zero": its anchor is the reference itself, whatever the policy does elsewhere
+def test_apo_zero_does_not_depend_on_the_reference_point() -> None:
+    # "zero": its anchor is the reference itself, for any value of z₀
     near = one(apo_zero_unpaired, 3.0, label=True, anchor=0.0)
     assert one(apo_zero_unpaired, 3.0, label=True, anchor=7.0) == near
     assert one(kto, 3.0, label=True, anchor=7.0) != near
@@ -152,11 +152,11 @@ def test_bco_by_hand() -> None:
 
 
 @given(up=st.floats(-30, 30), down=st.floats(-30, 30), beta=st.floats(0.01, 2))
-def test_bco_bounds_dpo_from_above_and_is_nearest_at_the_midpoint(
+def test_bco_bounds_dpo_from_above_and_is_closest_at_the_midpoint(
     up: float, down: float, beta: float
 ) -> None:
     # (1 + e^−β(u−δ))(1 + e^β(d−δ)) = 1 + e^−β(u−d) + e^−β(u−δ) + e^β(d−δ) ≥ 1 + e^−β(u−d),
-    # and the two terms between them, whose product knows no δ, are least where they are equal:
+    # and the product of the two terms between does not depend on δ, so they are least where equal:
     # u − δ = δ − d. That is why δ is the midpoint of the class means.
     def of_pair(delta: float) -> float:
         ups = one(bco, up, label=True, anchor=delta, beta=beta)[0]
@@ -184,7 +184,7 @@ def test_dpo_by_hand() -> None:
 
 
 def test_sft_by_hand() -> None:
-    # −(−6)/4 = 1.5 nats a token, −(−5)/2 = 2.5; slopes −1/4 and −1/2
+    # −(−6)/4 = 1.5 nats per token, −(−5)/2 = 2.5; slopes −1/4 and −1/2
     logprobs = double(-6.0, -5.0, grad=True)
     found = sft(logprobs, torch.tensor([4, 2]))
     assert found.tolist() == [1.5, 2.5]
@@ -210,7 +210,7 @@ def test_extreme_rewards_give_finite_losses_and_slopes(name: str, dtype: torch.d
         assert rewards.grad is not None
         assert found.isfinite().all()
         assert rewards.grad.isfinite().all()
-        # never the wrong way: ups are not pushed down, downs not up
+        # never the wrong sign: ups are not pushed down, downs not up
         assert ((rewards.grad <= 0) if label else (rewards.grad >= 0)).all()
 
 
@@ -226,7 +226,7 @@ def test_extreme_pairs_give_finite_losses_and_slopes() -> None:
 
 
 @pytest.mark.parametrize("function", [kto, apo_zero_unpaired, bco])
-def test_broken_reward_is_not_hidden(function: OnExamples) -> None:
+def test_nan_reward_is_propagated(function: OnExamples) -> None:
     rewards, labels = torch.tensor([float("nan")] * 2), torch.tensor([True, False])
     assert function(rewards, labels, torch.tensor(0.0), 0.5, EVEN).isnan().all()
 
@@ -234,7 +234,7 @@ def test_broken_reward_is_not_hidden(function: OnExamples) -> None:
 def summed(
     ratios: Sequence[float], owners: Sequence[int], *, clamped: bool
 ) -> tuple[list[float], list[float]]:
-    """Rewards of two examples, and the slope of each example's reward in its tokens."""
+    """Return rewards of two examples, and the gradient of each reward in its tokens."""
     tokens = double(*ratios, grad=True)
     found = summed_rewards(
         tokens, torch.tensor(owners), examples=2, clamp=TOKEN_CLAMP if clamped else None
@@ -244,7 +244,7 @@ def summed(
     return found.tolist(), tokens.grad.tolist()
 
 
-def test_reward_is_the_sum_over_the_example_s_own_tokens() -> None:
+def test_reward_is_the_sum_over_the_tokens_of_the_example() -> None:
     # example 0: 0.5 − 2 + 3; example 1: −0.25 + 0.75, its tokens in any order
     rewards, slopes = summed([0.5, -0.25, -2.0, 3.0, 0.75], [0, 1, 0, 0, 1], clamped=False)
     assert rewards == [1.5, 0.5]
@@ -258,7 +258,7 @@ def test_clamp_applies_to_each_token_and_stops_its_gradient() -> None:
     assert slopes == [1.0, 1.0, 0.0, 0.0, 1.0]
 
 
-def test_clamp_bounds_belong_to_the_inside() -> None:
+def test_clamp_bounds_are_inclusive() -> None:
     rewards, slopes = summed([-1.0, 1.5, -1.0001, 1.5001], [0, 0, 1, 1], clamped=True)
     assert rewards == [0.5, 0.5]
     assert slopes == [1.0, 1.0, 0.0, 0.0]
@@ -279,7 +279,7 @@ def test_kto_clamped_is_kto_of_clamped_tokens_by_hand() -> None:
 
 
 def test_anchor_is_a_moving_average_of_the_midpoint_of_the_classes() -> None:
-    # ups (3 + 5)/2 = 4, down −1: midpoint 1.5, whatever the counts; from 0 it moves a tenth: 0.15
+    # ups (3 + 5)/2 = 4, down −1: midpoint 1.5, for any counts; from 0 it moves a tenth: 0.15
     rewards, labels = double(3.0, 5.0, -1.0, grad=True), torch.tensor([True, True, False])
     first = update_anchor(None, rewards, labels)
     assert first == pytest.approx(0.15)
@@ -305,7 +305,7 @@ def test_anchor_converges_to_the_midpoint_from_any_start() -> None:
     assert 0 < ANCHOR_DECAY < 1
 
 
-def test_anchor_of_nothing_is_an_error() -> None:
+def test_anchor_without_rewards_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one reward"):
         update_anchor(1.0, double(), torch.tensor([], dtype=torch.bool))
 
@@ -320,7 +320,7 @@ def test_reference_point_is_the_mean_clamped_at_zero_without_gradient() -> None:
     assert (z0.item(), unclamped.item()) == (0.0, -3.0)
 
 
-def test_reference_point_of_nothing_is_an_error() -> None:
+def test_reference_point_without_rewards_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one mismatched pair"):
         kl_reference_point(torch.tensor([]))
 
@@ -332,8 +332,8 @@ def test_reference_point_of_nothing_is_an_error() -> None:
         (120, 100, Lambdas(1.0, 1.0)),  # 1.2 is in [1, 4/3]
         (50, 200, Lambdas(4.0, 1.0)),  # λ_D·50 / 200 = 1
         (200, 50, Lambdas(1.0, 3.0)),  # 200 / (3·50) = 4/3
-        (10, 1000, Lambdas(20.0, 1.0, bounded=True)),  # the rule asks for 100
-        (1000, 10, Lambdas(1.0, 20.0, bounded=True)),  # the rule asks for 75
+        (10, 1000, Lambdas(20.0, 1.0, bounded=True)),  # the rule gives 100
+        (1000, 10, Lambdas(1.0, 20.0, bounded=True)),  # the rule gives 75
     ],
 )
 def test_lambda_rule(desirable: int, undesirable: int, expected: Lambdas) -> None:
@@ -354,7 +354,7 @@ def test_lambda_rule_keeps_the_ratio_and_one_weight_at_one(
         assert 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9
 
 
-def test_lambda_given_for_one_class_leaves_the_other_to_the_rule() -> None:
+def test_lambda_given_for_one_class_sets_the_other_by_the_rule() -> None:
     # λ_D = 2: 2·30 / (λ_U·40) in [1, 4/3] means λ_U in [1.125, 1.5]; nearest to 1 is 1.125
     assert lambdas(30, 40, given_d=2.0) == Lambdas(2.0, pytest.approx(1.125))
     # λ_U = 2: λ_D·30 / (2·40) in [1, 4/3] means λ_D in [2.67, 3.56]
@@ -362,10 +362,10 @@ def test_lambda_given_for_one_class_leaves_the_other_to_the_rule() -> None:
     assert lambdas(30, 40, given_d=0.5, given_u=7.0) == Lambdas(0.5, 7.0)
 
 
-def test_lambda_rule_takes_sums_of_uneven_weights() -> None:
+def test_lambda_rule_uses_sums_of_uneven_weights() -> None:
     # three ups of 0.5 and one down of 6: λ_D·1.5 / 6 = 1
     assert lambdas(3 * 0.5, 6.0) == Lambdas(4.0, 1.0)
-    # sums below one are sums like any other: 0.8 / (λ_U·0.2) = 4/3
+    # sums below one are valid: 0.8 / (λ_U·0.2) = 4/3
     assert lambdas(0.8, 0.2) == Lambdas(1.0, pytest.approx(3.0))
 
 
@@ -375,14 +375,14 @@ def test_lambda_of_one_class_is_refused(counts: tuple[int, int]) -> None:
         lambdas(*counts)
 
 
-def test_class_weights_are_for_losses_that_judge_single_examples() -> None:
+def test_class_weights_are_only_for_unpaired_losses() -> None:
     assert class_weights(loss_named("bco"), 50, 200) == Lambdas(4.0, 1.0)
     assert class_weights(loss_named("kto"), 50, 200, given_u=2.0) == lambdas(50, 200, given_u=2.0)
     assert class_weights(loss_named("dpo"), 50, 200) == EVEN
     assert class_weights(loss_named("sft"), 5, 0, given_d=3.0) == EVEN
 
 
-def test_registry_has_the_needs_of_each_loss() -> None:
+def test_registry_has_the_requirements_of_each_loss() -> None:
     needs = {
         loss.name: (loss.unit, loss.anchor, loss.reference, loss.clamp, loss.ups_only)
         for loss in LOSSES.values()
@@ -408,12 +408,12 @@ def test_registry_has_the_needs_of_each_loss() -> None:
     assert isinstance(loss_named("sft"), LikelihoodLoss)
 
 
-def test_a_loss_that_was_renamed_is_refused_with_its_new_name() -> None:
+def test_renamed_loss_is_refused_with_its_new_name() -> None:
     with pytest.raises(Refused, match=r"not 'kto_humanline': it is called 'kto_clamped' now"):
         loss_named("kto_humanline")
 
 
-def test_unknown_loss_is_refused_with_the_names_that_exist() -> None:
+def test_unknown_loss_is_refused_with_the_known_names() -> None:
     names = "kto, kto_clamped, apo_zero_unpaired, bco, sft, dpo"
     with pytest.raises(Refused, match=f"one of {names}, not 'ppo'"):
         loss_named("ppo")

@@ -1,9 +1,9 @@
-"""Our losses against TRL's own, on the same numbers: values and gradients.
+"""Our losses compared with TRL's own on the same numbers: values and gradients.
 
-TRL computes its losses inside its trainers, from what a model returns. Here the code of its
-trainers runs as it is, on a stand-in for the model that returns log-probabilities we chose, so no
-weights, no tokenizer and no padding are between the two. TRL 1.16 has no BCO for examples that
-are not paired; its DPO trainer has the pair loss of BCO, where δ is 0.
+TRL computes its losses inside its trainers, from a model's output. Here the unchanged code of its
+trainers runs on a replacement for the model that returns chosen log-probabilities, so that no
+weights, tokenizer or padding are involved. TRL 1.16 has no BCO for unpaired examples; its DPO
+trainer has the pair loss of BCO, where δ is 0.
 """
 
 from collections import defaultdict
@@ -59,7 +59,7 @@ class Speaker:
 
 
 def trainer_with(**settings: Any) -> SimpleNamespace:
-    """What TRL's loss functions read of their trainer, on one device."""
+    """Return the attributes that TRL's loss functions read from their trainer, on one device."""
     accelerator = SimpleNamespace(
         device=torch.device("cpu"),
         gather_for_metrics=lambda tensor: tensor,
@@ -139,7 +139,7 @@ def test_example_losses_equal_trl(name: str, shift: float) -> None:
 def test_pair_losses_equal_trl(name: str) -> None:
     from trl import DPOTrainer
 
-    ups, downs = numbers(4) * ANSWER, numbers(4) * ANSWER  # of the reference
+    ups, downs = numbers(4) * ANSWER, numbers(4) * ANSWER  # of the reference model
     theirs = numbers(8, ANSWER).requires_grad_()  # four ups, then their downs
     ours = theirs.detach().clone().requires_grad_()
 

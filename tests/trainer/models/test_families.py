@@ -1,8 +1,8 @@
-"""Every architecture goes the whole way: train, save, serve, and reload with PEFT.
+"""Every architecture end to end: train, save, serve, and reload with PEFT.
 
-The models are tiny and random. Two things are compared with the plainest computation there is, one
-row at a time through transformers and PEFT: what training made of each example (its reward), and
-what the engine says.
+The models are tiny and random. Two results are compared with the plainest computation, one row at
+a time through transformers and PEFT: each example's reward after training, and the engine's
+answers.
 """
 
 import json
@@ -32,7 +32,7 @@ from trainer.engine.sampling import Sampling
 from trainer.models.loading import LoadedBase, load_base
 from trainer.training.train import train
 
-# PEFT asks transformers for an attribute that is about to be renamed
+# PEFT reads an attribute of transformers that is deprecated
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
@@ -49,7 +49,7 @@ SIZES = {
     "max_position_embeddings": 512,
     "initializer_range": 0.15,
 }
-#: Widths that fill no tile of the engine's own decoder.
+#: Widths that do not fill a tile of the engine's own decoder.
 ODD = {
     **SIZES,
     "hidden_size": 48,
@@ -64,7 +64,7 @@ LLAMA = QKVO | {"gate_proj", "up_proj", "down_proj"}
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture, its sizes beyond the shared ones, and where its adapter must sit."""
+    """An architecture, its settings beyond the shared ones, and the layers of its adapter."""
 
     config: type[PretrainedConfig]
     sizes: dict[str, Any]
@@ -116,13 +116,13 @@ FAMILIES = {
 
 
 def ids(seed: int, length: int) -> tuple[int, ...]:
-    """Random tokens that are not special."""
+    """Return random tokens that are not special."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(torch.randint(10, 250, (length,), generator=generator).tolist())
 
 
 def examples(eos: int) -> list[Example]:
-    """Six answers to three prompts; the prompts share ten tokens, most rows outgrow the window."""
+    """Return six answers to three prompts that share ten tokens; most rows exceed the window."""
     found = []
     for number in range(6):
         prompt, finished = number // 2, number % 3 != 2
@@ -143,7 +143,7 @@ def examples(eos: int) -> list[Example]:
 
 @dataclass(frozen=True)
 class Trained:
-    """A base model, a run of one step, and a run that went on for another."""
+    """A base model, a run of one step, and a run that continued for another step."""
 
     family: Family
     base_dir: Path
@@ -202,7 +202,7 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def plain_logprob(model: Any, example: Example) -> float:
-    """log-probability of one completion after its prompt, the whole row through the whole model."""
+    """Return the log-probability of one completion after its prompt, from the whole row."""
     prompt, completion = example.prompt_token_ids, example.completion_token_ids
     assert prompt is not None
     assert completion is not None
@@ -212,7 +212,7 @@ def plain_logprob(model: Any, example: Example) -> float:
     return float(scores[range(len(completion)), list(completion)].sum())
 
 
-def test_adapter_sits_where_it_should_and_learned_there(trained: Trained) -> None:
+def test_adapter_is_on_the_expected_layers_and_was_trained(trained: Trained) -> None:
     directory = trained.one_step / "adapter"
     verify_adapter(directory, base_fingerprint=trained.base().fingerprint, max_rank=4)
     config = json.loads((directory / CONFIG).read_bytes())
@@ -225,7 +225,7 @@ def test_adapter_sits_where_it_should_and_learned_there(trained: Trained) -> Non
         assert sum(key.endswith(f".{leaf}.lora_B.weight") for key in moved) == layers * twice
 
 
-def test_rewards_are_those_of_one_row_at_a_time_with_peft(trained: Trained) -> None:
+def test_rewards_equal_those_of_single_rows_with_peft(trained: Trained) -> None:
     base = trained.base()
     before = [plain_logprob(base.model, example) for example in trained.examples]
     model = trained.peft(base)
@@ -233,12 +233,12 @@ def test_rewards_are_those_of_one_row_at_a_time_with_peft(trained: Trained) -> N
     expected = [new - old for new, old in zip(after, before, strict=True)]
     lines = (trained.two_steps / "fit.jsonl").read_text().splitlines()
     fit = {found["id"]: found["reward"] for found in map(json.loads, lines)}
-    # the second step scores the policy that the first one left
+    # the second step scores the policy after the first one
     assert [fit[example.id] for example in trained.examples] == pytest.approx(expected, abs=2e-3)
     assert max(map(abs, expected)) > 0.05
 
 
-def test_peft_reads_the_adapter_and_computes_the_same(trained: Trained) -> None:
+def test_peft_loads_the_adapter_and_computes_the_same(trained: Trained) -> None:
     row = torch.tensor([ids(7, 2 * WINDOW)])
     base = trained.base()
     with torch.no_grad():
@@ -265,12 +265,12 @@ def test_merged_model_computes_the_same_without_an_adapter(
     assert merged.fingerprint != base.fingerprint
 
 
-def test_engine_answers_as_transformers_and_peft_do(trained: Trained) -> None:
+def test_engine_answers_equal_transformers_and_peft(trained: Trained) -> None:
     base = trained.base()
     stack = serving_decoder(base.model)
     _, weights = read_adapter(trained.one_step / "adapter", base, stack.shapes, name=NAME)
     slot = stack.attach(weights)
-    # the other builds take transformers' way, whatever this one looks like
+    # other architectures use transformers, even if they look like this one
     compiled = backend_for("cpu").may_serve(base.model.config.model_type)
     assert stack.batch_invariant == compiled
     plain = trained.base()
@@ -292,7 +292,7 @@ def served(
     slots: Sequence[int],
     tokens: int,
 ) -> list[list[int]]:
-    """Greedy answers of rows that share a batch, two of which join late."""
+    """Return greedy answers of rows that share a batch, two of which join late."""
     eos = eos_ids(base.model, base.tokenizer)
     sampling = Sampling(max_tokens=tokens, temperature=0)
     rows = [
@@ -309,7 +309,7 @@ def served(
 
 
 def greedy(model: Any, prompt: Sequence[int], tokens: int) -> list[int]:
-    """One answer, token by token, each time through the whole model without a cache."""
+    """Return one answer, computed token by token without a cache."""
     said = list(prompt)
     with torch.no_grad():
         for _ in range(tokens):

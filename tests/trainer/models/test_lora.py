@@ -1,4 +1,4 @@
-"""The adapter: where it sits, what it computes, what PEFT makes of its files."""
+"""The adapter: its layers, its computation, and its files in PEFT."""
 
 from pathlib import Path
 
@@ -49,7 +49,7 @@ class Packed(nn.Linear):
 
 
 def frozen_layer(kind: str) -> tuple[nn.Module, Tensor]:
-    """A frozen layer of 5 inputs and 7 outputs in float64, and its weight as (out, in)."""
+    """Return a frozen layer of 5 inputs and 7 outputs in float64, and its weight as (out, in)."""
     weight = torch.randn(7, 5, dtype=torch.float64)
     layer: nn.Module
     if kind == "packed":
@@ -103,7 +103,7 @@ def test_layer_needs_no_gradient_of_its_input(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_layer_switched_off_is_the_frozen_layer_to_the_bit(kind: str) -> None:
+def test_disabled_layer_equals_the_frozen_layer_bit_for_bit(kind: str) -> None:
     frozen, _ = frozen_layer(kind)
     layer = LoraLinear(frozen, rank=2, alpha=4, dropout=0.0)
     nn.init.normal_(layer.lora_a)
@@ -115,7 +115,7 @@ def test_layer_switched_off_is_the_frozen_layer_to_the_bit(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_dropout_thins_the_adapters_input_and_nothing_else(kind: str) -> None:
+def test_dropout_applies_only_to_the_input_of_the_adapter(kind: str) -> None:
     frozen, weight = frozen_layer(kind)
     layer = LoraLinear(frozen, rank=2, alpha=4, dropout=0.5)
     nn.init.normal_(layer.lora_a)
@@ -141,7 +141,7 @@ def test_dropout_thins_the_adapters_input_and_nothing_else(kind: str) -> None:
 # -- the adapter on a model
 
 
-def test_adapter_sits_on_attention_and_mlp_but_not_on_the_head(tiny: LoadedBase) -> None:
+def test_adapter_is_on_attention_and_mlp_but_not_on_the_head(tiny: LoadedBase) -> None:
     lora = Lora.attach(tiny.model, rank=4, alpha=8)
     kinds = {name.rpartition(".")[2] for name in lora.layers}
     assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
@@ -151,18 +151,18 @@ def test_adapter_sits_on_attention_and_mlp_but_not_on_the_head(tiny: LoadedBase)
     assert all("lora_" in name for name in trainable)
 
 
-def test_fresh_adapter_is_the_reference_and_a_seed_repeats_itself(tiny: LoadedBase) -> None:
+def test_new_adapter_equals_the_reference_and_a_seed_is_reproducible(tiny: LoadedBase) -> None:
     before = logits(tiny)
     lora = Lora.attach(tiny.model, rank=4, alpha=8, seed=7)
     assert torch.equal(logits(tiny), before)
     first = {name: p.detach().clone() for name, p in lora.parameters().items()}
     lora.detach()
-    torch.manual_seed(123)  # whatever the process drew before must not matter
+    torch.manual_seed(123)  # earlier draws of the process must not matter
     again = Lora.attach(tiny.model, rank=4, alpha=8, seed=7).parameters()
     assert all(torch.equal(first[name], again[name]) for name in first)
 
 
-def test_adapter_switched_off_or_detached_is_the_base(tiny: LoadedBase) -> None:
+def test_disabled_or_detached_adapter_equals_the_base(tiny: LoadedBase) -> None:
     before = logits(tiny)
     lora = Lora.attach(tiny.model, rank=4, alpha=8)
     randomise(lora)
@@ -175,7 +175,7 @@ def test_adapter_switched_off_or_detached_is_the_base(tiny: LoadedBase) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
-def test_peft_reads_the_adapter_and_computes_the_same(
+def test_peft_loads_the_adapter_and_computes_the_same(
     tiny: LoadedBase, tiny_dir: Path, tmp_path: Path
 ) -> None:
     lora = Lora.attach(tiny.model, rank=4, alpha=8)
@@ -234,7 +234,9 @@ def test_adapter_of_some_layers_names_them_in_full_and_peft_agrees(
         torch.testing.assert_close(peft(IDS).logits, logits(tiny))
 
 
-def test_adapter_that_does_not_fit_leaves_the_base_bare(tiny: LoadedBase, tmp_path: Path) -> None:
+def test_adapter_that_does_not_fit_leaves_the_base_unchanged(
+    tiny: LoadedBase, tmp_path: Path
+) -> None:
     make_tiny_adapter(tmp_path / "adapter", tiny)
     shallow = make_tiny_model(tmp_path / "shallow", layers=1)
     other = load_base(str(shallow), dtype="float32", device="cpu")
@@ -245,7 +247,7 @@ def test_adapter_that_does_not_fit_leaves_the_base_bare(tiny: LoadedBase, tmp_pa
     assert not any("lora" in name for name, _ in other.model.named_parameters())
 
 
-def test_matrices_that_do_not_fit_are_refused_all_together(tiny: LoadedBase) -> None:
+def test_all_matrices_that_do_not_fit_are_reported_together(tiny: LoadedBase) -> None:
     lora = Lora.attach(tiny.model, rank=4, alpha=8)
     tensors = {name: p.detach().clone() for name, p in lora.parameters().items()}
     first, second, *_ = tensors
@@ -258,7 +260,7 @@ def test_matrices_that_do_not_fit_are_refused_all_together(tiny: LoadedBase) -> 
         assert word in str(caught.value)
 
 
-def test_masters_keep_what_bf16_would_lose(tiny_dir: Path) -> None:
+def test_masters_keep_updates_that_bf16_would_round_away(tiny_dir: Path) -> None:
     base = load_base(str(tiny_dir), dtype="bfloat16", device="cpu")
     lora = Lora.attach(base.model, rank=4, alpha=8)
     masters = MasterWeights(lora)

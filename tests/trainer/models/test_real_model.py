@@ -1,4 +1,4 @@
-"""The smallest part of the real model: SmolLM2 loads, answers, and trains two steps."""
+"""A minimal check of the real model: SmolLM2 loads, answers, and trains two steps."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The memory formula against the bytes that models, optimisers and autograd really hold.
+"""The memory formula compared with the bytes that models, optimisers and autograd hold.
 
 Peak memory of whole trainings is measured by bench/plan.py.
 """
@@ -104,7 +104,7 @@ def kept_bytes(config: PretrainedConfig, layers: int, dtype: torch.dtype, *, row
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_token_keeps_what_the_formula_says(name: str, dtype: torch.dtype) -> None:
+def test_memory_per_token_equals_the_formula(name: str, dtype: torch.dtype) -> None:
     config = CONFIGS[name]
     # one layer's share is the difference between two layers and one
     real = (kept_bytes(config, 2, dtype, rows=2) - kept_bytes(config, 1, dtype, rows=2)) / TOKENS
@@ -112,7 +112,7 @@ def test_a_token_keeps_what_the_formula_says(name: str, dtype: torch.dtype) -> N
         # the softmax of a token of one of two rows, which is counted as attention
         real -= config.num_attention_heads * TOKENS // 2 * dtype.itemsize
     found = token_bytes(Architecture.of(config), replace(CPU, dtype=dtype))
-    # Phi-3 keeps its fused queries, keys and values whole for the sake of the values
+    # Phi-3 keeps its fused queries, keys and values because the values are a view of them
     slack = 0.15 if name == "Phi3" else 0.06
     assert found == pytest.approx(real, rel=slack)
 
@@ -125,15 +125,15 @@ def test_weights_are_counted_exactly(name: str) -> None:
     experts = sum(weight.numel() for weight in model.parameters() if weight.ndim == 3)
     linear = sum(layer.weight.numel() for layer in linear_layers(model).values())
     assert found.packable == linear + experts
-    assert found.active == found.parameters - experts // 2  # two of four experts a token
+    assert found.active == found.parameters - experts // 2  # two of four experts per token
     lora = Lora.attach(model, rank=4, alpha=8)
     trained = sum(matrix.numel() for matrix in lora.parameters().values())
     assert 4 * found.adapted == trained
 
 
-def test_adapter_is_what_a_step_of_training_holds() -> None:
-    """Its matrices in bfloat16 and their gradients; masters, their gradients and AdamW's moments
-    in fp32."""
+def test_adapter_memory_equals_that_of_a_training_step() -> None:
+    """Matrices in bfloat16 and their gradients; masters, their gradients and AdamW's moments in
+    fp32."""
     model: Any = transformers.AutoModelForCausalLM.from_config(
         CONFIGS["Llama"], dtype=torch.bfloat16
     )
@@ -155,7 +155,7 @@ def test_adapter_is_what_a_step_of_training_holds() -> None:
 
 
 def test_four_bits_pack_the_layers_and_nothing_else() -> None:
-    """In 4.127 bits a weight: Dettmers et al. 2023, Section 3, double quantisation."""
+    """4.127 bits per weight: Dettmers et al. 2023, Section 3, double quantisation."""
     architecture = Architecture.of(CONFIGS["Llama"])
     whole = estimate(architecture, Load(0, 0), replace(CPU, device="cuda"))
     packed = estimate(architecture, Load(0, 0), replace(CPU, device="cuda", quantisation="4bit"))
@@ -170,7 +170,7 @@ def test_four_bits_pack_the_layers_and_nothing_else() -> None:
     assert packed.workspace - whole.workspace == max(bytes_of([weight]) for weight in layers)
 
 
-def test_devices_that_share_the_base_hold_it_once_together() -> None:
+def test_devices_that_shard_the_base_store_it_once() -> None:
     with torch.device("meta"):
         model: Any = transformers.AutoModelForCausalLM.from_config(
             MODELS["7B"], dtype=torch.bfloat16
@@ -190,7 +190,7 @@ def test_devices_that_share_the_base_hold_it_once_together() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_attention_on_a_cpu_keeps_a_weight_for_each_pair_of_positions(dtype: torch.dtype) -> None:
     config = CONFIGS["Llama"]
-    # the same tokens as one row and as two: only the pairs differ
+    # the same tokens as one row and as two: only the number of pairs differs
     real = kept_bytes(config, 2, dtype, rows=1) - kept_bytes(config, 2, dtype, rows=2)
     setup, architecture = replace(CPU, dtype=dtype), Architecture.of(config)
     one, two = (
@@ -206,7 +206,7 @@ def test_attention_on_a_cpu_keeps_a_weight_for_each_pair_of_positions(dtype: tor
 
 
 def rows(*lengths: int, prefix: int = 0) -> tuple[list[Tokenised], Step]:
-    """Examples of so many tokens, the first `prefix` of which all share, and a step of them."""
+    """Return examples of these lengths with a common prefix of `prefix` tokens, and their step."""
     found = []
     for number, length in enumerate(lengths):
         own = tuple(range(100 * number + 1000, 100 * number + 1000 + length - prefix))
@@ -221,7 +221,7 @@ def rows(*lengths: int, prefix: int = 0) -> tuple[list[Tokenised], Step]:
     return found, Step(tuple(range(len(found))))
 
 
-def test_load_is_one_pack_or_all_that_waits() -> None:
+def test_load_is_one_pack_or_all_held_packs() -> None:
     examples, step = rows(41, 41, 41, 41)
     together = peak_load(examples, [step], token_budget=90, held_tokens=164)
     assert together == Load(4 * 40, 4 * 40 * 40)
@@ -229,7 +229,7 @@ def test_load_is_one_pack_or_all_that_waits() -> None:
     assert apart == Load(2 * 40, 2 * 40 * 40)
 
 
-def test_shared_beginnings_count_once() -> None:
+def test_shared_prefixes_count_once() -> None:
     examples, step = rows(61, 61, 61, prefix=30)
     load = peak_load(examples, [step], token_budget=1000, held_tokens=0)
     assert load.tokens == 30 + 3 * 30
@@ -244,22 +244,22 @@ def test_devices_share_a_step_by_packs() -> None:
     assert four == Load(40, 40 * 40)
 
 
-def test_devices_that_share_the_base_take_packs_in_turns() -> None:
+def test_devices_that_shard_the_base_take_packs_in_turns() -> None:
     examples, step = rows(71, 41, 21, 11)
     copies = peak_load(examples, [step], token_budget=1, held_tokens=92, devices=2)
     assert copies == Load(70, 70 * 70)
     shares = peak_load(examples, [step], token_budget=1, held_tokens=92, devices=2, sharded=True)
     assert shares == Load(70 + 20, 70 * 70 + 20 * 20)
-    # no device keeps its activations where another one cannot
+    # no device may keep its activations where another one cannot
     apart = peak_load(examples, [step], token_budget=1, held_tokens=91, devices=2, sharded=True)
     assert apart == Load(70, 70 * 70)
 
 
-def test_the_worst_step_counts_even_among_many() -> None:
+def test_largest_of_many_steps_counts() -> None:
     examples, _ = rows(*(20 + number % 7 for number in range(90)), 99)
     steps = Sampler(examples, batch_size=1, seed=0, mismatched=False).steps(0)
     assert peak_load(examples, steps, token_budget=10, held_tokens=0).tokens == 98
-    # what waits together may be more than the largest step, which goes pack by pack
+    # the packs held together may exceed the largest step that is computed pack by pack
     joint = [Step((index, index + 1)) for index in range(0, 90, 2)]
     load = peak_load(examples, [Step((90,)), *joint], token_budget=10, held_tokens=60)
     assert load.tokens == 98
@@ -269,6 +269,6 @@ def test_the_worst_step_counts_even_among_many() -> None:
 # -- the document
 
 
-def test_operations_holds_the_table_as_it_is() -> None:
+def test_table_in_operations_is_current() -> None:
     document = Path(__file__).resolve().parents[3] / "docs" / "operations.md"
     assert table() in document.read_text(encoding="utf-8")

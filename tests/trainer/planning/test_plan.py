@@ -1,4 +1,4 @@
-"""`plan`: what a run would be, without training it."""
+"""`plan`: the size, time and memory of a run, without training it."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from trainer.training.train import train
 pytestmark = pytest.mark.slow
 
 
-def test_plan_counts_what_training_would_do(make_run: MakeRun) -> None:
+def test_plan_counts_the_work_of_training(make_run: MakeRun) -> None:
     found = plan(make_run())
     assert (found["examples"], found["desirable"], found["undesirable"]) == (9, 5, 4)
     assert (found["lambda_d"], found["lambda_u"]) == (1.0, 1.0)
@@ -29,7 +29,7 @@ def test_plan_of_served_examples_counts_their_tokens(make_run: MakeRun) -> None:
     assert plan(make_run(examples=served))["tokens"] == 6 * 10 + sum(range(1, 7))
 
 
-def test_plan_refuses_what_training_would_refuse(make_run: MakeRun) -> None:
+def test_plan_refuses_the_same_input_as_training(make_run: MakeRun) -> None:
     with pytest.raises(Refused, match="at least 2 are needed"):
         plan(make_run(examples=[example(0)]))
 
@@ -41,7 +41,7 @@ def test_longer_training_is_estimated_longer(make_run: MakeRun) -> None:
 
 
 @pytest.mark.parametrize("loss", ["kto", "dpo", "sft"])
-def test_plan_promises_the_steps_that_training_takes(make_run: MakeRun, loss: str) -> None:
+def test_plan_has_the_same_number_of_steps_as_training(make_run: MakeRun, loss: str) -> None:
     run_dir = make_run(loss=loss)
     steps = plan(run_dir)["steps"]
     train(run_dir)
@@ -65,15 +65,15 @@ def test_more_tokens_at_a_time_need_more_memory(make_run: MakeRun) -> None:
     small = plan(make_run("a", token_budget=40, held_tokens=0))["memory"]
     large = plan(make_run("b", token_budget=400, held_tokens=0))["memory"]
     held = plan(make_run("c", token_budget=40, held_tokens=400))["memory"]
-    # packs apart share fewer beginnings than one large pack
+    # smaller packs share fewer prefixes than one large pack
     assert small["activations"] < large["activations"] < held["activations"]
-    # dropout cannot wait for z₀, and a loss without z₀ need not
+    # with dropout packs cannot be held for z₀, and a loss without z₀ need not
     dropout = plan(make_run("d", token_budget=40, held_tokens=400, lora_dropout=0.1))["memory"]
     assert dropout == small
     assert plan(make_run("e", token_budget=40, held_tokens=400, loss="bco"))["memory"] == small
 
 
-def test_plan_takes_lambda_from_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
+def test_plan_sets_lambda_by_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
     weighed = [
         example(number, weight=1.0 if number % 2 == 0 else 0.25, label=number % 2 == 0)
         for number in range(8)
@@ -104,7 +104,7 @@ def test_plan_of_a_model_and_a_file_needs_no_run_directory(
     assert "8 × CUDA, 4-bit, a share each (FSDP)" in said
 
 
-def test_plan_of_a_model_refuses_what_is_faulty(
+def test_plan_of_a_model_refuses_invalid_arguments(
     make_run: MakeRun, tiny_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     examples = make_run() / "examples.jsonl"

@@ -1,9 +1,9 @@
-"""Trainers that die on request: `python -m tests.trainer.killing`, spoken to over its pipes.
+"""Trainers that kill themselves on request: `python -m tests.trainer.training.killing`, by pipe.
 
-Starting an interpreter with torch in it takes seconds, so this process loads everything once, with
-one thread, and forks a child for each run. A line of JSON asks for a run (`Order`), a line answers
-when its process is gone (`End`). A child that is to die kills itself from within: hooks count what
-it does to its run directory and how many modules it computes. Nothing of the trainer is replaced.
+Starting an interpreter with torch takes seconds, so this process imports everything once, with one
+thread, and forks a child per run. A line of JSON requests a run (`Order`), a line answers when its
+process has ended (`End`). A child kills itself from within: hooks count its changes to the run
+directory and the modules it computes. Nothing of the trainer is replaced.
 """
 
 import ctypes
@@ -22,24 +22,24 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
-import transformers.models.llama.modeling_llama  # noqa: F401 - once here, not in every child
+import transformers.models.llama.modeling_llama  # noqa: F401 - imported once, not in every child
 
 import trainer.training.train  # noqa: F401
 from trainer.__main__ import main
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
-#: audit events of a change on disk; `open` counts where it can write
+#: audit events of a change on disk; `open` counts if it can write
 CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate"}
 
 
 @dataclass(frozen=True)
 class Order:
-    """A run, and how it ends: `never` of itself; `change`: SIGKILL just before the `at`-th change
-    to the run directory; `compute`: SIGKILL before the `at`-th module computes; `tear`: from the
+    """A run, and how it ends. `never`: normally. `change`: SIGKILL before the `at`-th change to
+    the run directory. `compute`: SIGKILL before the `at`-th module computes. `tear`: from the
     `at`-th change on no file can grow beyond `size` bytes (counted from the end of events.jsonl
-    with `beyond_events`), and the write that would pass it ends half-done, with the process;
-    `full`: the same, but the write fails, as on a full disk, and the process goes on; `clock`:
-    SIGKILL from outside after `seconds`."""
+    with `beyond_events`); the write that would exceed it is partial and ends the process. `full`:
+    the same, but the write fails, as on a full disk, and the process continues. `clock`: SIGKILL
+    from outside after `seconds`."""
 
     run_dir: str
     how: Literal["never", "change", "compute", "tear", "full", "clock"] = "never"
@@ -51,9 +51,9 @@ class Order:
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended: its exit code or the signal; the changes it made, the one it was killed
-    before included; how many modules it computed (0 when it was killed); after how long; and what
-    it wrote to its standard error."""
+    """How a run ended: its exit code or signal; the changes it made, including the one it was
+    killed before; how many modules it computed (0 if it was killed); its duration; and its standard
+    error."""
 
     code: int | None
     signal: int | None
@@ -64,7 +64,7 @@ class End:
 
 
 class Killer:
-    """The process that forks, from the side of the tests."""
+    """The forking process, as seen by the tests."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -76,7 +76,7 @@ class Killer:
         )
 
     def run(self, run_dir: Path, **order: Any) -> End:
-        """Run until the process is gone."""
+        """Run until the process has ended."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(asdict(Order(str(run_dir), **order))) + "\n")
@@ -102,7 +102,7 @@ class Dying:
         self.computed = 0
 
     def hook(self) -> None:
-        """Count from here on."""
+        """Start counting."""
 
         def watched(call: Callable[..., Any], name: str) -> Callable[..., Any]:
             def first(*arguments: Any, **named: Any) -> Any:
@@ -125,14 +125,14 @@ class Dying:
         torch.nn.Module.__call__ = computing
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Called by the interpreter before it opens, renames or removes."""
+        """Handle an audit event, raised before the interpreter opens, renames or removes."""
         if event == "open":
             path, _, flags = arguments
             if isinstance(path, str) and path.startswith(self.order.run_dir) and flags & WRITING:
                 self.change(f"open {path}")
         elif event in CHANGES:
             path = str(arguments[0])
-            # shutil removes by name within an open directory; by descriptor only we truncate
+            # shutil removes by name within an open directory; a descriptor is used only to truncate
             if path.startswith(self.order.run_dir) or not path.startswith("/"):
                 self.change(f"{event} {path}")
 
@@ -146,8 +146,8 @@ class Dying:
                 self.limit()
 
     def limit(self) -> None:
-        """The kernel writes what fits and then sends SIGXFSZ, which ends the process at once or,
-        where it is ignored, lets the write fail with EFBIG."""
+        """Limit the file size: the kernel writes what fits and then sends SIGXFSZ, which ends the
+        process or, if ignored, makes the write fail with EFBIG."""
         events = Path(self.order.run_dir) / "events.jsonl"
         size = self.order.size + (events.stat().st_size if self.order.beyond_events else 0)
         ignored = self.order.how == "full"
@@ -160,7 +160,7 @@ class Dying:
 
 
 def child(order: Order, pipe: int, words: int) -> None:
-    """`python -m trainer train`; whatever happens, this process ends here."""
+    """Run `python -m trainer train`; this process ends here in every case."""
     code = 1
     try:
         os.dup2(words, sys.stderr.fileno())
@@ -169,7 +169,7 @@ def child(order: Order, pipe: int, words: int) -> None:
         dying.hook()
         code = main(["train", order.run_dir])
         os.write(pipe, f"computed {dying.computed}\n".encode())
-    except BaseException:  # the parent must see a traceback and an exit code, not a second server
+    except BaseException:  # the parent must get a traceback and an exit code, not a second server
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -177,9 +177,9 @@ def child(order: Order, pipe: int, words: int) -> None:
 
 
 def obey_permissions() -> None:
-    """Give up root's right to write read-only files (CAP_DAC_OVERRIDE)."""
+    """Drop root's capability to write read-only files (CAP_DAC_OVERRIDE)."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this process
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 of them
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; two words of 32 bits each
     libc = ctypes.CDLL(None, use_errno=True)
     assert libc.capget(header, sets) == 0
     for index in range(3):
@@ -188,10 +188,10 @@ def obey_permissions() -> None:
 
 
 def run(order: Order) -> End:
-    """Fork a child for the order and wait until it is gone, or time is up for it."""
+    """Fork a child for the order and wait until it has ended or the time is up."""
     started = time.monotonic()
     reader, writer = os.pipe()
-    words_reader, words_writer = os.pipe()  # no file: the child may be out of room for files
+    words_reader, words_writer = os.pipe()  # not a file: the child may be unable to write files
     process = os.fork()
     if process == 0:
         os.close(reader)
@@ -205,7 +205,7 @@ def run(order: Order) -> End:
         if select.select([reader], [], [], left)[0]:
             part = os.read(reader, 65_536)
             if not part:
-                break  # the child's end is closed: it is gone
+                break  # the child's end is closed: it has ended
             reported += part
         else:
             os.kill(process, signal.SIGKILL)

@@ -1,9 +1,9 @@
-"""A disk that is full or read-only: one sentence, nothing lost, and the run continues
-to the same bytes once there is room.
+"""A full or read-only disk: one error message, nothing lost, and the run resumes to the same
+bytes once there is space.
 
-Real processes on real files: from a change on, the kernel lets no file grow beyond a size (and
-tears the write that would), or the directory's permissions forbid it. tests.trainer.killing forks
-the processes, without root's leave to write everywhere.
+Real processes on real files: from some change on, the kernel lets no file grow beyond a size (and
+writes the exceeding data partially), or the directory's permissions forbid writing. The module
+tests.trainer.training.killing forks the processes, without root's right to write everywhere.
 """
 
 import shutil
@@ -34,7 +34,7 @@ def killer() -> Iterator[Killer]:
 
 @pytest.fixture
 def make(tmp_path: Path, tiny_dir: Path) -> MakeRun:
-    """Runs of the same content."""
+    """Return a function that makes runs of the same content."""
     return lambda name, **config: write_held_out_run(tmp_path / name, tiny_dir, **config)
 
 
@@ -46,7 +46,7 @@ def quiet(killer: Killer, tiny_dir: Path, tmp_path_factory: pytest.TempPathFacto
 @dataclass(frozen=True)
 class Full:
     """From the change with this name on (`shift` changes earlier or later; the last one of this
-    name with `last`) files stay below `size` bytes; the run goes on from step `kept` then."""
+    name with `last`) files are limited to `size` bytes; the run then resumes at step `kept`."""
 
     name: str
     size: int
@@ -66,7 +66,7 @@ FULL_AT = {
     "the reference cache": Full("pwrite", 10, 3, last=True),
     "the tensors of a checkpoint": Full(".step-00000003.partial", 10_000, 2),
     "the position of a checkpoint": Full("step-00000005.partial/state.json", 10, 4),
-    # after the last change before it: a probe writes the best adapter without being seen
+    # after the last recorded change before it: writing the best adapter causes no audit event
     "the best adapter so far": Full("pwrite", 10_000, 3, last=True),
     "half of an event": Full(".step-00000003.partial", 7, 2, shift=-1, beyond_events=True),
     "the fit": Full("fit.partial", 100, 5),
@@ -76,7 +76,7 @@ FULL_AT = {
 
 
 @pytest.mark.parametrize("full", FULL_AT.values(), ids=FULL_AT)
-def test_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
+def test_full_disk_is_reported_in_one_line_and_the_run_resumes(
     full: Full, quiet: Quiet, killer: Killer, make: MakeRun
 ) -> None:
     run_dir = make("full")
@@ -87,7 +87,7 @@ def test_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
         size=full.size,
         beyond_events=full.beyond_events,
     )
-    assert_told(end, run_dir, FULL)
+    assert_reported(end, run_dir, FULL)
     found = quiet.assert_resumes(run_dir)
     assert [event["resumed_from_step"] for event in found if event["type"] == "start"][-1] == (
         full.kept
@@ -97,7 +97,7 @@ def test_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
     assert not any(event["type"] == "failed" for event in found)  # which would be final
 
 
-def test_what_other_runs_have_left_outlives_a_full_disk(
+def test_full_disk_does_not_damage_other_runs(
     killer: Killer, make: MakeRun, tmp_path: Path
 ) -> None:
     shared = tmp_path / "shared"
@@ -107,7 +107,8 @@ def test_what_other_runs_have_left_outlives_a_full_disk(
     (cache,) = shared.iterdir()
     known = cache.read_bytes()
 
-    # another run of other pairs adds to the same cache, and tears a record; its twin says when
+    # another run with other pairs appends to the same cache and leaves a partial record; its twin
+    # determines at which change
     shutil.copytree(shared, tmp_path / "copy")
     twin = make("twin", reference_cache=str(tmp_path / "copy"), seed=1)
     changes = killer.run(twin).changes
@@ -115,7 +116,7 @@ def test_what_other_runs_have_left_outlives_a_full_disk(
     (complete,) = (tmp_path / "copy").iterdir()
     at = Full("pwrite", 0, 0).at(changes)
     end = killer.run(other, how="full", at=at, size=complete.stat().st_size - 10)
-    assert_told(end, cache, TORN)
+    assert_reported(end, cache, TORN)
     assert cache.stat().st_size == complete.stat().st_size - 10
 
     assert {path: path.read_bytes() for path in (first / "adapter").iterdir()} == before
@@ -127,10 +128,10 @@ def test_what_other_runs_have_left_outlives_a_full_disk(
     assert result(other) == result(twin)
 
 
-def test_run_directory_that_is_read_only_from_the_start(killer: Killer, make: MakeRun) -> None:
+def test_run_directory_read_only_from_the_start_is_reported(killer: Killer, make: MakeRun) -> None:
     run_dir = make("forbidden")
     run_dir.chmod(0o555)
-    assert_told(killer.run(run_dir), run_dir, FORBIDDEN)
+    assert_reported(killer.run(run_dir), run_dir, FORBIDDEN)
     run_dir.chmod(0o755)
     assert killer.run(run_dir).code == 0
 
@@ -139,7 +140,7 @@ def test_run_directory_that_is_read_only_from_the_start(killer: Killer, make: Ma
     ("place", "stopped_before"),
     [("checkpoints", ".step-00000003"), (".", "fit.partial"), ("reference", "reference-1")],
 )
-def test_directory_that_became_read_only(
+def test_directory_that_became_read_only_is_reported(
     place: str, stopped_before: str, quiet: Quiet, killer: Killer, make: MakeRun
 ) -> None:
     run_dir = make("forbidden")
@@ -148,24 +149,24 @@ def test_directory_that_became_read_only(
     before = {path: path.stat().st_mode for path in forbidden}
     for path, mode in before.items():
         path.chmod(mode & 0o555)
-    assert_told(killer.run(run_dir), run_dir, FORBIDDEN)
+    assert_reported(killer.run(run_dir), run_dir, FORBIDDEN)
     assert "cannot be written" in events(run_dir, "warning")[-1]["message"]
     for path, mode in before.items():
         path.chmod(mode)
     quiet.assert_resumes(run_dir)
 
 
-def test_event_file_that_is_read_only(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+def test_read_only_event_file_is_reported(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     run_dir = make("forbidden")
     killer.run(run_dir, how="change", at=quiet.first(".step-00000003"))
     (run_dir / "events.jsonl").chmod(0o444)
-    assert_told(killer.run(run_dir), run_dir, FORBIDDEN)
+    assert_reported(killer.run(run_dir), run_dir, FORBIDDEN)
     (run_dir / "events.jsonl").chmod(0o644)
     quiet.assert_resumes(run_dir)
 
 
-def assert_told(end: End, place: Path, reason: str) -> None:
-    """The process said in one line what is wrong where, and left no adapter."""
+def assert_reported(end: End, place: Path, reason: str) -> None:
+    """Assert that the process reported the error in one line, and left no adapter."""
     assert (end.code, end.signal) == (NotWritten.exit_code, None), end.words
     (sentence,) = end.words.splitlines()
     assert sentence.startswith(f"python -m trainer: {place}")

@@ -28,7 +28,7 @@ def test_lowest_heldout_loss_is_kept() -> None:
     assert (best.step, best.worse, why) == (20, 1, None)
 
 
-def test_rising_heldout_loss_stops_after_as_many_probes_as_patience_says() -> None:
+def test_rising_heldout_loss_stops_after_patience_probes() -> None:
     best, why = judge(probe(30, 0.43), Best(20, 0.40, worse=1), LIMITS)
     assert best.step == 20
     assert why is not None
@@ -36,17 +36,17 @@ def test_rising_heldout_loss_stops_after_as_many_probes_as_patience_says() -> No
     assert "the adapter of step 20 is kept" in why
 
 
-def test_probe_as_good_as_the_best_is_patient_again() -> None:
+def test_probe_equal_to_the_best_resets_patience() -> None:
     best, why = judge(probe(30, 0.4001), Best(20, 0.40, worse=1), LIMITS)
     assert (best, why) == (Best(20, 0.40, worse=0), None)
 
 
-def test_patience_may_be_endless() -> None:
+def test_patience_can_be_unlimited() -> None:
     _, why = judge(probe(30, 0.9), Best(20, 0.40, worse=50), Limits(None, None))
     assert why is None
 
 
-def test_without_held_out_examples_the_last_one_under_the_brake_is_kept() -> None:
+def test_last_adapter_under_the_brake_is_kept_without_held_out_examples() -> None:
     best, why = judge(probe(20, None), Best(10), LIMITS)
     assert (best, why) == (Best(20), None)
     best, why = judge(probe(30, None, kl=0.9), best, LIMITS)
@@ -63,12 +63,12 @@ def test_without_held_out_examples_the_last_one_under_the_brake_is_kept() -> Non
         (probe(10, loss=float("inf")), "held-out loss is not finite"),
     ],
 )
-def test_probe_that_leaves_nothing_to_keep_fails_the_run(found: Probe, reason: str) -> None:
+def test_run_without_an_adapter_to_keep_fails(found: Probe, reason: str) -> None:
     with pytest.raises(RunFailed, match=reason):
         judge(found, None, LIMITS)
 
 
-def test_figures_that_are_no_numbers_fail_the_step() -> None:
+def test_nan_figures_fail_the_step() -> None:
     with pytest.raises(RunFailed, match="not a finite number at step 3"):
         raise_if_diverged(step=3, loss=float("nan"), rewards=(0.0,), tokens=4)
     with pytest.raises(RunFailed, match="not a finite number"):
@@ -82,7 +82,7 @@ def test_figures_that_are_no_numbers_fail_the_step() -> None:
 
 
 def overfitting_run(make_run: MakeRun, name: str, epochs: int) -> Path:
-    """A run of three steps an epoch that learns its nine examples by heart; others like them are
+    """Write a run of three steps per epoch that memorises its nine examples; similar examples are
     held out."""
     settings = {"lr_schedule": "constant", "warmup_ratio": 0.0, "probe_every": 3, "patience": 2}
     run_dir = make_run(name, epochs=epochs, **settings)
@@ -90,7 +90,7 @@ def overfitting_run(make_run: MakeRun, name: str, epochs: int) -> Path:
     return run_dir
 
 
-def test_heldout_loss_that_rises_ends_the_run_with_its_best_adapter(make_run: MakeRun) -> None:
+def test_rising_heldout_loss_ends_the_run_with_its_best_adapter(make_run: MakeRun) -> None:
     run_dir = overfitting_run(make_run, "longer", epochs=12)
     train(run_dir)
     losses = {found["step"]: found["heldout_loss"] for found in events(run_dir, "probe")}
@@ -106,7 +106,7 @@ def test_heldout_loss_that_rises_ends_the_run_with_its_best_adapter(make_run: Ma
     manifest = json.loads((run_dir / "adapter" / MANIFEST).read_text())
     assert manifest["train"]["steps"] == best
 
-    # a run that was to end with its best step leaves the same bytes there
+    # a run configured to end at its best step writes the same bytes
     shorter = overfitting_run(make_run, "shorter", epochs=best // 3)
     train(shorter)
     assert (run_dir / "adapter" / WEIGHTS).read_bytes() == (

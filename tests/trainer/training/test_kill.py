@@ -1,8 +1,8 @@
-"""Killed anywhere and started again, a run ends with the bytes of an undisturbed one.
+"""Killed at any moment and restarted, a run ends with the bytes of an undisturbed one.
 
 The moments are drawn with a seed and spread over the run: before changes on disk, before modules
-compute, within writes (the kernel tears the file), and by the clock from outside. tests.trainer.
-killing forks the processes that die.
+compute, within writes (the kernel truncates the file), and by time from outside. The module
+tests.trainer.training.killing forks the processes that are killed.
 """
 
 import json
@@ -35,7 +35,7 @@ def killer() -> Iterator[Killer]:
 
 
 def write_held_out_run(run_dir: Path, tiny_dir: Path, **config: Any) -> Path:
-    """A run of this module's kind, with held-out examples beside those that are trained on."""
+    """Write a run of this module's kind, with held-out examples."""
     write_run(run_dir, tiny_dir, **{**SETTINGS, **config})
     write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 42)])
     return run_dir
@@ -43,7 +43,7 @@ def write_held_out_run(run_dir: Path, tiny_dir: Path, **config: Any) -> Path:
 
 @pytest.fixture
 def make(tmp_path: Path, tiny_dir: Path) -> MakeRun:
-    """Runs of the same content."""
+    """Return a function that makes runs of the same content."""
     return lambda name, **config: write_held_out_run(tmp_path / name, tiny_dir, **config)
 
 
@@ -59,11 +59,11 @@ class Quiet:
         self.events = readable_events(run_dir)
 
     def first(self, name: str) -> int:
-        """The number of the first change to a path with this name in it."""
+        """Return the number of the first change to a path with this name in it."""
         return next(n for n, change in enumerate(self.end.changes, start=1) if name in change)
 
     def assert_resumes(self, run_dir: Path) -> list[dict[str, Any]]:
-        """Started again, the run ends as this one did. Returns the events that can be read."""
+        """Assert that the run, restarted, ends as this one did; return its readable events."""
         assert self.killer.run(run_dir).code == 0
         assert result(run_dir) == self.result
         verify_adapter(run_dir / "adapter", base_fingerprint=None, max_rank=4)
@@ -80,40 +80,40 @@ def quiet(killer: Killer, tiny_dir: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 def moments(count: int, of: int) -> list[int]:
-    """So many moments among `of`, one somewhere in each of `count` equal parts."""
+    """Return `count` moments among `of`, one at random in each of `count` equal parts."""
     rng = random.Random(f"moments/{count}/{of}")
     return [1 + int((part + rng.random()) * of / count) for part in range(count)]
 
 
 def result(run_dir: Path) -> tuple[bytes, bytes]:
-    """The weights and the fit of a finished run."""
+    """Return the weights and the fit of a finished run."""
     return (run_dir / "adapter" / WEIGHTS).read_bytes(), (run_dir / "fit.jsonl").read_bytes()
 
 
 def readable_events(run_dir: Path) -> list[dict[str, Any]]:
-    """The events whose lines are whole."""
+    """Return the events whose lines are complete."""
     found = []
     for line in (run_dir / "events.jsonl").read_text().splitlines():
         try:
             found.append(json.loads(line))
         except ValueError:
-            assert not line.endswith("}")  # the front of a line, not two lines in one
+            assert not line.endswith("}")  # a truncated line, not two lines in one
     return found
 
 
 def assert_killed(end: End, run_dir: Path) -> None:
-    """The process was killed, and the adapter directory is complete or absent."""
+    """Assert that the process was killed and the adapter directory is complete or absent."""
     assert end.signal in KILLED
     if (run_dir / "adapter").exists():
         verify_adapter(run_dir / "adapter", base_fingerprint=None, max_rank=4)
 
 
 def assert_all_steps(found: list[dict[str, Any]]) -> None:
-    """Every step's event can be read."""
+    """Assert that every step's event can be read."""
     assert {event["step"] for event in found if event["type"] == "step"} == set(range(1, STEPS + 1))
 
 
-def test_killed_at_any_moment(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+def test_run_killed_at_any_moment_resumes(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     changes = len(quiet.end.changes)
     drawn = moments(12, changes)
     assert min(drawn) < quiet.first(".step-") - 1  # while the reference is computed
@@ -130,9 +130,7 @@ def test_killed_at_any_moment(quiet: Quiet, killer: Killer, make: MakeRun) -> No
         assert_all_steps(quiet.assert_resumes(run_dir))
 
 
-def test_directory_that_is_half_written_does_not_count(
-    quiet: Quiet, killer: Killer, make: MakeRun
-) -> None:
+def test_partly_written_directory_is_ignored(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     for number, name in enumerate((".step-00000003.partial", ".adapter.partial")):
         run_dir = make(f"torn-{number}")
         end = killer.run(run_dir, how="tear", at=quiet.first(name), size=10_000)
@@ -142,7 +140,7 @@ def test_directory_that_is_half_written_does_not_count(
         assert_all_steps(quiet.assert_resumes(run_dir))
 
 
-def test_half_a_line_of_events_does_not_count(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+def test_partial_event_line_is_ignored(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     run_dir = make("torn")
     # the event of the first checkpoint is the first line after this change
     at = quiet.first(".step-00000002.partial") - 1
@@ -152,7 +150,7 @@ def test_half_a_line_of_events_does_not_count(quiet: Quiet, killer: Killer, make
     assert_all_steps(quiet.assert_resumes(run_dir))
 
 
-def test_end_that_was_torn_is_said_again(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+def test_partial_done_event_is_written_again(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     run_dir = make("torn")
     at = len(quiet.end.changes)
     end = killer.run(run_dir, how="tear", at=at, size=25, beyond_events=True)
@@ -162,10 +160,8 @@ def test_end_that_was_torn_is_said_again(quiet: Quiet, killer: Killer, make: Mak
     assert_all_steps(quiet.assert_resumes(run_dir))
 
 
-def test_damage_that_a_power_cut_leaves_is_passed_over(
-    quiet: Quiet, killer: Killer, make: MakeRun
-) -> None:
-    # killed while the reference is computed; the end of what was written last is lost
+def test_damage_by_a_power_cut_is_ignored(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+    # killed while the reference is computed; the end of the last write is lost
     run_dir = make("reference")
     last = quiet.first(".step-00000001.partial") - 1
     assert_killed(killer.run(run_dir, how="change", at=last), run_dir)
@@ -176,7 +172,7 @@ def test_damage_that_a_power_cut_leaves_is_passed_over(
         path.write_bytes(path.read_bytes()[:-5])
     quiet.assert_resumes(run_dir)
 
-    # killed after the fourth checkpoint; half of it is zeros, and there is half of a fifth
+    # killed after the fourth checkpoint; half of it is zeros, and half of a fifth exists
     run_dir = make("checkpoint")
     at = quiet.first(".step-00000005.partial")
     assert_killed(killer.run(run_dir, how="change", at=at), run_dir)
@@ -190,7 +186,7 @@ def test_damage_that_a_power_cut_leaves_is_passed_over(
     found = quiet.assert_resumes(run_dir)
     assert [event["resumed_from_step"] for event in found if event["type"] == "start"] == [0, 3]
 
-    # killed after the adapter was renamed into place; its weights are on disk in part
+    # killed after the adapter was renamed; its weights are only partly on disk
     run_dir = make("adapter")
     at = len(quiet.end.changes)
     assert_killed(killer.run(run_dir, how="change", at=at), run_dir)
@@ -199,7 +195,9 @@ def test_damage_that_a_power_cut_leaves_is_passed_over(
     quiet.assert_resumes(run_dir)
 
 
-def test_killed_from_outside_by_the_clock(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+def test_run_killed_from_outside_by_time_resumes(
+    quiet: Quiet, killer: Killer, make: MakeRun
+) -> None:
     for share in (0.3, 0.6, 0.9):
         run_dir = make(f"killed-{share}")
         end = killer.run(run_dir, how="clock", seconds=share * quiet.end.seconds)
@@ -207,7 +205,7 @@ def test_killed_from_outside_by_the_clock(quiet: Quiet, killer: Killer, make: Ma
         quiet.assert_resumes(run_dir)
 
 
-def test_killed_again_and_again(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
+def test_run_killed_repeatedly_resumes(quiet: Quiet, killer: Killer, make: MakeRun) -> None:
     run_dir = make("killed")
     rng = random.Random("again and again")
     for _ in range(6):
@@ -216,7 +214,7 @@ def test_killed_again_and_again(quiet: Quiet, killer: Killer, make: MakeRun) -> 
     assert_all_steps(quiet.assert_resumes(run_dir))
 
 
-def test_best_adapter_outlives_what_comes_after_it(killer: Killer, make: MakeRun) -> None:
+def test_best_adapter_is_kept_after_a_later_kill(killer: Killer, make: MakeRun) -> None:
     overfitting = {"epochs": 12, "lr_schedule": "constant", "probe_every": 3, "patience": 2}
     quiet = Quiet(killer, make("quiet", **overfitting))
     (braked,) = [event for event in quiet.events if event["type"] == "braked"]

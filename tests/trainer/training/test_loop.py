@@ -1,4 +1,4 @@
-"""Whole runs on a tiny model: what they write, what stops them, where they resume."""
+"""Whole runs on a tiny model: their output, what stops them, where they resume."""
 
 import json
 from dataclasses import replace
@@ -40,7 +40,7 @@ def test_run_writes_adapter_fit_and_events(make_run: MakeRun) -> None:
     assert start["resumed_from_step"] == 0
     steps = events(run_dir, "step")
     assert [found["step"] for found in steps] == [1, 2, 3, 4, 5, 6]
-    assert steps[0]["kl"] == pytest.approx(0, abs=1e-5)  # at the start π is π₀
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-5)  # at the start π equals π₀
     assert steps[0]["loss"] == pytest.approx(0.5, abs=1e-5)
     assert steps[-1]["epoch"] == 2
     assert steps[-1]["eta_seconds"] == 0
@@ -52,7 +52,7 @@ def test_run_writes_adapter_fit_and_events(make_run: MakeRun) -> None:
     assert "5 up, 4 down" in (run_dir / "adapter" / "README.md").read_text()
 
 
-def test_training_learns_the_verdicts(make_run: MakeRun) -> None:
+def test_training_separates_ups_from_downs(make_run: MakeRun) -> None:
     run_dir = make_run(epochs=12)
     train.train(run_dir)
     last = events(run_dir, "step")[-3:]
@@ -68,7 +68,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(make_run: MakeRu
     assert (runs[0] / "fit.jsonl").read_bytes() == (runs[1] / "fit.jsonl").read_bytes()
 
 
-def test_complete_run_is_left_alone(make_run: MakeRun) -> None:
+def test_complete_run_is_unchanged(make_run: MakeRun) -> None:
     run_dir = make_run()
     train.train(run_dir)
     before = (run_dir / "events.jsonl").read_bytes()
@@ -87,7 +87,7 @@ def test_run_that_was_killed_before_its_done_event_writes_it(make_run: MakeRun) 
     ]
 
 
-def test_memory_that_runs_out_is_a_failure_with_advice(
+def test_out_of_memory_fails_the_run_with_advice(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exhausted(*_: Any, **__: Any) -> None:
@@ -100,7 +100,7 @@ def test_memory_that_runs_out_is_a_failure_with_advice(
     assert events(run_dir, "failed")
 
 
-def test_memory_that_runs_short_costs_smaller_packs_not_the_run(
+def test_out_of_memory_is_retried_with_smaller_packs(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plenty, short = make_run("plenty"), make_run("short")
@@ -122,7 +122,7 @@ def test_memory_that_runs_short_costs_smaller_packs_not_the_run(
         assert after["kl_unclamped"] == pytest.approx(before["kl_unclamped"], abs=1e-3)
 
 
-def test_example_weight_scales_its_pull(make_run: MakeRun) -> None:
+def test_example_weight_scales_its_effect(make_run: MakeRun) -> None:
     light = [example(n, weight=0.01 if n % 2 else 1.0) for n in range(9)]
     runs = [make_run("even", epochs=4), make_run("light", epochs=4, examples=light)]
     fits = []
@@ -130,7 +130,7 @@ def test_example_weight_scales_its_pull(make_run: MakeRun) -> None:
         train.train(run_dir)
         fit = [json.loads(line) for line in (run_dir / "fit.jsonl").read_text().splitlines()]
         fits.append(sum(found["reward"] for found in fit if not found["label"]))
-    assert fits[0] < fits[1]  # downs that hardly count are pushed away less
+    assert fits[0] < fits[1]  # downs of low weight are pushed away less
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_example_weight_scales_its_pull(make_run: MakeRun) -> None:
         ([example(0, completion=" "), example(3)], "completion is empty"),
     ],
 )
-def test_bad_examples_are_refused_before_the_model_is_loaded(
+def test_invalid_examples_are_refused_before_the_model_is_loaded(
     make_run: MakeRun, examples: list[Any], reason: str
 ) -> None:
     run_dir = make_run(examples=examples, base_model="/no/such/model")
@@ -152,7 +152,7 @@ def test_bad_examples_are_refused_before_the_model_is_loaded(
     assert failed["step"] is None
 
 
-def test_faults_of_config_and_examples_come_together(make_run: MakeRun) -> None:
+def test_errors_of_config_and_examples_are_reported_together(make_run: MakeRun) -> None:
     run_dir = make_run(examples=[example(0)], beta=-1)
     with pytest.raises(Refused) as caught:
         train.train(run_dir)
@@ -160,7 +160,7 @@ def test_faults_of_config_and_examples_come_together(make_run: MakeRun) -> None:
     assert "at least 2 are needed" in str(caught.value)
 
 
-def test_odd_snapshot_is_trained_whole(make_run: MakeRun) -> None:
+def test_unusual_snapshot_is_trained_completely(make_run: MakeRun) -> None:
     run_dir = make_run(
         examples=[example(0), example(1), example(3)], batch_size=2, epochs=1, token_budget=1
     )
@@ -213,7 +213,7 @@ def test_nan_loss_stops_the_run_and_leaves_no_adapter(
 
 
 def test_exploding_policy_stops_the_run(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    # a model this small cannot drift ten nats a token; the limit comes down to meet it
+    # a model this small cannot drift ten nats a token, so the limit is lowered
     monkeypatch.setattr(early_stopping, "EXPLODED_NATS_PER_TOKEN", 0.5)
     run_dir = make_run(learning_rate=1.0, warmup_ratio=0.0)
     with pytest.raises(RunFailed, match=r"the policy exploded \(\d+\.\d nats a token"):
@@ -222,12 +222,12 @@ def test_exploding_policy_stops_the_run(make_run: MakeRun, monkeypatch: pytest.M
 
 
 def probe_of(values: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the run's probes these values, one after the other."""
+    """Make the run's probes return these values in turn."""
     left = iter(values)
     monkeypatch.setattr(KlProbe, "measure", lambda *_, **__: KlEstimate(next(left), (0.0,)))
 
 
-def test_brake_exports_the_last_adapter_that_was_under_it(
+def test_brake_exports_the_last_adapter_below_the_limit(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = make_run("short", probe_every=2, kl_brake=0.5, lr_schedule="constant")
@@ -239,7 +239,7 @@ def test_brake_exports_the_last_adapter_that_was_under_it(
     manifest = json.loads((short / "adapter" / MANIFEST).read_text())
     assert manifest["train"]["steps"] == 4
 
-    # the adapter of step 4 is what a look at the masters after step 4 would have shown
+    # the adapter of step 4 equals the masters after step 4
     other = make_run("other", lr_schedule="constant", checkpoint_every=4)
     monkeypatch.setattr(loop, "save_checkpoint", kept(save_checkpoint, other))
     train.train(other)
@@ -249,7 +249,7 @@ def test_brake_exports_the_last_adapter_that_was_under_it(
 
 
 def kept(real: Any, directory: Path) -> Any:
-    """save_checkpoint that also keeps the masters of each step."""
+    """Return a save_checkpoint that also keeps the masters of each step."""
     from safetensors.torch import save_file
 
     def save(where: Path, position: Any, *, masters: Any, optimizer: Any) -> None:
@@ -271,7 +271,7 @@ def test_brake_at_the_first_probe_fails_the_run(
 
 
 @pytest.mark.slow
-def test_lambda_comes_from_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
+def test_lambda_is_set_by_the_summed_weights_of_each_class(make_run: MakeRun) -> None:
     """Four ups of weight 1 and four downs of weight 0.25: 4 / (λ_U·1) = 4/3."""
     weighed = [
         example(number, weight=1.0 if number % 2 == 0 else 0.25, label=number % 2 == 0)
@@ -302,7 +302,7 @@ def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
     assert sum(losses[-per_epoch:]) < sum(losses[:per_epoch])
 
 
-def test_layers_that_compute_again_train_the_same_bytes(make_run: MakeRun) -> None:
+def test_activation_checkpointing_trains_the_same_bytes(make_run: MakeRun) -> None:
     plain = make_run("plain", lora_dropout=0.1)
     saving = make_run("saving", lora_dropout=0.1, gradient_checkpointing=True)
     for run_dir in (plain, saving):
@@ -311,7 +311,7 @@ def test_layers_that_compute_again_train_the_same_bytes(make_run: MakeRun) -> No
 
 
 @pytest.mark.slow
-def test_runs_that_share_a_reference_compute_what_is_new(
+def test_runs_that_share_a_reference_compute_only_new_values(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[list[bytes]] = []
@@ -348,13 +348,13 @@ def test_runs_that_share_a_reference_compute_what_is_new(
     assert 4 <= len(second) < len(alone) / 3
 
 
-def test_probe_measures_what_the_policy_says(make_run: MakeRun) -> None:
+def test_probe_measures_answers_of_the_policy(make_run: MakeRun) -> None:
     run_dir = make_run(probe_every=3, epochs=4)
     train.train(run_dir)
     probes = events(run_dir, "probe")
     assert [found["step"] for found in probes] == [3, 6, 9, 12]
     assert probes[-1]["kl_per_token"] > probes[0]["kl_per_token"] > 0
-    assert probes[0]["answers"] == 3  # one a prompt
+    assert probes[0]["answers"] == 3  # one per prompt
 
 
 def test_checkpoints_of_another_config_are_refused(make_run: MakeRun) -> None:
@@ -379,18 +379,18 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(make_run: MakeRun) -> N
     assert weights(run_dir) == expected
 
 
-def test_second_process_on_one_run_is_turned_away(make_run: MakeRun) -> None:
+def test_second_process_on_one_run_is_refused(make_run: MakeRun) -> None:
     run_dir = make_run()
     with locked(run_dir), pytest.raises(TrainerError, match="another process is at work"):
         train.train(run_dir)
 
 
-def test_learning_rate_warms_up_and_falls() -> None:
+def test_learning_rate_warms_up_and_decays() -> None:
     def rates(**changes: Any) -> list[float]:
         config = TrainConfig("m", "a@1", learning_rate=1.0, warmup_ratio=0.2, **changes)
         return [round(learning_rate(config, number, 10), 4) for number in range(1, 11)]
 
-    # 2 steps of warm-up; then left = (10 − step + 1)/9
+    # 2 steps of warm-up; then remaining = (10 − step + 1)/9
     linear = [0.5, 1.0, *(round(left / 9, 4) for left in range(8, 0, -1))]
     assert rates(lr_schedule="linear") == linear
     assert rates(lr_schedule="constant") == [0.5, *[1.0] * 9]
@@ -400,7 +400,7 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert 0 < cosine[-1] < 0.05
 
 
-def test_event_after_a_torn_line_is_on_a_line_of_its_own(tmp_path: Path) -> None:
+def test_event_after_a_partial_line_starts_a_new_line(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_text('{"type": "st')
     with EventLog(path) as log:

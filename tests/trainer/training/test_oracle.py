@@ -1,9 +1,9 @@
-"""Our steps against TRL's KTOTrainer on the same batches: loss, z₀, rewards, log-probabilities and
-every LoRA gradient, over several steps.
+"""Our steps compared with TRL's KTOTrainer on the same batches: loss, z₀, rewards,
+log-probabilities and every LoRA gradient, over several steps.
 
-TRL pairs each prompt with the completion of another row; the same pairs are given to our step.
-Both work in fp32 on the same tiny random Llama with the same adapter weights, and both then take
-the same gradient step.
+TRL pairs each prompt with the completion of another row; our step gets the same pairs. Both use
+fp32 on the same tiny random Llama with the same adapter weights, and both then take the same
+gradient step.
 """
 
 import math
@@ -36,18 +36,18 @@ RATE = 0.05
 SCALE = 0.1
 STEPS = 3
 RELATIVE = 1e-5
-#: Terms of the sums that a gradient element is made of: the inner sizes of the products on its way
-#: through the tiny model and back (2 layers of 7 linear layers, 128 inputs at most, the head), and
-#: one for each token of the batch.
+#: Number of terms in the sums of a gradient element: the inner sizes of the products through the
+#: tiny model and back (2 layers of 7 linear layers, 128 inputs at most, the head), and one per
+#: token of the batch.
 TERMS = 2 * 2 * 7 * 128 + 2 * 384
 UNIT = torch.finfo(torch.float32).eps / 2
 
 
 def rounding(tokens: int) -> float:
-    """How far apart two ways of adding up the same fp32 terms may come, relative to the sum of the
-    magnitudes of what is added.
+    """Return how far two orders of adding the same fp32 terms may differ, relative to the sum of
+    their magnitudes.
 
-    Each way stays within 3 √n u of the exact sum with a probability of 97 % or more: Higham and
+    Each order is within 3 √n u of the exact sum with a probability of 97 % or more: Higham and
     Mary 2019, A New Approach to Probabilistic Rounding Error Analysis, Theorem 2.4 with λ = 3.
     """
     return 2 * 3 * math.sqrt(TERMS + tokens) * UNIT
@@ -64,12 +64,12 @@ class Case:
 
     @property
     def partners(self) -> tuple[int, ...]:
-        """The completion of the row before, the first row takes the last one's."""
+        """Return the completion of the previous row; the first row gets the last one's."""
         return tuple((number - 1) % len(self.rows) for number in range(len(self.rows)))
 
 
 def rows(count: int, *, shared: int) -> list[Row]:
-    """Rows of many lengths whose prompts all begin with the same `shared` tokens."""
+    """Return rows of various lengths whose prompts begin with the same `shared` tokens."""
     generator = torch.Generator().manual_seed(count)
 
     def draw(low: int, high: int) -> tuple[int, ...]:
@@ -135,7 +135,7 @@ class Oracle:
             parameter.data.copy_(weights[name])
 
     def step(self) -> tuple[float, dict[str, float]]:
-        """Loss and logged metrics; gradients are left on `named`."""
+        """Return loss and logged metrics; gradients are left on `named`."""
         case = self.case
         batch = self.trainer.data_collator(
             [
@@ -207,10 +207,10 @@ class Ours:
             )
 
     def magnitudes(self) -> dict[str, float]:
-        """For each master, the largest gradient element of the ups and that of the downs, added.
+        """Return, per master, the sum of the largest gradient elements of the ups and of the downs.
 
-        The classes pull in opposite directions. The rounding errors of a gradient scale with what
-        each of them adds, not with what is left when they cancel.
+        The classes have opposite signs. The rounding errors of a gradient scale with the
+        contribution of each class, not with the rest after cancellation.
         """
         found = dict.fromkeys(self.masters.tensors, 0.0)
         for label in (True, False):
@@ -225,7 +225,7 @@ class Ours:
         return found
 
     def step(self) -> tuple[StepResult, list[float]]:
-        """The step and the log-probabilities before it; gradients are left on the masters."""
+        """Return the step and the log-probabilities before it; leave gradients on the masters."""
         logprobs = sequence_logprobs(self.model, self.case.rows, 60).tolist()
         return self.runner.backward(self.batch, beta=BETA), logprobs
 
@@ -252,7 +252,7 @@ def test_steps_equal_trl(
         expected, metrics = oracle.step()
 
         def close(value: float, other: float) -> None:
-            # a sum of log-probabilities carries the rounding of its largest terms
+            # a sum of log-probabilities has the rounding error of its largest terms
             assert value == pytest.approx(other, rel=RELATIVE, abs=RELATIVE)
 
         close(found.loss, expected)

@@ -1,4 +1,4 @@
-"""A loss and a snapshot that do not fit are refused with the reason and with what would fit."""
+"""A loss and a snapshot that do not match are refused with the reason and the alternatives."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +13,7 @@ from trainer.training.preflight import check_trainable, faults_of
 
 # In conftest's examples three share a prompt: 0 to 2, 3 to 5 …; even numbers are desirable.
 UP, DOWN, OTHER_UP, OTHER_DOWN = example(0), example(1), example(4), example(5)
-ALONE = [example(6 * number, label=number % 2 == 0) for number in range(4)]  # one a prompt
+ALONE = [example(6 * number, label=number % 2 == 0) for number in range(4)]  # one per prompt
 Z0 = ("kto", "kto_clamped")
 BOTH_CLASSES = (*Z0, "apo_zero_unpaired", "bco")
 
@@ -27,18 +27,18 @@ def faults(name: str, *examples: Example, batch_size: int = 16) -> list[str]:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_two_prompts_with_both_classes_fit_every_loss(name: str) -> None:
+def test_two_prompts_with_both_classes_suit_every_loss(name: str) -> None:
     assert faults(name, UP, DOWN, OTHER_UP, OTHER_DOWN) == []
     assert check_trainable(loss_named(name), [UP, DOWN, OTHER_UP], config()) is None
 
 
 @pytest.mark.parametrize("name", BOTH_CLASSES)
-def test_one_class_is_refused_and_ups_alone_fit_sft(name: str) -> None:
+def test_one_class_is_refused_and_ups_alone_suit_sft(name: str) -> None:
     assert faults(name, UP, OTHER_UP) == [
         f"all 2 examples are desirable: {name} needs both kinds, collect votes of the other one, "
         "or use sft, which learns from desirable examples alone"
     ]
-    # nothing learns from downs alone, so nothing else is named
+    # no loss learns from downs alone, so no alternative is named
     assert faults(name, DOWN, OTHER_DOWN) == [
         f"all 2 examples are undesirable: {name} needs both kinds, collect votes of the other one"
     ]
@@ -77,7 +77,7 @@ def test_batch_of_one_has_no_mismatched_pair(name: str) -> None:
 
 
 def test_dpo_without_a_prompt_of_both_kinds_is_refused() -> None:
-    # both classes are there, but never on one prompt
+    # both classes are there, but never for the same prompt
     assert faults("dpo", *ALONE) == [
         "no prompt has both a desirable and an undesirable completion: dpo learns from such "
         "pairs, vote on several completions of one prompt, or use kto, which needs no pairs"
@@ -94,7 +94,7 @@ def test_sft_without_ups_is_refused() -> None:
     assert faults("sft", UP) == []
 
 
-def test_all_faults_come_together() -> None:
+def test_all_preflight_errors_are_reported_together() -> None:
     with pytest.raises(Refused) as caught:
         check_trainable(loss_named("kto"), [UP, example(2)], config(batch_size=1))
     assert [fault.split(":")[0] for fault in caught.value.faults] == [
@@ -109,9 +109,7 @@ def test_all_faults_come_together() -> None:
     labels=st.lists(st.booleans(), min_size=8, max_size=8),
     batch_size=st.integers(1, 3),
 )
-def test_what_is_named_instead_fits(
-    numbers: list[int], labels: list[bool], batch_size: int
-) -> None:
+def test_named_alternatives_pass(numbers: list[int], labels: list[bool], batch_size: int) -> None:
     examples = [
         example(number, label=label) for number, label in zip(numbers, labels, strict=False)
     ]

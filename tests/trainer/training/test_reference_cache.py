@@ -1,4 +1,4 @@
-"""The reference cache: computed once, kept on disk, never trusted where it does not belong."""
+"""The reference cache: computed once, stored on disk, used only for the matching base."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ ROWS: list[Row] = [((5, 6), (7, 8)), ((5, 6, 7), (8,)), ((9,), (10, 11, 12))]
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of rows of each forward pass."""
+    """Record the number of rows of each forward pass."""
     seen: list[int] = []
     real = reference_cache.score
 
@@ -38,7 +38,7 @@ def fill(
     budget: int = 100,
     progress: list[tuple[int, int]] | None = None,
 ) -> list[list[float]]:
-    """What the cache holds of `rows` once it is complete."""
+    """Return the cache's values for `rows` once it is complete."""
     seen = [] if progress is None else progress
     complete(
         cache,
@@ -56,7 +56,7 @@ def opened(path: Path, fingerprint: str = "a") -> ReferenceCache:
     return ReferenceCache(path / "reference", fingerprint=fingerprint)
 
 
-def test_values_are_computed_once_and_survive_the_process(
+def test_values_are_computed_once_and_stored(
     tiny: LoadedBase, tmp_path: Path, passes: list[int]
 ) -> None:
     first = fill(opened(tmp_path), tiny, tmp_path / "1")
@@ -65,10 +65,12 @@ def test_values_are_computed_once_and_survive_the_process(
         assert found == pytest.approx(expected.tolist(), abs=1e-5)
     again = fill(opened(tmp_path), tiny, tmp_path / "2")
     assert passes == [3]
-    assert again == first  # to the last bit
+    assert again == first  # bit for bit
 
 
-def test_new_rows_alone_cost_a_pass(tiny: LoadedBase, tmp_path: Path, passes: list[int]) -> None:
+def test_only_new_rows_need_a_forward_pass(
+    tiny: LoadedBase, tmp_path: Path, passes: list[int]
+) -> None:
     fill(opened(tmp_path), tiny, tmp_path / "1", ROWS[:2])
     fill(opened(tmp_path), tiny, tmp_path / "2", [*ROWS, *ROWS])
     assert passes == [2, 1]
@@ -80,12 +82,12 @@ def test_values_of_another_base_are_not_used(
     fill(opened(tmp_path, "a"), tiny, tmp_path / "1")
     fill(opened(tmp_path, "b"), tiny, tmp_path / "2")
     assert passes == [3, 3]
-    fill(opened(tmp_path, "a"), tiny, tmp_path / "3")  # and both are kept
+    fill(opened(tmp_path, "a"), tiny, tmp_path / "3")  # both are kept
     assert passes == [3, 3]
 
 
 @pytest.mark.parametrize("cut", [1, 9, 30])
-def test_record_that_a_crash_cut_off_is_dropped(
+def test_partial_record_after_a_crash_is_dropped(
     tiny: LoadedBase, tmp_path: Path, passes: list[int], cut: int
 ) -> None:
     cache = opened(tmp_path)
@@ -97,7 +99,7 @@ def test_record_that_a_crash_cut_off_is_dropped(
     assert len(cache.path.read_bytes()) == len(whole)
 
 
-def test_damaged_record_is_not_believed(tiny: LoadedBase, tmp_path: Path) -> None:
+def test_damaged_record_is_ignored(tiny: LoadedBase, tmp_path: Path) -> None:
     cache = opened(tmp_path)
     fill(cache, tiny, tmp_path / "1")
     raw = bytearray(cache.path.read_bytes())
@@ -135,13 +137,13 @@ def test_interrupted_plan_forms_the_same_packs_again(
     assert passes == [2, 1, 2, 1]
 
 
-def test_two_processes_append_without_losing_each_others_values(tmp_path: Path) -> None:
+def test_two_processes_append_without_losing_values(tmp_path: Path) -> None:
     first, second = opened(tmp_path), opened(tmp_path)
     first.add({pair_key(ROWS[0]): torch.tensor([-1.0, -2.0])})
     second.add({pair_key(ROWS[1]): torch.tensor([-3.0]), pair_key(ROWS[0]): torch.zeros(2)})
     first.refresh()
     for cache in (first, second, opened(tmp_path)):
-        assert cache[ROWS[0]].tolist() == [-1.0, -2.0]  # the value that came first stays
+        assert cache[ROWS[0]].tolist() == [-1.0, -2.0]  # the first value is kept
         assert cache[ROWS[1]].tolist() == [-3.0]
         assert ROWS[2] not in cache
 
@@ -149,9 +151,9 @@ def test_two_processes_append_without_losing_each_others_values(tmp_path: Path) 
 def test_progress_counts_rows(tiny: LoadedBase, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     fill(opened(tmp_path), tiny, tmp_path / "1", budget=4, progress=seen)
-    assert seen == [(2, 3), (3, 3)]  # two rows hold the same tokens
+    assert seen == [(2, 3), (3, 3)]  # two rows have the same tokens
 
 
-def test_pair_key_knows_where_the_prompt_ends() -> None:
+def test_pair_key_depends_on_the_end_of_the_prompt() -> None:
     assert pair_key(((1, 2), (3,))) != pair_key(((1,), (2, 3)))
     assert pair_key(((1, 2), (3,))) == pair_key(([1, 2], [3]))

@@ -1,5 +1,5 @@
-"""A step is the same however its rows are packed, held or passed twice; and it is what its loss
-says, written out with plain autograd."""
+"""A step does not depend on how its rows are packed, held or passed twice, and equals its loss
+written with plain autograd."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -41,7 +41,7 @@ BETA = 0.5
 
 
 class Bench:
-    """A runner on the tiny model with an adapter that changes what it says."""
+    """A runner on the tiny model with an adapter that changes its output."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ def test_packs_and_passes_change_nothing(tiny: LoadedBase, tmp_path: Path, loss:
 
 
 def plain_loss(bench: Bench, loss: str, mean_reward: float) -> Tensor:
-    """The step's loss from whole rows and plain autograd, as the papers write it."""
+    """Return the step's loss from whole rows and plain autograd, as the papers define it."""
     step = step_of(loss)
     chosen = [EXAMPLES[index] for index in step.examples]
     rows: list[Row] = [(example.prompt, example.completion) for example in chosen]
@@ -179,21 +179,21 @@ def test_step_equals_its_loss_by_definition(tiny: LoadedBase, tmp_path: Path, lo
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-4 * largest)
 
 
-def test_dropout_reaches_the_examples_and_not_z0(tiny: LoadedBase, tmp_path: Path) -> None:
+def test_dropout_applies_to_the_examples_and_not_to_z0(tiny: LoadedBase, tmp_path: Path) -> None:
     bench = Bench(tiny, tmp_path / "reference", "kto", Budget(100, 10_000), dropout=0.5)
     results = [bench.backward(EXAMPLE_STEP)[0] for _ in range(2)]
     assert results[0].z0_unclamped == results[1].z0_unclamped
     assert results[0].rewards != results[1].rewards
 
 
-def test_steps_may_be_interrupted_between_packs(tiny: LoadedBase, tmp_path: Path) -> None:
+def test_steps_can_be_interrupted_between_packs(tiny: LoadedBase, tmp_path: Path) -> None:
     bench = Bench(tiny, tmp_path / "reference", "kto", Budget(1, 0))
     bench.backward(EXAMPLE_STEP)
     assert bench.checks == 12  # z₀ and the gradient of six packs
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_layers_that_compute_again_change_nothing(
+def test_activation_checkpointing_changes_no_result(
     tiny: LoadedBase, tmp_path: Path, dropout: float
 ) -> None:
     def stepped(checkpointing: bool) -> tuple[StepResult, list[Tensor]]:
@@ -217,7 +217,7 @@ def test_layers_that_compute_again_change_nothing(
         assert torch.equal(slope, gradient)
 
 
-def test_layers_that_compute_again_keep_less(tiny: LoadedBase, tmp_path: Path) -> None:
+def test_activation_checkpointing_keeps_less_memory(tiny: LoadedBase, tmp_path: Path) -> None:
     def kept(checkpointing: bool) -> int:
         bench = Bench(
             tiny, tmp_path / "kept", "kto", Budget(100, 10_000), checkpointing=checkpointing
@@ -241,7 +241,7 @@ def test_layers_that_compute_again_keep_less(tiny: LoadedBase, tmp_path: Path) -
 def test_first_step_needs_no_reference(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "known", loss, Budget(60, 10_000))
     for name, parameter in bench.lora.parameters().items():
-        if ".lora_B." in name:  # as every run begins
+        if ".lora_B." in name:  # B is zero at the start of every run
             parameter.data.zero_()
     expected, gradients = bench.backward(step_of(loss))
     empty = ReferenceCache(tmp_path / "empty", fingerprint="tiny")

@@ -1,4 +1,4 @@
-"""Publishing an adapter: whole or not at all, once, and never two under one name."""
+"""Publishing an adapter: complete or not at all, once, and one per name."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def test_publish_twice_is_one_adapter(root: Path, tmp_path: Path) -> None:
     assert [path.name for path in (root / "adapters").iterdir()] == ["bot@1"]
 
 
-def test_publish_after_a_kill_in_the_middle_starts_over(root: Path, tmp_path: Path) -> None:
+def test_publish_after_a_kill_halfway_starts_over(root: Path, tmp_path: Path) -> None:
     source = adapter(tmp_path / "adapter")
     half = root / "adapters" / ".bot@1.partial"
     half.mkdir(parents=True)
@@ -48,7 +48,7 @@ def test_publish_other_weights_under_a_known_name_is_refused(root: Path, tmp_pat
         adapter_publish(adapter(tmp_path / "two", weights=b"others"), name="bot@1")
 
 
-def test_check_lists_every_fault(root: Path, tmp_path: Path) -> None:
+def test_check_lists_every_error(root: Path, tmp_path: Path) -> None:
     directory = adapter(tmp_path / "adapter", name="bot@2")
     (directory / "adapter_model.safetensors").write_bytes(b"changed")
     with pytest.raises(BadAdapter) as fault:
@@ -57,7 +57,7 @@ def test_check_lists_every_fault(root: Path, tmp_path: Path) -> None:
     assert "differs from its hash" in str(fault.value)
 
 
-def test_check_follows_no_path_out_of_the_directory(root: Path, tmp_path: Path) -> None:
+def test_check_refuses_paths_outside_the_directory(root: Path, tmp_path: Path) -> None:
     directory = adapter(tmp_path / "adapter")
     manifest = {"name": "bot@1", "files": {"../secret": "0", "adapter_model.safetensors": "0"}}
     (directory / "manifest.json").write_text(json.dumps(manifest))
@@ -65,7 +65,7 @@ def test_check_follows_no_path_out_of_the_directory(root: Path, tmp_path: Path) 
         manifest_check(directory, name="bot@1")
 
 
-def test_publish_into_a_read_only_root_leaves_earlier_adapters(root: Path, tmp_path: Path) -> None:
+def test_publish_into_a_read_only_root_keeps_earlier_adapters(root: Path, tmp_path: Path) -> None:
     adapter_publish(adapter(tmp_path / "one"), name="bot@1")
     blocked = root / "adapters" / ".bot@2.partial"
     blocked.write_text("a file is where the directory must be")

@@ -1,4 +1,4 @@
-"""Heartbeats of claims go on while the work shows no progress."""
+"""Heartbeats of claims continue while the work reports no progress."""
 
 import datetime as dt
 import threading
@@ -23,7 +23,7 @@ from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 
-STALE = 6.0  # the longest time without a beat that the tests allow
+STALE = 6.0  # the longest time without a heartbeat that the tests allow
 
 
 @pytest.fixture
@@ -42,19 +42,19 @@ def beat_time(claim: RunClaim) -> dt.datetime:
     return found
 
 
-def test_claim_outlives_the_stale_limit_without_any_progress(claim: RunClaim) -> None:
+def test_claim_without_progress_is_kept_beyond_the_stale_limit(claim: RunClaim) -> None:
     began = timezone.now()
     with kept_alive(claim.heartbeat) as heartbeat:
         wait_until(
             lambda: beat_time(claim) > began + dt.timedelta(seconds=1.5 * STALE),
             what="beats for longer than the stale limit",
         )
-        assert run_claim(claim.row.pk) is None, "a second worker finds it taken"
+        assert run_claim(claim.row.pk) is None, "a second worker must not get the claim"
         assert not heartbeat.lost
     assert "heartbeat" not in [thread.name for thread in threading.enumerate()]
 
 
-def test_claim_that_was_taken_over_is_lost_and_stays_lost(claim: RunClaim) -> None:
+def test_claim_taken_over_is_lost_permanently(claim: RunClaim) -> None:
     with kept_alive(claim.heartbeat) as heartbeat:
         Run.objects.filter(pk=claim.row.pk).update(attempt=claim.attempt + 1)
         wait_until(lambda: heartbeat.lost, what="the loss")
@@ -62,7 +62,7 @@ def test_claim_that_was_taken_over_is_lost_and_stays_lost(claim: RunClaim) -> No
     assert heartbeat.lost
 
 
-def test_database_that_fails_for_a_while_does_not_end_the_beats(settings: Settings) -> None:
+def test_temporary_database_error_does_not_end_the_heartbeats(settings: Settings) -> None:
     settings.RUN_STALE_SECONDS = 0.12
     beats: list[Any] = []
 
@@ -77,7 +77,7 @@ def test_database_that_fails_for_a_while_does_not_end_the_beats(settings: Settin
         assert not heartbeat.lost
 
 
-def test_connection_of_the_beats_is_closed(claim: RunClaim, settings: Settings) -> None:
+def test_connection_of_the_heartbeats_is_closed(claim: RunClaim, settings: Settings) -> None:
     settings.RUN_STALE_SECONDS = 0.12
     used: list[Any] = []
 
@@ -94,10 +94,10 @@ def test_connection_of_the_beats_is_closed(claim: RunClaim, settings: Settings) 
         used[0].cursor()
 
 
-def test_trainer_that_says_nothing_keeps_its_run(
+def test_trainer_without_events_keeps_its_run(
     claim: RunClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The child's events move nothing here: it writes none, and the polls write no heartbeat."""
+    """The child sends no events and the polls write no heartbeat, so only the timer does."""
     began = timezone.now()
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nwhile [ ! -e {tmp_path}/end ]; do sleep 0.1; done\n")
@@ -126,7 +126,7 @@ def test_trainer_that_says_nothing_keeps_its_run(
     assert codes == [DONE]
 
 
-def test_trainer_is_as_nice_as_the_settings_say(
+def test_trainer_has_the_configured_niceness(
     claim: RunClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     settings.TRAINER_NICE = 7
@@ -150,7 +150,7 @@ def test_trainer_of_a_lost_run_is_ended(
         child_run(claim, ["evaluate"], events=tmp_path, alive=alive)
 
 
-def test_import_that_commits_nothing_for_long_keeps_its_job(
+def test_import_with_a_long_transaction_keeps_its_claim(
     transactional_db: None,
     project: Project,
     admin: User,

@@ -1,4 +1,4 @@
-"""Train and a run's page as an admin and a browser see them."""
+"""The Train page and the page of a run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -105,10 +105,10 @@ def adapter(claim: RunClaim) -> Adapter:
     return finished
 
 
-# -- Train
+# -- the Train page
 
 
-def test_runs_empty_project_says_why_it_cannot_train(
+def test_runs_empty_project_shows_why_it_cannot_train(
     project: Project, admin: User, as_user: As
 ) -> None:
     page = as_user(admin).get(url("runs", project)).content.decode()
@@ -144,7 +144,7 @@ def test_plan_follows_the_form(voted_project: Project, admin: User, as_user: As)
 
 
 @pytest.mark.parametrize("change", [{"epochs": "0"}, {"beta": "x"}, {"loss": "dpo"}])
-def test_plan_bad_values_are_refused(
+def test_plan_invalid_values_are_refused(
     change: dict[str, str], voted_project: Project, admin: User, as_user: As
 ) -> None:
     answer = as_user(admin).get(url("run-plan", voted_project), FORM | change)
@@ -163,7 +163,7 @@ def test_train_now_queues_a_run_with_the_settings(
     assert run.requested_by == admin
 
 
-def test_train_now_while_a_run_is_active_says_so(
+def test_train_now_while_a_run_is_active_shows_an_error(
     run: Run, voted_project: Project, admin: User, as_user: As
 ) -> None:
     answer = as_user(admin).post(url("run-request", voted_project), FORM, follow=True)
@@ -203,7 +203,7 @@ def test_runs_queries_do_not_grow_with_runs(
     assert "Page 1 of 2" in page
 
 
-def test_schedule_is_set(project: Project, admin: User, as_user: As) -> None:
+def test_schedule_is_saved(project: Project, admin: User, as_user: As) -> None:
     body = {"enabled": "on", "min_new_examples": "20", "min_hours": "0.5", "auto_release": "on"}
 
     answer = as_user(admin).post(url("schedule", project), body, follow=True)
@@ -214,7 +214,7 @@ def test_schedule_is_set(project: Project, admin: User, as_user: As) -> None:
     assert b'value="0.5"' in answer.content
 
 
-def test_schedule_nonsense_is_refused(project: Project, admin: User, as_user: As) -> None:
+def test_schedule_invalid_values_are_refused(project: Project, admin: User, as_user: As) -> None:
     body = {"enabled": "on", "min_new_examples": "0", "min_hours": "-1"}
 
     assert as_user(admin).post(url("schedule", project), body).status_code == 400
@@ -236,14 +236,14 @@ def test_run_of_another_project_is_404(run: Run, outsider: User, admin: User, as
     assert run.status == Run.Status.QUEUED
 
 
-def test_run_queued_polls_and_says_what_it_waits_for(run: Run, admin: User, as_user: As) -> None:
+def test_run_queued_polls_and_shows_what_it_waits_for(run: Run, admin: User, as_user: As) -> None:
     page = as_user(admin).get(url("run", run.project, 1)).content.decode()
 
     assert "Waiting for a GPU worker" in page
     assert 'hx-trigger="every 2s"' in page
 
 
-def test_run_live_ends_the_polling_with_the_run(claim: RunClaim, admin: User, as_user: As) -> None:
+def test_run_polling_ends_with_the_run(claim: RunClaim, admin: User, as_user: As) -> None:
     client = as_user(admin)
     claim.heartbeat(phase="training", progress_done=3, progress_total=12, eta_seconds=100)
 
@@ -258,7 +258,7 @@ def test_run_live_ends_the_polling_with_the_run(claim: RunClaim, admin: User, as
     assert b"Loss is NaN at step 3" in ended.content
 
 
-def test_run_metrics_give_only_what_is_new(run: Run, admin: User, as_user: As) -> None:
+def test_run_metrics_return_only_new_points(run: Run, admin: User, as_user: As) -> None:
     RunMetric.objects.bulk_create([metric(run, step, loss=0.5 - step / 100) for step in (1, 2, 3)])
     client = as_user(admin)
 
@@ -301,7 +301,7 @@ def test_run_done_shows_gate_answers_and_doubtful_labels(
     assert f"Release {adapter.name}" in page
 
 
-def test_misfit_is_sent_back_and_taken_back_with_one_click(
+def test_misfit_is_sent_back_and_withdrawn_with_one_click(
     adapter: Adapter, admin: User, as_user: As
 ) -> None:
     project = adapter.project
@@ -366,7 +366,7 @@ def test_advice_healthy_run_has_none(run: Run) -> None:
     assert run_advice([metric(run, step) for step in range(1, 40)], kl_brake=0.5) == []
 
 
-def test_advice_far_from_base_compares_nats_a_token(run: Run) -> None:
+def test_advice_far_from_base_uses_nats_per_token(run: Run) -> None:
     near = [metric(run, step, kl=20.0, completion_tokens=60) for step in range(1, 9)]
     far = [metric(run, step, kl=40.0, completion_tokens=60) for step in range(1, 9)]
 
@@ -378,7 +378,7 @@ def test_value_curve_places_examples_on_their_branch(adapter: Adapter) -> None:
     curve = value_curve(adapter.run)
 
     assert curve is not None
-    # all on the side that their label asks for, but the one doubtful label
+    # all on the side of their label, except the one doubtful label
     assert curve.well_placed == curve.total - 1
     liked = [point for point in curve.points if point.desirable]
     assert sum(point.x > curve.width / 2 for point in liked) == len(liked) - 1

@@ -1,4 +1,4 @@
-"""What the Train page shows before a run, and why it may refuse one."""
+"""The plan on the Train page before a run, and its reasons to refuse one."""
 
 import pytest
 
@@ -23,7 +23,7 @@ CONFIG = RunConfig().as_json()
         (40, 10, (1.0, 3.0)),  # 40 / (3·10) = 4/3
     ],
 )
-def test_lambda_rule_by_hand(
+def test_lambda_rule_equals_values_computed_by_hand(
     desirable: int, undesirable: int, expected: tuple[float, float]
 ) -> None:
     found = lambdas(desirable, undesirable)
@@ -31,7 +31,7 @@ def test_lambda_rule_by_hand(
     assert 1 - 1e-9 <= found[0] * desirable / (found[1] * undesirable) <= 4 / 3 + 1e-9
 
 
-def test_plan_counts_both_sides(voted_project: Project) -> None:
+def test_plan_counts_both_classes(voted_project: Project) -> None:
     plan = run_plan(project=voted_project, config=CONFIG)
     assert plan.objections == ()
     assert plan.train_total + plan.heldout_total == 60
@@ -68,7 +68,7 @@ def test_second_run_waits_for_the_first(voted_project: Project, admin: User) -> 
         run_request(project=voted_project, by=admin)
 
 
-def test_unusable_settings_are_refused_all_together() -> None:
+def test_all_unusable_settings_are_reported_together() -> None:
     with pytest.raises(UserError) as fault:
         RunConfig(batch_size=1, learning_rate=5)
     assert "batch_size" in str(fault.value)

@@ -45,7 +45,7 @@ def share(value: float, spread: float = 0.05) -> dict[str, float]:
 
 
 def report(name: str, *, live: str | None = None, **changed: float) -> dict[str, Any]:
-    """A held-out report in which `name` is better than base, unless `changed` says otherwise."""
+    """Return a held-out report in which `name` beats base, unless `changed` overrides it."""
     base = {
         "ranking": 0.5,
         "finished": 0.6,
@@ -67,7 +67,7 @@ def report(name: str, *, live: str | None = None, **changed: float) -> dict[str,
     }
 
 
-def test_request_freezes_the_examples_of_that_moment(
+def test_request_stores_a_snapshot_of_the_examples(
     run: Run, voted_project: Project, annotator: User
 ) -> None:
     frozen = run.snapshot.items.filter(desirable=True).count()
@@ -83,7 +83,7 @@ def test_run_is_claimed_once(run: Run) -> None:
     assert run_claim(run.pk) is None
 
 
-def test_stale_run_is_taken_up_and_the_old_worker_writes_nothing_more(
+def test_stale_run_is_taken_over_and_the_old_worker_stops_writing(
     run: Run, claim: RunClaim
 ) -> None:
     Run.objects.update(heartbeat_at=timezone.now() - dt.timedelta(hours=1))
@@ -95,7 +95,7 @@ def test_stale_run_is_taken_up_and_the_old_worker_writes_nothing_more(
     assert second.heartbeat()
 
 
-def test_waiting_run_is_cancelled_at_once_and_can_be_resumed(run: Run, admin: User) -> None:
+def test_queued_run_is_cancelled_at_once_and_can_be_resumed(run: Run, admin: User) -> None:
     run_cancel(run=run, by=admin)
     run.refresh_from_db()
     assert run.status == Run.Status.CANCELLED
@@ -107,27 +107,27 @@ def test_waiting_run_is_cancelled_at_once_and_can_be_resumed(run: Run, admin: Us
     assert run_claim(run.pk) is not None
 
 
-def test_working_run_is_asked_to_stop(run: Run, claim: RunClaim, admin: User) -> None:
+def test_running_run_is_asked_to_stop(run: Run, claim: RunClaim, admin: User) -> None:
     run_cancel(run=run, by=admin)
     assert claim.cancel_requested()
     run.refresh_from_db()
     assert run.status == Run.Status.RUNNING
 
 
-def test_run_that_is_to_stop_starts_no_further_process(
+def test_run_with_a_stop_request_starts_no_process(
     run: Run, claim: RunClaim, admin: User, tmp_path: Path
 ) -> None:
     run_cancel(run=run, by=admin)
     code = child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path, alive=Heartbeat())
     assert code == CANCELLED
-    assert not list(tmp_path.iterdir()), "something was started"
+    assert not list(tmp_path.iterdir()), "a process was started"
 
 
 @pytest.mark.parametrize("code", [CANCELLED, -signal.SIGTERM], ids=["cancelled", "SIGTERM"])
 @pytest.mark.parametrize(
     ("asked", "status"), [(True, Run.Status.CANCELLED), (False, Run.Status.QUEUED)]
 )
-def test_trainer_that_was_stopped(
+def test_stopped_trainer_ends_the_run_as_cancelled(
     run: Run, claim: RunClaim, admin: User, code: int, asked: bool, status: str
 ) -> None:
     if asked:
@@ -137,9 +137,7 @@ def test_trainer_that_was_stopped(
     assert run.status == status
 
 
-def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(
-    run: Run, claim: RunClaim
-) -> None:
+def test_finish_registers_one_adapter_and_marks_each_example(run: Run, claim: RunClaim) -> None:
     fit = {item.completion_id: (0.5, 0.1) for item in run.snapshot.items.filter(split="train")}
     arguments: dict[str, Any] = {
         "path": "adapters/bot@1",
@@ -157,7 +155,7 @@ def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(
     assert not Example.objects.filter(split="heldout", used_in_run=1).exists()
     assert SnapshotItem.objects.filter(reward=0.5).count() == len(fit)
     unsure = dict(run.project.completions.filter(pk__in=fit).values_list("pk", "unsure"))
-    assert set(unsure.values()) == {0.4}, "the queue knows what the run was unsure of"
+    assert set(unsure.values()) == {0.4}, "the queue orders by the run's certainty"
     assert not run.project.completions.exclude(pk__in=fit).filter(unsure__isnull=False).exists()
 
 
@@ -173,9 +171,7 @@ def test_finish_registers_one_adapter_and_tells_each_vote_its_fate(
         ({"finished": 0.4}, "Finished"),
     ],
 )
-def test_gate_holds_back_a_model_that_got_worse(
-    claim: RunClaim, changed: dict[str, float], fault: str
-) -> None:
+def test_gate_refuses_a_worse_model(claim: RunClaim, changed: dict[str, float], fault: str) -> None:
     adapter = run_finish(
         claim=claim,
         path="p",
@@ -196,9 +192,7 @@ def test_gate_holds_back_a_model_that_got_worse(
         (0.44, False),  # 0.75 - 0.31 * 1.645 / 1.96 = 0.490
     ],
 )
-def test_gate_asks_in_one_direction_whether_it_may_be_chance(
-    claim: RunClaim, low: float, won: bool
-) -> None:
+def test_gate_uses_a_one_sided_test(claim: RunClaim, low: float, won: bool) -> None:
     data = report("bot@1", ranking=0.75)
     data["candidates"]["bot@1"]["ranking"]["low"] = low
     adapter = run_finish(claim=claim, path="p", sha256="0", report=data, fit={})
@@ -206,7 +200,7 @@ def test_gate_asks_in_one_direction_whether_it_may_be_chance(
     assert adapter.gate_won is won
 
 
-def test_gate_compares_with_what_is_live(claim: RunClaim) -> None:
+def test_gate_compares_with_the_live_version(claim: RunClaim) -> None:
     adapter = run_finish(
         claim=claim,
         path="p",
@@ -262,7 +256,8 @@ def test_events_become_curves_progress_and_log(claim: RunClaim, tmp_path: Path) 
     assert len(events) == 2
     assert events_store(claim, events, events_offset=offset)
 
-    # a resumed trainer repeats a step: the newer line wins, the half line is read once whole
+    # a resumed trainer repeats a step: the newer line replaces it; a partial line is read once
+    # it is complete
     path.write_text(path.read_text() + 'ep"}\n' + json.dumps(step(1, loss=0.25)) + "\n")
     events, _ = read_new_events(path, offset)
     assert events_store(claim, events[1:], events_offset=offset)
@@ -300,7 +295,9 @@ def test_snapshot_file_is_trl_unpaired_with_the_served_context(run: Run, tmp_pat
 # -- the schedule
 
 
-def test_schedule_starts_one_run_when_enough_is_new(voted_project: Project, admin: User) -> None:
+def test_schedule_starts_one_run_when_enough_examples_are_new(
+    voted_project: Project, admin: User
+) -> None:
     schedule_set(
         project=voted_project,
         by=admin,
@@ -310,7 +307,7 @@ def test_schedule_starts_one_run_when_enough_is_new(voted_project: Project, admi
         auto_release=True,
     )
     assert [run.trigger for run in schedules_run()] == ["schedule"]
-    assert schedules_run() == [], "a second beat starts nothing"
+    assert schedules_run() == [], "a second tick starts nothing"
     assert Run.objects.get().auto_release
 
 
@@ -333,7 +330,7 @@ def test_schedule_waits_for_examples_and_hours(
     assert len(schedules_run(now=now + dt.timedelta(hours=7))) == 1
 
 
-def test_the_run_says_why_it_computes_in_its_precision(
+def test_run_gives_the_reason_for_its_precision(
     claim: RunClaim, admin: User, as_user: Callable[[User], Client]
 ) -> None:
     start = {

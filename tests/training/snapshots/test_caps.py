@@ -1,4 +1,4 @@
-"""Fault 26: one person's votes are at most a share of a snapshot, and what is left out is shown."""
+"""Fault 26: one person's votes are at most a share of a snapshot; the rest is shown as left out."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ As = Callable[[User], Client]
 
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 40), st.integers(1, 99))
-def test_cap_is_the_most_that_is_at_most_its_share(
+def test_cap_is_the_largest_number_within_its_share(
     counts: list[int], others: int, percent: int
 ) -> None:
     fits = [
@@ -45,28 +45,28 @@ def test_cap_is_the_most_that_is_at_most_its_share(
 @pytest.mark.parametrize(
     ("votes", "expected"),
     [
-        ({1: 5_000}, {}),  # alone: nobody is outweighed
-        ({1: 5_000, 2: 10}, {1: 20}),  # the floor, for a half of 20 is less
+        ({1: 5_000}, {}),  # the only person is not capped
+        ({1: 5_000, 2: 10}, {1: 20}),  # the minimum, as half of 20 is less
         ({1: 5_000, 2: 400}, {1: 400}),
-        ({1: 5_000, 2: 10, None: 990}, {1: 1_000}),  # imports are others' votes
+        ({1: 5_000, 2: 10, None: 990}, {1: 1_000}),  # imports count as other people's votes
         ({1: 30, 2: 30, 3: 30}, {}),
     ],
 )
-def test_cap_of_people(votes: dict[int | None, int], expected: dict[int, int]) -> None:
+def test_cap_per_person(votes: dict[int | None, int], expected: dict[int, int]) -> None:
     project = Project(person_share=50, person_floor=20)
 
     assert over_cap(votes, project=project) == expected
 
 
 @pytest.fixture
-def flooded(
+def skewed(
     voted_project: Project,
     annotator: User,
     second_annotator: User,
     make_completions: MakeCompletions,
 ) -> Project:
-    """Sixty votes of one person; of another, ten on the same answers and thirty on their own:
-    enough of each kind for a run, whichever of the sixty are taken."""
+    """Create sixty votes of one person; of another, ten on the same answers and thirty on their
+    own: enough of each class for a run, whichever of the sixty are taken."""
     shared = Completion.objects.filter(votes__user=annotator).order_by("pk")[:10]
     for number, completion in enumerate((*shared, *make_completions(30))):
         verdict = Verdict.UP if number % 2 else Verdict.DOWN
@@ -77,14 +77,14 @@ def flooded(
 
 
 @pytest.mark.django_db
-def test_snapshot_takes_so_many_votes_of_one_person_and_all_of_the_others(
-    flooded: Project, admin: User, annotator: User, second_annotator: User
+def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
+    skewed: Project, admin: User, annotator: User, second_annotator: User
 ) -> None:
-    run = run_request(project=flooded, by=admin)
+    run = run_request(project=skewed, by=admin)
 
     items = {item.completion_id: item for item in run.snapshot.items.all()}
     votes: dict[int, dict[int, str]] = {}
-    for vote in Vote.objects.filter(project=flooded):
+    for vote in Vote.objects.filter(project=skewed):
         votes.setdefault(vote.completion_id, {})[vote.user_id] = vote.verdict
     only_theirs = [pk for pk in items if set(votes[pk]) == {annotator.pk}]
     shared = [pk for pk in votes if len(votes[pk]) == 2 and pk in items]
@@ -92,9 +92,9 @@ def test_snapshot_takes_so_many_votes_of_one_person_and_all_of_the_others(
         pk for pk in shared if items[pk].weight == 1 and len(set(votes[pk].values())) == 2
     ]
     agreed = [pk for pk in shared if len(set(votes[pk].values())) == 1]
-    # 40 of theirs stand: alone, or beside the other's; ties of both are no examples at all
+    # 40 of theirs remain: alone, or with the other's; ties of both make no example
     assert len(only_theirs) <= 40
-    assert run.snapshot.left_out == flooded.examples.count() - len(items) > 0
+    assert run.snapshot.left_out == skewed.examples.count() - len(items) > 0
     assert run.snapshot.left_out_people == 1
     assert run.snapshot.train_total + run.snapshot.heldout_total == len(items)
     assert taken_back == []
@@ -102,19 +102,19 @@ def test_snapshot_takes_so_many_votes_of_one_person_and_all_of_the_others(
     own = [pk for pk, given_ in votes.items() if set(given_) == {second_annotator.pk}]
     assert set(own) <= set(items)
     theirs = len(only_theirs) + sum(
-        pk in items and annotator.pk in votes[pk] and pk not in people_cap(flooded).examples
+        pk in items and annotator.pk in votes[pk] and pk not in people_cap(skewed).examples
         for pk in agreed
     )
     assert theirs == 40
 
 
 @pytest.mark.django_db
-def test_plan_says_what_the_snapshot_will_hold_and_the_choice_is_the_same_each_time(
-    flooded: Project, admin: User, as_user: As
+def test_plan_counts_the_snapshot_and_the_choice_is_deterministic(
+    skewed: Project, admin: User, as_user: As
 ) -> None:
-    plan = run_plan(project=flooded, config=RunConfig().as_json())
+    plan = run_plan(project=skewed, config=RunConfig().as_json())
     page = as_user(admin).get(reverse("runs", args=["bot"])).content.decode()
-    snapshot = run_request(project=flooded, by=admin).snapshot
+    snapshot = run_request(project=skewed, by=admin).snapshot
 
     assert (plan.train_up, plan.train_down) == (snapshot.train_up, snapshot.train_down)
     assert plan.heldout_total == snapshot.heldout_total
@@ -129,28 +129,28 @@ def test_plan_says_what_the_snapshot_will_hold_and_the_choice_is_the_same_each_t
         found = snapshot.items.filter(split=split, desirable=desirable).count()
         assert found == getattr(snapshot, count)
     Run.objects.update(status=Run.Status.CANCELLED)
-    again = run_request(project=flooded, by=admin).snapshot
+    again = run_request(project=skewed, by=admin).snapshot
     same = [set(s.items.values_list("completion", "weight")) for s in (snapshot, again)]
     assert same[0] == same[1]
 
 
 @pytest.mark.django_db
-def test_run_asks_anew_what_the_page_may_remember(
-    flooded: Project, admin: User, django_assert_num_queries: Any
+def test_run_recomputes_figures_that_the_page_caches(
+    skewed: Project, admin: User, django_assert_num_queries: Any
 ) -> None:
-    snapshot_totals_cached(flooded)
+    snapshot_totals_cached(skewed)
     Vote.objects.update(verdict="up")
-    flooded.examples.update(desirable=True)
+    skewed.examples.update(desirable=True)
 
     with django_assert_num_queries(0):
-        snapshot_totals_cached(flooded)
+        snapshot_totals_cached(skewed)
     with pytest.raises(UserError, match="0 down"):
-        run_request(project=flooded, by=admin)
+        run_request(project=skewed, by=admin)
 
 
 @pytest.mark.django_db
 def test_run_computes_the_cap_once(
-    flooded: Project, admin: User, monkeypatch: pytest.MonkeyPatch
+    skewed: Project, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, computed = caps.remaining, []
 
@@ -159,14 +159,14 @@ def test_run_computes_the_cap_once(
         return real(dropped)
 
     monkeypatch.setattr(caps, "remaining", remaining)
-    assert run_request(project=flooded, by=admin).snapshot.left_out > 0
+    assert run_request(project=skewed, by=admin).snapshot.left_out > 0
     assert len(computed) == 1
 
 
 @pytest.mark.django_db
-def test_totals_are_the_weights_of_the_snapshot(flooded: Project, admin: User) -> None:
-    totals = snapshot_totals_cached(flooded)
-    train = run_request(project=flooded, by=admin).snapshot.items.filter(split="train")
+def test_totals_equal_the_weights_of_the_snapshot(skewed: Project, admin: User) -> None:
+    totals = snapshot_totals_cached(skewed)
+    train = run_request(project=skewed, by=admin).snapshot.items.filter(split="train")
     for desirable, weight in ((True, totals.train_weight_up), (False, totals.train_weight_down)):
         assert weight == pytest.approx(
             sum(train.filter(desirable=desirable).values_list("weight", flat=True))
@@ -174,33 +174,33 @@ def test_totals_are_the_weights_of_the_snapshot(flooded: Project, admin: User) -
 
 
 @pytest.mark.django_db
-def test_larger_cap_takes_what_the_smaller_one_took(flooded: Project) -> None:
-    small = set(people_cap(flooded).examples)
-    flooded.person_floor = 50
+def test_larger_cap_includes_the_votes_of_a_smaller_one(skewed: Project) -> None:
+    small = set(people_cap(skewed).examples)
+    skewed.person_floor = 50
 
-    assert set(people_cap(flooded).examples) < small
+    assert set(people_cap(skewed).examples) < small
 
 
 @pytest.mark.django_db
-def test_imported_labels_are_nobodys_share(flooded: Project, annotator: User) -> None:
+def test_imported_labels_are_not_capped(skewed: Project, annotator: User) -> None:
     Vote.objects.filter(user=annotator).update(source=Source.IMPORT)
 
-    assert people_cap(flooded).examples == {}
+    assert people_cap(skewed).examples == {}
 
 
 @pytest.mark.django_db
-def test_what_a_resolver_decided_rests_on_nobodys_votes(flooded: Project, admin: User) -> None:
-    pk = next(pk for pk, amounts in people_cap(flooded).examples.items() if amounts is None)
+def test_resolved_answers_are_not_capped(skewed: Project, admin: User) -> None:
+    pk = next(pk for pk, amounts in people_cap(skewed).examples.items() if amounts is None)
     completion = Completion.objects.get(pk=pk)
 
     adjudication_decide(completion=completion, verdict=Verdict.UP, why="", by=admin)
 
-    assert pk not in people_cap(flooded).examples
-    assert run_request(project=flooded, by=admin).snapshot.items.get(completion=pk).desirable
+    assert pk not in people_cap(skewed).examples
+    assert run_request(project=skewed, by=admin).snapshot.items.get(completion=pk).desirable
 
 
 @pytest.mark.django_db
-def test_rules_are_saved_and_checked(project: Project, admin: User, as_user: As) -> None:
+def test_rules_are_saved_and_validated(project: Project, admin: User, as_user: As) -> None:
     url = reverse("rules", args=["bot"])
     good = {"votes_per_hour": "600", "person_share": "30", "person_floor": "50"}
     good |= {"gold_every": "20", "gold_feedback": "after", "gold_least": "70", "gold_window": "10"}

@@ -1,4 +1,4 @@
-"""Compiled code is found by the next process, and never that of another version."""
+"""Compiled code is reused by the next process, and never by another version."""
 
 import ast
 import os
@@ -15,7 +15,7 @@ pytestmark = needs_compiled
 
 PACKAGE = Path(compiled_code.__file__).parent
 ROOT = PACKAGE.parents[2]
-#: Compiles one small function and prints how often numba found it on disk.
+#: Compiles one small function and prints the number of cache hits of numba.
 COMPILE = """
 import numpy as np
 from trainer.backends.cpu import fused
@@ -24,8 +24,8 @@ fused._clear(row)
 print(sum(fused._clear.stats.cache_hits.values()))
 """
 
-#: Trains one step of the tiny model and serves a token; prints how many functions had to be
-#: compiled for it, and how many were found.
+#: Trains one step of the tiny model and serves a token; prints how many functions were compiled
+#: and how many were loaded from the cache.
 USE = """
 import sys, pathlib
 from tests.tiny import make_tiny_model
@@ -48,7 +48,7 @@ print(sum(len(one.cache_misses) for one in stats), sum(len(one.cache_hits) for o
 
 
 def hits(**env: str) -> int:
-    """How often a new process finds the function compiled."""
+    """Return how often a new process finds the function in the cache."""
     done = subprocess.run(
         [sys.executable, "-c", COMPILE],
         cwd=ROOT,
@@ -61,7 +61,7 @@ def hits(**env: str) -> int:
     return int(done.stdout)
 
 
-def test_the_next_process_finds_what_was_compiled(
+def test_next_process_loads_compiled_code_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PROSPECT_CACHE_DIR", str(tmp_path))
@@ -72,12 +72,12 @@ def test_the_next_process_finds_what_was_compiled(
     assert hits() == 1
 
 
-def test_without_a_writable_directory_each_process_compiles() -> None:
+def test_each_process_compiles_without_a_writable_directory() -> None:
     assert hits(PROSPECT_CACHE_DIR="/proc/no-such-place") == 0
 
 
 def compiles(path: Path) -> bool:
-    """Whether functions of this file are compiled."""
+    """Return whether functions of this file are compiled."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import) and any(one.name == "numba" for one in node.names):
             return True
@@ -90,12 +90,12 @@ def compiles(path: Path) -> bool:
     return False
 
 
-def test_every_file_whose_functions_are_compiled_is_part_of_the_key() -> None:
+def test_key_covers_every_file_with_compiled_functions() -> None:
     found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if compiles(path)}
     assert found == set(compiled_code.KERNEL_FILES)
 
 
-def test_a_change_of_any_of_the_files_gives_another_directory(
+def test_change_of_a_file_gives_another_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in compiled_code.KERNEL_FILES:
@@ -125,8 +125,8 @@ def test_directories_of_old_versions_are_deleted(
 
 @pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.timeout(1200)  # half a minute of compiling where nothing else runs
-def test_neither_training_nor_serving_compiles_what_was_compiled_ahead(tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)  # about half a minute of compiling on an idle machine
+def test_training_and_serving_compile_nothing_after_compiling_ahead(tmp_path: Path) -> None:
     env = {**os.environ, "PROSPECT_CACHE_DIR": str(tmp_path / "cache")}
     ahead = "from trainer.compile_ahead import compile_ahead; compile_ahead(print)"
 

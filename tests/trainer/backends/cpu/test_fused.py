@@ -1,4 +1,4 @@
-"""Compiled kernels against the torch operations that they replace."""
+"""Compiled kernels compared with the torch operations that they replace."""
 
 import math
 
@@ -19,10 +19,10 @@ ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 1e-2}
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("width", [8, 50])
-def test_norm_and_its_gradient(dtype: torch.dtype, width: int) -> None:
+def test_norm_and_its_gradient_equal_torch(dtype: torch.dtype, width: int) -> None:
     generator = torch.Generator().manual_seed(1)
     h, delta, d_total, d_y = torch.randn(4, 7, width, generator=generator).to(dtype)
-    # halfway between two numbers of bf16: to the even one, down here and up there
+    # halfway between two bf16 numbers: rounded to even, down here and up there
     h[0, :2] = torch.tensor([1.0, 1 + 2**-7])
     delta[0, :2] = 2**-8
     weight = torch.rand(width, generator=generator).to(dtype)
@@ -45,7 +45,7 @@ def test_norm_and_its_gradient(dtype: torch.dtype, width: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_gate_and_its_gradient(dtype: torch.dtype) -> None:
+def test_gate_and_its_gradient_equal_torch(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(2)
     gate, up, d_y = (4 * torch.randn(3, 5, 70, generator=generator)).to(dtype)
     gate[0, :4] = torch.tensor([-200.0, -60.0, 60.0, 200.0])
@@ -62,7 +62,7 @@ def test_gate_and_its_gradient(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_logprobs_of_extreme_logits(dtype: torch.dtype) -> None:
+def test_logprobs_of_extreme_logits_equal_torch(dtype: torch.dtype) -> None:
     logits = torch.tensor([[90.0, -90.0, 3.0], [1e30, 0.0, -1e30], [-5.0, -5.0, -5.0]]).to(dtype)
     targets = torch.tensor([1, 0, 2])
     expected = logits.double().log_softmax(-1)[torch.arange(3), targets]
@@ -74,8 +74,8 @@ def test_logprobs_of_extreme_logits(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
-    """A run whose weights have run away must see it, wherever the NaN comes in."""
+def test_nan_is_propagated(dtype: torch.dtype) -> None:
+    """A diverged run must see NaN, from whichever input it comes."""
     for nan in (math.nan, -math.nan):
         broken = torch.ones(2, 40, dtype=dtype)
         broken[0, 7] = nan
@@ -92,7 +92,7 @@ def test_what_is_no_number_stays_none(dtype: torch.dtype) -> None:
         assert found.isnan().tolist() == [True, False]
 
 
-def test_exponentials_are_right_to_the_last_places() -> None:
+def test_exponentials_are_accurate_to_the_last_digits() -> None:
     gate = torch.linspace(-80, 80, 20_001).view(1, -1)
     y = torch.empty_like(gate)
     fused.gate_forward(view(gate), view(torch.ones_like(gate)), view(y))

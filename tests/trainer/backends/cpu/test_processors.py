@@ -1,4 +1,4 @@
-"""The engine's compiled step on processors that this machine is not."""
+"""The engine's compiled step for processors other than the one of this machine."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ pytestmark = needs_compiled
 ROOT = Path(__file__).parents[4]
 PROMPTS = [[5, 9, 80, 33, 17], [7], [4, 4, 90, 250, 61, 12, 33, 7, 8]]
 
-#: Compiles for a processor without vector extensions, on what claims to be arm64.
+#: Compiles for a processor without vector extensions, on a machine that reports arm64.
 ELSEWHERE = """
 import platform, re, sys
 platform.machine = lambda: "aarch64"
@@ -45,11 +45,11 @@ print(*sorted(set(re.findall(r"llvm[.]x86[.][a-z0-9.]*", code))))
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("rows", [1, 3, 4, 7, 8, 13, 20])
-def test_products_with_many_and_with_few_registers(
+def test_products_are_equal_with_many_and_few_registers(
     wide: bool, stored: torch.dtype, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(phases, "WIDE_REGISTERS", wide)
-    tile_rows = njit(phases.tile_rows.py_func)  # compiled with the value that is set now
+    tile_rows = njit(phases.tile_rows.py_func)  # compiled with the value set here
     generator = torch.Generator().manual_seed(rows)
     x = torch.randn(rows, 38, generator=generator)
     weight = torch.randn(TILE, 38, generator=generator).to(stored)
@@ -58,17 +58,17 @@ def test_products_with_many_and_with_few_registers(
     tile_rows(view(x), 0, rows, view(pack(weight))[0], view(y), 0, True)
     expected = before[:rows].double() + x.double() @ weight.double().T
     torch.testing.assert_close(y[:rows].double(), expected, rtol=1e-5, atol=1e-4)
-    assert torch.equal(y[rows], before[rows]), "the row after the last stays as it is"
+    assert torch.equal(y[rows], before[rows]), "the row after the last is unchanged"
     once = y.clone()
     y.copy_(before)
     for row in range(rows):
         tile_rows(view(x), row, row + 1, view(pack(weight))[0], view(y), 0, True)
-    assert torch.equal(y, once), "a row has the same bits alone"
+    assert torch.equal(y, once), "a row alone must have the same bits"
 
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_no_x86_instruction_is_used_on_another_architecture(tmp_path: Path) -> None:
+def test_no_x86_instruction_is_generated_for_another_architecture(tmp_path: Path) -> None:
     model = make_tiny_model(tmp_path / "tiny")
     done = subprocess.run(
         [sys.executable, "-c", ELSEWHERE, str(model), repr(PROMPTS), str(tmp_path / "scores.npy")],
@@ -84,7 +84,7 @@ def test_no_x86_instruction_is_used_on_another_architecture(tmp_path: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    # LLVM itself lowers numba's reference counts to this one when it generates code for x86
+    # LLVM itself lowers numba's reference counting to this one when it generates code for x86
     assert set(done.stdout.split()) <= {"llvm.x86.atomic.sub.cc.i64"}
     decoder = LlamaDecoder(load_base(str(model), dtype="bfloat16", device="cpu").model)
     cache = decoder.cache(len(PROMPTS), max(map(len, PROMPTS)))

@@ -38,7 +38,7 @@ def base_of(directory: Path, dtype: str = "float32") -> LoadedBase:
 
 
 def made(shapes: dict[str, torch.Size], rank: int, seed: int, *, only: str = "") -> AdapterWeights:
-    """An adapter of random matrices on the layers that have `only` in their names."""
+    """Return an adapter of random matrices for the layers with `only` in their names."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: (
@@ -53,7 +53,7 @@ def made(shapes: dict[str, torch.Size], rank: int, seed: int, *, only: str = "")
 def read(
     decoder: LlamaDecoder, prompts: Sequence[Sequence[int]], slots: Sequence[int], chunk: int = 100
 ) -> Tensor:
-    """Scores (rows, V) behind prompts that are read together, `chunk` tokens of each at a time."""
+    """Return logits (rows, V) after prompts read together, `chunk` tokens of each at a time."""
     cache = decoder.cache(len(prompts), max(map(len, prompts)))
     scores: list[Tensor] = [torch.empty(0)] * len(prompts)
     for start in range(0, max(map(len, prompts)), chunk):
@@ -67,14 +67,14 @@ def read(
 
 
 @pytest.mark.parametrize(("dtype", "pairs"), [("float32", None), ("bfloat16", 1), ("bfloat16", 0)])
-def test_scores_are_those_of_transformers(
+def test_logits_equal_transformers(
     tiny_dir: Path,
     prompts: list[list[int]],
     dtype: str,
     pairs: int | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if pairs is not None:  # the other way of multiplying is there for other processors
+    if pairs is not None:  # the other kind of product is used on other processors
         monkeypatch.setattr(decoding, "PAIRS", bool(pairs) and decoding.PAIRS)
     exact = base_of(tiny_dir, dtype).model.float()
     decoder = LlamaDecoder(base_of(tiny_dir, dtype).model)
@@ -83,10 +83,10 @@ def test_scores_are_those_of_transformers(
         expected = torch.stack([exact(torch.tensor([ids])).logits[0, -1] for ids in prompts])
     away = 1e-4 if dtype == "float32" else 0.1
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=away)
-    assert expected.std() > 1, "scores that differ by more than that"
+    assert expected.std() > 1, "logits vary by more than the tolerance"
 
 
-def test_a_row_has_the_same_bits_in_any_batch(tiny_dir: Path, prompts: list[list[int]]) -> None:
+def test_row_has_the_same_bits_in_any_batch(tiny_dir: Path, prompts: list[list[int]]) -> None:
     decoder = LlamaDecoder(base_of(tiny_dir, "bfloat16").model)
     first = decoder.attach(made(decoder.shapes, 4, 1))
     second = decoder.attach(made(decoder.shapes, 40, 2))
@@ -98,10 +98,10 @@ def test_a_row_has_the_same_bits_in_any_batch(tiny_dir: Path, prompts: list[list
     assert not torch.equal(read(decoder, [prompts[2]], [0])[0], together[2])
 
 
-def test_a_row_has_the_same_bits_with_any_number_of_threads(
+def test_row_has_the_same_bits_with_any_number_of_threads(
     tiny_dir: Path, prompts: list[list[int]]
 ) -> None:
-    """More of them than there are cores, so that they stop each other wherever they are."""
+    """More threads than cores, so that they preempt each other at any point."""
     decoder = LlamaDecoder(base_of(tiny_dir).model)
     slot = decoder.attach(made(decoder.shapes, 3, 1))
     slots = [0, slot, 0, slot, 0, slot, 0, slot, 0]
@@ -113,7 +113,7 @@ def test_a_row_has_the_same_bits_with_any_number_of_threads(
             assert torch.equal(read(decoder, prompts, slots), alone)
 
 
-def test_a_thread_that_comes_when_all_is_done_changes_nothing(
+def test_late_thread_changes_nothing(
     tiny_dir: Path, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoder = LlamaDecoder(base_of(tiny_dir).model)
@@ -136,10 +136,10 @@ def test_a_thread_that_comes_when_all_is_done_changes_nothing(
 
 @pytest.mark.parametrize("only", ["", "q_proj", "v_proj", "o_proj", "up_proj", "down_proj"])
 @pytest.mark.parametrize("rank", [1, 40])
-def test_adapters_do_what_they_do_by_transformers(
+def test_adapters_equal_transformers(
     tiny_dir: Path, prompts: list[list[int]], only: str, rank: int
 ) -> None:
-    """Whatever their rank and their layers."""
+    """This holds for any rank and set of layers."""
     said = []
     for way in (AdapterStack, LlamaDecoder):
         base = base_of(tiny_dir)
@@ -161,8 +161,8 @@ def test_adapters_do_what_they_do_by_transformers(
         assert scores == pytest.approx(other_scores, abs=2e-4)
 
 
-def test_scores_of_attention_may_be_large(tiny_dir: Path, prompts: list[list[int]]) -> None:
-    """Larger than what e to their power can be held."""
+def test_large_attention_scores_do_not_overflow(tiny_dir: Path, prompts: list[list[int]]) -> None:
+    """exp of these attention scores overflows without a shift by the maximum."""
     bases = [base_of(tiny_dir), base_of(tiny_dir)]
     for base in bases:
         for layer in base.model.model.layers:
@@ -174,7 +174,7 @@ def test_scores_of_attention_may_be_large(tiny_dir: Path, prompts: list[list[int
     torch.testing.assert_close(found, torch.stack(expected), rtol=0, atol=1e-2)
 
 
-def test_one_of_two_that_wait_to_be_read_can_leave(
+def test_one_of_two_rows_waiting_for_prefill_can_leave(
     tiny_dir: Path, prompts: list[list[int]]
 ) -> None:
     base = base_of(tiny_dir)
@@ -196,7 +196,7 @@ def test_one_of_two_that_wait_to_be_read_can_leave(
     assert len(alone.token_ids) == 5
 
 
-def test_the_base_is_held_once(tiny_dir: Path) -> None:
+def test_base_is_held_in_memory_once(tiny_dir: Path) -> None:
     base = base_of(tiny_dir)
     decoder = LlamaDecoder(base.model)
     layers = [base.model.get_submodule(name) for name in decoder.shapes]
@@ -205,7 +205,7 @@ def test_the_base_is_held_once(tiny_dir: Path) -> None:
     assert base.model.lm_head.weight is base.model.model.embed_tokens.weight
 
 
-def test_a_cache_without_room_is_refused(tiny_dir: Path) -> None:
+def test_full_cache_is_refused(tiny_dir: Path) -> None:
     decoder = LlamaDecoder(base_of(tiny_dir).model)
     cache = decoder.cache(1, 10)
     room = cache.layers[0].keys.shape[2]
@@ -228,9 +228,7 @@ def test_a_cache_without_room_is_refused(tiny_dir: Path) -> None:
         ({"attention_bias": True, "mlp_bias": True}, True),
     ],
 )
-def test_builds_that_are_not_known_take_transformers_way(
-    changed: dict[str, Any], known: bool
-) -> None:
+def test_unsupported_architectures_use_transformers(changed: dict[str, Any], known: bool) -> None:
     sizes = {
         "vocab_size": 70,
         "hidden_size": 32,
@@ -256,12 +254,12 @@ def test_builds_that_are_not_known_take_transformers_way(
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mappings")
-def test_the_file_of_the_base_is_not_mapped_once_its_weights_are_packed(tmp_path: Path) -> None:
+def test_weights_file_is_unmapped_after_packing(tmp_path: Path) -> None:
     def is_mapped() -> bool:
         return str(tmp_path.resolve()) in Path("/proc/self/maps").read_text()
 
     base = base_of(make_tiny_model(tmp_path / "tiny"))
-    assert is_mapped(), "in the type of the file the weights are views of it"
+    assert is_mapped(), "with the file's type the weights are views of the mapping"
     decoder = LlamaDecoder(base.model)
     gc.collect()
     assert not is_mapped()

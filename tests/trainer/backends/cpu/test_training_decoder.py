@@ -1,4 +1,4 @@
-"""The decoder that is written out, against transformers' own layers."""
+"""The trainer's own decoder compared with transformers' layers."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ FACTORS = torch.tensor([1.0, -2.0, 0.5, 3.0, 1.0, -1.0])
 
 
 def adapted(config: Any, dtype: torch.dtype) -> tuple[Any, Lora]:
-    """A model with weights and an adapter that matter."""
+    """Return a model and an adapter with weights large enough to affect the output."""
     torch.manual_seed(0)
     model = Auto.from_config(config, dtype=dtype).eval()
     for name, parameter in model.named_parameters():
@@ -38,7 +38,7 @@ def adapted(config: Any, dtype: torch.dtype) -> tuple[Any, Lora]:
 
 
 def scored(model: Any, lora: Lora) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-    """Values of the rows and of others on their prompts, and the adapter's gradients."""
+    """Return log-probabilities of rows and mismatched completions, and the adapter's gradients."""
     found = score(model, ROWS, keep=True)
     loss = (found.logprobs.sums() * FACTORS).sum()
     slopes = torch.autograd.grad(loss, list(lora.parameters().values()))
@@ -46,7 +46,7 @@ def scored(model: Any, lora: Lora) -> tuple[torch.Tensor, torch.Tensor, list[tor
 
 
 def apart(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Distance of two tensors as a share of the second."""
+    """Return the distance of two tensors relative to the norm of the second."""
     difference: torch.Tensor = (found.double() - expected.double()).norm()
     return float(difference / expected.double().norm())
 
@@ -62,7 +62,7 @@ def test_compiled_layers_equal_transformers_layers(
     monkeypatch.setattr(training_decoder, "BUILDS", ())
     assert not training_decoder.implements(model.get_decoder())
     expected = scored(model, lora)
-    # in bf16 neither is exact: the base's own values part as far from fp32
+    # in bf16 neither is exact: the base's own values differ as much from fp32
     bound = 1e-5 if dtype == torch.float32 else 0.04
     assert apart(found[0], expected[0]) < bound
     assert apart(found[1], expected[1]) < bound
@@ -71,12 +71,12 @@ def test_compiled_layers_equal_transformers_layers(
         assert apart(slope, other) < (1e-5 if dtype == torch.float32 else 0.15)
 
 
-def test_other_layers_take_their_own_way() -> None:
+def test_other_layers_use_transformers() -> None:
     model, _ = adapted(LlamaConfig(**SMALL), torch.float32)
     own = model.get_decoder()
     assert training_decoder.implements(own)
     own.norm.weight.requires_grad_(True)
-    assert not training_decoder.implements(own), "a norm that is trained needs its gradient"
+    assert not training_decoder.implements(own), "a trained norm needs a gradient"
     own.norm.weight.requires_grad_(False)
     own.layers[1].mlp.act_fn = nn.GELU()
     assert not training_decoder.implements(own)

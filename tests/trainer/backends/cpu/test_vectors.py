@@ -1,4 +1,4 @@
-"""The compiled products of the engine's decoder against exact ones."""
+"""The compiled products of the engine's decoder compared with exact ones."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,17 @@ from trainer.backends.cpu.vectors import PAIRS, TILE, pack
 
 pytestmark = needs_compiled
 
-#: (inputs, weights): each is multiplied its own way.
+#: (inputs, weights) types: each pair has its own kernel.
 KINDS = [(torch.float32, torch.float32), (torch.float32, torch.bfloat16)]
-if PAIRS:  # only where the processor can
+if PAIRS:  # only where the processor supports them
     KINDS.append((torch.bfloat16, torch.bfloat16))
 
 
 @pytest.mark.parametrize(("given", "stored"), KINDS)
 @pytest.mark.parametrize("rows", [1, 2, 3, 7, 8, 15, 20])
-def test_product_of_any_number_of_rows(given: torch.dtype, stored: torch.dtype, rows: int) -> None:
+def test_product_of_any_number_of_rows_is_exact(
+    given: torch.dtype, stored: torch.dtype, rows: int
+) -> None:
     generator = torch.Generator().manual_seed(rows)
     x = torch.randn(rows + 2, 38, generator=generator).to(given)
     weight = torch.randn(70, 38, generator=generator).to(stored)
@@ -35,12 +37,12 @@ def test_product_of_any_number_of_rows(given: torch.dtype, stored: torch.dtype, 
             tile_rows(view(x), 1, rows + 1, view(packed)[tile], view(y), tile * TILE, adds)
         wanted = expected + (before[1 : rows + 1, :70].double() if adds else 0)
         torch.testing.assert_close(y[1 : rows + 1, :70].double(), wanted, rtol=1e-5, atol=1e-4)
-        assert torch.equal(y[[0, -1]], before[[0, -1]]), "other rows stay as they are"
+        assert torch.equal(y[[0, -1]], before[[0, -1]]), "other rows are unchanged"
         filled = before[1 : rows + 1, 70:] if adds else torch.zeros(rows, 3 * TILE - 70)
-        assert torch.equal(y[1 : rows + 1, 70:], filled), "a tile is filled up with zeros"
+        assert torch.equal(y[1 : rows + 1, 70:], filled), "a tile is padded with zeros"
 
 
-def test_an_odd_number_of_inputs_is_filled_up() -> None:
+def test_odd_number_of_inputs_is_padded() -> None:
     generator = torch.Generator().manual_seed(1)
     weight = torch.randn(5, 7, generator=generator)
     x = torch.zeros(2, 8)
@@ -51,7 +53,7 @@ def test_an_odd_number_of_inputs_is_filled_up() -> None:
 
 
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
-def test_scores_and_sums_of_attention(stored: torch.dtype) -> None:
+def test_scores_and_sums_of_attention_are_exact(stored: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(3)
     keys = torch.randn(9, 80, generator=generator).to(stored)
     query, shares = torch.randn(80, generator=generator), torch.rand(9, generator=generator)
