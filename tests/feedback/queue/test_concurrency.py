@@ -21,7 +21,7 @@ PEOPLE = 8
 ITEMS = 120
 #: People who hold items at the same time, and how many threads act for them.
 #: PostgreSQL accepts 100 connections by default.
-PEOPLE = 200
+ANNOTATORS = 200
 THREADS = 40
 OVERLAP = 2
 
@@ -93,7 +93,7 @@ def test_two_hundred_annotators_fill_every_slot_once_with_abandoned_leases(
     project.overlap = OVERLAP
     project.save()
     answers = make_completions(120)
-    people = User.objects.bulk_create(User(email=f"p{n}@example.com") for n in range(PEOPLE))
+    people = User.objects.bulk_create(User(email=f"p{n}@example.com") for n in range(ANNOTATORS))
     gone, staying = people[::10], [user for n, user in enumerate(people) if n % 10]
     for user in gone:
         assert len(items_hand_out(project=project, by=user, count=1)) == 1
