@@ -211,7 +211,7 @@ def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_doors_axe_finds_nothing(
+def test_sign_in_pages_axe_finds_nothing(
     theme: str, new_page: NewPage, project: Project, admin: User, viewer: User
 ) -> None:
     page = new_page(color_scheme=theme, viewport=PHONE)

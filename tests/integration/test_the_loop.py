@@ -121,7 +121,7 @@ def succeeded(run: Run, stack: Stack) -> Run:
 
 
 @pytest.mark.long
-def test_worker_killed_in_the_middle_is_resumed_and_one_adapter_comes_out(
+def test_run_resumes_after_its_worker_is_killed_and_makes_one_adapter(
     stack: Stack, world: tuple[Project, User]
 ) -> None:
     project, admin = world
@@ -166,7 +166,7 @@ def test_cancel_stops_the_trainer_after_a_checkpoint(
     assert any((run.directory / "checkpoints").iterdir())
 
 
-def test_same_message_twice_is_one_run(stack: Stack, world: tuple[Project, User]) -> None:
+def test_task_delivered_twice_makes_one_run(stack: Stack, world: tuple[Project, User]) -> None:
     from celery import Celery
 
     project, admin = world
@@ -182,7 +182,7 @@ def test_same_message_twice_is_one_run(stack: Stack, world: tuple[Project, User]
     assert Adapter.objects.count() == 1
 
 
-def test_votes_land_while_the_broker_is_gone_and_the_run_goes_on_after(
+def test_votes_are_stored_while_the_broker_is_down_and_the_run_continues_after(
     stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
 ) -> None:
     project, admin = world
@@ -201,9 +201,7 @@ def test_votes_land_while_the_broker_is_gone_and_the_run_goes_on_after(
     assert Adapter.objects.count() == 1
 
 
-def test_beat_trains_and_releases_with_nobody_there(
-    stack: Stack, world: tuple[Project, User]
-) -> None:
+def test_beat_trains_and_releases_automatically(stack: Stack, world: tuple[Project, User]) -> None:
     project, admin = world
     schedule_set(
         project=project,
@@ -227,7 +225,7 @@ def test_beat_trains_and_releases_with_nobody_there(
     assert Run.objects.count() == 1
 
 
-def test_answers_are_sampled_with_progress_and_survive_an_engine_that_dies(
+def test_sampling_shows_progress_and_survives_a_killed_engine(
     stack: Stack, world: tuple[Project, User]
 ) -> None:
     project, _ = world
@@ -271,7 +269,7 @@ def test_demo_streams_the_live_version_and_its_thumb_is_a_vote(
     assert vote.completion.token_ids
 
 
-def test_engine_killed_mid_stream_the_reader_is_told_and_can_try_again(
+def test_engine_killed_mid_stream_shows_an_error_and_a_retry(
     stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
 ) -> None:
     project, _ = world

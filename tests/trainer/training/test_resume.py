@@ -134,7 +134,7 @@ def test_exit_codes_show_whether_to_retry(
     assert run(tmp_path / "nowhere", children) == 4
 
 
-def test_read_only_run_directory_is_one_sentence(
+def test_read_only_run_directory_is_reported_in_one_sentence(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]]
 ) -> None:
     # permissions do not stop root: a file where a directory must be made does the same
@@ -163,7 +163,7 @@ def test_plan_of_the_shell_is_json(
 
 @pytest.mark.long
 @pytest.mark.parametrize("moment", ["write", "exit"])
-def test_sigterm_while_the_run_reports_its_failure_does_not_cut_the_report_off(
+def test_sigterm_during_the_failure_report_does_not_cut_it_off(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]], moment: str
 ) -> None:
     # what the launcher does to the last process when another one of the run has died
