@@ -42,11 +42,11 @@ demo: install
 loop: install
 	@$(PY) manage.py closed_loop $(ARGS)
 
-# The database part runs twice: on SQLite with everything else, then on PostgreSQL; what needs an
-# engine as well runs on PostgreSQL in test-long.
+# The database part runs twice: on SQLite with everything else, its tables made from the models, then
+# on PostgreSQL with all migrations; what needs an engine as well runs on PostgreSQL in test-long.
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
-	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m 'not long' $(if $(ARGS),$(ARGS),--cov --cov-report=)
+	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) --nomigrations -m 'not long' $(if $(ARGS),$(ARGS),--cov --cov-report=)
 	@$(if $(ARGS),,echo "Lines run by the tests: $$($(PY) -m coverage report --format=total) %")
 	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
 
@@ -71,7 +71,7 @@ test-python:
 quick: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
-	@$(PYTEST) -m 'not slow and not long and not browser and not model' $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile --nomigrations -m 'not slow and not long and not browser and not model' $(ARGS)
 
 check: install-test
 	@.venv/bin/ruff check .

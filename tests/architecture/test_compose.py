@@ -17,6 +17,8 @@ from honcho.environ import parse_procfile
 
 from tests.architecture.commands import check
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(settings.BASE_DIR)
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

@@ -6,6 +6,8 @@ import sys
 
 from django.conf import settings
 
+pytestmark = pytest.mark.slow  # each test imports the app in processes of its own
+
 #: Code that a web process and a worker load at start: every view, every task.
 START = """
 import sys, pkgutil, importlib

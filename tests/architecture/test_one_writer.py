@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(settings.BASE_DIR)
 APP = ROOT / "feedback_app"
 #: Managers of Example rows: `Example.objects` and the related manager `project.examples`.

@@ -30,6 +30,8 @@ from feedback_app.feedback.models import Project
 from feedback_app.serving.engine.client import EngineError
 from tests.engines import RunningEngine
 
+pytestmark = pytest.mark.slow
+
 #: Two idle cores, with AVX2 only and with AVX512-BF16.
 OLD, NEW = Speed(120, 1.2), Speed(315, 0.15)
 SNAIL = Speed(1, 60)

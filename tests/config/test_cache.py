@@ -13,6 +13,8 @@ from feedback_app.config import cache
 from feedback_app.config.cache import TolerantRedisCache
 from feedback_app.localstack.stack import Stack
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"socket_connect_timeout": 0.5, "socket_timeout": 0.5, "retry": Retry(NoBackoff(), 0)}
 NOWHERE = "redis://127.0.0.1:9/0"
 

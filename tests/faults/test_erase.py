@@ -72,6 +72,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(votes_erasing, "CHUNK", 7)
 
 
+@pytest.mark.slow
 def test_erased_person_leaves_no_trace_and_examples_follow_other_votes(
     voted_project: Project,
     admin: User,
@@ -105,6 +106,7 @@ def test_erased_person_leaves_no_trace_and_examples_follow_other_votes(
         assert trace not in left, trace
 
 
+@pytest.mark.slow
 def test_versions_trained_on_the_votes_are_named_until_replaced(
     voted_project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
@@ -132,6 +134,7 @@ def test_versions_trained_on_the_votes_are_named_until_replaced(
     assert b"learned from people" not in owner.get(train).content
 
 
+@pytest.mark.slow
 def test_vote_after_the_snapshot_names_no_version(
     voted_project: Project, admin: User, second_annotator: User
 ) -> None:
@@ -249,6 +252,7 @@ def test_last_owner_and_higher_roles_are_not_erased(
     assert not Erasure.objects.exists()
 
 
+@pytest.mark.slow
 def test_interrupted_erasure_is_finished_by_the_next_tick(
     voted_project: Project,
     annotator: User,
@@ -288,6 +292,7 @@ def heartbeat_stops(settings: Settings) -> None:
     Erasure.objects.update(heartbeat_at=stale)
 
 
+@pytest.mark.slow
 def test_worker_whose_erasure_was_taken_over_stops_deleting(
     voted_project: Project,
     annotator: User,

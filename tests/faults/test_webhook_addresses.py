@@ -25,7 +25,7 @@ from feedback_app.feedback.webhooks.services import ping_write, webhook_create
 from feedback_app.web.errors import UserError
 from tests.feedback.webhooks.receiver import Receiver, receiving
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 As = Callable[[User], Client]
 PUBLIC = "93.184.215.14"
 

@@ -182,6 +182,7 @@ def test_task_delivered_twice_makes_one_run(stack: Stack, world: tuple[Project, 
     assert Adapter.objects.count() == 1
 
 
+@pytest.mark.long
 def test_votes_are_stored_while_the_broker_is_down_and_the_run_continues_after(
     stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
 ) -> None:
@@ -225,6 +226,7 @@ def test_beat_trains_and_releases_automatically(stack: Stack, world: tuple[Proje
     assert Run.objects.count() == 1
 
 
+@pytest.mark.long
 def test_sampling_shows_progress_and_survives_a_killed_engine(
     stack: Stack, world: tuple[Project, User]
 ) -> None:

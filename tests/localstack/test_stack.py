@@ -279,6 +279,7 @@ def test_demo_reports_a_missing_network_in_one_line(tmp_path: Path) -> None:
     assert list((tmp_path / "models").iterdir()) == [], "nothing half-done is left behind"
 
 
+@pytest.mark.long
 def test_demo_ends_cleanly_on_ctrl_c(tmp_path: Path) -> None:
     tiny = tmp_path / "models" / "tiny"
     subprocess.run(

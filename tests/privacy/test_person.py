@@ -129,6 +129,7 @@ def test_stream_in_progress_ends_when_its_reader_is_deactivated(
 # -- the person's page
 
 
+@pytest.mark.slow
 def test_own_page_shows_the_effects_of_votes(
     voted_project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
@@ -181,6 +182,7 @@ def test_leaving_ends_the_membership_except_for_the_last_owner(
     assert list(Membership.objects.values_list("user", flat=True)) == [admin.pk]
 
 
+@pytest.mark.slow
 def test_own_page_queries_do_not_grow_with_work(
     voted_project: Project,
     admin: User,
@@ -226,6 +228,7 @@ def test_export_contains_own_data_only(
     assert "admin@example.com" not in answer.getvalue().decode()
 
 
+@pytest.mark.slow
 def test_export_is_streamed(voted_project: Project, annotator: User) -> None:
     pieces = list(person_json(annotator))
 

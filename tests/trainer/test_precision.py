@@ -17,6 +17,8 @@ from trainer.models.loading import load_base
 from trainer.planning.plan import as_text, plan
 from trainer.precision import automatic_precision, measured_ratio
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 
 

@@ -387,6 +387,7 @@ FIELDS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @hypothesis.settings(
     max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
@@ -411,6 +412,7 @@ def test_any_request_is_answered_or_refused_with_a_reason(
 # -- documentation
 
 
+@pytest.mark.slow
 def test_docs_name_every_operation_and_are_for_members(
     project: Project, viewer: User, outsider: User, as_user: As
 ) -> None:

@@ -124,6 +124,7 @@ def test_file_is_imported_and_exported_in_every_format(
         other.completions.all().delete()
 
 
+@pytest.mark.slow
 def test_export_is_audited_and_has_pseudonyms_and_snapshots(
     voted_project: Project, admin: User, annotator: User, program: Program
 ) -> None:

@@ -16,7 +16,7 @@ from feedback_app.feedback.tokens.services import token_create
 from tests.api.gateway_client import Program, fault
 from tests.served import MODEL
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 READING = 0.4
 
 

@@ -34,6 +34,7 @@ def vote_url(completion: Completion) -> str:
 # -- access
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["annotate", "examples", "project-settings", "runs", "releases"])
 def test_project_pages_non_member_gets_404(
     page: str, project: Project, outsider: User, as_user: As
@@ -452,6 +453,7 @@ def test_examples_filters_and_keeps_them_in_the_links(
     assert "Answer number 0." not in page
 
 
+@pytest.mark.slow
 def test_examples_second_page_keeps_the_filter(
     voted_project: Project, admin: User, as_user: As
 ) -> None:
@@ -462,6 +464,7 @@ def test_examples_second_page_keeps_the_filter(
     assert "?sort=oldest&amp;page=2" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -481,6 +484,7 @@ def test_examples_unknown_parameters_are_refused(
     assert answer.status_code == 400
 
 
+@pytest.mark.slow
 def test_examples_queries_do_not_grow_with_rows(
     voted_project: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:

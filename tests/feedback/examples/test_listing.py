@@ -15,7 +15,7 @@ from feedback_app.feedback.models import Completion, Example, Project, Verdict
 from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import MakeCompletions
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 

@@ -66,6 +66,7 @@ def test_jsonl_has_every_example_with_its_context(voted_project: Project, tmp_pa
     assert {row["split"] for row in rows} == {"train", "heldout"}
 
 
+@pytest.mark.slow
 def test_every_example_is_exported_once_across_chunks_and_row_groups(
     voted_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +236,7 @@ def test_download_queries_do_not_grow_with_the_rows(
         assert len(content(client.get(url(voted_project, "jsonl"))).splitlines()) == 60
 
 
+@pytest.mark.slow
 def test_examples_page_links_the_downloads(
     voted_project: Project, admin: User, as_user: As
 ) -> None:
@@ -249,6 +251,7 @@ def test_examples_page_links_the_downloads(
 # -- with votes
 
 
+@pytest.mark.slow
 def test_votes_are_exported_under_pseudonyms_in_every_format(
     voted_project: Project, admin: User, annotator: User, outsider: User, as_user: As
 ) -> None:
@@ -294,6 +297,7 @@ def test_votes_are_exported_under_pseudonyms_in_every_format(
     assert AuditEvent.objects.filter(target="csv, with votes").exists()
 
 
+@pytest.mark.slow
 def test_votes_take_one_query_per_chunk(
     voted_project: Project, django_assert_num_queries: Any
 ) -> None:

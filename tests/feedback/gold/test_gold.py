@@ -129,6 +129,7 @@ def test_gold_feedback_follows_the_project_setting(
     assert ("<q>It is honest.</q>" in last) == (policy == "after")
 
 
+@pytest.mark.slow
 def test_low_gold_accuracy_pauses_and_sets_recent_votes_aside(
     project: Project,
     gold: list[Completion],
@@ -242,6 +243,7 @@ def test_unmarked_gold_returns_to_its_votes_and_the_queue(
     assert (gold[0].queued, gold[0].gold, gold[0].decided) == (True, False, "")
 
 
+@pytest.mark.slow
 def test_gold_is_marked_in_the_list_of_examples(
     project: Project,
     voted_project: Project,

@@ -210,6 +210,7 @@ def test_repeats_are_found_across_chunks(
     assert counts(load(path)) == (9, 3, 0, 6, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_import_of_own_export_finds_duplicates(
     suffix: str, voted_project: Project, tmp_path: Path

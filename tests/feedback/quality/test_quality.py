@@ -133,6 +133,7 @@ def test_votes_set_aside_do_not_count_for_agreement(
     assert person(judged, "Bob").agreement is None
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_page_sorts_paginates_and_takes_few_queries(
     judged: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
@@ -161,6 +162,7 @@ def test_page_sorts_paginates_and_takes_few_queries(
     assert client.get(url, {"show": "pairs", "sort": "pace"}).status_code == 400
 
 
+@pytest.mark.slow
 @pytest.mark.django_db
 def test_page_explains_undefined_agreement(
     voted_project: Project, admin: User, annotator: User, as_user: As

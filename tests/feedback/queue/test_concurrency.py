@@ -17,6 +17,8 @@ from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import MakeCompletions
 from tests.engines import PATIENCE
 
+pytestmark = pytest.mark.slow
+
 PEOPLE = 8
 ITEMS = 120
 #: People who hold items at the same time, and how many threads act for them.

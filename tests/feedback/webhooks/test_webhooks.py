@@ -137,6 +137,7 @@ def test_vote_rolled_back_is_not_sent(
     assert not WebhookDelivery.objects.exists()
 
 
+@pytest.mark.slow
 def test_finished_runs_releases_and_imports_are_sent(
     made: tuple[Webhook, str], voted_project: Project, admin: User, receiver: Receiver
 ) -> None:
@@ -219,6 +220,7 @@ def test_request_is_signed_as_standard_webhooks_describes(
     assert secret not in stored, "it is encrypted"
 
 
+@pytest.mark.slow
 def test_failure_is_retried_with_growing_delays_and_then_given_up(
     made: tuple[Webhook, str], receiver: Receiver
 ) -> None:

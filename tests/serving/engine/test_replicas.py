@@ -62,6 +62,7 @@ def test_engine_that_refuses_blocks_the_promotion(
     assert not Release.objects.exists()
 
 
+@pytest.mark.long
 def test_engine_gets_requests_when_it_is_up_and_none_when_down_again(
     served: Project,
     engine: RunningEngine,

@@ -14,6 +14,8 @@ from feedback_app.serving.stats.sequential import (
     read,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("wins", "losses", "evidence"),

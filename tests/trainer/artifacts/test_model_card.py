@@ -18,6 +18,8 @@ from trainer.config import TrainConfig
 from trainer.losses import Lambdas
 from trainer.training.train import train
 
+pytestmark = pytest.mark.slow
+
 CONFIG = TrainConfig(base_model="models/tiny|x", adapter_name="starter@4", beta=0.25, lora_r=8)
 LAMBDAS = Lambdas(desirable=1.0, undesirable=1.5, bounded=False)
 

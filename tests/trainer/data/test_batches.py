@@ -38,6 +38,7 @@ def steps(examples: list[Tokenised], *, batch_size: int, seed: int, epoch: int =
     return Sampler(examples, batch_size=batch_size, seed=seed).steps(epoch)
 
 
+@pytest.mark.slow
 @given(examples=snapshots(), batch_size=st.integers(1, 9), seed=st.integers(0, 99))
 def test_epoch_visits_every_example_once_and_pairs_across_prompts(
     examples: list[Tokenised], batch_size: int, seed: int

@@ -13,6 +13,8 @@ from trainer.data.tokenise import tokenise, tokenise_all
 from trainer.errors import Refused
 from trainer.models.loading import LoadedBase
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tokenizer(tiny: LoadedBase) -> Any:

@@ -45,6 +45,7 @@ def lone(model: torch.nn.Module, ids: list[int], tokens: int = 24) -> list[int]:
     return [int(token) for token in said[0, len(ids) :]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_greedy_answers_equal_a_lone_generate_of_transformers(
     tiny: LoadedBase, batch_size: int
@@ -56,6 +57,7 @@ def test_greedy_answers_equal_a_lone_generate_of_transformers(
     assert len({answer.token_ids for answer in answers}) == len(QUESTIONS)
 
 
+@pytest.mark.slow
 def test_rows_that_join_and_leave_do_not_change_others(tiny: LoadedBase) -> None:
     batch = Batch(tiny.model)
     eos = eos_ids(tiny.model, tiny.tokenizer)
@@ -151,6 +153,7 @@ def test_cache_of_earlier_turns_is_bounded() -> None:
     assert cache.positions == 0
 
 
+@pytest.mark.slow
 def test_seeded_answers_do_not_depend_on_the_batch(tiny: LoadedBase) -> None:
     sampling = Sampling(max_tokens=16, temperature=1.0, top_p=0.9, seed=5)
     given = [prompts(tiny)[0]] * 6
@@ -263,6 +266,7 @@ def run(base: LoadedBase, stack: Decoder, slots: list[int]) -> list[list[int]]:
 
 
 # PEFT reads an attribute of transformers that is deprecated
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_mixed_adapters_give_the_same_answers_as_peft(
     adapted: tuple[LoadedBase, Decoder, dict[int, Path]], tiny_dir: Path

@@ -14,6 +14,8 @@ from transformers.generation.logits_process import (
 
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, choose, derived_seed
 
+pytestmark = pytest.mark.slow
+
 DRAWS = 2000
 
 

@@ -56,6 +56,7 @@ def report_of(eval_dir: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_report_measures_base_and_adapters_side_by_side(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path
 ) -> None:
@@ -122,6 +123,7 @@ def test_report_measures_base_and_adapters_side_by_side(
     }
 
 
+@pytest.mark.slow
 def test_candidates_do_not_affect_each_other(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path
 ) -> None:

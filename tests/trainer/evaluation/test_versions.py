@@ -29,6 +29,8 @@ from trainer.evaluation.generate import Answer
 from trainer.evaluation.versions import Question, Versions
 from trainer.models.loading import LoadedBase, load_base
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("base", "starter@1", "starter@2")
 STACKS = (pytest.param(serving_decoder, marks=needs_compiled), AdapterStack)
 #: Tolerance between the logits of two batches through transformers: sums of at most 128 products

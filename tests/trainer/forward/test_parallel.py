@@ -122,6 +122,7 @@ def test_packs_that_draw_random_numbers_run_in_order(
     assert Bench(tiny, tmp_path / "2", "kto", Budget(100, 0)).runner._concurrency == 2
 
 
+@pytest.mark.slow
 def test_runs_on_several_cores_end_with_the_same_bytes(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:

@@ -151,6 +151,7 @@ def test_bco_by_hand() -> None:
     assert slope == pytest.approx(3 * 0.5 * 0.731058578630005, abs=1e-12)
 
 
+@pytest.mark.slow
 @given(up=st.floats(-30, 30), down=st.floats(-30, 30), beta=st.floats(0.01, 2))
 def test_bco_bounds_dpo_from_above_and_is_closest_at_the_midpoint(
     up: float, down: float, beta: float

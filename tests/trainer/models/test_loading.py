@@ -17,6 +17,8 @@ from trainer.models.loading import LoadedBase, load_base, prepare, resolve_devic
 from trainer.models.quantisation import quantisation_faults
 from trainer.precision import resolve_precision
 
+pytestmark = pytest.mark.slow
+
 
 def test_base_is_frozen_and_in_eval_mode(tiny: LoadedBase, tiny_dir: Path) -> None:
     assert not tiny.model.training

@@ -102,6 +102,7 @@ def kept_bytes(config: PretrainedConfig, layers: int, dtype: torch.dtype, *, row
         return sum(kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_memory_per_token_equals_the_formula(name: str, dtype: torch.dtype) -> None:

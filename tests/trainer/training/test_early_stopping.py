@@ -12,6 +12,8 @@ from trainer.errors import RunFailed
 from trainer.training.early_stopping import Best, Limits, Probe, judge, raise_if_diverged
 from trainer.training.train import train
 
+pytestmark = pytest.mark.slow
+
 LIMITS = Limits(kl_brake=0.5, patience=2)
 
 

@@ -22,6 +22,8 @@ from trainer.training.checkpoint import save_checkpoint
 from trainer.training.reference_cache import ReferenceCache, pair_key
 from trainer.training.schedule import learning_rate
 
+pytestmark = pytest.mark.slow
+
 
 def weights(run_dir: Path) -> bytes:
     return (run_dir / "adapter" / WEIGHTS).read_bytes()

@@ -11,6 +11,8 @@ from trainer.errors import Refused
 from trainer.losses import LOSSES, loss_named
 from trainer.training.preflight import check_trainable, faults_of
 
+pytestmark = pytest.mark.slow
+
 # In conftest's examples three share a prompt: 0 to 2, 3 to 5 …; even numbers are desirable.
 UP, DOWN, OTHER_UP, OTHER_DOWN = example(0), example(1), example(4), example(5)
 ALONE = [example(6 * number, label=number % 2 == 0) for number in range(4)]  # one per prompt

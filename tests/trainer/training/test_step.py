@@ -165,6 +165,7 @@ def plain_rewards(bench: Bench, rows: Sequence[Row], clamp: tuple[float, float] 
     return torch.stack(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_step_equals_its_loss_by_definition(tiny: LoadedBase, tmp_path: Path, loss: str) -> None:
     bench = Bench(tiny, tmp_path / "reference", loss, Budget(70, 10_000))

@@ -23,6 +23,8 @@ from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 
+pytestmark = pytest.mark.slow
+
 STALE = 6.0  # the longest time without a heartbeat that the tests allow
 
 

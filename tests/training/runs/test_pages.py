@@ -172,6 +172,7 @@ def test_train_now_while_a_run_is_active_shows_an_error(
     assert Run.objects.count() == 1
 
 
+@pytest.mark.slow
 def test_train_now_unknown_field_is_refused(
     voted_project: Project, admin: User, as_user: As
 ) -> None:
@@ -181,6 +182,7 @@ def test_train_now_unknown_field_is_refused(
     assert not Run.objects.exists()
 
 
+@pytest.mark.slow
 def test_runs_queries_do_not_grow_with_runs(
     voted_project: Project, admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:
@@ -224,6 +226,7 @@ def test_schedule_invalid_values_are_refused(project: Project, admin: User, as_u
 # -- one run
 
 
+@pytest.mark.slow
 def test_run_of_another_project_is_404(run: Run, outsider: User, admin: User, as_user: As) -> None:
     other = Project.objects.get(slug="other")
 
@@ -243,6 +246,7 @@ def test_run_queued_polls_and_shows_what_it_waits_for(run: Run, admin: User, as_
     assert 'hx-trigger="every 2s"' in page
 
 
+@pytest.mark.slow
 def test_run_polling_ends_with_the_run(claim: RunClaim, admin: User, as_user: As) -> None:
     client = as_user(admin)
     claim.heartbeat(phase="training", progress_done=3, progress_total=12, eta_seconds=100)
@@ -258,6 +262,7 @@ def test_run_polling_ends_with_the_run(claim: RunClaim, admin: User, as_user: As
     assert b"Loss is NaN at step 3" in ended.content
 
 
+@pytest.mark.slow
 def test_run_metrics_return_only_new_points(run: Run, admin: User, as_user: As) -> None:
     RunMetric.objects.bulk_create([metric(run, step, loss=0.5 - step / 100) for step in (1, 2, 3)])
     client = as_user(admin)
@@ -272,6 +277,7 @@ def test_run_metrics_return_only_new_points(run: Run, admin: User, as_user: As) 
     assert (nothing["steps"], nothing["loss"], nothing["after"]) == ([], [], 3)
 
 
+@pytest.mark.slow
 def test_run_cancel_and_resume(run: Run, admin: User, as_user: As) -> None:
     client = as_user(admin)
 
@@ -285,6 +291,7 @@ def test_run_cancel_and_resume(run: Run, admin: User, as_user: As) -> None:
     assert run.status == Run.Status.QUEUED
 
 
+@pytest.mark.slow
 def test_run_done_shows_gate_answers_and_doubtful_labels(
     adapter: Adapter, admin: User, as_user: As
 ) -> None:
@@ -301,6 +308,7 @@ def test_run_done_shows_gate_answers_and_doubtful_labels(
     assert f"Release {adapter.name}" in page
 
 
+@pytest.mark.slow
 def test_misfit_is_sent_back_and_withdrawn_with_one_click(
     adapter: Adapter, admin: User, as_user: As
 ) -> None:
@@ -319,6 +327,7 @@ def test_misfit_is_sent_back_and_withdrawn_with_one_click(
     assert client.post(url("misfit-send-back", project, 1, 99_999)).status_code == 404
 
 
+@pytest.mark.slow
 def test_run_done_queries_do_not_grow(
     adapter: Adapter, admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:
@@ -328,6 +337,7 @@ def test_run_done_queries_do_not_grow(
         client.get(url("run", adapter.project, 1))
 
 
+@pytest.mark.slow
 def test_adapter_discard_and_restore(adapter: Adapter, admin: User, as_user: As) -> None:
     client = as_user(admin)
 
@@ -340,6 +350,7 @@ def test_adapter_discard_and_restore(adapter: Adapter, admin: User, as_user: As)
     assert adapter.discarded_at is None
 
 
+@pytest.mark.slow
 def test_adapter_of_another_project_is_404(adapter: Adapter, outsider: User, as_user: As) -> None:
     other = Project.objects.get(slug="other")
 

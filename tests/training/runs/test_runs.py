@@ -114,6 +114,7 @@ def test_running_run_is_asked_to_stop(run: Run, claim: RunClaim, admin: User) ->
     assert run.status == Run.Status.RUNNING
 
 
+@pytest.mark.slow
 def test_run_with_a_stop_request_starts_no_process(
     run: Run, claim: RunClaim, admin: User, tmp_path: Path
 ) -> None:

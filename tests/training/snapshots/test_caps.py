@@ -27,6 +27,8 @@ from feedback_app.training.snapshots.caps import (
 from feedback_app.web.errors import UserError
 from tests.conftest import MakeCompletions
 
+pytestmark = pytest.mark.slow
+
 As = Callable[[User], Client]
 
 

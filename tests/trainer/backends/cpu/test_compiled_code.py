@@ -11,7 +11,7 @@ import pytest
 from tests.trainer.conftest import needs_compiled
 from trainer.backends.cpu import compiled_code
 
-pytestmark = needs_compiled
+pytestmark = [needs_compiled, pytest.mark.slow]
 
 PACKAGE = Path(compiled_code.__file__).parent
 ROOT = PACKAGE.parents[2]

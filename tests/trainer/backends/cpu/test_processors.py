@@ -18,7 +18,7 @@ from trainer.backends.cpu.serving_decoder import LlamaDecoder
 from trainer.backends.cpu.vectors import TILE, pack
 from trainer.models.loading import load_base
 
-pytestmark = needs_compiled
+pytestmark = [needs_compiled, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[4]
 PROMPTS = [[5, 9, 80, 33, 17], [7], [4, 4, 90, 250, 61, 12, 33, 7, 8]]

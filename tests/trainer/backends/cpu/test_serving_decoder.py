@@ -66,6 +66,7 @@ def read(
     return torch.stack(scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "pairs"), [("float32", None), ("bfloat16", 1), ("bfloat16", 0)])
 def test_logits_equal_transformers(
     tiny_dir: Path,
@@ -253,6 +254,7 @@ def test_unsupported_architectures_use_transformers(changed: dict[str, Any], kno
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="reads Linux's list of mappings")
 def test_weights_file_is_unmapped_after_packing(tmp_path: Path) -> None:
     def is_mapped() -> bool:
