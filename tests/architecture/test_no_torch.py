@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import pytest
 from django.conf import settings
 
 pytestmark = pytest.mark.slow  # each test imports the app in processes of its own
