@@ -25,12 +25,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from bench.trainer_vs_trl.figures import Figure, table
 from bench.trainer_vs_trl.job import ROOT, WORK
 from bench.trainer_vs_trl.measure import Bench
 from bench.trainer_vs_trl.rows import SETS
 from trainer.config import TrainConfig
 from trainer.models.loading import prepare
+from trainer.precision import automatic_precision
 
 PARTS = ("cold", "warm", "periodic", "losses")
 BATCH = 8
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         adapter_name="bench@1",
         batch_size=BATCH,
         epochs=1,
-        dtype="bfloat16",
+        # bfloat16, or float32 where this CPU emulates it
+        dtype=automatic_precision(torch.device("cpu")).name,
         device="cpu",
         threads=arguments.threads,
     )
