@@ -17,6 +17,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.engine_parts.client import question
+from trainer.precision import automatic_precision
 
 
 def main() -> None:
@@ -24,9 +25,10 @@ def main() -> None:
     path, *adapter = sys.argv[1:]
     tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).eval()
+    dtype = automatic_precision(torch.device("cpu")).dtype
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype).eval()
     if adapter:
-        model = PeftModel.from_pretrained(model, adapter[0]).to(torch.bfloat16).eval()
+        model = PeftModel.from_pretrained(model, adapter[0]).to(dtype).eval()
     print(json.dumps({"threads": torch.get_num_threads()}), flush=True)
     for line in sys.stdin:
         wanted = json.loads(line)

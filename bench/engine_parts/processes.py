@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import torch
 
 from tests.engines import answers, free_port, wait_until
 from tests.tiny import make_tiny_adapter
 from trainer.models.loading import load_base
+from trainer.precision import automatic_precision
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORK = ROOT / "var" / "bench" / "engine"
@@ -122,7 +124,8 @@ def transformers_serve(model: str) -> Iterator[str]:
         marker.touch()
     url = f"http://127.0.0.1:{free_port()}"
     command = [str(python), "-m", "transformers.cli.transformers", "serve", model]
-    options = ["--continuous-batching", "--dtype", "bfloat16", "--device", "cpu"]
+    dtype = automatic_precision(torch.device("cpu")).name
+    options = ["--continuous-batching", "--dtype", dtype, "--device", "cpu"]
     options += ["--host", "127.0.0.1", "--port", url.rpartition(":")[2]]
     log = WORK / "serve.log"
     with process([*command, *options], log, stdout=subprocess.DEVNULL) as child:
