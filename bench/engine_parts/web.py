@@ -25,7 +25,7 @@ from django.conf import settings
 from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
 from feedback_app.accounts.models import Role, Scope, User
 from feedback_app.feedback.models import Project
-from feedback_app.feedback.services import member_set
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.training.models import Adapter, Run, Snapshot
 project = Project.objects.get(slug="bench")
