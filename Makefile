@@ -14,7 +14,8 @@ BENCHES := $(foreach name,trainer engine shared annotation queue scale,$(if $(ca
 test test-long test-avx2 test-reference quick: export OMP_NUM_THREADS := 1
 # one process more than cores, as some tests wait for processes of their own
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+# files in the order of their names: by the number of their tests, the slow ones would come last
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/privacy tests/faults/test_annotating.py tests/faults/test_erase.py)
 # they wait for engines most of the time and ask the database little
 SERVED_TESTS := $(wildcard tests/serving tests/api tests/closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)

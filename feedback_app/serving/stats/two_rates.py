@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Ballot:
+class SplitVote:
     """One counted vote, and the candidate's percentage when its side was drawn."""
 
     candidate: bool
@@ -96,7 +96,7 @@ def block_composition(percent: int) -> tuple[int, int]:
     return min(LARGEST_RATIO, round(share / (1 - share))), 1
 
 
-def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
+def blocks_of(votes: Iterable[SplitVote]) -> Blocks:
     """Return counted votes, in order, as blocks; votes of an incomplete block are left out.
 
     A block's composition follows from the percentage of the first vote that is in no block, so it
@@ -104,11 +104,11 @@ def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
     """
     import numpy as np
 
-    waiting: dict[bool, list[Ballot]] = {True: [], False: []}
+    waiting: dict[bool, list[SplitVote]] = {True: [], False: []}
     rows: list[tuple[int, int, int, int]] = []
     wanted: tuple[int, int] | None = None
-    for ballot in ballots:
-        waiting[ballot.candidate].append(ballot)
+    for vote in votes:
+        waiting[vote.candidate].append(vote)
         while wanted or waiting[True] or waiting[False]:
             if wanted is None:
                 wanted = block_composition((waiting[True] or waiting[False])[0].percent)
@@ -123,11 +123,11 @@ def blocks_of(ballots: Iterable[Ballot]) -> Blocks:
     return Blocks(*columns)
 
 
-def read(ballots: Iterable[Ballot], *, alpha: float = ALPHA) -> Reading:
+def read(votes: Iterable[SplitVote], *, alpha: float = ALPHA) -> Reading:
     """Return the test after these votes. Later votes do not change a decision."""
     import numpy as np
 
-    blocks = blocks_of(ballots)
+    blocks = blocks_of(votes)
     evidence = log_evidence(blocks)
     line = -math.log(alpha)
     crossed = np.flatnonzero(evidence >= line)

@@ -19,7 +19,7 @@ from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.models import Assignment, TrafficSplit
 from feedback_app.serving.releases.services import release_promote, version_answers
 from feedback_app.serving.stats.sequential import State
-from feedback_app.serving.stats.two_rates import Ballot, Reading, read
+from feedback_app.serving.stats.two_rates import Reading, SplitVote, read
 from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
 from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
@@ -164,7 +164,7 @@ def split_read(split: TrafficSplit) -> Reading:
     counted = split.assignments.exclude(counted=None).order_by("counted")
     rows = counted.values_list("candidate", "verdict", "percent")
     return read(
-        Ballot(candidate, verdict == Verdict.UP, percent) for candidate, verdict, percent in rows
+        SplitVote(candidate, verdict == Verdict.UP, percent) for candidate, verdict, percent in rows
     )
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from feedback_app.serving.stats.sequential import ALPHA, State
 from feedback_app.serving.stats.two_rates import (
-    Ballot,
     Blocks,
+    SplitVote,
     block_composition,
     blocks_of,
     log_evidence,
@@ -23,10 +23,10 @@ def blocks(*rows: tuple[int, int, int, int]) -> Blocks:
     return Blocks(*np.array(rows, dtype=np.int64).T)
 
 
-def ballots(*, ours: str, lives: str, percent: int = 50) -> list[Ballot]:
+def votes(*, ours: str, lives: str, percent: int = 50) -> list[SplitVote]:
     """Return the candidate's votes and then the live version's: `+` is up."""
     return [
-        Ballot(candidate, vote == "+", percent)
+        SplitVote(candidate, vote == "+", percent)
         for candidate, votes in ((True, ours), (False, lives))
         for vote in votes
     ]
@@ -95,15 +95,15 @@ def test_difference_of_twenty_points_is_found_after_about_160_votes() -> None:
 def test_states_of_the_test() -> None:
     assert read([]).state == State.OPEN
     assert read([]).to_go is None
-    assert read(ballots(ours="+" * 20, lives="-" * 20)).state == State.BETTER
-    assert read(ballots(ours="-" * 20, lives="+" * 20)).state == State.WORSE
-    assert read(ballots(ours="+-" * 20, lives="+-" * 20)).to_go is None
-    near = read(ballots(ours="++++-" * 6, lives="+++--" * 6))
+    assert read(votes(ours="+" * 20, lives="-" * 20)).state == State.BETTER
+    assert read(votes(ours="-" * 20, lives="+" * 20)).state == State.WORSE
+    assert read(votes(ours="+-" * 20, lives="+-" * 20)).to_go is None
+    near = read(votes(ours="++++-" * 6, lives="+++--" * 6))
     assert near.state == State.OPEN
     assert near.to_go is not None
     assert 60 < near.to_go < 400
     # votes after the decision do not undo it
-    late = ballots(ours="+" * 20, lives="-" * 20) + ballots(ours="-" * 40, lives="+" * 40)
+    late = votes(ours="+" * 20, lives="-" * 20) + votes(ours="-" * 40, lives="+" * 40)
     assert read(late).state == State.BETTER
 
 
@@ -118,9 +118,9 @@ def test_block_has_the_composition_of_the_percentage_of_its_first_vote() -> None
     ]
     found = blocks_of(
         [
-            *ballots(ours="", lives="++-", percent=25),  # opens a block of one and three
-            *ballots(ours="+", lives="", percent=50),  # closes it
-            *ballots(ours="-+", lives="-", percent=50),  # a block of one and one; one is left
+            *votes(ours="", lives="++-", percent=25),  # opens a block of one and three
+            *votes(ours="+", lives="", percent=50),  # closes it
+            *votes(ours="-+", lives="-", percent=50),  # a block of one and one; one is left
         ]
     )
     assert found.votes.tolist() == [1, 1]
