@@ -8,12 +8,20 @@ from django.core.cache import cache
 from django.test import Client
 
 from feedback_app.accounts.models import Role, User
+from feedback_app.feedback.examples.services import examples_refresh
 from feedback_app.feedback.members.services import member_set
-from feedback_app.feedback.models import Completion, Project, Sampling, Source, Verdict
+from feedback_app.feedback.models import (
+    Completion,
+    Project,
+    Sampling,
+    Source,
+    Verdict,
+    Vote,
+    VoteEvent,
+)
 from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import prompt_get_or_create
-from feedback_app.feedback.votes.services import vote_cast
 
 # with a deadline an example would test the machine's load
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -126,11 +134,23 @@ def make_completions(project: Project) -> MakeCompletions:
 @pytest.fixture
 def voted_project(project: Project, annotator: User, make_completions: MakeCompletions) -> Project:
     """Sixty answers, every third one with an up vote: enough for a run."""
-    for number, completion in enumerate(make_completions(60)):
-        vote_cast(
+    completions = make_completions(60)
+    # stored at once, as many tests begin with them
+    votes = [
+        Vote(
             completion=completion,
-            verdict=Verdict.UP if number % 3 == 0 else Verdict.DOWN,
-            by=annotator,
+            project=project,
+            user=annotator,
+            verdict=Verdict.DOWN if number % 3 else Verdict.UP,
             source=Source.ANNOTATE,
+            guidelines_number=project.guidelines_number,
         )
+        for number, completion in enumerate(completions)
+    ]
+    shared = ("completion", "user", "verdict", "source", "guidelines_number")
+    Vote.objects.bulk_create(votes)
+    VoteEvent.objects.bulk_create(
+        VoteEvent(**{name: getattr(vote, name) for name in shared}) for vote in votes
+    )
+    examples_refresh(completion.pk for completion in completions)
     return project
