@@ -1,7 +1,7 @@
 """A person's vote counts of the day and the last hour, cached in part, and the hourly limit.
 
-The limit counts rows of two tables in a sliding hour, unlike the counters of db/rate_limit.py. The
-count is made when the annotation page has it anyway.
+The limit counts rows of two tables in a sliding hour, unlike the counters of db/rate_limit.py. At
+the annotation page it uses the count that the page shows.
 """
 
 import datetime as dt
@@ -21,7 +21,9 @@ CACHE_SECONDS = 10
 SETTLING = dt.timedelta(seconds=2)
 #: More later votes than this make the cached count obsolete.
 RECOUNT_AFTER = 100
-#: How long a person is known to be near the limit without counting again.
+#: The period of the hourly limit.
+HOUR = dt.timedelta(hours=1)
+#: The Retry-After of an API's response to a vote beyond the limit.
 RETRY_SECONDS = 60
 
 
@@ -50,7 +52,7 @@ def vote_counts(*, project: Project, user: User) -> tuple[int, int]:
             cache.delete(key)
         return known.today + later, known.hour + later
     until = max(now - SETTLING, midnight)
-    hour_ago = now - dt.timedelta(hours=1)
+    hour_ago = now - HOUR
     today, hour, later = votes_since(midnight, hour_ago, until, project=project, user=user)
     cache.set(key, CountsUntil(until, today - later, hour - later), CACHE_SECONDS)
     return today, hour
@@ -73,9 +75,12 @@ def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[in
 
 
 def rate_limit_note(*, project: Project, by: User, in_hour: int) -> None:
-    """Cache that the next vote of this person must be checked, if it may exceed the limit."""
+    """Cache that this person's next votes must be checked, if they may exceed the limit.
+
+    It is cached for an hour, after which all votes that were counted are too old to count.
+    """
     if project.votes_per_hour and in_hour >= project.votes_per_hour:
-        cache.set(_limit_key(project, by), True, RETRY_SECONDS)
+        cache.set(_limit_key(project, by), True, HOUR.total_seconds())
 
 
 def rate_limit_note_undo(*, project: Project, by: User) -> None:
@@ -89,7 +94,7 @@ def verdicts_in_hour(*, project: Project, by: User) -> int:
 
     An undone verdict has no vote any more, but an event.
     """
-    since = timezone.now() - dt.timedelta(hours=1)
+    since = timezone.now() - HOUR
     # created_at >= x implies updated_at >= x, which is indexed
     cast = Vote.objects.filter(
         project=project, user=by, updated_at__gte=since, created_at__gte=since
@@ -114,7 +119,10 @@ def rate_limit_check(*, project: Project, by: User, completion: int) -> None:
     """
     if not project.votes_per_hour:
         return
-    if verdicts_in_hour(project=project, by=by) < project.votes_per_hour:
+    in_hour = verdicts_in_hour(project=project, by=by)
+    # this vote counts as well once it is stored
+    rate_limit_note(project=project, by=by, in_hour=in_hour + 1)
+    if in_hour < project.votes_per_hour:
         return
     if not Vote.objects.filter(completion=completion, user=by).exists():
         raise RateLimited(

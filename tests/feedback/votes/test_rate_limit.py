@@ -1,6 +1,7 @@
 """Fault 26: the rate limit of the project applies to every way of voting."""
 
 import datetime as dt
+import time
 from collections.abc import Callable
 
 import pytest
@@ -49,6 +50,32 @@ def test_vote_above_the_hourly_limit_gets_429_and_a_message(
     theirs = as_user(second_annotator).post(url(answers[3]), {"verdict": "up"}, headers=DESK)
     assert (again.status_code, chips.status_code, theirs.status_code) == (200, 204, 200)
     assert Vote.objects.filter(user=annotator).count() == 3
+
+
+def test_limit_applies_to_votes_that_are_sent_without_asking_for_the_next_item(
+    answers: list[Completion], annotator: User, as_user: As
+) -> None:
+    client = as_user(annotator)
+    statuses = [client.post(url(a), {"verdict": "up"}, headers=OUTBOX).status_code for a in answers]
+
+    assert statuses == [204, 204, 204, 429, 429, 429]
+    at_desk = client.post(url(answers[3]), {"verdict": "up"}, headers=DESK)
+    assert at_desk.status_code == 429, "the next vote at the item is checked as well"
+
+
+def test_limit_holds_for_the_whole_hour(
+    answers: list[Completion],
+    annotator: User,
+    as_user: As,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = as_user(annotator)
+    for answer in answers[:3]:
+        client.post(url(answer), {"verdict": "up"}, headers=DESK)
+
+    late = time.time() + 55 * 60  # entries of the cache expire by this clock
+    monkeypatch.setattr(time, "time", lambda: late)
+    assert client.post(url(answers[3]), {"verdict": "up"}, headers=DESK).status_code == 429
 
 
 def test_vote_is_accepted_again_after_an_hour(
