@@ -14,10 +14,10 @@ BENCHES := $(foreach name,trainer engine shared annotation queue scale,$(if $(ca
 test test-long test-avx2 test-reference quick: export OMP_NUM_THREADS := 1
 # one process more than cores, as some tests wait for processes of their own
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
-# files in the order of their names: by the number of their tests, the slow ones would come last
+# in alphabetical order: xdist's default, most tests first, starts the slowest files last
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/privacy tests/faults/test_annotating.py tests/faults/test_erase.py)
-# they wait for engines most of the time and ask the database little
+# tests that need an engine and make few queries
 SERVED_TESTS := $(wildcard tests/serving tests/api tests/closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
@@ -43,15 +43,15 @@ demo: install
 loop: install
 	@$(PY) manage.py closed_loop $(ARGS)
 
-# The database part runs twice: on SQLite with everything else, its tables made from the models, then
-# on PostgreSQL with all migrations; what needs an engine as well runs on PostgreSQL in test-long.
+# The database tests run twice: on SQLite with tables created from the models, then on PostgreSQL with
+# all migrations. Those that also need an engine run on PostgreSQL in test-long.
 test: check
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) --nomigrations -m 'not long' $(if $(ARGS),$(ARGS),--cov --cov-report=)
 	@$(if $(ARGS),,echo "Lines run by the tests: $$($(PY) -m coverage report --format=total) %")
 	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
 
-# What takes long: runs killed at every moment, several processes for one run, compiling ahead.
+# Slow tests: runs killed at every moment, several processes for one run, compiling ahead.
 test-long: install-test
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) -m long $(ARGS)

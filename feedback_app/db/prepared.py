@@ -1,9 +1,9 @@
 """SQL that is built once, for the queries of a vote at the annotation page.
 
 Django builds a query's SQL at every use, which takes longer than the database needs to answer:
-with plain querysets a vote costs twice as much (docs/log.md, 2026-11-29). These queries differ only
-in a few values. `_Compiled` uses undocumented parts of Django's compiler; tests/db/test_prepared.py
-fails if they change.
+with plain querysets a vote takes twice the processor time (docs/log.md, 2026-11-29). These queries
+differ only in a few values. `_Compiled` uses undocumented parts of Django's compiler;
+tests/db/test_prepared.py fails if they change.
 """
 
 import datetime as dt

@@ -193,7 +193,7 @@ def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
     visitor.goto(address)
     expect(visitor.get_by_role("heading", name="Ask something")).to_be_visible()
     found += complaints(visitor) + wider_than_screen(visitor)
-    # no engine runs here: the page says so
+    # no engine runs in this test: the page shows that
     visitor.get_by_label("Your message").fill("Hello?")
     visitor.keyboard.press("Enter")
     expect(visitor.get_by_text("Nothing was lost")).to_be_visible()

@@ -29,7 +29,7 @@ def vote_and_take_next(
     The vote locks one row and the queue skips locked rows, so concurrent calls do not wait for each
     other. Raise Completion.DoesNotExist, UserError or RateLimited.
     """
-    # the page with the next items notes who is near the limit
+    # a response with the next items notes who has reached the limit, so few votes need the count
     check = rate_limit_check if view is None else rate_limit_check_noted
     check(project=project, by=by, completion=pk)
     changes = vote_input.changes(project)

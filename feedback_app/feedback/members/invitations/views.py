@@ -20,7 +20,6 @@ from feedback_app.feedback.members.services import invitation_accept, invitation
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, validated
 
-BACKEND = "allauth.account.auth_backends.AuthenticationBackend"
 TEMPLATE = "feedback/invitation.html"
 
 
@@ -65,7 +64,7 @@ def join(request: HttpRequest, found: Invitation) -> HttpResponse:
         if not form.is_valid():
             return invitation_page(request, found, form, status=400)
         user = invited_join(invitation=found, **form.cleaned_data)
-        login(request, user, backend=BACKEND)
+        login(request, user)
     messages.success(request, f"Welcome to {found.project.name}.")
     return redirect("home")
 
