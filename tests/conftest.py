@@ -5,6 +5,7 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 from django.core.cache import cache
+from django.db import transaction
 from django.test import Client
 
 from feedback_app.accounts.models import Role, User
@@ -148,9 +149,10 @@ def voted_project(project: Project, annotator: User, make_completions: MakeCompl
         for number, completion in enumerate(completions)
     ]
     shared = ("completion", "user", "verdict", "source", "guidelines_number")
-    Vote.objects.bulk_create(votes)
-    VoteEvent.objects.bulk_create(
-        VoteEvent(**{name: getattr(vote, name) for name in shared}) for vote in votes
-    )
-    examples_refresh(completion.pk for completion in completions)
+    with transaction.atomic():
+        Vote.objects.bulk_create(votes)
+        VoteEvent.objects.bulk_create(
+            VoteEvent(**{name: getattr(vote, name) for name in shared}) for vote in votes
+        )
+        examples_refresh(completion.pk for completion in completions)
     return project
