@@ -75,8 +75,9 @@ def test_damaged_parquet_is_read_or_refused(data: st.DataObject) -> None:
     rows = [{"prompt": f"Q{n}", "completion": "A", "label": True} for n in range(20)]
     pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=5)
     body = bytearray(file.getvalue())
+    magic = len(b"PAR1")  # kept: without it the bytes are read as JSONL or CSV
     for _ in range(3):
-        body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+        body[data.draw(st.integers(magic, len(body) - 1))] = data.draw(st.integers(0, 255))
 
     read = 0
     with contextlib.suppress(Unreadable):
