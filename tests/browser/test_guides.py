@@ -100,6 +100,7 @@ def release(project: Project, admin: User, live: Adapter) -> None:
     )
 
 
+@pytest.mark.long
 def test_every_screenshot_of_the_guides_can_be_taken(
     guide_project: Project, admin: User, new_page: NewPage, tmp_path: Path
 ) -> None:

@@ -47,6 +47,7 @@ def verdicts() -> dict[int, str]:
     return dict(Vote.objects.values_list("completion_id", "verdict"))
 
 
+@pytest.mark.long
 def test_hundred_verdicts_by_keyboard_alone(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:

@@ -174,6 +174,7 @@ def test_options_override_the_size_derived_from_the_speed(
 # -- measured on a real engine and with a real plan
 
 
+@pytest.mark.long
 @pytest.mark.django_db
 def test_speed_is_measured_on_the_engine_and_by_a_plan(
     served: Project, engine: RunningEngine, settings: object

@@ -59,6 +59,7 @@ def one(var: Path, query: str) -> int:
     return int(found or 0)
 
 
+@pytest.mark.long
 def test_killed_import_command_resumes(var: Path) -> None:
     path = var / "votes.jsonl"
     with path.open("w") as file:

@@ -267,6 +267,7 @@ def test_demo_reports_a_read_only_directory_in_one_line(tmp_path: Path) -> None:
     assert "cannot be made" in line
 
 
+@pytest.mark.long
 def test_demo_reports_a_missing_network_in_one_line(tmp_path: Path) -> None:
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
     done = demo(

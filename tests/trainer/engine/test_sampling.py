@@ -64,6 +64,7 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocab
     assert bool(((got - wanted).abs() <= 5 * (wanted * (1 - wanted) / DRAWS).sqrt()).all())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("vocabulary", [2000, 9000])
 def test_nearly_uniform_logits_draw_beyond_the_candidates(vocabulary: int) -> None:
     # nearly uniform: 90 % of the mass is outside the candidates considered first, or at all

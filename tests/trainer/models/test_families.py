@@ -158,7 +158,16 @@ class Trained:
         return PeftModel.from_pretrained(base.model, self.one_step / "adapter").eval()
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+#: Two that differ most are in each run of the suite; the others are in `make test-long`.
+OFTEN = ("Llama", "Gemma3")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        name if name in OFTEN else pytest.param(name, marks=pytest.mark.long) for name in FAMILIES
+    ],
+)
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     family = FAMILIES[request.param]
     root = tmp_path_factory.mktemp(request.param)

@@ -23,6 +23,7 @@ def smollm() -> str:
     return str(prepare(MODELS, say=lambda line: None))
 
 
+@pytest.mark.long
 def test_smollm_answers_a_question(smollm: str) -> None:
     (text,) = answer(
         ["What is the capital of France?"],

@@ -61,6 +61,7 @@ def hits(**env: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.long
 def test_next_process_loads_compiled_code_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,6 +73,7 @@ def test_next_process_loads_compiled_code_from_the_cache(
     assert hits() == 1
 
 
+@pytest.mark.long
 def test_each_process_compiles_without_a_writable_directory() -> None:
     assert hits(PROSPECT_CACHE_DIR="/proc/no-such-place") == 0
 
