@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from trainer.data.template_check import template_check
 from trainer.errors import Refused, TrainerError
 from trainer.models.quantisation import quantisation_faults, quantise_4bit
 from trainer.precision import resolve_precision
@@ -92,8 +93,8 @@ def load_base(
 
     `name` is a directory or a hub id; `quantisation` is None or "4bit" (quantisation.py). The
     fingerprint is that of the unpacked weights, so that an adapter trained on packed ones may be
-    served on either. Raises TrainerError with what to do if it cannot; Refused, before anything
-    is loaded, where the quantisation is impossible here.
+    served on either. Raises TrainerError with what to do if it cannot; Refused, before the weights
+    are loaded, where the quantisation is impossible here or the chat template is unusable.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -107,6 +108,7 @@ def load_base(
         raise Refused(*faults)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
+        template_check(tokenizer)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
     except (OSError, ValueError) as error:
         raise TrainerError(

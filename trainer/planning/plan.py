@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 from trainer.config import TrainConfig, read_json
 from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples
+from trainer.data.template_check import template_check
 from trainer.data.tokenise import Tokenised, tokenise
 from trainer.errors import Refused, TrainerError
 from trainer.losses import class_weights, loss_named, summed_weights
@@ -185,6 +186,7 @@ def _tokenised(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenis
     if not all(_is_served(example, config.max_length) for example in examples):
         try:
             tokenizer = AutoTokenizer.from_pretrained(config.base_model)
+            template_check(tokenizer)
         except (OSError, ValueError) as error:
             raise TrainerError(
                 f"the tokeniser of {config.base_model} does not load: {error}"
