@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from trainer.data.template_check import template_check
 from trainer.errors import Refused, TrainerError
 from trainer.models.quantisation import quantisation_faults, quantise_4bit
+from trainer.models.template_check import template_check
 from trainer.precision import resolve_precision
 
 #: Base models that come as a wheel from the package index: no hub account, no other download.

@@ -13,13 +13,13 @@ from transformers import AutoConfig, AutoTokenizer
 from trainer.config import TrainConfig, read_json
 from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples
-from trainer.data.template_check import template_check
 from trainer.data.tokenise import Tokenised, tokenise
 from trainer.errors import Refused, TrainerError
 from trainer.losses import class_weights, loss_named, summed_weights
 from trainer.models.architecture import Architecture
 from trainer.models.loading import resolve_device
 from trainer.models.quantisation import FOUR_BIT
+from trainer.models.template_check import template_check
 from trainer.planning.memory import Memory, Setup, estimate
 from trainer.planning.peak_memory import peak_load
 from trainer.precision import resolve_precision

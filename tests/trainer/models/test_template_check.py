@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from tests.trainer.data.chat_families import FAMILIES
-from trainer.data.template_check import template_check
 from trainer.errors import Refused
+from trainer.models.template_check import template_check
 
 
 def tokenizer_with(template: str | dict[str, str] | None) -> SimpleNamespace:
