@@ -4,6 +4,7 @@ from typing import Any
 
 from django.contrib.auth.decorators import login_not_required
 from django.core.exceptions import RequestDataTooBig
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver
@@ -15,6 +16,7 @@ from feedback_app.api.errors import ApiError
 from feedback_app.feedback.votes.counts import RETRY_SECONDS
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.web.errors import RateLimited, UserError
+from feedback_app.web.responses import DATABASE_RETRY_SECONDS
 
 
 def error_handlers_add(api: NinjaAPI) -> None:
@@ -52,6 +54,21 @@ def error_handlers_add(api: NinjaAPI) -> None:
         """Handle one user of the product who votes too fast; other users are not affected."""
         fault = ApiError(
             429, str(error), "too_many_votes", "rate_limit_error", retry_after=RETRY_SECONDS
+        )
+        return errors.respond(request, fault)
+
+    @api.exception_handler(OperationalError)
+    @api.exception_handler(InterfaceError)
+    def on_database_gone(
+        request: HttpRequest, error: OperationalError | InterfaceError
+    ) -> HttpResponseBase:
+        fault = ApiError(
+            503,
+            "The database is not available right now. Nothing of this request was saved: send it "
+            "again.",
+            "database_unavailable",
+            "server_error",
+            retry_after=DATABASE_RETRY_SECONDS,
         )
         return errors.respond(request, fault)
 

@@ -23,3 +23,5 @@ urlpatterns = [
     path("", include("feedback_app.serving.urls")),
     path("", include("feedback_app.privacy.urls")),
 ]
+
+handler500 = "feedback_app.web.responses.server_error"

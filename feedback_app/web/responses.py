@@ -1,12 +1,15 @@
 """Responses of pages and actions: errors in the page, successes as toasts."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from django.contrib import messages
+from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import trigger_client_event
 
@@ -14,6 +17,9 @@ from feedback_app.web.errors import RateLimited, UserError
 from feedback_app.web.htmx import HtmxHttpRequest
 
 P = ParamSpec("P")
+#: What the database raises while it is locked for too long, restarts, or cannot be reached.
+DATABASE_GONE = (OperationalError, InterfaceError)
+DATABASE_RETRY_SECONDS = 5
 #: The object that `project_view` or `shared_view` passes to the view.
 T = TypeVar("T")
 ObjectView = Callable[Concatenate[HtmxHttpRequest, T, P], HttpResponseBase]
@@ -76,3 +82,15 @@ def page(view: ObjectView[T, P]) -> ObjectView[T, P]:
             return bad_request(request, str(error))
 
     return wrapped
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer an unexpected error: with 503 while the database is not available, else with 500.
+
+    The pages ask neither the database nor the session, which may be the reason.
+    """
+    if isinstance(sys.exc_info()[1], DATABASE_GONE):
+        response = HttpResponse(render_to_string("503.html"), status=503)
+        response["Retry-After"] = str(DATABASE_RETRY_SECONDS)
+        return response
+    return HttpResponse(render_to_string("500.html"), status=500)

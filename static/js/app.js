@@ -51,12 +51,13 @@ document.addEventListener("htmx:sendError", (event) => {
 document.addEventListener("htmx:responseError", (event) => {
   const { xhr } = event.detail;
   if (event.detail.handled || isPoll(event) || xhr.getResponseHeader("HX-Trigger")) return;
+  const texts = {
+    403: "The server refused: reload the page, sign in if it asks, and try again.",
+    503: "The server is not ready for the moment. Nothing was changed: try again in a few seconds.",
+  };
   toast({
     level: "error",
-    text:
-      xhr.status === 403
-        ? "The server refused: reload the page, sign in if it asks, and try again."
-        : `The server could not do that (${xhr.status}). Reload the page and try again.`,
+    text: texts[xhr.status] ?? `The server could not do that (${xhr.status}). Reload the page and try again.`,
   });
 });
 // a redirect to the sign-in page must not be put into a corner of this page
