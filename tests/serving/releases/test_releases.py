@@ -1,6 +1,7 @@
 """Promotion against a real engine: load, canary, flip, drain; and its failures."""
 
 import threading
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,9 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.models import Project
-from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.engine.client import Engine, EngineError
+from feedback_app.serving.engine.client import Sampling as SamplingSettings
+from feedback_app.serving.engine.stream import Streamed
 from feedback_app.serving.models import Release
 from feedback_app.serving.releases.selectors import adapters_to_release
 from feedback_app.serving.releases.services import (
@@ -166,3 +169,47 @@ def test_second_of_two_concurrent_promotions_is_refused(
     assert sorted(outcomes) == ["refused", "won"]
     assert Release.objects.filter(live=True).count() == 1
     assert Project.objects.get().live_version == Release.objects.get(live=True).version
+
+
+STREAMS = 50
+
+
+def test_promotion_breaks_none_of_fifty_streams(
+    served: Project, engine: RunningEngine, make_adapter: MakeAdapter, admin: User
+) -> None:
+    """Fault 27: streams that have begun end on the version they began with."""
+    first, second = make_adapter(1), make_adapter(2)
+    release_promote(project=served, adapter=first, by=admin)
+    begun = threading.Barrier(STREAMS + 1)
+    ends: list[str] = []
+
+    def read(number: int) -> None:
+        into = Streamed()
+        coming = Engine(served).stream(
+            [{"role": "user", "content": f"Question {number}?"}],
+            version=first.name,
+            sampling=SamplingSettings(max_tokens=200, temperature=1.0, top_p=1.0, seed=number),
+            into=into,
+        )
+        try:
+            waiting = True
+            for piece in coming:
+                if waiting and piece:
+                    begun.wait(timeout=PATIENCE)
+                    waiting = False
+            ends.append(into.finish_reason)
+        except (EngineError, threading.BrokenBarrierError) as error:
+            ends.append(f"{type(error).__name__}: {error}")
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=read, args=(n,)) for n in range(STREAMS)]
+    for thread in threads:
+        thread.start()
+    begun.wait(timeout=PATIENCE)  # each has sent its first piece
+    release_promote(project=served, adapter=second, by=admin)
+    for thread in threads:
+        thread.join(timeout=PATIENCE)
+    assert Counter(ends).keys() <= {"stop", "length"}, Counter(ends)
+    assert len(ends) == STREAMS
+    assert first.name not in loaded(engine)
