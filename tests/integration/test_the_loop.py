@@ -6,6 +6,7 @@ import signal
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -200,6 +201,46 @@ def test_votes_are_stored_while_the_broker_is_down_and_the_run_continues_after(
         valkey.start()
     succeeded(run, stack)
     assert Adapter.objects.count() == 1
+
+
+@pytest.mark.long
+def test_broker_killed_and_emptied_while_a_run_and_a_sampling_work(
+    stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
+) -> None:
+    """Fault 18: nothing runs twice, votes land, and what waits is sent again from its row."""
+    project, admin = world
+    sampling = sampling_request(project=project, answers_per_prompt=2)
+    run = run_request(project=project, by=admin, config=LONG)
+
+    def at_work() -> bool:
+        run.refresh_from_db()
+        sampling.refresh_from_db()
+        return run.phase == "training" and run.progress_done >= 5 and sampling.done >= 1
+
+    wait_until(at_work, what=f"both to work: {run.error} {sampling.error}")
+    valkey = stack.process("valkey")
+    os.kill(valkey.pid, signal.SIGKILL)
+    for kept in Path(settings.VAR).rglob("dump.rdb"):
+        kept.unlink()  # it comes back empty
+    person = people("ann@example.com")
+    voted = project.completions.first()
+    person.get(f"/projects/{project.slug}/annotate/")
+    person.post(f"/projects/{project.slug}/completions/{voted.pk}/vote/", {"verdict": "down"})
+    assert Vote.objects.get(completion=voted).verdict == "down"
+
+    succeeded(run, stack)
+    assert run.attempt == 1, "the trainer needs no broker"
+    assert Adapter.objects.count() == 1
+
+    def sampled() -> bool:
+        sampling.refresh_from_db()
+        return sampling.status == Sampling.Status.DONE
+
+    wait_until(sampled, what="all answers")
+    answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
+    assert set(answered.values()) == {2}
+    second = succeeded(run_request(project=project, by=admin, config=SHORT), stack)
+    assert second.attempt == 1
 
 
 def test_beat_trains_and_releases_automatically(stack: Stack, world: tuple[Project, User]) -> None:
