@@ -172,6 +172,7 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # its mail would invite strangers to sign up
 ACCOUNT_SESSION_REMEMBER = True
 
 # -- second factors, optional
@@ -185,9 +186,9 @@ MFA_ALLOW_UNVERIFIED_EMAIL = True  # addresses are entered by the inviter
 # -- sign-in by an OpenID Connect server, off by default
 
 SOCIALACCOUNT_ADAPTER = "feedback_app.feedback.members.oidc.InvitedSignup"
-SOCIALACCOUNT_EMAIL_AUTHENTICATION = True  # only addresses that the server has verified
 SOCIALACCOUNT_EMAIL_AUTHENTICATION_AUTO_CONNECT = True
-# form-action would block a form that redirects to another origin
+# form-action would block a form that redirects to another origin. The request can only sign in:
+# the adapter refuses to link an identity.
 SOCIALACCOUNT_LOGIN_ON_GET = True
 OIDC_NAME = env.str("OIDC_NAME", "single sign-on")
 OIDC = {

@@ -17,7 +17,7 @@ urlpatterns = [
     path("health", health, name="health"),
     path("", include("feedback_app.api.urls")),
     path("components/", gallery, name="components"),  # 404 unless DEBUG
-    path("accounts/", include("allauth.urls")),
+    path("accounts/", include("feedback_app.accounts.urls")),
     path("", include("feedback_app.feedback.urls")),
     path("", include("feedback_app.training.urls")),
     path("", include("feedback_app.serving.urls")),

@@ -10,6 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.socialaccount.models import SocialAccount
 from cryptography.hazmat.primitives.asymmetric import rsa
 from django.contrib.auth import get_user
 from django.test import Client
@@ -104,9 +106,16 @@ SignIn = Callable[..., Any]
 def sign_in(server: Server) -> SignIn:
     """Return a function that signs in through the server with the given claims."""
 
-    def go(client: Client, claims: dict[str, Any], *, to: str = LOGIN, state: str = "") -> Any:
+    def go(
+        client: Client,
+        claims: dict[str, Any],
+        *,
+        to: str = LOGIN,
+        state: str = "",
+        method: str = "get",
+    ) -> Any:
         server.claims = {"sub": "4711", **claims}
-        away = client.get(to)
+        away = getattr(client, method)(to)
         sent = parse_qs(urlsplit(away["Location"]).query)
         assert away["Location"].startswith(f"{server.url}/authorize?")
         assert sent["code_challenge_method"] == ["S256"]
@@ -216,6 +225,96 @@ def test_invitation_for_an_address_is_refused_for_others(
     assert not get_user(client).is_authenticated
     assert User.objects.count() == 1
     assert Invitation.objects.get().used == 0
+
+
+# -- account capture: addresses that somebody claimed, identities that somebody else linked
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "email/",
+        "confirm-email/",
+        "confirm-email/abc/",
+        "signup/",
+        "login/code/confirm/",
+        "3rdparty/",
+        "3rdparty/signup/",
+        "social/connections/",
+        "social/signup/",
+    ],
+)
+def test_pages_that_claim_addresses_or_link_identities_do_not_exist(
+    path: str, server: Server, annotator: User, as_user: Callable[[User], Client]
+) -> None:
+    client = as_user(annotator)
+
+    assert client.get(f"/accounts/{path}").status_code == 404
+    added = client.post(f"/accounts/{path}", {"email": "boss@example.com", "action_add": ""})
+    assert added.status_code == 404
+    assert not EmailAddress.objects.exists()
+
+
+@pytest.mark.parametrize("proven", [False, True])
+def test_claimed_address_never_signs_in_to_the_account_that_claimed_it(
+    proven: bool, project: Project, admin: User, outsider: User, sign_in: SignIn
+) -> None:
+    EmailAddress.objects.create(user=outsider, email="jo@example.com", verified=proven)
+    client = Client()
+
+    answer = sign_in(client, verified("jo@example.com"))
+
+    assert not get_user(client).is_authenticated
+    assert b"By invitation only" in answer.content
+    assert not SocialAccount.objects.exists()
+
+    client.get(link_of(admin))
+    sign_in(client, verified("jo@example.com"))
+    assert get_user(client) == User.objects.get(email="jo@example.com")
+
+
+def test_taken_address_signs_in_to_its_own_account(
+    annotator: User, outsider: User, sign_in: SignIn
+) -> None:
+    for proven in (False, True):
+        EmailAddress.objects.all().delete()
+        SocialAccount.objects.all().delete()
+        EmailAddress.objects.create(user=outsider, email=annotator.email, verified=proven)
+        client = Client()
+
+        sign_in(client, verified("ANN@example.com"))
+
+        assert get_user(client) == annotator
+
+
+def test_first_sign_in_ends_sessions_of_whoever_had_registered_the_address(
+    annotator: User, sign_in: SignIn
+) -> None:
+    squatter, owner = Client(), Client()
+    squatter.post(reverse("account_login"), {"login": annotator.email, "password": PASSWORD})
+    assert get_user(squatter) == annotator
+
+    sign_in(owner, verified(annotator.email))
+
+    assert get_user(owner) == annotator
+    assert squatter.get("/me/").status_code == 302
+    squatter.post(reverse("account_login"), {"login": annotator.email, "password": PASSWORD})
+    assert not get_user(squatter).is_authenticated
+
+
+@pytest.mark.parametrize("process", ["connect", "redirect"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_no_request_links_an_identity_to_the_account_that_is_signed_in(
+    process: str, method: str, annotator: User, sign_in: SignIn, as_user: Callable[[User], Client]
+) -> None:
+    client = as_user(annotator)
+
+    answer = sign_in(
+        client, verified("eve@elsewhere.com"), to=f"{LOGIN}?process={process}", method=method
+    )
+
+    assert b"did not work" in answer.content
+    assert not SocialAccount.objects.exists()
 
 
 def test_second_factor_is_required_after_oidc(annotator: User, sign_in: SignIn) -> None:

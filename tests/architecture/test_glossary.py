@@ -55,7 +55,8 @@ def addresses(resolver: URLResolver) -> list[str]:
         if isinstance(entry, URLResolver):
             if "allauth" not in str(entry.urlconf_name) and entry.app_name is None:
                 found += addresses(entry)
-        elif isinstance(entry, URLPattern):
+        # allauth has chosen the addresses of its own pages
+        elif isinstance(entry, URLPattern) and not entry.callback.__module__.startswith("allauth."):
             found.append(str(entry.pattern))
     return found
 

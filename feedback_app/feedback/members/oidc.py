@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from allauth.account.models import EmailAddress
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
+from allauth.socialaccount.providers.base import AuthProcess
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest
 
@@ -17,12 +20,31 @@ WAITING = "invitation"
 class InvitedSignup(DefaultSocialAccountAdapter):
     """Admit people whose verified address has an account, or who come from an open invitation."""
 
+    def pre_social_login(self, request: HttpRequest, sociallogin: Any) -> None:
+        """Refuse to link an identity to the account that is signed in.
+
+        A link on another site could start that; identities are linked by their verified address.
+        """
+        if sociallogin.state.get("process") != AuthProcess.LOGIN:
+            raise PermissionDenied("Sign-in is the only use of the server.")
+
     def authenticate_by_email(self, sociallogin: Any) -> tuple[User, str] | None:
-        # some servers send the string "false", which is truthy
+        """Return the account whose own address is the verified one, and that address.
+
+        allauth would also take an account that has only claimed the address. The server has shown
+        whose it is, so such claims end here.
+        """
         for address in sociallogin.email_addresses:
+            # some servers send the string "false", which is truthy
             address.verified = address.verified is True
-        found: tuple[User, str] | None = super().authenticate_by_email(sociallogin)
-        return found
+            if not address.verified:
+                continue
+            email = address.email.lower()
+            EmailAddress.objects.filter(email__iexact=email).exclude(user__email=email).delete()
+            user = User.objects.filter(email=email).first()
+            if user is not None:
+                return user, email
+        return None
 
     def is_open_for_signup(self, request: HttpRequest, sociallogin: Any) -> bool:
         invitation = waiting(request)
