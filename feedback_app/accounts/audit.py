@@ -10,3 +10,8 @@ def audit(*, project: Any, actor: User | None, action: str, target: str, reason:
     AuditEvent.objects.create(
         project=project, actor=actor, action=action, target=target, reason=reason
     )
+
+
+def person_name(user: User) -> str:
+    """Return a person's name in the audit trail: a number, so that erasure leaves no trace."""
+    return f"person {user.pk}"

@@ -7,11 +7,18 @@ from django.db import transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.utils import timezone
 
-from feedback_app.accounts.audit import audit
-from feedback_app.accounts.models import ApiPerson, Membership, User
+from feedback_app.accounts.audit import audit, person_name
+from feedback_app.accounts.models import (
+    ApiPerson,
+    ApiReceipt,
+    AuditEvent,
+    Invitation,
+    Membership,
+    User,
+)
 from feedback_app.accounts.sessions import sessions_end
 from feedback_app.db.claims import Claim, ClaimLost
-from feedback_app.feedback.members.services import owners_hold, person_name
+from feedback_app.feedback.members.services import owners_hold
 from feedback_app.feedback.models import Completion, ImportJob, Project, Prompt, Source, Vote
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
@@ -66,6 +73,8 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
             User.objects.filter(pk=user.pk).update(is_active=False)
             sessions_end(user)
         Membership.objects.filter(user=user, project__in=projects).delete()
+        invitations = Invitation.objects.filter(email=user.email)
+        (invitations if project is None else invitations.filter(project=project)).delete()
         # a person who erases themselves is not recorded as the actor either
         actor = by if by is None or by.pk != user.pk else None
         return [
@@ -147,6 +156,7 @@ def erasure_finish(claim: ErasureClaim) -> None:
     if user is not None:
         votes_erase(user=user, project=erasure.project, note=note)
         conversations_erase(user=user, project=erasure.project)
+        names_erase(user=user, project=erasure.project)
     with transaction.atomic():
         # of two erasures of one account that end at once, the later one deletes the account
         User.objects.select_for_update().filter(pk=erasure.person).first()
@@ -190,6 +200,18 @@ def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: Us
         project=project, source=Source.DEMO, completions__in=list(answers)
     ).exclude(Exists(others))
     return list(found.distinct().values_list("pk", flat=True))
+
+
+def names_erase(*, user: User, project: Project) -> None:
+    """Remove the person's name from the audit trail and from stored answers of the API."""
+    entries = AuditEvent.objects.filter(project=project)
+    # Earlier versions wrote names there. The name may be another member's too, so no number
+    # replaces it.
+    entries.filter(action__in=("pause.begin", "pause.lift"), target=str(user)).update(target="")
+    entries.filter(action="votes.restore", target__endswith=f" of {user}").update(target="")
+    ApiReceipt.objects.filter(
+        token__project=project, answer__contains=f'"person":{user.pk},'
+    ).delete()
 
 
 def account_delete(pk: int) -> None:

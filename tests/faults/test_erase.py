@@ -12,9 +12,11 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from feedback_app.accounts.models import AuditEvent, Membership, Role, Scope, User
+from feedback_app.accounts.models import AuditEvent, Invitation, Membership, Role, Scope, User
 from feedback_app.feedback.examples.rule import values_of_votes
-from feedback_app.feedback.members.services import member_set
+from feedback_app.feedback.gold.pauses import pause_if_due, pause_lift
+from feedback_app.feedback.gold.services import gold_mark
+from feedback_app.feedback.members.services import invitation_create, member_set
 from feedback_app.feedback.models import (
     Completion,
     Example,
@@ -58,9 +60,8 @@ def examples_agree_with_votes() -> None:
 
 
 def everything() -> str:
-    """Return all of our tables as text."""
-    models = [m for m in apps.get_models() if m.__module__.startswith("feedback_app")]
-    return "".join(serialize("json", model._default_manager.all()) for model in models)
+    """Return all tables as text, those of Django and allauth as well."""
+    return "".join(serialize("json", m._default_manager.all()) for m in apps.get_models())
 
 
 def erase_me(client: Client, typed: str):
@@ -325,6 +326,74 @@ def test_worker_whose_erasure_was_taken_over_stops_deleting(
     erasure.refresh_from_db()
     assert (erasure.finished_at is not None, erasure.votes) == (True, 60)
     assert not User.objects.filter(pk=annotator.pk).exists()
+
+
+def test_audit_trail_of_pauses_and_invitations_keep_no_name(
+    project: Project,
+    admin: User,
+    annotator: User,
+    outsider: User,
+    as_user: As,
+    make_completions: Make,
+) -> None:
+    project.gold_every, project.gold_window, project.gold_least = 1, 3, 60
+    project.save()
+    for completion in make_completions(3):
+        gold_mark(completion=completion, verdict=Verdict.UP, why="It is honest.", by=admin)
+        vote(completion, annotator, Verdict.DOWN)
+    pause = pause_if_due(project_id=project.pk, user=annotator)
+    assert pause is not None
+    pause_lift(pause=pause, by=admin, restore=True)
+    # entries of versions that wrote names
+    for action, target in (("pause.begin", "Ann Otator"), ("votes.restore", "12 of Ann Otator")):
+        AuditEvent.objects.create(project=project, action=action, target=target)
+    for owner in (admin, outsider):
+        invite = {"role": Role.VIEWER, "days": 1, "max_uses": 1}
+        actor = Membership.objects.get(user=owner)
+        for email in (annotator.email, "somebody@example.com"):
+            invitation_create(**invite, email=email, actor=actor)
+
+    person_erase(user=annotator, by=annotator)
+
+    left = everything()
+    for trace in ("ann@example.com", "Ann Otator"):
+        assert trace not in left, trace
+    assert set(Invitation.objects.values_list("email", flat=True)) == {"somebody@example.com"}
+    targets = AuditEvent.objects.filter(action__in=["pause.begin", "pause.lift", "votes.restore"])
+    assert targets.filter(target__endswith=f"person {annotator.pk}").count() == 3
+
+
+def test_erasure_from_one_project_deletes_its_invitations_only(
+    project: Project, admin: User, annotator: User, outsider: User
+) -> None:
+    for owner in (admin, outsider):
+        actor = Membership.objects.get(user=owner)
+        invitation_create(role=Role.VIEWER, days=1, max_uses=1, email=annotator.email, actor=actor)
+
+    person_erase(user=annotator, by=admin, project=project)
+
+    assert [invitation.project.slug for invitation in Invitation.objects.all()] == ["other"]
+
+
+def test_stored_answers_of_the_api_lose_the_erased_user(
+    project: Project, admin: User, make_completions: Make
+) -> None:
+    token, secret = token_create(project=project, name="Shop", scopes=list(Scope), by=admin)
+    [completion] = make_completions(1)
+    for number, name in enumerate(("jo", "flo")):
+        sent = Client().post(
+            "/api/v1/projects/bot/votes",
+            {"votes": [{"completion_id": completion.pk, "verdict": "up", "user": name}]},
+            content_type="application/json",
+            headers={"Authorization": f"Bearer {secret}", "Idempotency-Key": f"key-{number}"},
+        )
+        assert sent.status_code == 200
+
+    person_erase(user=voter_of(token=token, name="jo"), by=admin)
+
+    left = everything()
+    assert '\\"user\\":\\"jo\\"' not in left
+    assert '\\"user\\":\\"flo\\"' in left
 
 
 def test_second_delivery_of_an_erasure_does_nothing_while_the_first_runs(

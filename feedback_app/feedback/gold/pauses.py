@@ -5,7 +5,8 @@ from functools import partial
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
-from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.accounts.audit import audit, person_name
+from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.services import (
     completions_lock,
     examples_refresh,
@@ -58,9 +59,7 @@ def pause_if_due(*, project_id: int, user: User) -> Pause | None:
             )
             votes_set_aside(pause)
             Lease.objects.filter(user=user, completion__project=project).delete()
-            AuditEvent.objects.create(
-                project=project, actor=None, action="pause.begin", target=str(user)
-            )
+            audit(project=project, actor=None, action="pause.begin", target=person_name(user))
     except IntegrityError:
         return None  # paused already
     return pause
@@ -92,9 +91,8 @@ def pause_lift(*, pause: Pause, by: User, restore: bool) -> int:
         )
         if not changed:
             raise UserError("This pause has already been lifted.")
-        AuditEvent.objects.create(
-            project=pause.project, actor=by, action="pause.lift", target=str(pause.user)
-        )
+        target = person_name(pause.user)
+        audit(project=pause.project, actor=by, action="pause.lift", target=target)
         return votes_restore(pause=pause, by=by) if restore else 0
 
 
@@ -108,10 +106,6 @@ def votes_restore(*, pause: Pause, by: User) -> int:
         examples_refresh(completions)
         examples_restore(pause.examples)
         Pause.objects.filter(pk=pause.pk).update(restored=True, examples=[])
-        AuditEvent.objects.create(
-            project=pause.project,
-            actor=by,
-            action="votes.restore",
-            target=f"{restored} of {pause.user}",
-        )
+        target = f"{restored} of {person_name(pause.user)}"
+        audit(project=pause.project, actor=by, action="votes.restore", target=target)
     return restored

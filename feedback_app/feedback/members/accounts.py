@@ -2,10 +2,10 @@
 
 from django.db import transaction
 
-from feedback_app.accounts.audit import audit
+from feedback_app.accounts.audit import audit, person_name
 from feedback_app.accounts.models import Membership, Role, User
 from feedback_app.accounts.sessions import sessions_end
-from feedback_app.feedback.members.services import owners_hold, person_name
+from feedback_app.feedback.members.services import owners_hold
 from feedback_app.feedback.models import Lease
 from feedback_app.web.errors import UserError
 

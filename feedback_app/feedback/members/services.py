@@ -7,7 +7,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from feedback_app.accounts.audit import audit
+from feedback_app.accounts.audit import audit, person_name
 from feedback_app.accounts.models import (
     Invitation,
     Membership,
@@ -22,11 +22,6 @@ from feedback_app.feedback.models import (
     Project,
 )
 from feedback_app.web.errors import UserError
-
-
-def person_name(user: User) -> str:
-    """Return a person's name in the audit trail: a number, so that erasure leaves no trace."""
-    return f"person {user.pk}"
 
 
 def owners_hold(project: Project, *, without: User) -> None:
