@@ -11,11 +11,9 @@ from django.http.multipartparser import MultiPartParserError
 from feedback_app.api.auth import ApiRequest
 from feedback_app.api.errors import ApiError
 from feedback_app.feedback.imports.readers import Columns, cleaned
-from feedback_app.feedback.imports.uploads import TooLarge, size_check, upload_keep
+from feedback_app.feedback.imports.uploads import TooLarge, request_check, upload_keep
 
 PIECE = 1 << 16
-#: The most bytes that a form adds around its file.
-FORM_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def file_store(request: ApiRequest, *, columns: Columns) -> StoredFile:
 
     try:
         # checked before anything is read
-        size_check(int(request.META.get("CONTENT_LENGTH") or 0) - FORM_BYTES)
+        request_check(request)
         name, pieces = file_of(request)
         path = upload_keep(hashed(pieces), columns=columns)
     except TooLarge as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
+from django.http import HttpRequest
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -25,9 +26,12 @@ from feedback_app.feedback.imports.readers import (
 from feedback_app.feedback.imports.recognition import Candidate, Labels, RowRefused, recognise
 from feedback_app.feedback.imports.services import file_discard, job_labels
 from feedback_app.feedback.models import ImportJob, Project
+from feedback_app.web.bodies import content_length
 from feedback_app.web.errors import UserError
 
 UPLOAD_LIMIT = 2_000_000_000  # bytes
+#: The most bytes that a form adds around its file.
+FORM_BYTES = 100_000
 PREVIEW_ROWS = 10
 #: Hours until a file that was previewed but not imported is deleted.
 PREVIEW_HOURS = 24
@@ -64,6 +68,11 @@ def size_check(size: int) -> None:
     """Raise TooLarge for a size beyond the limit."""
     if size > UPLOAD_LIMIT:
         raise TooLarge("The file is larger than 2 GB. Use manage.py import_examples.")
+
+
+def request_check(request: HttpRequest) -> None:
+    """Raise TooLarge for a request that announces a file beyond the limit."""
+    size_check(content_length(request) - FORM_BYTES)
 
 
 def upload_keep(

@@ -8,6 +8,7 @@ from django.contrib import messages
 from django.http import HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role
@@ -22,7 +23,7 @@ from feedback_app.feedback.imports.services import (
     import_start,
     job_labels,
 )
-from feedback_app.feedback.imports.uploads import import_upload, preview
+from feedback_app.feedback.imports.uploads import TooLarge, import_upload, preview, request_check
 from feedback_app.feedback.models import ImportJob, Project
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, validated
@@ -35,10 +36,17 @@ REFUSALS_SHOWN = 20
 COLUMNS_SHOWN = 50
 
 
+@csrf_exempt  # `upload` checks it: the check reads the body, so role and size come first
 @project_view(Role.ADMIN)
 def imports(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the importable formats and earlier imports."""
-    return upload(request, project) if request.method == "POST" else overview(request, project)
+    if request.method != "POST":
+        return overview(request, project)
+    try:
+        request_check(request)
+    except TooLarge as error:
+        return error_response(request, str(error), status=413)
+    return upload(request, project)
 
 
 @page
@@ -51,6 +59,7 @@ def overview_context(project: Project) -> dict[str, Any]:
     return {"project": project, "jobs": jobs}
 
 
+@csrf_protect
 @action_view
 def upload(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Store the file and show its preview, or the reason why it is unusable."""

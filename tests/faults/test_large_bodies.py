@@ -1,0 +1,173 @@
+"""Fault 34: bodies that are too large, or have no length, are refused before they are read."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.imports import uploads
+from feedback_app.feedback.models import ImportJob, Project
+from feedback_app.localstack.procfile import free_port
+
+pytestmark = pytest.mark.django_db
+MEGABYTE = 1_000_000
+FORM = "multipart/form-data; boundary=x"
+PART = b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
+LOGIN = "/accounts/login/"
+COOKIE = "a" * 32  # with a cookie, the CSRF check looks for its token in the body
+
+
+class Unread:
+    """A request's body that fails the test when it is read."""
+
+    def read(self, *_: object) -> bytes:
+        raise AssertionError("the body was read")
+
+    readline = read
+
+
+def announce(client: Client, path: str, size: int, **extra: Any) -> Any:
+    """Post a form of this size of which nothing may be read."""
+    given = {"CONTENT_LENGTH": str(size), "wsgi.input": Unread(), **extra}
+    return client.generic("POST", path, b"", FORM, **given)
+
+
+@pytest.fixture
+def strict() -> Client:
+    """Return a client whose posts need a CSRF token, as a browser's do."""
+    client = Client(enforce_csrf_checks=True)
+    client.cookies["csrftoken"] = COOKIE
+    return client
+
+
+@pytest.mark.parametrize(
+    "path", [LOGIN, "/me/erase/", "/accounts/password/reset/", "/s/secret/send/"]
+)
+def test_large_body_of_a_stranger_is_refused_unread(path: str, strict: Client) -> None:
+    answer = announce(strict, path, 300 * MEGABYTE)
+
+    assert answer.status_code == 413
+    assert "2 MB" in answer.content.decode()
+
+
+def test_body_without_a_length_is_refused_unread(strict: Client) -> None:
+    chunked = {"HTTP_TRANSFER_ENCODING": "chunked", "CONTENT_LENGTH": ""}
+
+    answer = announce(strict, LOGIN, 0, **chunked)
+
+    assert answer.status_code == 411
+    assert "Content-Length" in answer.content.decode()
+
+
+def test_large_body_of_an_htmx_request_is_reported_in_the_page(
+    admin: User, project: Project, as_user: Callable[[User], Client]
+) -> None:
+    path = reverse("project-settings", args=["bot"])
+    answer = announce(as_user(admin), path, 3 * MEGABYTE, HTTP_HX_REQUEST="true")
+
+    assert answer.status_code == 413
+    assert "2 MB" in answer["HX-Trigger"]
+
+
+def test_upload_is_read_only_for_people_who_may_import(
+    strict: Client, project: Project, admin: User, annotator: User, outsider: User
+) -> None:
+    path = reverse("imports", args=["bot"])
+
+    assert LOGIN in announce(strict, path, 300 * MEGABYTE)["Location"]
+    for user, status in ((annotator, 403), (outsider, 404)):
+        strict.force_login(user)
+        assert announce(strict, path, 300 * MEGABYTE).status_code == status
+    strict.force_login(admin)
+    too_large = announce(strict, path, 2_100 * MEGABYTE)
+    assert too_large.status_code == 413
+    assert "2 GB" in too_large.content.decode()
+
+
+def test_upload_above_the_limit_of_forms_is_accepted_with_a_csrf_token_only(
+    strict: Client, project: Project, admin: User, settings: Any, tmp_path: Path
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    strict.force_login(admin)
+    path = reverse("imports", args=["bot"])
+    row = b'{"prompt": "Hi", "completion": "%s", "label": true}\n' % (b"x" * 90)
+
+    def send(**fields: str) -> int:
+        file = SimpleUploadedFile("many.jsonl", row * 30_000)
+        return strict.post(path, {"file": file, **fields}).status_code
+
+    assert send() == 403
+    assert not ImportJob.objects.exists()
+    assert send(csrfmiddlewaretoken=COOKIE) == 302
+    assert Path(ImportJob.objects.get().path).stat().st_size > 2 * MEGABYTE
+    assert uploads.UPLOAD_LIMIT > settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+
+
+# -- a real server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[int, Path]]:
+    """Run gunicorn; yield its port and the directory of its temporary files."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    port = free_port(set())
+    worker_tmp = tmp_path / "worker"
+    worker_tmp.mkdir()
+    command = [sys.executable, "-m", "gunicorn", "feedback_app.config.wsgi", "--threads=4"]
+    command += [f"--bind=127.0.0.1:{port}", "--no-control-socket"]
+    command += [f"--worker-tmp-dir={worker_tmp}"]
+    env = {**os.environ, "TMPDIR": str(temporary), "PROSPECT_VAR": str(tmp_path / "var")}
+    child = subprocess.Popen(command, cwd=settings.BASE_DIR, env=env)
+    try:
+        yield port, temporary
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def connection_to(port: int) -> socket.socket:
+    """Connect, as soon as the server listens."""
+    limit = time.monotonic() + 120
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=60)
+        except ConnectionRefusedError:
+            assert time.monotonic() < limit, "gunicorn does not answer"
+            time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["length", "chunked"])
+def test_three_hundred_megabytes_posted_to_the_sign_in_page_write_no_file(
+    kind: str, server: tuple[int, Path]
+) -> None:
+    port, temporary = server
+    how = "Content-Length: 300000000" if kind == "length" else "Transfer-Encoding: chunked"
+    head = f"POST {LOGIN} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {FORM}\r\n{how}\r\n"
+    head += f"Cookie: csrftoken={COOKIE}\r\n\r\n"
+    piece = b"x" * 1_000_000
+    body = PART + piece if kind == "length" else b"%x\r\n%s\r\n" % (len(piece), piece)
+    answer = b""
+    with connection_to(port) as sock:
+        sock.sendall(head.encode() + body)
+        sock.settimeout(0.05)
+        while not answer:
+            assert list(temporary.iterdir()) == [], "the body is written to a file"
+            with contextlib.suppress(TimeoutError):
+                answer = sock.recv(4096)
+
+    assert answer.split()[1] == (b"413" if kind == "length" else b"411")
+    assert list(temporary.iterdir()) == []
