@@ -176,10 +176,16 @@ ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # its mail would invite strangers to sign up
 ACCOUNT_SESSION_REMEMBER = True
+# proxies in front that append the client's address to X-Forwarded-For; with 0 nothing is believed
+ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", 0)
 
 # -- second factors, optional
 
 MFA_ADAPTER = "feedback_app.accounts.adapter.SealedFactors"
+MFA_FORMS = {
+    "authenticate": "feedback_app.accounts.second_factor.AuthenticateForm",
+    "reauthenticate": "feedback_app.accounts.second_factor.ReauthenticateForm",
+}
 MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
 MFA_TOTP_ISSUER = "Prospect"
 MFA_TOTP_TOLERANCE = 1  # steps of 30 seconds: clocks of phones differ
