@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from allauth.account.decorators import reauthentication_required
 from django.contrib import messages
 from django.contrib.auth import logout
 from django.http import HttpResponseBase, StreamingHttpResponse
@@ -71,6 +72,7 @@ def me_export(request: HtmxHttpRequest) -> HttpResponseBase:
 
 
 @require_POST
+@reauthentication_required  # type: ignore[untyped-decorator]
 def me_erase(request: HtmxHttpRequest) -> HttpResponseBase:
     """Erase oneself, with the account."""
     person = User.objects.get(pk=request.user.pk)

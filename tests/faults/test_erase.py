@@ -4,6 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 
 import pytest
+from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.apps import apps
 from django.contrib.auth import get_user
 from django.core.serializers import serialize
@@ -36,6 +37,7 @@ from feedback_app.serving.models import Comparison, Conversation
 from feedback_app.training.models import Erasure, Run
 from feedback_app.training.runs.services import run_request
 from tests.browser.world import chat, said
+from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
 As = Callable[[User], Client]
@@ -64,8 +66,11 @@ def everything() -> str:
     return "".join(serialize("json", m._default_manager.all()) for m in apps.get_models())
 
 
-def erase_me(client: Client, typed: str):
-    return client.post(reverse("me-erase"), {"email": typed})
+def erase_me(client: Client, typed: str, password: str = PASSWORD):
+    asked = client.post(reverse("me-erase"), {"email": typed})
+    assert asked["Location"].startswith(reverse("account_reauthenticate"))
+    again = {"password": password, "next": reverse("me-erase")}
+    return client.post(asked["Location"], again)
 
 
 @pytest.fixture
@@ -226,6 +231,32 @@ def test_user_of_the_product_is_erased_by_name(
     assert list(Vote.objects.values_list("user", flat=True)) == [token.user.pk]
     assert not project.api_people.exists()
     assert not User.objects.filter(pk=jo.pk).exists()
+
+
+def test_erasing_oneself_asks_for_the_password_again(
+    project: Project, annotator: User, as_user: As
+) -> None:
+    client = as_user(annotator)
+
+    answer = erase_me(client, annotator.email, password="wrong")
+
+    assert b'class="errors"' in answer.content
+    assert User.objects.get(pk=annotator.pk).is_active
+    erase_me(client, annotator.email)
+    assert not User.objects.filter(pk=annotator.pk).exists()
+
+
+def test_erasing_oneself_without_a_password_asks_for_the_second_factor(
+    project: Project, annotator: User, as_user: As
+) -> None:
+    annotator.set_unusable_password()
+    annotator.save()
+    TOTP.activate(annotator, generate_totp_secret())
+
+    asked = as_user(annotator).post(reverse("me-erase"), {"email": annotator.email})
+
+    assert asked["Location"].startswith(reverse("mfa_reauthenticate"))
+    assert User.objects.get(pk=annotator.pk).is_active
 
 
 @pytest.mark.parametrize("typed", ["", "bob@example.com", "ann"])
