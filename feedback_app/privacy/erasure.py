@@ -18,7 +18,7 @@ from feedback_app.accounts.models import (
 )
 from feedback_app.accounts.sessions import sessions_end
 from feedback_app.db.claims import Claim, ClaimLost
-from feedback_app.feedback.members.services import owners_hold
+from feedback_app.feedback.members.services import admin_rights_revoke, owners_hold
 from feedback_app.feedback.models import Completion, ImportJob, Project, Prompt, Source, Vote
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
@@ -77,6 +77,8 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
         (invitations if project is None else invitations.filter(project=project)).delete()
         # a person who erases themselves is not recorded as the actor either
         actor = by if by is None or by.pk != user.pk else None
+        for each in projects:
+            admin_rights_revoke(project=each, user=user, by=actor)
         return [
             erasure_begin(project=each, user=user, by=actor, account=project is None)
             for each in projects

@@ -15,7 +15,7 @@ from feedback_app.accounts.models import ApiToken, Membership, Role, User, roles
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.members.accounts import account_deactivate, account_reactivate, may_close
 from feedback_app.feedback.members.services import may_give, member_remove
-from feedback_app.feedback.members.views import member_of
+from feedback_app.feedback.members.views import member_of, revoked_text
 from feedback_app.feedback.models import Project
 from feedback_app.privacy.activity import days_of, work_in
 from feedback_app.privacy.erasure import person_erase, projects_of
@@ -92,10 +92,10 @@ def me_leave(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """End the own membership."""
     validated(NoFields(request.POST))
     try:
-        member_remove(membership=request.membership, actor=request.membership)
+        revoked = member_remove(membership=request.membership, actor=request.membership)
     except UserError as error:
         return error_response(request, str(error), back=reverse("me"))
-    messages.success(request, f"You have left {project.name}.")
+    messages.success(request, f"You have left {project.name}.{revoked_text(revoked)}")
     return redirect("me")
 
 

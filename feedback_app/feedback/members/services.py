@@ -2,13 +2,16 @@
 
 import datetime as dt
 import secrets
+from typing import cast
 
 from django.db import transaction
 from django.db.models import F
+from django.dispatch import Signal
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit, person_name
 from feedback_app.accounts.models import (
+    ApiToken,
     Invitation,
     Membership,
     Role,
@@ -21,7 +24,12 @@ from feedback_app.feedback.models import (
     Lease,
     Project,
 )
+from feedback_app.feedback.tokens.services import token_revoke
 from feedback_app.web.errors import UserError
+
+#: Sent with `project`, `user` and `by`, in the transaction that ends a person's rights of an admin.
+#: A receiver revokes what they made with these rights, and returns its names.
+admin_rights_end = Signal()
 
 
 def owners_hold(project: Project, *, without: User) -> None:
@@ -43,15 +51,27 @@ def may_give(actor: Membership, *roles: str) -> None:
         raise UserError("Only owners can add or change owners and admins.")
 
 
-def member_change(*, membership: Membership, role: Role, actor: Membership) -> bool:
-    """Give a member another role; return False if they have it already."""
+def admin_rights_revoke(*, project: Project, user: User, by: User | None) -> list[str]:
+    """Revoke the API tokens and share links that the person made; return their names.
+
+    They may know the secrets. Call it in the transaction that ends their rights of an admin.
+    """
+    tokens = ApiToken.objects.valid().filter(project=project, created_by=user).order_by("pk")
+    revoked = [f"API token {token}" for token in tokens if token_revoke(token=token, by=by)]
+    for _, names in admin_rights_end.send(Membership, project=project, user=user, by=by):
+        revoked += cast("list[str]", names)
+    return revoked
+
+
+def member_change(*, membership: Membership, role: Role, actor: Membership) -> list[str] | None:
+    """Give a member another role; return what was revoked, or None if they have it already."""
     with transaction.atomic():
         if role != Role.OWNER:
             owners_hold(membership.project, without=membership.user)
         membership = Membership.objects.select_for_update().get(pk=membership.pk)
         may_give(actor, membership.role, role)
         if membership.role == role:
-            return False
+            return None
         before, membership.role = membership.role, role
         membership.save(update_fields=["role"])
         invitations_end(membership.project, made_by=membership.user, but=roles_given_by(role))
@@ -62,11 +82,13 @@ def member_change(*, membership: Membership, role: Role, actor: Membership) -> b
             target=person_name(membership.user),
             reason=f"{before} → {role}",
         )
-    return True
+        if role in roles_from(Role.ADMIN):
+            return []
+        return admin_rights_revoke(project=membership.project, user=membership.user, by=actor.user)
 
 
-def member_remove(*, membership: Membership, actor: Membership) -> None:
-    """End a membership; votes stay, leased items return to the queue.
+def member_remove(*, membership: Membership, actor: Membership) -> list[str]:
+    """End a membership and return what was revoked; votes stay, leased items return to the queue.
 
     Every member may leave.
     """
@@ -86,6 +108,7 @@ def member_remove(*, membership: Membership, actor: Membership) -> None:
             target=person_name(membership.user),
             reason=membership.role,
         )
+        return admin_rights_revoke(project=membership.project, user=membership.user, by=actor.user)
 
 
 # -- invitations

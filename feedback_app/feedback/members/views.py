@@ -130,14 +130,21 @@ def member_of(project: Project, pk: int) -> Membership:
     return found
 
 
+def revoked_text(names: list[str]) -> str:
+    """Return a sentence about revoked tokens and links, or nothing."""
+    return f" Revoked with their rights: {', '.join(names)}." if names else ""
+
+
 @project_view(Role.ADMIN)
 @action_view
 def member_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Give a member another role."""
     membership = member_of(project, pk)
     role = Role(validated(RoleForm(request.POST))["role"])
-    if member_change(membership=membership, role=role, actor=request.membership):
-        messages.success(request, f"{membership.user} is now {role.label.lower()}.")
+    revoked = member_change(membership=membership, role=role, actor=request.membership)
+    if revoked is not None:
+        text = f"{membership.user} is now {role.label.lower()}.{revoked_text(revoked)}"
+        messages.success(request, text)
     return redirect("people", project.slug)
 
 
@@ -147,8 +154,9 @@ def member_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> H
     """Remove a member."""
     membership = member_of(project, pk)
     validated(NoFields(request.POST))
-    member_remove(membership=membership, actor=request.membership)
-    messages.success(request, f"{membership.user} was removed. Their votes stay.")
+    revoked = member_remove(membership=membership, actor=request.membership)
+    text = f"{membership.user} was removed. Their votes stay.{revoked_text(revoked)}"
+    messages.success(request, text)
     if membership.user_id == request.user.pk:
         return redirect("home")  # they have lost access to the list
     return redirect("people", project.slug)

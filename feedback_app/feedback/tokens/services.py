@@ -30,7 +30,7 @@ def token_create(
     return token, secret
 
 
-def token_revoke(*, token: ApiToken, by: User) -> bool:
+def token_revoke(*, token: ApiToken, by: User | None) -> bool:
     """Revoke a token and end its streams; return False if it was revoked already."""
     with transaction.atomic():
         ended = ApiToken.objects.valid().filter(pk=token.pk).update(revoked_at=timezone.now())

@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.dispatch import receiver
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.accounts.tokens import digest_of
 from feedback_app.db.rate_limit import minute_take
+from feedback_app.feedback.members.services import admin_rights_end
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.demo.conversations import version_names
@@ -68,7 +70,7 @@ def link_create(
     return link, secret
 
 
-def link_revoke(*, link: ShareLink, by: User) -> bool:
+def link_revoke(*, link: ShareLink, by: User | None) -> bool:
     """End a link and its answers in progress; return False if it was revoked before."""
     with transaction.atomic():
         ended = ShareLink.objects.filter(pk=link.pk, revoked_at=None).update(
@@ -77,6 +79,13 @@ def link_revoke(*, link: ShareLink, by: User) -> bool:
         if ended:
             audit(project=link.project, actor=by, action="share.revoke", target=str(link))
     return bool(ended)
+
+
+@receiver(admin_rights_end)
+def links_revoke(*, project: Project, user: User, by: User | None, **_: object) -> list[str]:
+    """Revoke the links of a person who is no admin any more; return their names."""
+    links = links_open().filter(project=project, created_by=user).order_by("pk")
+    return [f"share link {link}" for link in links if link_revoke(link=link, by=by)]
 
 
 def links_open() -> QuerySet[ShareLink]:

@@ -12,10 +12,13 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback_app.accounts.models import AuditEvent, Invitation, Membership, Role, User
+from feedback_app.accounts.models import AuditEvent, Invitation, Membership, Role, Scope, User
 from feedback_app.feedback.members.services import invitation_create, member_set
 from feedback_app.feedback.models import Completion, Lease, Project, Source, Verdict, Vote
+from feedback_app.feedback.tokens.services import token_create
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.privacy.erasure import person_erase
+from feedback_app.serving.share_links.services import link_create
 from tests.conftest import PASSWORD
 from tests.feedback.queue.test_concurrency import at_once
 
@@ -196,6 +199,66 @@ def test_list_queries_do_not_grow_with_people(
 
     with django_assert_max_num_queries(6):
         client.get(url("people"))
+
+
+# -- what an admin has made, once they are no admin any more
+
+
+def made_by(user: User, project: Project) -> tuple[str, str]:
+    """Create a token and a share link; return their secrets."""
+    token = token_create(project=project, name="Shop", scopes=list(Scope), by=user)[1]
+    limits = {"days": 7, "messages_limit": 9, "messages_each": 9, "votes_limit": 9}
+    link = link_create(project=project, by=user, label="Board", choice="base", **limits)[1]
+    return token, link
+
+
+def works(secrets: tuple[str, str]) -> list[bool]:
+    """Return whether the token and the link are accepted."""
+    token, link = secrets
+    api = Client().get("/v1/models", headers={"Authorization": f"Bearer {token}"})
+    page = Client().get(reverse("shared", args=[link]))
+    return [api.status_code == 200, page.status_code == 200]
+
+
+@pytest.mark.parametrize("how", ["demoted", "removed", "left", "erased", "erased themselves"])
+def test_tokens_and_links_of_a_former_admin_are_revoked(
+    how: str, project: Project, admin: User, helper: User, as_user: As
+) -> None:
+    theirs, others = made_by(helper, project), made_by(admin, project)
+    assert works(theirs) == works(others) == [True, True]
+    owner, former, number = as_user(admin), as_user(helper), helper.pk
+
+    if how == "demoted":
+        page = owner.post(url("member-change", number), {"role": "annotator"}, follow=True)
+    elif how == "removed":
+        page = owner.post(url("member-remove", number), follow=True)
+    elif how == "left":
+        page = former.post(url("me-leave"), follow=True)
+    elif how == "erased":
+        owner.post(url("person-erase", number), {"email": helper.email}, follow=True)
+    else:
+        person_erase(user=helper, by=helper)
+
+    assert works(theirs) == [False, False]
+    assert works(others) == [True, True]
+    revoked = AuditEvent.objects.filter(action__in=["token.revoke", "share.revoke"])
+    actor = {"left": helper, "erased themselves": None}.get(how, admin)
+    assert [event.actor for event in revoked] == [actor, actor]
+    if how in ("demoted", "removed", "left"):
+        text = page.content.decode()
+        assert "API token Shop" in text
+        assert "share link Board" in text
+
+
+def test_admin_who_becomes_an_owner_keeps_tokens_and_links(
+    project: Project, admin: User, helper: User, as_user: As
+) -> None:
+    theirs = made_by(helper, project)
+
+    page = as_user(admin).post(url("member-change", helper.pk), {"role": "owner"}, follow=True)
+
+    assert works(theirs) == [True, True]
+    assert "evoked" not in page.content.decode().split('id="toasts"')[1]
 
 
 # -- invitations
