@@ -1,10 +1,12 @@
 # One image for web, workers, beat, engine and trainer (docker-compose.yml).
 FROM python:3.11-slim-bookworm
 
+# In production mode it refuses to start without its own SECRET_KEY, ALLOWED_HOSTS and EMAIL_URL.
 ENV PYTHONUNBUFFERED=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     TOKENIZERS_PARALLELISM=false \
+    PROSPECT_ENV=production \
     PROSPECT_VAR=/data
 
 RUN useradd --create-home --uid 1000 prospect \

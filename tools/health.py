@@ -1,6 +1,6 @@
 """Health checks of the containers: exit code 0 if healthy, else one line on stderr.
 
-`tools/health.py URL` requests a URL, with a host name that the server accepts;
+`tools/health.py URL` requests a URL; with `--site` before it, as the first of ALLOWED_HOSTS;
 `tools/health.py --fresh FILE SECONDS` checks that a file (by the start of its name) was written
 recently.
 """
@@ -17,6 +17,8 @@ def main(arguments: list[str]) -> int:
     """Run one check."""
     if arguments[0] == "--fresh":
         fault = stale(Path(arguments[1]), float(arguments[2]))
+    elif arguments[0] == "--site":
+        fault = unwell(arguments[1], host=os.environ.get("ALLOWED_HOSTS", "").split(",")[0])
     else:
         fault = unwell(arguments[0])
     if fault is None:
@@ -25,11 +27,11 @@ def main(arguments: list[str]) -> int:
     return 1
 
 
-def unwell(url: str) -> str | None:
+def unwell(url: str, *, host: str = "") -> str | None:
     """Return the error of a server; None if it answers with success."""
     request = urllib.request.Request(url)
-    host = os.environ.get("ALLOWED_HOSTS", "").split(",")[0].strip().removeprefix(".")
-    if host and host != "*":
+    host = host.strip().removeprefix(".")
+    if host:
         request.add_header("Host", host)
     try:
         with urllib.request.urlopen(request, timeout=10):

@@ -89,6 +89,14 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--model", required=True, help="directory or hub id of the base model")
     serve.add_argument("--artifacts", required=True, type=Path, help="root of all adapters")
     serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name, besides --host and those of loopback, under which requests may ask for it; "
+        "may be repeated",
+    )
     serve.add_argument("--port", type=int, default=8001)
     serve.add_argument("--served-model-name")
     serve.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])

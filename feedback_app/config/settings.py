@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from feedback_app.localstack.paths import FILES, HOME
+from feedback_app.localstack.paths import FILES, HOME, private_directory
 
 django_stubs_ext.monkeypatch()
 
@@ -32,6 +32,7 @@ DEBUG = env.bool("DEBUG", False)
 EXAMPLE_SECRET = "change-me"  # noqa: S105 - the value of .env.example, refused below
 
 VAR = Path(env.str("PROSPECT_VAR", str(HOME / "var"))).resolve()
+private_directory(VAR)
 MODELS_ROOT = VAR / "models"
 ARTIFACT_ROOT = Path(env.str("ARTIFACT_ROOT", str(VAR / "artifacts"))).resolve()
 
@@ -40,17 +41,22 @@ def local_secret() -> str:
     """Return a secret that is generated on the first start, so that sessions survive a restart."""
     path = VAR / "secret_key"
     if not path.exists():
-        VAR.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
         path.write_text(secrets.token_urlsafe(50))
     return path.read_text().strip()
 
 
 SECRET_KEY = env.str("SECRET_KEY", "") or ("" if PRODUCTION else local_secret())
-ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else ["*"])
+# a page of another site can have its own name resolve to this machine
+LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[] if PRODUCTION else LOOPBACK)
 CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 # earlier secrets, while data that they signed or encrypted is in use
 SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
+# password resets and invitations; without a mail server they are written to the web log
+EMAIL = env.email_url_config(env.str("EMAIL_URL", "") or "consolemail://")
+REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
+HAS_SHARED_CACHE = REDIS_URL.startswith(("redis://", "rediss://", "unix://"))
 
 if PRODUCTION:
     faults = []
@@ -60,6 +66,10 @@ if PRODUCTION:
         faults.append("DEBUG must be off")
     if not ALLOWED_HOSTS or "*" in ALLOWED_HOSTS:
         faults.append("ALLOWED_HOSTS must name the hosts that serve Prospect")
+    if EMAIL["EMAIL_BACKEND"].endswith("console.EmailBackend"):
+        faults.append("EMAIL_URL must name a mail server, so that no mail is written to the log")
+    if not HAS_SHARED_CACHE:
+        faults.append("REDIS_URL must name a Valkey or Redis server: it counts wrong passwords")
     if faults:
         raise ImproperlyConfigured("Refusing to start in production: " + "; ".join(faults) + ".")
 
@@ -221,9 +231,9 @@ if any(OIDC.values()):
         ],
     }
 
-# -- mail: only password resets; without a mail server they are written to the web log
+# -- mail
 
-vars().update(env.email_url("EMAIL_URL", "consolemail://"))
+vars().update(EMAIL)
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "prospect@localhost")
 
 # -- cookies and headers
@@ -281,7 +291,7 @@ USE_TZ = True
 
 # -- work queue. Rows are the truth: losing the broker loses no work (docs/architecture.md)
 
-CELERY_BROKER_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
+CELERY_BROKER_URL = REDIS_URL
 CELERY_TASK_IGNORE_RESULT = True
 CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {"training.train_run": {"queue": "gpu"}}
@@ -312,10 +322,10 @@ CELERY_BEAT_SCHEDULE = {
 CACHES: dict[str, dict[str, Any]] = {
     "default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
 }
-if MODE != "test" and CELERY_BROKER_URL.startswith(("redis://", "rediss://", "unix://")):
+if MODE != "test" and HAS_SHARED_CACHE:
     CACHES["default"] = {
         "BACKEND": "feedback_app.config.cache.TolerantRedisCache",
-        "LOCATION": CELERY_BROKER_URL,
+        "LOCATION": REDIS_URL,
         "KEY_PREFIX": "prospect-cache",
         "OPTIONS": {
             "socket_connect_timeout": 0.5,

@@ -25,6 +25,7 @@ import redis
 
 from feedback_app.localstack import orphan_reaper
 from feedback_app.localstack.logs import LogFollower, last_line, rotate
+from feedback_app.localstack.paths import private_directory
 from feedback_app.localstack.process import Process
 from feedback_app.localstack.procfile import Plan, StackError, plan, require_space
 from feedback_app.localstack.stack_lock import Running, acquire, record_path, running, write_record
@@ -105,6 +106,7 @@ class Stack:
     def start(self) -> None:
         """Start everything and return when it is ready. Raises StackError."""
         var = self.plan.var
+        private_directory(var)
         require_space(var)
         self._lock_file = acquire(var, self.say)
         for directory in (var / "logs", var / "run", var / "artifacts"):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
@@ -134,7 +135,7 @@ def test_variables_in_the_example_are_explained_and_exist() -> None:
 
 def test_secrets_have_no_default() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    for name in ("SECRET_KEY", "POSTGRES_PASSWORD", "ALLOWED_HOSTS"):
+    for name in ("SECRET_KEY", "POSTGRES_PASSWORD", "ALLOWED_HOSTS", "EMAIL_URL"):
         uses = [found for found in INTERPOLATION.finditer(text) if found[1] == name]
         assert uses
         assert all(found[2].startswith(":?") for found in uses), f"{name} has a default"
@@ -145,6 +146,7 @@ def test_settings_load_with_the_environment_of_a_service() -> None:
     given = {
         "SECRET_KEY": "only-for-this-test-0123456789-0123456789",
         "ALLOWED_HOSTS": "prospect.example.com",
+        "EMAIL_URL": "smtp://mail.example.com",
         "POSTGRES_PASSWORD": "p",
     }
 
@@ -163,6 +165,33 @@ def test_settings_load_with_the_environment_of_a_service() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_image_starts_in_production_mode() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    given = dict(
+        re.findall(r"\b([A-Z_]+)=(\S+)", " ".join(re.findall("^ENV (.*)", dockerfile, re.M)))
+    )
+    assert given["PROSPECT_ENV"] == "production"
+    done = subprocess.run(
+        [sys.executable, "-c", "import feedback_app.config.wsgi"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **given, "PROSPECT_VAR": settings.VAR},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    for name in ("SECRET_KEY", "ALLOWED_HOSTS", "EMAIL_URL"):
+        assert name in done.stderr.splitlines()[-1], "the image starts without this variable"
+
+
+def test_engine_accepts_the_names_under_which_the_services_ask_it() -> None:
+    [url] = {service["environment"]["ENGINE_URL"] for service in OURS.values()}
+    asked = INTERPOLATION.sub(lambda found: found[2].removeprefix(":-"), url)
+    assert f"--allowed-host={urlsplit(asked).hostname}" in SERVICES["engine"]["command"]
+    assert "--site" not in SERVICES["engine"]["healthcheck"]["test"], "it accepts no public name"
+    assert "--site" in SERVICES["web"]["healthcheck"]["test"]
 
 
 def test_every_dependency_and_volume_of_a_service_exists() -> None:

@@ -13,6 +13,7 @@ SAFE = {
     "PROSPECT_ENV": "production",
     "SECRET_KEY": "a-secret-that-nobody-else-has-0123456789",
     "ALLOWED_HOSTS": "prospect.example.com",
+    "EMAIL_URL": "smtp+tls://user:password@mail.example.com:587",
 }
 LOOK = (
     "from django.conf import settings as s; "
@@ -54,6 +55,9 @@ def test_production_starts_with_safe_settings(tmp_path: Path) -> None:
         ({"ALLOWED_HOSTS": ""}, "ALLOWED_HOSTS"),
         ({"ALLOWED_HOSTS": "*"}, "ALLOWED_HOSTS"),
         ({"ALLOWED_HOSTS": "prospect.example.com,*"}, "ALLOWED_HOSTS"),
+        ({"EMAIL_URL": ""}, "EMAIL_URL"),
+        ({"EMAIL_URL": "consolemail://"}, "EMAIL_URL"),
+        ({"REDIS_URL": "memory://"}, "REDIS_URL"),
     ],
 )
 def test_production_refuses_to_start(tmp_path: Path, change: dict[str, str], named: str) -> None:
@@ -67,7 +71,7 @@ def test_production_refuses_to_start(tmp_path: Path, change: dict[str, str], nam
 def test_production_reports_every_error_at_once(tmp_path: Path) -> None:
     done = start(tmp_path, {"PROSPECT_ENV": "production", "DEBUG": "true"})
     last = done.stderr.strip().splitlines()[-1]
-    assert all(name in last for name in ("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS"))
+    assert all(name in last for name in ("SECRET_KEY", "DEBUG", "ALLOWED_HOSTS", "EMAIL_URL"))
 
 
 def test_single_machine_generates_a_secret_key_and_keeps_it(tmp_path: Path) -> None:
@@ -76,6 +80,26 @@ def test_single_machine_generates_a_secret_key_and_keeps_it(tmp_path: Path) -> N
     assert len(first) >= 50
     assert first == second
     assert (tmp_path / "secret_key").stat().st_mode & 0o077 == 0, "readable for its owner only"
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_directory_of_data_is_made_private_at_the_start(tmp_path: Path, exists: bool) -> None:
+    var = tmp_path / "var"
+    if exists:
+        var.mkdir()
+        var.chmod(0o755)
+
+    done = start(var, {})
+
+    assert done.returncode == 0, done.stderr
+    assert var.stat().st_mode & 0o777 == 0o700
+
+
+def test_shared_temporary_directory_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o1777)
+
+    assert start(tmp_path, {}).returncode == 0
+    assert tmp_path.stat().st_mode & 0o7777 == 0o1777
 
 
 def test_invalid_engine_url_is_refused(tmp_path: Path) -> None:

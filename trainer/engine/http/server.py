@@ -5,7 +5,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -35,6 +36,8 @@ from trainer.models.loading import resolve_device
 
 log = structlog.get_logger("trainer.engine")
 
+#: A page of another site can have its own name resolve to this machine: others are refused.
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 BODY_LIMIT = 8 * 1024 * 1024
 SHUTDOWN_SECONDS = 5  # time for streams to end when the engine stops
 #: What /health adds while the model is loading.
@@ -128,10 +131,15 @@ async def body_of(request: Request, shape: type[Body]) -> Body:
 
 
 def create_app(
-    name: str, make: Callable[[], Scheduler], *, on_failure: Callable[[Exception], None]
+    name: str,
+    make: Callable[[], Scheduler],
+    *,
+    on_failure: Callable[[Exception], None],
+    hosts: Sequence[str] = (),
 ) -> Starlette:
     """Return the ASGI app. `make` loads the model while the app already answers that it is loading;
-    `on_failure` is called with the error if that fails."""
+    `on_failure` is called with the error if that fails. Requests to other `hosts` than these and
+    the names of loopback are refused."""
     api = Api(name)
 
     async def bring_up() -> None:
@@ -163,7 +171,12 @@ def create_app(
             Route("/v1/unload_lora_adapter", api.unload, methods=["POST"]),
         ],
         exception_handlers={Refusal: on_refusal, HTTPException: on_refusal, 500: on_refusal},
-        middleware=[Middleware(RequestIds)],
+        middleware=[
+            Middleware(RequestIds),
+            Middleware(
+                TrustedHostMiddleware, allowed_hosts=[*LOOPBACK_HOSTS, *hosts], www_redirect=False
+            ),
+        ],
         lifespan=lifespan,
     )
 
@@ -198,7 +211,7 @@ def main(options: argparse.Namespace) -> None:
         server.should_exit = True
 
     config = uvicorn.Config(
-        create_app(name, make, on_failure=give_up),
+        create_app(name, make, on_failure=give_up, hosts=[options.host, *options.allowed_host]),
         host=options.host,
         port=options.port,
         log_level="warning",
