@@ -2,9 +2,12 @@
 
 from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.urls import include, path
+from django.urls import include, path, register_converter
 
+from feedback_app.web.converters import IdConverter
 from feedback_app.web.gallery import gallery
+
+register_converter(IdConverter, "id")
 
 
 @login_not_required

@@ -17,7 +17,7 @@ from feedback_app.feedback.quality import views as quality_views
 from feedback_app.feedback.tokens import views as tokens_views
 from feedback_app.feedback.webhooks import views as webhooks_views
 
-WEBHOOK = "projects/<slug:slug>/webhooks/<int:pk>/"
+WEBHOOK = "projects/<slug:slug>/webhooks/<id:pk>/"
 
 urlpatterns = [
     path("", projects_views.home, name="home"),
@@ -25,13 +25,13 @@ urlpatterns = [
     path(
         "projects/<slug:slug>/annotate/status/", desk_views.annotate_status, name="annotate-status"
     ),
-    path("projects/<slug:slug>/completions/<int:pk>/vote/", desk_views.vote, name="vote"),
+    path("projects/<slug:slug>/completions/<id:pk>/vote/", desk_views.vote, name="vote"),
     path(
-        "projects/<slug:slug>/completions/<int:pk>/undo/",
+        "projects/<slug:slug>/completions/<id:pk>/undo/",
         desk_views.vote_undo_view,
         name="vote-undo",
     ),
-    path("projects/<slug:slug>/completions/<int:pk>/skip/", desk_views.skip, name="skip"),
+    path("projects/<slug:slug>/completions/<id:pk>/skip/", desk_views.skip, name="skip"),
     path("projects/<slug:slug>/examples/", examples_views.examples, name="examples"),
     path(
         "projects/<slug:slug>/examples/export/",
@@ -39,24 +39,24 @@ urlpatterns = [
         name="examples-export",
     ),
     path("projects/<slug:slug>/import/", imports_views.imports, name="imports"),
-    path("projects/<slug:slug>/import/<int:pk>/", imports_views.import_job, name="import-job"),
+    path("projects/<slug:slug>/import/<id:pk>/", imports_views.import_job, name="import-job"),
     path(
-        "projects/<slug:slug>/import/<int:pk>/columns/",
+        "projects/<slug:slug>/import/<id:pk>/columns/",
         imports_views.import_job_columns,
         name="import-columns",
     ),
     path(
-        "projects/<slug:slug>/import/<int:pk>/start/",
+        "projects/<slug:slug>/import/<id:pk>/start/",
         imports_views.import_job_start,
         name="import-start",
     ),
     path(
-        "projects/<slug:slug>/import/<int:pk>/stop/",
+        "projects/<slug:slug>/import/<id:pk>/stop/",
         imports_views.import_job_stop,
         name="import-stop",
     ),
     path(
-        "projects/<slug:slug>/import/<int:pk>/refused/",
+        "projects/<slug:slug>/import/<id:pk>/refused/",
         imports_views.import_refusals,
         name="import-refusals",
     ),
@@ -68,61 +68,61 @@ urlpatterns = [
     path("projects/<slug:slug>/quality/", quality_views.quality_page, name="quality"),
     path("projects/<slug:slug>/disagreements/", adjudication_views.resolve, name="resolve"),
     path(
-        "projects/<slug:slug>/completions/<int:pk>/decide/",
+        "projects/<slug:slug>/completions/<id:pk>/decide/",
         adjudication_views.resolve_decide,
         name="resolve-decide",
     ),
     path(
-        "projects/<slug:slug>/completions/<int:pk>/undecide/",
+        "projects/<slug:slug>/completions/<id:pk>/undecide/",
         adjudication_views.resolve_undo,
         name="resolve-undo",
     ),
     path(
-        "projects/<slug:slug>/completions/<int:pk>/leave/",
+        "projects/<slug:slug>/completions/<id:pk>/leave/",
         adjudication_views.resolve_unask,
         name="resolve-unask",
     ),
     path("projects/<slug:slug>/gold/", gold_views.gold, name="gold"),
     path(
-        "projects/<slug:slug>/completions/<int:pk>/gold/",
+        "projects/<slug:slug>/completions/<id:pk>/gold/",
         gold_views.gold_mark_view,
         name="gold-mark",
     ),
     path(
-        "projects/<slug:slug>/gold/<int:pk>/remove/",
+        "projects/<slug:slug>/gold/<id:pk>/remove/",
         gold_views.gold_unmark_view,
         name="gold-unmark",
     ),
     path(
-        "projects/<slug:slug>/pauses/<int:pk>/lift/",
+        "projects/<slug:slug>/pauses/<id:pk>/lift/",
         gold_views.pause_lift_view,
         name="pause-lift",
     ),
     path(
-        "projects/<slug:slug>/pauses/<int:pk>/restore/",
+        "projects/<slug:slug>/pauses/<id:pk>/restore/",
         gold_views.votes_restore_view,
         name="votes-restore",
     ),
     path("projects/<slug:slug>/samplings/new/", projects_views.sampling_new, name="sampling-new"),
     path("projects/<slug:slug>/tokens/", tokens_views.tokens, name="tokens"),
     path(
-        "projects/<slug:slug>/tokens/<int:pk>/revoke/",
+        "projects/<slug:slug>/tokens/<id:pk>/revoke/",
         tokens_views.token_revoke_view,
         name="token-revoke",
     ),
     path("projects/<slug:slug>/people/", members_views.people, name="people"),
     path(
-        "projects/<slug:slug>/people/<int:pk>/role/",
+        "projects/<slug:slug>/people/<id:pk>/role/",
         members_views.member_change_view,
         name="member-change",
     ),
     path(
-        "projects/<slug:slug>/people/<int:pk>/remove/",
+        "projects/<slug:slug>/people/<id:pk>/remove/",
         members_views.member_remove_view,
         name="member-remove",
     ),
     path(
-        "projects/<slug:slug>/invitations/<int:pk>/revoke/",
+        "projects/<slug:slug>/invitations/<id:pk>/revoke/",
         members_views.invitation_revoke_view,
         name="invitation-revoke",
     ),
@@ -134,7 +134,7 @@ urlpatterns = [
     path(f"{WEBHOOK}resume/", webhooks_views.webhook_resume, name="webhook-resume"),
     path(f"{WEBHOOK}remove/", webhooks_views.webhook_remove_view, name="webhook-remove"),
     path(
-        f"{WEBHOOK}deliveries/<int:delivery>/again/",
+        f"{WEBHOOK}deliveries/<id:delivery>/again/",
         webhooks_views.delivery_again,
         name="delivery-again",
     ),

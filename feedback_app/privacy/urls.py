@@ -4,7 +4,7 @@ from django.urls import path
 
 from feedback_app.privacy import views
 
-PERSON = "projects/<slug:slug>/people/<int:pk>/"
+PERSON = "projects/<slug:slug>/people/<id:pk>/"
 
 urlpatterns = [
     path("me/", views.me, name="me"),

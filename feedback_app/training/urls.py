@@ -6,7 +6,7 @@ from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
 
-RUN = "projects/<slug:slug>/runs/<int:number>/"
+RUN = "projects/<slug:slug>/runs/<id:number>/"
 ADAPTER = "projects/<slug:slug>/adapters/<str:name>/"
 
 urlpatterns = [
@@ -17,7 +17,7 @@ urlpatterns = [
     path(RUN, runs_views.run, name="run"),
     path(f"{RUN}live/", runs_views.run_live, name="run-live"),
     path(f"{RUN}metrics/", runs_views.run_metrics, name="run-metrics"),
-    path(f"{RUN}misfits/<int:pk>/", runs_views.misfit_send_back, name="misfit-send-back"),
+    path(f"{RUN}misfits/<id:pk>/", runs_views.misfit_send_back, name="misfit-send-back"),
     path(f"{RUN}cancel/", runs_views.run_cancel_view, name="run-cancel"),
     path(f"{RUN}resume/", runs_views.run_resume_view, name="run-resume"),
     path(f"{ADAPTER}discard/", registry_views.adapter_discard_view, name="adapter-discard"),

@@ -152,7 +152,7 @@ def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> Http
     """Return the metrics as columns, from the step after `after` on."""
     query_strict(request, ("after",))
     after = request.GET.get("after", "0")
-    if not after.isdecimal():
+    if not after.isdecimal() or len(after) > 9:
         raise UserError("after must be the number of a step.")
     found = run_of(project, number)
     rows = list(
