@@ -12,6 +12,7 @@ from django.http.response import HttpResponseBase
 
 from feedback_app.accounts.models import Membership, Role, User, roles_from
 from feedback_app.feedback.models import Pause, Project
+from feedback_app.web.errors import UserError
 from feedback_app.web.htmx import HtmxHttpRequest
 
 P = ParamSpec("P")
@@ -51,3 +52,9 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
         return routed
 
     return decorate
+
+
+def unpaused(request: HtmxHttpRequest) -> None:
+    """Raise UserError for a paused person. Call it in every view that changes votes."""
+    if request.paused:
+        raise UserError("You are paused: an admin of this project must let you continue.")

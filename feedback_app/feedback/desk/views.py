@@ -10,7 +10,7 @@ from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role
-from feedback_app.feedback.access import project_view
+from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import SkipForm, VoteForm
 from feedback_app.feedback.desk.selectors import (
     EmptyQueue,
@@ -26,19 +26,12 @@ from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.queue.services import QueueView, item_skip, items_hand_out
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput, vote_undo
-from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, page, toast
 
 #: Characters of a version or topic in the URL; no stored value is longer.
 QUERY_LIMIT = 80
-
-
-def unpaused(request: HtmxHttpRequest) -> None:
-    """Raise UserError for a paused person."""
-    if request.paused:
-        raise UserError("You are paused: an admin of this project must let you continue.")
 
 
 def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:

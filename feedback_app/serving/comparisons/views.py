@@ -12,7 +12,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from feedback_app.accounts.models import Role
-from feedback_app.feedback.access import project_view
+from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Prompt
 from feedback_app.serving.comparisons.forms import CompareForm, JudgeForm
 from feedback_app.serving.comparisons.services import (
@@ -191,6 +191,7 @@ def comparison_judge_view(
     """Store the choice; the names are shown from then on."""
     found = comparison_of(request, project, pk)
     try:
+        unpaused(request)
         comparison_judge(comparison=found, choice=validated(JudgeForm(request.POST))["choice"])
     except UserError as error:
         return error_response(request, str(error), back=own_page(found))
@@ -206,6 +207,7 @@ def comparison_withdraw_view(
     found = comparison_of(request, project, pk)
     validated(NoFields(request.POST))
     try:
+        unpaused(request)
         comparison_withdraw(comparison=found)
     except UserError as error:
         return error_response(request, str(error), back=own_page(found))

@@ -12,7 +12,7 @@ from django.template.loader import render_to_string
 from django.urls import reverse
 
 from feedback_app.accounts.models import Role, User
-from feedback_app.feedback.access import project_view
+from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import VoteForm
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
@@ -247,6 +247,7 @@ def own_completion(request: HtmxHttpRequest, project: Project, pk: int) -> Compl
 @action_view
 def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Cast a vote on an answer."""
+    unpaused(request)
     completion = own_completion(request, project, pk)
     form = VoteForm(request.POST)
     values = validated(form)
@@ -265,6 +266,7 @@ def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespon
 @action_view
 def demo_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Undo the vote."""
+    unpaused(request)
     completion = own_completion(request, project, pk)
     validated(NoFields(request.POST))
     vote_undo(completion=completion, by=request.user, source=Source.DEMO)
