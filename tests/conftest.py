@@ -23,6 +23,7 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.queue.services import lease_take
 
 # with a deadline an example would test the machine's load
 hypothesis.settings.register_profile("suite", deadline=None)
@@ -97,6 +98,12 @@ def as_user() -> Callable[[User], Client]:
 
 
 MakeCompletions = Callable[..., list[Completion]]
+
+
+def hand_out(by: User, *completions: Completion) -> None:
+    """Lease these items to a person, as if they were on their screen."""
+    for completion in completions:
+        lease_take(completion=completion, by=by)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from feedback_app.feedback.models import (
     VoteEvent,
 )
 from feedback_app.feedback.votes.services import vote_cast
-from tests.conftest import MakeCompletions
+from tests.conftest import MakeCompletions, hand_out
 from tests.feedback.queue.test_concurrency import at_once
 
 As = Callable[[User], Client]
@@ -44,6 +44,7 @@ def test_ten_concurrent_clicks_make_one_vote_and_all_get_a_response(
     annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     first, second, _ = make_completions(3)
+    hand_out(annotator, first)
     clients = [as_user(annotator) for _ in range(10)]
     answers: list[tuple[int, int | None]] = []
 
@@ -62,6 +63,7 @@ def test_two_tabs_that_disagree_leave_one_vote_and_a_matching_example(
     annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     [completion, _] = make_completions(2)
+    hand_out(annotator, completion)
     tabs = [(as_user(annotator), verdict) for verdict in ("up", "down") * 4]
 
     def vote(client: Client, verdict: str) -> None:
@@ -109,6 +111,7 @@ def test_example_is_updated_by_change_undo_new_vote_and_deletion(
     make_completions: MakeCompletions,
 ) -> None:
     [completion, other] = make_completions(2)
+    hand_out(annotator, completion, other)
     client = as_user(annotator)
 
     def example() -> tuple[bool, float] | None:

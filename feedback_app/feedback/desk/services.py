@@ -1,14 +1,14 @@
-"""A verdict at the annotation page, together with the next items."""
+"""Verdicts, skips and undo at the annotation page, on items that were handed out."""
 
 from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
 from feedback_app.feedback.models import Completion, Project, Source, Vote
-from feedback_app.feedback.queue.services import QueueView, items_take
+from feedback_app.feedback.queue.services import QueueView, item_skip, items_take
 from feedback_app.feedback.votes.counts import rate_limit_check, rate_limit_check_noted
-from feedback_app.feedback.votes.rows import completion_lock
-from feedback_app.feedback.votes.services import VoteInput, vote_write
+from feedback_app.feedback.votes.rows import handed_out_lock
+from feedback_app.feedback.votes.services import VoteInput, vote_undo, vote_write
 from feedback_app.feedback.webhooks.events import vote_event_write
 
 
@@ -34,8 +34,22 @@ def vote_and_take_next(
     check(project=project, by=by, completion=pk)
     changes = vote_input.changes(project)
     with write_transaction():
-        locked = completion_lock(pk, by=by, project=project)
+        locked = handed_out_lock(pk, project=project, by=by, voting=True)
         vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
         vote_event_write(project, vote)
         items = items_take(project=project, by=by, view=view) if view is not None else []
         return Step(vote, first, items)
+
+
+def skip_handed_out(*, project: Project, pk: int, by: User, flag: bool, reason: str) -> None:
+    """Skip or flag an item. Raise Completion.DoesNotExist."""
+    with write_transaction():
+        locked = handed_out_lock(pk, project=project, by=by, voting=False)
+        item_skip(completion=locked, by=by, flag=flag, reason=reason)
+
+
+def undo_handed_out(*, project: Project, pk: int, by: User) -> bool:
+    """Undo a vote, skip or flag; return False if there was none. Raise Completion.DoesNotExist."""
+    with write_transaction():
+        locked = handed_out_lock(pk, project=project, by=by, voting=False)
+        return vote_undo(completion=locked, by=by, source=Source.ANNOTATE)

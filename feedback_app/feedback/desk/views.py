@@ -1,11 +1,13 @@
 """The annotation page: one item at a time, verdicts, and the last ten votes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpResponse, HttpResponseBase
 from django.middleware.csrf import get_token
-from django.shortcuts import get_object_or_404, redirect, render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 
@@ -19,19 +21,24 @@ from feedback_app.feedback.desk.selectors import (
     queue_values,
     recent_votes,
 )
-from feedback_app.feedback.desk.services import vote_and_take_next
+from feedback_app.feedback.desk.services import (
+    skip_handed_out,
+    undo_handed_out,
+    vote_and_take_next,
+)
 from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
-from feedback_app.feedback.queue.services import QueueView, item_skip, items_hand_out
+from feedback_app.feedback.queue.services import QueueView, items_hand_out
 from feedback_app.feedback.votes.counts import rate_limit_note
-from feedback_app.feedback.votes.services import VoteInput, vote_undo
+from feedback_app.feedback.votes.services import VoteInput
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, page, toast
 
 #: Characters of a version or topic in the URL; no stored value is longer.
 QUERY_LIMIT = 80
+NOTHING_UNDONE = "There was nothing to undo. A skip or flag can be undone for a minute."
 
 
 def view_of(request: HtmxHttpRequest, project: Project) -> QueueView:
@@ -134,12 +141,10 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     verdict = Verdict(validated(form)["verdict"])
     vote_input = VoteInput(verdict, form.reasons_given(), form.comment_given())
     next_of = view if at_desk(request) else None
-    try:
+    with not_found():
         step = vote_and_take_next(
             project=project, pk=pk, vote_input=vote_input, by=request.user, view=next_of
         )
-    except Completion.DoesNotExist:
-        raise Http404("No such completion.") from None
     if next_of is None:
         return desk_answer(request, project)
     if not step.first:
@@ -157,12 +162,12 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Undo a vote, skip or flag and show the item again."""
     unpaused(request)
-    completion = completion_of(project, pk)
     validated(NoFields(request.POST))
-    undone = vote_undo(completion=completion, by=request.user, source=Source.ANNOTATE)
+    with not_found():
+        undone = undo_handed_out(project=project, pk=pk, by=request.user)
     response = desk_answer(request, project)
     if request.htmx:
-        return toast(response, "Undone." if undone else "There was nothing to undo.")
+        return toast(response, "Undone." if undone else NOTHING_UNDONE)
     return response
 
 
@@ -171,17 +176,19 @@ def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
 def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Skip an item, or flag it for an admin."""
     unpaused(request)
-    completion = completion_of(project, pk)
     form = SkipForm(request.POST)
     values = validated(form)
-    item_skip(completion=completion, by=request.user, flag=values["flag"], reason=form.why())
+    with not_found():
+        skip_handed_out(
+            project=project, pk=pk, by=request.user, flag=values["flag"], reason=form.why()
+        )
     text = "Flagged. Nobody else gets this item." if values["flag"] else "Skipped."
     if not request.htmx:
         messages.info(request, text)
         return desk_answer(request, project)
     response = desk_answer(request, project)
     view = view_of(request, project)
-    undo = reverse("vote-undo", args=[project.slug, completion.pk]) + view.query
+    undo = reverse("vote-undo", args=[project.slug, pk]) + view.query
     return toast(response, text, undo=undo)
 
 
@@ -218,9 +225,10 @@ def stage_answer(
     return render(request, "feedback/annotate.html#stage-answer", context)
 
 
-def completion_of(project: Project, pk: int) -> Completion:
-    """Return the project's completion, without unused columns. Raise Http404."""
-    light = project.completions.defer("prompt_token_ids", "token_ids")
-    completion = get_object_or_404(light, pk=pk)
-    completion.project = project
-    return completion
+@contextmanager
+def not_found() -> Iterator[None]:
+    """Raise Http404 for a completion that does not exist or was not handed out to the person."""
+    try:
+        yield
+    except Completion.DoesNotExist:
+        raise Http404("No such completion.") from None

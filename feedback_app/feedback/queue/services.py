@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -27,6 +27,9 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.models.queue import parts_of
 
 LEASE_MINUTES = 10
+#: How long a skip or flag can be undone. The item stays reserved for that long: if others got it at
+#: once, a gold item would be the only one that an undo always brings back.
+UNDO_SKIP = dt.timedelta(seconds=60)
 #: Rows per transaction when uncertainties are stored.
 CHUNK = 500
 #: Columns of an item, and of its prompt, that a page shows.
@@ -137,8 +140,10 @@ def held(
     """Return the queryset of `items_held`."""
     wanted = {"project": project, "flagged": False, **filters}
     open_still = Q(completion__queued=True, completion__vote_count__lt=overlap)
+    skipped = Skip.objects.filter(completion=OuterRef("completion"), user=user)
     return (
         Lease.objects.filter(open_still | Q(completion__gold=True), user=user, expires_at__gt=now)
+        .exclude(Exists(skipped))
         .filter(**{f"completion__{name}": value for name, value in wanted.items()})
         .select_related("completion__prompt")
         .only("expires_at", *(f"completion__{name}" for name in SHOWN))
@@ -152,7 +157,7 @@ HELD = Prepared(held)
 def items_held(*, project: Project, by: User, count: int, view: QueueView) -> list[Completion]:
     """Return the items that the person holds; extend a lease that is half over.
 
-    A lease ends with the vote or skip, so these items have neither.
+    A lease ends with the vote. A skipped item stays leased for UNDO_SKIP and is not shown.
     """
     now = timezone.now()
     leases = HELD.rows(
@@ -247,14 +252,19 @@ def lease_release(*, completion: Completion, by: User) -> bool:
 
 
 def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: str = "") -> Skip:
-    """Skip an item for this person; a flag removes it from everyone's queue."""
+    """Skip an item for this person; a flag removes it from everyone's queue.
+
+    The item goes to another person after UNDO_SKIP.
+    """
     with write_transaction():
         skip, _ = Skip.objects.update_or_create(
             completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
         )
         if flag:
             Completion.objects.filter(pk=completion.pk).update(flagged=True)
-        lease_release(completion=completion, by=by)
+        until = timezone.now() + UNDO_SKIP
+        held = Lease.objects.filter(completion=completion, user=by, expires_at__gt=until)
+        held.update(expires_at=until)
     return skip
 
 

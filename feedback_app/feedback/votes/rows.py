@@ -23,6 +23,8 @@ from feedback_app.feedback.models import (
 
 #: Faster than anybody reads; fast skimming reaches about half of it.
 WORDS_PER_SECOND = 15
+#: How long after its lease an item accepts a vote: browsers keep votes while they are offline.
+GRACE = dt.timedelta(days=7)
 #: Columns that no vote needs.
 UNUSED = (
     *("token_ids", "prompt_token_ids", "content_hash", "system_prompt", "created_at"),
@@ -30,17 +32,17 @@ UNUSED = (
 )
 
 
-def annotate_shown_at(rows: CompletionQuerySet, user: User) -> CompletionQuerySet:
-    """Annotate each row with `held`, a first-time lease of `user`, and `shown_at`.
+def annotate_lease(rows: CompletionQuerySet, user: User) -> CompletionQuerySet:
+    """Annotate each row with the lease of `user`, and `shown_at`.
 
-    Items are handed out one ahead, so the person's latest lease was taken when this item appeared
-    on the screen.
+    `leased_until` and `lease_front` are None without a lease. Items are handed out one ahead, so
+    the person's latest lease was taken when this item appeared on the screen.
     """
     mine = Lease.objects.filter(user=user)
-    # an item that came back by undo has been read before
-    held = mine.filter(completion=OuterRef("pk"), front=False)
+    here = mine.filter(completion=OuterRef("pk"))
     return rows.annotate(
-        held=Subquery(held.values("pk")[:1]),
+        leased_until=Subquery(here.values("expires_at")[:1]),
+        lease_front=Subquery(here.values("front")[:1]),
         shown_at=Subquery(mine.order_by("-taken_at").values("taken_at")[:1]),
     )
 
@@ -48,7 +50,7 @@ def annotate_shown_at(rows: CompletionQuerySet, user: User) -> CompletionQuerySe
 def locking(*, user: Any, **values: Any) -> QuerySet[Completion]:
     """Return the queryset of `completion_lock`."""
     light = Completion.objects.select_related("prompt").defer(*UNUSED)
-    return annotate_shown_at(light.filter(**values), user).select_for_update(of=("self",))
+    return annotate_lease(light.filter(**values), user).select_for_update(of=("self",))
 
 
 LOCKED = Prepared(locking)
@@ -66,12 +68,34 @@ def completion_lock(pk: int, *, by: User, **within: Project) -> Completion:
     return found
 
 
+def handed_out_lock(pk: int, *, project: Project, by: User, voting: bool) -> Completion:
+    """Lock and return a completion that was handed out to this person.
+
+    That is an item that they hold, one that they have voted on, or one that they held until GRACE
+    ago; if `voting`, the latter must still need votes. Raise Completion.DoesNotExist for any other:
+    a person must not read or change what was never shown to them.
+    """
+    locked = completion_lock(pk, by=by, project=project)
+    locked.project = project
+    until: dt.datetime | None = locked.leased_until  # type: ignore[attr-defined]
+    now = timezone.now()
+    if until is not None and until > now - GRACE:
+        # others may have judged it since; gold takes no slot
+        needed = locked.gold or locked.vote_count < project.overlap
+        if until > now or needed or not voting:
+            return locked
+    if Vote.objects.filter(completion=locked, user=by).exists():
+        return locked
+    raise Completion.DoesNotExist("No such completion.")
+
+
 def is_hasty(locked: Completion, *, now: dt.datetime | None = None) -> bool:
     """Return whether a verdict at `now` comes sooner than the answer can be read.
 
-    False for items that the person does not hold (an expired lease, a vote in the demo).
+    False for items without a lease, such as answers in the demo.
     """
-    if getattr(locked, "held", None) is None:
+    # an item that came back by undo has been read before
+    if getattr(locked, "lease_front", None) is not False:
         return False
     shown_at: dt.datetime = locked.shown_at  # type: ignore[attr-defined]
     seconds = ((now or timezone.now()) - shown_at).total_seconds()

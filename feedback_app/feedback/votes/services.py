@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from django.utils import timezone
+
 from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
 from feedback_app.feedback.examples.services import example_refresh
@@ -16,7 +18,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.queue.services import lease_release, lease_take, slot_free
+from feedback_app.feedback.queue.services import UNDO_SKIP, lease_release, lease_take, slot_free
 from feedback_app.feedback.votes.counts import (
     rate_limit_check,
     rate_limit_note_undo,
@@ -128,26 +130,30 @@ def vote_write(
 
 
 def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
-    """Delete the person's vote or skip and put the item back on their screen.
+    """Delete the person's vote, or a skip of the last UNDO_SKIP, and put the item back on their
+    screen.
 
     Return False if there was neither.
     """
     with write_transaction():
         locked = completion_lock(completion.pk, by=by)
-        undone, _ = Vote.objects.filter(completion=locked, user=by).delete()
-        if undone:
+        undone = Vote.objects.filter(completion=locked, user=by).first()
+        if undone is not None:
+            undone.delete()
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
             example_refresh(completion=locked)
             vote_counts_forget(project=completion.project, user=by)
-        skipped = Skip.objects.filter(completion=locked, user=by).first()
+        skips = Skip.objects.filter(completion=locked)
+        skipped = skips.filter(user=by, created_at__gt=timezone.now() - UNDO_SKIP).first()
         if skipped is not None:
-            if skipped.flag:
-                locked.flagged = False
-                locked.save(update_fields=["flagged"])
             skipped.delete()
-        # after a skip another person may hold it by now
-        if locked.gold or slot_free(completion=locked, by=by):
+            if skipped.flag:
+                locked.flagged = skips.filter(flag=True).exists()
+                locked.save(update_fields=["flagged"])
+        # an answer of the demo was on no screen, and would show that it is gold
+        at_desk = skipped is not None or (undone is not None and undone.source == Source.ANNOTATE)
+        if at_desk and (locked.gold or slot_free(completion=locked, by=by)):
             lease_take(completion=locked, by=by, front=True)
-    if undone:
+    if undone is not None:
         rate_limit_note_undo(project=completion.project, by=by)
-    return bool(undone) or skipped is not None
+    return undone is not None or skipped is not None

@@ -15,6 +15,7 @@ from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.queue.services import item_skip, items_hand_out
 from feedback_app.feedback.votes.services import vote_cast
+from tests.conftest import hand_out
 
 pytestmark = pytest.mark.django_db
 
@@ -196,6 +197,7 @@ def test_vote_plain_form_redirects_to_the_desk(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
+    hand_out(annotator, first)
 
     answer = as_user(annotator).post(
         vote_url(first), {"verdict": "down", "reasons": ["long", "wrong"]}, follow=True
@@ -211,6 +213,7 @@ def test_vote_by_htmx_returns_the_next_item_and_the_history(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second, third = make_completions(3)
+    hand_out(annotator, first)
 
     answer = as_user(annotator).post(vote_url(first), {"verdict": "up"}, headers=HTMX)
 
@@ -228,6 +231,7 @@ def test_changed_vote_returns_the_whole_history(
     annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion, _] = make_completions(2)
+    hand_out(annotator, completion)
     client = as_user(annotator)
     client.post(vote_url(completion), {"verdict": "up"}, headers=HTMX)
 
@@ -242,6 +246,7 @@ def test_vote_reasons_chips_can_be_cleared(
     annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion] = make_completions()
+    hand_out(annotator, completion)
     client = as_user(annotator)
     client.post(vote_url(completion), {"verdict": "down", "reasons": ["long"]})
 
@@ -308,6 +313,7 @@ def test_vote_from_the_history_changes_it_in_place(
     annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion] = make_completions()
+    hand_out(annotator, completion)
     client = as_user(annotator)
     client.post(vote_url(completion), {"verdict": "down"})
 
@@ -325,6 +331,7 @@ def test_undo_shows_the_item_again(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, _ = make_completions(2)
+    hand_out(annotator, first)
     client = as_user(annotator)
     client.post(vote_url(first), {"verdict": "up"})
 
@@ -339,6 +346,7 @@ def test_skip_with_flag_shows_the_next_item_and_offers_undo(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     first, second = make_completions(2)
+    hand_out(annotator, first)
     client = as_user(annotator)
 
     answer = client.post(

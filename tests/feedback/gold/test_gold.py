@@ -22,7 +22,7 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.feedback.queue.services import items_hand_out
 from feedback_app.feedback.votes.services import vote_cast
-from tests.conftest import MakeCompletions
+from tests.conftest import MakeCompletions, hand_out
 
 pytestmark = pytest.mark.django_db
 
@@ -146,6 +146,7 @@ def test_low_gold_accuracy_pauses_and_sets_recent_votes_aside(
     client = as_user(annotator)
 
     def judge(completion: Completion, verdict: str) -> int:
+        hand_out(annotator, completion)
         with django_capture_on_commit_callbacks(execute=True):
             answer = client.post(url("vote", completion.pk), {"verdict": verdict}, headers=DESK)
         return answer.status_code

@@ -14,7 +14,7 @@ from feedback_app.feedback.guidelines.services import DiffLine, difference
 from feedback_app.feedback.models import GuidelinesVersion, Project, Source, Verdict, Vote
 from feedback_app.feedback.projects.services import project_change
 from feedback_app.feedback.votes.services import vote_cast
-from tests.conftest import MakeCompletions
+from tests.conftest import MakeCompletions, hand_out
 
 pytestmark = pytest.mark.django_db
 
@@ -38,6 +38,7 @@ def test_vote_records_the_guidelines_version(
     project: Project, admin: User, annotator: User, make_completions: MakeCompletions, as_user: As
 ) -> None:
     first, second = make_completions(2)
+    hand_out(annotator, first, second)
     client = as_user(annotator)
     client.post(reverse("vote", args=[project.slug, first.pk]), {"verdict": "up"})
     change(project, admin, "Only honest.")

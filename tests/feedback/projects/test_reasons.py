@@ -9,7 +9,7 @@ from django.urls import reverse
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project, Skip, Verdict, Vote
 from feedback_app.feedback.projects.reasons import chips_read, chips_text
-from tests.conftest import MakeCompletions
+from tests.conftest import MakeCompletions, hand_out
 
 pytestmark = pytest.mark.django_db
 As = Callable[[User], Client]
@@ -60,6 +60,7 @@ def test_admin_changes_reasons_and_votes_keep_their_keys(
     project: Project, admin: User, annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     item, other = make_completions(2)
+    hand_out(annotator, item)
     client = as_user(annotator)
     vote = {"verdict": "down", "reasons": ["wrong"]}
     client.post(reverse("vote", args=["bot", item.pk]), vote, headers=HTMX)
@@ -89,6 +90,7 @@ def test_comment_is_stored_as_the_reason_of_a_skip(
     flag: bool, annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:
     item = make_completions(2)[0]
+    hand_out(annotator, item)
     fields = {"comment": "It is in Welsh."} | ({"flag": "on"} if flag else {})
 
     as_user(annotator).post(reverse("skip", args=["bot", item.pk]), fields, headers=HTMX)

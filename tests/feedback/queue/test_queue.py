@@ -21,6 +21,7 @@ from feedback_app.feedback.models import (
     Project,
     Prompt,
     Sampling,
+    Skip,
     Source,
     Split,
     Verdict,
@@ -28,6 +29,7 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import prompts_add, split_of
 from feedback_app.feedback.queue.services import (
+    UNDO_SKIP,
     QueueView,
     item_skip,
     items_hand_out,
@@ -37,6 +39,13 @@ from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from tests.conftest import MakeCompletions
 
 pytestmark = pytest.mark.django_db
+
+
+def let_skips_expire() -> None:
+    """Let the time pass in which a skip can be undone."""
+    past = timezone.now() - UNDO_SKIP
+    Skip.objects.update(created_at=past)
+    Lease.objects.update(expires_at=past)
 
 
 def test_two_people_never_get_the_same_item(
@@ -113,17 +122,39 @@ def test_undone_item_is_shown_before_the_others(
     assert items_hand_out(project=project, by=annotator)[0] == first
 
 
-def test_undone_skip_does_not_take_a_slot_leased_meanwhile(
+def test_skipped_item_stays_reserved_for_a_minute_and_returns_by_undo(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
     (only,) = make_completions(1)
+    items_hand_out(project=project, by=annotator)
     item_skip(completion=only, by=annotator)
-    assert items_hand_out(project=project, by=second_annotator) == [only]
+    assert items_hand_out(project=project, by=annotator) == []
+    assert items_hand_out(project=project, by=second_annotator) == []
+    free = empty_queue(project=project, user=second_annotator)
+    assert (free.reason, free.until) == ("leased", Lease.objects.get().expires_at)
+    # a repeated request does not reserve it for longer
+    until = timezone.now() + dt.timedelta(seconds=5)
+    Lease.objects.update(expires_at=until)
+    item_skip(completion=only, by=annotator)
+    assert Lease.objects.get().expires_at == until
 
-    vote_undo(completion=only, by=annotator, source=Source.ANNOTATE)
+    assert vote_undo(completion=only, by=annotator, source=Source.ANNOTATE)
+
+    assert items_hand_out(project=project, by=annotator) == [only]
+
+
+def test_skip_cannot_be_undone_after_its_minute(
+    project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
+) -> None:
+    (only,) = make_completions(1)
+    items_hand_out(project=project, by=annotator)
+    item_skip(completion=only, by=annotator)
+    let_skips_expire()
+
+    assert not vote_undo(completion=only, by=annotator, source=Source.ANNOTATE)
 
     assert items_hand_out(project=project, by=annotator) == []
-    assert empty_queue(project=project, user=annotator).reason == "leased"
+    assert items_hand_out(project=project, by=second_annotator) == [only]
 
 
 def test_half_expired_lease_is_renewed_while_the_person_works(
@@ -145,6 +176,7 @@ def test_skipped_item_goes_to_another_person(
     (only,) = make_completions(1)
     items_hand_out(project=project, by=annotator)
     item_skip(completion=only, by=annotator)
+    let_skips_expire()
     assert items_hand_out(project=project, by=annotator) == []
     assert items_hand_out(project=project, by=second_annotator) == [only]
 

@@ -13,7 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote, VoteEvent
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.web.errors import RateLimited
-from tests.conftest import MakeCompletions
+from tests.conftest import MakeCompletions, hand_out
 
 pytestmark = pytest.mark.django_db
 
@@ -23,9 +23,14 @@ OUTBOX = {"HX-Request": "true", "HX-Target": "last"}
 
 
 @pytest.fixture
-def answers(project: Project, make_completions: MakeCompletions) -> list[Completion]:
+def answers(
+    project: Project, annotator: User, make_completions: MakeCompletions
+) -> list[Completion]:
+    """Six answers that were handed out."""
     Project.objects.filter(pk=project.pk).update(votes_per_hour=3)
-    return make_completions(6)
+    found = make_completions(6)
+    hand_out(annotator, *found)
+    return found
 
 
 def url(completion: Completion) -> str:
@@ -47,6 +52,7 @@ def test_vote_above_the_hourly_limit_gets_429_and_a_message(
     again = client.post(url(answers[2]), {"verdict": "down"}, headers=DESK)
     reasons = {"verdict": "down", "reasons": ["long"]}
     chips = client.post(url(answers[2]), reasons, headers=OUTBOX)
+    hand_out(second_annotator, answers[3])
     theirs = as_user(second_annotator).post(url(answers[3]), {"verdict": "up"}, headers=DESK)
     assert (again.status_code, chips.status_code, theirs.status_code) == (200, 204, 200)
     assert Vote.objects.filter(user=annotator).count() == 3
@@ -108,6 +114,7 @@ def test_votes_cast_and_undone_repeatedly_count_towards_the_limit(
     with pytest.raises(RateLimited):
         again.project.refresh_from_db()
         vote_cast(completion=again, verdict=Verdict.UP, by=annotator, source=Source.API)
+    hand_out(second_annotator, again)
     theirs = as_user(second_annotator).post(url(again), {"verdict": "up"}, headers=DESK)
     assert theirs.status_code == 200
     VoteEvent.objects.update(created_at=timezone.now() - dt.timedelta(hours=1, seconds=1))

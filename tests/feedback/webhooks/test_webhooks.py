@@ -43,7 +43,7 @@ from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.services import run_cancel, run_end, run_request
 from tests.browser.world import finish
-from tests.conftest import MakeCompletions
+from tests.conftest import MakeCompletions, hand_out
 from tests.feedback.queue.test_concurrency import at_once
 from tests.feedback.webhooks.receiver import Receiver, receiving
 
@@ -84,6 +84,7 @@ def test_vote_is_sent_once_and_again_when_it_changes(
     receiver: Receiver,
 ) -> None:
     [completion] = make_completions(1)
+    hand_out(annotator, completion)
     client = as_user(annotator)
     path = reverse("vote", args=["bot", completion.pk])
 
