@@ -37,8 +37,8 @@ class Work:
     downs: int
     imported: int
     last: dt.datetime | None
-    training: int
-    heldout: int
+    # not by split: the figures before and after a vote would show the split of its prompt
+    examples: int
     effects: list[Effect]
 
     @property
@@ -71,16 +71,12 @@ def work_in(project: Project, user: User) -> Work:
         last=Max("updated_at", filter=judged),
     )
     examples = Example.objects.filter(Exists(own.filter(judged, completion=OuterRef("pk"))))
-    sides = examples.filter(project=project).aggregate(
-        training=Count("pk", filter=Q(split=Split.TRAIN)),
-        heldout=Count("pk", filter=Q(split=Split.HELDOUT)),
-    )
     return Work(
         project=project,
         membership=Membership.objects.filter(project=project, user=user).first(),
+        examples=examples.filter(project=project).count(),
         effects=effects_in(project, user),
         **counts,
-        **sides,
     )
 
 

@@ -74,12 +74,6 @@ PARTS = (
     ),
     Part("vote_events", VoteEvent.objects.all(), "user", ("completion", *VOTE)),
     Part(
-        "gold_answers",
-        GoldAnswer.objects.all(),
-        "user",
-        ("project__slug", "item", "verdict", "right", "created_at"),
-    ),
-    Part(
         "pauses",
         Pause.objects.all(),
         "user",
@@ -179,6 +173,7 @@ PARTS = (
 #: Models that refer to a person and are in no part, with the reason.
 LEFT_OUT = {
     Conversation: "its turns are in the document",
+    GoldAnswer: "would tell which items are gold; the verdict itself is in the votes",
     Lease: "the item on their screen for some minutes",
     ShareVisitor: "a browser without an account, which cannot request an export",
     ApiPerson: "a person without an account, who cannot request an export",

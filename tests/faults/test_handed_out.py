@@ -21,7 +21,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.feedback.queue.services import items_hand_out
+from feedback_app.feedback.queue.services import UNDO_SKIP, items_hand_out
 from feedback_app.feedback.votes.rows import GRACE
 from feedback_app.feedback.votes.services import vote_cast
 from tests.browser.world import chat, said
@@ -198,3 +198,10 @@ def test_gold_item_accepts_a_late_vote_of_the_person_who_got_it(
 
     assert as_user(annotator).post(url("vote", gold), {"verdict": "up"}).status_code == 302
     assert Vote.objects.filter(user=annotator).count() == 1
+
+
+def let_skips_expire() -> None:
+    """Let the time pass in which a skip can be undone."""
+    past = timezone.now() - UNDO_SKIP
+    Skip.objects.update(created_at=past)
+    Lease.objects.update(expires_at=past)

@@ -143,7 +143,7 @@ def test_own_page_shows_the_effects_of_votes(
 
     [work] = mine.context["works"]
     trained = voted_project.examples.filter(split="train").count()
-    assert (work.ups, work.downs, work.training + work.heldout) == (20, 40, 60)
+    assert (work.ups, work.downs, work.examples) == (20, 40, 60)
     [effect] = work.effects
     assert (effect.name, effect.votes, effect.was_live) == ("bot@1", trained, True)
     assert mine.context["days_total"] == 60

@@ -24,10 +24,14 @@ MANY_LEFT_SECONDS = 5
 
 @dataclass(frozen=True)
 class QueueProgress:
-    """A person's verdicts today, remaining items and verdicts per hour."""
+    """A person's verdicts today, remaining items and verdicts per hour.
+
+    `left` is None under a filter: the numbers of several filters would show the version and source
+    of a gold item.
+    """
 
     today: int
-    left: int
+    left: int | None
     per_hour: int
 
     @property
@@ -38,12 +42,13 @@ class QueueProgress:
     @property
     def many_left(self) -> bool:
         """Whether more items remain than were counted."""
-        return self.left > LEFT_LIMIT
+        return self.left is not None and self.left > LEFT_LIMIT
 
     @property
     def goal(self) -> int:
-        """The end of today's progress bar: the total, or the next hundred while that is far."""
-        if self.many_left:
+        """The end of today's progress bar: the total, or the next hundred if that is far or
+        unknown."""
+        if self.left is None or self.many_left:
             return (self.today // LEFT_LIMIT + 1) * LEFT_LIMIT
         return self.today + self.left
 
@@ -64,16 +69,26 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
     hundred open items.
     """
     today, hour = vote_counts(project=project, user=user)
-    key = f"many-left:{project.pk}:{user.pk}:{view.query}"
-    if cache.get(key) is not None:
-        left = LEFT_LIMIT + 1
-    else:
-        wanted = view.of(project).wanted_from(user, overlap=project.overlap)
-        left = wanted.order_by(*ORDERS["balanced"])[: LEFT_LIMIT + 1].count()
-        if left > LEFT_LIMIT:
-            # 'more than a hundred' is not counted again at every verdict
-            cache.set(key, True, MANY_LEFT_SECONDS)
+    left = None if view.narrowed else items_left(project=project, user=user)
     return QueueProgress(today=today, left=left, per_hour=hour)
+
+
+def items_left(*, project: Project, user: User) -> int:
+    """Return the number of items left for the person, or LEFT_LIMIT + 1 for more.
+
+    It includes gold items that may still come, so that it falls by one with a gold item as well.
+    """
+    key = f"many-left:{project.pk}:{user.pk}"
+    if cache.get(key) is not None:
+        return LEFT_LIMIT + 1
+    wanted = project.completions.wanted_from(user, overlap=project.overlap)
+    left = wanted.order_by(*ORDERS["balanced"])[: LEFT_LIMIT + 1].count()
+    if project.gold_every and left <= LEFT_LIMIT:
+        left += project.completions.gold_for(user)[: LEFT_LIMIT + 1 - left].count()
+    if left > LEFT_LIMIT:
+        # 'more than a hundred' is not counted again at every verdict
+        cache.set(key, True, MANY_LEFT_SECONDS)
+    return left
 
 
 def sampling_active(project: Project) -> Sampling | None:

@@ -4,34 +4,41 @@ import datetime as dt
 import secrets
 from collections.abc import Callable
 
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import CompletionQuerySet, Lease, Project
+from feedback_app.feedback.models import CompletionQuerySet, Lease, Project, Skip
 
 
 def gold_insert(
     held: list[int],
-    among: Callable[[], CompletionQuerySet],
+    queue: Callable[[], CompletionQuerySet],
     *,
+    topic: str,
     project: Project,
     by: User,
     count: int,
     minutes: int,
 ) -> int | None:
-    """Lease a random gold item of `among` to a person who holds `held`; return its id.
+    """Lease a random gold item of `topic`, if any, to a person who holds `held`; return its id.
 
-    Return None where chance picks no gold item or none is left. Gold is placed at random because
-    people learn to count fixed intervals. The database is queried only if chance picks one, so
-    other items cost nothing extra.
+    Return None where chance picks no gold item, none is left, or `queue` has no other item to hand
+    out: what a reload adds at the end of the queue, or a filter shows beside nothing else, would be
+    known as gold. Gold is placed at random because people learn to count fixed intervals. The
+    database is queried only if chance picks one, so other items cost nothing extra.
     """
     if not project.gold_every or len(held) >= count or secrets.randbelow(project.gold_every):
         return None
-    gold = among().gold_for(by).exclude(pk__in=held).order_by("?").values_list("pk", flat=True)
-    found = gold.first()
+    now = timezone.now()
+    if not queue().to_hand_out(by, overlap=project.overlap, now=now).exists():
+        return None
+    gold = project.completions.gold_for(by).exclude(pk__in=held)
+    # a filter by version or source would show that gold is of another one
+    gold = gold.filter(topic=topic) if topic else gold
+    found = gold.order_by("?").values_list("pk", flat=True).first()
     if found is None:
         return None
-    now = timezone.now()
     until = now + dt.timedelta(minutes=minutes)
     Lease.objects.update_or_create(
         completion_id=found,
@@ -39,3 +46,18 @@ def gold_insert(
         defaults={"taken_at": now, "expires_at": until, "front": False},
     )
     return found
+
+
+def gold_renew(*, project: Project, by: User, minutes: int) -> None:
+    """Renew the person's expired leases on gold items unless another person has taken items since.
+
+    Other items return from the front of the queue in that case, and would be told from gold.
+    """
+    now = timezone.now()
+    skipped = Skip.objects.filter(completion=OuterRef("completion"), user=by)
+    here = Lease.objects.filter(completion__project=project)
+    expired = here.filter(user=by, completion__gold=True, expires_at__lte=now)
+    for lease in expired.exclude(Exists(skipped)):
+        if not here.filter(taken_at__gt=lease.expires_at).exclude(user=by).exists():
+            lease.expires_at = now + dt.timedelta(minutes=minutes)
+            lease.save(update_fields=["expires_at"])

@@ -15,7 +15,7 @@ from feedback_app.accounts.models import User
 from feedback_app.db.batches import batched
 from feedback_app.db.prepared import Prepared, run
 from feedback_app.db.write_lock import write_transaction
-from feedback_app.feedback.gold.insertion import gold_insert
+from feedback_app.feedback.gold.insertion import gold_insert, gold_renew
 from feedback_app.feedback.models import (
     Completion,
     CompletionQuerySet,
@@ -83,7 +83,8 @@ def items_hand_out(
 ) -> list[Completion]:
     """Return up to `count` items leased to this person: the one to show and the next.
 
-    Items that the person holds already come first, so that a reload shows the same one. On
+    Items that the person holds already come first, so that a reload shows the same one; a filter
+    by version or source applies to the items after them. On
     PostgreSQL rows locked by another transaction are skipped; on SQLite the immediate transaction
     admits one person at a time.
     """
@@ -95,10 +96,14 @@ def items_take(
     *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
 ) -> list[Completion]:
     """Do the same within the caller's transaction."""
-    items = items_held(project=project, by=by, count=count, view=view)
+    items = items_held(project=project, by=by, count=count, topic=view.topic)
+    if project.gold_every and not items:  # after a break, and at the end of the queue
+        gold_renew(project=project, by=by, minutes=LEASE_MINUTES)
+        items = items_held(project=project, by=by, count=count, topic=view.topic)
     gold = gold_insert(
         [item.pk for item in items],
         partial(view.of, project),
+        topic=view.topic,
         project=project,
         by=by,
         count=count,
@@ -135,16 +140,16 @@ def with_prompt(item: Completion) -> Completion:
 
 
 def held(
-    count: int, overlap: int, *, project: Any, user: Any, now: Any, **filters: Any
+    count: int, overlap: int, *, project: Any, user: Any, now: Any, **topic: Any
 ) -> QuerySet[Lease]:
     """Return the queryset of `items_held`."""
-    wanted = {"project": project, "flagged": False, **filters}
     open_still = Q(completion__queued=True, completion__vote_count__lt=overlap)
     skipped = Skip.objects.filter(completion=OuterRef("completion"), user=user)
     return (
         Lease.objects.filter(open_still | Q(completion__gold=True), user=user, expires_at__gt=now)
         .exclude(Exists(skipped))
-        .filter(**{f"completion__{name}": value for name, value in wanted.items()})
+        .filter(completion__project=project, completion__flagged=False)
+        .filter(**{f"completion__{name}": value for name, value in topic.items()})
         .select_related("completion__prompt")
         .only("expires_at", *(f"completion__{name}" for name in SHOWN))
         .order_by("-front", "expires_at", "pk")[:count]
@@ -154,15 +159,15 @@ def held(
 HELD = Prepared(held)
 
 
-def items_held(*, project: Project, by: User, count: int, view: QueueView) -> list[Completion]:
-    """Return the items that the person holds; extend a lease that is half over.
+def items_held(*, project: Project, by: User, count: int, topic: str) -> list[Completion]:
+    """Return the items of `topic`, if any, that the person holds; extend a lease that is half over.
 
+    A filter by version or source does not apply: it would show which ones a gold item has.
     A lease ends with the vote. A skipped item stays leased for UNDO_SKIP and is not shown.
     """
     now = timezone.now()
-    leases = HELD.rows(
-        count, project.overlap, project=project.pk, user=by.pk, now=now, **view.filters()
-    )
+    narrowed = {"topic": topic} if topic else {}
+    leases = HELD.rows(count, project.overlap, project=project.pk, user=by.pk, now=now, **narrowed)
     fresh = dt.timedelta(minutes=LEASE_MINUTES)
     if any(lease.expires_at < now + fresh / 2 for lease in leases):
         mine = Lease.objects.filter(pk__in=[lease.pk for lease in leases], expires_at__gt=now)

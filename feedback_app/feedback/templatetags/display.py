@@ -154,17 +154,17 @@ def many(count: int) -> str:
 
 @register.filter
 def fate(vote: Vote) -> str:
-    """Return what became of a vote."""
+    """Return what became of a vote.
+
+    Neither the split nor the run: a new prompt would show its split, and a gold item that it was
+    trained on before this vote.
+    """
     if vote.set_aside_id is not None:
         return "set aside for now"
     example = getattr(vote.completion, "example", None)
     if example is None:
         return "tie, not used" if vote.completion.text.strip() else "empty answer, not used"
-    if example.split == "heldout":
-        return "held out for the gate"
-    if example.used_in_run:
-        return f"trained in run {example.used_in_run}"
-    return "in the training set"
+    return "used as an example"
 
 
 @register.filter
