@@ -6,6 +6,7 @@ from feedback_app.feedback.adjudication import views as adjudication_views
 from feedback_app.feedback.desk import views as desk_views
 from feedback_app.feedback.examples import views as examples_views
 from feedback_app.feedback.exports import views as exports_views
+from feedback_app.feedback.flags import views as flags_views
 from feedback_app.feedback.gold import views as gold_views
 from feedback_app.feedback.guidelines import views as guidelines_views
 from feedback_app.feedback.imports import views as imports_views
@@ -81,6 +82,22 @@ urlpatterns = [
         "projects/<slug:slug>/completions/<id:pk>/leave/",
         adjudication_views.resolve_unask,
         name="resolve-unask",
+    ),
+    path("projects/<slug:slug>/flags/", flags_views.flags, name="flags"),
+    path(
+        "projects/<slug:slug>/completions/<id:pk>/flag/restore/",
+        flags_views.flag_restore_view,
+        name="flag-restore",
+    ),
+    path(
+        "projects/<slug:slug>/completions/<id:pk>/flag/again/",
+        flags_views.flag_again_view,
+        name="flag-again",
+    ),
+    path(
+        "projects/<slug:slug>/people/<id:pk>/flags/restore/",
+        flags_views.flags_restore_view,
+        name="flags-restore",
     ),
     path("projects/<slug:slug>/gold/", gold_views.gold, name="gold"),
     path(

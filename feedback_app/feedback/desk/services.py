@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
 from feedback_app.db.write_lock import write_transaction
+from feedback_app.feedback.flags.services import flag_check
 from feedback_app.feedback.models import Completion, Project, Source, Vote
 from feedback_app.feedback.queue.services import QueueView, item_skip, items_take
 from feedback_app.feedback.votes.counts import rate_limit_check, rate_limit_check_noted
@@ -42,9 +43,14 @@ def vote_and_take_next(
 
 
 def skip_handed_out(*, project: Project, pk: int, by: User, flag: bool, reason: str) -> None:
-    """Skip or flag an item. Raise Completion.DoesNotExist."""
+    """Skip or flag an item.
+
+    Raise Completion.DoesNotExist, or UserError beyond the limits of flags.
+    """
     with write_transaction():
         locked = handed_out_lock(pk, project=project, by=by, voting=False)
+        if flag:
+            flag_check(completion=locked, by=by)
         item_skip(completion=locked, by=by, flag=flag, reason=reason)
 
 

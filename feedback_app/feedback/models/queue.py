@@ -87,6 +87,7 @@ class Skip(models.Model):
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="skips"
     )
+    # stays when an admin restores the item, and when the person votes on it
     flag = models.BooleanField(default=False)
     reason = models.CharField(max_length=200, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -51,6 +51,8 @@ class Person:
     hasty: int = 0
     set_aside: int = 0
     skips: int = 0
+    flags: int = 0
+    flags_restored: int = 0
     # verdicts on completions that others judged too, where the others are not tied
     compared: int = 0
     agreed: int = 0
@@ -184,12 +186,18 @@ def paces(casts: Iterable[Cast]) -> dict[int, float]:
 def outside_votes(
     people: dict[int, Person], *, project: Project, since: dt.datetime | None
 ) -> None:
-    """Add the skips since the oldest vote, and all gold answers."""
-    skips = Skip.objects.filter(completion__project=project, user__in=people)
-    if since is not None:
-        skips = skips.filter(created_at__gte=since)
-    for user, n in skips.order_by().values_list("user").annotate(n=Count("pk")):
-        people[user].skips = n
+    """Add the skips since the oldest vote, all flags, also of people without votes, and all gold
+    answers."""
+    flagged = Q(flag=True)
+    counts = Skip.objects.filter(completion__project=project).order_by().values_list("user")
+    for user, skips, flags, restored in counts.annotate(
+        skips=Count("pk", filter=Q(created_at__gte=since) if since else None),
+        flags=Count("pk", filter=flagged),
+        restored=Count("pk", filter=flagged & Q(completion__flagged=False)),
+    ):
+        if user in people or flags:
+            person = people.setdefault(user, Person(user))
+            person.skips, person.flags, person.flags_restored = skips, flags, restored
     answers = GoldAnswer.objects.filter(project=project, user__in=people).order_by()
     counted = answers.values_list("user").annotate(
         n=Count("pk"), rightly=Count("pk", filter=Q(right=True))

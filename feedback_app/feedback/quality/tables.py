@@ -43,6 +43,7 @@ PEOPLE = (
     person("gold", "Gold", lambda p: p.gold_share, ascending=True),
     person("hasty", "Hasty", lambda p: p.hasty_share),
     person("skips", "Skipped", lambda p: p.skip_rate),
+    person("flags", "Flagged", lambda p: p.flags),
     person("aside", "Set aside", lambda p: p.set_aside),
 )
 PAIRS = (

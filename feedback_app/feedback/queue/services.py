@@ -262,9 +262,10 @@ def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: s
     The item goes to another person after UNDO_SKIP.
     """
     with write_transaction():
-        skip, _ = Skip.objects.update_or_create(
-            completion=completion, user=by, defaults={"flag": flag, "reason": reason[:200]}
-        )
+        given: dict[str, object] = {"reason": reason[:200]}
+        if flag:
+            given |= {"flag": True, "created_at": timezone.now()}
+        skip, _ = Skip.objects.update_or_create(completion=completion, user=by, defaults=given)
         if flag:
             Completion.objects.filter(pk=completion.pk).update(flagged=True)
         until = timezone.now() + UNDO_SKIP

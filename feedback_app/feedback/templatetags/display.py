@@ -32,7 +32,7 @@ class Tab:
 TABS = (
     Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate",)),
     Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
-    Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve")),
+    Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve", "flags")),
     Tab("Train", "runs", Role.ADMIN, ("runs", "run")),
     Tab("Releases", "releases", Role.ADMIN, ("releases", "changes")),
     Tab(

@@ -120,8 +120,8 @@ def vote_first(*, completion: Completion, vote: Vote) -> bool:
         insertion(event, where=STORED),
         (f"{counted} AND {STORED}", [False, completion.pk]),
         of_person(Lease, vote),
-        # a vote replaces a skip
-        of_person(Skip, vote),
+        # a vote replaces a skip, but no flag, or flags would not be counted
+        of_person(Skip, vote, "AND NOT flag"),
     ]
     example = example_insertion(completion, [vote.verdict], where=STORED)
     if example is not None:
@@ -135,10 +135,11 @@ def vote_first(*, completion: Completion, vote: Vote) -> bool:
     return True
 
 
-def of_person(model: type[Lease | Skip], vote: Vote) -> Statement:
+def of_person(model: type[Lease | Skip], vote: Vote, only: str = "") -> Statement:
     """Return the statement that deletes the person's row, if the vote is stored."""
+    theirs = f"completion_id = %s AND user_id = %s {only}"
     return (
-        f"DELETE FROM {table(model)} WHERE completion_id = %s AND user_id = %s AND {STORED}",  # noqa: S608
+        f"DELETE FROM {table(model)} WHERE {theirs} AND {STORED}",  # noqa: S608
         [vote.completion_id, vote.user_id],
     )
 

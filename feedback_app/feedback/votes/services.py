@@ -125,7 +125,7 @@ def vote_write(
             gold_answer_record(vote)
     # an item that the person holds was not skipped
     if not lease_release(completion=locked, by=by):
-        Skip.objects.filter(completion=locked, user=by).delete()
+        Skip.objects.filter(completion=locked, user=by, flag=False).delete()
     return vote, first
 
 
