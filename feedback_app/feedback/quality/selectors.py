@@ -14,6 +14,7 @@ from django.core.cache import cache
 from django.db.models import Count, Q
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.examples.overturned import overturned_by_person
 from feedback_app.feedback.models import GoldAnswer, Project, Skip, Source, Verdict, Vote
 from feedback_app.feedback.quality.agreement import Alpha, alpha_of
 
@@ -23,6 +24,8 @@ WINDOW = 20_000
 PAIRS = 300
 #: A longer time between two verdicts is a break, not work.
 BREAK_SECONDS = 300
+#: So many undone labels, and so large a share of a person's votes, are marked.
+OVERTURNED_MANY, OVERTURNED_SHARE = 10, 0.2
 #: How long the figures are cached.
 CACHE_SECONDS = 30
 
@@ -51,6 +54,8 @@ class Person:
     hasty: int = 0
     set_aside: int = 0
     skips: int = 0
+    # labels of other people that their votes turned into another or a tie
+    overturned: int = 0
     flags: int = 0
     flags_restored: int = 0
     # verdicts on completions that others judged too, where the others are not tied
@@ -63,6 +68,13 @@ class Person:
     @property
     def agreement(self) -> float | None:
         return share(self.agreed, self.compared)
+
+    @property
+    def overturned_many(self) -> bool:
+        """Whether their votes undid so many labels of others that an admin should look."""
+        return (
+            self.overturned >= OVERTURNED_MANY and self.overturned >= OVERTURNED_SHARE * self.votes
+        )
 
     @property
     def skip_rate(self) -> float | None:
@@ -116,7 +128,7 @@ def quality(project: Project) -> Quality:
 
 
 def quality_measure(project: Project) -> Quality:
-    """Compute the project's figures in four queries."""
+    """Compute the project's figures in five queries."""
     rows = Vote.objects.filter(project=project).exclude(source=Source.IMPORT).order_by("-pk")
     casts = [
         Cast(*row)
@@ -136,6 +148,9 @@ def quality_measure(project: Project) -> Quality:
         if cast.set_aside is None:
             by_answer[cast.completion][cast.user] = cast.verdict
     agree(people, by_answer.values())
+    for user, completions in overturned_by_person(project, most=WINDOW).items():
+        if user in people:
+            people[user].overturned = len(completions)
     for user, per_hour in paces(casts).items():
         people[user].per_hour = per_hour
     outside_votes(people, project=project, since=min((c.at for c in casts), default=None))

@@ -40,6 +40,7 @@ PEOPLE = (
     person("name", "Person", lambda p: p.name.lower(), ascending=True),
     person("pace", "Votes per hour", lambda p: p.per_hour),
     person("agreement", "Agrees with majority", lambda p: p.agreement, ascending=True),
+    person("overturned", "Overturned labels", lambda p: p.overturned),
     person("gold", "Gold", lambda p: p.gold_share, ascending=True),
     person("hasty", "Hasty", lambda p: p.hasty_share),
     person("skips", "Skipped", lambda p: p.skip_rate),

@@ -1,8 +1,7 @@
 """Services of share links and their visitors.
 
 Link limits cap cost; visitor limits cap individual use; both also have a limit per minute. Each
-visitor is one person, so the cap on a person's share of a snapshot applies; many visitors of one
-link are limited by its number of thumbs.
+visitor is one person; for the cap on a person's share of a snapshot all visitors of a link are one.
 """
 
 import datetime as dt

@@ -1,7 +1,9 @@
 """How many votes of one person a snapshot takes, and which.
 
-The cap is a share of the votes that a snapshot is based on. Imported labels count for no person:
-an admin saw the file and chose it. There is no cap for a person who is the only one to vote.
+The cap is a share of the votes that a snapshot is based on, ties included. A second cap, of the
+same share, limits how many labels of other people one person's votes may overturn. All visitors of
+a share link count as one person. Imported labels count for no person: an admin saw the file and
+chose it. There is no cap for a person who is the only one to vote.
 """
 
 import hashlib
@@ -12,20 +14,38 @@ from dataclasses import dataclass, field
 from django.core.cache import cache
 from django.db.models import Count, Sum
 
+from feedback_app.feedback.examples.overturned import overturned_by_person
 from feedback_app.feedback.examples.rule import ExampleValues, values_of_votes
-from feedback_app.feedback.models import Example, Project, Source, Split, Vote, VoteQuerySet
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Project,
+    Source,
+    Split,
+    Vote,
+    VoteQuerySet,
+)
 
 CHUNK = 500
 TOTALS_SECONDS = 60
 
 
 @dataclass(frozen=True)
+class RestoredExample:
+    """The example that a tie becomes without the votes over the cap."""
+
+    split: str
+    values: ExampleValues
+
+
+@dataclass(frozen=True)
 class PersonCap:
     """The effect of the cap. `examples` maps completion ids to the example without the votes over
-    the cap, or to None if the example is left out."""
+    the cap, or to None if the example is left out; `restored` maps those of ties."""
 
     people: int = 0
     examples: Mapping[int, ExampleValues | None] = field(default_factory=dict)
+    restored: Mapping[int, RestoredExample] = field(default_factory=dict)
 
     @property
     def left_out(self) -> int:
@@ -62,6 +82,10 @@ def snapshot_totals(project: Project, cap: PersonCap) -> SnapshotTotals:
                 counts[_count(split, values.desirable)] += 1
                 if split == Split.TRAIN:
                     weights[values.desirable] += values.weight
+    for example in cap.restored.values():
+        counts[_count(example.split, example.values.desirable)] += 1
+        if example.split == Split.TRAIN:
+            weights[example.values.desirable] += example.values.weight
     return SnapshotTotals(counts, weights[True], weights[False], cap.left_out, cap.people)
 
 
@@ -85,45 +109,84 @@ def _count(split: str, desirable: bool) -> str:
 
 
 def people_cap(project: Project) -> PersonCap:
-    """Return which examples of the project change because one person gave too many votes.
+    """Return which examples of the project change because one person gave too many votes, or
+    overturned too many labels of others.
 
-    Reads one sum over the votes; the votes of a person only if they are over the cap.
+    Reads sums over the votes, and all votes on completions with ups and downs; the votes of a
+    person only if they are over a cap.
     """
-    votes = Vote.objects.standing().filter(project=project)
-    if project.person_share == 100 or not over_cap(votes_by_person(votes), project=project):
+    if project.person_share == 100:
         return PersonCap()
     # a decided example is based on no vote
-    in_examples = votes.filter(completion__example__isnull=False, completion__decided="")
-    caps = over_cap(votes_by_person(in_examples), project=project)
+    votes = Vote.objects.standing().filter(project=project, completion__decided="")
+    counts, voters = votes_by_voter(votes)
+    people = {voter: count for voter, count in counts.items() if voter is not None}
+    if len(people) < 2:
+        return PersonCap()
+    caps = over_cap(counts, project=project)
+    overturned: dict[int, set[int]] = defaultdict(set)
+    for user, completions in overturned_by_person(project).items():
+        if user in voters:  # not of imports
+            overturned[voters[user]] |= completions
+    total = sum(counts.values())
     dropped: dict[int, set[int]] = defaultdict(set)
-    for person, cap in caps.items():
-        theirs = in_examples.filter(user=person).exclude(source=Source.IMPORT)
-        ids = theirs.values_list("completion_id", flat=True).iterator(chunk_size=2_000)
-        # by hash: a sample of all their votes, and a larger cap only adds to it
-        for completion in sorted(ids, key=lambda pk: sample_key(person, pk))[cap:]:
-            dropped[completion].add(person)
-    return PersonCap(len(caps), remaining(dropped))
+    over = 0
+    for voter, count in people.items():
+        most = project.person_share * (total - count) // 100
+        if voter in caps or len(overturned[voter]) > most:
+            over += 1
+            cap = caps.get(voter, count)
+            for completion, user in votes_over(votes, voter, cap, overturned[voter], most):
+                dropped[completion].add(user)
+    return capped(dropped, people=over)
 
 
-def votes_by_person(votes: VoteQuerySet) -> dict[int | None, int]:
-    """Return the number of votes of each person; those of imports under None."""
-    counted = votes.order_by().values_list("user", "source").annotate(n=Count("pk"))
+def votes_by_voter(votes: VoteQuerySet) -> tuple[dict[int | None, int], dict[int, int]]:
+    """Return the number of votes of each voter, those of imports under None; and the voter of each
+    user: the user, or for visitors the negative id of their share link."""
+    # the relation of a higher layer, by name only
+    link = "user__share_visitor__link"
+    counted = votes.order_by().values_list("user", link, "source").annotate(n=Count("pk"))
     found: dict[int | None, int] = defaultdict(int)
-    for user, source, n in counted:
-        found[None if source == Source.IMPORT else user] += n
-    return found
+    voters: dict[int, int] = {}
+    for user, link_id, source, n in counted:
+        if source == Source.IMPORT:
+            found[None] += n
+        else:
+            voters[user] = -link_id if link_id else user
+            found[voters[user]] += n
+    return found, voters
 
 
 def over_cap(votes: Mapping[int | None, int], *, project: Project) -> dict[int, int]:
-    """Return the people over the cap, each with the number of votes that are taken."""
-    people = {user: n for user, n in votes.items() if user is not None}
+    """Return the voters over the cap, each with the number of votes that are taken."""
+    people = {voter: n for voter, n in votes.items() if voter is not None}
     if len(people) < 2:
         return {}
+    # a smaller minimum would let one vote of a second person discard most of what one person gave
+    least = min(project.person_floor, project.person_share * sum(votes.values()) // 100)
     cap = max(
-        project.person_floor,
+        least,
         cap_of(list(people.values()), others=votes.get(None, 0), percent=project.person_share),
     )
-    return {user: cap for user, n in people.items() if n > cap}
+    return {voter: cap for voter, n in people.items() if n > cap}
+
+
+def votes_over(
+    votes: VoteQuerySet, voter: int, cap: int, overturned: set[int], most: int
+) -> list[tuple[int, int]]:
+    """Return a voter's votes over the caps, as pairs of completion and user.
+
+    They are chosen by hash, so that the rest is a sample of all their votes and a larger cap only
+    adds to it. Votes that overturn labels of others are taken last, and at most `most` of them.
+    """
+    of_voter = {"user__share_visitor__link": -voter} if voter < 0 else {"user": voter}
+    theirs = votes.filter(**of_voter).exclude(source=Source.IMPORT)
+    rows = theirs.values_list("completion", "user").iterator(chunk_size=2_000)
+    ordered = sorted(rows, key=lambda row: sample_key(row[1], row[0]))
+    own = [row for row in ordered if row[0] not in overturned]
+    overturning = [row for row in ordered if row[0] in overturned]
+    return (own + overturning[:most])[cap:] + overturning[most:]
 
 
 def cap_of(counts: list[int], *, others: int, percent: int) -> int:
@@ -147,18 +210,25 @@ def sample_key(person: int, completion: int) -> bytes:
     return hashlib.sha256(f"{person}:{completion}".encode()).digest()
 
 
-def remaining(dropped: Mapping[int, set[int]]) -> dict[int, ExampleValues | None]:
-    """Return each completion's example without the votes of the people named."""
+def capped(dropped: Mapping[int, set[int]], *, people: int) -> PersonCap:
+    """Return the cap that leaves out these people's votes, given by completion."""
     found: dict[int, ExampleValues | None] = {}
+    restored: dict[int, RestoredExample] = {}
     for chunk in chunks(sorted(dropped)):
         verdicts: dict[int, list[str]] = {pk: [] for pk in chunk}
         rows = Vote.objects.standing().filter(completion__in=chunk)
         for pk, user, verdict in rows.values_list("completion_id", "user_id", "verdict"):
             if user not in dropped[pk]:
                 verdicts[pk].append(verdict)
-        # the text is not empty: there is an example
-        found |= {pk: values_of_votes(given, text="…") for pk, given in verdicts.items()}
-    return found
+        examples = set(Example.objects.filter(pk__in=chunk).values_list("pk", flat=True))
+        answers = Completion.objects.filter(pk__in=chunk).order_by("pk")
+        for pk, text, split in answers.values_list("pk", "text", "prompt__split"):
+            values = values_of_votes(verdicts[pk], text=text)
+            if pk in examples:
+                found[pk] = values
+            elif values is not None:
+                restored[pk] = RestoredExample(split, values)
+    return PersonCap(people, found, restored)
 
 
 def chunks(ids: list[int]) -> Iterator[list[int]]:

@@ -1,5 +1,7 @@
 """Freezing a project's examples into a snapshot."""
 
+from itertools import chain
+
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import (
     Snapshot,
@@ -9,7 +11,8 @@ from feedback_app.training.snapshots.caps import PersonCap, SnapshotTotals
 
 
 def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals) -> Snapshot:
-    """Copy every example as it is now, under the cap on one person's votes.
+    """Copy every example as it is now, under the cap on one person's votes; ties that are an
+    example under the cap as well.
 
     Call it in the transaction that creates the run, with the cap and totals computed there.
     """
@@ -20,17 +23,22 @@ def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals)
         **totals.counts,
     )
     examples = project.examples.order_by("pk").iterator(chunk_size=2_000)
+    taken = (
+        (example.pk, example.split, values)
+        for example in examples
+        if (values := cap.examples.get(example.pk, example)) is not None
+    )
+    restored = ((pk, example.split, example.values) for pk, example in cap.restored.items())
     SnapshotItem.objects.bulk_create(
         (
             SnapshotItem(
                 snapshot=snapshot,
-                completion_id=example.pk,
+                completion_id=pk,
                 desirable=values.desirable,
                 weight=values.weight,
-                split=example.split,
+                split=split,
             )
-            for example in examples
-            if (values := cap.examples.get(example.pk, example)) is not None
+            for pk, split, values in chain(taken, restored)
         ),
         batch_size=1_000,
     )

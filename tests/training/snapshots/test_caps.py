@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.adjudication.services import adjudication_decide
+from feedback_app.feedback.examples.overturned import overturned_by_person
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.serving.share_links.services import link_create, visitor_create
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.plan import run_plan
@@ -22,9 +24,12 @@ from feedback_app.training.snapshots.caps import (
     cap_of,
     over_cap,
     people_cap,
+    snapshot_totals,
     snapshot_totals_cached,
 )
+from feedback_app.training.snapshots.services import snapshot_freeze
 from feedback_app.web.errors import UserError
+from tests.browser.world import said
 from tests.conftest import MakeCompletions
 
 pytestmark = pytest.mark.slow
@@ -73,7 +78,7 @@ def skewed(
     for number, completion in enumerate((*shared, *make_completions(30))):
         verdict = Verdict.UP if number % 2 else Verdict.DOWN
         vote_cast(completion=completion, verdict=verdict, by=second_annotator, source="annotate")
-    voted_project.person_share, voted_project.person_floor = 30, 40
+    voted_project.person_share, voted_project.person_floor = 40, 40
     voted_project.save()
     return voted_project
 
@@ -89,25 +94,21 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
     for vote in Vote.objects.filter(project=skewed):
         votes.setdefault(vote.completion_id, {})[vote.user_id] = vote.verdict
     only_theirs = [pk for pk in items if set(votes[pk]) == {annotator.pk}]
-    shared = [pk for pk in votes if len(votes[pk]) == 2 and pk in items]
-    taken_back = [
-        pk for pk in shared if items[pk].weight == 1 and len(set(votes[pk].values())) == 2
-    ]
-    agreed = [pk for pk in shared if len(set(votes[pk].values())) == 1]
-    # 40 of theirs remain: alone, or with the other's; ties of both make no example
-    assert len(only_theirs) <= 40
-    assert run.snapshot.left_out == skewed.examples.count() - len(items) > 0
+    agreed = [pk for pk in votes if len(votes[pk]) == 2 and len(set(votes[pk].values())) == 1]
+    ties = [pk for pk in votes if len(set(votes[pk].values())) == 2]
+    restored = [pk for pk in ties if pk in items]
+    # 40 of theirs remain: alone, with the other's, or in a tie
+    assert run.snapshot.left_out == skewed.examples.count() - (len(items) - len(restored)) > 0
     assert run.snapshot.left_out_people == 1
     assert run.snapshot.train_total + run.snapshot.heldout_total == len(items)
-    assert taken_back == []
-    assert all(items[pk].desirable == (votes[pk][second_annotator.pk] == "up") for pk in agreed)
+    theirs = {pk: votes[pk][second_annotator.pk] == "up" for pk in (*agreed, *restored)}
+    assert {pk: items[pk].desirable for pk in theirs} == theirs
+    assert {items[pk].weight for pk in theirs} == {1}
     own = [pk for pk, given_ in votes.items() if set(given_) == {second_annotator.pk}]
     assert set(own) <= set(items)
-    theirs = len(only_theirs) + sum(
-        pk in items and annotator.pk in votes[pk] and pk not in people_cap(skewed).examples
-        for pk in agreed
-    )
-    assert theirs == 40
+    capped = people_cap(skewed)
+    kept = sum(pk not in capped.examples for pk in agreed) + len(ties) - len(restored)
+    assert len(only_theirs) + kept == 40
 
 
 @pytest.mark.django_db
@@ -154,13 +155,13 @@ def test_run_recomputes_figures_that_the_page_caches(
 def test_run_computes_the_cap_once(
     skewed: Project, admin: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, computed = caps.remaining, []
+    real, computed = caps.capped, []
 
-    def remaining(dropped: Any) -> Any:
+    def capped(dropped: Any, *, people: int) -> Any:
         computed.append(dropped)
-        return real(dropped)
+        return real(dropped, people=people)
 
-    monkeypatch.setattr(caps, "remaining", remaining)
+    monkeypatch.setattr(caps, "capped", capped)
     assert run_request(project=skewed, by=admin).snapshot.left_out > 0
     assert len(computed) == 1
 
@@ -178,7 +179,7 @@ def test_totals_equal_the_weights_of_the_snapshot(skewed: Project, admin: User) 
 @pytest.mark.django_db
 def test_larger_cap_includes_the_votes_of_a_smaller_one(skewed: Project) -> None:
     small = set(people_cap(skewed).examples)
-    skewed.person_floor = 50
+    skewed.person_share = skewed.person_floor = 50
 
     assert set(people_cap(skewed).examples) < small
 
@@ -219,3 +220,156 @@ def test_rules_are_saved_and_validated(project: Project, admin: User, as_user: A
     project.refresh_from_db()
     assert (project.votes_per_hour, project.person_share, project.person_floor) == (600, 30, 50)
     assert project.overlap == 1
+
+
+# -- votes that overturn the labels of others
+
+
+@pytest.fixture
+def attacked(
+    project: Project,
+    annotator: User,
+    second_annotator: User,
+    make_completions: MakeCompletions,
+) -> tuple[list[int], list[int]]:
+    """Return the ids of twenty answers with an up of one person and a down of another, who gave
+    forty downs on other answers as well."""
+    answers = make_completions(60)
+    for completion in answers[:20]:
+        vote_cast(completion=completion, verdict=Verdict.UP, by=annotator, source="annotate")
+    for completion in answers:
+        vote_cast(
+            completion=completion, verdict=Verdict.DOWN, by=second_annotator, source="annotate"
+        )
+    ids = [completion.pk for completion in answers]
+    return ids[:20], ids[20:]
+
+
+def frozen(project: Project) -> dict[int, bool]:
+    """Return the labels of a snapshot taken now, and compare its totals with the items."""
+    cap = people_cap(project)
+    totals = snapshot_totals(project, cap)
+    snapshot = snapshot_freeze(project=project, cap=cap, totals=totals)
+    items = snapshot.items.all()
+    counted = {
+        f"{split}_{'up' if desirable else 'down'}": items.filter(
+            split=split, desirable=desirable
+        ).count()
+        for split in ("train", "heldout")
+        for desirable in (True, False)
+    }
+    assert counted == totals.counts
+    for desirable, weight in ((True, totals.train_weight_up), (False, totals.train_weight_down)):
+        train = items.filter(split="train", desirable=desirable)
+        assert weight == pytest.approx(sum(train.values_list("weight", flat=True)))
+    return dict(items.values_list("completion", "desirable"))
+
+
+@pytest.mark.django_db
+def test_sixty_downs_of_one_person_do_not_undo_the_ups_of_another(
+    project: Project, attacked: tuple[list[int], list[int]]
+) -> None:
+    tied, own = attacked
+
+    labels = frozen(project)
+
+    assert [labels.get(pk) for pk in tied] == [True] * 20
+    # their other votes are taken up to the cap: half of all votes
+    assert sum(pk in labels for pk in own) == 40
+
+
+@pytest.mark.django_db
+def test_overturned_labels_are_capped_for_a_person_below_the_cap_on_votes(
+    project: Project, attacked: tuple[list[int], list[int]], second_annotator: User
+) -> None:
+    _, own = attacked
+    Vote.objects.filter(user=second_annotator, completion__in=own).delete()
+    project.examples.filter(pk__in=own).delete()
+
+    labels = frozen(project)
+
+    # half of the twenty votes that the others gave
+    assert list(labels.values()) == [True] * 10
+    assert people_cap(project).people == 1
+
+
+@pytest.mark.django_db
+def test_overturned_label_belongs_to_the_later_verdict(
+    project: Project,
+    attacked: tuple[list[int], list[int]],
+    annotator: User,
+    second_annotator: User,
+) -> None:
+    tied, own = attacked
+    found = overturned_by_person(project)
+    assert {user: set(pks) for user, pks in found.items()} == {second_annotator.pk: set(tied)}
+    # a new reason is no new verdict
+    completion = Completion.objects.get(pk=tied[0])
+    vote_cast(
+        completion=completion,
+        verdict=Verdict.UP,
+        by=annotator,
+        source="annotate",
+        reasons=["clear"],
+    )
+    assert found == overturned_by_person(project)
+    # a changed verdict is one
+    completion = Completion.objects.get(pk=own[0])
+    vote_cast(completion=completion, verdict=Verdict.DOWN, by=annotator, source="annotate")
+    vote_cast(completion=completion, verdict=Verdict.UP, by=second_annotator, source="annotate")
+    assert overturned_by_person(project)[second_annotator.pk] == {*tied, own[0]}
+
+
+@pytest.mark.django_db
+def test_quality_page_shows_whose_votes_changed_the_labels_of_others(
+    admin: User, attacked: tuple[list[int], list[int]], as_user: As
+) -> None:
+    url = reverse("quality", args=["bot"])
+
+    page = " ".join(as_user(admin).get(url, {"sort": "overturned"}).content.decode().split())
+
+    row = page.split('<th scope="row">Bob')[1].split("</tr>")[0]
+    assert "20" in row
+    assert "chip warning" in row
+    other = page.split('<th scope="row">Ann Otator')[1].split("</tr>")[0]
+    assert "chip warning" not in other
+
+
+@pytest.mark.parametrize(
+    ("votes", "expected"),
+    [
+        ({1: 60, 2: 20}, {1: 40}),  # the minimum is at most half of all votes
+        ({1: 300, 2: 1}, {1: 150}),  # so that one vote of a second person discards no more
+        ({1: 5_000, 2: 10}, {1: 500}),
+    ],
+)
+def test_minimum_of_a_person_follows_the_size_of_the_snapshot(
+    votes: dict[int | None, int], expected: dict[int, int]
+) -> None:
+    assert over_cap(votes, project=Project(person_share=50, person_floor=500)) == expected
+
+
+@pytest.mark.django_db
+def test_visitors_of_one_share_link_are_capped_together(
+    voted_project: Project, admin: User, annotator: User
+) -> None:
+    link, _ = link_create(
+        project=voted_project,
+        label="Fair",
+        choice="base",
+        days=1,
+        messages_limit=1_000,
+        messages_each=10,
+        votes_limit=1_000,
+        by=admin,
+    )
+    for number in range(80):
+        visitor = visitor_create(link)
+        answer = said(voted_project, f"Visitor {number}", "Yes.", version="base")
+        vote_cast(completion=answer, verdict=Verdict.UP, by=visitor.user, source=Source.DEMO)
+
+    cap = people_cap(voted_project)
+
+    # half of 140 votes, although every visitor gave one
+    assert (cap.people, cap.left_out) == (1, 10)
+    assert Completion.objects.filter(pk__in=cap.examples, source=Source.DEMO).count() == 10

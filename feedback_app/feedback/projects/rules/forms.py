@@ -43,7 +43,7 @@ class RulesForm(StrictFields, forms.ModelForm[Project]):
         help_texts: ClassVar = {
             "votes_per_hour": "Limit for one person; 0: no limit.",
             "person_share": "The most that one person may supply of a training set; 100: no cap.",
-            "person_floor": "For each person, whatever their share.",
+            "person_floor": "For each person, up to their share of all votes.",
             "gold_every": "Items, at random, for example 20; 0: no gold items.",
             "gold_feedback": "With the reason that the admin wrote.",
             "gold_least": "People below it are paused.",

@@ -1,0 +1,49 @@
+"""Votes that changed the label which earlier votes of other people had given."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import groupby
+
+from django.db.models import OuterRef, Subquery
+
+from feedback_app.feedback.models import Project, Verdict, Vote, VoteEvent
+
+
+def overturned_by_person(project: Project, *, most: int | None = None) -> dict[int, set[int]]:
+    """Return, by user id, the completions whose label the person's vote turned into another or a
+    tie, without those that an admin decided.
+
+    Only completions with ups and downs can have one; `most` limits the number of their votes that
+    are read, newest completions first.
+    """
+    verdict_events = VoteEvent.objects.filter(
+        completion=OuterRef("completion"), user=OuterRef("user"), verdict__gt=""
+    )
+    votes = (
+        Vote.objects.standing()
+        .filter(project=project, completion__contested=True, completion__decided="")
+        .annotate(event=Subquery(verdict_events.order_by("-pk").values("pk")[:1]))
+        .order_by("-completion", "event", "pk")
+        .values_list("completion", "user", "verdict")
+    )
+    found: dict[int, set[int]] = defaultdict(set)
+    for completion, given in groupby(votes[:most], key=lambda row: row[0]):
+        for user in changed_by((user, verdict) for _, user, verdict in given):
+            found[user].add(completion)
+    return found
+
+
+def changed_by(verdicts: Iterable[tuple[int, str]]) -> set[int]:
+    """Return the people whose verdict changed the label of the verdicts before it.
+
+    `verdicts` are pairs of user id and verdict in the order in which they were given.
+    """
+    people = set()
+    balance = 0
+    for user, verdict in verdicts:
+        before = balance
+        balance += 1 if verdict == Verdict.UP else -1
+        # a single verdict moves the majority from a label to a tie at most
+        if before and not balance:
+            people.add(user)
+    return people
