@@ -19,6 +19,7 @@ from feedback_app.feedback.models import (
     Verdict,
     Vote,
     VoteEvent,
+    projects,
 )
 from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.prompts.completions import Answer, completion_create
@@ -37,6 +38,12 @@ PASSWORD = "correct horse battery"
 def no_memory() -> None:
     """Clear process-local caches: ids are reused in the next test."""
     cache.clear()
+
+
+@pytest.fixture(autouse=True)
+def fixed_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the splits of prompts from a fixed key, so that every run of the suite has the same."""
+    monkeypatch.setattr(projects, "token_hex", lambda size: "0" * 2 * size)
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def prompts_ensure(
                 content_hash=digest,
                 topic=item.topic,
                 source=Source.IMPORT,
-                split=split_of(digest, heldout_percent=project.heldout_percent),
+                split=split_of(digest, project=project),
             )
             for digest, item in wanted.items()
             if digest not in known

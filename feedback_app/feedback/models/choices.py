@@ -27,7 +27,7 @@ class Source(models.TextChoices):
 
 
 class Split(models.TextChoices):
-    """Training or held-out; a hash of the prompt decides."""
+    """Training or held-out; a keyed hash of the prompt decides."""
 
     TRAIN = "train", "Training"
     HELDOUT = "heldout", "Held out"

@@ -1,5 +1,6 @@
 """Projects and their settings."""
 
+from secrets import token_hex
 from typing import ClassVar
 
 from django.core.validators import RegexValidator
@@ -38,6 +39,11 @@ def default_reasons() -> dict[str, list[dict[str, str]]]:
     }
 
 
+def split_key_new() -> str:
+    """Return a random key of 256 bits."""
+    return token_hex(32)
+
+
 class Project(ProjectRules):
     """One model behaviour under improvement."""
 
@@ -64,6 +70,8 @@ class Project(ProjectRules):
         max_length=9, choices=QueueOrder.choices, default=QueueOrder.BALANCED
     )
     heldout_percent = models.PositiveSmallIntegerField(default=20)
+    # decides the split of new prompts; not derived from SECRET_KEY, which may be replaced
+    split_key = models.CharField(max_length=64, default=split_key_new, editable=False)
     max_tokens = models.PositiveIntegerField(default=128)
     temperature = models.FloatField(default=0.8)
     top_p = models.FloatField(default=0.95)

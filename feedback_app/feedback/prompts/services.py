@@ -1,6 +1,7 @@
 """Prompts of a project; each conversation is stored once."""
 
 import hashlib
+import hmac
 import json
 from collections.abc import Iterable, Sequence
 from typing import TypedDict
@@ -33,9 +34,14 @@ def content_hash(messages: Sequence[Message]) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def split_of(digest: str, *, heldout_percent: int) -> Split:
-    """Return the split of a prompt, decided by its hash alone."""
-    return Split.HELDOUT if int(digest[:8], 16) % 100 < heldout_percent else Split.TRAIN
+def split_of(digest: str, *, project: Project) -> Split:
+    """Return the split of a new prompt, decided by its content hash and the project's key.
+
+    Without the key anyone could try prompts until one is held out.
+    """
+    drawn = hmac.new(project.split_key.encode(), digest.encode(), hashlib.sha256).digest()
+    place = int.from_bytes(drawn[:8], "big") % 100
+    return Split.HELDOUT if place < project.heldout_percent else Split.TRAIN
 
 
 def messages_check(messages: Sequence[Message]) -> None:
@@ -68,7 +74,7 @@ def prompt_get_or_create(
             "messages": list(messages),
             "topic": topic,
             "source": source,
-            "split": split_of(digest, heldout_percent=project.heldout_percent),
+            "split": split_of(digest, project=project),
         },
     )
     return prompt

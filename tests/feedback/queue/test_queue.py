@@ -23,11 +23,10 @@ from feedback_app.feedback.models import (
     Sampling,
     Skip,
     Source,
-    Split,
     Verdict,
 )
 from feedback_app.feedback.prompts.completions import Answer, completion_create
-from feedback_app.feedback.prompts.services import prompts_add, split_of
+from feedback_app.feedback.prompts.services import prompts_add
 from feedback_app.feedback.queue.services import (
     UNDO_SKIP,
     QueueView,
@@ -435,10 +434,3 @@ def test_every_order_and_filter_uses_its_index_without_a_sort(
 def test_repeated_prompt_is_stored_once(project: Project) -> None:
     prompt = ("topic", [{"role": "user", "content": "Same?"}])
     assert prompts_add(project=project, prompts=[prompt, prompt], source=Source.IMPORT) == 1
-
-
-def test_split_depends_on_the_prompt_alone_and_is_near_its_share() -> None:
-    digests = [f"{number * 2654435761 % 2**32:08x}" for number in range(2000)]
-    heldout = [split_of(digest, heldout_percent=20) == Split.HELDOUT for digest in digests]
-    assert 0.15 < sum(heldout) / len(heldout) < 0.25
-    assert split_of(digests[0], heldout_percent=20) == split_of(digests[0], heldout_percent=20)
