@@ -9,8 +9,8 @@ const desk = document.getElementById("desk");
 const banner = document.getElementById("outbox");
 let inFlight = null;
 
-// one outbox per project, whatever filter the address has
-const outbox = new Outbox(desk.dataset.desk.split("?")[0], {
+// one outbox per project and person, whatever filter the address has
+const outbox = new Outbox(desk.dataset.desk.split("?")[0], desk.dataset.person, {
   onChange: tell,
   onRefused: (why) => toast({ level: "error", text: `One verdict was refused: ${why.slice(0, 200)}` }),
 });
@@ -25,6 +25,7 @@ function tell(box) {
     const kept = size === 1 ? "1 verdict is kept" : `${size} verdicts are kept`;
     const words = {
       "signed-out": `You have been signed out. ${kept} in this browser: sign in and go on.`,
+      "other-person": `Another person is signed in. ${kept} in this browser until you sign in again.`,
       resting: `${box.why} ${kept} in this browser and will be sent in order.`,
     };
     // update the text, keep the form: the person may be typing in it
@@ -106,7 +107,8 @@ document.addEventListener("htmx:afterRequest", (event) => {
   else if (status === 429) {
     outbox.rest(event.detail.xhr.responseText);
     keepInFlight("resting");
-  } else if (status === 0 || status >= 500) keepInFlight("offline");
+  } else if (status === 409) keepInFlight("other-person");
+  else if (status === 0 || status >= 500) keepInFlight("offline");
   else if (status === 401 || status === 403) keepInFlight("signed-out");
   else {
     inFlight = null; // refused: the toast says why

@@ -1,13 +1,16 @@
 // Votes that the server has not confirmed yet. They are kept in localStorage and sent in order, one
-// at a time. The server treats a repeated vote as the same vote, so sending again is safe.
+// at a time. The server treats a repeated vote as the same vote, so sending again is safe. On a
+// shared computer they stay with the person who gave them: the key names the person, and the server
+// refuses them while another person is signed in.
 const RETRY = 4000;
 
 export class Outbox {
-  constructor(key, { onChange, onRefused }) {
-    this.key = `outbox:${key}`;
+  constructor(place, person, { onChange, onRefused }) {
+    this.key = `outbox:${place}:${person}`;
+    this.person = person;
     this.onChange = onChange;
     this.onRefused = onRefused;
-    this.state = "idle"; // idle · offline · resting · signed-out
+    this.state = "idle"; // idle · offline · resting · signed-out · other-person
     this.sending = false;
     addEventListener("online", () => this.flush());
     addEventListener("focus", () => this.flush());
@@ -71,7 +74,12 @@ export class Outbox {
         answer = await fetch(entry.url, {
           method: "POST",
           redirect: "manual",
-          headers: { "HX-Request": "true", "HX-Target": "last", "X-CSRFToken": csrfToken() },
+          headers: {
+            "HX-Request": "true",
+            "HX-Target": "last",
+            "X-CSRFToken": csrfToken(),
+            "X-Person": this.person,
+          },
           body: new URLSearchParams(entry.body),
         });
       } catch {
@@ -80,6 +88,10 @@ export class Outbox {
       }
       if (answer.type === "opaqueredirect" || answer.status === 403) {
         this.state = "signed-out";
+        return;
+      }
+      if (answer.status === 409) {
+        this.state = "other-person";
         return;
       }
       if (answer.status >= 500) {

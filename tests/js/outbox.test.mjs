@@ -8,10 +8,10 @@ const UP = { url: "/votes/1", body: { verdict: "up" } };
 const DOWN = { url: "/votes/2", body: { verdict: "down" } };
 const OK = { ok: true, status: 200 };
 
-function outbox(key = "desk") {
+function outbox(place = "desk", person = "7") {
   const refused = [];
   const changes = [];
-  const box = new Outbox(key, {
+  const box = new Outbox(place, person, {
     onChange: (changed) => changes.push(changed.size),
     onRefused: (why) => refused.push(why),
   });
@@ -21,7 +21,7 @@ function outbox(key = "desk") {
 test("votes are kept in localStorage and survive a reload", () => {
   const { storage } = browser();
   outbox().box.keep(UP);
-  assert.deepEqual(JSON.parse(storage.get("outbox:desk")), [UP]);
+  assert.deepEqual(JSON.parse(storage.get("outbox:desk:7")), [UP]);
 
   browser({ storage });
   assert.equal(outbox().box.size, 1);
@@ -38,10 +38,11 @@ test("votes are sent in order with the CSRF token and then removed", async () =>
 
   assert.deepEqual(fake.requests.map((request) => request.url), ["/votes/1", "/votes/2"]);
   assert.equal(fake.requests[0].headers["X-CSRFToken"], "abc");
+  assert.equal(fake.requests[0].headers["X-Person"], "7");
   assert.equal(String(fake.requests[1].body), "verdict=down");
   assert.equal(box.size, 0);
   assert.equal(box.state, "idle");
-  assert.equal(fake.storage.has("outbox:desk"), false);
+  assert.equal(fake.storage.has("outbox:desk:7"), false);
 });
 
 test("a failed request keeps the vote and everything after it", async () => {
@@ -85,6 +86,38 @@ test("a redirect to the sign-in page keeps the votes", async () => {
     assert.equal(box.size, 1);
     assert.equal(box.state, "signed-out");
   }
+});
+
+test("votes stay in the browser until the person who gave them is back", async () => {
+  const first = browser();
+  outbox("desk", "7").box.keep(UP);
+
+  // the next person opens the page on the same computer
+  const next = browser({ storage: first.storage });
+  const other = outbox("desk", "8").box;
+  assert.equal(other.size, 0);
+  await other.flush();
+  assert.equal(next.requests.length, 0);
+
+  const back = browser({ storage: first.storage });
+  const { box } = outbox("desk", "7");
+  back.answers.push(OK);
+  await box.flush();
+  assert.equal(back.requests[0].url, "/votes/1");
+  assert.equal(box.size, 0);
+});
+
+test("a page that is still open when another person signs in keeps its votes", async () => {
+  const fake = browser();
+  const { box, refused } = outbox();
+  box.keep(UP);
+  box.keep(DOWN);
+  fake.answers.push({ ok: false, status: 409 });
+  await box.flush();
+  assert.deepEqual(box.entries, [UP, DOWN]);
+  assert.equal(box.state, "other-person");
+  assert.equal(refused.length, 0);
+  assert.equal(fake.requests.length, 1);
 });
 
 test("the rate limit keeps the votes and its message", async () => {
@@ -136,9 +169,9 @@ test("without localStorage votes are kept in memory", async () => {
 test("a change of the same outbox in another tab updates the page", () => {
   const fake = browser();
   const { changes } = outbox();
-  fake.fire("storage", { key: "outbox:other" });
+  fake.fire("storage", { key: "outbox:desk:8" });
   assert.equal(changes.length, 0);
-  fake.fire("storage", { key: "outbox:desk" });
+  fake.fire("storage", { key: "outbox:desk:7" });
   assert.equal(changes.length, 1);
 });
 

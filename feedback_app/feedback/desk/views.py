@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
-from django.http import Http404, HttpResponse, HttpResponseBase
+from django.http import HttpResponse, HttpResponseBase
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -32,6 +32,7 @@ from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.queue.services import QueueView, items_hand_out
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput
+from feedback_app.web.errors import Conflict, NotFound
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, page, toast
@@ -135,6 +136,7 @@ def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 @action_view
 def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Store or change a vote; the response carries the next item."""
+    same_person(request)
     unpaused(request)
     view = view_of(request, project)
     form = VoteForm(request.POST)
@@ -161,6 +163,7 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 @action_view
 def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Undo a vote, skip or flag and show the item again."""
+    same_person(request)
     unpaused(request)
     validated(NoFields(request.POST))
     with not_found():
@@ -175,6 +178,7 @@ def vote_undo_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
 @action_view
 def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Skip an item, or flag it for an admin."""
+    same_person(request)
     unpaused(request)
     form = SkipForm(request.POST)
     values = validated(form)
@@ -227,8 +231,20 @@ def stage_answer(
 
 @contextmanager
 def not_found() -> Iterator[None]:
-    """Raise Http404 for a completion that does not exist or was not handed out to the person."""
+    """Raise NotFound for a completion that does not exist or was not handed out to the person."""
     try:
         yield
     except Completion.DoesNotExist:
-        raise Http404("No such completion.") from None
+        raise NotFound(
+            "This answer is no longer open for you. Other people may have judged it meanwhile."
+        ) from None
+
+
+def same_person(request: HtmxHttpRequest) -> None:
+    """Raise Conflict if the page, or a vote that the browser kept, is another person's.
+
+    Somebody else may have signed in on the same computer.
+    """
+    sender = request.headers.get("X-Person")
+    if sender is not None and sender != str(request.user.pk):
+        raise Conflict("Another person is signed in. Sign in again to send your verdicts.")
