@@ -32,6 +32,7 @@ class RunPlan:
     minutes: float
     new_examples: int
     left_out: int
+    restored: int
     left_out_people: int
     objections: tuple[str, ...]
 
@@ -108,6 +109,7 @@ def run_plan(
         minutes=_seconds(total * config["epochs"], last) / 60,
         new_examples=fresh.count(),
         left_out=totals.left_out,
+        restored=totals.restored,
         left_out_people=totals.people,
         objections=tuple(objections),
     )

@@ -55,12 +55,13 @@ class PersonCap:
 @dataclass(frozen=True)
 class SnapshotTotals:
     """Totals of a snapshot taken now: examples by split and class, summed example weights of each
-    class of the training split, and what the cap leaves out."""
+    class of the training split, what the cap leaves out, and the ties that it makes examples."""
 
     counts: dict[str, int]
     train_weight_up: float
     train_weight_down: float
     left_out: int
+    restored: int
     people: int
 
 
@@ -86,7 +87,14 @@ def snapshot_totals(project: Project, cap: PersonCap) -> SnapshotTotals:
         counts[_count(example.split, example.values.desirable)] += 1
         if example.split == Split.TRAIN:
             weights[example.values.desirable] += example.values.weight
-    return SnapshotTotals(counts, weights[True], weights[False], cap.left_out, cap.people)
+    return SnapshotTotals(
+        counts=counts,
+        train_weight_up=weights[True],
+        train_weight_down=weights[False],
+        left_out=cap.left_out,
+        restored=len(cap.restored),
+        people=cap.people,
+    )
 
 
 def snapshot_totals_cached(project: Project) -> SnapshotTotals:

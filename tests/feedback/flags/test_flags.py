@@ -14,6 +14,7 @@ from feedback_app.feedback.models import Completion, Lease, Project, Skip
 from feedback_app.feedback.queue.services import item_skip, items_hand_out
 from tests.conftest import MakeCompletions, hand_out
 from tests.faults.test_handed_out import let_skips_expire
+from tests.feedback.queue.test_concurrency import at_once
 
 pytestmark = pytest.mark.django_db
 
@@ -214,3 +215,20 @@ def test_quality_page_counts_flags_of_people_without_votes_too(
     row = page.split("Ann Otator")[1].split("</tr>")[0]
     assert "2 <span" in row
     assert "1 restored" in row
+
+
+@pytest.mark.django_db(transaction=True)
+def test_flags_at_the_same_moment_do_not_pass_the_limit(
+    annotator: User, as_user: As, make_completions: MakeCompletions
+) -> None:
+    items = make_completions(8)
+    hand_out(annotator, *items)
+    clients = [as_user(annotator) for _ in items]
+
+    def click(client: Client, item: Completion) -> None:
+        client.post(url("skip", item.pk), {"flag": "on"}, headers=DESK)
+
+    pairs = zip(clients, items, strict=True)
+    assert at_once([lambda pair=pair: click(*pair) for pair in pairs]) == []
+
+    assert len(flagged()) == 3

@@ -267,11 +267,14 @@ def frozen(project: Project) -> dict[int, bool]:
 
 @pytest.mark.django_db
 def test_sixty_downs_of_one_person_do_not_undo_the_ups_of_another(
-    project: Project, attacked: tuple[list[int], list[int]]
+    project: Project, admin: User, attacked: tuple[list[int], list[int]], as_user: As
 ) -> None:
     tied, own = attacked
 
     labels = frozen(project)
+    page = " ".join(as_user(admin).get(reverse("runs", args=["bot"])).content.decode().split())
+
+    assert "20 ties made by them count as examples again" in page
 
     assert [labels.get(pk) for pk in tied] == [True] * 20
     # their other votes are taken up to the cap: half of all votes
