@@ -8,6 +8,8 @@ from django.http.response import HttpResponseBase
 
 from feedback_app.serving.engine.client import EngineError
 
+#: How the names of fields for ids end.
+IDS = ("pk", "_id")
 RETRY_SECONDS = 5  # for temporary errors: an engine that restarts, a full queue
 
 
@@ -56,8 +58,14 @@ def of_engine(error: EngineError) -> ApiError:
 
 
 def of_validation(faults: list[dict[str, Any]]) -> ApiError:
-    """Return one error for all validation errors; `param` is the first one's field."""
+    """Return one error for all validation errors; `param` is the first one's field.
+
+    An id that no column can hold is an unknown one: 404.
+    """
     named = [(field_of(fault["loc"]), fault["msg"]) for fault in faults]
+    for fault, (field, _) in zip(faults, named, strict=True):
+        if fault["loc"][0] != "query" and fault["type"] == "less_than" and field.endswith(IDS):
+            return ApiError(404, f"{field}: this project has none.", "not_found", param=field)
     message = "; ".join(f"{field}: {why}" if field else why for field, why in named)
     codes = {"missing": "missing_required_parameter", "extra_forbidden": "unknown_parameter"}
     code = codes.get(faults[0]["type"], "invalid_value")

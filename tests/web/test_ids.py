@@ -7,8 +7,9 @@ import pytest
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.models import Completion, Project
+from feedback_app.feedback.tokens.services import token_create
 from feedback_app.training.runs.services import run_request
 
 pytestmark = pytest.mark.django_db
@@ -99,3 +100,27 @@ def test_step_of_a_run_beyond_the_database_is_refused(
     answer = as_user(admin).get(reverse("run-metrics", args=["bot", run.number]), {"after": after})
 
     assert answer.status_code == 400
+
+
+def test_number_beyond_the_database_is_404_in_the_apis(project: Project, admin: User) -> None:
+    _, secret = token_create(project=project, name="Sync", scopes=list(Scope), by=admin)
+    client = Client(headers={"Authorization": f"Bearer {secret}"})
+    api = "/api/v1/projects/bot"
+    votes = {"votes": [{"completion_id": 0, "verdict": "up"}]}
+
+    for number in (2**63, 10**25):
+        votes["votes"][0]["completion_id"] = number
+        answers = [
+            client.get(f"{api}/{name}/{number}")
+            for name in ("prompts", "completions", "votes", "examples", "imports")
+        ]
+        answers += [
+            client.post(url, body, content_type="application/json")
+            for url, body in (
+                (f"{api}/votes", votes),
+                (f"{api}/completions", {"completions": [{"prompt_id": number, "text": "x"}]}),
+                ("/v1/feedback", {"completion_id": number, "verdict": "up"}),
+            )
+        ]
+        assert [answer.status_code for answer in answers] == [404] * len(answers)
+        assert {answer.json()["error"]["code"] for answer in answers} == {"not_found"}

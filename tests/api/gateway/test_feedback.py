@@ -124,7 +124,6 @@ def test_whole_float_is_accepted_as_an_id(program: Program, answer: Completion) 
         ({"verdict": ""}, "invalid_value"),
         ({"completion_id": "cmpl-"}, "invalid_value"),
         ({"completion_id": "1 OR 1=1"}, "invalid_value"),
-        ({"completion_id": 10**30}, "invalid_value"),
         ({"completion_id": -1}, "invalid_value"),
         ({"completion_id": True}, "invalid_value"),
         ({"reasons": ["nonsense"]}, "invalid_value"),
