@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from itertools import groupby
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import F, OuterRef, Subquery
 
 from feedback_app.feedback.models import Project, Verdict, Vote, VoteEvent
 
@@ -13,21 +13,23 @@ def overturned_by_person(project: Project, *, most: int | None = None) -> dict[i
     """Return, by user id, the completions whose label the person's vote turned into another or a
     tie, without those that an admin decided.
 
-    Only completions with ups and downs can have one; `most` limits the number of their votes that
-    are read, newest completions first.
+    Only completions with ups and downs can have one; `most` limits how many of them are read,
+    newest first.
     """
+    contested = project.completions.filter(contested=True, decided="").order_by("-pk")[:most]
     verdict_events = VoteEvent.objects.filter(
         completion=OuterRef("completion"), user=OuterRef("user"), verdict__gt=""
     )
     votes = (
         Vote.objects.standing()
-        .filter(project=project, completion__contested=True, completion__decided="")
+        .filter(completion__in=contested.values("pk"))
         .annotate(event=Subquery(verdict_events.order_by("-pk").values("pk")[:1]))
-        .order_by("-completion", "event", "pk")
+        # votes without an event are the oldest
+        .order_by("completion", F("event").asc(nulls_first=True), "pk")
         .values_list("completion", "user", "verdict")
     )
     found: dict[int, set[int]] = defaultdict(set)
-    for completion, given in groupby(votes[:most], key=lambda row: row[0]):
+    for completion, given in groupby(votes, key=lambda row: row[0]):
         for user in changed_by((user, verdict) for _, user, verdict in given):
             found[user].add(completion)
     return found

@@ -1,6 +1,6 @@
 """Flagged items, and those that an admin has restored."""
 
-from django.db.models import Exists, OuterRef, Prefetch
+from django.db.models import Prefetch
 
 from feedback_app.feedback.models import CompletionQuerySet, Project, Skip
 
@@ -14,8 +14,8 @@ def flagged(project: Project) -> CompletionQuerySet:
 
 def restored(project: Project) -> CompletionQuerySet:
     """Return the completions whose flags an admin has lifted, newest first, with their flags."""
-    lifted = FLAGS.filter(completion=OuterRef("pk"))
-    return _shown(project.completions.filter(Exists(lifted), flagged=False))
+    flags = FLAGS.filter(completion__project=project)
+    return _shown(project.completions.filter(pk__in=flags.values("completion"), flagged=False))
 
 
 def _shown(rows: CompletionQuerySet) -> CompletionQuerySet:
