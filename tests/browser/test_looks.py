@@ -15,6 +15,7 @@ from feedback_app.feedback.models import Completion, Project, Vote
 from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
 from feedback_app.feedback.projects.services import project_change
 from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.feedback.queue.services import item_skip
 from feedback_app.feedback.tokens.services import token_create, token_revoke
 from feedback_app.feedback.webhooks.services import ping_write, webhook_create
 from tests.accounts.test_second_factor import code_of
@@ -48,7 +49,8 @@ def furnished(
     for uses in (1, 20):
         invitation_create(role=Role.VIEWER, days=7, max_uses=uses, actor=owner)
     tell(voted_project, admin)
-    first, second = make_completions(2)
+    first, second, flagged = make_completions(3)
+    item_skip(completion=flagged, by=annotator, flag=True, reason="Rude. " * 30)
     Completion.objects.filter(pk=first.pk).update(text=LONG * 8)
     Completion.objects.filter(pk=second.pk).update(text="a" * 50_000)
     return Project.objects.get(pk=voted_project.pk)
@@ -71,7 +73,7 @@ def tell(project: Project, admin: User) -> None:
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
-    names += ("people", "api-docs", "webhooks", "share-links")
+    names += ("people", "api-docs", "webhooks", "share-links", "flags")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
