@@ -2,13 +2,16 @@
 
 import contextlib
 import io
-from typing import Any
+from collections.abc import Iterator
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feedback_app.feedback.imports import parquet, parquet_child
 from feedback_app.feedback.imports.chunks import REASON_LIMIT, in_chunks
 from feedback_app.feedback.imports.readers import KNOWN, Record, Unreadable, open_rows
 from feedback_app.feedback.imports.recognition import Recognised, RowRefused, recognise
@@ -32,6 +35,31 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
+
+
+class InProcess:
+    """The reader of Parquet files without its process, whose start takes longer than a test."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        file.seek(0)
+        self.requests: list[bytes] = []
+        self.answers = parquet_child.answers(file, iter(lambda: self.requests.pop(), b""))
+
+    def ask(self, request: bytes) -> None:
+        self.requests.append(request)
+
+    def lines(self) -> Iterator[bytes]:
+        yield from self.answers
+
+    def close(self) -> None:
+        self.answers.close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet, "Child", InProcess)
+        yield
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)), VALUES, max_size=5))
