@@ -82,8 +82,8 @@ def splits(project: Project, admin: User) -> None:
             started_by=admin,
             ended_at=ended,
         )
-        vote_on(split, admin, candidate=True, verdicts=ours)
-        vote_on(split, admin, candidate=False, verdicts=lives)
+        vote_on(split, candidate=True, verdicts=ours)
+        vote_on(split, candidate=False, verdicts=lives)
         votes_count(split=split, now=timezone.now() + SETTLE)
 
 

@@ -5,12 +5,13 @@ preference pairs (Ethayarajh et al. 2024).
 """
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from django.db import transaction
-from django.db.models import Count
+from django.db.models import Count, F, Window
+from django.db.models.functions import Greatest, Least, RowNumber
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict
@@ -136,8 +137,11 @@ def comparison_withdraw(*, comparison: Comparison) -> None:
 
 @dataclass(frozen=True)
 class Tally:
-    """The results of two versions against each other; `reading` is the test of `first`'s share of
-    the comparisons that one of them won."""
+    """The results of two versions against each other: the numbers of comparisons; and `share`, the
+    share of people whose first decided comparison `first` won, with `reading`, its test.
+
+    The test assumes independent choices: those of one person are not, so it takes one of each.
+    """
 
     first: str
     second: str
@@ -145,44 +149,70 @@ class Tally:
     losses: int
     both: int
     neither: int
+    share: float | None
     reading: Reading
 
     @property
     def judged(self) -> int:
         return self.wins + self.losses + self.both + self.neither
 
-    @property
-    def share(self) -> float | None:
-        decided = self.wins + self.losses
-        return self.wins / decided if decided else None
-
 
 def tallies(project: Project) -> list[Tally]:
     """Return the judged pairs, most judged first; the live version comes first in its pairs."""
-    rows = (
-        project.comparisons.filter(choice__in=list(VERDICTS))
-        .values_list("left_version", "right_version", "choice")
+    judged = project.comparisons.filter(choice__in=list(VERDICTS))
+    counts = wins_by_pair(
+        project,
+        judged.values_list("left_version", "right_version", "choice")
         .annotate(count=Count("pk"))
-        .order_by()
+        .order_by(),
     )
-    counts: dict[tuple[str, str], dict[str, int]] = {}
-    for left, right, choice, count in rows:
-        first, second = sorted((left, right), key=lambda name: (name != project.live_version, name))
-        won = {Comparison.Choice.LEFT: left, Comparison.Choice.RIGHT: right}.get(choice, choice)
-        pair = counts.setdefault((first, second), {})
-        pair[won] = pair.get(won, 0) + count
-    found = [tally(first, second, pair) for (first, second), pair in counts.items()]
+    firsts = (
+        judged.filter(choice__in=[Comparison.Choice.LEFT, Comparison.Choice.RIGHT])
+        .annotate(
+            nth=Window(
+                RowNumber(),
+                partition_by=[
+                    F("user"),
+                    Least("left_version", "right_version"),
+                    Greatest("left_version", "right_version"),
+                ],
+                order_by=["created_at", "pk"],
+            )
+        )
+        .filter(nth=1)
+        .values_list("left_version", "right_version", "choice")
+    )
+    people = wins_by_pair(project, ((*row, 1) for row in firsts))
+    found = [
+        tally(first, second, pair, people.get((first, second), {}))
+        for (first, second), pair in counts.items()
+    ]
     return sorted(found, key=lambda each: (-each.judged, each.first, each.second))[:TALLIES_SHOWN]
 
 
-def tally(first: str, second: str, pair: dict[str, int]) -> Tally:
-    wins, losses = pair.get(first, 0), pair.get(second, 0)
+def wins_by_pair(
+    project: Project, rows: Iterable[tuple[str, str, str, int]]
+) -> dict[tuple[str, str], dict[str, int]]:
+    """Return by pair how often each version won, or both or neither were good."""
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for left, right, choice, count in rows:
+        first, second = sorted((left, right), key=lambda name: (name != project.live_version, name))
+        winners: dict[str, str] = {Comparison.Choice.LEFT: left, Comparison.Choice.RIGHT: right}
+        won = winners.get(choice, choice)
+        pair = counts.setdefault((first, second), {})
+        pair[won] = pair.get(won, 0) + count
+    return counts
+
+
+def tally(first: str, second: str, pair: dict[str, int], people: dict[str, int]) -> Tally:
+    wins, losses = people.get(first, 0), people.get(second, 0)
     return Tally(
         first,
         second,
-        wins,
-        losses,
+        pair.get(first, 0),
+        pair.get(second, 0),
         pair.get(Comparison.Choice.BOTH, 0),
         pair.get(Comparison.Choice.NEITHER, 0),
+        wins / (wins + losses) if wins + losses else None,
         read(wins, losses),
     )

@@ -57,8 +57,8 @@ class TrafficSplit(models.Model):
 
 
 class Assignment(models.Model):
-    """The side of a split that a conversation is assigned to while the split runs, and the one
-    vote of the conversation that the test counts."""
+    """The side of a split that a conversation is assigned to while the split runs, and its vote if
+    the test counts it."""
 
     split = models.ForeignKey(TrafficSplit, on_delete=models.CASCADE, related_name="assignments")
     # the conversation; for the gateway the product's user or the first question (assignments.py)
@@ -66,7 +66,10 @@ class Assignment(models.Model):
     # whether the candidate was drawn, and at which percentage
     candidate = models.BooleanField()
     percent = models.PositiveSmallIntegerField()
-    # the counted vote and its position in the order of counting; empty until it is counted
+    # who voted in the conversation (services.py); empty until a vote was looked at
+    voter = models.CharField(max_length=40, blank=True)
+    # the counted vote and its position in the order of counting; empty until it is counted, and for
+    # good if another vote of this person is
     verdict = models.CharField(max_length=4, choices=Verdict.choices, blank=True)
     counted = models.PositiveIntegerField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -75,6 +78,11 @@ class Assignment(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["split", "key"], name="one_seat_per_split"),
             models.UniqueConstraint(fields=["split", "counted"], name="one_seat_a_count"),
+            models.UniqueConstraint(
+                fields=["split", "voter"],
+                condition=Q(counted__isnull=False) & ~Q(voter=""),
+                name="one_counted_vote_a_person",
+            ),
         ]
         # a conversation looks its assignment up by key alone
         indexes: ClassVar = [models.Index(fields=["key"], name="seat_key")]

@@ -25,6 +25,22 @@ class PromotionLost(UserError):
     """Another promotion came first; this one changed nothing."""
 
 
+class GateNotPassed(UserError):
+    """The version did not pass the gate, and nobody gave a reason to release it nevertheless."""
+
+
+def gate_check(adapter: Adapter, *, reason: str = "") -> None:
+    """Raise GateNotPassed unless the version passed the gate, was live, or a reason is given.
+
+    Every way to make a version live asks this: the pages, the command, and a traffic split, which
+    gives no reason.
+    """
+    if not (adapter.gate_won or reason.strip() or adapter.releases.exists()):
+        raise GateNotPassed(
+            f"{adapter.name} did not pass the gate: only a person can release it, with a reason."
+        )
+
+
 def release_promote(
     *, project: Project, adapter: Adapter | None, by: User | None, reason: str = ""
 ) -> Release:
@@ -42,6 +58,8 @@ def release_promote(
     version = adapter.name if adapter else BASE_VERSION
     if project.live_version == version:
         raise UserError(f"{version} is live already.")
+    if adapter is not None:
+        gate_check(adapter, reason=reason)
     version_answers(project=project, adapter=adapter)
     split = project.traffic_splits.filter(status=RUNNING).select_related("candidate").first()
     release = release_flip(project=project, adapter=adapter, before=before, by=by, reason=reason)
@@ -107,8 +125,13 @@ def release_flip(
                 project=project, adapter=adapter, released_by=by, reason=reason[:200]
             )
             Project.objects.filter(pk=project.pk).update(live_version=release.version)
+            passed = adapter is None or adapter.gate_won
             audit(
-                project=project, actor=by, action="release", target=release.version, reason=reason
+                project=project,
+                actor=by,
+                action="release",
+                target=release.version,
+                reason=reason if passed else f"The gate was not passed. {reason}".strip(),
             )
             split_after_release(project=project, version=release.version, by=by, reason=reason)
             event_write(

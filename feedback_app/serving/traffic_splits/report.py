@@ -76,7 +76,7 @@ def verdict(split: TrafficSplit, reading: Reading) -> str:
         return "No difference shown"
     if reading.to_go is None:
         return "No difference yet"
-    return f"No difference yet, about {reading.to_go:,} votes to go"
+    return f"No difference yet, about {reading.to_go:,} people to go"
 
 
 def side(split: TrafficSplit, *, candidate: bool) -> Side:

@@ -1,8 +1,14 @@
 """Services of traffic splits: started, watched at every tick, ended by the test or by a person.
 
-The test counts one vote per conversation, its first, as of a minute after it was cast: enough time
-to undo a mistake. A counted vote never changes, because the sequential test assumes votes that are
-not rewritten once the result is known; a later change still changes the example of the vote.
+The test counts one vote per person, the first, as of a minute after it was cast: enough time to
+undo a mistake. It assumes independent votes. Those of one person are not, so ten of them weigh as
+much as one, in whatever number of conversations. The first one is taken because it is fixed before
+the result is known: a test that may be read at any time needs counted votes that are not
+rewritten. A person's mean is rewritten by each vote, and is neither up nor down. The side of the
+first vote was drawn at random like any other. Later changes still change the example of the vote.
+
+The visitors of a share link are one person, because one reader can open it in many browsers.
+People of a product are told apart by the names that it sends; a token without them is one person.
 """
 
 import datetime as dt
@@ -17,7 +23,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project, Verdict, Vote
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.models import Assignment, TrafficSplit
-from feedback_app.serving.releases.services import release_promote, version_answers
+from feedback_app.serving.releases.services import gate_check, release_promote, version_answers
 from feedback_app.serving.stats.sequential import State
 from feedback_app.serving.stats.two_rates import Reading, SplitVote, read
 from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
@@ -48,6 +54,8 @@ def split_start(
     if project.live_version == adapter.name:
         raise UserError(f"{adapter.name} is live already: choose another candidate.")
     percent_check(percent)
+    if auto_promote:
+        gate_check(adapter)
     taken = UserError("A split is running already: end it before you start another.")
     if project.traffic_splits.filter(status=RUNNING).exists():
         raise taken
@@ -82,6 +90,8 @@ def split_change(
 ) -> None:
     """Change the split for conversations that begin from now on. Raises UserError if it is over."""
     percent_check(percent)
+    if auto_promote:
+        gate_check(split.candidate)
     with transaction.atomic():
         changed = TrafficSplit.objects.filter(pk=split.pk, status=RUNNING).update(
             percent=percent, auto_promote=auto_promote, auto_stop=auto_stop
@@ -127,36 +137,44 @@ def candidate_unload(split: TrafficSplit) -> None:
 # -- the test
 
 
+def voter_of(user_id: int, link_id: int | None) -> str:
+    """Return who counts as one person: a user, or all visitors of a share link."""
+    return f"user-{user_id}" if link_id is None else f"link-{link_id}"
+
+
 def votes_count(*, split: TrafficSplit, now: dt.datetime | None = None) -> int:
-    """Count the first vote of conversations whose vote is old enough; return how many."""
+    """Count the first vote of each person whose vote is old enough; return how many."""
     settled = (now or timezone.now()) - SETTLE
+    assignment = "completion__assignment_answer__assignment"
     votes = (
         Vote.objects.filter(
-            completion__assignment_answer__assignment__split=split,
-            completion__assignment_answer__assignment__counted=None,
-            created_at__lte=settled,
+            **{f"{assignment}__split": split, f"{assignment}__voter": ""}, created_at__lte=settled
         )
         .order_by("created_at", "pk")
-        .values_list("completion__assignment_answer__assignment", "verdict")
+        .values_list(assignment, "verdict", "user", "user__share_visitor__link")
     )
     if not votes.exists():
         return 0
     with transaction.atomic():
         # of two processes that count at once the second finds nothing left
         TrafficSplit.objects.select_for_update().get(pk=split.pk)
-        last = split.assignments.aggregate(last=Max("counted"))["last"] or 0
-        first: dict[int, str] = {}
-        for assignment, verdict in votes.all():
-            first.setdefault(assignment, verdict)
+        before = split.assignments.exclude(counted=None)
+        place = first = before.aggregate(last=Max("counted"))["last"] or 0
+        voters = set(before.values_list("voter", flat=True))
+        seen: dict[int, Assignment] = {}
+        for pk, verdict, user, link in votes.all():
+            voter = voter_of(user, link)
+            if voter in voters:
+                # looked at for good: its conversation is not read again at every tick
+                seen.setdefault(pk, Assignment(pk=pk, voter=voter))
+            elif pk not in seen or seen[pk].counted is None:
+                place += 1
+                voters.add(voter)
+                seen[pk] = Assignment(pk=pk, voter=voter, verdict=verdict, counted=place)
         Assignment.objects.bulk_update(
-            [
-                Assignment(pk=assignment, verdict=verdict, counted=last + place)
-                for place, (assignment, verdict) in enumerate(first.items(), 1)
-            ],
-            ["verdict", "counted"],
-            batch_size=500,
+            seen.values(), ["voter", "verdict", "counted"], batch_size=500
         )
-    return len(first)
+    return place - first
 
 
 def split_read(split: TrafficSplit) -> Reading:
@@ -179,18 +197,18 @@ def split_watch(*, split: TrafficSplit, now: dt.datetime | None = None) -> None:
     if not votes_count(split=split, now=now) and not (split.auto_promote or split.auto_stop):
         return
     state = split_read(split).state
-    votes = split.assignments.exclude(counted=None).count()
-    if state == State.BETTER and split.auto_promote:
+    people = split.assignments.exclude(counted=None).count()
+    if state == State.BETTER and split.auto_promote and split.candidate.gate_won:
         release_promote(
             project=split.project,
             adapter=split.candidate,
             by=None,
-            reason=f"It earned more thumbs up than {split.live_version} in a split, {votes} votes.",
+            reason=f"It earned more thumbs up than {split.live_version}, from {people} people.",
         )
     if state == State.WORSE and split.auto_stop:
         split_stop(
             split=split,
             by=None,
             status=TrafficSplit.Status.WORSE,
-            reason=f"It earned fewer thumbs up than {split.live_version}, {votes} votes.",
+            reason=f"It earned fewer thumbs up than {split.live_version}, from {people} people.",
         )

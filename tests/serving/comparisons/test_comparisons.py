@@ -171,7 +171,7 @@ def test_tally_sums_both_orders(served: Project, viewer: User) -> None:
     first, second = tallies(served)
     assert (first.first, first.second) == ("bot@2", "base")
     assert (first.wins, first.losses, first.both, first.neither) == (2, 1, 1, 0)
-    assert first.reading == read(2, 1)
+    assert first.reading == read(1, 0)
     assert (second.judged, second.share, second.reading.to_go) == (1, None, None)
 
 
@@ -182,7 +182,7 @@ def test_tally_names_the_better_version_once_significant(
         for _ in range(count):
             Comparison.objects.create(
                 project=served,
-                user=viewer,
+                user=User.objects.create_service(name="Somebody"),
                 left_version="base",
                 right_version="bot@1",
                 choice=choice,
@@ -193,6 +193,23 @@ def test_tally_names_the_better_version_once_significant(
     assert "no difference yet, about" in judged("left", 3)
     assert "base is better</span>" in judged("left", 9)
     assert "bot@1 is better</span>" in judged("right", 60)
+
+
+def test_one_person_does_not_decide_a_comparison(
+    served: Project, viewer: User, annotator: User, django_assert_num_queries: Any
+) -> None:
+    pair = {"left_version": "base", "right_version": "bot@1"}
+    for choice in ("both", *["left"] * 40):
+        Comparison.objects.create(project=served, user=viewer, choice=choice, **pair)
+    other = {"left_version": "bot@1", "right_version": "base"}
+    Comparison.objects.create(project=served, user=annotator, choice="left", **other)
+
+    with django_assert_num_queries(2):
+        [tally] = tallies(served)
+
+    assert (tally.wins, tally.losses, tally.both) == (40, 1, 1)
+    # one win and one loss: the first decided comparison of each person
+    assert (tally.reading.state, tally.reading) == ("open", read(1, 1))
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,14 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.models import Assignment, AssignmentAnswer, TrafficSplit
 
 
-def vote_on(split: TrafficSplit, user: User, *, candidate: bool, verdicts: str) -> None:
-    """Create conversations on one side, each with an answer and a vote: `+` is up."""
-    for number, verdict in enumerate(verdicts):
+def vote_on(split: TrafficSplit, *, candidate: bool, verdicts: str, by: User | None = None) -> None:
+    """Create conversations on one side, each with an answer and a vote: `+` is up.
+
+    Each vote is another person's, unless all are `by` one.
+    """
+    begun = split.assignments.filter(candidate=candidate).count()
+    for number, verdict in enumerate(verdicts, begun):
+        voter = by or User.objects.create_service(name=f"Person {candidate} {number}")
         version = split.candidate.name if candidate else split.live_version
         assignment = Assignment.objects.create(
             split=split, key=f"{candidate}{number}", candidate=candidate, percent=split.percent
@@ -31,6 +36,6 @@ def vote_on(split: TrafficSplit, user: User, *, candidate: bool, verdicts: str) 
         vote_cast(
             completion=answer,
             verdict=Verdict.UP if verdict == "+" else Verdict.DOWN,
-            by=user,
+            by=voter,
             source=Source.DEMO,
         )

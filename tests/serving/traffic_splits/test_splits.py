@@ -248,8 +248,8 @@ def test_better_candidate_goes_live_automatically(
 ) -> None:
     split_change(split=split, percent=50, auto_promote=True, auto_stop=True, by=admin)
     split.refresh_from_db()
-    vote_on(split, viewer, candidate=True, verdicts="+" * 12)
-    vote_on(split, viewer, candidate=False, verdicts="-" * 12)
+    vote_on(split, candidate=True, verdicts="+" * 12)
+    vote_on(split, candidate=False, verdicts="-" * 12)
     split_watch(split=split)
     assert split_report(split).verdict == "No difference yet"
     split_watch(split=split, now=later())
@@ -258,7 +258,7 @@ def test_better_candidate_goes_live_automatically(
     split.project.refresh_from_db()
     assert split.project.live_version == split.candidate.name
     assert split.status == "promoted"
-    assert "24 votes" in split.reason
+    assert "24 people" in split.reason
     assert split_report(split).verdict == "Candidate better"
     assert AuditEvent.objects.get(action="split.promoted").actor is None
     assert AuditEvent.objects.get(action="release").reason == split.reason
@@ -269,8 +269,8 @@ def test_worse_candidate_is_stopped_only_if_configured(
 ) -> None:
     split_change(split=split, percent=50, auto_promote=True, auto_stop=False, by=admin)
     split.refresh_from_db()
-    vote_on(split, viewer, candidate=True, verdicts="-" * 12)
-    vote_on(split, viewer, candidate=False, verdicts="+" * 12)
+    vote_on(split, candidate=True, verdicts="-" * 12)
+    vote_on(split, candidate=False, verdicts="+" * 12)
     split_watch(split=split, now=later())
     split.refresh_from_db()
     assert split.running
