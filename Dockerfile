@@ -30,4 +30,4 @@ RUN python -m compileall -q feedback_app trainer
 
 USER prospect
 VOLUME /data
-CMD ["gunicorn", "feedback_app.config.wsgi", "--bind=0.0.0.0:8000", "--threads=64", "--no-control-socket"]
+CMD ["uvicorn", "feedback_app.config.asgi:application", "--host=0.0.0.0", "--port=8000", "--http=feedback_app.config.http_protocol:DeadlineProtocol", "--ws=none", "--no-proxy-headers"]

@@ -93,15 +93,10 @@ def peer_env(database: str, directory: Path, server: dict[str, str]) -> dict[str
 def ours_command(port: int) -> list[str]:
     """Return the command of the Procfile's web process."""
     return [
-        *(str(ROOT / ".venv" / "bin" / "gunicorn"), "feedback_app.config.wsgi"),
-        *(
-            "--bind",
-            f"127.0.0.1:{port}",
-            "--workers",
-            "2",
-        ),
-        *("--threads", "64", "--keep-alive", "30", "--no-control-socket"),
-        *("--log-level", "warning"),
+        *(str(ROOT / ".venv" / "bin" / "uvicorn"), "feedback_app.config.asgi:application"),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "2", "--ws", "none"),
+        *("--http", "feedback_app.config.http_protocol:DeadlineProtocol"),
+        *("--timeout-keep-alive", "30", "--no-access-log", "--log-level", "warning"),
     ]
 
 

@@ -88,6 +88,8 @@ def web(model: str, engine_url: str | None = None) -> Iterator[Web]:
         "PROSPECT_VAR": str(var),
         "BASE_MODEL": name,
         "API_REQUESTS_PER_MINUTE": "100000",
+        "ANSWERS_PER_PERSON": "1000",
+        "ANSWERS_PER_TOKEN": "1000",
         "DATABASE_URL": None,
         "REDIS_URL": None,
         "ENGINE_URL": engine_url,

@@ -119,7 +119,7 @@ MIDDLEWARE = [
 ]
 
 ROOT_URLCONF = "feedback_app.config.urls"
-WSGI_APPLICATION = "feedback_app.config.wsgi.application"
+ASGI_APPLICATION = "feedback_app.config.asgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 TEMPLATES: list[dict[str, Any]] = [
@@ -354,6 +354,11 @@ for engine_urls in ENGINES.values():
             raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is not an http(s) URL.")
 # A request fails when its engine has sent nothing for this long; answers may take longer
 ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
+
+# answers that may be generated at the same time; more get 429
+ANSWERS_PER_PERSON = env.int("ANSWERS_PER_PERSON", 6)
+ANSWERS_PER_TOKEN = env.int("ANSWERS_PER_TOKEN", 32)
+ANSWERS_PER_LINK = env.int("ANSWERS_PER_LINK", 16)  # of all visitors together
 
 # -- the gateway
 

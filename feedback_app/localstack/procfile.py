@@ -80,7 +80,6 @@ def plan(env: Mapping[str, str | None], names: Sequence[str] | None) -> Plan:
         "PROSPECT_VAR": str(var),
         "BASE_MODEL": base_model,
         "MODEL_PATH": model_path(var, base_model),
-        "WORKER_TMP_DIR": worker_tmp_dir(var),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{merged.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -103,17 +102,6 @@ def model_path(var: Path, base_model: str) -> str:
     local = var / "models" / base_model
     packaged = base_model == PACKAGED_MODEL
     return str(local) if packaged or (local / "config.json").exists() else base_model
-
-
-def worker_tmp_dir(var: Path) -> str:
-    """Return the directory of gunicorn's heartbeat files: in memory if possible.
-
-    On a disk that is busy with a checkpoint a healthy worker would be taken for dead.
-    """
-    memory = Path("/dev/shm")  # noqa: S108 - gunicorn makes an unlinked file there
-    if memory.is_dir() and os.access(memory, os.W_OK):
-        return str(memory)
-    return str(var / "run")
 
 
 def chosen_port(

@@ -18,7 +18,7 @@ async function write(side, url) {
     });
     if (!(response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) {
       throw new Error(
-        response.status === 422
+        (response.headers.get("Content-Type") ?? "").startsWith("text/plain")
           ? await response.text()
           : `The server could not answer (${response.status}). Reload the page to try again.`,
       );

@@ -1,6 +1,5 @@
 """Check a command line against the code it would run, without running it."""
 
-import importlib
 from collections.abc import Sequence
 
 import click
@@ -10,8 +9,9 @@ from celery.bin.control import inspect
 from celery.bin.worker import worker
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
-from gunicorn.config import Config
-from gunicorn.util import load_class
+from uvicorn.config import Config
+from uvicorn.importer import import_from_string
+from uvicorn.main import main as uvicorn_main
 
 from trainer.__main__ import parser as trainer_parser
 
@@ -28,12 +28,10 @@ def check(argv: Sequence[str]) -> None:
         command.create_parser("manage.py", arguments[1]).parse_args(arguments[2:])
     elif program == "python":
         assert (settings.BASE_DIR / arguments[0]).is_file(), f"{arguments[0]} does not exist"
-    elif program == "gunicorn":
-        options = Config().parser().parse_args(arguments)
-        if options.worker_class:
-            load_class(options.worker_class)
-        (application,) = options.args
-        assert callable(importlib.import_module(application).application)
+    elif program == "uvicorn":
+        options = uvicorn_main.make_context("uvicorn", arguments).params
+        assert callable(import_from_string(options["app"]))
+        Config(options["app"], http=options["http"], ws=options["ws"]).load()
     elif program == "celery":
         check_celery(arguments)
     else:

@@ -16,6 +16,7 @@ import yaml
 from django.conf import settings
 from honcho.environ import parse_procfile
 
+from feedback_app.config.threads import ANSWER_THREADS, PAGE_THREADS, UPLOAD_THREADS
 from tests.architecture.commands import check
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def test_each_command_of_the_procfile_exists(name: str) -> None:
 @pytest.mark.parametrize(
     "argv",
     [
-        ["gunicorn", "feedback_app.config.wsgi", "--no-such-flag"],
+        ["uvicorn", "feedback_app.config.asgi:application", "--no-such-flag"],
         ["celery", "-A", "feedback_app.config", "worker", "--no-such-flag"],
         ["python", "-m", "trainer", "serve", "--model=m", "--artifacts=a", "--no-such-flag"],
         ["python", "manage.py", "no_such_command"],
@@ -248,9 +249,7 @@ def test_postgres_accepts_a_connection_of_every_thread() -> None:
     options = " ".join(SERVICES["postgres"]["command"])
     allowed = int(re.search(r"max_connections=(\d+)", options)[1])  # type: ignore[index]
     web = " ".join(SERVICES["web"]["command"])
-    workers, threads = (
-        int(re.search(rf"--{name}=(\d+)", web)[1])  # type: ignore[index]
-        for name in ("workers", "threads")
-    )
+    workers = int(re.search(r"--workers=(\d+)", web)[1])  # type: ignore[index]
+    threads = PAGE_THREADS + ANSWER_THREADS + UPLOAD_THREADS
     # the rest is for Celery, migrations and a person with psql
     assert workers * threads + 20 <= allowed

@@ -25,6 +25,7 @@ from feedback_app.feedback.models import BASE_VERSION, Completion, Source, Verdi
 from feedback_app.feedback.tokens.services import voter_of
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.demo.events import event_stream
+from feedback_app.serving.open_answers.services import TooManyAnswers, token_place
 
 api = NinjaAPI(
     title="Prospect",
@@ -53,10 +54,21 @@ def models(request: ApiRequest) -> ModelList:
 def chat_completions(request: ApiRequest, ask: ChatAsk) -> ChatAnswer | HttpResponseBase:
     """Generate an answer, complete or as server-sent events. It is stored and can be voted on."""
     chat = chat_request_of(ask, token=request.auth)
-    if not ask.stream:
-        return payloads.complete(chat)
-    usage = ask.stream_options is not None and ask.stream_options.include_usage
-    return event_stream(payloads.StartedEvents(payloads.events(chat, include_usage=usage)))
+    try:
+        with token_place(request.auth.pk) as place:
+            if not ask.stream:
+                return payloads.complete(chat, place)
+            usage = ask.stream_options is not None and ask.stream_options.include_usage
+            events = payloads.StartedEvents(payloads.events(chat, include_usage=usage))
+            return event_stream(place.hold(events))
+    except TooManyAnswers as error:
+        raise ApiError(
+            error.status,
+            str(error),
+            "too_many_answers",
+            "rate_limit_error",
+            retry_after=error.wait,
+        ) from error
 
 
 @api.post("/feedback", response={200: FeedbackAnswer, **FAULTS}, auth=BearerToken(Scope.FEEDBACK))

@@ -11,6 +11,7 @@ from feedback_app.api.gateway.schemas import AnswerMessage, ChatAnswer, Choice, 
 from feedback_app.feedback.models import Completion
 from feedback_app.serving.demo.events import WAITING
 from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.open_answers.services import Place
 
 
 def public_id(completion: Completion) -> str:
@@ -28,11 +29,11 @@ def usage_of(reply: Reply) -> Usage:
     return Usage(prompt_tokens=read, completion_tokens=written, total_tokens=read + written)
 
 
-def complete(chat: ChatRequest) -> ChatAnswer:
+def complete(chat: ChatRequest, place: Place) -> ChatAnswer:
     """Return the complete answer. Raises EngineError."""
     reply = Reply()
     for _ in answer_stream(chat, into=reply):
-        pass
+        place.renew()
     completion = stored(reply)
     return ChatAnswer(
         id=public_id(completion),

@@ -30,6 +30,7 @@ from feedback_app.serving.demo.events import WAITING, event, event_stream
 from feedback_app.serving.demo.views import refused_text, wants_stream
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Comparison
+from feedback_app.serving.open_answers.services import person_place
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
@@ -149,16 +150,16 @@ def comparison_answer(
     if chosen is None:
         raise Http404("No such side.")
     try:
-        pieces = side_stream(comparison=found, side=chosen)
+        with person_place(request.user.pk) as place:
+            pieces = side_stream(comparison=found, side=chosen)
+            if wants_stream(request):
+                return event_stream(place.hold(side_events(request, found, chosen, pieces)))
+            for _ in pieces:
+                place.renew()
     except UserError as error:
         if wants_stream(request):
-            return refused_text(str(error))
+            return refused_text(error)
         raise
-    if wants_stream(request):
-        return event_stream(side_events(request, found, chosen, pieces))
-    try:
-        for _ in pieces:
-            pass
     except EngineError as error:
         messages.error(request, str(error))
     return redirect("comparison", project.slug, found.pk)

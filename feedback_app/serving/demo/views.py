@@ -28,6 +28,7 @@ from feedback_app.serving.demo.events import event_stream, turn_events
 from feedback_app.serving.demo.forms import ChoiceForm, ConversationForm, MessageForm
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Conversation, Turn
+from feedback_app.serving.open_answers.services import Place, TooManyAnswers, person_place
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, validated
 from feedback_app.web.htmx import HtmxHttpRequest
@@ -145,7 +146,14 @@ def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponse
     if values["choice"]:
         conversation_choose(conversation=fresh, choice=values["choice"])
     if values["text"].strip():
-        return answer(request, fresh, turn_begin(conversation=fresh, text=values["text"]))
+        try:
+            with person_place(request.user.pk) as place:
+                turn = turn_begin(conversation=fresh, text=values["text"])
+                return answer(request, fresh, turn, place)
+        except TooManyAnswers as error:
+            if wants_stream(request):
+                return refused_text(error)
+            raise
     fresh.save()  # also a reused one: the demo opens the newest
     return redirect("conversation", project.slug, fresh.pk)
 
@@ -159,10 +167,10 @@ def conversation_send(
     found = conversation_of(request, project, pk)
     text = validated(MessageForm(request.POST))["text"]
     try:
-        turn = turn_begin(conversation=found, text=text)
+        with person_place(request.user.pk) as place:
+            return answer(request, found, turn_begin(conversation=found, text=text), place)
     except UserError as error:
-        return refused(request, found, str(error))
-    return answer(request, found, turn)
+        return refused(request, found, error)
 
 
 @project_view(Role.VIEWER)
@@ -175,10 +183,10 @@ def turn_again_view(
     old = get_object_or_404(found.turns, pk=turn)
     text = validated(MessageForm(request.POST))["text"]
     try:
-        turn_again(turn=old, text=text or None)
+        with person_place(request.user.pk) as place:
+            return answer(request, found, turn_again(turn=old, text=text or None), place)
     except UserError as error:
-        return refused(request, found, str(error))
-    return answer(request, found, old)
+        return refused(request, found, error)
 
 
 @project_view(Role.VIEWER)
@@ -192,31 +200,39 @@ def conversation_choose_view(
     return redirect("conversation", project.slug, found.pk)
 
 
-def refused(request: HtmxHttpRequest, conversation: Conversation, why: str) -> HttpResponseBase:
-    """Return the message with 422 to a script, or redirect a plain form with it."""
+def refused(
+    request: HtmxHttpRequest, conversation: Conversation, why: UserError
+) -> HttpResponseBase:
+    """Return the message with its status to a script, or redirect a plain form with it."""
     if wants_stream(request):
         return refused_text(why)
-    messages.error(request, why)
+    messages.error(request, str(why))
     return redirect("conversation", conversation.project.slug, conversation.pk)
 
 
-def refused_text(why: str) -> HttpResponse:
+def refused_text(why: UserError) -> HttpResponse:
     """Return the message that a script shows when nothing was changed."""
-    return HttpResponse(why, status=422, content_type="text/plain")
+    response = HttpResponse(str(why), status=why.status, content_type="text/plain")
+    if isinstance(why, TooManyAnswers):
+        response["Retry-After"] = str(why.wait)
+    return response
 
 
 def wants_stream(request: HtmxHttpRequest) -> bool:
     return "text/event-stream" in request.headers.get("Accept", "")
 
 
-def answer(request: HtmxHttpRequest, conversation: Conversation, turn: Turn) -> HttpResponseBase:
+def answer(
+    request: HtmxHttpRequest, conversation: Conversation, turn: Turn, place: Place
+) -> HttpResponseBase:
     """Generate the answer: as a stream, or completely before redirecting to the page."""
     turn.conversation = conversation
     if wants_stream(request):
-        return event_stream(turn_events(turn, rendered=lambda done: reply_html(request, done)))
+        events = turn_events(turn, rendered=lambda done: reply_html(request, done))
+        return event_stream(place.hold(events))
     try:
         for _ in turn_stream(turn=turn):
-            pass
+            place.renew()
     except EngineError as error:
         messages.error(request, str(error))
     return redirect("conversation", conversation.project.slug, conversation.pk)

@@ -2,6 +2,7 @@
 
 from feedback_app.serving.models.comparisons import Comparison
 from feedback_app.serving.models.conversations import Conversation, Turn
+from feedback_app.serving.models.open_answers import OpenAnswer
 from feedback_app.serving.models.releases import LiveVersionClaim, Release
 from feedback_app.serving.models.share_links import ShareLink, ShareVisitor
 from feedback_app.serving.models.traffic_splits import Assignment, AssignmentAnswer, TrafficSplit
@@ -16,6 +17,7 @@ __all__ = [
     "FixedAnswer",
     "FixedPrompt",
     "LiveVersionClaim",
+    "OpenAnswer",
     "Release",
     "ShareLink",
     "ShareVisitor",

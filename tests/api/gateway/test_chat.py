@@ -360,7 +360,7 @@ def test_request_for_a_known_prompt_makes_few_queries(
 
     # token, its minute, running split, prompt; insert; lock, update; savepoints around the
     # last two
-    with django_assert_num_queries(11):
+    with django_assert_num_queries(14):
         assert program.ask().status_code == 200
 
 

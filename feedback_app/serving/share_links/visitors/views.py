@@ -26,6 +26,7 @@ from feedback_app.serving.demo.forms import MessageForm
 from feedback_app.serving.demo.views import Links, wants_stream, with_votes
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor, Turn
+from feedback_app.serving.open_answers.services import Place, TooManyAnswers, link_place
 from feedback_app.serving.share_links.services import (
     LimitReached,
     link_find,
@@ -90,7 +91,7 @@ def ended(request: SharedRequest) -> HttpResponse:
 
 def message_response(request: SharedRequest, error: UserError) -> HttpResponse:
     """Return an error's message: to a script with a status, to a plain form on the page."""
-    wait = error.wait if isinstance(error, LimitReached) else 0
+    wait = error.wait if isinstance(error, LimitReached | TooManyAnswers) else 0
     if wants_stream(request):
         response = HttpResponse(str(error), status=429 if wait else 422, content_type="text/plain")
     else:
@@ -166,13 +167,14 @@ def shared(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
 def shared_send(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
     """Send a message. The first one creates the visitor and the conversation."""
     text = validated(MessageForm(request.POST))["text"]
-    with transaction.atomic():
-        visitor = visitor_of(request, link) or visitor_create(link)
-        message_count(link=link, visitor=visitor)
-        conversation = conversation_of(visitor, link) or conversation_begin(visitor, link)
-        turn = turn_begin(conversation=conversation, text=text)
-    request.session[session_key(link)] = visitor.pk
-    return answer(request, link, visitor, conversation, turn)
+    with link_place(link.pk) as place:
+        with transaction.atomic():
+            visitor = visitor_of(request, link) or visitor_create(link)
+            message_count(link=link, visitor=visitor)
+            conversation = conversation_of(visitor, link) or conversation_begin(visitor, link)
+            turn = turn_begin(conversation=conversation, text=text)
+        request.session[session_key(link)] = visitor.pk
+        return answer(request, link, visitor, conversation, turn, place)
 
 
 def conversation_begin(visitor: ShareVisitor, link: ShareLink) -> Conversation:
@@ -199,10 +201,11 @@ def shared_again(request: SharedRequest, link: ShareLink, turn: int) -> HttpResp
     if visitor is None or found is None:
         return ended(request)
     old = get_object_or_404(found.turns, pk=turn)
-    with transaction.atomic():
-        message_count(link=link, visitor=visitor)
-        turn_again(turn=old, text=text or None)
-    return answer(request, link, visitor, found, old)
+    with link_place(link.pk) as place:
+        with transaction.atomic():
+            message_count(link=link, visitor=visitor)
+            turn_again(turn=old, text=text or None)
+        return answer(request, link, visitor, found, old, place)
 
 
 def answer(
@@ -211,6 +214,7 @@ def answer(
     visitor: ShareVisitor,
     conversation: Conversation,
     turn: Turn,
+    place: Place,
 ) -> HttpResponseBase:
     """Generate the answer: as a stream, or completely before redirecting to the page.
 
@@ -218,18 +222,17 @@ def answer(
     """
     turn.conversation = conversation
     if wants_stream(request):
-        return event_stream(
-            turn_events(
-                turn,
-                rendered=lambda done: reply_html(request, link, visitor, done),
-                url=home(request),
-                may_read=link_is_open(link),
-                message_of=lambda error: FAILED,
-            )
+        events = turn_events(
+            turn,
+            rendered=lambda done: reply_html(request, link, visitor, done),
+            url=home(request),
+            may_read=link_is_open(link),
+            message_of=lambda error: FAILED,
         )
+        return event_stream(place.hold(events))
     try:
         for _ in turn_stream(turn=turn, may_read=link_is_open(link)):
-            pass
+            place.renew()
     except EngineError:
         messages.error(request, FAILED)
     return redirect(home(request))

@@ -1,0 +1,31 @@
+"""ASGI entry point: uvicorn reads and writes, threads run Django's views and streams."""
+
+import gc
+import os
+import re
+
+from django.core.wsgi import get_wsgi_application
+from django.urls import reverse
+
+from feedback_app.config.threads import ThreadedWsgi
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.config.settings")
+
+#: POST requests that wait for an engine; a test compares them with the URLs of the views.
+WAITS_FOR_ENGINE = re.compile(
+    r"/v1/chat/completions"
+    r"|/demo/[^/]+/(new|c/[^/]+/(send|turns/\d+/again)|compare/[^/]+/[^/]+/answer)/"
+    r"|/s/[^/]+/(send|turns/\d+/again)/"
+    r"|/projects/[^/]+/(adapters/[^/]+/release|splits/new)/"
+)
+
+application = ThreadedWsgi(
+    get_wsgi_application(), waits=lambda path: WAITS_FOR_ENGINE.fullmatch(path) is not None
+)
+# loads the views now instead of at the first request
+reverse("home")
+
+# Everything loaded by now stays: exclude it from garbage collection, and collect less often.
+gc.collect()
+gc.freeze()
+gc.set_threshold(20_000, 20, 20)
