@@ -21,8 +21,10 @@ def database_url() -> str:
     values = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{values['NAME']}"
-    host = quote(str(values["HOST"]), safe="")
+    host = str(values["HOST"])
     user = f"{quote(values['USER'])}:{quote(values['PASSWORD'])}"
+    if host.startswith("/"):  # a socket's directory is read from the path
+        return f"postgres://{user}@/{host}/{values['NAME']}"
     return f"postgres://{user}@{host}:{values['PORT']}/{values['NAME']}"
 
 
