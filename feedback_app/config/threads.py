@@ -253,20 +253,22 @@ class Upload(io.RawIOBase):
         self.rest = b""
         self.more = True
         self.received = 0
-        self.begun = time.monotonic()
+        # seconds of the client; the view may take its own time between two reads
+        self.waited = 0.0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
         while not self.rest and self.more:
-            late = SILENCE_SECONDS + self.received / BODY_BYTES_A_SECOND
-            if time.monotonic() - self.begun > late:
+            if self.waited > SILENCE_SECONDS + self.received / BODY_BYTES_A_SECOND:
                 raise OSError(TOO_SLOW)
+            begun = time.monotonic()
             try:
                 message = self.exchange.wait_for(self.exchange.receive(), SILENCE_SECONDS)
             except Gone as error:
                 raise OSError(TOO_SLOW) from error
+            self.waited += time.monotonic() - begun
             if message["type"] == "http.disconnect":
                 raise OSError("The client has disconnected.")
             self.rest, self.more = message.get("body", b""), message.get("more_body", False)
