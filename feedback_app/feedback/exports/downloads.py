@@ -18,7 +18,11 @@ def download_of(
 
         # Parquet's directory is at the end of the file, so it is written before it is sent
         file = TemporaryFile()  # noqa: SIM115 - the response closes it
-        parquet_write(rows, file, votes=votes)
+        try:
+            parquet_write(rows, file, votes=votes)
+        except BaseException:  # a token that was revoked meanwhile
+            file.close()
+            raise
         file.seek(0)
         return FileResponse(file, as_attachment=True, filename=filename, content_type=kind)
     return StreamingHttpResponse(
