@@ -69,3 +69,11 @@ def test_pages_are_built_and_all_documents_are_in_them() -> None:
     navigation = set(re.findall(r": ([\w/.-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M))
     documents = (ROOT / "docs").rglob("*.md")
     assert navigation == {str(path.relative_to(ROOT / "docs")) for path in documents}
+
+
+def test_table_of_faults_is_complete() -> None:
+    text = (ROOT / "docs/security.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|(.*)$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 40))
+    untested = [number for number, row in rows if "`tests/" not in row]
+    assert untested == ["38"], "name the tests of these faults"
