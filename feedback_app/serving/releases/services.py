@@ -111,10 +111,17 @@ def release_flip(
     by: User | None,
     reason: str,
 ) -> Release:
-    """End `before` and create the new release in one transaction, or raise PromotionLost."""
+    """End `before` and create the new release in one transaction.
+
+    Raises PromotionLost if another release came first, UserError for a version discarded meanwhile.
+    """
     lost = PromotionLost("Another version was released just now: look again before you release.")
     try:
         with transaction.atomic():
+            # no version is discarded while it becomes live
+            Project.objects.select_for_update().get(pk=project.pk)
+            if adapter is not None and not Adapter.objects.usable().filter(pk=adapter.pk).exists():
+                raise UserError(f"{adapter.name} was discarded: restore it first.")
             now = timezone.now()
             ended = Release.objects.filter(project=project, live=True)
             if before is not None:

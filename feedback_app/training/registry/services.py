@@ -5,17 +5,18 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.training.models import (
-    Adapter,
-)
+from feedback_app.feedback.models import Project
+from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
 
 
 def adapter_discard(*, adapter: Adapter, by: User) -> None:
     """Discard a version: it leaves the lists. Raises UserError if it is live."""
-    if adapter.project.live_version == adapter.name:
-        raise UserError(f"{adapter.name} is live: release another version first.")
     with transaction.atomic():
+        # it does not become live meanwhile
+        project = Project.objects.select_for_update().get(pk=adapter.project_id)
+        if project.live_version == adapter.name:
+            raise UserError(f"{adapter.name} is live: release another version first.")
         Adapter.objects.filter(pk=adapter.pk).update(discarded_at=timezone.now())
         audit(project=adapter.project, actor=by, action="adapter.discard", target=adapter.name)
 
