@@ -53,7 +53,7 @@ async def main():
     app = create_app("tiny", make, on_failure=fail)
     async with app.router.lifespan_context(app):
         async with httpx.AsyncClient(
-            transport=httpx.ASGITransport(app), base_url="http://engine"
+            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1"
         ) as client:
             while (await client.get("/health")).status_code == 503:
                 await asyncio.sleep(0.05)

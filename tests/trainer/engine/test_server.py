@@ -593,7 +593,7 @@ def test_metrics_count_requests_and_tokens(client: httpx.Client, engine: Served)
 
 async def get(app: Any, path: str) -> httpx.Response:
     transport = httpx.ASGITransport(app=app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://engine") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         return await client.get(path)
 
 
