@@ -23,7 +23,7 @@ from feedback_app.feedback.members.services import invitation_create
 from feedback_app.feedback.models import Project
 from tests.conftest import PASSWORD
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 LOGIN = "/accounts/oidc/oidc/login/"
 
 

@@ -1,6 +1,10 @@
 """How Celery delivers messages."""
 
+import pytest
+
 from feedback_app.config.celery import app
+
+pytestmark = pytest.mark.slow
 
 
 def test_messages_are_acknowledged_before_the_work() -> None:

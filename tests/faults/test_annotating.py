@@ -21,6 +21,8 @@ from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import MakeCompletions, hand_out
 from tests.feedback.queue.test_concurrency import at_once
 
+pytestmark = pytest.mark.slow
+
 As = Callable[[User], Client]
 DESK = {"HX-Request": "true", "HX-Target": "stage"}
 

@@ -39,7 +39,7 @@ from feedback_app.training.runs.services import run_request
 from tests.browser.world import chat, said
 from tests.conftest import PASSWORD
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 As = Callable[[User], Client]
 Make = Callable[..., list[Completion]]
 

@@ -25,7 +25,7 @@ from tests.browser.world import chat
 from tests.conftest import MakeCompletions, hand_out
 from tests.faults.test_handed_out import let_skips_expire
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 DESK = {"HX-Request": "true", "HX-Target": "stage"}

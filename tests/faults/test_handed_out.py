@@ -27,7 +27,7 @@ from feedback_app.feedback.votes.services import vote_cast
 from tests.browser.world import chat, said
 from tests.conftest import MakeCompletions
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 #: The targets of the page, of the votes that the browser kept, and of the list of the last ten.

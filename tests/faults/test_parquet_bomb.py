@@ -16,7 +16,7 @@ from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.models import ImportJob, Project
 from feedback_app.feedback.tokens.services import token_create
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 

@@ -14,6 +14,8 @@ from feedback_app.training.models import Run
 from feedback_app.training.schedules.services import schedule_set, schedules_run
 from tests.feedback.queue.test_concurrency import at_once
 
+pytestmark = pytest.mark.slow
+
 BERLIN = ZoneInfo("Europe/Berlin")
 
 

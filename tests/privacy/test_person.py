@@ -96,6 +96,7 @@ def test_account_is_closed_only_by_an_owner_of_all_its_projects(
     assert not User.objects.get(pk=outsider.pk).is_active
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["deactivated", "removed"])
 def test_stream_in_progress_ends_when_its_reader_is_deactivated(
     how: str,

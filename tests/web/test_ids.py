@@ -39,6 +39,7 @@ def filled(pattern: str, number: int) -> str:
     return "/" + re.sub(r"<(\w+):\w+>", lambda found: parts[found[1]], pattern)
 
 
+@pytest.mark.slow
 def test_number_beyond_the_database_is_404_in_every_address(
     project: Project, admin: User, as_user: As
 ) -> None:
@@ -53,6 +54,7 @@ def test_number_beyond_the_database_is_404_in_every_address(
     assert {each for each in found if each[2] != 404} == set()
 
 
+@pytest.mark.slow
 def test_largest_number_of_the_database_is_404_or_refused_in_every_address(
     project: Project, admin: User, as_user: As
 ) -> None:

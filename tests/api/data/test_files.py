@@ -23,7 +23,7 @@ from feedback_app.feedback.webhooks.services import webhook_create
 from feedback_app.training.runs.services import run_request
 from tests.api.gateway_client import Program, fault
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 ROWS = [
     {"prompt": "Q1", "completion": "=1+1", "label": True},
     {"prompt": "Q2", "chosen": "good", "rejected": "bad"},

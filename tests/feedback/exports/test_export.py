@@ -21,7 +21,7 @@ from feedback_app.feedback.models import Completion, Pause, Project, Source, Ver
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.runs.services import run_request
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 Make = Callable[..., list[Completion]]

@@ -50,6 +50,7 @@ def test_flags_are_limited_to_a_share_of_the_queue(
     assert client.post(url("skip", items[3].pk), headers=DESK).status_code == 200
 
 
+@pytest.mark.slow
 def test_flags_are_limited_per_hour(
     project: Project, annotator: User, as_user: As, make_completions: MakeCompletions
 ) -> None:

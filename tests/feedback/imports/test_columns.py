@@ -78,6 +78,7 @@ def test_columns_are_shown_mapped_and_imported(project: Project, admin: User, as
     assert ImportJob.objects.get().refused == 0
 
 
+@pytest.mark.slow
 def test_labels_given_for_a_file_override_the_known_spellings(
     project: Project, admin: User, as_user: As
 ) -> None:
@@ -168,6 +169,7 @@ def test_started_import_resumes_only_with_the_same_columns(
     assert ImportJob.objects.get().status == "done"
 
 
+@pytest.mark.slow
 def test_wide_and_damaged_files_can_be_previewed(
     project: Project, admin: User, as_user: As
 ) -> None:

@@ -17,6 +17,8 @@ from feedback_app.feedback.imports.readers import KNOWN, Record, Unreadable, ope
 from feedback_app.feedback.imports.recognition import Recognised, RowRefused, recognise
 from feedback_app.feedback.prompts.services import messages_check
 
+pytestmark = pytest.mark.slow
+
 TEXTS = st.one_of(
     st.text(st.characters(exclude_categories=[]), max_size=12),
     st.sampled_from(["", "\x00", "\ud800", "\n\nHuman: a\n\nAssistant: b", "Human:", "[{"]),

@@ -361,6 +361,7 @@ def test_csv_cell_without_end_is_refused_and_reading_continues(
     assert "field larger than field limit" in reasons(job)[0][1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
 def test_parquet_with_other_columns_and_bad_bytes(
     kind: pa.DataType, project: Project, tmp_path: Path

@@ -19,7 +19,7 @@ from feedback_app.serving.releases.services import release_flip
 from feedback_app.training.models import Adapter
 from tests.served import MakeAdapter
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
 
 @pytest.fixture

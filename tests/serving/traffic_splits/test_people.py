@@ -26,7 +26,7 @@ from feedback_app.training.models import Adapter, Run, Snapshot
 from feedback_app.web.errors import UserError
 from tests.serving.traffic_splits.split_votes import vote_on
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 
 def adapter_of(project: Project, *, gate_won: bool) -> Adapter:

@@ -8,6 +8,8 @@ from trainer.config import TrainConfig
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import Refused
 
+pytestmark = pytest.mark.slow
+
 SIZES = st.lists(st.integers(1, 4096), min_size=1, max_size=40)
 
 

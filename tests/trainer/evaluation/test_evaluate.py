@@ -25,6 +25,8 @@ from trainer.evaluation.text_metrics import (
 )
 from trainer.models.loading import LoadedBase
 
+pytestmark = pytest.mark.slow
+
 
 def make_eval(tmp_path: Path, tiny_dir: Path, candidates: dict[str, str | None]) -> Path:
     eval_dir = tmp_path / "eval"

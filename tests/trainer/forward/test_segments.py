@@ -1,10 +1,13 @@
 """The forest of rows: every row can be reconstructed, and shared prefixes are stored once."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.backends.base import Forest
 from trainer.forward.segments import MIN_SHARED_TOKENS, branches, common_prefix, forest
+
+pytestmark = pytest.mark.slow
 
 # few different tokens and long common prefixes, so that rows share much
 BEGINNINGS = st.sampled_from([(1,) * 40, (1,) * 20 + (2,) * 25, (3,) * 5, ()])

@@ -9,6 +9,8 @@ from tests.trainer.data.chat_families import FAMILIES
 from trainer.errors import Refused
 from trainer.models.template_check import template_check
 
+pytestmark = pytest.mark.slow
+
 
 def tokenizer_with(template: str | dict[str, str] | None) -> SimpleNamespace:
     return SimpleNamespace(chat_template=template, special_tokens_map={"eos_token": "</s>"})

@@ -20,6 +20,8 @@ from trainer.models.lora import Lora, MasterWeights
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.step import Budget, StepResult, StepRunner
 
+pytestmark = pytest.mark.slow
+
 SYSTEM = tuple(range(40, 60))
 WEIGHTS = (1.0, 0.5, 2.0, 1.0, 1.0, 0.25)
 LAMBDAS = Lambdas(1.2, 0.8)

@@ -22,7 +22,7 @@ from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling
 from trainer.models.loading import LoadedBase, load_base
 
-pytestmark = needs_compiled
+pytestmark = [needs_compiled, pytest.mark.slow]
 
 LENGTHS = (5, 1, 40, 17, 33, 2, 9, 21, 13)
 
