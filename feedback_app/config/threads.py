@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
@@ -40,6 +41,7 @@ RESPONSE_IN_MEMORY = 4_000_000
 SILENCE_SECONDS = 10.0
 BODY_BYTES_A_SECOND = 10_000
 SEND_SECONDS = 30.0
+DRAIN_SECONDS = 5.0
 RETRY_SECONDS = 5
 BUSY = "The server is busy. Nothing was changed: try again in a few seconds."
 TOO_SLOW = "The request arrived too slowly."
@@ -145,6 +147,14 @@ class Exchange:
                 if not message.get("more_body"):
                     return bytes(found)
 
+    async def drain(self) -> None:
+        """Read what the client still sends, for some seconds: a connection that is closed with
+        unread bytes is reset, and the client would not see why it was refused."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while (await self.receive()).get("more_body"):
+                    pass
+
     async def watch(self) -> None:
         """Notice that the client disconnects."""
         while (await self.receive())["type"] != "http.disconnect":
@@ -166,6 +176,10 @@ class Exchange:
             )
         if isinstance(found, bytes):
             await self.send(self.start())
+            if large:
+                await self.send({"type": "http.response.body", "body": found, "more_body": True})
+                await self.drain()
+                found = b""
             await self.send({"type": "http.response.body", "body": found})
         elif found is not None:
             if not server.answers.free:
