@@ -6,22 +6,24 @@ an engine are skipped there. Exit code: pytest's.
 """
 
 import os
-import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from tools.image_requirements import TRAINER_ONLY, name_of  # noqa: E402
+
 TESTS = ["accounts", "feedback", "training", "serving", "faults"]
-#: Packages that only the trainer and the engine import, or that need torch themselves.
-LEFT_OUT = {"torch", "transformers", "peft", "numba", "llvmlite", "safetensors", "gguf", "trl"}
+#: trl needs torch itself.
+LEFT_OUT = {*TRAINER_ONLY, "trl"}
 
 
 def requirements(project: dict) -> list[str]:
     """Return the requirements of the web app and its tests from pyproject.toml."""
     lines = [*project["dependencies"], *project["optional-dependencies"]["test"]]
-    return [line for line in lines if re.split(r"[\[<>=!~ ]", line)[0] not in LEFT_OUT]
+    return [line for line in lines if name_of(line) not in LEFT_OUT]
 
 
 def make_environment(python: str) -> Path:
