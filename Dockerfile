@@ -12,9 +12,16 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PROSPECT_ENV=production \
     PROSPECT_VAR=/data
+# tini passes signals on, to the trainer beside its worker too (TINI_KILL_PROCESS_GROUP), and reaps
+# zombies; Kubernetes has no counterpart to `docker run --init`. Its version does not matter.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends tini \
+    && rm -rf /var/lib/apt/lists/*
 RUN useradd --create-home --uid 1000 prospect \
     && install --directory --mode=0700 --owner=prospect --group=prospect /data
 WORKDIR /app
+ENTRYPOINT ["tini", "--"]
 # Dependencies alone, so that a change of our code does not install them again.
 COPY pyproject.toml constraints.txt ./
 COPY tools/image_requirements.py ./tools/

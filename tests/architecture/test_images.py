@@ -106,6 +106,16 @@ def test_image_does_not_run_as_root(stage: str) -> None:
     assert instructions(stage)[-3] == "USER 1000:1000"
 
 
+def test_signals_reach_the_trainer_beside_its_worker() -> None:
+    for stage in ("web", "trainer", "trainer-cuda"):
+        assert [line for line in instructions(stage) if line.startswith("ENTRYPOINT")] == [
+            'ENTRYPOINT ["tini", "--"]'
+        ]
+    for name in ("worker-gpu", "worker-gpu-cuda"):
+        assert OURS[name]["environment"]["TINI_KILL_PROCESS_GROUP"] == "1"
+    assert not [name for name, service in OURS.items() if "entrypoint" in service]
+
+
 def test_images_contain_everything_that_their_services_run() -> None:
     for stage in STAGES:
         for source in copied(stage):
