@@ -21,7 +21,7 @@ DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/traini
 SERVED_TESTS := $(wildcard tests/serving tests/api tests/closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check bench $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check sbom audit bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -33,6 +33,8 @@ help:
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
+	@echo 'make sbom               the software bill of materials (CycloneDX), in var/sbom.json'
+	@echo 'make audit              known vulnerabilities of the pinned packages; asks pypi.org'
 	@echo 'make docs               the documentation as pages, in var/site; links are checked'
 	@echo 'make bench              $(if $(BENCHES),all of: $(BENCHES),nothing yet)'
 	@echo 'make clean              remove .venv and caches; var/ with its votes and models stays'
@@ -81,6 +83,15 @@ check: install-test
 	@.venv/bin/lint-imports
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
 	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js
+
+sbom: install-test
+	@$(PY) tools/sbom.py var/sbom.json
+
+# --strict: without it, packages that the service does not know count as free of vulnerabilities.
+audit: install-test
+	@$(PY) -m pip_audit --strict --progress-spinner off --cache-dir var/audit --no-deps --disable-pip \
+		--requirement constraints.txt $(ARGS) \
+	|| { echo 'make audit: a vulnerability was found, or pypi.org could not be asked: see above.' >&2; exit 1; }
 
 docs: install-test
 	@.venv/bin/zensical build --clean --strict

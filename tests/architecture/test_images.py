@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, packages_distributions, requires
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.architecture.test_compose import INTERPOLATION, OURS, commands
-from tools import image_requirements
+from tools import image_requirements, sbom
 from trainer.models.loading import PACKAGED
 
 pytestmark = pytest.mark.slow
@@ -61,27 +61,7 @@ def environment(stage: str) -> dict[str, str]:
 
 def installed_with(image: str) -> set[str]:
     """Return every package that pip installs for an image, from the metadata of those here."""
-    found: set[str] = set()
-    waiting = [Requirement(line) for line in image_requirements.requirements(PROJECT, image)]
-    done: set[str] = set()
-    while waiting:
-        requirement = waiting.pop()
-        if str(requirement) in done:
-            continue
-        done.add(str(requirement))
-        name = canonicalize_name(requirement.name)
-        try:
-            needed = [Requirement(line) for line in requires(name) or []]
-        except PackageNotFoundError:
-            continue  # a marker for another platform
-        found.add(name)
-        extras = requirement.extras or {""}
-        waiting += [
-            one
-            for one in needed
-            if one.marker is None or any(one.marker.evaluate({"extra": e}) for e in extras)
-        ]
-    return found
+    return sbom.installed_with(image_requirements.requirements(PROJECT, image))
 
 
 def test_dockerfile_has_no_findings_of_hadolint() -> None:
