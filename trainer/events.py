@@ -20,10 +20,13 @@ class EventLog:
         self._path = path
         # Unbuffered: what a full disk refused must not be written when the file is closed.
         self._file = path.open("a+b", buffering=0)
+        # set by a caller that logs the same id, so that one search finds all of a run
+        request_id = os.environ.get("PROSPECT_REQUEST_ID", "")
+        self._context = {"request_id": request_id} if request_id else {}
 
     def write(self, kind: str, **values: object) -> None:
         """Append one event; numbers that JSON cannot hold (NaN, ∞) become null."""
-        record = {"type": kind, "time": round(time.time(), 3), **values}
+        record = {"type": kind, "time": round(time.time(), 3), **self._context, **values}
         line = json.dumps({key: _finite(value) for key, value in record.items()}) + "\n"
         left = ("\n" if self._is_torn() else "").encode() + line.encode()
         while left:

@@ -73,6 +73,10 @@ class TolerantRedisCache(RedisCache):
         call = super().set_many
         return self._try(lambda: call(data, timeout, version), list(data))
 
+    def incr(self, key: str, delta: int = 1, version: int | None = None) -> int:
+        call = super().incr
+        return self._try(lambda: call(key, delta, version), 0)
+
     def touch(self, key: str, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None) -> bool:
         call = super().touch
         return self._try(lambda: call(key, timeout, version), False)

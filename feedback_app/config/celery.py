@@ -1,6 +1,7 @@
 """The Celery app: queues `default` (short work) and `gpu` (training, one at a time)."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 from celery import Celery
@@ -10,6 +11,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.config.settings")
 app = Celery("prospect")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
+# connects the signals
+import_module("feedback_app.monitoring.celery_signals")
 
 
 @worker_ready.connect

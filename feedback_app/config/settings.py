@@ -56,6 +56,8 @@ SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", default=[])
 # password resets and invitations; without a mail server they are written to the web log
 EMAIL = env.email_url_config(env.str("EMAIL_URL", "") or "consolemail://")
 REDIS_URL = env.str("REDIS_URL", "redis://127.0.0.1:6379/0")
+# opens /metrics and the reasons of /readyz (monitoring/access.py)
+METRICS_TOKEN = env.str("METRICS_TOKEN", "")
 HAS_SHARED_CACHE = REDIS_URL.startswith(("redis://", "rediss://", "unix://"))
 
 if PRODUCTION:
@@ -70,6 +72,8 @@ if PRODUCTION:
         faults.append("EMAIL_URL must name a mail server, so that no mail is written to the log")
     if not HAS_SHARED_CACHE:
         faults.append("REDIS_URL must name a Valkey or Redis server: it counts wrong passwords")
+    if METRICS_TOKEN and len(METRICS_TOKEN) < 20:
+        faults.append("METRICS_TOKEN must have 20 characters or more")
     if faults:
         raise ImproperlyConfigured("Refusing to start in production: " + "; ".join(faults) + ".")
 
@@ -244,10 +248,11 @@ SESSION_COOKIE_AGE = 60 * 60 * 24 * 14
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+# asked by load balancers and Prometheus inside a private network
+SECURE_REDIRECT_EXEMPT = [r"^(health|healthz|readyz|metrics)$"]
 if PRODUCTION:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
     SECURE_SSL_REDIRECT = env.bool("SECURE_SSL_REDIRECT", True)
-    SECURE_REDIRECT_EXEMPT = [r"^health$"]
     SECURE_HSTS_SECONDS = 60 * 60 * 24 * 365
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {

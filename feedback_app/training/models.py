@@ -89,6 +89,8 @@ class Run(Claimable):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     auto_release = models.BooleanField(default=False)
+    # of the web request or task that queued it: in the logs of worker, trainer and engine too
+    request_id = models.CharField(max_length=64, blank=True)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
     cancel_requested = models.BooleanField(default=False)
     dispatched_at = models.DateTimeField(null=True)

@@ -22,9 +22,11 @@ def dispatch() -> None:
     schedules_run()
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
-    for run_id in Run.objects.filter(Run.claimable(), unsent).values_list("pk", flat=True):
+    waiting = Run.objects.filter(Run.claimable(), unsent)
+    for run_id, request_id in waiting.values_list("pk", "request_id"):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
-        train_run.apply_async((run_id,), expires=RESEND)
+        # the run's own request, not this tick
+        train_run.apply_async((run_id,), expires=RESEND, headers={"request_id": request_id})
 
 
 @shared_task(name="training.train_run")

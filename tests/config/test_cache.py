@@ -43,6 +43,7 @@ def test_unreachable_server_is_a_miss() -> None:
     assert not found.add("key", 1)
     assert not found.has_key("key")
     assert not found.touch("key")
+    assert found.incr("key") == 0
     assert not found.delete("key")
     assert found.set_many({"key": 1}) == ["key"]
     assert found.get_or_set("key", 2) == 2

@@ -17,6 +17,7 @@ from django.db import connection
 from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.serving.engine.client import ELSEWHERE, AdapterBroken, EngineError
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
+from feedback_app.web.log_context import thread_context
 
 log = structlog.get_logger(__name__)
 W = TypeVar("W")
@@ -69,7 +70,7 @@ def ask_each(
     missing = 0
     fault: EngineError | None = None
 
-    with ThreadPoolExecutor(limit.most) as pool:
+    with ThreadPoolExecutor(limit.most, **thread_context()) as pool:
         try:
             while (todo or later or running) and goes_on():
                 while later and later[0][0] <= time.monotonic():

@@ -20,6 +20,7 @@ from feedback_app.serving.engine.replicas import usable, went_down
 from feedback_app.serving.engine.stream import ABORTED, AdapterBroken, EngineError, Streamed, pieces
 from feedback_app.training.models import Adapter
 from feedback_app.training.registry.files import BadAdapter, manifest_check
+from feedback_app.web import log_context
 
 log = structlog.get_logger(__name__)
 
@@ -371,7 +372,7 @@ class Engine:
     @staticmethod
     def _headers() -> dict[str, str]:
         """Return the request id of the web process, so that the engine logs the same."""
-        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        request_id = log_context.request_id()
         return {"X-Request-ID": request_id} if request_id else {}
 
     def _unreachable(self, error: httpx.HTTPError | None = None) -> EngineError:

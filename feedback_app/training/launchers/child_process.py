@@ -26,6 +26,7 @@ from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.snapshots.files import context, snapshot_write
+from feedback_app.web.log_context import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -190,8 +191,13 @@ def child_run(claim: RunClaim, arguments: list[str], *, events: Path, alive: Hea
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=settings.BASE_DIR,
-            env={**os.environ, "TOKENIZERS_PARALLELISM": "false"},
+            env={
+                **os.environ,
+                "TOKENIZERS_PARALLELISM": "false",
+                "PROSPECT_REQUEST_ID": request_id(),  # in every event (trainer/events.py)
+            },
         )
+        log.info("trainer_started", run=claim.row.pk, command=arguments[0], pid=child.pid)
         try:
             stopping = False
             while True:

@@ -20,6 +20,8 @@ METRIC_FIELDS = (
     "grad_norm",
     "seconds",
 )
+#: Fields that every event has.
+NOT_FACTS = ("type", "time", "request_id")
 
 
 def read_new_events(path: Path, offset: int) -> tuple[list[dict[str, Any]], int]:
@@ -51,7 +53,7 @@ def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -
     for event in events:
         kind = event.get("type")
         if kind == "start":
-            fields["facts"] = {k: v for k, v in event.items() if k not in ("type", "time")}
+            fields["facts"] = {k: v for k, v in event.items() if k not in NOT_FACTS}
             fields["progress_total"] = event["total_steps"]
         elif kind == "phase":
             fields |= {

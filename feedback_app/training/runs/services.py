@@ -28,6 +28,7 @@ from feedback_app.training.runs.plan import run_plan
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze
 from feedback_app.web.errors import UserError
+from feedback_app.web.log_context import request_id
 
 log = structlog.get_logger(__name__)
 
@@ -63,10 +64,12 @@ def run_request(
                 trigger=trigger,
                 requested_by=by,
                 auto_release=auto_release,
+                request_id=request_id(),
             )
             audit(project=project, actor=by, action="run.request", target=str(run))
     except IntegrityError as error:
         raise UserError("Another run was started just now: see the list of runs.") from error
+    log.info("run_requested", run=run.pk, number=run.number, project=project.slug)
     return run
 
 
@@ -93,6 +96,7 @@ def run_resume(*, run: Run, by: User) -> None:
                 status=Run.Status.QUEUED,
                 cancel_requested=False,
                 error="",
+                request_id=request_id(),
                 dispatched_at=None,
                 finished_at=None,
             )
@@ -101,6 +105,7 @@ def run_resume(*, run: Run, by: User) -> None:
             audit(project=run.project, actor=by, action="run.resume", target=str(run))
     except IntegrityError as error:
         raise UserError("Another run is in progress: wait for it or cancel it.") from error
+    log.info("run_resumed", run=run.pk, number=run.number)
 
 
 def run_note(*, run: Run, text: str, level: RunNote.Level = RunNote.Level.INFO) -> None:

@@ -1,0 +1,1 @@
+"""What an operator watches: readiness, metrics, request ids in logs, error reports and traces."""
