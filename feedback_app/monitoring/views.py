@@ -4,8 +4,10 @@ from django.contrib.auth.decorators import login_not_required
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from feedback_app.monitoring.access import is_operator
+from feedback_app.monitoring.metrics import metrics_text
 from feedback_app.monitoring.readiness import readiness
 
 
@@ -29,3 +31,15 @@ def ready(request: HttpRequest) -> HttpResponse:
     if is_operator(request):
         body["reasons"] = {name: fault for name, fault in parts.items() if fault}
     return JsonResponse(body, status=200 if all_ready else 503)
+
+
+@require_safe
+@never_cache
+@login_not_required
+def metrics(request: HttpRequest) -> HttpResponse:
+    """Return the metrics for Prometheus; only operators may read them."""
+    if not is_operator(request):
+        return HttpResponse(
+            "Send METRICS_TOKEN as a bearer token.\n", status=403, content_type="text/plain"
+        )
+    return HttpResponse(metrics_text(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
