@@ -18,7 +18,7 @@ from celery.signals import (
 )
 from structlog.contextvars import bind_contextvars, clear_contextvars, reset_contextvars
 
-from feedback_app.monitoring import heartbeats, task_counts
+from feedback_app.monitoring import heartbeats, task_counts, tracing
 from feedback_app.web import log_context
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,8 @@ def request_id_send(*, headers: dict[str, Any] | None = None, **_: object) -> No
     request_id = log_context.request_id()
     if headers is not None and request_id and not headers.get(HEADER):
         headers[HEADER] = request_id
+    if headers is not None:
+        tracing.inject(headers)
 
 
 @task_prerun.connect
@@ -48,13 +50,14 @@ def task_begin(*, task_id: str, task: Task[Any, Any], **_: object) -> None:
     own = task.request.get("headers") or {}
     request_id = task.request.get(HEADER) or own.get(HEADER) or uuid.uuid4().hex
     tokens = bind_contextvars(request_id=request_id, task=task.name, task_id=task_id)
-    task.request.update(monitoring=(time.monotonic(), tokens))
+    span = tracing.task_begin(task.name, {**own, **vars(task.request)})
+    task.request.update(monitoring=(time.monotonic(), tokens, span))
 
 
 @task_postrun.connect
 def task_end(*, task: Task[Any, Any], state: str | None = None, **_: object) -> None:
     """Count the task and log its end."""
-    started, tokens = task.request.get("monitoring") or (time.monotonic(), {})
+    started, tokens, span = task.request.get("monitoring") or (time.monotonic(), {}, None)
     seconds = time.monotonic() - started
     try:
         task_counts.add(task.name, state=state or "UNKNOWN", seconds=seconds)
@@ -63,6 +66,7 @@ def task_end(*, task: Task[Any, Any], state: str | None = None, **_: object) -> 
         else:
             log.info("task_ended", state=state, seconds=round(seconds, 3))
     finally:
+        tracing.task_end(span, state=state or "")
         reset_contextvars(**tokens)
 
 

@@ -38,7 +38,8 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", sorted(OURS))
 def test_every_import_is_a_runtime_dependency(package: str) -> None:
-    runtime = names(PROJECT["dependencies"]) | names(PROJECT["optional-dependencies"]["cpu"])
+    extras = PROJECT["optional-dependencies"]
+    runtime = names([*PROJECT["dependencies"], *extras["cpu"], *extras["sentry"], *extras["otel"]])
     providers = packages_distributions()
     outside = {
         name: path.relative_to(ROOT)
