@@ -18,7 +18,7 @@ from feedback_app.localstack.stack import Stack
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RUN_FIELDS, RunConfig
 from tests.conftest import PASSWORD
-from tests.engines import wait_until
+from tests.engines import PATIENCE, wait_until
 from tests.stacks import TINY, last_lines
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -93,8 +93,14 @@ def test_id_of_a_request_is_in_every_log_up_to_the_trainer_and_the_engine(
         form = {name: getattr(SHORT, name) for name in RUN_FIELDS}
         started = client.post(f"{page}/runs/new/", data={**form, **token})
         assert started.status_code == 302, started.text[:300]
-        asked = client.post(f"{page}/demo/", data={"text": "Hello", **token})
-        assert asked.status_code < 500
+        chat = client.post(f"/demo/{project.slug}/new/", data=token).headers["Location"]
+        streamed = client.post(
+            f"{chat.rstrip('/')}/send/",
+            data={"text": "Hello", **token},
+            headers={"Accept": "text/event-stream"},
+            timeout=PATIENCE,
+        )
+        assert "event: piece" in streamed.text
 
     run = Run.objects.get(project=project)
 
@@ -118,6 +124,8 @@ def test_id_of_a_request_is_in_every_log_up_to_the_trainer_and_the_engine(
         ),
         what="the end of the task in the worker's log",
     )
+    engine = lines_with(stack.process("engine").log, request_id)
+    assert "answered" in [line["event"] for line in engine]
     run_directory = Path(settings.ARTIFACT_ROOT) / "runs" / str(run.pk)
     for name in ("events.jsonl", "evaluation/events.jsonl"):
         events = (run_directory / name).read_text().splitlines()
