@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import prometheus_client.values
 import structlog
@@ -37,7 +37,8 @@ class WebMetrics:
     requests: Counter
     seconds: Histogram
     open_answers: Gauge
-    lock: IO[bytes]
+    # held until the process ends
+    lock: int
 
 
 @cache
@@ -80,18 +81,18 @@ def metrics_directory() -> Path:
     return Path(settings.VAR) / "run" / "metrics"
 
 
-def claim_slot(directory: Path) -> tuple[int, IO[bytes]]:
-    """Return the number of this process's files, and the lock that reserves it while it runs.
+def claim_slot(directory: Path) -> tuple[int, int]:
+    """Return the number of this process's files, and the file descriptor that reserves it.
 
     A restarted process continues the counters of the one before. With files by process id, each
     restart would leave files behind, and deleting them would look like a drop of the totals.
     """
     for slot in range(SLOTS):
-        lock = (directory / f"{slot}.lock").open("ab")
+        lock = os.open(directory / f"{slot}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            lock.close()
+            os.close(lock)
             continue
         # the streams of the process before have ended with it
         for stale in directory.glob(f"gauge_*_{slot}.db"):

@@ -1,6 +1,7 @@
 """deploy/monitoring: files that Prometheus and Grafana can read, about metrics that exist."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,7 +73,7 @@ def exported(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[s
     own.seconds.labels("home").observe(1)
     own.open_answers.inc()
     text = metrics.metrics_text().decode()
-    own.lock.close()
+    os.close(own.lock)
     requests.web_metrics.cache_clear()
     return {
         sample.name for family in text_string_to_metric_families(text) for sample in family.samples

@@ -48,7 +48,7 @@ def own_metrics(
     yield
     metrics = requests.web_metrics()
     assert metrics is not None
-    metrics.lock.close()
+    os.close(metrics.lock)
     requests.web_metrics.cache_clear()
 
 
@@ -197,13 +197,13 @@ def test_slot_of_an_ended_process_is_used_again(tmp_path: Path) -> None:
     assert (first, second) == (0, 1)
     (tmp_path / "gauge_sum_0.db").touch()
     (tmp_path / "counter_0.db").touch()
-    lock.close()
+    os.close(lock)
     third, again = requests.claim_slot(tmp_path)
     assert third == 0
     assert not (tmp_path / "gauge_sum_0.db").exists(), "its open answers have ended"
     assert (tmp_path / "counter_0.db").exists()
-    other.close()
-    again.close()
+    os.close(other)
+    os.close(again)
 
 
 def test_site_works_where_metrics_cannot_be_written(
