@@ -30,11 +30,16 @@ def add(name: str, *, state: str, seconds: float) -> None:
 
 
 def counts() -> dict[str, TaskCounts]:
-    """Return the counts of every task of Prospect, by name."""
+    """Return the counts of every task of Prospect, by name.
+
+    Empty if the cache cannot be reached: zeros would look like a restart of all counters.
+    """
     current_app.loader.import_default_modules()  # the web process sends only some of them
     names = sorted(name for name in current_app.tasks if not name.startswith("celery."))
     parts = (states.SUCCESS, states.FAILURE, states.RETRY, "ms")
     found = cache.get_many([_key(name, part) for name in names for part in parts])
+    if not found:
+        return {}
     return {
         name: TaskCounts(
             succeeded=found.get(_key(name, states.SUCCESS), 0),

@@ -105,7 +105,8 @@ def votes_counted(now: dt.datetime) -> dict[tuple[str, str], int]:
     """Return the vote events since counting began, by verdict and source.
 
     The cache holds the counts and the id up to which events were counted, so that a scrape reads
-    new events only. Without it, counting begins again with the next event.
+    new events only. Once it is emptied, counting begins again with the next event. The result is
+    empty if the cache cannot be reached: zeros would look like a restart of all counters.
     """
     verdicts = [*Verdict.values, UNDONE]
     zero = {(verdict, source): 0 for verdict in verdicts for source in Source.values}
@@ -113,7 +114,7 @@ def votes_counted(now: dt.datetime) -> dict[tuple[str, str], int]:
     if known is None:
         last = VoteEvent.objects.order_by("-pk").values_list("pk", flat=True).first()
         cache.set(VOTES_KEY, (last or 0, zero), None)
-        return zero
+        return zero if cache.get(VOTES_KEY) is not None else {}
     last_counted, counts = known[0], {**zero, **known[1]}
     new = VoteEvent.objects.filter(pk__gt=last_counted).order_by("pk")
     for pk, verdict, source, at in new.values_list("pk", "verdict", "source", "created_at")[

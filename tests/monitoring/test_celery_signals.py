@@ -15,8 +15,11 @@ from structlog.testing import capture_logs
 from feedback_app.accounts.models import User
 from feedback_app.config.cache import TolerantRedisCache
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.localstack.stack import Stack
 from feedback_app.monitoring import heartbeats, task_counts
+from feedback_app.serving.engine.batch import ask_each
+from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.training import tasks
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RUN_FIELDS, RunConfig
@@ -67,6 +70,16 @@ def test_task_without_a_request_gets_an_id_of_its_own() -> None:
     first, second = (note.apply(([],)).get() for _ in range(2))
     assert len(first) == len(second) == 32
     assert first != second
+
+
+def test_threads_that_ask_the_engine_log_the_id_of_their_task(db: None) -> None:
+    def ask(work: int, on_tokens: object) -> Answer:
+        return Answer(log_context.request_id(), "base", "stop", None, None)
+
+    with bound_contextvars(request_id=ID):
+        limit = ConcurrencyLimit(most=2)
+        answers = [a for _, a in ask_each([1, 2, 3], ask, limit=limit, healthy=lambda: True)]
+    assert [answer.text for answer in answers if isinstance(answer, Answer)] == [ID] * 3
 
 
 def test_tasks_are_counted_by_name_and_state() -> None:

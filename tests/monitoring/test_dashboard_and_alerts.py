@@ -15,7 +15,7 @@ from django.urls import get_resolver
 from prometheus_client.parser import text_string_to_metric_families
 
 from feedback_app.feedback.models import Source, Verdict
-from feedback_app.monitoring import heartbeats, metrics, readiness, requests, totals
+from feedback_app.monitoring import heartbeats, metrics, readiness, requests, task_counts, totals
 from feedback_app.training.models import Run
 
 DIRECTORY = Path(settings.BASE_DIR) / "deploy" / "monitoring"
@@ -66,6 +66,7 @@ def exported(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[s
         ),
     )
     heartbeats.beat("gpu")
+    task_counts.add("training.train_run", state="SUCCESS", seconds=1)
     requests.web_metrics.cache_clear()
     own = requests.web_metrics()
     assert own is not None

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.conf import settings as configured
 from django.core.cache import cache
+from django.core.cache.backends.dummy import DummyCache
 from django.db import OperationalError
 from django.http import HttpResponse, StreamingHttpResponse
 from django.test import Client
@@ -352,6 +353,19 @@ def test_scrape_costs_few_queries_and_none_again_within_a_quarter_of_a_minute(
         scrape()
     with django_assert_num_queries(0):
         scrape()
+
+
+def test_counters_are_left_out_while_the_cache_cannot_be_reached(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_counts.add("training.train_run", state="SUCCESS", seconds=1)
+    assert any(name == "prospect_votes_total" for name, _ in scrape())
+    unreachable = DummyCache("", {})
+    monkeypatch.setattr(totals, "cache", unreachable)
+    monkeypatch.setattr(task_counts, "cache", unreachable)
+    names = {name for name, _ in scrape()}
+    assert "prospect_runs" in names
+    assert not names & {"prospect_votes_total", "prospect_tasks_total"}
 
 
 def test_metrics_without_database_have_the_other_figures(monkeypatch: pytest.MonkeyPatch) -> None:
