@@ -7,7 +7,7 @@ The web runs in several processes. Each writes its figures into files of its own
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -162,9 +162,4 @@ def count_while_open(response: HttpResponseBase, gauge: Gauge) -> None:
         with gauge.track_inprogress():
             yield from pieces
 
-    async def counted_async() -> AsyncIterator[bytes]:
-        with gauge.track_inprogress():
-            async for piece in pieces:
-                yield piece
-
-    response.streaming_content = counted_async() if response.is_async else counted()
+    response.streaming_content = counted()
