@@ -1,0 +1,163 @@
+"""The artifacts that rows name: adapters, run directories and files that are being imported.
+
+Everything else under ARTIFACT_ROOT can be computed again (`reference/`) or belongs to no row.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+from feedback_app.feedback.models import ImportJob
+from feedback_app.operations.backup.manifest import (
+    BackedUpFile,
+    BackupError,
+    Manifest,
+    Say,
+    megabytes,
+)
+from feedback_app.training.models import Adapter, Run
+from feedback_app.training.registry.files import BadAdapter, manifest_check
+
+#: The folder of the artifacts in a backup.
+FOLDER = "artifacts"
+CHECKPOINTS = "checkpoints"
+#: Imports whose file is still needed.
+OPEN_IMPORTS = (ImportJob.Status.PREVIEW, *ImportJob.ACTIVE)
+
+
+@dataclass(frozen=True)
+class NamedArtifacts:
+    """Paths under the artifact root that the rows of one moment name."""
+
+    adapters: dict[str, str]
+    # run directories, and whether the run can still use its checkpoints
+    runs: dict[str, bool]
+    imports: list[str]
+
+
+def artifacts_named() -> NamedArtifacts:
+    """Read which artifacts the database names. Call it in the snapshot of the backup."""
+    root = str(settings.ARTIFACT_ROOT)
+    jobs = ImportJob.objects.filter(uploaded=True, status__in=OPEN_IMPORTS)
+    runs = Run.objects.order_by("pk").values_list("pk", "status")
+    return NamedArtifacts(
+        adapters=dict(Adapter.objects.order_by("pk").values_list("name", "path")),
+        runs={f"runs/{pk}": status != Run.Status.SUCCEEDED for pk, status in runs},
+        imports=[
+            str(Path(path).relative_to(root))
+            for path in jobs.values_list("path", flat=True)
+            if Path(path).is_relative_to(root)
+        ],
+    )
+
+
+def imports_copy(named: NamedArtifacts, into: Path, manifest: Manifest) -> None:
+    """Copy the files of open imports, which are deleted when the import has ended."""
+    for path in named.imports:
+        if not file_copy(path, into, manifest):
+            manifest.missing.append(f"{path}, the file of an import that has ended meanwhile")
+
+
+def adapters_and_runs_copy(named: NamedArtifacts, into: Path, manifest: Manifest, say: Say) -> None:
+    """Copy adapters and run directories, and verify the copy of each adapter.
+
+    A run may train meanwhile: its checkpoints are renamed into place, and its trainer passes over
+    one that was copied while it was deleted.
+    """
+    for name, path in named.adapters.items():
+        size = tree_copy(path, into, manifest)
+        try:
+            manifest_check(into / FOLDER / path, name=name)
+        except BadAdapter as error:
+            manifest.missing.append(f"adapter {error}")
+            say(f"  adapter {error}")
+        else:
+            say(f"  adapter {name}: {megabytes(size)}")
+    size = 0
+    for path, with_checkpoints in named.runs.items():
+        size += tree_copy(path, into, manifest, skip="" if with_checkpoints else CHECKPOINTS)
+    say(f"  {len(named.runs)} runs: {megabytes(size)}")
+
+
+def tree_copy(path: str, into: Path, manifest: Manifest, *, skip: str = "") -> int:
+    """Copy a directory under the artifact root; return the number of bytes."""
+    root = Path(settings.ARTIFACT_ROOT)
+    size = 0
+    for file in files_below(root / path, skip=skip):
+        name = str(file.relative_to(root))
+        if file_copy(name, into, manifest):
+            size += manifest.files[f"{FOLDER}/{name}"].bytes
+    return size
+
+
+def files_below(directory: Path, *, skip: str) -> Iterator[Path]:
+    """Yield the files of a directory, without links, unfinished files and the folder `skip`."""
+    try:
+        entries = sorted(directory.iterdir())
+    except FileNotFoundError:
+        return  # never written, or removed meanwhile
+    for entry in entries:
+        if entry.is_symlink() or entry.name.endswith(".partial") or entry.name == skip:
+            continue
+        if entry.is_dir():
+            yield from files_below(entry, skip=skip)
+        elif entry.is_file():
+            yield entry
+
+
+def file_copy(name: str, into: Path, manifest: Manifest) -> bool:
+    """Copy a file under the artifact root and note its hash; return False if it is gone."""
+    target = into / FOLDER / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(Path(settings.ARTIFACT_ROOT) / name, target)
+    except FileNotFoundError:
+        return False
+    manifest.files[f"{FOLDER}/{name}"] = BackedUpFile.of(target)
+    return True
+
+
+# -- restore
+
+
+def artifacts_require_none(manifest: Manifest) -> None:
+    """Raise BackupError if a folder that the backup fills has anything in it."""
+    root = Path(settings.ARTIFACT_ROOT)
+    for folder in sorted({target.relative_to(root).parts[0] for target in targets_of(manifest)}):
+        if (root / folder).exists() and any((root / folder).iterdir()):
+            raise BackupError(
+                f"The installation is not empty: there are files in {root / folder}. "
+                "Restore into an empty ARTIFACT_ROOT, or move them away."
+            )
+
+
+def artifacts_restore(directory: Path, manifest: Manifest, say: Say) -> None:
+    """Copy the artifacts of a backup into the artifact root."""
+    root = Path(settings.ARTIFACT_ROOT)
+    targets = targets_of(manifest)
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(directory / FOLDER / target.relative_to(root), target)
+    say(f"  {len(targets)} files of artifacts")
+
+
+def artifacts_remove(manifest: Manifest) -> None:
+    """Delete what artifacts_restore has copied, and the folders that became empty."""
+    root = Path(settings.ARTIFACT_ROOT)
+    folders = set()
+    for target in targets_of(manifest):
+        target.unlink(missing_ok=True)
+        folders |= set(target.relative_to(root).parents)
+    for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        if folder.parts and (root / folder).is_dir() and not any((root / folder).iterdir()):
+            (root / folder).rmdir()
+
+
+def targets_of(manifest: Manifest) -> list[Path]:
+    """Return where the artifacts of a backup belong."""
+    root = Path(settings.ARTIFACT_ROOT)
+    prefix = f"{FOLDER}/"
+    return [root / name.removeprefix(prefix) for name in manifest.files if name.startswith(prefix)]
