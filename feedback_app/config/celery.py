@@ -5,7 +5,9 @@ from importlib import import_module
 from pathlib import Path
 
 from celery import Celery
-from celery.signals import worker_ready
+from celery.signals import before_task_publish, worker_ready
+
+from feedback_app.operations.beat_tick import tick_write
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.config.settings")
 app = Celery("prospect")
@@ -21,3 +23,9 @@ def announce(**_: object) -> None:
     path = os.environ.get("PROSPECT_READY_FILE")
     if path:
         Path(path).touch()
+
+
+@before_task_publish.connect(sender="feedback.dispatch")
+def tick(**_: object) -> None:
+    """Note that beat is running: nothing else sends this message."""
+    tick_write()

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection
-from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 from pytest_django import Settings
 
@@ -43,8 +42,13 @@ from feedback_app.training.registry.files import manifest_check
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_request
+from tests.operations.world import adapter_write
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("migrations_recorded"),
+    pytest.mark.slow,
+]
 Make = Callable[..., list[Completion]]
 
 
@@ -52,46 +56,10 @@ def quiet(text: str) -> None:
     """Show nothing."""
 
 
-@pytest.fixture(autouse=True)
-def migrations_recorded(transactional_db: None, settings: Settings) -> Iterator[None]:
-    """Record the migrations as applied where the tables were made from the models."""
-    settings.MIGRATION_MODULES = {}  # pytest's --nomigrations hides them
-    recorder = MigrationRecorder(connection)
-    if recorder.has_table():
-        yield
-        return
-    recorder.ensure_schema()
-    for app, name in MigrationLoader(connection).disk_migrations:
-        recorder.record_applied(app, name)
-    yield
-    with connection.schema_editor() as editor:
-        editor.delete_model(recorder.Migration)
-
-
 @pytest.fixture
 def root(tmp_path: Path, settings: Settings) -> Path:
     settings.ARTIFACT_ROOT = tmp_path / "artifacts"
     return tmp_path / "artifacts"
-
-
-def adapter_write(run: Run, root: Path) -> Adapter:
-    """Register an adapter of a few bytes: a backup verifies hashes, not weights."""
-    name = run.project.adapter_name(run.number)
-    directory = root / "adapters" / name
-    directory.mkdir(parents=True)
-    files = {"adapter_model.safetensors": name.encode() * 1000, "adapter_config.json": b"{}"}
-    for file, content in files.items():
-        (directory / file).write_bytes(content)
-    hashes = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-    (directory / "manifest.json").write_text(json.dumps({"name": name, "files": hashes}))
-    Run.objects.filter(pk=run.pk).update(status=Run.Status.SUCCEEDED)
-    return Adapter.objects.create(
-        project=run.project,
-        run=run,
-        name=name,
-        path=f"adapters/{name}",
-        sha256=hashes["adapter_model.safetensors"],
-    )
 
 
 @pytest.fixture

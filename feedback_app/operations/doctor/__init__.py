@@ -1,0 +1,1 @@
+"""`manage.py doctor`: finds problems of an installation and says what to do about each."""

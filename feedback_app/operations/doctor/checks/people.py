@@ -1,0 +1,66 @@
+"""Checks of people and of the secrets that they made."""
+
+from collections.abc import Iterator
+
+from allauth.mfa.models import Authenticator
+from cryptography.fernet import InvalidToken
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from feedback_app.accounts.models import ApiToken, Membership, Role
+from feedback_app.accounts.sealing import unseal
+from feedback_app.feedback.models import Project, Webhook
+from feedback_app.operations.doctor.findings import Problem, listed
+from feedback_app.serving.models import ShareLink
+
+#: Sealed values that are opened: the key fits all of them or none.
+SAMPLE = 100
+
+
+def owners() -> Iterator[Problem]:
+    owner = Membership.objects.filter(project=OuterRef("pk"), role=Role.OWNER, user__is_active=True)
+    for slug in (
+        Project.objects.exclude(Exists(owner)).order_by("pk").values_list("slug", flat=True)
+    ):
+        yield Problem(
+            f"The project {slug} has no active owner: nobody can change its members.",
+            "Reactivate one, or give a member the role with `manage.py shell`.",
+        )
+
+
+def sealed_values() -> Iterator[Problem]:
+    sealed = list(Webhook.objects.order_by("-pk").values_list("secret", flat=True)[:SAMPLE])
+    factors = Authenticator.objects.filter(type=Authenticator.Type.TOTP).order_by("-pk")
+    sealed += [data["secret"] for data in factors.values_list("data", flat=True)[:SAMPLE]]
+    closed = 0
+    for value in sealed:
+        try:
+            unseal(value)
+        except InvalidToken:
+            closed += 1
+    if closed:
+        yield Problem(
+            f"{closed} of {len(sealed)} stored secrets (webhooks, second factors) do not open with "
+            "SECRET_KEY.",
+            "Add the key that sealed them to SECRET_KEY_FALLBACKS.",
+        )
+
+
+def tokens_of_inactive_people() -> Iterator[Problem]:
+    tokens = ApiToken.objects.valid().filter(created_by__is_active=False).order_by("pk")
+    if found := list(tokens):
+        yield Problem(
+            f"API tokens of deactivated people are valid: {listed(found)}.",
+            "Revoke them on the project's page of API tokens.",
+        )
+
+
+def links_of_inactive_people() -> Iterator[Problem]:
+    links = ShareLink.objects.filter(
+        created_by__is_active=False, revoked_at=None, expires_at__gt=timezone.now()
+    )
+    if found := list(links.order_by("pk")):
+        yield Problem(
+            f"Share links of deactivated people are open: {listed(found)}.",
+            "Revoke them on the project's page of share links.",
+        )
