@@ -16,7 +16,7 @@ test test-long test-avx2 test-reference quick: export OMP_NUM_THREADS := 1
 WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 # in alphabetical order: xdist's default, most tests first, starts the slowest files last
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/privacy tests/faults/test_annotating.py tests/faults/test_erase.py)
+DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/training tests/privacy tests/operations tests/faults/test_annotating.py tests/faults/test_erase.py)
 # tests that need an engine and make few queries
 SERVED_TESTS := $(wildcard tests/serving tests/api tests/closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'

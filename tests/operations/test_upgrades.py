@@ -1,0 +1,158 @@
+"""A database of earlier versions is migrated with its rows, and new migrations need no downtime.
+
+There is no tag yet: the earlier versions are the first commits with the whole loop, and the last
+one before tables were renamed.
+"""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import connection
+from django.db.migrations import Migration
+from django.db.migrations.loader import MigrationLoader
+from django_migration_linter import MigrationLinter
+from pytest_django import Settings
+
+from tests.stacks import database_url
+
+#: Our apps; those without migrations so far are held to the rule from their first one on.
+OURS = ("accounts", "feedback", "training", "serving", "api", "privacy", "config")
+#: The last migrations that were written before the rule (CONTRIBUTING.md). Do not move these up.
+BASELINE = {
+    "accounts": "0005_api_receipts",
+    "feedback": "0022_plain_labels",
+    "training": "0004_erasure_claims",
+    "serving": "0007_assignments",
+}
+#: Later ones that break the rule on purpose, and why: the release notes must name the downtime.
+ACCEPTED: dict[str, str] = {}
+
+
+@pytest.fixture
+def empty_database(tmp_path: Path) -> Iterator[str]:
+    """The URL of a database without tables, of the same kind as the suite's."""
+    if connection.vendor == "sqlite":
+        yield f"sqlite:///{tmp_path / 'earlier.sqlite3'}"
+        return
+    name = f"earlier_{os.getpid()}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+    yield database_url().rsplit("/", 1)[0] + f"/{name}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_database_of_earlier_versions_is_migrated_with_its_rows(
+    empty_database: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.operations.earlier"],
+        cwd=django_settings.BASE_DIR,
+        env={
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": "feedback_app.config.settings",
+            "DATABASE_URL": empty_database,
+            "PROSPECT_VAR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "completions": {
+            "base": ["sampled", "bread", 0, False, [1, 2, 3]],
+            "bot@12": ["sampled", "bread", 12, True, [1, 2, 3]],
+            "import": ["import", "bread", 0, False, [1, 2, 3]],
+        },
+        "hashes": [64, 64, 64],
+        "guidelines": [[1, "Be kind."]],
+        "votes": [
+            ["down", 0, "ann@example.com"],
+            ["down", 0, "bob@example.com"],
+            ["up", 0, "ann@example.com"],
+            ["up", 0, "ann@example.com"],
+        ],
+        "verdict": "up",
+        "answer": ["bot@1 up 1.5"],
+        "live": ["bot@1"],
+        "adapter": "bot@1",
+        "run": ["succeeded", 1],
+        "turns": [
+            {"role": "user", "content": "Hello"},
+            {"role": "assistant", "content": "Answer 0."},
+        ],
+        "problems": [],
+        "a vote changes its example": True,
+    }
+
+
+# -- migrations without downtime
+
+
+def lint(migrations: list[Migration]) -> str:
+    """Return what the linter says against these migrations; empty if nothing."""
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite copies a table to change it: the rule is for PostgreSQL's statements")
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        linter = MigrationLinter(no_cache=True, all_warnings_as_errors=True, quiet=["ok"])
+        for migration in migrations:
+            linter.lint_migration(migration)
+    return said.getvalue()
+
+
+@pytest.mark.django_db(transaction=True)  # an index is not built concurrently in a transaction
+def test_migrations_since_the_baseline_need_no_downtime(settings: Settings) -> None:
+    settings.MIGRATION_MODULES = {}  # pytest's --nomigrations hides them
+    found = MigrationLoader(connection).disk_migrations.items()
+    for app, last in BASELINE.items():
+        assert (app, last) in dict(found), "the baseline names a migration that does not exist"
+    new = [
+        migration
+        for (app, name), migration in sorted(found)
+        if app in OURS and name > BASELINE.get(app, "") and name not in ACCEPTED
+    ]
+    assert lint(new) == ""
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("0002_drop_column", "DROPPING columns"),
+        ("0003_rename_column", "RENAMING columns"),
+        ("0004_not_null_column", "NOT NULL constraint"),
+        ("0005_index", "CREATE INDEX"),
+        ("0006_not_reversible", "RunPython"),
+        ("0007_alter_column", "ALTERING columns"),
+    ],
+)
+def test_migration_that_breaks_the_running_version_is_found(
+    settings: Settings, name: str, message: str
+) -> None:
+    settings.MIGRATION_MODULES = {"privacy": "tests.operations.unsafe_migrations"}
+    loader = MigrationLoader(connection)
+
+    assert message in lint([loader.disk_migrations["privacy", name]])
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["0001_initial", "0008_safe"])
+def test_migration_that_the_running_version_tolerates_is_accepted(
+    settings: Settings, name: str
+) -> None:
+    settings.MIGRATION_MODULES = {"privacy": "tests.operations.unsafe_migrations"}
+    loader = MigrationLoader(connection)
+
+    assert lint([loader.disk_migrations["privacy", name]]) == ""
