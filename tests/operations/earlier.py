@@ -1,7 +1,7 @@
 """Fill a database as earlier versions did, migrate it, and print what is in it then, as JSON.
 
-Run in a process of its own by test_upgrades.py, on an empty database in DATABASE_URL: data migrations
-read the default database.
+Run in a process of its own by test_upgrades.py, on an empty database in DATABASE_URL: data
+migrations read the default database.
 """
 
 import json

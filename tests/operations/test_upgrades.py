@@ -18,6 +18,7 @@ from django.conf import settings as django_settings
 from django.db import connection
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.state import ProjectState
 from django_migration_linter import MigrationLinter
 from pytest_django import Settings
 
@@ -25,6 +26,7 @@ from tests.stacks import database_url
 
 #: Our apps; those without migrations so far are held to the rule from their first one on.
 OURS = ("accounts", "feedback", "training", "serving", "api", "privacy", "config")
+UNSAFE = "tests.operations.unsafe.migrations"
 #: The last migrations that were written before the rule (CONTRIBUTING.md). Do not move these up.
 BASELINE = {
     "accounts": "0005_api_receipts",
@@ -141,7 +143,7 @@ def test_migrations_since_the_baseline_need_no_downtime(settings: Settings) -> N
 def test_migration_that_breaks_the_running_version_is_found(
     settings: Settings, name: str, message: str
 ) -> None:
-    settings.MIGRATION_MODULES = {"privacy": "tests.operations.unsafe_migrations"}
+    settings.MIGRATION_MODULES = {"privacy": UNSAFE}
     loader = MigrationLoader(connection)
 
     assert message in lint([loader.disk_migrations["privacy", name]])
@@ -152,7 +154,25 @@ def test_migration_that_breaks_the_running_version_is_found(
 def test_migration_that_the_running_version_tolerates_is_accepted(
     settings: Settings, name: str
 ) -> None:
-    settings.MIGRATION_MODULES = {"privacy": "tests.operations.unsafe_migrations"}
+    settings.MIGRATION_MODULES = {"privacy": UNSAFE}
     loader = MigrationLoader(connection)
 
     assert lint([loader.disk_migrations["privacy", name]]) == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_index_is_built_without_a_lock_on_both_databases(settings: Settings) -> None:
+    settings.MIGRATION_MODULES = {"privacy": UNSAFE}
+    found = MigrationLoader(connection).disk_migrations
+    with connection.schema_editor() as editor:
+        state = found["privacy", "0001_initial"].apply(ProjectState(), editor)
+    thing = state.apps.get_model("privacy", "Thing")
+    try:
+        with connection.schema_editor(atomic=False) as editor:
+            found["privacy", "0008_safe"].apply(state, editor)
+        with connection.cursor() as cursor:
+            indexes = connection.introspection.get_constraints(cursor, "privacy_thing")
+        assert indexes["thing_three"]["columns"] == ["three"]
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(thing)

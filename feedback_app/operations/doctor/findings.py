@@ -25,3 +25,8 @@ def listed(names: Iterable[object], most: int = 5) -> str:
     shown = [str(name) for name in names]
     rest = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + rest
+
+
+def reason(error: Exception) -> str:
+    """Return an error's message on one line, as a part of a sentence."""
+    return " ".join(str(error).split()).rstrip(".")

@@ -131,14 +131,6 @@ class World:
             heartbeat_at=timezone.now() - dt.timedelta(hours=1),
         )
 
-    def read_only_database(self) -> None:
-        """For the rest of the test's transaction, or connection."""
-        with connection.cursor() as cursor:
-            if connection.vendor == "sqlite":
-                cursor.execute("PRAGMA query_only = ON")
-            else:
-                cursor.execute("SET TRANSACTION READ ONLY")
-
     def damaged_adapter(self) -> None:
         (self.adapter.directory / "adapter_model.safetensors").write_bytes(b"other weights")
 
@@ -208,7 +200,7 @@ def world(
     tmp_path: Path,
     settings: Settings,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[World]:
+) -> World:
     root = tmp_path / "artifacts"
     settings.ARTIFACT_ROOT = root
     settings.MODELS_ROOT = tmp_path / "models"
@@ -218,10 +210,7 @@ def world(
     adapter = adapter_write(run_request(project=voted_project, by=admin), root)
     Release.objects.create(project=voted_project, adapter=adapter, released_by=admin)
     Project.objects.filter(pk=voted_project.pk).update(live_version=adapter.name)
-    yield World(voted_project, admin, adapter, root, settings, monkeypatch)
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA query_only = OFF")
+    return World(voted_project, admin, adapter, root, settings, monkeypatch)
 
 
 Plant = Callable[[World], object]
@@ -254,14 +243,13 @@ TABLE: list[tuple[str, Plant, str]] = [
     ("artifact_root", lambda w: w.set(ARTIFACT_ROOT=Path("/dev/null/x")), "cannot be written"),
     ("space", World.no_space, "0.0 GiB left"),
     ("database_clock", World.clock_ahead, "differs by 1"),
-    ("database_writable", World.read_only_database, "cannot be written"),
     ("live_adapters", World.damaged_adapter, "bot@1: adapter_model.safetensors differs"),
     ("live_adapters", World.adapter_gone, "bot@1 has no readable manifest"),
     ("adapters", World.adapter_gone, "bot@1"),
     ("model_directories", World.other_model, "another-model"),
     ("projects_without_engine", World.other_model, "project bot uses another-model"),
-    ("stale_claims", World.stale_run, "run 1"),
-    ("stale_claims", World.stale_import, "import job"),
+    ("stale_claims", World.stale_run, " s: run "),
+    ("stale_claims", World.stale_import, " s: import job "),
     ("webhooks_late", World.webhook_late, "1 webhook deliveries"),
     ("owners", World.no_owner, "project bot has no active owner"),
     ("owners", World.deactivate_admin, "project bot has no active owner"),
@@ -302,6 +290,21 @@ def test_pending_and_later_migrations_are_found(migrations_recorded: None) -> No
         recorder.record_unapplied("feedback", "9999_later")
     assert "1 migrations are pending: feedback.0022_plain_labels" in pending.what
     assert "newer than this version of Prospect: feedback.9999_later" in later.what
+
+
+@pytest.mark.django_db(transaction=True)
+def test_database_that_cannot_be_written_is_found() -> None:
+    setting = {
+        "sqlite": "PRAGMA query_only = %s",
+        "postgresql": "SET default_transaction_read_only = %s",
+    }
+    assert found("database_writable") == []
+    with connection.cursor() as cursor:
+        cursor.execute(setting[connection.vendor] % "on")
+        [problem] = found("database_writable")
+        cursor.execute(setting[connection.vendor] % "off")
+    assert "The database cannot be written" in problem.what
+    assert found("database_writable") == []
 
 
 def test_sqlite_without_wal_is_found(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -464,6 +467,7 @@ def test_command_reports_a_new_installation_without_processes(tmp_path: Path) ->
     assert {"database", "broker", "engines"} <= names
     assert {"migrations", "owners", "workers", "beat"} <= set(report["skipped"])
     assert set(report["checked"]) | set(report["skipped"]) == set(CHECKS)
+    assert not any(finding["what"].endswith("..") for finding in report["findings"])
 
     shown = doctor(env)
     assert shown.returncode == 1

@@ -9,7 +9,7 @@ from django.conf import settings
 from redis import AuthenticationError, Redis, RedisError
 
 from feedback_app.operations.beat_tick import tick_age
-from feedback_app.operations.doctor.findings import Problem
+from feedback_app.operations.doctor.findings import Problem, reason
 
 #: Beat sends a message every three seconds (settings.py).
 MOST_TICK_SECONDS = 60
@@ -40,8 +40,8 @@ def reachable() -> Iterator[Problem]:
         )
     except RedisError as error:
         yield Problem(
-            f"The broker cannot be reached: {error}. Votes are stored, but nobody can sign in and "
-            "nothing is trained.",
+            f"The broker cannot be reached: {reason(error)}. Votes are stored, but nobody can sign "
+            "in and nothing is trained.",
             "Start Valkey, and compare REDIS_URL.",
         )
 

@@ -9,7 +9,7 @@ from django.db import DatabaseError, connection, transaction
 from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
-from feedback_app.operations.doctor.findings import Problem, listed
+from feedback_app.operations.doctor.findings import Problem, listed, reason
 
 MOUNTS = Path("/proc/self/mounts")
 #: File systems on which SQLite's locks and shared memory do not work between hosts.
@@ -35,7 +35,7 @@ def reachable() -> Iterator[Problem]:
             cursor.execute("SELECT 1")
     except DatabaseError as error:
         yield Problem(
-            f"The database cannot be reached: {' '.join(str(error).split())}.",
+            f"The database cannot be reached: {reason(error)}.",
             "Start it, and compare DATABASE_URL.",
         )
 
@@ -63,7 +63,7 @@ def writable() -> Iterator[Problem]:
             transaction.set_rollback(True)
     except DatabaseError as error:
         yield Problem(
-            f"The database cannot be written: {' '.join(str(error).split())}.",
+            f"The database cannot be written: {reason(error)}.",
             "Check its disk, its permissions, and that it is no read-only replica.",
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from django.conf import settings
 
 from feedback_app.feedback.models import BASE_VERSION, Project
-from feedback_app.operations.doctor.findings import Problem, listed
+from feedback_app.operations.doctor.findings import Problem, listed, reason
 from feedback_app.serving.engine.client import EngineError, engine_urls
 from feedback_app.serving.engine.state import engine_models
 
@@ -25,7 +25,7 @@ def reachable() -> Iterator[Problem]:
     for base_model, url, found in engines():
         if isinstance(found, EngineError):
             yield Problem(
-                f"The engine of {base_model} at {url} does not answer: {found}",
+                f"The engine of {base_model} at {url} does not answer: {reason(found)}.",
                 "Start it, wait until it has loaded the model, or compare ENGINES and ENGINE_URL.",
             )
 

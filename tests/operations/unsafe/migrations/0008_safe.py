@@ -1,5 +1,6 @@
-from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import migrations, models
+
+from feedback_app.db.index_operations import AddIndexWithoutLock
 
 
 class Migration(migrations.Migration):
@@ -11,5 +12,5 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField("thing", "five", models.IntegerField(db_default=5)),
         migrations.AddField("thing", "six", models.IntegerField(null=True)),
-        AddIndexConcurrently("thing", models.Index(fields=["three"], name="thing_three")),
+        AddIndexWithoutLock("thing", models.Index(fields=["three"], name="thing_three")),
     ]

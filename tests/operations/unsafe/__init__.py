@@ -1,0 +1,1 @@
+"""An invented app for the linter of migrations."""
