@@ -86,7 +86,7 @@ def test_database_of_earlier_versions_is_migrated_with_its_rows(
             ["up", 0, "ann@example.com"],
         ],
         "verdict": "up",
-        "answer": ["bot@1 up 1.5"],
+        "answer": ["bot@1  1.5"],
         "live": ["bot@1"],
         "adapter": "bot@1",
         "run": ["succeeded", 1],
