@@ -123,7 +123,11 @@ def number_fault(
         return f"{name} must be a {kind}, not {value!r}"
     if whole and not isinstance(value, int):
         return f"{name} must be a {kind}, not {value!r}"
-    if not math.isfinite(value):
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # a whole number beyond any float
+        finite = False
+    if not finite:
         return f"{name} must be finite"
     if value < low or value > high or (above and value == low):
         bound = f"above {low:g}" if above else f"at least {low:g}"

@@ -25,11 +25,11 @@ RENAMED = {"kto_humanline": "kto_clamped"}
 
 def loss_fault(name: object) -> str | None:
     """Return what is wrong with a loss's name, None for a registered one."""
-    if name in LOSSES:
+    if isinstance(name, str) and name in LOSSES:
         return None
     fault = f"loss must be one of {', '.join(LOSSES)}, not {name!r}"
-    if name in RENAMED:
-        fault += f": it is called {RENAMED[str(name)]!r} now, set that"
+    if isinstance(name, str) and name in RENAMED:
+        fault += f": it is called {RENAMED[name]!r} now, set that"
     return fault
 
 
