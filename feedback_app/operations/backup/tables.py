@@ -19,6 +19,7 @@ from typing import Any
 
 from django.db import DatabaseError, connection, models
 
+from feedback_app.db.bulk_rows import rows_insert
 from feedback_app.operations.backup.manifest import BackupError, Say
 
 READ_ROWS = 2_000
@@ -26,6 +27,12 @@ WRITE_ROWS = 1_000
 PROGRESS_SECONDS = 10.0
 #: NUL in a line of JSON: PostgreSQL stores none, SQLite does, and a model may generate it.
 NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+#: Types of fields whose values are the same in JSON and for the database drivers.
+AS_IN_JSON = set(
+    "AutoField BigAutoField BigIntegerField BooleanField CharField FloatField IntegerField "
+    "PositiveBigIntegerField PositiveIntegerField PositiveSmallIntegerField SlugField "
+    "TextField".split()
+)
 Model = type[models.Model]
 
 
@@ -66,7 +73,6 @@ def encoded(value: object) -> str:
 def table_read(model: Model, path: Path, say: Say) -> int:
     """Insert all rows of a file into an empty table; return their number. Raises BackupError."""
     known = {field.attname: field for field in columns_of(model)}
-    quote = connection.ops.quote_name
     table = model._meta.db_table
     progress = Progress(model, say)
     count = 0
@@ -80,14 +86,12 @@ def table_read(model: Model, path: Path, say: Say) -> int:
                 "Restore with the version of Prospect that made the backup."
             )
         fields = [known[name] for name in names]
-        columns = ", ".join(quote(field.column) for field in fields)
-        places = ", ".join(["%s"] * len(fields))
-        insert = f"INSERT INTO {quote(table)} ({columns}) VALUES ({places})"  # noqa: S608
-        with connection.cursor() as cursor:
-            while chunk := list(islice(lines, WRITE_ROWS)):
-                cursor.executemany(insert, [stored(fields, json.loads(line)) for line in chunk])
-                count += len(chunk)
-                progress.show(count)
+        columns = [field.column for field in fields]
+        converters = [converting(field) for field in fields]
+        while chunk := list(islice(lines, WRITE_ROWS)):
+            rows_insert(table, columns, [stored(converters, json.loads(line)) for line in chunk])
+            count += len(chunk)
+            progress.show(count)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise BackupError(f"{path} cannot be read: {error}. Use another backup.") from error
     except DatabaseError as error:
@@ -105,12 +109,22 @@ def lines_of(path: Path) -> Iterator[str]:
             yield NUL.sub(r"\1\\ufffd", line) if without_nul and "\\u0000" in line else line
 
 
-def stored(fields: list[Any], values: list[Any]) -> list[Any]:
+def stored(converters: list[Any], values: list[Any]) -> list[Any]:
     """Return the values as the database driver takes them."""
     return [
-        field.get_db_prep_save(field.to_python(value), connection)
-        for field, value in zip(fields, values, strict=True)
+        value if field is None else field.get_db_prep_save(field.to_python(value), connection)
+        for field, value in zip(converters, values, strict=True)
     ]
+
+
+def converting(field: Any) -> Any | None:
+    """Return the field that converts a column's values, or None where the driver takes them.
+
+    Django's conversion of values that need none is most of the time of a restore.
+    """
+    while field.remote_field:
+        field = field.target_field
+    return None if field.get_internal_type() in AS_IN_JSON else field
 
 
 class Progress:

@@ -428,21 +428,42 @@ def test_link_in_a_backup_is_refused(backup: Path, root: Path) -> None:
     assert nothing_changed(root)
 
 
-def test_rows_without_their_parents_are_refused(backup: Path, root: Path) -> None:
-    """A backup with valid hashes whose rows contradict each other."""
-    users = backup / "database" / "accounts_user.jsonl.gz"
-    lines = gzip.decompress(users.read_bytes()).splitlines(keepends=True)
-    users.write_bytes(gzip.compress(b"".join(lines[:-1])))
+def table_change(
+    backup: Path, table: str, change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
+) -> None:
+    """Change a table's rows as the maker of the backup could, with the right hashes."""
+    path = backup / tables.file_of(table)
+    rows = change(table_lines(path))
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    path.write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
 
-    def change(values: dict[str, Any]) -> None:
-        values["rows"]["accounts_user"] -= 1
-        values["files"]["database/accounts_user.jsonl.gz"] = {
-            "bytes": users.stat().st_size,
-            "sha256": hashlib.sha256(users.read_bytes()).hexdigest(),
+    def note(values: dict[str, Any]) -> None:
+        values["rows"][table] = len(rows)
+        values["files"][tables.file_of(table)] = {
+            "bytes": path.stat().st_size,
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
 
-    manifest_change(backup, change)
+    manifest_change(backup, note)
+
+
+def test_rows_without_their_parents_are_refused(backup: Path, root: Path) -> None:
+    table_change(backup, "accounts_user", lambda rows: rows[:-1])
     with pytest.raises(BackupError, match="the database reported"):
+        backup_restore(directory=backup, say=quiet)
+    assert nothing_changed(root)
+
+
+def test_row_that_the_database_does_not_accept_is_named(backup: Path, root: Path) -> None:
+    table_change(backup, "feedback_project", lambda rows: [{**row, "overlap": 99} for row in rows])
+    with pytest.raises(BackupError, match=r"refused rows 1 to 1000 of feedback_project: .*overlap"):
+        backup_restore(directory=backup, say=quiet)
+    assert nothing_changed(root)
+
+
+def test_table_with_other_columns_is_refused(backup: Path, root: Path) -> None:
+    table_change(backup, "feedback_project", lambda rows: [{**row, "colour": 1} for row in rows])
+    with pytest.raises(BackupError, match="has other columns than the table feedback_project"):
         backup_restore(directory=backup, say=quiet)
     assert nothing_changed(root)
 
