@@ -376,10 +376,10 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def server(valkey: str, settings: Settings) -> Iterator[redis.Redis]:
     settings.REDIS_URL = valkey
-    client = redis.Redis.from_url(valkey)
-    yield client
-    client.config_set("maxmemory-policy", "noeviction")
-    client.flushall()
+    with redis.Redis.from_url(valkey) as client:
+        yield client
+        client.config_set("maxmemory-policy", "noeviction")
+        client.flushall()
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ def reachable() -> Iterator[Problem]:
         )
         return
     try:
-        server().ping()
+        with server() as broker:
+            broker.ping()
     except AuthenticationError:
         yield Problem(
             "The broker needs another password than the one in REDIS_URL.",
@@ -58,7 +59,8 @@ def password() -> Iterator[Problem]:
 
 
 def eviction() -> Iterator[Problem]:
-    memory = server().info("memory")
+    with server() as broker:
+        memory = broker.info("memory")
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if policy.startswith("allkeys"):
         yield Problem(
@@ -69,7 +71,8 @@ def eviction() -> Iterator[Problem]:
 
 
 def clock() -> Iterator[Problem]:
-    seconds, micros = server().time()
+    with server() as broker:
+        seconds, micros = broker.time()
     skew = seconds + micros / 1e6 - time.time()
     if abs(skew) > MOST_SKEW_SECONDS:
         yield Problem(
