@@ -190,7 +190,7 @@ ACCOUNT_LOGIN_METHODS = {"email"}
 ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*"]
 ACCOUNT_USER_MODEL_USERNAME_FIELD = None
 ACCOUNT_EMAIL_VERIFICATION = "none"
-ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # its mail would invite strangers to sign up
+ACCOUNT_EMAIL_UNKNOWN_ACCOUNTS = False  # its mail would invite people without an invitation
 ACCOUNT_SESSION_REMEMBER = True
 # proxies in front that append the client's address to X-Forwarded-For; with 0 nothing is believed
 ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", 0)

@@ -1,4 +1,4 @@
-"""Fault 35: codes used twice, guesses spread over processes, and owners locked out by strangers."""
+"""Fault 35: codes used twice, guesses spread over processes, and owners locked out by others."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ from feedback_app.localstack.stack import Stack
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
-OWNER, STRANGER = "198.51.100.7", "203.0.113.9"
+OWNER, ATTACKER = "198.51.100.7", "203.0.113.9"
 
 
 def sign_in(email: str, password: str, *, ip: str, **headers: str) -> Client:
@@ -42,10 +42,10 @@ def guess(email: str, *, times: int, ip: str, **headers: str) -> None:
 
 
 def test_stranger_does_not_lock_the_owner_out(admin: User) -> None:
-    guess(admin.email, times=6, ip=STRANGER)
+    guess(admin.email, times=6, ip=ATTACKER)
 
     assert get_user(sign_in(admin.email, PASSWORD, ip=OWNER)) == admin
-    assert not get_user(sign_in(admin.email, PASSWORD, ip=STRANGER)).is_authenticated
+    assert not get_user(sign_in(admin.email, PASSWORD, ip=ATTACKER)).is_authenticated
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,9 @@ def test_limit_is_not_evaded_by_a_header(
     changed: dict[str, str], admin: User, settings: Settings
 ) -> None:
     settings.ALLOWED_HOSTS = ["*"]
-    guess(admin.email, times=5, ip=STRANGER)
+    guess(admin.email, times=5, ip=ATTACKER)
 
-    late = sign_in(admin.email.upper(), PASSWORD, ip=STRANGER, **changed)
+    late = sign_in(admin.email.upper(), PASSWORD, ip=ATTACKER, **changed)
 
     assert not get_user(late).is_authenticated
 
@@ -80,7 +80,7 @@ def test_limit_counts_an_ipv6_network_as_one_address(admin: User) -> None:
 def test_clients_behind_trusted_proxies_are_told_apart(admin: User, settings: Settings) -> None:
     settings.ALLAUTH_TRUSTED_PROXY_COUNT = 1
     proxy = "10.0.0.1"
-    forged = {"x-forwarded-for": f"{OWNER}, {STRANGER}"}
+    forged = {"x-forwarded-for": f"{OWNER}, {ATTACKER}"}
     guess(admin.email, times=5, ip=proxy, **forged)
 
     owner = sign_in(admin.email, PASSWORD, ip=proxy, **{"x-forwarded-for": OWNER})
@@ -113,10 +113,10 @@ def test_guesses_spread_over_processes_are_counted_together(
     shared_cache: None, admin: User
 ) -> None:
     for _ in range(5):
-        guess(admin.email, times=1, ip=STRANGER)
+        guess(admin.email, times=1, ip=ATTACKER)
         as_another_process()
 
-    assert not get_user(sign_in(admin.email, PASSWORD, ip=STRANGER)).is_authenticated
+    assert not get_user(sign_in(admin.email, PASSWORD, ip=ATTACKER)).is_authenticated
     assert get_user(sign_in(admin.email, PASSWORD, ip=OWNER)) == admin
 
 

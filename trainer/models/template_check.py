@@ -27,22 +27,29 @@ CHATS = (
 )
 
 
-def template_check(tokenizer: Any, *, seconds: int = SECONDS) -> None:
-    """Refuse a chat template that renders no conversation, or takes too much time or memory.
+def template_check(tokenizer: Any) -> None:
+    """Raise Refused for a chat template that cannot be used."""
+    if fault := template_fault(tokenizer):
+        raise Refused(
+            f"The base model's chat template cannot be used: {fault}. Choose another base model, "
+            "or repair its template."
+        )
 
-    One that refuses some of them is fine: many know no system message. Raises Refused.
+
+def template_fault(tokenizer: Any, *, seconds: int = SECONDS) -> str:
+    """Return why a chat template cannot be used, or nothing: it renders no conversation, or takes
+    too much time or memory.
+
+    One that refuses some conversations is fine: many know no system message. A missing template is
+    reported where a conversation is rendered.
     """
     template = getattr(tokenizer, "chat_template", None)
     if isinstance(template, dict):  # several, by name
         template = template.get("default")
     if not template:
-        return  # reported where a conversation is rendered
+        return ""
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    if fault := _fault(str(template), json.dumps(special, sort_keys=True), seconds):
-        raise Refused(
-            f"The base model's chat template cannot be used: {fault}. Choose another base model, "
-            "or repair its template."
-        )
+    return _fault(str(template), json.dumps(special, sort_keys=True), seconds)
 
 
 @lru_cache(maxsize=32)

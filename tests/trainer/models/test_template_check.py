@@ -1,13 +1,12 @@
 """A chat template is a program that comes with the base model: harmful ones are refused."""
 
-import time
 from types import SimpleNamespace
 
 import pytest
 
 from tests.trainer.data.chat_families import FAMILIES
 from trainer.errors import Refused
-from trainer.models.template_check import template_check
+from trainer.models.template_check import template_check, template_fault
 
 pytestmark = pytest.mark.slow
 
@@ -29,19 +28,26 @@ def tokenizer_with(template: str | dict[str, str] | None) -> SimpleNamespace:
     ],
 )
 def test_bad_template_is_refused_with_the_reason(template: str, reason: str) -> None:
-    start = time.monotonic()
-    with pytest.raises(Refused, match="chat template cannot be used") as refused:
-        template_check(tokenizer_with(template), seconds=1)
-    assert reason in str(refused.value)
-    assert time.monotonic() - start < 60  # of the waiting time on a busy machine; it ends
+    assert reason in template_fault(tokenizer_with(template), seconds=1)
+
+
+def test_fault_is_refused_in_a_sentence() -> None:
+    with pytest.raises(Refused, match="chat template cannot be used: .*Choose another base model"):
+        template_check(tokenizer_with("{% for m in messages %}"))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_templates_of_known_families_are_accepted(family: str) -> None:
-    template_check(FAMILIES[family].tokenizer)
+    assert template_fault(FAMILIES[family].tokenizer) == ""
 
 
-def test_named_templates_and_none_are_accepted() -> None:
-    template_check(tokenizer_with({"default": "{{ messages }}", "tool": "{% for"}))
-    template_check(tokenizer_with("{% generation %}{{ messages }}{% endgeneration %}"))
-    template_check(tokenizer_with(None))
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"default": "{{ messages }}", "tool": "{% for"},
+        "{% generation %}{{ messages }}{% endgeneration %}",
+        None,
+    ],
+)
+def test_named_templates_and_none_are_accepted(template: str | dict[str, str] | None) -> None:
+    assert template_fault(tokenizer_with(template)) == ""
