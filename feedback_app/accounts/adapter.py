@@ -1,6 +1,6 @@
 """Settings of django-allauth in code.
 
-One of them is a private method: allauth counts wrong passwords by address, so that somebody else can
+One of them is a private method: allauth counts wrong passwords by address, so that others can
 lock the owner of a known address out, and has no public hook for another key.
 tests/faults/test_sign_in_limits.py fails if the method is renamed.
 """

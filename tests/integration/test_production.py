@@ -154,10 +154,10 @@ def wait_until(condition: Any, *children: subprocess.Popen[bytes]) -> None:
 
 def test_services_start_become_healthy_and_stop(host: Host, valkey: redis.Redis) -> None:
     with (
-        redis.Redis(host="127.0.0.1", port=host.valkey_port) as stranger,
+        redis.Redis(host="127.0.0.1", port=host.valkey_port) as unknown,
         pytest.raises(redis.AuthenticationError),
     ):
-        stranger.ping()
+        unknown.ping()
     assert (host.directory / "valkey.conf").stat().st_mode & 0o077 == 0
 
     migrated = host.run("migrate")

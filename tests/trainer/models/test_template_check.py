@@ -32,7 +32,7 @@ def test_bad_template_is_refused_with_the_reason(template: str, reason: str) -> 
 
 
 def test_fault_is_refused_in_a_sentence() -> None:
-    with pytest.raises(Refused, match="chat template cannot be used: .*Choose another base model"):
+    with pytest.raises(Refused, match=r"chat template cannot be used: .*Choose another base model"):
         template_check(tokenizer_with("{% for m in messages %}"))
 
 
