@@ -22,6 +22,7 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.accounts.sealing import seal, unseal
+from feedback_app.feedback.examples.services import examples_refresh
 from feedback_app.feedback.models import (
     Completion,
     Example,
@@ -133,7 +134,7 @@ def test_restored_rows_and_artifacts_are_the_same(
     assert unseal(Webhook.objects.get().secret) == "hook"
 
 
-def test_restored_installation_goes_on(backup: Path) -> None:
+def test_restored_installation_goes_on(backup: Path, make_completions: Make) -> None:
     backup_restore(directory=backup, say=quiet)
 
     annotator, admin = User.objects.get(name="Ann Otator"), User.objects.get(name="Ada Admin")
@@ -141,17 +142,20 @@ def test_restored_installation_goes_on(backup: Path) -> None:
     last_vote, last_run = (m.objects.order_by("pk").last().pk for m in (Vote, Run))
     completion = Completion.objects.filter(votes__verdict=Verdict.DOWN).first()
     vote_cast(completion=completion, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
+    [another] = make_completions(1, of=project)
     second = User.objects.create_user("new@example.com", "correct horse battery")
     vote = Vote.objects.create(
-        completion=completion, project=project, user=second, verdict="up", source="annotate"
+        completion=another, project=project, user=second, verdict="up", source="annotate"
     )
+    examples_refresh([another.pk])
     run = run_request(project=project, by=admin)
 
     assert Example.objects.get(completion=completion).desirable
     assert vote.pk > last_vote
     assert run.pk > last_run
     assert run.number == 2
-    assert run.snapshot.items.count() == 30  # now that there are two, half of one person's votes
+    # now that there are two, half of one person's votes and the other's one
+    assert run.snapshot.items.count() == 31
 
 
 @pytest.mark.parametrize("deleted", ["last", "every"])
