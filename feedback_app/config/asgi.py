@@ -19,8 +19,12 @@ WAITS_FOR_ENGINE = re.compile(
     r"|/projects/[^/]+/(adapters/[^/]+/release|splits/new)/"
 )
 
+MONITORING = ("/health", "/healthz", "/readyz", "/metrics")
+
 application = ThreadedWsgi(
-    get_wsgi_application(), waits=lambda path: WAITS_FOR_ENGINE.fullmatch(path) is not None
+    get_wsgi_application(),
+    waits=lambda path: WAITS_FOR_ENGINE.fullmatch(path) is not None,
+    monitoring=MONITORING,
 )
 # loads the views now instead of at the first request
 reverse("home")

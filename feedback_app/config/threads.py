@@ -17,7 +17,7 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http import HTTPStatus
@@ -31,6 +31,9 @@ Environ: TypeAlias = dict[str, Any]
 WsgiApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 PAGE_THREADS = 64
+#: Requests that may wait for a thread of the pages: some seconds of work. More are refused, as an
+#: answer that comes after its reader has left only delays the others.
+PAGES_WAITING = 128
 ANSWER_THREADS = 128
 UPLOAD_THREADS = 8
 #: Bodies up to this size are read before a thread is taken. Django reads no larger form.
@@ -53,31 +56,43 @@ class Gone(Exception):
 
 
 class Threads:
-    """A pool that refuses work instead of queueing it. Used from the event loop only."""
+    """A pool in which at most `waiting` calls wait for a thread. Used from the event loop only."""
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(self, count: int, name: str, *, waiting: int = 0) -> None:
         self.pool = ThreadPoolExecutor(count, thread_name_prefix=name)
-        self.free = count
+        self._places = count + waiting
+
+    @property
+    def free(self) -> bool:
+        """Whether another call is accepted."""
+        return self._places > 0
 
     async def run(self, call: Callable[[], Any]) -> Any:
         """Return the result of `call` in a thread. Check `free` first."""
-        self.free -= 1
+        self._places -= 1
         future = asyncio.get_running_loop().run_in_executor(self.pool, call)
         # also if the request's task is cancelled: the thread is free when its work has ended
         future.add_done_callback(lambda _: self._done())
         return await asyncio.shield(future)
 
     def _done(self) -> None:
-        self.free += 1
+        self._places += 1
 
 
 class ThreadedWsgi:
-    """An ASGI application. `waits` returns whether a POST to a path waits for an engine."""
+    """An ASGI application.
 
-    def __init__(self, app: WsgiApp, *, waits: Callable[[str], bool]) -> None:
+    `waits` returns whether a POST to a path waits for an engine. Paths in `monitoring` are answered
+    however many pages wait: a server that refuses a health check under load would be restarted.
+    """
+
+    def __init__(
+        self, app: WsgiApp, *, waits: Callable[[str], bool], monitoring: Collection[str] = ()
+    ) -> None:
         self.app = app
         self.waits = waits
-        self.pages = ThreadPoolExecutor(PAGE_THREADS, thread_name_prefix="page")
+        self.monitoring = monitoring
+        self.pages = Threads(PAGE_THREADS, "page", waiting=PAGES_WAITING)
         self.answers = Threads(ANSWER_THREADS, "answer")
         self.uploads = Threads(UPLOAD_THREADS, "upload")
 
@@ -171,9 +186,9 @@ class Exchange:
                 return await self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, BUSY)
             found = await threads.run(lambda: self.context.run(self.view, environ, stream=True))
         else:
-            found = await self.loop.run_in_executor(
-                server.pages, lambda: self.context.run(self.view, environ)
-            )
+            if not server.pages.free and self.scope["path"] not in server.monitoring:
+                return await self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, BUSY)
+            found = await server.pages.run(lambda: self.context.run(self.view, environ))
         if isinstance(found, bytes):
             await self.send(self.start())
             if large:
@@ -183,7 +198,7 @@ class Exchange:
             await self.send({"type": "http.response.body", "body": found})
         elif found is not None:
             if not server.answers.free:
-                await self.loop.run_in_executor(server.pages, close, found)
+                await server.pages.run(lambda: close(found))
                 return await self.refuse(HTTPStatus.SERVICE_UNAVAILABLE, BUSY)
             await server.answers.run(lambda: self.context.run(self.stream, found))
         return None

@@ -1,6 +1,8 @@
 """The threads between uvicorn and Django, over real connections."""
 
 import http.client
+import re
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -8,10 +10,11 @@ from typing import Any
 
 import pytest
 import uvicorn
+from django.conf import settings
 from django.urls import get_resolver, reverse
 
 from feedback_app.config import threads
-from feedback_app.config.asgi import WAITS_FOR_ENGINE
+from feedback_app.config.asgi import MONITORING, WAITS_FOR_ENGINE
 from feedback_app.config.http_protocol import DeadlineProtocol
 from feedback_app.config.threads import ThreadedWsgi
 from tests.engines import wait_until
@@ -26,7 +29,7 @@ def serve() -> Iterator[Serve]:
 
     def start(app: threads.WsgiApp) -> http.client.HTTPConnection:
         config = uvicorn.Config(
-            ThreadedWsgi(app, waits=lambda path: path == "/waits"),
+            ThreadedWsgi(app, waits=lambda path: path == "/waits", monitoring=["/health"]),
             http=DeadlineProtocol,
             ws="none",
             log_config=None,
@@ -126,9 +129,7 @@ def test_large_body_is_read_while_it_arrives(serve: Serve) -> None:
 def test_large_body_is_refused_while_all_upload_threads_are_busy(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads, "UPLOAD_THREADS", 1)
-    monkeypatch.setattr(threads.Threads, "free", 0, raising=False)
-    monkeypatch.setattr(threads.Threads, "__init__", lambda self, count, name: None)
+    monkeypatch.setattr(threads.Threads, "free", False)
 
     connection = serve(app_of([b""]))
     connection.putrequest("POST", "/")
@@ -216,6 +217,51 @@ def test_pages_are_answered_while_all_answer_threads_are_busy(
     other.close()
     stream.close()
     pieces.close()
+
+
+def test_pages_are_refused_once_too_many_wait_and_health_checks_are_not(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "PAGE_THREADS", 1)
+    monkeypatch.setattr(threads, "PAGES_WAITING", 1)
+    entered, ends = threading.Event(), threading.Event()
+
+    def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        entered.set()
+        ends.wait(60)
+        start_response("200 OK", [("Content-Length", "4")])
+        return [b"page"]
+
+    connection = serve(app)
+
+    def requested(path: str) -> http.client.HTTPConnection:
+        other = http.client.HTTPConnection(connection.host, connection.port, timeout=60)
+        other.request("GET", path)
+        return other
+
+    try:
+        taken = [requested("/page")]
+        assert entered.wait(60)
+        # one of the two waits, the other is refused: which of them is read first is not known
+        taken += [requested("/page"), requested("/page")]
+        ready, _, _ = select.select([other.sock for other in taken], [], [], 60)
+        [refused] = [other for other in taken if other.sock in ready]
+        answer = refused.getresponse()
+        assert (answer.status, answer.read()) == (503, threads.BUSY.encode())
+        assert answer.headers["Retry-After"] == str(threads.RETRY_SECONDS)
+        taken.remove(refused)
+        taken.append(requested("/health"))
+    finally:
+        ends.set()
+    assert [other.getresponse().read() for other in taken] == [b"page"] * 3
+    for other in [refused, *taken]:
+        other.close()
+
+
+def test_monitoring_is_what_is_exempt_from_the_redirect_to_https() -> None:
+    exempt = [re.compile(pattern) for pattern in settings.SECURE_REDIRECT_EXEMPT]
+    assert all(any(one.search(path.lstrip("/")) for one in exempt) for path in MONITORING)
+    assert {reverse("healthz"), reverse("readyz"), reverse("metrics")} <= set(MONITORING)
 
 
 ENGINE_VIEWS = {
