@@ -128,6 +128,7 @@ def test_furnished_pages_axe_finds_nothing(
     assert found == []
 
 
+@pytest.mark.long
 def test_furnished_pages_fit_a_phone(new_page: NewPage, furnished: Project, admin: User) -> None:
     page = new_page(admin, viewport=PHONE)
     found = []

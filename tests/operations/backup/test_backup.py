@@ -175,6 +175,7 @@ def test_id_of_a_deleted_person_is_not_given_again(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.long
 def test_run_trains_in_a_restored_installation(
     backup: Path, root: Path, settings: Settings
 ) -> None:
@@ -260,6 +261,7 @@ def manage(var: Path, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 def test_backup_restores_into_a_new_installation_of_the_other_database_and_back(
     backup: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -281,6 +283,7 @@ def table_lines(path: Path) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+@pytest.mark.long
 def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) -> None:
     """The last migration of serving only adds a table: this is what the version before wrote."""
     last, table = "serving.0009_open_answers", OpenAnswer._meta.db_table

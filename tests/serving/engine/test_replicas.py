@@ -44,6 +44,7 @@ def ask(project: Project, count: int, version: str) -> set[str]:
     }
 
 
+@pytest.mark.long
 def test_engine_that_refuses_blocks_the_promotion(
     served: Project,
     engine: RunningEngine,

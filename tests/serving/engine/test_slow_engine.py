@@ -96,6 +96,7 @@ def again(sampling: Sampling) -> Sampling:
 # -- sampling
 
 
+@pytest.mark.long
 def test_forty_slow_answers_are_each_requested_once(
     slow: SlowEngine, project: Project, settings: Settings
 ) -> None:
@@ -345,6 +346,7 @@ def test_canary_waits_for_a_slow_engine(
     assert project.live_version == adapter.name
 
 
+@pytest.mark.long
 def test_version_diff_completes_on_a_slow_engine(
     slow: SlowEngine,
     make_adapter: MakeAdapter,

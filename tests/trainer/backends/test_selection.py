@@ -82,7 +82,7 @@ def run(code: str, *arguments: str, **env: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", ["CUDA", "forced"])
+@pytest.mark.parametrize("machine", ["CUDA", pytest.param("forced", marks=pytest.mark.long)])
 def test_importing_loads_no_compiler(machine: str) -> None:
     if machine == "CUDA":
         env, before = {VARIABLE: ""}, "import torch; torch.cuda.is_available = lambda: True\n"
@@ -123,6 +123,7 @@ def test_a_run_is_trained_without_numba(make_run: MakeRun) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_request_is_served_without_numba(tiny_dir: Path, tmp_path: Path) -> None:
     out = run(WITHOUT_NUMBA + SERVE, str(tiny_dir), str(tmp_path), **{VARIABLE: ""})
     (line,) = [line for line in out.splitlines() if line.startswith("ANSWER ")]

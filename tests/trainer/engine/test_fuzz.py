@@ -41,6 +41,7 @@ PATHS = st.sampled_from(
     messages=MESSAGES,
     raw=st.none() | st.binary(max_size=40),
 )
+@pytest.mark.long
 def test_any_request_gets_an_answer_of_the_protocol(
     client: httpx.Client, path: str, changes: dict[str, Any], messages: Any, raw: bytes | None
 ) -> None:

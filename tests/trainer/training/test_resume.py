@@ -134,6 +134,7 @@ def test_exit_codes_show_whether_to_retry(
     assert run(tmp_path / "nowhere", children) == 4
 
 
+@pytest.mark.long
 def test_read_only_run_directory_is_reported_in_one_sentence(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]]
 ) -> None:
@@ -148,6 +149,7 @@ def test_read_only_run_directory_is_reported_in_one_sentence(
     assert "Traceback" not in words
 
 
+@pytest.mark.long
 def test_plan_of_the_shell_is_json(
     make_run: MakeRun, children: list[subprocess.Popen[bytes]]
 ) -> None:
