@@ -111,8 +111,12 @@ def places(project: Project) -> dict[str, list[Any]]:
         "gold": some(project.gold_items.all()),
         "prompt": some(project.prompts.all()),
         "vote": some(project.votes.all()),
-        # the oldest: votes of this benchmark make and remove newer ones
-        "example": list(project.examples.order_by("pk").values_list("pk", flat=True)[:40]),
+        # the oldest that nobody gets at the desk or in the demo: votes make and remove others
+        "example": list(
+            project.examples.filter(completion__source="import")
+            .order_by("pk")
+            .values_list("pk", flat=True)[:40]
+        ),
         "api_completion": some(completions.filter(source="api")),
         "demo_completion": some(completions.filter(turns__conversation__in=chats)),
         # not those who annotate (ANNOTATORS), as some requests change their roles
@@ -167,8 +171,11 @@ def fit_store(project: Project) -> None:
         run.save(update_fields=["fit"])
 
 
-def people_restore(project: Project) -> None:
-    """Undo what requests to the pages of members have changed in an earlier run."""
+def restore(project: Project) -> None:
+    """Undo what requests have changed in an earlier run, where it cannot be done twice."""
+    project.adjudications.filter(open=False, verdict="", asked="why").update(open=True)
+    first = project.pauses.order_by("pk").values("pk")[:5]
+    project.pauses.filter(pk__in=first).update(lifted_at=None)
     people = User.objects.filter(memberships__project=project, email__startswith="p")
     people.filter(is_active=False).update(is_active=True)
     project.memberships.filter(user__in=people).update(role=Role.ANNOTATOR)
@@ -176,7 +183,7 @@ def people_restore(project: Project) -> None:
 
 def main() -> None:
     project = Project.objects.get(slug=SLUG)
-    people_restore(project)
+    restore(project)
     figures_store(project)
     fit_store(project)
     staff = User.objects.filter(

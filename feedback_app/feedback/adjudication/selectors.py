@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from django.db.models import Prefetch, Q
+from django.db.models import Prefetch, Q, QuerySet
 
 from feedback_app.db.bounded_count import LISTED, counted
 from feedback_app.feedback.models import Adjudication, Completion, CompletionQuerySet, Project, Vote
@@ -58,5 +58,12 @@ def _shown(rows: CompletionQuerySet) -> CompletionQuerySet:
     )
 
 
+def asked_rows(project: Project) -> QuerySet[Adjudication]:
+    """Return the open requests, for counts: their index has all of them."""
+    return project.adjudications.filter(open=True)
+
+
 def waiting(project: Project) -> Waiting:
-    return Waiting(counted(contested(project), most=LISTED), counted(asked(project), most=LISTED))
+    return Waiting(
+        counted(contested(project), most=LISTED), counted(asked_rows(project), most=LISTED)
+    )

@@ -8,7 +8,13 @@ from django.urls import reverse
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.forms import VerdictForm
-from feedback_app.feedback.adjudication.selectors import asked, contested, resolved, waiting
+from feedback_app.feedback.adjudication.selectors import (
+    asked,
+    asked_rows,
+    contested,
+    resolved,
+    waiting,
+)
 from feedback_app.feedback.adjudication.services import (
     adjudication_decide,
     adjudication_undo,
@@ -38,7 +44,9 @@ def resolve(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "project": project,
         "show": show,
         "waiting": count,
-        "page": ListedPaginator(LISTS[show](project), PAGE_SIZE).get_page(query_page(request)),
+        "page": ListedPaginator(
+            LISTS[show](project), PAGE_SIZE, of=asked_rows(project) if show == "asked" else None
+        ).get_page(query_page(request)),
         "query": f"show={show}",
     }
     return render(request, "feedback/resolve.html", context)

@@ -14,11 +14,12 @@ def flagged(project: Project) -> CompletionQuerySet:
 
 
 def restored(project: Project) -> CompletionQuerySet:
-    """Return the newest completions whose flags an admin has lifted, with their flags."""
-    flags = FLAGS.filter(completion__project=project, completion__flagged=False)
+    """Return the completions whose flags an admin has lifted, newest first, with their flags; of
+    the newest LISTED flagged ones."""
+    flags = FLAGS.filter(completion__project=project).order_by("-completion")
     # read first: as a subquery it makes PostgreSQL look for a page among all completions
-    ids = flags.order_by("-completion").values_list("completion", flat=True)[: LISTED + 1]
-    return _shown(project.completions.filter(pk__in=set(ids)))
+    ids = set(flags.values_list("completion", flat=True)[:LISTED])
+    return _shown(project.completions.filter(pk__in=ids, flagged=False))
 
 
 def _shown(rows: CompletionQuerySet) -> CompletionQuerySet:

@@ -67,9 +67,10 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "form": form,
         "members": project.memberships.count(),
         "sampling": sampling_latest(project),
-        "prompts": counted(project.prompts.all()),
-        "in_queue": counted(project.completions.filter(queued=True)),
-        "unjudged": counted(project.completions.in_queue().filter(vote_count=0)),
+        "prompts": counted(project.prompts.all(), most=LISTED),
+        "in_queue": counted(project.completions.in_queue(), most=LISTED),
+        "unjudged": counted(project.completions.in_queue().filter(vote_count=0), most=LISTED),
+        "most": LISTED,
     }
 
 
