@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from feedback_app.db.index_operations import AddIndexWithoutLock
+from feedback_app.db.index_operations import AddIndexWithoutLock, RemoveIndexWithoutLock
 
 
 class Migration(migrations.Migration):
@@ -42,15 +42,15 @@ class Migration(migrations.Migration):
             model_name='webhookdelivery',
             index=models.Index(fields=['webhook', 'status', '-id'], name='delivery_state'),
         ),
-        migrations.RemoveIndex(
+        RemoveIndexWithoutLock(
             model_name='completion',
             name='completion_contested',
         ),
-        migrations.RemoveIndex(
+        RemoveIndexWithoutLock(
             model_name='completion',
             name='completion_version',
         ),
-        migrations.RemoveIndex(
+        RemoveIndexWithoutLock(
             model_name='completion',
             name='completion_flagged',
         ),

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-from feedback_app.db.index_operations import AddIndexWithoutLock
+from feedback_app.db.index_operations import AddIndexWithoutLock, RemoveIndexWithoutLock
 
 
 class Migration(migrations.Migration):
@@ -19,7 +19,7 @@ class Migration(migrations.Migration):
             model_name='comparison',
             index=models.Index(condition=models.Q(('choice', ''), _negated=True), fields=['project', '-created_at', '-id'], name='comparison_judged'),
         ),
-        migrations.RemoveIndex(
+        RemoveIndexWithoutLock(
             model_name='comparison',
             name='comparison_tally',
         ),

@@ -8,7 +8,7 @@ from feedback_app.serving.models import Release
 from feedback_app.serving.releases.figures import UpRate
 from feedback_app.training.models import Adapter
 
-RELEASES_SHOWN = 50
+RELEASES_SHOWN = 25
 
 
 @dataclass(frozen=True)
