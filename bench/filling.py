@@ -23,8 +23,13 @@ def numbers(first: int, last: int) -> str:
     )
 
 
-def insert(sample: models.Model, *, count: int, varying: dict[str, str]) -> None:
-    """Insert `count` rows like `sample` with ids from 1; `varying` gives columns as SQL over n."""
+def insert(
+    sample: models.Model, *, count: int, varying: dict[str, str], where: str = "TRUE"
+) -> None:
+    """Insert a row like `sample` for each n from 1 to `count` for which `where` holds.
+
+    `varying` gives columns as SQL over n, and `where` is SQL over n.
+    """
     columns, values, parameters = [], [], []
     for field in sample._meta.concrete_fields:
         columns.append(connection.ops.quote_name(field.column))
@@ -39,7 +44,7 @@ def insert(sample: models.Model, *, count: int, varying: dict[str, str]) -> None
             last = min(count, first + BATCH - 1)
             cursor.execute(
                 f"INSERT INTO {table} ({', '.join(columns)}) "
-                f"SELECT {', '.join(values)} FROM {numbers(first, last)}",
+                f"SELECT {', '.join(values)} FROM {numbers(first, last)} WHERE {where}",
                 parameters,
             )
 

@@ -4,17 +4,19 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from django.db.models import Count, Exists, Max, OuterRef, Q, Subquery
+from django.db.models import Count, Exists, F, OuterRef, Subquery
 from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from feedback_app.accounts.models import Membership, User
-from feedback_app.feedback.models import Example, Project, Source, Split, Verdict, Vote
+from feedback_app.feedback.members.figures import VoteCounts, member_counts
+from feedback_app.feedback.models import Project, Source, Split, Vote
 from feedback_app.serving.models import Release
 from feedback_app.training.models import Adapter, SnapshotItem
 
 DAYS = 28
 EFFECTS_SHOWN = 5
+VOTES_READ = 200
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,14 @@ class Work:
 
     project: Project
     membership: Membership | None
-    ups: int
-    downs: int
-    imported: int
-    last: dt.datetime | None
     # not by split: the figures before and after a vote would show the split of its prompt
-    examples: int
+    # None: a worker has not counted them yet
+    counts: VoteCounts | None
     effects: list[Effect]
 
     @property
     def votes(self) -> int:
-        return self.ups + self.downs
+        return self.counts.ups + self.counts.downs if self.counts else 0
 
 
 @dataclass(frozen=True)
@@ -62,57 +61,49 @@ class Day:
 
 def work_in(project: Project, user: User) -> Work:
     """Return a person's activity in a project; labels of imported files are counted separately."""
-    own = Vote.objects.filter(project=project, user=user)
-    judged = ~Q(source=Source.IMPORT)
-    counts = own.aggregate(
-        ups=Count("pk", filter=judged & Q(verdict=Verdict.UP)),
-        downs=Count("pk", filter=judged & Q(verdict=Verdict.DOWN)),
-        imported=Count("pk", filter=~judged),
-        last=Max("updated_at", filter=judged),
-    )
-    examples = Example.objects.filter(Exists(own.filter(judged, completion=OuterRef("pk"))))
     return Work(
         project=project,
         membership=Membership.objects.filter(project=project, user=user).first(),
-        examples=examples.filter(project=project).count(),
+        counts=member_counts(project=project, user=user),
         effects=effects_in(project, user),
-        **counts,
     )
 
 
 def effects_in(project: Project, user: User) -> list[Effect]:
-    """Return the newest versions trained on answers that the person had judged by then."""
-    used = (
-        SnapshotItem.objects.filter(
-            snapshot=OuterRef("run__snapshot"),
-            split=Split.TRAIN,
-            completion__votes__user=user,
-            completion__votes__source__in=set(Source) - {Source.IMPORT},
-            completion__votes__created_at__lte=OuterRef("run__snapshot__created_at"),
-        )
-        .order_by()
-        .values("snapshot")
-        .annotate(n=Count("pk"))
-        .values("n")
-    )
+    """Return which of the newest versions were trained on answers that the person had judged by
+    then; of the person the newest VOTES_READ votes are looked at."""
+    votes = project.votes.filter(user=user).order_by("-updated_at")
+    recent = votes.values_list("completion", "source")[:VOTES_READ]
+    judged = [completion for completion, source in recent if source != Source.IMPORT]
     releases = Release.objects.filter(adapter=OuterRef("pk"))
-    adapters = (
+    adapters = list(
         project.adapters.defer("report", "gate")
+        .select_related("run")
         .annotate(
-            used=Subquery(used),
             live_since=Subquery(releases.filter(live=True).values("since")[:1]),
             was_live=Exists(releases),
         )
-        .filter(used__gt=0)
         .newest_first()[:EFFECTS_SHOWN]
     )
-    return [effect_of(adapter) for adapter in adapters]
+    items = SnapshotItem.objects.filter(
+        snapshot__in=[adapter.run.snapshot_id for adapter in adapters],
+        completion__in=judged,
+        split=Split.TRAIN,
+        completion__votes__user=user,
+        completion__votes__created_at__lte=F("snapshot__created_at"),
+    )
+    used = dict(items.order_by().values_list("snapshot").annotate(n=Count("pk")))
+    return [
+        effect_of(adapter, votes=used[adapter.run.snapshot_id])
+        for adapter in adapters
+        if adapter.run.snapshot_id in used
+    ]
 
 
-def effect_of(adapter: Adapter) -> Effect:
+def effect_of(adapter: Adapter, *, votes: int) -> Effect:
     return Effect(
         name=adapter.name,
-        votes=adapter.used,  # type: ignore[attr-defined]
+        votes=votes,
         live_since=adapter.live_since,  # type: ignore[attr-defined]
         was_live=adapter.was_live,  # type: ignore[attr-defined]
     )

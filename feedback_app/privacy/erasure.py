@@ -19,7 +19,15 @@ from feedback_app.accounts.models import (
 from feedback_app.accounts.sessions import sessions_end
 from feedback_app.db.claims import Claim, ClaimLost
 from feedback_app.feedback.members.services import admin_rights_revoke, owners_hold
-from feedback_app.feedback.models import Completion, ImportJob, Project, Prompt, Source, Vote
+from feedback_app.feedback.models import (
+    Completion,
+    Figures,
+    ImportJob,
+    Project,
+    Prompt,
+    Source,
+    Vote,
+)
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.models import Erasure, Run, SnapshotItem
@@ -205,12 +213,14 @@ def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: Us
 
 
 def names_erase(*, user: User, project: Project) -> None:
-    """Remove the person's name from the audit trail and from stored answers of the API."""
+    """Remove the person from the audit trail, stored answers of the API and stored figures."""
     entries = AuditEvent.objects.filter(project=project)
     # Earlier versions wrote names there. The name may be another member's too, so no number
     # replaces it.
     entries.filter(action__in=("pause.begin", "pause.lift"), target=str(user)).update(target="")
     entries.filter(action="votes.restore", target__endswith=f" of {user}").update(target="")
+    # they hold the number of the person's votes; a page asks for them again
+    Figures.objects.filter(project=project).delete()
     ApiReceipt.objects.filter(
         token__project=project, answer__contains=f'"person":{user.pk},'
     ).delete()

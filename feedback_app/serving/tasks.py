@@ -3,9 +3,10 @@
 import structlog
 from celery import shared_task
 
+from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.feedback.models import Sampling
 from feedback_app.serving.models import ChangeReport, TrafficSplit
-from feedback_app.serving.releases import automatic
+from feedback_app.serving.releases import automatic, figures
 from feedback_app.serving.releases.selectors import adapters_to_release
 from feedback_app.serving.sampling.services import sampling_claim, sampling_execute
 from feedback_app.serving.traffic_splits.assignments import RUNNING
@@ -32,11 +33,18 @@ def dispatch() -> None:
         (release_automatically, adapters_to_release()),
         (request_version_diff, adapters_without_version_diff()),
         (write_version_diff, ChangeReport.objects.filter(ChangeReport.claimable())),
+        (count_figures, figures_due(figures.NAME)),
         (watch_split, TrafficSplit.objects.filter(status=RUNNING)),
     )
     for task, rows in due:
         for pk in rows.values_list("pk", flat=True):
             task.apply_async((pk,), expires=EXPIRES)
+
+
+@shared_task(name="serving.count_figures")
+def count_figures(pk: int) -> None:
+    """Count the votes on each version of a large project."""
+    figures_count(pk=pk, count=figures.up_rates_count)
 
 
 @shared_task(name="serving.sample_answers")

@@ -102,6 +102,8 @@ class Run(Claimable):
     eta_seconds = models.FloatField(null=True)
     # lambda_d, lambda_u, device and others, as reported by the trainer at its start
     facts: Any = models.JSONField(default=dict)
+    # how the examples fit the trained model (runs/fit.py), set when the run succeeds
+    fit: Any = models.JSONField(null=True)
     error = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)

@@ -7,13 +7,17 @@ from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
 
+from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.launchers.child_process import run_execute
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.schedules.services import schedules_run
+from feedback_app.training.snapshots import figures
 
 #: A message that no worker has taken for this long may be lost with the broker: send another.
 RESEND = settings.RUN_STALE_SECONDS / 2
+#: A message about figures that no worker took by then is sent again by a later tick.
+EXPIRES = 10
 
 
 @shared_task(name="training.dispatch")
@@ -27,6 +31,15 @@ def dispatch() -> None:
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
         # the run's own request, not this tick
         train_run.apply_async((run_id,), expires=RESEND, headers={"request_id": request_id})
+
+    for pk in figures_due(figures.NAME).values_list("pk", flat=True):
+        count_figures.apply_async((pk,), expires=EXPIRES)
+
+
+@shared_task(name="training.count_figures")
+def count_figures(pk: int) -> None:
+    """Count what a snapshot of a large project would take."""
+    figures_count(pk=pk, count=figures.snapshot_count)
 
 
 @shared_task(name="training.train_run")

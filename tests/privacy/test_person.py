@@ -144,7 +144,7 @@ def test_own_page_shows_the_effects_of_votes(
 
     [work] = mine.context["works"]
     trained = voted_project.examples.filter(split="train").count()
-    assert (work.ups, work.downs, work.examples) == (20, 40, 60)
+    assert (work.counts.ups, work.counts.downs, work.counts.examples) == (20, 40, 60)
     [effect] = work.effects
     assert (effect.name, effect.votes, effect.was_live) == ("bot@1", trained, True)
     assert mine.context["days_total"] == 60
@@ -195,7 +195,7 @@ def test_own_page_queries_do_not_grow_with_work(
         adapter_of(run_request(project=voted_project, by=admin))
     client = as_user(annotator)
 
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(13):
         client.get("/me/")
 
 

@@ -2,14 +2,16 @@
 
 from dataclasses import dataclass
 
-from django.db.models import Prefetch, Q
+from django.db.models import Prefetch, Q, QuerySet
 
+from feedback_app.db.bounded_count import LISTED, counted
 from feedback_app.feedback.models import Adjudication, Completion, CompletionQuerySet, Project, Vote
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """Numbers of completions that wait for an adjudication, by reason."""
+    """Numbers of completions that wait for an adjudication, by reason; each is bounded by
+    `bounded_count.LISTED`."""
 
     contested: int
     asked: int
@@ -17,6 +19,11 @@ class Waiting:
     @property
     def total(self) -> int:
         return self.contested + self.asked
+
+    @property
+    def most(self) -> int:
+        """The bound of each number."""
+        return LISTED
 
 
 def contested(project: Project) -> CompletionQuerySet:
@@ -51,5 +58,12 @@ def _shown(rows: CompletionQuerySet) -> CompletionQuerySet:
     )
 
 
+def asked_rows(project: Project) -> QuerySet[Adjudication]:
+    """Return the open requests, for counts: their index has all of them."""
+    return project.adjudications.filter(open=True)
+
+
 def waiting(project: Project) -> Waiting:
-    return Waiting(contested(project).count(), asked(project).count())
+    return Waiting(
+        counted(contested(project), most=LISTED), counted(asked_rows(project), most=LISTED)
+    )

@@ -1,7 +1,6 @@
 """The disagreements page: completions that need a final verdict, with their votes."""
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -9,7 +8,13 @@ from django.urls import reverse
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.forms import VerdictForm
-from feedback_app.feedback.adjudication.selectors import asked, contested, resolved, waiting
+from feedback_app.feedback.adjudication.selectors import (
+    asked,
+    asked_rows,
+    contested,
+    resolved,
+    waiting,
+)
 from feedback_app.feedback.adjudication.services import (
     adjudication_decide,
     adjudication_undo,
@@ -19,6 +24,7 @@ from feedback_app.feedback.models import Completion, Project, Verdict
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_choice, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, error_response, page
 
 PAGE_SIZE = 10
@@ -38,7 +44,9 @@ def resolve(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "project": project,
         "show": show,
         "waiting": count,
-        "page": Paginator(LISTS[show](project), PAGE_SIZE).get_page(query_page(request)),
+        "page": ListedPaginator(
+            LISTS[show](project), PAGE_SIZE, of=asked_rows(project) if show == "asked" else None
+        ).get_page(query_page(request)),
         "query": f"show={show}",
     }
     return render(request, "feedback/resolve.html", context)

@@ -1,16 +1,14 @@
 """The list of examples: filters, orders and their query parameters.
 
 The cost does not depend on the table's size: queries follow an index and count and list at most
-`bounded_count.COUNTED` rows.
+`bounded_count.COUNTED` rows. What no index answers looks through WINDOW rows only.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from urllib.parse import urlencode
 
-from django.core.paginator import Paginator
 from django.db.models import Prefetch, Q, QuerySet
 from django.http import HttpRequest
 
@@ -25,7 +23,9 @@ SPLITS = ("", "train", "heldout")
 SOURCES = ("", "annotate", "demo", "import", "api", "sampled")
 NEWEST = ("-created_at", "-completion")
 OLDEST = ("created_at", "completion")
-#: Other orders than these two sort the newest COUNTED rows only, never a whole table.
+#: Rows that filters and orders without an index of their own look through.
+WINDOW = 2_000
+#: Other orders than these two sort the newest WINDOW rows only, never a whole table.
 SORTS: dict[str, tuple[str, ...]] = {
     "newest": NEWEST,
     "oldest": OLDEST,
@@ -79,22 +79,33 @@ class ExampleFilter:
     def narrowed(self) -> bool:
         return bool(self.label or self.split or self.source or self.version)
 
+    @property
+    def windowed(self) -> bool:
+        """Whether only the newest rows, or the oldest, are looked through."""
+        other = self.sort not in ("newest", "oldest")
+        return bool(self.source or self.version or self.label == "tie" or other)
+
+    @property
+    def oldest(self) -> bool:
+        return self.sort == "oldest"
+
     def select(self, project: Project) -> QuerySet[Any]:
         """Return the matching examples in order, or completions with votes but no example."""
         return self.ties(project) if self.label == "tie" else self.examples(project)
 
     def examples(self, project: Project) -> QuerySet[Example]:
-        wanted = {
-            "split": self.split,
-            "completion__source": self.source,
-            "completion__version": self.version,
-        }
-        rows = project.examples.filter(**{name: value for name, value in wanted.items() if value})
+        rows = project.examples.all()
+        if self.version:
+            rows = rows.filter(pk__in=self.edge(project.completions.filter(version=self.version)))
+        elif self.windowed:
+            order = OLDEST if self.oldest else NEWEST
+            last = rows.order_by(*order).values_list("created_at", flat=True)[WINDOW - 1 : WINDOW]
+            if last:
+                rows = rows.filter(**{f"created_at__{'l' if self.oldest else 'g'}te": last[0]})
+        wanted = {"split": self.split, "completion__source": self.source}
+        rows = rows.filter(**{name: value for name, value in wanted.items() if value})
         if self.label:
             rows = rows.filter(desirable=self.label == "up")
-        if self.sort not in ("newest", "oldest"):
-            newest = rows.order_by(*NEWEST).values("pk")[: bounded_count.COUNTED]
-            rows = Example.objects.filter(pk__in=newest)
         return (
             rows.select_related("completion__prompt")
             .prefetch_related(Prefetch("completion__votes", Vote.objects.with_person()))
@@ -102,8 +113,17 @@ class ExampleFilter:
             .order_by(*SORTS[self.sort])
         )
 
+    def edge(self, rows: QuerySet[Completion]) -> list[int]:
+        """Return the ids of the first WINDOW rows; a subquery would make PostgreSQL read the whole
+        table that is joined with it."""
+        order = "pk" if self.oldest else "-pk"
+        return list(rows.order_by(order).values_list("pk", flat=True)[:WINDOW])
+
     def ties(self, project: Project) -> QuerySet[Completion]:
-        wanted = Q(vote_count__gt=0, example=None)
+        rows = project.completions.all()
+        # ties have ups and downs; the others have votes, but no text
+        looked_at = {*self.edge(rows.filter(contested=True, decided="")), *self.edge(rows)}
+        wanted = Q(pk__in=looked_at, vote_count__gt=0, example=None)
         if self.split:
             wanted &= Q(prompt__split=self.split)
         if self.source:
@@ -111,29 +131,12 @@ class ExampleFilter:
         if self.version:
             wanted &= Q(version=self.version)
         return (
-            project.completions.filter(wanted)
+            rows.filter(wanted)
             .select_related("prompt", "example")
             .prefetch_related(Prefetch("votes", Vote.objects.with_person()))
             .defer("prompt_token_ids", "token_ids")
             .order_by(*TIE_SORTS.get(self.sort, ("-pk",)))
         )
-
-
-class CountedPaginator(Paginator[Any]):
-    """Pages over the first `bounded_count.COUNTED` rows."""
-
-    @cached_property
-    def found(self) -> int:
-        return bounded_count.counted(self.object_list)  # type: ignore[arg-type]  # always a queryset
-
-    @cached_property
-    def count(self) -> int:
-        return min(self.found, bounded_count.COUNTED)
-
-    @property
-    def more(self) -> bool:
-        """Whether there are rows beyond the last page."""
-        return self.found > self.count
 
 
 def answers_of(rows: Iterable[Example | Completion]) -> list[Completion]:

@@ -16,17 +16,21 @@ def overturned_by_person(project: Project, *, most: int | None = None) -> dict[i
     Only completions with ups and downs can have one; `most` limits how many of them are read,
     newest first.
     """
-    contested = project.completions.filter(contested=True, decided="").order_by("-pk")[:most]
+    rows = project.completions.filter(contested=True, decided="").values_list("pk", flat=True)
+    # read first where they are limited: with a subquery PostgreSQL reads all votes
+    contested = rows if most is None else list(rows.order_by("-pk")[:most])
     verdict_events = VoteEvent.objects.filter(
         completion=OuterRef("completion"), user=OuterRef("user"), verdict__gt=""
     )
     votes = (
         Vote.objects.standing()
-        .filter(completion__in=contested.values("pk"))
+        .filter(completion__in=contested)
         .annotate(event=Subquery(verdict_events.order_by("-pk").values("pk")[:1]))
         # votes without an event are the oldest
         .order_by("completion", F("event").asc(nulls_first=True), "pk")
         .values_list("completion", "user", "verdict")
+        # a million votes do not fit into memory at once
+        .iterator(chunk_size=2_000)
     )
     found: dict[int, set[int]] = defaultdict(set)
     for completion, given in groupby(votes, key=lambda row: row[0]):

@@ -7,7 +7,7 @@ from feedback_app.accounts.models import Role
 from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.examples.listing import (
-    CountedPaginator,
+    WINDOW,
     ExampleFilter,
     answers_of,
     examples_counted,
@@ -16,9 +16,10 @@ from feedback_app.feedback.examples.listing import (
 from feedback_app.feedback.models import Project
 from feedback_app.web.forms import query_page
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import CountedPaginator
 from feedback_app.web.responses import page
 
-PAGE_SIZE = 50
+PAGE_SIZE = 25
 
 
 @project_view(Role.ADMIN)
@@ -28,6 +29,7 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     versions = versions_answered(project)
     chosen = ExampleFilter.of(request, versions=versions)
     rows = CountedPaginator(chosen.select(project), PAGE_SIZE).get_page(query_page(request))
+    counts = examples_counted(project)
     context = {
         "project": project,
         "chosen": chosen,
@@ -35,7 +37,9 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "page": rows,
         "answers": answers_of(rows),
         "query": chosen.query(),
-        "counts": examples_counted(project),
+        "counts": counts,
+        "window": WINDOW,
+        "window_full": sum(counts.values()) > WINDOW,
         "flagged": counted(project.completions.filter(flagged=True)),
     }
     template = "feedback/examples.html"

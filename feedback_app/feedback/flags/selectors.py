@@ -2,6 +2,7 @@
 
 from django.db.models import Prefetch
 
+from feedback_app.db.bounded_count import LISTED
 from feedback_app.feedback.models import CompletionQuerySet, Project, Skip
 
 FLAGS = Skip.objects.filter(flag=True)
@@ -13,9 +14,12 @@ def flagged(project: Project) -> CompletionQuerySet:
 
 
 def restored(project: Project) -> CompletionQuerySet:
-    """Return the completions whose flags an admin has lifted, newest first, with their flags."""
-    flags = FLAGS.filter(completion__project=project)
-    return _shown(project.completions.filter(pk__in=flags.values("completion"), flagged=False))
+    """Return the completions whose flags an admin has lifted, newest first, with their flags; of
+    the newest LISTED flagged ones."""
+    flags = FLAGS.filter(completion__project=project).order_by("-completion")
+    # read first: as a subquery it makes PostgreSQL look for a page among all completions
+    ids = set(flags.values_list("completion", flat=True)[:LISTED])
+    return _shown(project.completions.filter(pk__in=ids, flagged=False))
 
 
 def _shown(rows: CompletionQuerySet) -> CompletionQuerySet:

@@ -1,7 +1,6 @@
 """The flags page: items that people flagged, and restoring them."""
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -18,6 +17,7 @@ from feedback_app.feedback.flags.services import (
 from feedback_app.feedback.models import Completion, Project
 from feedback_app.web.forms import NoFields, query_choice, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, page
 
 PAGE_SIZE = 10
@@ -34,7 +34,7 @@ def flags(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "project": project,
         "show": show,
         "per_hour": FLAGS_PER_HOUR,
-        "page": Paginator(LISTS[show](project), PAGE_SIZE).get_page(query_page(request)),
+        "page": ListedPaginator(LISTS[show](project), PAGE_SIZE).get_page(query_page(request)),
         "query": f"show={show}",
     }
     return render(request, "feedback/flags.html", context)

@@ -2,10 +2,11 @@
 
 import datetime as dt
 
-from django.db.models import Count, Q, QuerySet
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.db.bounded_count import counted_of
 from feedback_app.feedback.models import GoldAnswer, GoldItem, Pause, Project, Vote
 from feedback_app.feedback.models.rules import GoldFeedback
 
@@ -41,10 +42,15 @@ def gold_results(*, project: Project, user: User) -> list[GoldAnswer]:
 
 def gold_items(project: Project) -> QuerySet[GoldItem]:
     """Return the project's gold items, newest first, with their numbers of answers."""
+    of_item = ("item_id", "completion_id")
     return (
         project.gold_items.select_related("completion__prompt", "by")
         .defer("completion__token_ids", "completion__prompt_token_ids")
-        .annotate(judged=Count("answers"), rightly=Count("answers", filter=Q(answers__right=True)))
+        .annotate(
+            judged=counted_of(GoldItem, GoldAnswer, on=of_item),
+            # "right" is a word of SQL
+            rightly=counted_of(GoldItem, GoldAnswer, '"right"', on=of_item),
+        )
         .order_by("-created_at", "-pk")
     )
 

@@ -1,7 +1,6 @@
 """Gold items, and the people who are paused because of them."""
 
 from django.contrib import messages
-from django.core.paginator import Paginator
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -16,6 +15,7 @@ from feedback_app.feedback.models import Project, Verdict
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, error_response, page
 
 PAGE_SIZE = 25
@@ -28,7 +28,7 @@ def gold(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     query_strict(request, ("page",))
     context = {
         "project": project,
-        "page": Paginator(gold_items(project), PAGE_SIZE).get_page(query_page(request)),
+        "page": ListedPaginator(gold_items(project), PAGE_SIZE).get_page(query_page(request)),
         "pauses": pauses_open(project),
         "unrestored": pauses_unrestored(project)[:PAGE_SIZE],
     }

@@ -1,6 +1,5 @@
 """The history of a project's guidelines."""
 
-from django.core.paginator import Paginator
 from django.http import HttpResponseBase
 from django.shortcuts import render
 
@@ -10,6 +9,7 @@ from feedback_app.feedback.guidelines.services import guidelines_changes
 from feedback_app.feedback.models import Project
 from feedback_app.web.forms import query_page, query_strict
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import CountedPaginator
 from feedback_app.web.responses import page
 
 PAGE_SIZE = 10
@@ -21,7 +21,7 @@ def guidelines(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show every version, newest first, with its changes."""
     query_strict(request, ("page",))
     rows = project.guidelines_versions.select_related("by").order_by("-number")
-    found = Paginator(rows, PAGE_SIZE).get_page(query_page(request))
+    found = CountedPaginator(rows, PAGE_SIZE).get_page(query_page(request))
     context = {
         "project": project,
         "page": found,

@@ -6,7 +6,6 @@ from typing import Any
 import structlog
 from django.contrib import messages
 from django.core.mail import send_mail
-from django.core.paginator import Paginator
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -29,7 +28,6 @@ from feedback_app.web.responses import action_view, page
 
 log = structlog.get_logger(__name__)
 
-PAGE_SIZE = 50
 INVITATIONS_SHOWN = 50
 TEMPLATE = "feedback/people.html"
 
@@ -58,7 +56,7 @@ def people_context(
         "chosen": chosen,
         "roles": roles,
         "all_roles": Role.choices,
-        "page": Paginator(chosen.select(project), PAGE_SIZE).get_page(query_page(request)),
+        "page": chosen.page(project, query_page(request)),
         "query": chosen.query(),
         "form": form or InvitationForm(roles=roles),
         "invitations": project.invitations.select_related("created_by").order_by("-pk")[

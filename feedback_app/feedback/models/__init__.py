@@ -10,6 +10,7 @@ from feedback_app.feedback.models.choices import (
 )
 from feedback_app.feedback.models.completions import Completion, CompletionQuerySet
 from feedback_app.feedback.models.examples import Example, ExampleQuerySet
+from feedback_app.feedback.models.figures import Figures
 from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
 from feedback_app.feedback.models.guidelines import GuidelinesVersion
 from feedback_app.feedback.models.imports import ImportJob, ImportRefusal
@@ -29,6 +30,7 @@ __all__ = [
     "Event",
     "Example",
     "ExampleQuerySet",
+    "Figures",
     "GoldAnswer",
     "GoldItem",
     "GuidelinesVersion",

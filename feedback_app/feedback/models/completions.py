@@ -118,14 +118,17 @@ class Completion(CompletionMarks):
     class Meta:
         indexes: ClassVar = [
             *QUEUE_INDEXES,
-            models.Index(fields=["project", "version"], name="completion_version"),
+            models.Index(fields=["project", "version", "id"], name="version_in_order"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
             models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
-            models.Index(fields=["project"], condition=Q(flagged=True), name="completion_flagged"),
             models.Index(
-                fields=["project"],
+                fields=["project", "id"], condition=Q(flagged=True), name="flagged_in_order"
+            ),
+            # with what is filtered by, so that a count reads the index only
+            models.Index(
+                fields=["project", "id", "vote_count", "queued"],
                 condition=Q(contested=True, decided=""),
-                name="completion_contested",
+                name="contested_in_order",
             ),
         ]
 

@@ -56,6 +56,11 @@ class GoldItem(models.Model):
     was_queued = models.BooleanField()
     created_at = models.DateTimeField(auto_now_add=True)
 
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["project", "-created_at", "-completion"], name="gold_newest")
+        ]
+
     def __str__(self) -> str:
         return f"{self.verdict} for {self.completion_id}"
 

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models import Q
 
 from feedback_app.feedback.models.choices import Source, Split
 from feedback_app.feedback.models.projects import Project
@@ -20,6 +21,12 @@ class Prompt(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
+        indexes: ClassVar = [
+            # the questions that the demo suggests: in some projects few prompts have a topic
+            models.Index(
+                fields=["project", "content_hash"], condition=~Q(topic=""), name="prompt_topics"
+            )
+        ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["project", "content_hash"], name="one_prompt_per_hash")
         ]

@@ -96,6 +96,9 @@ class Skip(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["completion", "user"], name="one_skip_per_person")
         ]
+        indexes: ClassVar = [
+            models.Index(fields=["completion"], condition=Q(flag=True), name="skip_flagged")
+        ]
 
     def __str__(self) -> str:
         return f"{'flag' if self.flag else 'skip'} of {self.completion_id}"

@@ -89,6 +89,7 @@ class WebhookDelivery(models.Model):
                 fields=["next_at"], condition=Q(status="waiting"), name="delivery_waiting"
             ),
             models.Index(fields=["webhook", "-id"], name="delivery_log"),
+            models.Index(fields=["webhook", "status", "-id"], name="delivery_state"),
             models.Index(fields=["created_at"], name="delivery_age"),
         ]
 

@@ -9,7 +9,7 @@ from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Membership, Role
-from feedback_app.db.bounded_count import counted, counted_of
+from feedback_app.db.bounded_count import LISTED, counted, counted_of
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.desk.selectors import sampling_active, sampling_latest
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
@@ -20,6 +20,7 @@ from feedback_app.web.forms import validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view
 
+UNJUDGED = "queued AND NOT flagged AND vote_count = 0"
 HOME_PAGES = {
     Role.OWNER: "runs",
     Role.ADMIN: "runs",
@@ -36,9 +37,9 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
         .select_related("project")
         .order_by("project__name", "pk")
         .annotate(
-            ups=counted_of(Membership, Example, "desirable"),
-            downs=counted_of(Membership, Example, "NOT desirable"),
-            waiting=counted_of(Membership, Completion, "queued AND NOT flagged AND vote_count = 0"),
+            ups=counted_of(Membership, Example, "desirable", most=LISTED),
+            downs=counted_of(Membership, Example, "NOT desirable", most=LISTED),
+            waiting=counted_of(Membership, Completion, UNJUDGED, most=LISTED),
         )
     )
     if len(memberships) == 1 and "all" not in request.GET:
@@ -46,7 +47,7 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
         return redirect(HOME_PAGES[Role(only.role)], only.project.slug)
     for membership in memberships:
         membership.home_page = HOME_PAGES[Role(membership.role)]  # type: ignore[attr-defined]
-    return render(request, "feedback/home.html", {"memberships": memberships})
+    return render(request, "feedback/home.html", {"memberships": memberships, "most": LISTED})
 
 
 @project_view(Role.ADMIN)
@@ -66,9 +67,10 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "form": form,
         "members": project.memberships.count(),
         "sampling": sampling_latest(project),
-        "prompts": counted(project.prompts.all()),
-        "in_queue": counted(project.completions.filter(queued=True)),
-        "unjudged": counted(project.completions.in_queue().filter(vote_count=0)),
+        "prompts": counted(project.prompts.all(), most=LISTED),
+        "in_queue": counted(project.completions.in_queue(), most=LISTED),
+        "unjudged": counted(project.completions.in_queue().filter(vote_count=0), most=LISTED),
+        "most": LISTED,
     }
 
 

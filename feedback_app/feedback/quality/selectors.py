@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 
 from django.core.cache import cache
-from django.db.models import Count, Q
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.overturned import overturned_by_person
@@ -201,24 +200,21 @@ def paces(casts: Iterable[Cast]) -> dict[int, float]:
 def outside_votes(
     people: dict[int, Person], *, project: Project, since: dt.datetime | None
 ) -> None:
-    """Add the skips since the oldest vote, all flags, also of people without votes, and all gold
-    answers."""
-    flagged = Q(flag=True)
-    counts = Skip.objects.filter(completion__project=project).order_by().values_list("user")
-    for user, skips, flags, restored in counts.annotate(
-        skips=Count("pk", filter=Q(created_at__gte=since) if since else None),
-        flags=Count("pk", filter=flagged),
-        restored=Count("pk", filter=flagged & Q(completion__flagged=False)),
-    ):
-        if user in people or flags:
+    """Add the skips since the oldest vote, flags, also of people without votes, and gold answers;
+    of each the newest WINDOW."""
+    given = Skip.objects.filter(completion__project=project).order_by("-pk")
+    skips = given.values_list("user", "created_at", "flag", "completion__flagged")
+    for user, at, flag, still in skips[:WINDOW]:
+        if user in people or flag:
             person = people.setdefault(user, Person(user))
-            person.skips, person.flags, person.flags_restored = skips, flags, restored
-    answers = GoldAnswer.objects.filter(project=project, user__in=people).order_by()
-    counted = answers.values_list("user").annotate(
-        n=Count("pk"), rightly=Count("pk", filter=Q(right=True))
-    )
-    for user, n, rightly in counted:
-        people[user].gold, people[user].gold_right = n, rightly
+            person.skips += since is None or at >= since
+            person.flags += flag
+            person.flags_restored += flag and not still
+    answers = GoldAnswer.objects.filter(project=project).order_by("-pk")
+    for user, right in answers.values_list("user", "right")[:WINDOW]:
+        if user in people:
+            people[user].gold += 1
+            people[user].gold_right += right
 
 
 def pairs_of(answers: Iterable[dict[int, str]], names: dict[int, str]) -> list[Pair]:

@@ -5,6 +5,7 @@ from django.http import HttpResponseBase
 from django.shortcuts import render
 
 from feedback_app.accounts.models import Role
+from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.selectors import waiting
 from feedback_app.feedback.gold.selectors import pauses_open
@@ -33,6 +34,6 @@ def quality_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
         "page": Paginator(chosen.rows(found), PAGE_SIZE).get_page(query_page(request)),
         "query": chosen.query(),
         "waiting": waiting(project),
-        "pauses": pauses_open(project).count(),
+        "pauses": counted(pauses_open(project)),
     }
     return render(request, "feedback/quality.html", context)

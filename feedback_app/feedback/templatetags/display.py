@@ -147,9 +147,9 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 @register.filter
-def many(count: int) -> str:
-    """Return a count that is bounded by `bounded_count.COUNTED`."""
-    return f"more than {COUNTED:,}" if count > COUNTED else f"{count:,}"
+def many(count: int, most: int = COUNTED) -> str:
+    """Return a count that is bounded by `bounded_count.COUNTED`, or by `most`."""
+    return f"more than {most:,}" if count > most else f"{count:,}"
 
 
 @register.filter

@@ -3,14 +3,13 @@
 from typing import Any
 
 from django.contrib import messages
-from django.core.paginator import Paginator
-from django.db.models import Count, Q
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.cache import never_cache
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role
+from feedback_app.db.bounded_count import counted_of
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
@@ -25,6 +24,7 @@ from feedback_app.feedback.webhooks.services import (
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_choice, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, page
 
 LIST = "feedback/webhooks.html"
@@ -69,11 +69,11 @@ def webhook_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 
 def webhooks_context(project: Project, form: WebhookForm) -> dict[str, Any]:
-    counted = project.webhooks.annotate(
-        waiting=Count("deliveries", filter=Q(deliveries__status="waiting")),
-        failed=Count("deliveries", filter=Q(deliveries__status="failed")),
+    listed = project.webhooks.annotate(
+        waiting=counted_of(Webhook, WebhookDelivery, "status = 'waiting'", on=("webhook_id", "id")),
+        failed=counted_of(Webhook, WebhookDelivery, "status = 'failed'", on=("webhook_id", "id")),
     )
-    return {"project": project, "form": form, "webhooks": counted.order_by("-pk")}
+    return {"project": project, "form": form, "webhooks": listed.order_by("-pk")}
 
 
 def webhook_of(project: Project, pk: int) -> Webhook:
@@ -98,7 +98,7 @@ def webhook_log(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResp
         "webhook": webhook,
         "state": state,
         "states": WebhookDelivery.Status.choices,
-        "page": Paginator(shown, PAGE_SIZE).get_page(query_page(request)),
+        "page": ListedPaginator(shown, PAGE_SIZE).get_page(query_page(request)),
         "query": f"state={state}" if state else "",
         "due": due,
     }

@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from django.core.cache import cache
 from django.db import transaction
-from django.db.models import Count, F, Window
-from django.db.models.functions import Greatest, Least, RowNumber
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict
+from feedback_app.db import bounded_count
+from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
-from feedback_app.serving.demo.conversations import MESSAGE_LIMIT, version_names
+from feedback_app.serving.demo.conversations import MESSAGE_LIMIT, version_exists
 from feedback_app.serving.demo.generation import answer_stream, member_is_active, streamed_store
 from feedback_app.serving.engine.client import Streamed
 from feedback_app.serving.models import Comparison
@@ -27,6 +27,7 @@ from feedback_app.web.errors import UserError
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
 TALLIES_SHOWN = 20
+CACHE_SECONDS = 60
 
 UP, DOWN = Verdict.UP, Verdict.DOWN
 #: The verdicts of a choice on the left and the right answer.
@@ -47,7 +48,7 @@ def comparison_begin(
         raise UserError("Write something first.")
     if len(question) > MESSAGE_LIMIT:
         raise UserError(f"A message has at most {MESSAGE_LIMIT:,} characters.")
-    if unknown := sorted(set(versions) - {BASE_VERSION, *version_names(project)}):
+    if unknown := sorted(name for name in set(versions) if not version_exists(project, name)):
         raise UserError(f"This project has no version {', '.join(unknown)}.")
     if versions[0] == versions[1]:
         raise UserError("Choose two different versions.")
@@ -120,6 +121,7 @@ def comparison_judge(*, comparison: Comparison, choice: str) -> None:
                 source=Source.DEMO,
             )
         Comparison.objects.filter(pk=locked.pk).update(choice=choice)
+    cache.delete(tallies_key(comparison.project))
 
 
 def comparison_withdraw(*, comparison: Comparison) -> None:
@@ -133,6 +135,7 @@ def comparison_withdraw(*, comparison: Comparison) -> None:
         for answer in (comparison.left, comparison.right):
             if answer is not None:
                 vote_undo(completion=answer, by=comparison.user, source=Source.DEMO)
+    cache.delete(tallies_key(comparison.project))
 
 
 @dataclass(frozen=True)
@@ -158,31 +161,34 @@ class Tally:
 
 
 def tallies(project: Project) -> list[Tally]:
-    """Return the judged pairs, most judged first; the live version comes first in its pairs."""
-    judged = project.comparisons.filter(choice__in=list(VERDICTS))
-    counts = wins_by_pair(
-        project,
-        judged.values_list("left_version", "right_version", "choice")
-        .annotate(count=Count("pk"))
-        .order_by(),
-    )
-    firsts = (
-        judged.filter(choice__in=[Comparison.Choice.LEFT, Comparison.Choice.RIGHT])
-        .annotate(
-            nth=Window(
-                RowNumber(),
-                partition_by=[
-                    F("user"),
-                    Least("left_version", "right_version"),
-                    Greatest("left_version", "right_version"),
-                ],
-                order_by=["created_at", "pk"],
-            )
-        )
-        .filter(nth=1)
-        .values_list("left_version", "right_version", "choice")
-    )
-    people = wins_by_pair(project, ((*row, 1) for row in firsts))
+    """Return the judged pairs, most judged first; the live version comes first in its pairs.
+
+    They are of the newest `bounded_count.COUNTED` comparisons, and cached until one is judged.
+    """
+    key = tallies_key(project)
+    found: list[Tally] | None = cache.get(key)
+    if found is None:
+        found = tallies_count(project)
+        cache.set(key, found, CACHE_SECONDS)
+    return found
+
+
+def tallies_key(project: Project) -> str:
+    return f"tallies:{project.pk}:{project.live_version}"
+
+
+def tallies_count(project: Project) -> list[Tally]:
+    judged = project.comparisons.filter(choice__in=list(VERDICTS)).order_by("-created_at", "-pk")
+    rows = judged.values_list("left_version", "right_version", "choice", "user")
+    newest = list(rows[: bounded_count.COUNTED])[::-1]
+    counts = wins_by_pair(project, (row[:3] for row in newest))
+    # of each person the first decided comparison of two versions
+    firsts: dict[tuple[int, str, str], tuple[str, str, str]] = {}
+    for left, right, choice, user in newest:
+        if choice in (Comparison.Choice.LEFT, Comparison.Choice.RIGHT):
+            pair = (user, min(left, right), max(left, right))
+            firsts.setdefault(pair, (left, right, choice))
+    people = wins_by_pair(project, firsts.values())
     found = [
         tally(first, second, pair, people.get((first, second), {}))
         for (first, second), pair in counts.items()
@@ -191,16 +197,16 @@ def tallies(project: Project) -> list[Tally]:
 
 
 def wins_by_pair(
-    project: Project, rows: Iterable[tuple[str, str, str, int]]
+    project: Project, rows: Iterable[tuple[str, str, str]]
 ) -> dict[tuple[str, str], dict[str, int]]:
     """Return by pair how often each version won, or both or neither were good."""
     counts: dict[tuple[str, str], dict[str, int]] = {}
-    for left, right, choice, count in rows:
+    for left, right, choice in rows:
         first, second = sorted((left, right), key=lambda name: (name != project.live_version, name))
         winners: dict[str, str] = {Comparison.Choice.LEFT: left, Comparison.Choice.RIGHT: right}
         won = winners.get(choice, choice)
         pair = counts.setdefault((first, second), {})
-        pair[won] = pair.get(won, 0) + count
+        pair[won] = pair.get(won, 0) + 1
     return counts
 
 

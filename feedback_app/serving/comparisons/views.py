@@ -25,7 +25,7 @@ from feedback_app.serving.comparisons.services import (
     side_stream,
     tallies,
 )
-from feedback_app.serving.demo.conversations import version_names
+from feedback_app.serving.demo.conversations import versions_offered
 from feedback_app.serving.demo.events import WAITING, event, event_stream
 from feedback_app.serving.demo.views import refused_text, wants_stream
 from feedback_app.serving.engine.client import EngineError
@@ -77,14 +77,11 @@ def shown(comparison: Comparison, side: Side) -> Shown:
 
 
 def compare_context(project: Project, comparison: Comparison | None) -> dict[str, Any]:
-    names = version_names(project)
     live = project.live_version
-    versions = [BASE_VERSION, *names]
-    pair = (
-        sorted((comparison.left_version, comparison.right_version))
-        if comparison
-        else [live, next((name for name in [*names, BASE_VERSION] if name != live), live)]
-    )
+    chosen = (comparison.left_version, comparison.right_version) if comparison else ()
+    versions = versions_offered(project, *chosen)
+    newest = [*versions[1:], BASE_VERSION]
+    pair = sorted(chosen) or [live, next((name for name in newest if name != live), live)]
     return {
         "project": project,
         "comparison": comparison,
@@ -100,7 +97,7 @@ def compare_context(project: Project, comparison: Comparison | None) -> dict[str
 
 def ideas(project: Project, comparison: Comparison | None) -> list[Prompt]:
     """Return some of the project's prompts, different ones after each comparison."""
-    prompts = project.prompts.filter(topic__gt="").order_by("content_hash")
+    prompts = project.prompts.exclude(topic="").order_by("content_hash")
     found = prompts.filter(content_hash__gte=comparison.pk.hex if comparison else "")
     return list(found[:IDEAS_SHOWN]) or list(prompts[:IDEAS_SHOWN])
 

@@ -21,6 +21,8 @@ from feedback_app.web.errors import UserError
 
 MESSAGE_LIMIT = 8_000
 TURN_LIMIT = 40
+#: The newest adapters in a menu; hundreds of options take longer than the rest of the page.
+VERSIONS_OFFERED = 50
 
 
 def version_of(conversation: Conversation) -> str:
@@ -34,17 +36,28 @@ def version_of(conversation: Conversation) -> str:
 
 def conversation_choose(*, conversation: Conversation, choice: str) -> None:
     """Set the version that answers from now on. Raises UserError for an unknown one."""
-    known = {Conversation.LIVE, BASE_VERSION, *version_names(conversation.project)}
-    if choice not in known:
+    if choice != Conversation.LIVE and not version_exists(conversation.project, choice):
         raise UserError("This project has no such version.")
     conversation.choice = choice
     if not conversation._state.adding:
         conversation.save(update_fields=["choice", "updated_at"])
 
 
-def version_names(project: Project) -> list[str]:
-    """Return the names of the adapters that the demo may use, newest first."""
-    return list(project.adapters.usable().newest_first().values_list("name", flat=True))
+def version_exists(project: Project, name: str) -> bool:
+    """Return whether the demo may use the version of this name."""
+    return name == BASE_VERSION or project.adapters.usable().filter(name=name).exists()
+
+
+def versions_offered(project: Project, *chosen: str) -> list[str]:
+    """Return the versions of a menu: the base, what is chosen or live, and the newest adapters."""
+    newest = project.adapters.usable().newest_first().values_list("name", flat=True)
+    named = [*newest[:VERSIONS_OFFERED]]
+    also = [
+        name
+        for name in dict.fromkeys((*chosen, project.live_version))
+        if name not in (BASE_VERSION, Conversation.LIVE, *named)
+    ]
+    return [BASE_VERSION, *named, *also]
 
 
 def turn_begin(*, conversation: Conversation, text: str) -> Turn:

@@ -14,15 +14,15 @@ from django.urls import reverse
 from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import VoteForm
-from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.demo.conversations import (
     conversation_choose,
     turn_again,
     turn_begin,
     turn_stream,
-    version_names,
     version_of,
+    versions_offered,
 )
 from feedback_app.serving.demo.events import event_stream, turn_events
 from feedback_app.serving.demo.forms import ChoiceForm, ConversationForm, MessageForm
@@ -109,10 +109,10 @@ def demo_context(
         "last_turn": shown[-1] if shown else None,
         "choice": chat.choice,
         "version": version_of(chat),
-        "versions": [BASE_VERSION, *version_names(project)],
+        "versions": versions_offered(project, chat.choice),
         "ideas": ()
         if shown
-        else project.prompts.filter(topic__gt="").order_by("content_hash")[:IDEAS_SHOWN],
+        else project.prompts.exclude(topic="").order_by("content_hash")[:IDEAS_SHOWN],
     }
 
 

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.db import models
+from django.db.models import Q
 
 from feedback_app.feedback.models import Completion, Project
 
@@ -39,10 +40,11 @@ class Comparison(models.Model):
     class Meta:
         indexes: ClassVar = [
             models.Index(fields=["project", "user", "-created_at"], name="comparison_recent"),
-            # a covering index for the tally
+            # those of the tally
             models.Index(
-                fields=["project", "left_version", "right_version", "choice"],
-                name="comparison_tally",
+                fields=["project", "-created_at", "-id"],
+                condition=~Q(choice=""),
+                name="comparison_judged",
             ),
         ]
 

@@ -9,13 +9,13 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.releases.figures import up_rates
 from feedback_app.serving.releases.services import release_promote
 from feedback_app.serving.releases.timeline import (
     base_is_live,
     candidates,
     fallback_of,
     timeline,
-    up_rates,
 )
 from feedback_app.serving.traffic_splits.report import ended_splits, running_split, split_report
 from feedback_app.training.models import Adapter
@@ -31,7 +31,8 @@ from feedback_app.web.responses import action_view, error_response, page
 def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the timeline and the versions that could be released."""
     query_strict(request, ())
-    rates = up_rates(project)
+    counted = up_rates(project)
+    rates = counted.by_version
     split = running_split(project)
     entries = timeline(project, rates)
     context = {
@@ -43,6 +44,8 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "fell_back": fallback_of(entries),
         "base_is_live": base_is_live(project),
         "base_rate": rates.get(BASE_VERSION),
+        "rates_known": counted.known,
+        "counted_at": counted.counted_at,
     }
     return render(request, "serving/releases.html", context)
 

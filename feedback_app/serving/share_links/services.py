@@ -20,7 +20,7 @@ from feedback_app.db.rate_limit import minute_take
 from feedback_app.feedback.members.services import admin_rights_end
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
-from feedback_app.serving.demo.conversations import version_names
+from feedback_app.serving.demo.conversations import version_exists
 from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor
 from feedback_app.web.errors import UserError
 
@@ -49,7 +49,7 @@ def link_create(
     by: User,
 ) -> tuple[ShareLink, str]:
     """Create a link; return it with its secret, of which only the digest is stored."""
-    if choice not in {Conversation.LIVE, BASE_VERSION, *version_names(project)}:
+    if choice != Conversation.LIVE and not version_exists(project, choice):
         raise UserError("This project has no such version.")
     secret = secrets.token_urlsafe(24)
     with transaction.atomic():

@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -11,10 +10,11 @@ from django.utils import timezone
 from django.views.decorators.cache import never_cache
 
 from feedback_app.accounts.models import Role
+from feedback_app.db.bounded_count import counted_of
 from feedback_app.feedback.access import project_view
-from feedback_app.feedback.models import BASE_VERSION, Project
-from feedback_app.serving.demo.conversations import version_names
-from feedback_app.serving.models import Conversation
+from feedback_app.feedback.models import Project
+from feedback_app.serving.demo.conversations import versions_offered
+from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor
 from feedback_app.serving.share_links.forms import ShareLinkForm
 from feedback_app.serving.share_links.services import link_create, link_revoke
 from feedback_app.web.forms import NoFields, query_strict, validated
@@ -50,12 +50,13 @@ def link_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 
 def links_context(project: Project, form: ShareLinkForm) -> dict[str, Any]:
-    listed = project.share_links.select_related("created_by").annotate(people=Count("visitors"))
+    visitors = counted_of(ShareLink, ShareVisitor, on=("link_id", "id"))
+    listed = project.share_links.select_related("created_by").annotate(people=visitors)
     return {
         "project": project,
         "form": form,
         "links": listed.order_by("-created_at", "-pk")[:LINKS_SHOWN],
-        "versions": [Conversation.LIVE, BASE_VERSION, *version_names(project)],
+        "versions": [Conversation.LIVE, *versions_offered(project)],
         "now": timezone.now(),
     }
 

@@ -3,9 +3,12 @@
 import statistics
 from dataclasses import dataclass
 
+from django.core.cache import cache
+
+from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Project, Verdict
 from feedback_app.serving.models import AssignmentAnswer, TrafficSplit
-from feedback_app.serving.releases.timeline import UpRate
+from feedback_app.serving.releases.figures import UpRate
 from feedback_app.serving.stats.sequential import State, interval
 from feedback_app.serving.stats.two_rates import Reading
 from feedback_app.serving.traffic_splits.assignments import RUNNING
@@ -14,6 +17,8 @@ from feedback_app.serving.traffic_splits.services import split_read
 #: The newest answers of a side that medians and shares are computed from.
 ANSWERS_READ = 2_000
 ENDED_SHOWN = 5
+#: Ended splits change only when a person is erased.
+CACHE_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -61,9 +66,28 @@ def ended_splits(project: Project) -> list[SplitReport]:
 
 
 def split_report(split: TrafficSplit) -> SplitReport:
-    reading = split_read(split)
-    sides = [side(split, candidate=True), side(split, candidate=False)]
+    """Return the report; what it counts is cached until there is something new to count."""
+    key = state_key(split)
+    known: tuple[Reading, list[Side]] | None = cache.get(key)
+    if known is None:
+        sides = [side(split, candidate=True), side(split, candidate=False)]
+        known = split_read(split), sides
+        cache.set(key, known, CACHE_SECONDS)
+    reading, sides = known
     return SplitReport(split, reading, verdict(split, reading), sides)
+
+
+def state_key(split: TrafficSplit) -> str:
+    """Return a key that changes with every new conversation, answer and counted vote of a split
+    that is running."""
+    answers = AssignmentAnswer.objects.filter(assignment__split=split)
+    rows = (
+        split.assignments.exclude(counted=None).order_by("-counted").values_list("counted"),
+        split.assignments.order_by("-pk").values_list("pk"),
+        answers.order_by("-pk").values_list("pk"),
+    )
+    newest = [found[0] if (found := each.first()) else 0 for each in rows] if split.running else []
+    return f"split:{split.pk}:{split.status}:{newest}".replace(" ", "")
 
 
 def verdict(split: TrafficSplit, reading: Reading) -> str:
@@ -111,7 +135,7 @@ def side(split: TrafficSplit, *, candidate: bool) -> Side:
 
     return Side(
         version=split.candidate.name if candidate else split.live_version,
-        conversations=assignments.count(),
+        conversations=counted(assignments),
         rate=rate,
         answers=len(rows),
         first_seconds=median([row[1] for row in rows if row[1] is not None]),

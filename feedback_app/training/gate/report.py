@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Case, F, When
-
 from feedback_app.training.models import Adapter, Run, SnapshotItem
+from feedback_app.training.runs.fit import Fit
 
 ANSWERS_SHOWN = 20
-MISFITS_SHOWN = 10
 SHARES = {"ranking", "finished", "repetition", "relevance", "distinct"}
 #: Measures without a rule, shown below the rules.
 EXTRA = {"distinct": "Distinct answers"}
@@ -148,18 +146,18 @@ def comparisons(adapter: Adapter) -> list[Comparison]:
     ]
 
 
-def misfits(run: Run) -> list[Misfit]:
+def misfits(run: Run, fit: Fit) -> list[Misfit]:
     """Return the training examples whose reward contradicts their label most."""
-    surprise = Case(
-        When(desirable=True, then=F("reference_point") - F("reward")),
-        default=F("reward") - F("reference_point"),
-    )
     items = (
-        run.snapshot.items.filter(reward__isnull=False)
-        .annotate(surprise=surprise)
-        .filter(surprise__gt=0)
+        run.snapshot.items.filter(pk__in=fit.misfits)
         .select_related("completion__prompt", "completion__adjudication")
         .defer("completion__token_ids", "completion__prompt_token_ids")
-        .order_by("-surprise")[:MISFITS_SHOWN]
     )
-    return [Misfit(item, item.surprise) for item in items]
+    found = [Misfit(item, surprise(item)) for item in items]
+    return sorted(found, key=lambda misfit: -misfit.surprise)
+
+
+def surprise(item: SnapshotItem) -> float:
+    """Return by how many nats the reward is on the other side of the reference point."""
+    gap = (item.reward or 0.0) - (item.reference_point or 0.0)
+    return -gap if item.desirable else gap

@@ -1,14 +1,15 @@
 """The plan of a run before its snapshot is taken: counts, λ, minutes, objections."""
 
+import datetime as dt
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db.models import Sum
-
+from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Run
-from feedback_app.training.snapshots.caps import SnapshotTotals, snapshot_totals_cached
+from feedback_app.training.snapshots.caps import SnapshotTotals
+from feedback_app.training.snapshots.figures import snapshot_figures
 
 #: The fewest examples of each class that a run can train on and compare versions with.
 MIN_PER_CLASS = 4
@@ -16,11 +17,17 @@ MIN_HELDOUT_PER_CLASS = 1
 #: Seconds per example and epoch before any run was measured (two cores, 135M parameters).
 SECONDS_PER_EXAMPLE = 0.9
 OVERHEAD_SECONDS = 90.0
+#: The last steps of a run that tell its speed.
+STEPS_READ = 100
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The numbers that the Train page shows; `objections` is empty if the run may start."""
+    """The numbers that the Train page shows; `objections` is empty if the run may start.
+
+    `new_examples` is bounded by `bounded_count.COUNTED`; `counted_at` is None for a plan that was
+    made just now.
+    """
 
     train_up: int
     train_down: int
@@ -35,6 +42,7 @@ class RunPlan:
     restored: int
     left_out_people: int
     objections: tuple[str, ...]
+    counted_at: dt.datetime | None = None
 
     @property
     def train_total(self) -> int:
@@ -62,14 +70,18 @@ def lambdas(desirable: float, undesirable: float) -> tuple[float, float]:
     return 1.0, 1.0
 
 
-def run_plan(
-    *, project: Project, config: dict[str, Any], totals: SnapshotTotals | None = None
-) -> RunPlan:
-    """Return what a run would train on. `config` holds the batch size and the epochs.
+def run_plan_shown(*, project: Project, config: dict[str, Any]) -> RunPlan | None:
+    """Return the plan for the Train page, up to a minute old; None until a worker has counted the
+    votes of a large project."""
+    found = snapshot_figures(project)
+    if found.value is None:
+        return None
+    plan = run_plan(project=project, config=config, totals=found.value)
+    return replace(plan, counted_at=found.at)
 
-    Without `totals` the plan may be a minute old (snapshot_totals_cached).
-    """
-    totals = totals or snapshot_totals_cached(project)
+
+def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals) -> RunPlan:
+    """Return what a run would train on. `config` holds the batch size and the epochs."""
     counts = totals.counts
     train_up, train_down = counts["train_up"], counts["train_down"]
     total = train_up + train_down
@@ -107,7 +119,7 @@ def run_plan(
         lambda_u=lambda_u,
         steps=steps,
         minutes=_seconds(total * config["epochs"], last) / 60,
-        new_examples=fresh.count(),
+        new_examples=counted(fresh),
         left_out=totals.left_out,
         restored=totals.restored,
         left_out_people=totals.people,
@@ -119,8 +131,8 @@ def _seconds(examples: int, last: Run | None) -> float:
     """Return the expected duration, from the speed of the last run if there is one."""
     seconds_per_example = SECONDS_PER_EXAMPLE
     if last is not None:
-        spent = last.metrics.aggregate(seconds=Sum("seconds"))["seconds"]
-        trained = last.metrics.count() * last.config["batch_size"]
+        steps = last.metrics.order_by("-step").values_list("seconds", flat=True)[:STEPS_READ]
+        spent, trained = sum(steps), len(steps) * last.config["batch_size"]
         if spent and trained:
             seconds_per_example = spent / trained
     return OVERHEAD_SECONDS + examples * seconds_per_example

@@ -24,6 +24,7 @@ from feedback_app.training.models import (
 )
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.fit import fit_of_rows
 from feedback_app.training.runs.plan import run_plan
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze
@@ -48,8 +49,9 @@ def run_request(
     config = config or RunConfig()
     try:
         with transaction.atomic():
-            # one request at a time: the plan must still be valid when the run is created
-            project = Project.objects.select_for_update().get(pk=project.pk)
+            # One request at a time: the plan must still be valid when the run is created. Votes
+            # refer to the project, and need not wait for this lock (FOR NO KEY UPDATE).
+            project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
             cap = people_cap(project)
             totals = snapshot_totals(project, cap)
             plan = run_plan(project=project, config=config.as_json(), totals=totals)
@@ -189,6 +191,8 @@ def run_finish(
         for item in items:
             item.reward, item.reference_point = fit[item.completion_id]
         SnapshotItem.objects.bulk_update(items, ["reward", "reference_point"], batch_size=500)
+        fit_rows = ((i.pk, *fit[i.completion_id], i.desirable) for i in items)
+        Run.objects.filter(pk=run.pk).update(fit=fit_of_rows(fit_rows).as_json())
         used = Completion.objects.filter(snapshot_items__snapshot=run.snapshot)
         examples_mark_used(used, run=run.number)
         run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass
 
 from feedback_app.training.models import Run
+from feedback_app.training.runs.fit import Fit
 
 WIDTH, HEIGHT = 640, 260
 #: Nats of r − z₀ that the chart shows on either side.
 REACH = 12.0
-POINTS = 400
 
 
 @dataclass(frozen=True)
@@ -33,27 +33,20 @@ class ValueCurve:
     height: int = HEIGHT
 
 
-def value_curve(run: Run) -> ValueCurve | None:
+def value_curve(run: Run, fit: Fit) -> ValueCurve | None:
     """Return the curve, or None before the run has rewards. σ(β(r−z₀)); disliked: σ(β(z₀−r))."""
-    beta = float(run.config.get("beta", 0.1))
-    rows = list(
-        run.snapshot.items.filter(reward__isnull=False)
-        .order_by("pk")
-        .values_list("reward", "reference_point", "desirable")
-    )
-    if not rows:
+    if not fit.total:
         return None
-    gaps = [(reward - (point or 0.0), liked) for reward, point, liked in rows if reward is not None]
-    every = max(1, len(gaps) // POINTS)
+    beta = float(run.config.get("beta", 0.1))
     return ValueCurve(
         liked_path=_path(beta, sign=1),
         disliked_path=_path(beta, sign=-1),
         points=[
             Point(*_place(gap, beta, 1 if desirable else -1), desirable)
-            for gap, desirable in gaps[::every]
+            for gap, desirable in fit.gaps
         ],
-        well_placed=sum((gap > 0) == desirable for gap, desirable in gaps),
-        total=len(gaps),
+        well_placed=fit.well_placed,
+        total=fit.total,
     )
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib import messages
-from django.core.paginator import Paginator
+from django.db.models import Prefetch
 from django.http import HttpResponseBase, JsonResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -14,17 +14,19 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.services import adjudication_request, adjudication_withdraw
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.report import comparisons, gate_rows, misfits, versions_of
-from feedback_app.training.models import Run, Schedule
+from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.erasures import erased_votes
+from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import RunForm, SendBackForm
-from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import CountedPaginator
 from feedback_app.web.responses import action_view, error_response, page
 
 PAGE_SIZE = 25
@@ -35,11 +37,13 @@ PAGE_SIZE = 25
 def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the Train page."""
     query_strict(request, ("page",))
-    rows = project.runs.newest_first().select_related("snapshot", "requested_by", "adapter")
+    # not joined: a late page would join the rows of all pages before it
+    adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
+    rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
     context = {
         "project": project,
         "form": RunForm(),
-        "page": Paginator(rows, PAGE_SIZE).get_page(query_page(request)),
+        "page": CountedPaginator(rows, PAGE_SIZE).get_page(query_page(request)),
         "erased": erased_votes(project),
         "schedule": Schedule.objects.filter(project=project).first() or Schedule(project=project),
         **plan_context(project, RunConfig().as_json()),
@@ -48,7 +52,7 @@ def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 
 def plan_context(project: Project, config: dict[str, Any]) -> dict[str, Any]:
-    return {"project": project, "plan": run_plan(project=project, config=config)}
+    return {"project": project, "plan": run_plan_shown(project=project, config=config)}
 
 
 @project_view(Role.ADMIN)
@@ -114,14 +118,15 @@ def result_context(run: Run) -> dict[str, Any]:
     adapter = getattr(run, "adapter", None)
     if adapter is None:
         return {"adapter": None}
+    fit = fit_of_run(run)
     return {
         "adapter": adapter,
         "is_live": run.project.live_version == adapter.name,
         "versions": versions_of(adapter),
         "gate": gate_rows(adapter),
         "comparisons": comparisons(adapter),
-        "misfits": misfits(run),
-        "curve": value_curve(run),
+        "misfits": misfits(run, fit),
+        "curve": value_curve(run, fit),
     }
 
 

@@ -64,7 +64,8 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
         if last.active or now - last.created_at < dt.timedelta(hours=schedule.min_hours):
             return False
         fresh = fresh.filter(created_at__gt=last.created_at)
-    return fresh.count() >= schedule.min_new_examples
+    # not one row more is counted than it takes
+    return fresh[: schedule.min_new_examples].count() == schedule.min_new_examples
 
 
 def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:

@@ -1,13 +1,18 @@
 """Freezing a project's examples into a snapshot."""
 
-from itertools import chain
+from collections.abc import Iterable
 
-from feedback_app.feedback.models import Project
+from django.db import connection
+
+from feedback_app.db.batches import batched
+from feedback_app.feedback.models import Example, Project
 from feedback_app.training.models import (
     Snapshot,
     SnapshotItem,
 )
 from feedback_app.training.snapshots.caps import PersonCap, SnapshotTotals
+
+CHUNK = 500
 
 
 def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals) -> Snapshot:
@@ -22,24 +27,50 @@ def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals)
         left_out_people=totals.people,
         **totals.counts,
     )
-    examples = project.examples.order_by("pk").iterator(chunk_size=2_000)
-    taken = (
-        (example.pk, example.split, values)
-        for example in examples
-        if (values := cap.examples.get(example.pk, example)) is not None
-    )
-    restored = ((pk, example.split, example.values) for pk, example in cap.restored.items())
-    SnapshotItem.objects.bulk_create(
-        (
-            SnapshotItem(
-                snapshot=snapshot,
-                completion_id=pk,
-                desirable=values.desirable,
-                weight=values.weight,
-                split=split,
-            )
-            for pk, split, values in chain(taken, restored)
-        ),
-        batch_size=1_000,
-    )
+    items_copy(project, snapshot=snapshot)
+    for chunk in batched(sorted(cap.examples), CHUNK):
+        # those that the cap changes are written again, with their own split
+        replaced = SnapshotItem.objects.filter(snapshot=snapshot, completion__in=chunk)
+        splits = dict(replaced.values_list("completion_id", "split"))
+        replaced.delete()
+        items_create(
+            item(snapshot, pk, splits[pk], values.desirable, values.weight)
+            for pk in chunk
+            if pk in splits and (values := cap.examples[pk]) is not None
+        )
+    for chunk in batched(sorted(cap.restored), CHUNK):
+        items_create(
+            item(snapshot, pk, example.split, example.values.desirable, example.values.weight)
+            for pk in chunk
+            for example in [cap.restored[pk]]
+        )
     return snapshot
+
+
+def items_copy(project: Project, *, snapshot: Snapshot) -> None:
+    """Copy the examples into items inside the database: a million take no memory here."""
+    quote = connection.ops.quote_name
+    items, examples = quote(SnapshotItem._meta.db_table), quote(Example._meta.db_table)
+    copy = f"""
+        INSERT INTO {items} (snapshot_id, completion_id, desirable, weight, split)
+        SELECT %s, completion_id, desirable, weight, split FROM {examples}
+        WHERE project_id = %s ORDER BY completion_id
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(copy, [snapshot.pk, project.pk])
+
+
+def items_create(items: Iterable[SnapshotItem]) -> None:
+    SnapshotItem.objects.bulk_create(list(items))
+
+
+def item(
+    snapshot: Snapshot, completion: int, split: str, desirable: bool, weight: float
+) -> SnapshotItem:
+    return SnapshotItem(
+        snapshot=snapshot,
+        completion_id=completion,
+        desirable=desirable,
+        weight=weight,
+        split=split,
+    )

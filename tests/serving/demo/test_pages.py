@@ -24,8 +24,8 @@ from feedback_app.serving.demo.events import turn_events
 from feedback_app.serving.demo.generation import EMPTY_ANSWER
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.models import Conversation, Release, Turn
+from feedback_app.serving.releases.figures import up_rate, up_rates
 from feedback_app.serving.releases.services import release_promote
-from feedback_app.serving.releases.timeline import up_rate, up_rates
 from tests.served import MakeAdapter
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -526,7 +526,7 @@ def test_up_rate_excludes_gold_and_votes_set_aside(
     pause = Pause.objects.create(project=project, user=annotator, right=0, of=3)
     Vote.objects.filter(completion=aside).update(set_aside=pause)
 
-    assert up_rates(project)["base"].votes == 1
+    assert up_rates(project).by_version["base"].votes == 1
 
 
 def test_up_rate_has_wilsons_interval() -> None:

@@ -13,6 +13,7 @@ from feedback_app.feedback.models import Project
 from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.claims import RunClaim, run_claim
+from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_finish, run_request
 from feedback_app.training.runs.value_curve import value_curve
 
@@ -199,7 +200,7 @@ def test_runs_queries_do_not_grow_with_runs(
         )
     client = as_user(admin)
 
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(17):
         page = client.get(url("runs", voted_project)).content.decode()
 
     assert "Page 1 of 2" in page
@@ -386,7 +387,7 @@ def test_advice_far_from_base_uses_nats_per_token(run: Run) -> None:
 
 
 def test_value_curve_places_examples_on_their_branch(adapter: Adapter) -> None:
-    curve = value_curve(adapter.run)
+    curve = value_curve(adapter.run, fit_of_run(adapter.run))
 
     assert curve is not None
     # all on the side of their label, except the one doubtful label

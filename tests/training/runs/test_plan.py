@@ -6,7 +6,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Example, Project
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import lambdas, run_plan
+from feedback_app.training.runs.plan import lambdas, run_plan_shown
 from feedback_app.training.runs.services import run_request
 from feedback_app.web.errors import UserError
 
@@ -32,7 +32,8 @@ def test_lambda_rule_equals_values_computed_by_hand(
 
 
 def test_plan_counts_both_classes(voted_project: Project) -> None:
-    plan = run_plan(project=voted_project, config=CONFIG)
+    plan = run_plan_shown(project=voted_project, config=CONFIG)
+    assert plan is not None
     assert plan.objections == ()
     assert plan.train_total + plan.heldout_total == 60
     assert plan.train_total == Example.objects.filter(split="train").count()
@@ -43,7 +44,8 @@ def test_plan_counts_both_classes(voted_project: Project) -> None:
 def test_lambdas_balance_the_summed_weights_of_the_classes(voted_project: Project) -> None:
     train = Example.objects.filter(split="train")
     train.filter(desirable=False).update(weight=0.5)
-    plan = run_plan(project=voted_project, config=CONFIG)
+    plan = run_plan_shown(project=voted_project, config=CONFIG)
+    assert plan is not None
     up, down = plan.train_up, plan.train_down * 0.5
     ratio = plan.lambda_d * up / (plan.lambda_u * down)
     assert 1 - 1e-9 <= ratio <= 4 / 3 + 1e-9

@@ -17,7 +17,7 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.share_links.services import link_create, visitor_create
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.services import run_request
 from feedback_app.training.snapshots import caps
 from feedback_app.training.snapshots.caps import (
@@ -115,7 +115,8 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
 def test_plan_counts_the_snapshot_and_the_choice_is_deterministic(
     skewed: Project, admin: User, as_user: As
 ) -> None:
-    plan = run_plan(project=skewed, config=RunConfig().as_json())
+    plan = run_plan_shown(project=skewed, config=RunConfig().as_json())
+    assert plan is not None
     page = as_user(admin).get(reverse("runs", args=["bot"])).content.decode()
     snapshot = run_request(project=skewed, by=admin).snapshot
 
