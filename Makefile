@@ -21,7 +21,7 @@ DATABASE_TESTS := $(wildcard tests/accounts tests/db tests/feedback tests/traini
 SERVED_TESTS := $(wildcard tests/serving tests/api tests/closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check sbom audit bench $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python quick check soak sbom audit bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make quick              lint and the fast tests'
+	@echo 'make soak [ARGS=…]      twenty minutes of use while parts are killed; ARGS="--minutes 5 --seed 3"'
 	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
 	@echo 'make sbom               the software bill of materials (CycloneDX), in var/sbom.json'
 	@echo 'make audit              known vulnerabilities of the pinned packages; asks pypi.org'
@@ -83,6 +84,10 @@ check: install-test
 	@.venv/bin/lint-imports
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
 	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js
+
+# People use a whole stack while a seeded monkey breaks its parts; report and logs are in var/soak.
+soak: install-test
+	@$(PY) -m tests.soak $(ARGS)
 
 sbom: install-test
 	@$(PY) tools/sbom.py var/sbom.json
