@@ -28,11 +28,14 @@ from tests.soak.ledger import Ledger
 from tests.soak.measure import Figures, figures
 from tests.soak.monkey import Monkey, Parts
 from tests.soak.network import Network
-from tests.soak.people import Chatter, Program
+from tests.soak.people import Annotator, Chatter, Program
 from tests.soak.servers import Database, Disk
 from tests.soak.world import MODEL, SLUG, World, make_world
+from tests.tiny import make_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Tokens, for some messages with answers of 256.
+CONTEXT = 2048
 #: Seconds for work in progress to end once nothing is broken any more.
 SETTLE_SECONDS = 600.0
 #: Seconds that everybody works after the last restart, before memory is compared.
@@ -41,6 +44,12 @@ LEAST_WARM_SECONDS = 20.0
 LEAST_MINUTES_FOR_MEMORY = 10.0
 #: Seconds after which nothing of the load is left in a keep-alive connection.
 IDLE_SECONDS = 10.0
+
+#: Requests of each annotator and chat at once: together more than the web's threads for pages, and
+#: as many answers as a member may have.
+PAGES_AT_ONCE = 15
+ANSWERS_AT_ONCE = 6
+STALL_SECONDS = 4.0
 
 
 class NotSettled(Exception):
@@ -100,6 +109,7 @@ class Soak:
         self.outcome.facts["disk"] = disk.kind
         stack.callback(self.look_for_files)
         network = stack.enter_context(Network())
+        make_tiny_model(self.directory / MODEL, context=CONTEXT)
         self.prepare(database.url)
         servers = stack.enter_context(Stack(self.environment("servers", {}), ["valkey", "engine"]))
         settings.ENGINES = {MODEL: servers.engine_url}
@@ -114,10 +124,9 @@ class Soak:
 
     def environment(self, name: str, more: dict[str, str | None]) -> dict[str, str | None]:
         """Return the environment of one stack; each has a directory of its own."""
-        from tests.tiny import make_tiny_model
-
         var = self.directory / name
-        make_tiny_model(var / "models" / MODEL)
+        (var / "models").mkdir(parents=True, exist_ok=True)
+        (var / "models" / MODEL).symlink_to(self.directory / MODEL)
         return {
             "PROSPECT_VAR": str(var),
             "ARTIFACT_ROOT": str(self.directory / "artifacts"),
@@ -188,10 +197,7 @@ class Soak:
         await self.storm(monkey, self.seconds * 0.5, lives, kills=True)
         self.say(f"Nothing is broken for {warm:.0f} s, so that restarted processes warm up.")
         await asyncio.to_thread(wait_ready, parts)
-        # as many threads at once as in the storm that follows
-        parts.network.stall("web-database")
-        await self.work(3, lives)
-        parts.network.restore("web-database")
+        await self.fill_pools(parts, world)
         await self.work(warm, lives)
         await self.gate.close()
         await self.settle(parts)
@@ -209,6 +215,23 @@ class Soak:
         await self.settle(parts)
         self.outcome.after = await asyncio.to_thread(figures, parts)
         await self.compare(parts, world, connections)
+
+    async def fill_pools(self, parts: Parts, world: World) -> None:
+        """Let the web start all threads it will need: each keeps a connection of its own.
+
+        Pages take as many as there are, answers as many as there are people.
+        """
+        desks = [one for one in world.people if isinstance(one, Annotator)]
+        chats = [one for one in world.people if isinstance(one, Chatter) and one.user]
+        for link, burst in (
+            ("web-database", [one.open_desk() for one in desks for _ in range(PAGES_AT_ONCE)]),
+            ("web-engine", [one.ask_at_once() for one in chats for _ in range(ANSWERS_AT_ONCE)]),
+        ):
+            parts.network.stall(link)
+            waiting = asyncio.gather(*burst)
+            await asyncio.sleep(STALL_SECONDS)
+            parts.network.restore(link)
+            await waiting
 
     async def work(self, seconds: float, lives: list[asyncio.Task[None]]) -> None:
         """Let time pass; a person who fails ends the soak."""

@@ -13,8 +13,8 @@ SHOWN = re.compile(r'data-completion="(\d+)"')
 STAGE = {"HX-Request": "true", "HX-Target": "stage"}
 OUTBOX = {"HX-Request": "true", "HX-Target": "last"}
 STREAM = {"Accept": "text/event-stream"}
-#: Messages of one conversation: the tiny model's context is short.
-TURNS = 2
+#: Messages of one conversation: more would not fit into the tiny model's context.
+TURNS = 3
 #: Messages of one visitor: the link allows no more.
 VISITOR_TURNS = 12
 
@@ -91,6 +91,9 @@ class Annotator(Human):
             return None
         return await self.vote(self.item, self.verdict(), STAGE)
 
+    async def open_desk(self) -> None:
+        await self.send("GET", f"/projects/{self.slug}/annotate/")
+
     async def vote(self, item: int, verdict: str, headers: dict[str, str]) -> None:
         path = f"/projects/{self.slug}/completions/{item}/vote/"
         form = {"verdict": verdict}
@@ -148,11 +151,17 @@ class Chatter(Human):
                 self.turns += 1
         last = events[-1] if events else {"event": "refused" if events is None else "nothing"}
         if pieces is None:
-            self.count(f"stream ended with {last['event']}")
+            why = ": " + re.sub(r"\d+", "…", last["message"][:60]) if "message" in last else ""
+            self.count(f"stream ended with {last['event']}{why}")
         if last["event"] == "done" and last["completion"] is not None:
             self.answers.append(int(last["completion"]))
             await self.thumb(self.answers[-1])
         return None
+
+    async def ask_at_once(self) -> None:
+        """Ask without regard to other questions of the same person."""
+        form = {"text": "Many at once?"}
+        await self.events(f"/demo/{self.slug}/new/", {"data": form, "headers": STREAM})
 
     async def thumb(self, completion: int) -> None:
         given = self.ledger.accepted.get((self.person, completion), [])
