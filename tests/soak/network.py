@@ -86,6 +86,7 @@ class Network:
 
     def __init__(self) -> None:
         self.links: dict[str, Link] = {}
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="network", daemon=True)
 
@@ -108,6 +109,8 @@ class Network:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
 
     async def _close(self) -> None:
+        for server in self._servers:
+            server.close()
         for link in self.links.values():
             link.abort_all()
             for task in list(link.tasks):
@@ -120,6 +123,7 @@ class Network:
         async def serve() -> int:
             link = self.links[name] = Link(name, target)
             server = await asyncio.start_server(link.accept, "127.0.0.1", 0)
+            self._servers.append(server)
             link.port = server.sockets[0].getsockname()[1]
             return link.port
 
