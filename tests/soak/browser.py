@@ -143,6 +143,8 @@ class Client:
         name = ""
         try:
             async with self.http.stream("POST", path, **body) as response:
+                if response.status_code == 404:
+                    self.ledger.fault(f"{self.kind}: {path} was announced, and is not there")
                 if not self.judge(response) or response.is_error:
                     return None
                 async for line in response.aiter_lines():
