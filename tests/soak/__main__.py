@@ -4,10 +4,12 @@ import argparse
 import logging
 import os
 import secrets
+import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="prospect-soak-"))
     out = options.out or ROOT / "var" / "soak" / f"{time.strftime('%Y%m%d-%H%M%S')}"
     set_environment(directory)
+    signal.signal(signal.SIGTERM, interrupt)
     import django
 
     django.setup()
@@ -43,6 +46,11 @@ def main() -> int:
     for line in report(outcome):
         sys.stdout.write(f"{line}\n")
     return 0 if outcome.clean else 1
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Stop everything at SIGTERM too."""
+    raise KeyboardInterrupt
 
 
 def set_environment(directory: Path) -> None:

@@ -83,14 +83,20 @@ class Soak:
         self.gate = Gate()
         self.outcome = Outcome()
         self.ended = False
+        self.ended_alone: list[str] = []
+        self.files_left: list[str] = []
 
     def run(self) -> Outcome:
         """Run everything; whatever happens, everything is stopped."""
         started = time.monotonic()
+        found = self.outcome.found
         with ExitStack() as stack:
             parts = self.start(stack)
-            asyncio.run(self.play(parts))
-        found = self.outcome.found
+            try:
+                asyncio.run(self.play(parts))
+            except NotSettled as error:
+                found["all work ends"] = [str(error)]
+        found["processes that ended by themselves"] = self.ended_alone
         found["processes left"] = checks.processes_left(self.directory)
         found["half-written files"] = self.files_left
         self.outcome.facts["seconds"] = round(time.monotonic() - started)
@@ -111,16 +117,26 @@ class Soak:
         network = stack.enter_context(Network())
         make_tiny_model(self.directory / MODEL, context=CONTEXT)
         self.prepare(database.url)
-        servers = stack.enter_context(Stack(self.environment("servers", {}), ["valkey", "engine"]))
+        servers = stack.enter_context(
+            Stack(self.environment("servers", {}), ["valkey", "engine"], say=self.notice)
+        )
         settings.ENGINES = {MODEL: servers.engine_url}
         web, workers = (
-            stack.enter_context(Stack(self.linked(name, network, database, servers), processes))
+            stack.enter_context(
+                Stack(self.linked(name, network, database, servers), processes, say=self.notice)
+            )
             for name, processes in (
                 ("web", ["web"]),
                 ("workers", ["worker-default", "worker-gpu", "beat"]),
             )
         )
         return Parts(servers, web, workers, database, network, disk)
+
+    def notice(self, line: str) -> None:
+        """Report what a supervisor says; the monkey ends processes by SIGKILL only."""
+        self.say(line)
+        if " ended (" in line and "SIGKILL" not in line:
+            self.ended_alone.append(line)
 
     def environment(self, name: str, more: dict[str, str | None]) -> dict[str, str | None]:
         """Return the environment of one stack; each has a directory of its own."""
