@@ -216,15 +216,19 @@ def test_growth_and_connections() -> None:
     old = Figures(pid=1, began=1, memory=100, threads=9, descriptors=50, files=3, sockets=40)
 
     def found(**changes: int) -> list[str]:
-        return checks.growth({"web": old}, {"web": replace(old, **changes)}, memory=True)
+        return checks.growth({"beat": old}, {"beat": replace(old, **changes)}, memory=True)
 
     assert found(memory=105, descriptors=60, threads=20) == []
+    web = replace(old, sockets=26, descriptors=36)
+    assert checks.growth({"web-2": old}, {"web-2": web}, memory=True) == []
+    web = replace(old, sockets=27, descriptors=37)
+    one(checks.growth({"web-2": old}, {"web-2": web}, memory=True), "sockets")
     one(found(memory=106), "memory")
     one(found(files=4), "open files")
     one(found(sockets=43), "sockets")
     one(found(descriptors=70), "descriptors")
     one(found(pid=2), "restarted")
-    one(checks.growth({"web": old}, {}, memory=True), "not there")
+    one(checks.growth({"beat": old}, {}, memory=True), "not there")
     assert checks.more({"database": 10}, {"database": 12}) == []
     one(checks.more({"database": 10}, {"database": 13}), "13")
 
