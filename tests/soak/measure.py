@@ -52,7 +52,8 @@ def figures(parts: Parts) -> dict[str, Figures]:
     for _ in range(SAMPLES):
         for name, process in processes(parts).items():
             with suppress(psutil.Error):
-                rows.setdefault(name, []).append(one(process))
+                found = one(process)
+                rows.setdefault(name, []).append(found)
         time.sleep(SAMPLE_SECONDS)
     return {name: median(of) for name, of in rows.items()}
 
