@@ -44,12 +44,12 @@ class SharedPool(ConnectionPool):
 class TolerantRedisCache(RedisCache):
     """Shares the server with the broker, under a key prefix."""
 
+    # of the process: Django creates an instance per context
+    _retry_at: ClassVar[float] = 0.0
+
     def __init__(self, server: Any, params: dict[str, Any]) -> None:
         options = {"pool_class": SharedPool, **params.get("OPTIONS", {})}
         super().__init__(server, {**params, "OPTIONS": options})
-
-    # of the process: Django creates an instance per thread
-    _retry_at: ClassVar[float] = 0.0
 
     def _try(self, call: Callable[[], T], otherwise: T) -> T:
         """Return the result of `call`, or `otherwise` if the server cannot be reached."""
