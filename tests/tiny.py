@@ -33,13 +33,15 @@ CORPUS = (
 )
 
 
-def make_tiny_model(directory: Path, *, vocabulary: int = 384, layers: int = 2) -> Path:
-    """Save a tiny Llama (float32, 512 tokens of context) and its tokenizer; return `directory`.
+def make_tiny_model(
+    directory: Path, *, vocabulary: int = 384, layers: int = 2, context: int = 512
+) -> Path:
+    """Save a tiny Llama (float32) and its tokenizer; return `directory`.
 
     Its answers are noise, often with invalid UTF-8, which a detokeniser must handle.
     """
     logging.disable_progress_bar()
-    tokenizer = tiny_tokenizer(vocabulary)
+    tokenizer = tiny_tokenizer(vocabulary, context=context)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -47,7 +49,7 @@ def make_tiny_model(directory: Path, *, vocabulary: int = 384, layers: int = 2) 
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=context,
         initializer_range=0.15,  # peaked enough that greedy answers differ between prompts
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -63,7 +65,7 @@ def make_tiny_model(directory: Path, *, vocabulary: int = 384, layers: int = 2) 
     return directory
 
 
-def tiny_tokenizer(vocabulary: int = 384) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(vocabulary: int = 384, *, context: int = 512) -> PreTrainedTokenizerFast:
     """Return a byte-level BPE: all bytes, a few merges, ChatML's special tokens."""
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -83,7 +85,7 @@ def tiny_tokenizer(vocabulary: int = 384) -> PreTrainedTokenizerFast:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         clean_up_tokenization_spaces=False,
-        model_max_length=512,
+        model_max_length=context,
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer

@@ -4,6 +4,7 @@ Django has no setting for this, and the cache only saves work: rows are the trut
 """
 
 import pickle
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog
 from django.core.cache.backends.base import DEFAULT_TIMEOUT
 from django.core.cache.backends.redis import RedisCache
-from redis import RedisError
+from redis import ConnectionPool, RedisError
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -22,11 +23,33 @@ RETRY_SECONDS = 5.0
 UNREADABLE = (pickle.PickleError, AttributeError, ImportError, EOFError, IndexError, TypeError)
 
 
+class SharedPool(ConnectionPool):
+    """The connections of this process to a server.
+
+    Django makes a cache for each context, and a request has a context of its own (threads.py): with
+    a pool each, every request would open a connection and leave it to the garbage collector.
+    """
+
+    _by_url: ClassVar[dict[str, "SharedPool"]] = {}
+    _making: ClassVar[threading.Lock] = threading.Lock()
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> "SharedPool":
+        with cls._making:
+            if url not in cls._by_url:
+                cls._by_url[url] = super().from_url(url, **options)
+            return cls._by_url[url]
+
+
 class TolerantRedisCache(RedisCache):
     """Shares the server with the broker, under a key prefix."""
 
-    # of the process: Django creates an instance per thread
+    # of the process: Django creates an instance per context
     _retry_at: ClassVar[float] = 0.0
+
+    def __init__(self, server: Any, params: dict[str, Any]) -> None:
+        options = {"pool_class": SharedPool, **params.get("OPTIONS", {})}
+        super().__init__(server, {**params, "OPTIONS": options})
 
     def _try(self, call: Callable[[], T], otherwise: T) -> T:
         """Return the result of `call`, or `otherwise` if the server cannot be reached."""

@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterator
+from contextvars import copy_context
 from pathlib import Path
 
 import pytest
 import redis
+from django.core.cache import CacheHandler
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -33,6 +35,18 @@ def valkey(tmp_path: Path) -> Iterator[str]:
     env = {"PROSPECT_VAR": str(tmp_path), "PROSPECT_ENV": "test", "REDIS_URL": None}
     with Stack(env, ["valkey"]) as stack:
         yield stack.redis_url
+
+
+def test_requests_share_the_connections_of_their_process(valkey: str) -> None:
+    """Django makes a cache for each context, and each request runs in a context of its own."""
+    backend = "feedback_app.config.cache.TolerantRedisCache"
+    caches = CacheHandler({"default": {"BACKEND": backend, "LOCATION": valkey, "OPTIONS": OPTIONS}})
+    with redis.Redis.from_url(valkey) as server:
+        before = server.info()["total_connections_received"]
+        for number in range(20):
+            copy_context().run(lambda n=number: caches["default"].set("key", n))
+        assert caches["default"].get("key") == 19
+        assert server.info()["total_connections_received"] == before + 1
 
 
 def test_unreachable_server_is_a_miss() -> None:

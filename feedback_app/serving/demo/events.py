@@ -38,19 +38,23 @@ def turn_events(
     `url` is the page that shows the conversation, if not its own; `message_of` returns the message
     that the reader gets for an error.
     """
-    yield event("turn", url=url or conversation_url(turn))
+    # sent once the turn is stored: the reader's next message goes to this URL
+    begun = event("turn", url=url or conversation_url(turn))
     pieces = turn_stream(turn=turn, may_read=may_read)
     try:
         for piece in pieces:
+            if begun:
+                yield begun
+                begun = ""
             yield event("piece", text=piece) if piece else WAITING
     except EngineError as error:
         turn.refresh_from_db()
-        yield event("error", message=message_of(error), html=rendered(turn))
+        yield begun + event("error", message=message_of(error), html=rendered(turn))
         return
     finally:
         pieces.close()  # type: ignore[attr-defined]
     turn.refresh_from_db()
-    yield event("done", completion=turn.completion_id, html=rendered(turn))
+    yield begun + event("done", completion=turn.completion_id, html=rendered(turn))
 
 
 def event_stream(events: Iterator[str]) -> StreamingHttpResponse:

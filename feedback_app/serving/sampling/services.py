@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 
 import structlog
+from django.db import transaction
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
@@ -102,16 +103,18 @@ def answers_store(claim: SamplingClaim, heartbeat: Heartbeat) -> list[EngineErro
         if isinstance(answer, EngineError):
             failed.append(answer)
             continue
-        completion_create(
-            project=sampling.project,
-            prompt=prompt,
-            answer=answer,
-            source=Source.SAMPLED,
-            sampling=sampling,
-        )
+        with transaction.atomic():
+            # a worker that was paused for long may have the answer of another one's request
+            if not claim.heartbeat(done=done + 1):
+                break
+            completion_create(
+                project=sampling.project,
+                prompt=prompt,
+                answer=answer,
+                source=Source.SAMPLED,
+                sampling=sampling,
+            )
         done += 1
-        if not claim.heartbeat(done=done):
-            break
     return failed
 
 

@@ -1,18 +1,25 @@
 """Sampled answers, and the source that they are stored with."""
 
+import datetime as dt
 from importlib import import_module
 
 import pytest
 from django.apps import apps
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
+from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Sampling, Source
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.prompts.services import prompt_get_or_create
-from feedback_app.serving.sampling.services import sampling_claim, sampling_execute
+from feedback_app.serving.sampling.services import (
+    answers_store,
+    sampling_claim,
+    sampling_execute,
+)
 from tests.conftest import MakeCompletions
 from tests.served import MODEL
 from tests.serving.engine.slow_engine import slow_engine
@@ -35,6 +42,29 @@ def test_sampled_answers_are_queued_with_the_source_sampled(
 
     found = {(row.source, row.version, row.queued) for row in project.completions.all()}
     assert found == {("sampled", BASE_VERSION, True)}
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.slow
+def test_worker_that_lost_its_claim_stores_no_answer(project: Project, settings: Settings) -> None:
+    """A worker that was paused wakes up with an answer, and another one has asked for it too."""
+    for number in range(3):
+        question = [{"role": "user", "content": f"Question {number}?"}]
+        prompt_get_or_create(project=project, messages=question, source=Source.IMPORT)
+    project.base_model = MODEL
+    project.save()
+    sampling = sampling_request(project=project, answers_per_prompt=1)
+    paused = sampling_claim(sampling.pk)
+    Sampling.objects.update(heartbeat_at=timezone.now() - dt.timedelta(days=1))
+    taken_over = sampling_claim(sampling.pk)
+    assert paused is not None
+    assert taken_over is not None
+    with slow_engine() as engine:
+        settings.ENGINES = {MODEL: engine.url}
+        answers_store(paused, Heartbeat())
+        assert not sampling.completions.exists()
+        sampling_execute(taken_over)
+    assert sampling.completions.count() == 3
 
 
 @pytest.mark.django_db

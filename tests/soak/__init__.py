@@ -1,0 +1,6 @@
+"""The soak: people use a whole stack for minutes while a seeded monkey breaks its parts.
+
+    python -m tests.soak --minutes 20 --seed 7
+
+`make soak` runs it; test_soak.py runs a short form of it.
+"""
