@@ -10,7 +10,7 @@ from bench.scale_parts.operations import Operation, Post, body_of, url_of
 from tests.faults.test_crawl import routes
 
 CSRF = "a" * 32
-#: The server closes a connection that is idle for 30 s, while requests to the other site take turns.
+#: The server closes a connection that is idle for 30 s while the other site has its turn.
 IDLE = 20.0
 SHOWN = re.compile(r'data-completion="(\d+)"')
 FINE = {200, 204, 286, 302}
