@@ -340,7 +340,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             if arguments.seconds:
                 bars += crowded(sites[-1], wanted, arguments.seconds)
         if arguments.formats:
-            formats, imports = arguments.formats.split(","), arguments.imports.split(",")
+            formats = arguments.formats.split(",")
+            imports = [kind for kind in formats if kind in arguments.imports.split(",")]
             bars += moved(sites, server, directory, formats, imports)
     if arguments.json:
         arguments.json.write_text(

@@ -10,6 +10,8 @@ from bench.scale_parts.operations import Operation, Post, body_of, url_of
 from tests.faults.test_crawl import routes
 
 CSRF = "a" * 32
+#: The server closes a connection that is idle for 30 s while the other site has its turn.
+IDLE = 20.0
 SHOWN = re.compile(r'data-completion="(\d+)"')
 FINE = {200, 204, 286, 302}
 #: A response that redirects here was refused.
@@ -28,6 +30,7 @@ class Client:
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
         self.routes = {route.name: route for route in routes() if not route.api}
         self.number = 0
+        self.used = 0.0
 
     def call(
         self, who: str, method: str, url: str, body: str = "", headers: dict[str, str] | None = None
@@ -39,11 +42,14 @@ class Client:
         else:
             sent["Cookie"] = f"sessionid={self.world['sessions'][who]}; csrftoken={CSRF}"
             sent["X-CSRFToken"] = CSRF
+        if time.monotonic() - self.used > IDLE:
+            self.connection.close()  # the next request opens another
         started = time.perf_counter()
         self.connection.request(method, url, body or None, sent)
         answer = self.connection.getresponse()
         text = answer.read().decode()
         taken = time.perf_counter() - started
+        self.used = time.monotonic()
         if (answer.getheader("Location") or "").startswith(LOGIN):
             return taken, 401, text
         return taken, answer.status, text

@@ -100,8 +100,8 @@ VARIANTS = {
     "webhook": ["state=failed", "state=waiting", "page=3"],
     "prompts@api": ["limit=100", "cursor={cursor}"],
     "completions@api": ["version={other_adapter}", "prompt_id={prompt}", "limit=100"],
-    "votes@api": ["completion_id={completion}", "limit=100"],
-    "examples@api": ["split=heldout", "limit=100"],
+    "votes@api": ["completion_id={completion}", "limit=100", "cursor={votes_cursor}"],
+    "examples@api": ["split=heldout", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
 }
 #: The query of a view that has no page without one.

@@ -126,6 +126,8 @@ def places(project: Project) -> dict[str, list[Any]]:
         "newest_run": [newest.number],
         "trained": some(newest.snapshot.items.all(), "completion_id"),
         "cursor": [cursor_of("prompts", project.prompts.order_by("-pk")[0].pk // 2)],
+        "votes_cursor": [cursor_of("votes", project.votes.order_by("-pk")[0].pk // 2)],
+        "examples_cursor": [cursor_of("examples", project.examples.order_by("-pk")[0].pk // 2)],
         "visitor_completion": [visitor_answer(project)],
         "running": [project.runs.get(status="running").number],
         "adapter": some(project.adapters.all(), "name", 6),

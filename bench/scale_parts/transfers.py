@@ -55,14 +55,15 @@ def transfers(
     """Take a snapshot, export the examples in each format, and import files into new projects."""
     module = ["-m", "bench.scale_parts.transfers"]
     yield Transfer("snapshot", rows, *child([*module, "snapshot"], environment))
-    for kind in formats:
-        file = directory / f"examples.{kind}"
+    files = {kind: directory / f"examples.{kind}" for kind in formats}
+    for kind, file in files.items():
         command = ["manage.py", "export_examples", "--project", SLUG, "--format", kind]
         yield Transfer(f"export, {kind}", rows, *child([*command, "--out", str(file)], environment))
-        if kind in imports:
-            child([*module, "project", f"copy-{kind}"], environment)
-            command = ["manage.py", "import_examples", str(file), "--project", f"copy-{kind}"]
-            yield Transfer(f"import, {kind}", rows, *child(command, environment))
+    for kind in imports:
+        child([*module, "project", f"copy-{kind}"], environment)
+        command = ["manage.py", "import_examples", str(files[kind]), "--project", f"copy-{kind}"]
+        yield Transfer(f"import, {kind}", rows, *child(command, environment))
+    for file in files.values():
         file.unlink()
 
 

@@ -43,9 +43,9 @@ def page_of(rows: QuerySet[Row], listing: str, query: PageQuery) -> tuple[list[R
     """Return the rows after the cursor, ordered by primary key, and the next cursor."""
     if query.cursor is not None:
         rows = rows.filter(pk__gt=cursor_read(listing, query.cursor))
-    # one row more shows whether there is a next page
-    found = list(rows.order_by("pk")[: query.limit + 1])
-    if len(found) <= query.limit:
-        return found, None
-    found.pop()
-    return found, cursor_of(listing, found[-1].pk)
+    # One row more shows whether there is a next page. The keys are read first: PostgreSQL may read
+    # a joined table from its beginning up to the cursor.
+    keys = rows.select_related(None).order_by("pk").values_list("pk", flat=True)
+    found = list(keys[: query.limit + 1])
+    page = list(rows.filter(pk__in=found[: query.limit]).order_by("pk"))
+    return page, cursor_of(listing, found[-2]) if len(found) > query.limit else None

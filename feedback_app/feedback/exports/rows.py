@@ -8,12 +8,12 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC
 from typing import IO, Any
 
-from django.db.models import Prefetch
+from django.db.models import Prefetch, QuerySet
 from django.utils.crypto import salted_hmac
 
 from feedback_app.feedback.models import Completion, Project, Vote
@@ -116,12 +116,18 @@ def votes_along() -> Prefetch[Any]:
     return Prefetch("completion__votes", queryset=Vote.objects.standing().order_by("pk"))
 
 
-def in_chunks(fetch: Callable[[int], list[Any]], *, key: Callable[[Any], int]) -> Iterator[Any]:
-    """Yield all rows of `fetch(after)`, called again with the key of the last one."""
+def in_chunks(rows: QuerySet[Any], *, key: str = "pk") -> Iterator[Any]:
+    """Yield the rows in the order of `key`, in chunks.
+
+    The keys of a chunk are read first: from "key > …" alone PostgreSQL may join the chunk with a
+    table that it reads from its beginning, for each chunk.
+    """
     after = 0
-    while rows := fetch(after):
-        yield from rows
-        after = key(rows[-1])
+    ordered = rows.order_by(key)
+    keys = ordered.select_related(None).prefetch_related(None).values_list(key, flat=True)
+    while chunk := list(keys.filter(**{f"{key}__gt": after})[:CHUNK]):
+        yield from ordered.filter(**{f"{key}__in": chunk})
+        after = chunk[-1]
 
 
 def project_rows(project: Project, *, votes: bool = False) -> Iterator[ExportRow]:
@@ -131,10 +137,7 @@ def project_rows(project: Project, *, votes: bool = False) -> Iterator[ExportRow
     )
     if votes:
         examples = examples.prefetch_related(votes_along())
-    for example in in_chunks(
-        lambda after: list(examples.filter(pk__gt=after).order_by("pk")[:CHUNK]),
-        key=lambda example: example.pk,
-    ):
+    for example in in_chunks(examples):
         yield export_row(
             example.completion,
             label=example.desirable,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from feedback_app.feedback.exports.rows import CHUNK, ExportRow, export_row, in_chunks, votes_along
+from feedback_app.feedback.exports.rows import ExportRow, export_row, in_chunks, votes_along
 from feedback_app.training.models import Snapshot
 
 
@@ -16,10 +16,7 @@ def snapshot_rows(snapshot: Snapshot, *, votes: bool = False) -> Iterator[Export
     )
     if votes:
         items = items.prefetch_related(votes_along())
-    for item in in_chunks(
-        lambda after: list(items.filter(completion_id__gt=after).order_by("completion_id")[:CHUNK]),
-        key=lambda item: item.completion_id,
-    ):
+    for item in in_chunks(items, key="completion_id"):
         yield export_row(
             item.completion,
             label=item.desirable,
