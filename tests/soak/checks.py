@@ -279,13 +279,26 @@ def most_sockets(name: str, old: Figures, new: Figures) -> float:
     return max(old.sockets * (1 + GROWTH), old.sockets + FEW_SOCKETS)
 
 
-def more(before: dict[str, int], after: dict[str, int]) -> list[str]:
-    """No more connections are open than before, when every thread of the web had its own."""
-    return [
-        f"{name}: {before[name]} connections, then {count}"
-        for name, count in after.items()
-        if count > before[name] + FEW_SOCKETS
-    ]
+def more(before: dict[str, int], after: dict[str, int], *, threads: int) -> list[str]:
+    """No more connections are open than before, or than the web has threads.
+
+    A thread keeps its connection to the database, and a process as many to the cache as it used at
+    once: a pool that was not full before is no leak.
+    """
+    found = []
+    for name, count in after.items():
+        most = before[name] + FEW_SOCKETS
+        kind = name.removeprefix("web-")
+        if kind in ("database", "broker"):
+            most += max(0, threads - before[f"web-{kind}"])
+        if count > most:
+            found.append(f"{name}: {before[name]} connections, then {count} (at most {most})")
+    return found
+
+
+def web_threads(after: dict[str, Figures]) -> int:
+    """Return the number of threads of the web's processes."""
+    return sum(of.threads for name, of in after.items() if name.startswith("web"))
 
 
 def shown(found: list[str]) -> list[str]:

@@ -302,7 +302,8 @@ class Soak:
         found["samplings"] = await read(lambda: checks.samplings(project))
         found["open answers"] = await read(checks.open_answers)
         found["answers that must not be"] = list(self.ledger.faults)
-        found["connections"] = checks.more(before, after)
+        threads = checks.web_threads(self.outcome.after)
+        found["connections"] = checks.more(before, after, threads=threads)
         grown = checks.growth(self.outcome.before, self.outcome.after, memory=self.compares_memory)
         found["growth"] = grown
         self.outcome.facts |= {"connections": {"before": before, "after": after}}

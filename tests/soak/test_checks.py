@@ -229,8 +229,20 @@ def test_growth_and_connections() -> None:
     one(found(descriptors=70), "descriptors")
     one(found(pid=2), "restarted")
     one(checks.growth({"beat": old}, {}, memory=True), "not there")
-    assert checks.more({"database": 10}, {"database": 12}) == []
-    one(checks.more({"database": 10}, {"database": 13}), "13")
+
+
+def test_connections_are_bounded_by_the_threads_of_the_web() -> None:
+    before = {"web-broker": 10, "broker": 30, "workers-broker": 20, "web-engine": 0}
+
+    def found(**after: int) -> list[str]:
+        named = {name.replace("_", "-"): count for name, count in after.items()}
+        return checks.more(before, named, threads=15)
+
+    assert found(web_broker=17, broker=37, workers_broker=22, web_engine=2) == []
+    one(found(web_broker=18), "web-broker: 10 connections, then 18")
+    one(found(broker=38), "broker: 30")
+    one(found(workers_broker=23), "workers-broker")
+    one(found(web_engine=3), "web-engine")
 
 
 def test_shown_is_bounded() -> None:
