@@ -9,7 +9,9 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import User
 from feedback_app.db import bounded_count
+from feedback_app.feedback.examples import listing
 from feedback_app.feedback.models import Project, Source, Verdict
+from feedback_app.feedback.projects import views as projects_views
 from feedback_app.feedback.templatetags import display
 from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import MakeCompletions
@@ -22,6 +24,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set the limit so that four rows exceed it."""
     monkeypatch.setattr(bounded_count, "COUNTED", 3)
     monkeypatch.setattr(display, "COUNTED", 3)
+    monkeypatch.setattr(projects_views, "LISTED", 3)
+    monkeypatch.setattr(listing, "WINDOW", 3)
 
 
 @pytest.mark.parametrize(("rows", "words"), [(3, "3 to judge"), (5, "more than 3 to judge")])
@@ -63,7 +67,7 @@ def test_examples_are_counted_and_listed_up_to_the_limit(
     assert "<dt>Training, down</dt><dd>1</dd>" in page()
     assert "More than 3 examples: the newest 3 are listed" in page()
     assert "More than 3 examples: the oldest 3 are listed" in page(sort="oldest")
-    # other orders sort the newest within the limit, so the first answer is not among them
+    # other orders sort the newest within the window, so the first answer is not among them
     shown = {sort: answers(page(sort=sort)) for sort in ("newest", "oldest", "weight", "votes")}
     assert shown == {
         "newest": [4, 3, 2],
@@ -71,7 +75,8 @@ def test_examples_are_counted_and_listed_up_to_the_limit(
         "weight": [4, 3, 2],
         "votes": [4, 3, 2],
     }
-    assert answers(page(label="down", sort="weight")) == [0]
+    assert answers(page(label="down", sort="weight")) == []
+    assert answers(page(label="down")) == [0]
 
 
 def answers(page: str) -> list[int]:

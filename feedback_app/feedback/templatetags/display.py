@@ -147,8 +147,9 @@ def signed(value: float | None, digits: int = 2) -> str:
 
 
 @register.filter
-def many(count: int, most: int = COUNTED) -> str:
-    """Return a count that is bounded by `bounded_count.COUNTED`, or by `most`."""
+def many(count: int, most: int | None = None) -> str:
+    """Return a count that is bounded by `most`, or by `bounded_count.COUNTED`."""
+    most = COUNTED if most is None else most
     return f"more than {most:,}" if count > most else f"{count:,}"
 
 

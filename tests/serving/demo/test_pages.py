@@ -547,5 +547,5 @@ def test_releases_queries_do_not_grow_with_versions(
     client = as_user(admin)
     assert Completion.objects.count() == 0
 
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(11):
         client.get(url("releases", served))
