@@ -35,7 +35,11 @@ BASELINE = {
     "serving": "0007_assignments",
 }
 #: Later ones that break the rule on purpose, and why: the release notes must name the downtime.
-ACCEPTED: dict[str, str] = {}
+ACCEPTED = {
+    "0023_project_split_key": "a column that the version before does not fill",
+    "0008_counted_people": "a column and a unique constraint that the version before does not fill",
+    "0005_run_request_id": "a column that the version before does not fill",
+}
 
 
 @pytest.fixture
