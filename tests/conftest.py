@@ -53,7 +53,7 @@ def admin(db: None) -> User:
 
 @pytest.fixture
 def project(admin: User) -> Project:
-    return project_create(
+    created = project_create(
         slug="bot",
         name="Support bot",
         base_model="SmolLM2-135M-Instruct",
@@ -61,6 +61,11 @@ def project(admin: User) -> Project:
         system_prompt="Be brief.",
         guidelines="**Short** and honest.",
     )
+    # With a random key one in a hundred samples of sixty votes holds out no up. With this one,
+    # `voted_project` holds out twelve: four ups and eight downs.
+    created.split_key = "q" * 64
+    created.save(update_fields=["split_key"])
+    return created
 
 
 @pytest.fixture

@@ -319,7 +319,7 @@ def main() -> None:
         (f"people served: {measured:.0f}, simulated {simulated:.0f} ({off:+.0%})", abs(off) <= BAR),
         (f"{site.accepted} votes accepted, {stored} stored", stored == site.accepted),
         (f"{failed} requests failed other than by 429 or 503 with Retry-After", not failed),
-        (f"{share:.0f} % refused with {OVERLOAD} times as many people", over.refused > 0),
+        (f"{share:.0f} % refused with {many} people", over.refused > 0),
     ]
     for text, good in bars:
         print(f"{'met   ' if good else 'MISSED'}  {text}")

@@ -31,9 +31,10 @@ Environ: TypeAlias = dict[str, Any]
 WsgiApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 PAGE_THREADS = 64
-#: Requests that may wait for a thread of the pages: some seconds of work. More are refused, as an
-#: answer that comes after its reader has left only delays the others.
-PAGES_WAITING = 128
+#: Requests that may wait for a thread of the pages. With those in threads that is about four seconds
+#: of work on a slow core; more are refused, as an answer that comes after its reader has left only
+#: delays the others.
+PAGES_WAITING = 32
 ANSWER_THREADS = 128
 UPLOAD_THREADS = 8
 #: Bodies up to this size are read before a thread is taken. Django reads no larger form.
