@@ -31,9 +31,9 @@ Environ: TypeAlias = dict[str, Any]
 WsgiApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
 PAGE_THREADS = 64
-#: Requests that may wait for a thread of the pages. With those in threads that is about four seconds
-#: of work on a slow core; more are refused, as an answer that comes after its reader has left only
-#: delays the others.
+#: Requests that may wait for a thread of the pages. With those in threads they are about four
+#: seconds of work on a slow core. More are refused: an answer that comes after its reader has left
+#: only delays the others.
 PAGES_WAITING = 32
 ANSWER_THREADS = 128
 UPLOAD_THREADS = 8
