@@ -11,6 +11,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.localstack.stack import Stack
+from feedback_app.serving.demo.generation import EMPTY_ANSWER
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.models import Adapter, Run
 from tests.browser.conftest import NewPage
@@ -44,7 +45,7 @@ def say(page: Page, text: str) -> None:
 
 def finished_replies(page: Page, count: int) -> None:
     """Wait for this many answers with thumbs; retry if the random model answers with no text."""
-    thumbs, nothing = page.locator(".reply .thumbs"), page.get_by_text("before the first word")
+    thumbs, nothing = page.locator(".reply .thumbs"), page.get_by_text(EMPTY_ANSWER)
     for _ in range(5):
         try:
             expect(thumbs.nth(count - 1).or_(nothing.last)).to_be_visible()
@@ -213,7 +214,7 @@ def test_demo_streams_stops_and_retries(
 
 def another_reply(page: Page, turn: Turn, kept: Completion) -> None:
     """Wait for an answer that replaces `kept`; retry where the model gives an empty answer."""
-    nothing = page.get_by_text("before the first word")
+    nothing = page.get_by_text(EMPTY_ANSWER)
     for _ in range(5):
         wait_until(
             lambda: answer_of(turn) not in (None, kept.pk) or nothing.count(),
