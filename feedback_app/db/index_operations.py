@@ -1,16 +1,18 @@
 """Migration operations for indexes of tables that are in use."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib.postgres.operations import AddIndexConcurrently, RemoveIndexConcurrently
 from django.db.migrations import AddIndex, RemoveIndex
+from django.db.migrations.operations.base import Operation
 
 
-class AddIndexWithoutLock(AddIndexConcurrently):
-    """Build an index while others write, on PostgreSQL; an ordinary index on SQLite.
-
-    Django's AddIndexConcurrently fails on SQLite. The migration needs `atomic = False`.
+class _WithoutLock(Operation):
+    """Work while others write, on PostgreSQL; as `ordinary` on SQLite, where Django's concurrent
+    operations fail. The migration needs `atomic = False`.
     """
+
+    ordinary: ClassVar[type[Operation]]
 
     def database_forwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
@@ -18,7 +20,7 @@ class AddIndexWithoutLock(AddIndexConcurrently):
         if schema_editor.connection.vendor == "postgresql":
             super().database_forwards(app_label, schema_editor, from_state, to_state)
         else:
-            AddIndex.database_forwards(self, app_label, schema_editor, from_state, to_state)
+            self.ordinary.database_forwards(self, app_label, schema_editor, from_state, to_state)
 
     def database_backwards(
         self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
@@ -26,27 +28,16 @@ class AddIndexWithoutLock(AddIndexConcurrently):
         if schema_editor.connection.vendor == "postgresql":
             super().database_backwards(app_label, schema_editor, from_state, to_state)
         else:
-            AddIndex.database_backwards(self, app_label, schema_editor, from_state, to_state)
+            self.ordinary.database_backwards(self, app_label, schema_editor, from_state, to_state)
 
 
-class RemoveIndexWithoutLock(RemoveIndexConcurrently):
-    """Remove an index while others write, on PostgreSQL; in the ordinary way on SQLite.
+class AddIndexWithoutLock(_WithoutLock, AddIndexConcurrently):
+    """Build an index."""
 
-    The migration needs `atomic = False`.
-    """
+    ordinary = AddIndex
 
-    def database_forwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
-    ) -> None:
-        if schema_editor.connection.vendor == "postgresql":
-            super().database_forwards(app_label, schema_editor, from_state, to_state)
-        else:
-            RemoveIndex.database_forwards(self, app_label, schema_editor, from_state, to_state)
 
-    def database_backwards(
-        self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any
-    ) -> None:
-        if schema_editor.connection.vendor == "postgresql":
-            super().database_backwards(app_label, schema_editor, from_state, to_state)
-        else:
-            RemoveIndex.database_backwards(self, app_label, schema_editor, from_state, to_state)
+class RemoveIndexWithoutLock(_WithoutLock, RemoveIndexConcurrently):
+    """Remove an index."""
+
+    ordinary = RemoveIndex
