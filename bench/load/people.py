@@ -1,7 +1,7 @@
 """The people of the load test, for locust: annotators, chats, visitors and clients of the API.
 
 The environment variable LOAD_WORLD names the file that fill.py wrote, LOAD_RESULT the file for what
-was measured: one line per request after the first LOAD_WARM seconds. Locust runs outside of the
+was measured after the first LOAD_WARM seconds, as JSON. Locust runs outside of the
 project's environment, so nothing of the project is imported here.
 """
 
@@ -10,6 +10,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -39,12 +41,12 @@ begun = cpu = 0.0
 ended = (0.0, 0.0)
 
 
-class Refused(Exception):
-    """429 or 503 with Retry-After."""
+class NotDone(Exception):
+    """An action that was refused for now, or failed; it was recorded."""
 
 
 class Person(FastHttpUser):
-    """One person. `kind` is what results are grouped by; a refusal is waited for and retried."""
+    """One person. `kind` is what results are grouped by; a refusal is waited for."""
 
     abstract = True
     kind = ""
@@ -54,8 +56,17 @@ class Person(FastHttpUser):
     default_headers = {"X-CSRFToken": CSRF}
     cookies: dict[str, str] = {}
 
+    @task
+    def act(self) -> None:
+        with suppress(NotDone):
+            self.step()
+
+    def step(self) -> None:
+        """Do the next action."""
+        raise NotImplementedError
+
     def send(self, name: str, method: str, path: str, body: str = "", **options: object) -> str:
-        """Return the response's text. Raise Refused after waiting as long as the response says."""
+        """Return the response's text. Raise NotDone, after waiting as long as a refusal says."""
         global total
         started = time.monotonic()
         sent = options.pop("headers", {})
@@ -85,39 +96,42 @@ class Person(FastHttpUser):
         results.append((now, self.kind, name, now - started, status, polite))
         if polite:
             gevent.sleep(min(float(retry), 5.0))
-            raise Refused
+            raise NotDone
         if status not in (200, 201, 302):
-            raise Refused  # recorded above, and an error in the report
+            raise NotDone
         return text
 
 
-class Annotator(Person):
+class Member(Person):
+    """Somebody who is signed in."""
+
+    abstract = True
+    waiting: Iterator[str]
+
+    def on_start(self) -> None:
+        self.cookies = {"sessionid": next(self.waiting), "csrftoken": CSRF}
+
+
+class Annotator(Member):
     """Votes on the item that the page shows; the response to a vote is the next one."""
 
     kind = "annotator"
     waiting = itertools.cycle(WORLD["annotators"])
     page = ""
 
-    def on_start(self) -> None:
-        self.cookies = {"sessionid": next(self.waiting), "csrftoken": CSRF}
-
-    @task
-    def vote(self) -> None:
+    def step(self) -> None:
         global votes
-        try:
-            found = SHOWN.search(self.page.split("<template")[0])
-            if found is None:
-                self.page = self.send("annotate", "GET", f"/projects/{SLUG}/annotate/")
-                return
-            path = f"/projects/{SLUG}/completions/{found[1]}/vote/"
-            verdict = "up" if int(found[1]) % 3 else "down"
-            self.page = self.send("vote", "POST", path, f"verdict={verdict}", headers=HTMX)
-            votes += 1
-        except Refused:
-            pass
+        found = SHOWN.search(self.page.split("<template")[0])
+        if found is None:
+            self.page = self.send("annotate", "GET", f"/projects/{SLUG}/annotate/")
+            return
+        path = f"/projects/{SLUG}/completions/{found[1]}/vote/"
+        verdict = "up" if int(found[1]) % 3 else "down"
+        self.page = self.send("vote", "POST", path, f"verdict={verdict}", headers=HTMX)
+        votes += 1
 
 
-class Chat(Person):
+class Chat(Member):
     """Asks, reads the stream, gives a thumb, and begins anew after some messages."""
 
     kind = "chat"
@@ -126,28 +140,21 @@ class Chat(Person):
     messages = 0
     answer = ""
 
-    def on_start(self) -> None:
-        self.cookies = {"sessionid": next(self.waiting), "csrftoken": CSRF}
-
-    @task
-    def act(self) -> None:
+    def step(self) -> None:
         global votes
-        try:
-            if self.answer:
-                path = f"/demo/{SLUG}/completions/{self.answer}/vote/"
-                self.answer = ""
-                self.send("demo vote", "POST", path, "verdict=up", headers=HTMX)
-                votes += 1
-                return
-            new = not self.place or self.messages % NEW_AFTER == 0
-            path = f"/demo/{SLUG}/new/" if new else f"{self.place}send/"
-            body = FIRST if new else NEXT
-            text = self.send("demo send", "POST", path, body, headers=STREAM)
-            self.messages += 1
-            self.place = re.search(r'"url": "([^"]+)"', text)[1]
-            self.answer = DONE.search(text)[1]
-        except Refused:
-            pass
+        if self.answer:
+            path = f"/demo/{SLUG}/completions/{self.answer}/vote/"
+            self.answer = ""
+            self.send("demo vote", "POST", path, "verdict=up", headers=HTMX)
+            votes += 1
+            return
+        new = not self.place or self.messages % NEW_AFTER == 0
+        path = f"/demo/{SLUG}/new/" if new else f"{self.place}send/"
+        body = FIRST if new else NEXT
+        text = self.send("demo send", "POST", path, body, headers=STREAM)
+        self.messages += 1
+        self.place = re.search(r'"url": "([^"]+)"', text)[1]
+        self.answer = DONE.search(text)[1]
 
 
 class Visitor(Person):
@@ -162,23 +169,19 @@ class Visitor(Person):
         self.cookies = {"csrftoken": CSRF}
         self.place = f"/s/{next(self.waiting)}/"
 
-    @task
-    def act(self) -> None:
+    def step(self) -> None:
         global votes
-        try:
-            if not self.opened:
-                self.send("shared page", "GET", self.place)
-                self.opened = True
-            elif self.answer:
-                path, self.answer = f"{self.place}completions/{self.answer}/vote/", ""
-                self.send("shared vote", "POST", path, "verdict=up", headers=HTMX)
-                votes += 1
-            else:
-                path = f"{self.place}send/"
-                text = self.send("shared send", "POST", path, NEXT, headers=STREAM)
-                self.answer = DONE.search(text)[1]
-        except Refused:
-            pass
+        if not self.opened:
+            self.send("shared page", "GET", self.place)
+            self.opened = True
+        elif self.answer:
+            path, self.answer = f"{self.place}completions/{self.answer}/vote/", ""
+            self.send("shared vote", "POST", path, "verdict=up", headers=HTMX)
+            votes += 1
+        else:
+            path = f"{self.place}send/"
+            text = self.send("shared send", "POST", path, NEXT, headers=STREAM)
+            self.answer = DONE.search(text)[1]
 
 
 class Client(Person):
@@ -195,25 +198,21 @@ class Client(Person):
             "Content-Type": "application/json",
         }
 
-    @task
-    def act(self) -> None:
+    def step(self) -> None:
         global votes
         self.steps += 1
-        try:
-            if self.answer:
-                body = {"completion_id": self.answer, "verdict": "up", "user": f"u{self.steps}"}
-                self.answer = 0
-                self.send("feedback", "POST", "/v1/feedback", json.dumps(body))
-                votes += 1
-            elif self.steps % 3:
-                path = f"/api/v1/projects/{SLUG}/completions?limit=20"
-                self.send("list answers", "GET", path)
-            else:
-                ask = {"model": "live", "messages": [{"role": "user", "content": QUESTION}]}
-                text = self.send("chat completion", "POST", "/v1/chat/completions", json.dumps(ask))
-                self.answer = json.loads(text)["completion_id"]
-        except Refused:
-            pass
+        if self.answer:
+            body = {"completion_id": self.answer, "verdict": "up", "user": f"u{self.steps}"}
+            self.answer = 0
+            self.send("feedback", "POST", "/v1/feedback", json.dumps(body))
+            votes += 1
+        elif self.steps % 3:
+            path = f"/api/v1/projects/{SLUG}/completions?limit=20"
+            self.send("list answers", "GET", path)
+        else:
+            ask = {"model": "live", "messages": [{"role": "user", "content": QUESTION}]}
+            text = self.send("chat completion", "POST", "/v1/chat/completions", json.dumps(ask))
+            self.answer = json.loads(text)["completion_id"]
 
 
 def weigh() -> None:
