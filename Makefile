@@ -91,7 +91,7 @@ check: install-test
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
 	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js
 
-# People use a whole stack while a seeded monkey breaks its parts; report and logs are in var/soak.
+# People use a whole stack while faults are injected, in an order that a seed decides; report and logs are in var/soak.
 soak: install-test
 	@$(PY) -m tests.soak $(ARGS)
 

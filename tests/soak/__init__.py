@@ -1,4 +1,4 @@
-"""The soak: people use a whole stack for minutes while a seeded monkey breaks its parts.
+"""The soak: people use a whole stack for minutes while faults are injected, ordered by a seed.
 
     python -m tests.soak --minutes 20 --seed 7
 

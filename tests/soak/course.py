@@ -24,9 +24,9 @@ from feedback_app.training.models import Run
 from tests.soak import checks
 from tests.soak.admin import Admin, read, state_of
 from tests.soak.browser import Gate
+from tests.soak.fault_injection import FaultInjector, Parts
 from tests.soak.ledger import Ledger
 from tests.soak.measure import Figures, figures
-from tests.soak.monkey import Monkey, Parts
 from tests.soak.network import Network
 from tests.soak.people import Annotator, Chatter, Program
 from tests.soak.servers import Database, Disk
@@ -133,7 +133,7 @@ class Soak:
         return Parts(servers, web, workers, database, network, disk)
 
     def notice(self, line: str) -> None:
-        """Report what a supervisor says; the monkey ends processes by SIGKILL only."""
+        """Report what a supervisor says; fault injection ends processes by SIGKILL only."""
         self.say(line)
         if " ended (" in line and "SIGKILL" not in line:
             self.ended_alone.append(line)
@@ -183,12 +183,14 @@ class Soak:
     # -- the course
 
     async def play(self, parts: Parts) -> None:
-        """Let people act while the monkey breaks parts; then compare."""
+        """Let people act while parts are broken; then compare."""
         world = await read(lambda: make_world(parts.web.url, self.ledger, self.gate, self.seed))
-        monkey = Monkey(parts, random.Random(f"{self.seed} monkey"), self.say, lambda: self.ended)
+        injector = FaultInjector(
+            parts, random.Random(f"{self.seed} faults"), self.say, lambda: self.ended
+        )
         lives = [asyncio.create_task(human.live()) for human in world.people]
         try:
-            await self.storms(parts, monkey, world, lives)
+            await self.phases(parts, injector, world, lives)
         finally:
             self.ended = True
             self.gate.end()
@@ -196,21 +198,21 @@ class Soak:
                 life.cancel()
             await asyncio.gather(*lives, return_exceptions=True)
         self.outcome.facts |= {
-            "faults": monkey.done,
+            "faults": injector.done,
             "outcomes": dict(sorted(self.ledger.outcomes.items())),
             "verdicts": sum(map(len, self.ledger.accepted.values())),
             "releases": len(self.ledger.releases),
         }
 
-    async def storms(
-        self, parts: Parts, monkey: Monkey, world: World, lives: list[asyncio.Task[None]]
+    async def phases(
+        self, parts: Parts, injector: FaultInjector, world: World, lives: list[asyncio.Task[None]]
     ) -> None:
         warm = max(LEAST_WARM_SECONDS, self.seconds * 0.07)
         self.say(f"Everybody works for {warm:.0f} s; nothing is broken.")
         self.gate.open()
         await self.work(warm, lives)
-        self.say("The monkey begins.")
-        await self.storm(monkey, self.seconds * 0.5, lives, kills=True)
+        self.say("Fault injection begins.")
+        await self.inject(injector, self.seconds * 0.5, lives, kills=True)
         self.say(f"Nothing is broken for {warm:.0f} s, so that restarted processes warm up.")
         await asyncio.to_thread(wait_ready, parts)
         await self.fill_pools(parts, world)
@@ -220,9 +222,9 @@ class Soak:
         self.outcome.before = await asyncio.to_thread(figures, parts)
         connections = await self.connections(parts)
         self.gate.open()
-        self.say("The monkey goes on, without ending the app's processes.")
-        await self.storm(monkey, self.seconds * 0.3, lives, kills=False)
-        self.say("The monkey has ended.")
+        self.say("Fault injection goes on, without ending the app's processes.")
+        await self.inject(injector, self.seconds * 0.3, lives, kills=False)
+        self.say("Fault injection has ended.")
         await asyncio.to_thread(wait_ready, parts)
         await self.work(warm, lives)
         self.gate.end()
@@ -255,10 +257,15 @@ class Soak:
         for life in done:
             life.result()
 
-    async def storm(
-        self, monkey: Monkey, seconds: float, lives: list[asyncio.Task[None]], *, kills: bool
+    async def inject(
+        self,
+        injector: FaultInjector,
+        seconds: float,
+        lives: list[asyncio.Task[None]],
+        *,
+        kills: bool,
     ) -> None:
-        breaking = asyncio.create_task(asyncio.to_thread(monkey.storm, seconds, kills=kills))
+        breaking = asyncio.create_task(asyncio.to_thread(injector.inject, seconds, kills=kills))
         while not breaking.done():
             await self.work(1, lives)
         await breaking

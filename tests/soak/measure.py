@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from tests.soak.monkey import Parts
+from tests.soak.fault_injection import Parts
 
 LONG_LIVED = ("web", "engine", "worker-default", "worker-gpu", "beat", "valkey")
 SAMPLES = 7

@@ -1,4 +1,4 @@
-"""The monkey: breaks one part after the other, in an order that its seed decides."""
+"""Fault injection: breaks one part after the other, in an order that its seed decides."""
 
 import os
 import random
@@ -54,7 +54,7 @@ class Parts:
 
 
 @dataclass
-class Monkey:
+class FaultInjector:
     """Does one thing at a time; `ending` tells it to stop after the present one."""
 
     parts: Parts
@@ -63,7 +63,7 @@ class Monkey:
     ending: Callable[[], bool]
     done: dict[str, int] = field(default_factory=dict)
 
-    def storm(self, seconds: float, *, kills: bool) -> None:
+    def inject(self, seconds: float, *, kills: bool) -> None:
         """Break parts until the time is over; with `kills` also end processes."""
         actions = [self.cut, self.stall, self.slow, self.pause, self.restart_server]
         weights = [3, 3, 1, 4, 2]
