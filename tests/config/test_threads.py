@@ -250,7 +250,10 @@ def test_pages_are_refused_once_too_many_wait_and_health_checks_are_not(
         assert (answer.status, answer.read()) == (503, threads.BUSY.encode())
         assert answer.headers["Retry-After"] == str(threads.RETRY_SECONDS)
         taken.remove(refused)
-        taken.append(requested("/health"))
+        health = requested("/health")
+        taken.append(health)
+        # a refusal would come at once
+        assert select.select([health.sock], [], [], 1)[0] == []
     finally:
         ends.set()
     assert [other.getresponse().read() for other in taken] == [b"page"] * 3
