@@ -15,6 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import User
+from feedback_app.config.threads import ANSWER_THREADS
 from feedback_app.feedback.models import Project
 from feedback_app.localstack.stack import Stack
 from feedback_app.serving.models import OpenAnswer
@@ -121,9 +122,9 @@ def cookies_of(user: User) -> dict[str, str]:
 
 async def many_streams(
     stack: Stack, path: str, cookies: dict[str, str]
-) -> tuple[Counter[int], bool, str]:
+) -> tuple[Counter[int], bool, list[str]]:
     """Open streams of one person; return their statuses, whether the site still serves, and the
-    Retry-After header of a refusal."""
+    Retry-After header of each refusal."""
     headers = {"Accept": "text/event-stream", "X-CSRFToken": CSRF}
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(
@@ -141,8 +142,9 @@ async def many_streams(
         async with asyncio.timeout(PATIENCE):
             responses = await asyncio.gather(*(begin() for _ in range(STREAMS)))
         good = await asyncio.to_thread(serves, stack)
-        refused = [each for each in responses if each.status_code == 429]
-        retry = refused[0].headers.get("Retry-After", "") if refused else ""
+        retry = [
+            each.headers.get("Retry-After", "") for each in responses if each.status_code != 200
+        ]
         for each in responses:
             await each.aclose()
     return Counter(each.status_code for each in responses), good, retry
@@ -156,11 +158,11 @@ def test_one_person_cannot_open_all_streams(
     statuses, good, retry = asyncio.run(many_streams(web, path, cookies_of(viewer)))
 
     assert good
-    assert statuses == {
-        200: settings.ANSWERS_PER_PERSON,
-        429: STREAMS - settings.ANSWERS_PER_PERSON,
-    }
-    assert int(retry) > 0
+    assert statuses[200] == settings.ANSWERS_PER_PERSON
+    # more requests than the process has threads for answers: the rest may find none free
+    assert statuses[429] >= ANSWER_THREADS - settings.ANSWERS_PER_PERSON
+    assert statuses[429] + statuses[503] == STREAMS - settings.ANSWERS_PER_PERSON
+    assert all(int(seconds) > 0 for seconds in retry)
     # the readers have gone: the engine is free, and so are the places
     wait_until(lambda: engine.under_way == 0)
     wait_until(lambda: not OpenAnswer.objects.exists())
