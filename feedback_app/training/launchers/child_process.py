@@ -142,7 +142,7 @@ def prepare_evaluation(run: Run) -> Path:
             "seed": run.config.get("seed", 0),
         },
     )
-    (directory / "heldout.jsonl").write_bytes((run.directory / "heldout.jsonl").read_bytes())
+    (directory / "test.jsonl").write_bytes((run.directory / "heldout.jsonl").read_bytes())
     prompts: dict[int, list[dict[str, str]]] = {}
     items = run.snapshot.items.filter(split="heldout").select_related("completion__prompt")
     for item in items.order_by("completion__prompt_id", "completion_id"):
