@@ -15,7 +15,7 @@ from feedback_app.feedback.models import Completion, Project
 from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
-from feedback_app.training.gate.rules import gate_decide, gate_sentence
+from feedback_app.training.gate.services import gate_of_report, gate_settings, people_of
 from feedback_app.training.models import (
     Adapter,
     Run,
@@ -168,8 +168,12 @@ def run_finish(
     """
     run = claim.row
     name = run.project.adapter_name(run.number)
-    live = next((key for key in report["candidates"] if key not in (name, "base")), "base")
-    gate = gate_decide(report, candidate=name, live=live)
+    gate = gate_of_report(
+        report,
+        gate_settings(run.project),
+        candidate=name,
+        people=people_of(run.snapshot),
+    )
     with transaction.atomic():
         if not claim.update(
             status=Run.Status.SUCCEEDED, finished_at=timezone.now(), eta_seconds=None
@@ -184,6 +188,7 @@ def run_finish(
                 "sha256": sha256,
                 "report": dict(report),
                 "gate": gate.as_json(),
+                "gate_outcome": gate.outcome,
                 "gate_won": gate.won,
             },
         )
@@ -195,7 +200,7 @@ def run_finish(
         Run.objects.filter(pk=run.pk).update(fit=fit_of_rows(fit_rows).as_json())
         used = Completion.objects.filter(snapshot_items__snapshot=run.snapshot)
         examples_mark_used(used, run=run.number)
-        run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
+        run_note(run=run, text=f"{name} is ready. " + gate.sentence)
         run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
     # many rows that only order the queue: not in the transaction that ends the run
     uncertainty_store(project=run.project, fit=fit)
