@@ -80,41 +80,48 @@ class MeanTest:
 
     def p_above(self, border: float) -> float:
         """Return the p-value of "the mean is at most `border`"; small: it is above."""
-        if self._reach is not None:
-            return 1 - student_cdf((self._centre - border) / self._error, self.n - 1)
-        if self.n < EXACT:
-            return self._flip(border)
-        if self._error == 0:
-            return 0.0 if self.mean > border else 1.0
-        statistic = (self.mean - border) / self._error
-        if self.n >= LARGE:
-            return 1 - student_cdf(statistic, self.n - 1)
-        return (1 + float((self._studentised() >= statistic).sum())) / (1 + RESAMPLES)
+        return self._p(border, above=True)
 
     def p_below(self, border: float) -> float:
         """Return the p-value of "the mean is at least `border`"; small: it is below."""
-        return self._mirrored().p_above(-border)
+        return self._p(border, above=False)
 
     def estimate(self, level: float) -> Estimate:
         """Return the mean with bounds of which each is wrong with probability `level`."""
-        return Estimate(
-            self.mean, self._low(level), -self._mirrored()._low(level), self.n, self.deviation
-        )
+        low, high = self._bounds(level)
+        return Estimate(self.mean, low, high, self.n, self.deviation)
 
-    def _mirrored(self) -> "MeanTest":
-        return MeanTest([-value for value in self.values], reach=self._reach, seed=self._seed)
+    def _p(self, border: float, *, above: bool) -> float:
+        if self._reach is None and self.n < EXACT:
+            return _flip(self.values if above else -self.values, border if above else -border)
+        if self._error == 0:  # equal values
+            return 0.0 if self.mean != border and (self.mean > border) == above else 1.0
+        statistic = (self._centre - border) / self._error
+        if self._student:
+            return student_cdf(-statistic if above else statistic, self.n - 1)
+        draws = self._studentised()
+        beyond = draws >= statistic if above else draws <= statistic
+        return (1 + float(beyond.sum())) / (1 + RESAMPLES)
 
-    def _low(self, level: float) -> float:
+    def _bounds(self, level: float) -> tuple[float, float]:
         import numpy as np
 
+        if self._reach is None and self.n < EXACT:
+            return _flip_bound(self.values, level), -_flip_bound(-self.values, level)
+        if self._student:
+            half = student_quantile(1 - level, self.n - 1) * self._error
+            low, high = self._centre - half, self._centre + half
+        else:
+            lower, upper = np.quantile(self._studentised(), [level, 1 - level])
+            low = self.mean - float(upper) * self._error
+            high = self.mean - float(lower) * self._error
         if self._reach is not None:
-            low = self._centre - student_quantile(1 - level, self.n - 1) * self._error
-            return max(-self._reach, min(low, self.mean))
-        if self.n < EXACT:
-            return self._flip_bound(level)
-        if self.n >= LARGE:
-            return self.mean - student_quantile(1 - level, self.n - 1) * self._error
-        return self.mean - float(np.quantile(self._studentised(), 1 - level)) * self._error
+            low, high = max(-self._reach, low), min(self._reach, high)
+        return min(low, self.mean), max(high, self.mean)
+
+    @property
+    def _student(self) -> bool:
+        return self._reach is not None or self.n >= LARGE
 
     def _studentised(self) -> "Floats":
         """Return (resampled mean − mean) / resampled standard error, one for each resample."""
@@ -129,28 +136,30 @@ class MeanTest:
             self._draws = (drawn.mean(axis=1) - self.mean) / error
         return self._draws
 
-    def _flip(self, border: float) -> float:
-        """Return the exact p-value of "symmetric about a centre of at most `border`"."""
-        import numpy as np
 
-        shifted = self.values - border
-        signs = 1 - 2 * ((np.arange(2**self.n)[:, None] >> np.arange(self.n)) & 1)
-        sums = signs @ shifted
-        return float((sums >= shifted.sum() - 1e-12 * np.abs(shifted).sum()).mean())
+def _flip(values: "Floats", border: float) -> float:
+    """Return the exact p-value of "symmetric about a centre of at most `border`"."""
+    import numpy as np
 
-    def _flip_bound(self, level: float) -> float:
-        """Return the border at which the sign-flip test's p-value reaches `level`."""
-        spread = float(self.values.max() - self.values.min())
-        if 2.0**-self.n >= level:  # no data could reject: there is no bound
-            return -math.inf
-        high, low = self.mean, float(self.values.min()) - spread
-        for _ in range(40):
-            middle = (low + high) / 2
-            if self._flip(middle) < level:
-                low = middle
-            else:
-                high = middle
-        return low
+    shifted = values - border
+    count = len(values)
+    signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
+    return float((signs @ shifted >= shifted.sum() - 1e-12 * np.abs(shifted).sum()).mean())
+
+
+def _flip_bound(values: "Floats", level: float) -> float:
+    """Return the border at which the sign-flip test's p-value reaches `level`."""
+    if 2.0 ** -len(values) >= level:  # no data could reject: there is no bound
+        return -math.inf
+    high = float(values.mean())
+    low = float(values.min()) - float(values.max() - values.min())
+    for _ in range(40):
+        middle = (low + high) / 2
+        if _flip(values, middle) < level:
+            low = middle
+        else:
+            high = middle
+    return low
 
 
 def student_cdf(t: float, df: int) -> float:

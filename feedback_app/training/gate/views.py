@@ -9,6 +9,7 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.forms import GateRulesForm
 from feedback_app.training.gate.services import (
+    Preview,
     gate_preview,
     gate_settings,
     gate_settings_save,
@@ -57,10 +58,11 @@ def gate_rules_preview(request: HtmxHttpRequest, project: Project) -> HttpRespon
     form = GateRulesForm(request.POST)
     if not form.is_valid():
         return _show(request, project, form, status=400)
-    context = {"project": project, "previews": gate_preview(project, form.settings())}
+    previews = gate_preview(project, form.settings())
     if request.htmx:
+        context = {"project": project, "previews": previews}
         return render(request, "training/gate_rules.html#preview", context)
-    return _show(request, project, form, **context)
+    return _show(request, project, form, previews=previews)
 
 
 @project_view(Role.ADMIN)
@@ -79,8 +81,8 @@ def _show(
     form: GateRulesForm,
     *,
     status: int = 200,
-    **more: object,
+    previews: list[Preview] | None = None,
 ) -> HttpResponseBase:
     history = project.gate_rules.select_related("saved_by").order_by("-number")[:HISTORY]
-    context = {"project": project, "form": form, "history": history, **more}
+    context = {"project": project, "form": form, "history": history, "previews": previews}
     return render(request, "training/gate_rules.html", context, status=status)

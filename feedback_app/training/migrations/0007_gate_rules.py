@@ -5,6 +5,13 @@ from django.conf import settings
 from django.db import migrations, models
 
 
+def outcomes_fill(apps, schema_editor):
+    """Say of earlier versions whether they passed."""
+    adapters = apps.get_model("training", "Adapter").objects.filter(gate_outcome="")
+    adapters.filter(gate_won=True).update(gate_outcome="passed")
+    adapters.filter(gate_won=False).update(gate_outcome="failed")
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -19,6 +26,7 @@ class Migration(migrations.Migration):
             name='gate_outcome',
             field=models.CharField(blank=True, choices=[('passed', 'Passed'), ('failed', 'Failed'), ('undecided', 'Not enough evidence')], max_length=9),
         ),
+        migrations.RunPython(outcomes_fill, migrations.RunPython.noop, elidable=True),
         migrations.CreateModel(
             name='GateRules',
             fields=[

@@ -149,6 +149,7 @@ def run_event_write(
             "error": error,
             "adapter": adapter.name if adapter else None,
             "gate_won": adapter.gate_won if adapter else None,
+            "gate_outcome": adapter.gate_outcome if adapter else None,
         },
     )
 
