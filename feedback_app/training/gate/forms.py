@@ -75,7 +75,10 @@ class GateRulesForm(StrictForm):
                 label=f"Margin of “{guard.label}”",
                 min_value=guard.scale * guard.least,
                 max_value=guard.scale * guard.most,
-                widget=forms.NumberInput(attrs={"step": "any"}),
+                # the sentence around it is no label
+                widget=forms.NumberInput(
+                    attrs={"step": "any", "aria-label": f"Margin of “{guard.label}”"}
+                ),
             )
         for name in ("minimum_auc", "worthwhile", "minutes"):
             self.fields[name].widget.attrs["step"] = "any"
@@ -85,8 +88,10 @@ class GateRulesForm(StrictForm):
         """Return the form that shows these settings."""
         values: dict[str, Any] = {
             name: getattr(settings, name)
-            for name in ("primary", "against_live", "minimum_auc", "prompts", "minutes")
+            for name in ("primary", "against_live", "prompts")
         }
+        values["minimum_auc"] = _shown(settings.minimum_auc)
+        values["minutes"] = _shown(settings.minutes)
         values["worthwhile"] = _shown(100 * settings.worthwhile)
         for key, guard in GUARDS.items():
             values[f"on_{key}"] = key in settings.margins
@@ -120,5 +125,6 @@ class GateRulesForm(StrictForm):
 
 
 def _shown(value: float) -> float:
-    """Return a number without the digits that scaling adds: 0.07 · 100 is not 7."""
-    return round(value, 6)
+    """Return a number as people write it: 7 for 0.07 · 100, which is 7.000000000000001."""
+    rounded = round(value, 6)
+    return int(rounded) if rounded.is_integer() else rounded
