@@ -251,7 +251,7 @@ def finish(claim: RunClaim, *, ranking: float) -> Adapter:
         claim=claim,
         path=f"adapters/{name}",
         sha256="0" * 64,
-        report={"candidates": {name: new, "base": base}, "answers": answers, "heldout": []},
+        report={"candidates": {name: new, "base": base}, "answers": answers, "test": []},
         fit=fit,
     )
     assert adapter is not None

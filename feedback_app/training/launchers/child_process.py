@@ -19,13 +19,18 @@ from django.conf import settings
 
 from feedback_app.db.claims import ClaimLost
 from feedback_app.db.heartbeats import Heartbeat
-from feedback_app.feedback.models import BASE_VERSION
+from feedback_app.feedback.models import BASE_VERSION, Split
 from feedback_app.training.models import Run
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
-from feedback_app.training.snapshots.files import context, snapshot_write
+from feedback_app.training.snapshots.files import (
+    TEST_FILE,
+    context,
+    gate_examples_write,
+    snapshot_write,
+)
 from feedback_app.web.log_context import request_id
 
 log = structlog.get_logger(__name__)
@@ -106,6 +111,10 @@ def settle(claim: RunClaim, code: int) -> None:
 
 def prepare(run: Run) -> None:
     """Write the trainer's input. The same rows give the same files, so it can be repeated."""
+    restart_if_outdated(run.directory)
+    # left by an attempt that was interrupted in the evaluation: while a process trains, no file
+    # holds the test split
+    (run.directory / "evaluation" / TEST_FILE).unlink(missing_ok=True)
     if not (run.directory / "examples.jsonl").exists():
         snapshot_write(run.snapshot, run.directory)
     config = {
@@ -118,8 +127,27 @@ def prepare(run: Run) -> None:
     write_json(run.directory / "config.json", config)
 
 
+def restart_if_outdated(directory: Path) -> None:
+    """Remove the files of a run that an earlier version began, so that it starts over.
+
+    Before there was a validation split, training chose its adapter by heldout.jsonl, and part of
+    those examples are test examples now. An adapter or checkpoint from then would be judged by what
+    it was chosen by.
+    """
+    outdated = directory / "heldout.jsonl"
+    if not outdated.exists():
+        return
+    for name in ("adapter", "checkpoints", "evaluation"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / "examples.jsonl").unlink(missing_ok=True)
+    outdated.unlink()  # last, so that an interrupted removal is repeated
+
+
 def prepare_evaluation(run: Run) -> Path:
-    """Write the input of the held-out comparison of new, live and base."""
+    """Write the input of the comparison of new, live and base on the test split.
+
+    Call it after training: this is the first file with test examples.
+    """
     directory = run.directory / "evaluation"
     directory.mkdir(exist_ok=True)
     adapter_name = run.project.adapter_name(run.number)
@@ -142,9 +170,9 @@ def prepare_evaluation(run: Run) -> Path:
             "seed": run.config.get("seed", 0),
         },
     )
-    (directory / "heldout.jsonl").write_bytes((run.directory / "heldout.jsonl").read_bytes())
+    gate_examples_write(run.snapshot, directory)
     prompts: dict[int, list[dict[str, str]]] = {}
-    items = run.snapshot.items.filter(split="heldout").select_related("completion__prompt")
+    items = run.snapshot.items.filter(split=Split.TEST).select_related("completion__prompt")
     for item in items.order_by("completion__prompt_id", "completion_id"):
         prompts.setdefault(item.completion.prompt_id, context(item.completion))
         if len(prompts) == GATE_PROMPTS:
