@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
     _add_worker_options(train)
 
-    evaluate = commands.add_parser("evaluate", help="compare adapters on held-out prompts")
+    evaluate = commands.add_parser("evaluate", help="compare adapters on test prompts")
     evaluate.add_argument("eval_dir", type=Path, metavar="EVAL_DIR")
     evaluate.set_defaults(command=_evaluate)
     _add_worker_options(evaluate)

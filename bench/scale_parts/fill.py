@@ -121,7 +121,7 @@ class Filling:
             messages=asked,
             content_hash=s.hashed("prompt"),
             topic="CASE WHEN n % 5 < 3 THEN 'topic ' || n % 40 ELSE '' END",
-            split=shape.heldout("n"),
+            split=shape.split("n"),
         )
         count = shape.completions
         sample = f.Completion(
@@ -174,7 +174,7 @@ class Filling:
             desirable=f"{decided} OR {shape.ups} * 2 > {shape.votes}",
             weight=f"CASE WHEN {decided} THEN 1 ELSE "
             f"abs({shape.ups} * 2 - {shape.votes})::float / {shape.votes} END",
-            split=shape.heldout(shape.prompt),
+            split=shape.split(shape.prompt),
             used_in_run=f"CASE WHEN n < {count * 0.98} THEN {shape.runs} END",
             created_at=shape.moment("n", count),
         )
@@ -276,7 +276,13 @@ class Filling:
         taken = shape.completions * 4 // 10
         rows(
             Snapshot(
-                project=project, train_up=taken, train_down=taken, heldout_up=9, heldout_down=9
+                project=project,
+                train_up=taken,
+                train_down=taken,
+                validation_up=9,
+                validation_down=9,
+                test_up=9,
+                test_down=9,
             ),
             runs + 1,
             id="n",
@@ -341,7 +347,7 @@ class Filling:
             snapshot_id=f"20 * ((n - 1) / {items} + 1)",
             completion_id=f"(n::bigint * 37) % {shape.completions} + 1",
             desirable="n % 3 > 0",
-            split="CASE WHEN n % 5 = 0 THEN 'heldout' ELSE 'train' END",
+            split=shape.split("n"),
             **measured,
         )
         rows(
@@ -352,7 +358,7 @@ class Filling:
             snapshot_id=str(runs),
             completion_id="n",
             desirable=f"{shape.ups} * 2 > {shape.votes}",
-            split=shape.heldout(shape.prompt),
+            split=shape.split(shape.prompt),
             **measured,
         )
         live = f"{s.SLUG}@{runs}"

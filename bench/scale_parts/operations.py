@@ -80,11 +80,11 @@ VARIANTS = {
         "page=9",
         "label=up",
         "label=tie",
-        "split=heldout",
+        "split=test",
         "source=demo",
         "source=annotate",
         "version={listed_version}",
-        "version=import&label=down&split=heldout",
+        "version=import&label=down&split=test",
         "label=tie&version={listed_version}",
         "sort=oldest",
         "sort=votes",
@@ -101,7 +101,7 @@ VARIANTS = {
     "prompts@api": ["limit=100", "cursor={cursor}"],
     "completions@api": ["version={other_adapter}", "prompt_id={prompt}", "limit=100"],
     "votes@api": ["completion_id={completion}", "limit=100", "cursor={votes_cursor}"],
-    "examples@api": ["split=heldout", "limit=100", "cursor={examples_cursor}"],
+    "examples@api": ["split=test", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
 }
 #: The query of a view that has no page without one.

@@ -153,7 +153,8 @@ class ClosedLoop:
             owner=owner,
             system_prompt=starter_text("system_prompt.txt"),
             guidelines=starter_text("guidelines.md"),
-            heldout_percent=self.size.heldout_percent,
+            validation_percent=self.size.validation_percent,
+            test_percent=self.size.test_percent,
         )
         prompts = starter_prompts()[: self.size.prompts]
         prompts_add(project=project, prompts=prompts, source=Source.IMPORT)
@@ -212,7 +213,8 @@ class ClosedLoop:
         snapshot = run.snapshot
         self.say(
             f"Run {run.number} on {snapshot.train_up} ups and {snapshot.train_down} downs; "
-            f"{snapshot.heldout_total} examples are held out."
+            f"{snapshot.validation_total} examples are for validation, {snapshot.test_total} for "
+            "the test."
         )
         deadline = Deadline(f"Run {run.number} made no progress", self.patience)
         while run.active:

@@ -281,9 +281,7 @@ def test_queue_runs_gate_workers_and_engines_are_exported(
     settings.ENGINES = {"tiny": ["http://user:password@engine-1:8001/", "http://engine-2:8001"]}
     waiting = make_completions(3)
     hand_out(annotator, waiting[0])
-    snapshot = Snapshot.objects.create(
-        project=voted_project, train_up=1, train_down=1, heldout_up=0, heldout_down=0
-    )
+    snapshot = Snapshot.objects.create(project=voted_project, train_up=1, train_down=1)
     start = timezone.now() - dt.timedelta(seconds=90)
     for number, won in ((1, True), (2, False), (3, False)):
         run = Run.objects.create(

@@ -1,6 +1,6 @@
 """`python -m trainer evaluate EVAL_DIR`: compare adapters for a gate.
 
-Every candidate answers the same prompts with the same seeds and is scored on the same held-out
+Every candidate answers the same prompts with the same seeds and is scored on the same test
 examples; the base model is measured like any other.
 """
 
@@ -92,7 +92,7 @@ def evaluate(eval_dir: Path) -> None:
 def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRequest) -> None:
     started = monotonic()
     prompts = read_prompts(eval_dir / "prompts.jsonl")
-    heldout = read_examples(eval_dir / "heldout.jsonl")
+    heldout = read_examples(eval_dir / "test.jsonl")
     paths = {
         candidate.name: None if candidate.path is None else eval_dir / candidate.path
         for candidate in config.candidates
@@ -309,7 +309,7 @@ def _write_report(
             }
             for number, prompt in enumerate(prompts)
         ],
-        "heldout": [
+        "test": [
             {
                 "id": example_id,
                 "label": label,

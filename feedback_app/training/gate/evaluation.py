@@ -24,6 +24,8 @@ ANSWERS, MOST_ANSWERS = 2, 6
 #: Votes that are scored; a fixed sample of more: they cost a forward pass each, for every version.
 VOTES_SCORED = 1_000
 MOST_PROMPTS = 400
+#: The examples that the gate scores versions on. No other file holds the test split.
+TEST_FILE = "test.jsonl"
 
 
 @dataclass(frozen=True)
@@ -64,10 +66,22 @@ def second_look(
     return Look(asked, answers) if answers > look.answers else None
 
 
+def evaluation_directory(run: Run) -> Path:
+    return run.directory / "evaluation"
+
+
+def evaluation_read(run: Run) -> dict[str, Any]:
+    """Return the report of the last evaluation."""
+    text = (evaluation_directory(run) / "report.json").read_text()
+    # PostgreSQL stores no NUL, which a model may generate
+    report: dict[str, Any] = json.loads(text.replace("\\u0000", "\\ufffd"))
+    return report
+
+
 def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
     """Write the input of the comparison of new, live and base on the test split; returns its
     directory. The same rows give the same files, so it can be repeated."""
-    directory = run.directory / "evaluation"
+    directory = evaluation_directory(run)
     directory.mkdir(exist_ok=True)
     project = run.project
     project.refresh_from_db(fields=["live_version"])
@@ -92,7 +106,7 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
     test = (
         json.dumps(as_line(item), ensure_ascii=False) for item in items_of(run.snapshot, Split.TEST)
     )
-    _write(directory / "test.jsonl", _sample(test, seed))
+    _write(directory / TEST_FILE, _sample(test, seed))
     votes = (
         line
         for name in ("examples.jsonl", "validation.jsonl")

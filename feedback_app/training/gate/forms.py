@@ -87,8 +87,7 @@ class GateRulesForm(StrictForm):
     def of(cls, settings: GateSettings) -> "GateRulesForm":
         """Return the form that shows these settings."""
         values: dict[str, Any] = {
-            name: getattr(settings, name)
-            for name in ("primary", "against_live", "prompts")
+            name: getattr(settings, name) for name in ("primary", "against_live", "prompts")
         }
         values["minimum_auc"] = _shown(settings.minimum_auc)
         values["minutes"] = _shown(settings.minutes)

@@ -11,7 +11,7 @@ from django.utils import timezone
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.services import examples_mark_used
-from feedback_app.feedback.models import Completion, Project
+from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
@@ -193,7 +193,10 @@ def run_finish(
                 "gate_won": gate.won,
             },
         )
-        items = list(run.snapshot.items.filter(completion_id__in=fit.keys()))
+        # the trainer reports training examples only; misfits, value curve and uncertainty must
+        # not show how the model does on others
+        training = run.snapshot.items.filter(split=Split.TRAIN)
+        items = list(training.filter(completion_id__in=fit.keys()))
         for item in items:
             item.reward, item.reference_point = fit[item.completion_id]
         SnapshotItem.objects.bulk_update(items, ["reward", "reference_point"], batch_size=500)
@@ -204,5 +207,7 @@ def run_finish(
         run_note(run=run, text=f"{name} is ready. " + gate.sentence)
         run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
     # many rows that only order the queue: not in the transaction that ends the run
-    uncertainty_store(project=run.project, fit=fit)
+    uncertainty_store(
+        project=run.project, fit={item.completion_id: fit[item.completion_id] for item in items}
+    )
     return adapter

@@ -44,7 +44,7 @@ def make_eval(tmp_path: Path, tiny_dir: Path, candidates: dict[str, str | None])
         "device": "cpu",
     }
     (eval_dir / "evaluate.json").write_text(json.dumps(settings))
-    write_examples(eval_dir / "heldout.jsonl", [example(number) for number in range(6)])
+    write_examples(eval_dir / "test.jsonl", [example(number) for number in range(6)])
     prompts = [
         {"id": f"p{n}", "topic": "x", "messages": [{"role": "user", "content": f"Question {n}?"}]}
         for n in range(3)
@@ -106,16 +106,14 @@ def test_report_measures_base_and_adapters_side_by_side(
     for item in report["answers"]:
         assert {len(found) for found in item["answers"].values()} == {2}
         assert item["answers"]["base"][0].keys() == {"text", "finish_reason", "tokens"}
-    rewards = [item["rewards"] for item in report["heldout"]]
+    rewards = [item["rewards"] for item in report["test"]]
     assert all(reward["base"] == 0 for reward in rewards)
     assert all(abs(reward["starter@1"]) > 0.01 for reward in rewards)
     liked = [
-        r["starter@1"] for r, item in zip(rewards, report["heldout"], strict=True) if item["label"]
+        r["starter@1"] for r, item in zip(rewards, report["test"], strict=True) if item["label"]
     ]
     disliked = [
-        r["starter@1"]
-        for r, item in zip(rewards, report["heldout"], strict=True)
-        if not item["label"]
+        r["starter@1"] for r, item in zip(rewards, report["test"], strict=True) if not item["label"]
     ]
     assert one["ranking"]["value"] == ranking(liked, disliked).value
     assert {event["phase"] for event in events(eval_dir, "phase")} == {
@@ -192,12 +190,12 @@ def test_report_on_a_full_disk_can_be_written_later(tmp_path: Path, tiny_dir: Pa
     assert report_of(eval_dir)["candidates"]
 
 
-def test_evaluation_without_held_out_examples_has_no_ranking(
+def test_evaluation_without_test_examples_has_no_ranking(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path
 ) -> None:
     make_tiny_adapter(tmp_path / "one", tiny)
     eval_dir = make_eval(tmp_path, tiny_dir, {"x": str(tmp_path / "one")})
-    (eval_dir / "heldout.jsonl").write_text("")
+    (eval_dir / "test.jsonl").write_text("")
     evaluate(eval_dir)
     assert report_of(eval_dir)["candidates"]["x"]["ranking"]["value"] is None
 

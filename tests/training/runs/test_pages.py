@@ -9,7 +9,7 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.adjudication.selectors import asked
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Example, Project
 from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.claims import RunClaim, run_claim
@@ -113,7 +113,15 @@ def test_runs_shows_what_a_run_would_train_on(
     counts = voted_project.examples.counts()
     assert f"<dd>{counts['train_up']}</dd>" in page
     assert f"<dd>{counts['train_down']}</dd>" in page
+    assert "<dt>Validation</dt><dd>5 <small>1 up</small></dd>" in page
+    assert "<dt>Test</dt><dd>12 <small>4 up</small></dd>" in page
+    assert "5 validation examples: eight" in page
     assert "disabled" not in page
+    more = list(voted_project.examples.filter(split="train").values_list("pk", flat=True)[:3])
+    Example.objects.filter(pk__in=more).update(split="validation")
+    page = as_user(admin).get(url("runs", voted_project)).content.decode()
+    assert "<dt>Validation</dt><dd>8 <small>" in page
+    assert "validation examples: eight" not in page
 
 
 def test_plan_follows_the_form(voted_project: Project, admin: User, as_user: As) -> None:

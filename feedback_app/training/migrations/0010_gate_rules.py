@@ -15,8 +15,8 @@ def outcomes_fill(apps, schema_editor):
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('feedback', '0025_indexes_at_scale'),
-        ('training', '0006_run_fit'),
+        ('feedback', '0028_remove_heldout_percent'),
+        ('training', '0009_remove_held_out_counts'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 
