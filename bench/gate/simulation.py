@@ -195,9 +195,7 @@ def decided(pool: Pool, world: World, votes: int, seed: int, settings: GateSetti
     look = first_look(settings)
     report = pool.report(world, look, votes, random.Random(seed + 1), prompts=prompts)
     result = _gate(report, settings, seed)
-    more = second_look(
-        look, result, settings, seconds=report["seconds"], available=MOST_PROMPTS
-    )
+    more = second_look(look, result, settings, seconds=report["seconds"], available=MOST_PROMPTS)
     if more is None:
         return result
     # the same seed: the second look holds the answers of the first
@@ -225,9 +223,7 @@ def rates(
 ) -> Rates:
     """Return how often the gate says what in so many worlds."""
     settings = settings or GateSettings()
-    outcomes = [
-        decided(pool, world, votes, seed, settings).outcome for seed in range(worlds)
-    ]
+    outcomes = [decided(pool, world, votes, seed, settings).outcome for seed in range(worlds)]
     return Rates(
         worlds,
         *(
@@ -240,8 +236,7 @@ def rates(
 def harmed(pool: Pool, votes: int, worlds: int) -> dict[str, Rates]:
     """Return the rates of candidates that gain 10 points and lose twice a margin, for each guard."""
     return {
-        harm: rates(pool, World(gain=0.1, ranking=1.2, harm=harm), votes, worlds)
-        for harm in HARMS
+        harm: rates(pool, World(gain=0.1, ranking=1.2, harm=harm), votes, worlds) for harm in HARMS
     }
 
 
