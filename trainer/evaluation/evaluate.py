@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import fsync, verify_adapter
@@ -38,6 +39,7 @@ from trainer.evaluation.text_metrics import (
     share,
     words,
 )
+from trainer.evaluation.up_rate import Ratings, rate_answers
 from trainer.evaluation.versions import Question, Versions
 from trainer.events import EventLog
 from trainer.forward.logprobs import Row, sequence_logprobs
@@ -115,6 +117,8 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     report("loading", 1, 2)
     base = load_base(config.base_model, dtype=config.dtype, device=config.device)
     report("loading", 2, 2)
+    found = {name: version.answers for name, version in sampled.items()}
+    rated = rate_answers(base, eval_dir / "votes.jsonl", found, seed=config.seed, on_step=check)
     parts = len(paths) + 1  # the bare base scores the held-out examples first
     report("scoring", 0, parts)
     scores = _Scores.of(base, heldout)
@@ -128,7 +132,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     report("scoring", parts, parts)
     ids = [(example.id, example.label) for example in scores.examples]
     seconds = round(monotonic() - started, 1)
-    _write_report(eval_dir / "report.json", findings, prompts, ids, seconds=seconds)
+    _write_report(eval_dir / "report.json", findings, prompts, ids, rated, seconds=seconds)
 
 
 @dataclass(frozen=True)
@@ -290,10 +294,11 @@ def _write_report(
     findings: Mapping[str, Findings],
     prompts: Sequence[EvalPrompt],
     heldout: Sequence[tuple[str, bool]],
+    rated: Ratings,
     *,
     seconds: float,
 ) -> None:
-    report = {
+    report: dict[str, Any] = {
         "candidates": {
             name: {key: asdict(measure) for key, measure in found.measures.items()}
             for name, found in findings.items()
@@ -319,6 +324,7 @@ def _write_report(
         ],
         "seconds": seconds,
     }
+    rated.write_into(report)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(report, ensure_ascii=False, indent=1), encoding="utf-8")
     fsync(partial)

@@ -105,7 +105,7 @@ def test_report_measures_base_and_adapters_side_by_side(
     assert [item["id"] for item in report["answers"]] == ["p0", "p1", "p2"]
     for item in report["answers"]:
         assert {len(found) for found in item["answers"].values()} == {2}
-        assert item["answers"]["base"][0].keys() == {"text", "finish_reason", "tokens"}
+        assert item["answers"]["base"][0].keys() == {"text", "finish_reason", "tokens", "up"}
     rewards = [item["rewards"] for item in report["heldout"]]
     assert all(reward["base"] == 0 for reward in rewards)
     assert all(abs(reward["starter@1"]) > 0.01 for reward in rewards)
