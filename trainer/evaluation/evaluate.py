@@ -24,6 +24,7 @@ from trainer.evaluation.report import Findings, report_of, write_report
 from trainer.evaluation.sampling import Sampled, Version, sampled
 from trainer.evaluation.scoring import ScoredExamples, Scores, scores_of
 from trainer.evaluation.stored_answers import StoredAnswers
+from trainer.evaluation.up_rate import Ratings, rate_answers
 from trainer.events import EventLog
 from trainer.models.loading import LoadedBase, load_base
 from trainer.signals import StopRequest, stop_on_signal
@@ -79,10 +80,12 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     report("loading", 1, 2)
     base = load_base(config.base_model, dtype=config.dtype, device=config.device)
     report("loading", 2, 2)
+    flat = {name: [a for group in each.answers for a in group] for name, each in found.items()}
+    rated = rate_answers(base, eval_dir / "votes.jsonl", flat, seed=config.seed, on_step=check)
     steps = 1 + 2 * len(versions)
     report("scoring", 0, steps)
     test = ScoredExamples.of(base, examples)
-    answers = _measured(base, found, done=lambda number: report("scoring", number, steps))
+    answers = _measured(base, found, rated, done=lambda number: report("scoring", number, steps))
     scores: dict[str, Scores] = {}
     for number, (name, version) in enumerate(versions.items(), start=1 + len(versions)):
         report("scoring", number, steps)
@@ -108,7 +111,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
             prompts,
             test,
             _injection(answers, prompts),
-            up_model=None,
+            up_model=rated.up_model,
             seed=config.seed,
             seconds=round(monotonic() - started, 1),
         ),
@@ -129,7 +132,11 @@ def _versions(eval_dir: Path, config: EvalConfig) -> dict[str, Version]:
 
 
 def _measured(
-    base: LoadedBase, found: Mapping[str, Sampled], *, done: Callable[[int], None]
+    base: LoadedBase,
+    found: Mapping[str, Sampled],
+    rated: Ratings,
+    *,
+    done: Callable[[int], None],
 ) -> dict[str, list[list[MeasuredAnswer]]]:
     """Return the measures of all versions' answers; `done` is called with the number of parts that
     are behind: the test examples, then each version."""
@@ -138,7 +145,7 @@ def _measured(
     states = PromptStates.of(base, [group[0].prompt_ids for group in first.answers])
     measured = {}
     for number, (name, version) in enumerate(found.items(), start=2):
-        measured[name] = measured_answers(base, version.answers, states)
+        measured[name] = measured_answers(base, version.answers, states, rated.up.get(name))
         done(number)
     return measured
 
