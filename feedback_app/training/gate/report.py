@@ -190,7 +190,7 @@ def _whisker(rule: Mapping[str, Any]) -> Whisker | None:
     span = (last - first) or 1.0
 
     def place(end: float) -> float:
-        return round(MARGIN + (AXIS - 2 * MARGIN) * (end - first) / span, 1)
+        return float(round(MARGIN + (AXIS - 2 * MARGIN) * (end - first) / span, 1))
 
     return Whisker(
         at=place(value),
