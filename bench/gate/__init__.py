@@ -1,0 +1,1 @@
+"""Benchmark of the gate: adapters that must not pass, and one that should."""
