@@ -9,6 +9,9 @@ and adapter answer prompts that were never used in training, and the rule, witho
 share of answers that deserve a thumb up. The guards are printed with it: KL per token to the base,
 log-probability of neutral text, repetition, length, endings, relevance.
 
+Settings are chosen by these figures, so they are validation figures, although `evaluate` reads the
+held-out votes from a file named test.jsonl; no run of a project is judged by the starter's votes.
+
 The sampled answers are stored in var/bench/sweep, so that every config gets the same votes.
 """
 
@@ -23,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feedback_app.closed_loop.rule import content_stems
 from trainer.data.chat import prompt_ids
 from trainer.evaluation.generate import Sampling, generate
-from trainer.evaluation.text_metrics import is_relevant, repeats, share, words
+from trainer.evaluation.text_metrics import mean, repeats, words
 from trainer.models.loading import load_base
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,9 +59,15 @@ def deserves_up(text: str, *, finish_reason: str, question: str) -> bool:
         finish_reason == "stop"
         and text.rstrip().rstrip("\"'”’)*").endswith((".", "!", "?"))
         and 5 <= len(words(text)) <= 80
-        and is_relevant(text, question)
+        and _on_topic(text, question)
         and not repeats(text)
     )
+
+
+def _on_topic(text: str, question: str) -> bool:
+    """Return whether the answer shares a content word with the question, or that has none."""
+    asked = content_stems(question)
+    return not asked or bool(asked & content_stems(text))
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
@@ -149,7 +159,7 @@ def measure(
     into.mkdir(parents=True, exist_ok=True)
     prompts = read_prompts(STARTER / "unseen.jsonl")
     (into / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
-    (into / "heldout.jsonl").write_text(
+    (into / "test.jsonl").write_text(
         "".join(json.dumps(vote.example) + "\n" for vote in votes if vote.held_out)
     )
     (into / "evaluate.json").write_text(
@@ -181,7 +191,7 @@ def measure(
         for item in report["answers"]
         for answer in item["answers"][name]
     ]
-    rate = share(ups)
+    rate = mean([float(up) for up in ups])
     measures = {key: value["value"] for key, value in report["candidates"][name].items()}
     return {"up": rate.value, "up_low": rate.low, "up_high": rate.high, "n": rate.n, **measures}
 
@@ -206,7 +216,7 @@ def run_facts(run: Path) -> dict[str, Any]:
 
 
 COLUMNS = (
-    ("up", "up"), ("finished", "finished"), ("words", "words"), ("relevance", "on topic"),
+    ("up", "up"), ("finished", "finished"), ("words", "words"), ("relevance", "relevance"),
     ("repetition", "repeats"), ("distinct", "distinct"), ("kl_per_token", "KL/token"),
     ("neutral_logprob", "neutral"), ("ranking", "ranking"), ("train_seconds", "train s"),
 )  # fmt: skip
@@ -222,7 +232,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             value = row.get(key)
             if value is None:
                 cells.append("–")
-            elif key in ("up", "finished", "relevance", "repetition"):
+            elif key in ("up", "finished", "repetition"):
                 cells.append(f"{value:.0%}")
             elif key in ("words", "train_seconds"):
                 cells.append(f"{value:.0f}")

@@ -61,8 +61,8 @@ def project(admin: User) -> Project:
         system_prompt="Be brief.",
         guidelines="**Short** and honest.",
     )
-    # With a random key one in a hundred samples of sixty votes holds out no up. With this one,
-    # `voted_project` holds out twelve: four ups and eight downs.
+    # With a random key one in a hundred samples of sixty votes has no up in the test split. With
+    # this one, `voted_project` has twelve test examples: four ups and eight downs.
     created.split_key = "q" * 64
     created.save(update_fields=["split_key"])
     return created

@@ -60,7 +60,7 @@ def make_adapter(served: Project, engine: RunningEngine) -> MakeAdapter:
             project=served,
             number=number,
             snapshot=Snapshot.objects.create(
-                project=served, train_up=1, train_down=1, heldout_up=1, heldout_down=1
+                project=served, train_up=1, train_down=1, test_up=1, test_down=1
             ),
             trigger=Run.Trigger.PERSON,
             status=Run.Status.SUCCEEDED,

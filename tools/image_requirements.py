@@ -19,6 +19,8 @@ TRAINER_ONLY = {
     "llvmlite",
     "safetensors",
     "gguf",
+    "regex",
+    "py3langid",
     "scikit-learn",
 }
 #: Packages of `make demo` and `make loop`: production has servers of its own.

@@ -24,7 +24,7 @@ class TrainConfig:
 
     `token_budget` bounds the tokens of one forward pass, `held_tokens` those whose activations
     wait until z₀ is known, which saves a second pass over their prompts. `patience` counts probes
-    in a row with a rising held-out loss. `reference_cache` is a directory that several runs
+    in a row with a rising validation loss. `reference_cache` is a directory that several runs
     share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base in four bits
     (CUDA); `gradient_checkpointing` computes a layer's activations again instead of keeping them;
     `fsdp` spreads the base over the processes that train together (trainer/distributed/fsdp.py).

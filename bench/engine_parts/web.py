@@ -45,7 +45,7 @@ for number in range({VISITORS}):
     sessions.append(signed_in(user))
 for number, name in enumerate({ADAPTERS}, 1):
     snapshot = Snapshot.objects.create(
-        project=project, train_up=1, train_down=1, heldout_up=1, heldout_down=1
+        project=project, train_up=1, train_down=1, test_up=1, test_down=1
     )
     run = Run.objects.create(
         project=project, number=number, snapshot=snapshot, trigger=Run.Trigger.PERSON,

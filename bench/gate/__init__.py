@@ -1,1 +1,1 @@
-"""Benchmark of the gate: adapters that must not pass, and one that should."""
+"""How often the gate is wrong: by simulation, and on planted adapters."""

@@ -40,8 +40,8 @@ TRAINED_ANSWERS = 2
 #: Prompts that candidate and base answer in the evaluation.
 ANSWERED_PROMPTS = 24
 MAX_TOKENS = 96
-#: The file of held-out votes that `python -m trainer evaluate` reads.
-HELD_OUT = "heldout.jsonl"
+#: The file of test votes that `python -m trainer evaluate` reads.
+TEST_VOTES = "test.jsonl"
 #: Small batches, a higher rate than the default and no brakes: a planted adapter must show what it
 #: was trained on after thirty steps.
 SETTINGS = {
@@ -208,7 +208,7 @@ def write_eval(
     train, test = split(samples)
     vote = honest if arguments.votes == "honest" else KINDS[arguments.kind]
     write_examples(directory / "votes.jsonl", vote(train, random.Random(arguments.seed)))
-    write_examples(directory / HELD_OUT, vote(test, random.Random(arguments.seed + 1)))
+    write_examples(directory / TEST_VOTES, vote(test, random.Random(arguments.seed + 1)))
 
 
 def measures(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:

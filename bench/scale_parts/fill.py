@@ -121,7 +121,7 @@ class Filling:
             messages=asked,
             content_hash=s.hashed("prompt"),
             topic="CASE WHEN n % 5 < 3 THEN 'topic ' || n % 40 ELSE '' END",
-            split=shape.heldout("n"),
+            split=shape.split("n"),
         )
         count = shape.completions
         sample = f.Completion(
@@ -174,7 +174,7 @@ class Filling:
             desirable=f"{decided} OR {shape.ups} * 2 > {shape.votes}",
             weight=f"CASE WHEN {decided} THEN 1 ELSE "
             f"abs({shape.ups} * 2 - {shape.votes})::float / {shape.votes} END",
-            split=shape.heldout(shape.prompt),
+            split=shape.split(shape.prompt),
             used_in_run=f"CASE WHEN n < {count * 0.98} THEN {shape.runs} END",
             created_at=shape.moment("n", count),
         )
@@ -276,7 +276,13 @@ class Filling:
         taken = shape.completions * 4 // 10
         rows(
             Snapshot(
-                project=project, train_up=taken, train_down=taken, heldout_up=9, heldout_down=9
+                project=project,
+                train_up=taken,
+                train_down=taken,
+                validation_up=9,
+                validation_down=9,
+                test_up=9,
+                test_down=9,
             ),
             runs + 1,
             id="n",
@@ -314,9 +320,15 @@ class Filling:
         rows(RunNote(text=text), 10 * (runs + 1), id="n", run_id="(n - 1) / 10 + 1")
         name = f"'{s.SLUG}@' || 20 * n"
         report = literal(json.dumps(report_of("NAME")))
-        gate = {"opponent": "base", "won": True, "rules": RULES}
+        gate = {"opponent": "base", "outcome": "passed", "rules": RULES}
         rows(
-            Adapter(project=project, sha256="0" * 64, gate_won=True, gate=gate),
+            Adapter(
+                project=project,
+                sha256="0" * 64,
+                gate_won=True,
+                gate_outcome="passed",
+                gate=gate,
+            ),
             versions,
             id="n",
             run_id="20 * n",
@@ -335,7 +347,7 @@ class Filling:
             snapshot_id=f"20 * ((n - 1) / {items} + 1)",
             completion_id=f"(n::bigint * 37) % {shape.completions} + 1",
             desirable="n % 3 > 0",
-            split="CASE WHEN n % 5 = 0 THEN 'heldout' ELSE 'train' END",
+            split=shape.split("n"),
             **measured,
         )
         rows(
@@ -346,7 +358,7 @@ class Filling:
             snapshot_id=str(runs),
             completion_id="n",
             desirable=f"{shape.ups} * 2 > {shape.votes}",
-            split=shape.heldout(shape.prompt),
+            split=shape.split(shape.prompt),
             **measured,
         )
         live = f"{s.SLUG}@{runs}"
@@ -605,30 +617,38 @@ class Filling:
 
 
 METRICS = s.METRICS
-MEASURES = (
-    "ranking finished relevance repetition neutral_logprob kl_per_token words distinct".split()
-)
+MEASURES = "up finished tokens repetition relevance refusal kl_per_token neutral_logprob".split()
 RULES = [
-    {"measure": measure, "label": measure.title(), "passed": True, "text": "0.50 to 0.60"}
+    {
+        "key": measure,
+        "label": measure.title(),
+        "outcome": "passed",
+        "text": "within its margin",
+        "value": 0.02,
+        "low": -0.05,
+        "high": 0.1,
+        "border": -0.1,
+        "passes_above": True,
+    }
     for measure in MEASURES
 ]
 
 
 def report_of(name: str) -> dict[str, Any]:
-    """Return a gate report over twenty prompts, as the evaluation writes it."""
+    """Return a gate report over forty prompts with two answers of each version."""
     figures = {m: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40} for m in MEASURES}
-    answer = [{"text": LONG, "finish_reason": "stop", "tokens": 40}]
+    answer = {"text": LONG, "finish_reason": "stop", "tokens": 40, "up": 0.5}
     return {
         "candidates": {name: figures, "base": figures},
         "answers": [
             {
                 "id": f"p{number}",
                 "messages": [{"role": "user", "content": f"Question {number}?"}],
-                "answers": {name: answer, "base": answer},
+                "answers": {name: [{**answer, "up": 0.6}] * 2, "base": [answer] * 2},
             }
-            for number in range(20)
+            for number in range(40)
         ],
-        "heldout": [],
+        "test": [],
     }
 
 

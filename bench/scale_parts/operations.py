@@ -80,11 +80,11 @@ VARIANTS = {
         "page=9",
         "label=up",
         "label=tie",
-        "split=heldout",
+        "split=test",
         "source=demo",
         "source=annotate",
         "version={listed_version}",
-        "version=import&label=down&split=heldout",
+        "version=import&label=down&split=test",
         "label=tie&version={listed_version}",
         "sort=oldest",
         "sort=votes",
@@ -101,7 +101,7 @@ VARIANTS = {
     "prompts@api": ["limit=100", "cursor={cursor}"],
     "completions@api": ["version={other_adapter}", "prompt_id={prompt}", "limit=100"],
     "votes@api": ["completion_id={completion}", "limit=100", "cursor={votes_cursor}"],
-    "examples@api": ["split=heldout", "limit=100", "cursor={examples_cursor}"],
+    "examples@api": ["split=test", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
 }
 #: The query of a view that has no page without one.
@@ -169,6 +169,9 @@ POSTS: dict[str, Post] = {
     "pause-lift": Post(("pause",)),
     "project-settings": Post((), {"form": "settings"}),
     "rules": Post((), {"form": "rules"}),
+    "gate-rules": Post((), {"form": "gate"}),
+    "gate-rules-preview": Post((), {"form": "gate"}, headers=HTMX),
+    "gate-rules-reset": Post(),
     "schedule": Post((), {"min_new_examples": "50", "min_hours": "24"}),
     "people": Post((), {"role": "viewer", "days": "7", "max_uses": "1"}),
     "member-change": Post(
@@ -209,7 +212,7 @@ POSTS: dict[str, Post] = {
 #: Pages of a person's own objects: nobody else has them.
 OWN = {"conversation", "comparison"}
 #: Both methods: the page is measured as well as the form.
-BOTH = {"project-settings", "rules", "people", "tokens", "share-links"}
+BOTH = {"project-settings", "rules", "gate-rules", "people", "tokens", "share-links"}
 
 
 @dataclass(frozen=True)

@@ -94,8 +94,12 @@ class Shape:
     def prompt(self) -> str:
         return f"((n - 1) % {self.prompts} + 1)"
 
-    def heldout(self, prompt: str) -> str:
-        return f"(CASE WHEN {prompt} % 5 = 0 THEN 'heldout' ELSE 'train' END)"
+    def split(self, prompt: str) -> str:
+        """The split of a prompt: a fifth is test and a tenth validation."""
+        return (
+            f"(CASE WHEN {prompt} % 10 IN (0, 5) THEN 'test' "
+            f"WHEN {prompt} % 10 = 3 THEN 'validation' ELSE 'train' END)"
+        )
 
     # -- a vote n
 

@@ -29,6 +29,7 @@ Say = Callable[[str], None]
 Progress = Callable[[str, int, int, float, float], None]
 
 POLL_SECONDS = 1.0
+OUTCOME_MARKS = {"passed": "✓", "failed": "✗", "undecided": "?"}
 
 
 class LoopBroken(Exception):
@@ -152,7 +153,8 @@ class ClosedLoop:
             owner=owner,
             system_prompt=starter_text("system_prompt.txt"),
             guidelines=starter_text("guidelines.md"),
-            heldout_percent=self.size.heldout_percent,
+            validation_percent=self.size.validation_percent,
+            test_percent=self.size.test_percent,
         )
         prompts = starter_prompts()[: self.size.prompts]
         prompts_add(project=project, prompts=prompts, source=Source.IMPORT)
@@ -211,7 +213,8 @@ class ClosedLoop:
         snapshot = run.snapshot
         self.say(
             f"Run {run.number} on {snapshot.train_up} ups and {snapshot.train_down} downs; "
-            f"{snapshot.heldout_total} examples are held out."
+            f"{snapshot.validation_total} examples are for validation, {snapshot.test_total} for "
+            "the test."
         )
         deadline = Deadline(f"Run {run.number} made no progress", self.patience)
         while run.active:
@@ -228,10 +231,9 @@ class ClosedLoop:
     def _release(self, project: Project, admin: Person, name: str) -> None:
         """Release the adapter, whether it passed the gate or not; the guards decide in the end."""
         adapter = project.adapters.get(name=name)
-        verdict = "passed" if adapter.gate_won else "did NOT pass"
-        self.say(f"{name} {verdict} the gate.")
+        self.say(f"{name}: {adapter.gate['sentence']}")
         for rule in adapter.gate["rules"]:
-            self.say(f"  {'✓' if rule['passed'] else '✗'} {rule['label']}: {rule['text']}")
+            self.say(f"  {OUTCOME_MARKS[rule['outcome']]} {rule['label']}: {rule['text']}")
         admin.post(f"/projects/{self.slug}/adapters/{name}/release/", {"reason": "closed loop"})
         project.refresh_from_db()
         if project.live_version != name:

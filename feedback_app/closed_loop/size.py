@@ -14,8 +14,8 @@ CONFIDENCE = 0.95
 
 #: Tokens of an answer with the starter's system prompt: 48 words before training, 30 after.
 ANSWER_TOKENS = 65
-#: Answers of the gate: 40 prompts for base and adapter, and the adapter's for its KL.
-GATE_ANSWERS = 2 * 40 + 16
+#: Answers of the gate: two to 40 prompts by base and adapter, and the adapter's for its KL.
+GATE_ANSWERS = 2 * 40 * 2 + 16
 #: Requests per vote (page and vote), on the same cores as the engine.
 VOTE_SECONDS = 0.15
 #: Signing in, starting the trainer twice, loading models, releasing.
@@ -36,7 +36,8 @@ class LoopSize:
 
     annotators: int = 3
     prompts: int = 150
-    heldout_percent: int = 30  # 300 votes are few for a gate: a fifth of them decides nothing
+    validation_percent: int = 10
+    test_percent: int = 25  # 300 votes are few for a gate: a fifth of them decides nothing
     answers_per_prompt: int = 2
     noise: float = 0.10
     epochs: int = 2
@@ -49,9 +50,14 @@ class LoopSize:
         return self.prompts * self.answers_per_prompt
 
     @property
-    def heldout(self) -> int:
-        """Return the approximate number of votes that are held out for the gate."""
-        return round(self.votes * self.heldout_percent / 100)
+    def test(self) -> int:
+        """Return the approximate number of votes that only the gate reads."""
+        return round(self.votes * self.test_percent / 100)
+
+    @property
+    def trained(self) -> int:
+        """Return the approximate number of votes that are trained on."""
+        return round(self.votes * (100 - self.validation_percent - self.test_percent) / 100)
 
 
 #: The smallest size that is chosen. No run with fewer than 300 votes has been measured: the
@@ -93,12 +99,11 @@ def least_unseen(
 def seconds_for(size: LoopSize, speed: Speed) -> dict[str, float]:
     """Return the expected seconds of each step of the proof, in order."""
     answer = ANSWER_TOKENS / speed.answer_tokens
-    trained = size.votes - size.heldout
-    # base, adapter and the reference score what is held out; scoring is a third of training
-    gate = GATE_ANSWERS * answer + size.heldout * speed.example_seconds
+    # base, adapter and the reference score the test examples; scoring is a third of training
+    gate = GATE_ANSWERS * answer + size.test * speed.example_seconds
     return {
         "annotate": size.votes * (answer + VOTE_SECONDS),
-        "train": FIXED_SECONDS + trained * size.epochs * speed.example_seconds + gate,
+        "train": FIXED_SECONDS + size.trained * size.epochs * speed.example_seconds + gate,
         "release": 5.0,
         "measure": 2 * size.unseen_prompts * size.answers_per_unseen * answer,
     }
@@ -125,12 +130,12 @@ def patience_for(size: LoopSize, speed: Speed) -> float:
     """Return for how many seconds a step may show no progress before it counts as stuck.
 
     A multiple of the longest work between two reports of progress: the first of several answers, a
-    training step, or the held-out examples of one candidate.
+    training step, or the test examples of one candidate.
     """
     longest = max(
         PARALLEL_ANSWERS * ANSWER_TOKENS / speed.answer_tokens,
         STEP_EXAMPLES * speed.example_seconds,
-        size.heldout * speed.example_seconds,
+        size.test * speed.example_seconds,
     )
     return max(LEAST_PATIENCE_SECONDS, PATIENCE * longest)
 

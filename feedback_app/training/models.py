@@ -18,8 +18,10 @@ class Snapshot(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="snapshots")
     train_up = models.PositiveIntegerField()
     train_down = models.PositiveIntegerField()
-    heldout_up = models.PositiveIntegerField()
-    heldout_down = models.PositiveIntegerField()
+    validation_up = models.PositiveIntegerField(default=0, db_default=0)
+    validation_down = models.PositiveIntegerField(default=0, db_default=0)
+    test_up = models.PositiveIntegerField(default=0, db_default=0)
+    test_down = models.PositiveIntegerField(default=0, db_default=0)
     # examples left out by the cap on the votes of one person
     left_out = models.PositiveIntegerField(default=0)
     left_out_people = models.PositiveIntegerField(default=0)
@@ -35,8 +37,12 @@ class Snapshot(models.Model):
         return self.train_up + self.train_down
 
     @property
-    def heldout_total(self) -> int:
-        return self.heldout_up + self.heldout_down
+    def validation_total(self) -> int:
+        return self.validation_up + self.validation_down
+
+    @property
+    def test_total(self) -> int:
+        return self.test_up + self.test_down
 
 
 class SnapshotItem(models.Model):
@@ -48,7 +54,7 @@ class SnapshotItem(models.Model):
     )
     desirable = models.BooleanField()
     weight = models.FloatField()
-    split = models.CharField(max_length=8, choices=Split.choices)
+    split = models.CharField(max_length=10, choices=Split.choices)
     # reward of the trained policy and z0 of its step, in nats; empty until the run has ended
     reward = models.FloatField(null=True)
     reference_point = models.FloatField(null=True)
@@ -187,6 +193,34 @@ class RunNote(models.Model):
         return self.text[:80]
 
 
+class GateOutcome(models.TextChoices):
+    """What the gate says of a version."""
+
+    PASSED = "passed", "Passed"
+    FAILED = "failed", "Failed"
+    UNDECIDED = "undecided", "Not enough evidence"
+
+
+class GateRules(models.Model):
+    """The rules of a project's gate (gate/settings.py). Never changed: saving adds a version."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="gate_rules")
+    number = models.PositiveIntegerField()
+    rules: Any = models.JSONField()
+    saved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "number"], name="gate_rules_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"gate rules {self.number}"
+
+
 class Adapter(models.Model):
     """An immutable LoRA version `<project>@<n>`, with the number of its run."""
 
@@ -199,6 +233,8 @@ class Adapter(models.Model):
     # measures and answers of new, live and base, as reported by the evaluation
     report: Any = models.JSONField(default=dict)
     gate: Any = models.JSONField(default=dict)
+    # the gate's verdict; gate_won: whether it is "passed"
+    gate_outcome = models.CharField(max_length=9, choices=GateOutcome.choices, blank=True)
     gate_won = models.BooleanField(default=False)
     discarded_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)

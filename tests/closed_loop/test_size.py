@@ -95,9 +95,9 @@ def test_least_size_is_used_if_none_fits_and_the_time_is_reported() -> None:
 def test_timeout_grows_with_the_longest_step() -> None:
     size = LoopSize()
     assert patience_for(size, NEW) == LEAST_PATIENCE_SECONDS
-    # the first of sixteen answers at one token per second takes 1,040 s, 90 held-out examples 5,400
+    # the first of sixteen answers at one token per second takes 1,040 s, 75 test examples 4,500
     assert patience_for(size, Speed(1, 0.1)) == 5 * 1040
-    assert patience_for(size, Speed(100, 60)) == 5 * 5400
+    assert patience_for(size, Speed(100, 60)) == 5 * 4500
 
 
 def test_time_without_progress_is_limited_by_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

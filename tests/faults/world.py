@@ -153,7 +153,7 @@ def make_versions(world: World) -> None:
     project, owner = world.project, world.people["owner"]
     for number in (1, 2):
         snapshot = Snapshot.objects.create(
-            project=project, train_up=1, train_down=1, heldout_up=1, heldout_down=1
+            project=project, train_up=1, train_down=1, test_up=1, test_down=1
         )
         run = Run.objects.create(
             project=project,
@@ -176,7 +176,8 @@ def make_versions(world: World) -> None:
             name=project.adapter_name(number),
             path=f"adapters/{world.word}-{number}",
             sha256="0" * 64,
-            gate={"rules": [], "won": True},
+            gate={"rules": [], "outcome": "passed"},
+            gate_outcome="passed",
             gate_won=True,
         )
         ChangeReport.objects.create(adapter=adapter, previous="base", conditions="x")

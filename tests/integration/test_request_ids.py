@@ -39,7 +39,7 @@ def project(stack: Stack, admin: User) -> Project:
         base_model=TINY,
         owner=admin,
         max_tokens=8,
-        heldout_percent=20,
+        test_percent=20,
     )
     sampling = Sampling.objects.create(project=made, status=Sampling.Status.DONE, total=61, done=61)
     for number in range(61):

@@ -44,7 +44,7 @@ def world(stack: Stack) -> tuple[Project, User]:
     # names are never used again, also not after the rows are gone
     slug = f"bot-{uuid.uuid4().hex[:8]}"
     project = project_create(
-        slug=slug, name="Bot", base_model=TINY, owner=admin, max_tokens=16, heldout_percent=20
+        slug=slug, name="Bot", base_model=TINY, owner=admin, max_tokens=16, test_percent=20
     )
     annotator = User.objects.create_user("ann@example.com", PASSWORD)
     member_set(project=project, user=annotator, role=Role.ANNOTATOR)

@@ -150,7 +150,7 @@ def facts() -> dict[str, Any]:
     from feedback_app.feedback.votes.services import vote_cast
     from feedback_app.operations.doctor.checks import feedback
     from feedback_app.serving.models import AssignmentAnswer, Conversation, Release
-    from feedback_app.training.models import Adapter, Run, SnapshotItem
+    from feedback_app.training.models import Adapter, Run, Snapshot, SnapshotItem
 
     found: dict[str, Any] = {
         "completions": {
@@ -168,6 +168,10 @@ def facts() -> dict[str, Any]:
         "live": [str(release) for release in Release.objects.filter(live=True)],
         "adapter": Adapter.objects.get().name,
         "run": [Run.objects.get().status, SnapshotItem.objects.count()],
+        # its one held-out item is not among the items: it counts as erased
+        "snapshot": Snapshot.objects.values(
+            "train_up", "validation_up", "validation_down", "test_up", "test_down"
+        ).get(),
         "turns": Conversation.objects.get().turns.get().as_messages(),
         "problems": [
             problem.what

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
@@ -39,6 +40,11 @@ ACCEPTED = {
     "0023_project_split_key": "a column that the version before does not fill",
     "0008_counted_people": "a column and a unique constraint that the version before does not fill",
     "0005_run_request_id": "a column that the version before does not fill",
+    # the version before files new prompts as held out, which is no split any more
+    "0026_three_splits": "a longer text column",
+    "0028_remove_heldout_percent": "a column that the version before reads",
+    "0007_three_splits": "a longer text column",
+    "0009_remove_held_out_counts": "columns that the version before reads",
 }
 
 
@@ -56,26 +62,31 @@ def empty_database(tmp_path: Path) -> Iterator[str]:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-@pytest.mark.slow
-@pytest.mark.django_db(transaction=True)
-def test_database_of_earlier_versions_is_migrated_with_its_rows(
-    empty_database: str, tmp_path: Path
-) -> None:
+def printed_by(module: str, database: str, var: Path) -> Any:
+    """Run a module in a process of its own on this database; return the JSON that it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.operations.earlier"],
+        [sys.executable, "-m", module],
         cwd=django_settings.BASE_DIR,
         env={
             **os.environ,
             "DJANGO_SETTINGS_MODULE": "feedback_app.config.settings",
-            "DATABASE_URL": empty_database,
-            "PROSPECT_VAR": str(tmp_path),
+            "DATABASE_URL": database,
+            "PROSPECT_VAR": str(var),
         },
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_database_of_earlier_versions_is_migrated_with_its_rows(
+    empty_database: str, tmp_path: Path
+) -> None:
+    assert printed_by("tests.operations.earlier", empty_database, tmp_path) == {
         "completions": {
             "base": ["sampled", "bread", 0, False, [1, 2, 3]],
             "bot@12": ["sampled", "bread", 12, True, [1, 2, 3]],
@@ -94,12 +105,49 @@ def test_database_of_earlier_versions_is_migrated_with_its_rows(
         "live": ["bot@1"],
         "adapter": "bot@1",
         "run": ["succeeded", 1],
+        "snapshot": {
+            "train_up": 1,
+            "validation_up": 0,
+            "validation_down": 1,
+            "test_up": 0,
+            "test_down": 0,
+        },
         "turns": [
             {"role": "user", "content": "Hello"},
             {"role": "assistant", "content": "Answer 0."},
         ],
         "problems": [],
         "a vote changes its example": True,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_held_out_prompts_are_divided_and_training_prompts_stay(
+    empty_database: str, tmp_path: Path
+) -> None:
+    found = printed_by("tests.operations.earlier_splits", empty_database, tmp_path)
+
+    assert found["percent"] == {"bot": [7, 13], "small": [5, 5], "large": [17, 33]}
+    assert found["training prompts stay"]
+    held = found["divided"]
+    assert set(held) == {"validation", "test"}
+    assert held["validation"] + held["test"] == 300
+    # two thirds of 300, by a hash
+    assert 170 < held["test"] < 220
+    assert found["examples or items in another split than their prompt"] == 0
+    # a hundred items, of which five were erased after the snapshot
+    assert found["snapshot"]["sum"] == [50, 50]
+    assert found["snapshot"]["test"] == found["snapshot"]["test items"]
+    assert found["stored figures"] == 0
+    assert found["statements"] < 60
+    assert found["the same after an interruption"]
+    assert found["reversed"] == {
+        "splits": {"heldout": 300, "train": 100},
+        "examples": {"heldout": 300, "train": 100},
+        "items": {"heldout": 95, "train": 10},
+        "percent": [20, 10, 50],
+        "snapshot": [50, 50],
     }
 
 

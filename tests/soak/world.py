@@ -60,7 +60,7 @@ def make_world(url: str, ledger: Ledger, gate: Gate, seed: int) -> World:
         overlap=OVERLAP,
         max_tokens=16,
         temperature=1.0,
-        heldout_percent=20,
+        test_percent=20,
         votes_per_hour=0,
     )
     make_items(project)

@@ -63,7 +63,7 @@ A LoRA adapter (rank {config.lora_r}) for `{config.base_model}`, trained with th
 {desirable} up, {undesirable} down.
 
 It follows the verdicts of the people who voted and inherits the limits of its base model. Training
-alone does not show whether it is better than the base: compare them on held-out prompts.
+alone does not show whether it is better than the base: compare them on test prompts.
 
 ## Base model
 
@@ -88,7 +88,7 @@ alone does not show whether it is better than the base: compare them on held-out
         )
     if gate:
         parts.append(
-            "## Gate\n\nOn held-out prompts.\n\n"
+            "## Gate\n\nOn test prompts.\n\n"
             + _table(
                 ("measure", "before", "this adapter", "passed"),
                 [

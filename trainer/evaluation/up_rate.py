@@ -11,9 +11,8 @@ scikit-learn is imported on use: it takes a second, and training does not need i
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,22 +115,11 @@ def fit_up_rate(
 @dataclass(frozen=True)
 class Ratings:
     """What the report says about predicted up-rates: the model's figures (None without a model) and
-    P(up) of each version's answers (no versions without a model)."""
+    P(up) of each version's answers, in the order in which they were given (no versions without a
+    model)."""
 
     up_model: Mapping[str, float] | None
     up: Mapping[str, Sequence[float]]
-
-    def write_into(self, report: dict[str, Any]) -> None:
-        """Add `up_model` to a report and `up` to each of its answers, which are in the order in
-        which they were rated; both are None without a model."""
-        report["up_model"] = self.up_model
-        for item in report["answers"]:
-            for answer in chain(*item["answers"].values()):
-                answer["up"] = None
-        for name, values in self.up.items():
-            answers = chain(*(item["answers"][name] for item in report["answers"]))
-            for answer, value in zip(answers, values, strict=True):
-                answer["up"] = value
 
 
 def rate_answers(

@@ -1,8 +1,8 @@
 """Early stopping: whether a run continues, and which adapter is kept.
 
-At every probe the policy's distance to the base and its loss on held-out examples are measured.
-The adapter with the lowest held-out loss is exported; without held-out examples, the last adapter
-whose KL is under the limit.
+At every probe the policy's distance to the base and its loss on validation examples are measured.
+The adapter with the lowest validation loss is exported; without validation examples, the last
+adapter whose KL is under the limit.
 """
 
 import math
@@ -21,13 +21,13 @@ from trainer.training.checkpoint import save_best
 EXPLODED_NATS_PER_TOKEN = 10.0
 ADVICE = "lower learning_rate or max_grad_norm, or raise beta, and start a new run"
 
-#: Held-out losses that differ by less than this share of the best count as equal.
+#: Validation losses that differ by less than this share of the best count as equal.
 _EQUAL_SHARE = 0.005
 
 
 @dataclass(frozen=True)
 class Best:
-    """The adapter that would be exported now: its step and its held-out loss (None: none is
+    """The adapter that would be exported now: its step and its validation loss (None: none is
     measured); `worse` counts the probes since that were worse."""
 
     step: int
@@ -38,12 +38,12 @@ class Best:
 @dataclass(frozen=True)
 class Probe:
     """Measurements after a step: KL per token in nats on `answers` answers, and the loss on
-    held-out examples."""
+    validation examples."""
 
     step: int
     kl_per_token: float
     answers: int
-    heldout_loss: float | None
+    validation_loss: float | None
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | 
     """
     if not math.isfinite(probe.kl_per_token):
         raise RunFailed("the KL probe is not finite", step=probe.step, advice=ADVICE)
-    if probe.heldout_loss is not None and not math.isfinite(probe.heldout_loss):
-        raise RunFailed("the held-out loss is not finite", step=probe.step, advice=ADVICE)
+    if probe.validation_loss is not None and not math.isfinite(probe.validation_loss):
+        raise RunFailed("the validation loss is not finite", step=probe.step, advice=ADVICE)
     if limits.kl_brake is not None and probe.kl_per_token > limits.kl_brake:
         over = (
             f"KL of {probe.kl_per_token:.2f} nats a token is over the brake of {limits.kl_brake:g}"
@@ -75,16 +75,16 @@ def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | 
             best,
             f"stopped at step {probe.step}: {over}; the adapter of step {best.step} is kept",
         )
-    if best is None or best.loss is None or probe.heldout_loss is None:
-        return Best(probe.step, probe.heldout_loss), None
-    if probe.heldout_loss <= best.loss:
-        return Best(probe.step, probe.heldout_loss), None
+    if best is None or best.loss is None or probe.validation_loss is None:
+        return Best(probe.step, probe.validation_loss), None
+    if probe.validation_loss <= best.loss:
+        return Best(probe.step, probe.validation_loss), None
     margin = abs(best.loss) * _EQUAL_SHARE
-    best = replace(best, worse=best.worse + 1 if probe.heldout_loss > best.loss + margin else 0)
+    best = replace(best, worse=best.worse + 1 if probe.validation_loss > best.loss + margin else 0)
     if limits.patience is not None and best.worse >= limits.patience:
         return best, (
-            f"stopped at step {probe.step}: the loss on held-out examples has risen from "
-            f"{best.loss:.4f} to {probe.heldout_loss:.4f} over {best.worse} probes; the adapter "
+            f"stopped at step {probe.step}: the loss on validation examples has risen from "
+            f"{best.loss:.4f} to {probe.validation_loss:.4f} over {best.worse} probes; the adapter "
             f"of step {best.step} is kept. Fewer epochs or a lower learning_rate would do"
         )
     return best, None
@@ -116,7 +116,7 @@ class EarlyStopping:
             step=probe.step,
             kl_per_token=probe.kl_per_token,
             answers=probe.answers,
-            heldout_loss=probe.heldout_loss,
+            validation_loss=probe.validation_loss,
         )
         self.best, why = judge(probe, self.best, self._limits)
         if self.best.step == probe.step and self._writes:

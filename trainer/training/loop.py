@@ -99,8 +99,8 @@ class Trainer:
             check=self._between_packs,
             on_less_memory=lambda message: self.events.write("warning", message=message),
         )
-        self.heldout = replace(self.runner, examples=run.heldout)
-        self.heldout_step = run.heldout_step
+        self.validation = replace(self.runner, examples=run.validation)
+        self.validation_step = run.validation_step
         self.probe = KlProbe.of(run.examples, seed=config.seed)
         self.early_stopping = EarlyStopping(
             self.checkpoints,
@@ -224,9 +224,9 @@ class Trainer:
         loss = None
         # The first process decides: processes may differ in the last bit.
         kl_per_token = self.process_group.gather(found.per_token)[0]
-        if self.heldout_step is not None:
-            loss = self.heldout.measure(
-                self.heldout_step, beta=self.config.beta, mean_reward=self.mean_reward or 0.0
+        if self.validation_step is not None:
+            loss = self.validation.measure(
+                self.validation_step, beta=self.config.beta, mean_reward=self.mean_reward or 0.0
             ).loss
         return self.early_stopping.stops(Probe(self.step, kl_per_token, len(found.answers), loss))
 
@@ -245,8 +245,8 @@ class Trainer:
         for step in steps if epoch else steps[1:]:
             own, mismatched = self.runner.rows(step)
             rows += own + mismatched
-        if self.heldout_step is not None:
-            own, mismatched = self.heldout.rows(self.heldout_step)
+        if self.validation_step is not None:
+            own, mismatched = self.validation.rows(self.validation_step)
             rows += own + mismatched
         with self.lora.off():
             complete(

@@ -17,8 +17,8 @@ from trainer.models.loading import LoadedBase
 from trainer.training.checkpoint import Fit
 from trainer.training.preflight import check_trainable
 
-#: With fewer held-out examples their loss is too noisy, with more it costs too much time.
-_LEAST_HELD_OUT, _MOST_HELD_OUT = 8, 64
+#: With fewer validation examples their loss is too noisy, with more it costs too much time.
+_LEAST_VALIDATION, _MOST_VALIDATION = 8, 64
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LoadedRun:
     config: TrainConfig
     base: LoadedBase
     examples: tuple[Tokenised, ...]
-    heldout: tuple[Tokenised, ...]
+    validation: tuple[Tokenised, ...]
     truncated: int
     tokens_cut: int
     lambdas: Lambdas
@@ -53,16 +53,17 @@ class LoadedRun:
         return self.config.epochs * self.sampler.steps_per_epoch()
 
     @property
-    def heldout_step(self) -> Step | None:
-        """Return the held-out examples as one step, always the same; None where too few are held
-        out to choose an adapter by (eight, of both kinds where the loss knows both, under two
+    def validation_step(self) -> Step | None:
+        """Return the validation examples as one step, always the same; None where they are too few
+        to choose an adapter by (eight, of both kinds where the loss knows both, under two
         prompts)."""
-        few = len(self.heldout) < _LEAST_HELD_OUT
-        labels = {example.label for example in self.heldout}
+        few = len(self.validation) < _LEAST_VALIDATION
+        labels = {example.label for example in self.validation}
         kinds = 1 if loss_named(self.config.loss).ups_only else 2
-        if few or len(labels) < kinds or len({example.prompt_key for example in self.heldout}) < 2:
+        prompts = {example.prompt_key for example in self.validation}
+        if few or len(labels) < kinds or len(prompts) < 2:
             return None
-        sampler = _sampler(self.config, self.heldout, 2 * len(self.heldout))
+        sampler = _sampler(self.config, self.validation, 2 * len(self.validation))
         return sampler.steps(0)[0] if sampler.steps_per_epoch() else None
 
 
@@ -86,12 +87,16 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
     return config, examples
 
 
-def read_heldout(run_dir: Path) -> list[Example]:
-    """Return the examples of heldout.jsonl, by which the best adapter of the run is chosen; none
-    where there is no such file. Of many, some that are spread evenly. Raises Refused."""
-    path = run_dir / "heldout.jsonl"
+def read_validation(run_dir: Path) -> list[Example]:
+    """Return the examples of validation.jsonl, by which the best adapter of the run is chosen; none
+    where there is no such file. Of many, some that are spread evenly. Raises Refused.
+
+    The test examples are in no file of the run directory: what chooses the adapter must not judge
+    it as well.
+    """
+    path = run_dir / "validation.jsonl"
     found = read_examples(path) if path.exists() else []
-    count = min(len(found), _MOST_HELD_OUT)
+    count = min(len(found), _MOST_VALIDATION)
     return [found[len(found) * number // count] for number in range(count)]
 
 
@@ -101,14 +106,14 @@ def load_run(
     base: LoadedBase,
     *,
     identity: str,
-    heldout: Sequence[Example] = (),
+    validation: Sequence[Example] = (),
 ) -> LoadedRun:
     """Tokenise the examples and weigh the classes. Raises Refused when what is left after
     tokenisation cannot be trained on."""
     loss = loss_named(config.loss)
     if loss.ups_only:
         examples = [example for example in examples if example.label]
-        heldout = [example for example in heldout if example.label]
+        validation = [example for example in validation if example.label]
     data = tokenise_for(base, examples, max_length=config.max_length)
     left_out = set(data.left_out)
     if left_out:
@@ -124,7 +129,7 @@ def load_run(
         config=config,
         base=base,
         examples=data.examples,
-        heldout=tokenise_for(base, heldout, max_length=config.max_length).examples,
+        validation=tokenise_for(base, validation, max_length=config.max_length).examples,
         truncated=data.truncated,
         tokens_cut=data.tokens_cut,
         lambdas=weights,
@@ -136,7 +141,7 @@ def load_run(
 def run_identity(run_dir: Path) -> str:
     """Return a hash of the files a run reads: a checkpoint fits only the run it was made for."""
     digest = hashlib.sha256()
-    for name in ("config.json", "examples.jsonl", "heldout.jsonl"):
+    for name in ("config.json", "examples.jsonl", "validation.jsonl"):
         path = run_dir / name
         content = path.read_bytes() if path.exists() else b""
         digest.update(hashlib.sha256(content).digest())

@@ -21,8 +21,8 @@ from trainer.training.loop import Trainer
 from trainer.training.run_directory import (
     complete_manifest,
     load_run,
-    read_heldout,
     read_run,
+    read_validation,
     run_identity,
 )
 from trainer.training.step import is_out_of_memory
@@ -81,14 +81,16 @@ def _failure(step: int | None, reason: str, advice: str) -> dict[str, object]:
 
 def _train(run_dir: Path, events: EventLog, stop: StopRequest) -> None:
     config, examples = read_run(run_dir)
-    heldout = read_heldout(run_dir)
+    validation = read_validation(run_dir)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     events.write("phase", phase="loading", done=0, total=1)
     process_group = ProcessGroup.join(sharded=config.fsdp)
     try:
         base = _load(config, process_group)
-        run = load_run(config, examples, base, identity=run_identity(run_dir), heldout=heldout)
+        run = load_run(
+            config, examples, base, identity=run_identity(run_dir), validation=validation
+        )
         events.write("phase", phase="loading", done=1, total=1)
         if process_group.any(stop.asked, base.device):
             raise Cancelled(0)

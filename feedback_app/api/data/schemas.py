@@ -43,7 +43,7 @@ class VoteQuery(PageQuery):
 
 
 class ExampleQuery(PageQuery):
-    split: Literal["train", "heldout"] | None = None
+    split: Literal["train", "validation", "test"] | None = None
 
 
 class Page(BaseModel, Generic[Item]):

@@ -19,7 +19,7 @@ from feedback_app.feedback.prompts.selectors import distinct_values
 from feedback_app.web.forms import query_choice, query_strict
 
 LABELS = ("", "up", "down", "tie")
-SPLITS = ("", "train", "heldout")
+SPLITS = ("", *Split.values)
 SOURCES = ("", "annotate", "demo", "import", "api", "sampled")
 NEWEST = ("-created_at", "-completion")
 OLDEST = ("created_at", "completion")

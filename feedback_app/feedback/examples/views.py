@@ -38,6 +38,7 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "answers": answers_of(rows),
         "query": chosen.query(),
         "counts": counts,
+        "has_examples": any(counts.values()),
         "window": WINDOW,
         "window_full": sum(counts.values()) > WINDOW,
         "flagged": counted(project.completions.filter(flagged=True)),

@@ -27,7 +27,13 @@ class Source(models.TextChoices):
 
 
 class Split(models.TextChoices):
-    """Training or held-out; a keyed hash of the prompt decides."""
+    """What a prompt's examples are used for; a keyed hash of the prompt decides.
+
+    Training examples are learned from. Validation examples choose among the adapters of a run, so
+    the adapter that is chosen looks better on them than it is. Test examples therefore choose
+    nothing: only the gate reads them.
+    """
 
     TRAIN = "train", "Training"
-    HELDOUT = "heldout", "Held out"
+    VALIDATION = "validation", "Validation"
+    TEST = "test", "Test"

@@ -11,12 +11,12 @@ from feedback_app.feedback.models.projects import Project
 
 class ExampleQuerySet(QuerySet["Example"]):
     def counts(self) -> dict[str, int]:
-        """Return numbers by split and label: train_up, train_down, heldout_up, heldout_down."""
+        """Return numbers by split and label, as `train_up` or `test_down`."""
         rows = self.order_by().values_list("split", "desirable").annotate(n=Count("pk"))
         found = {(split, desirable): n for split, desirable, n in rows}
         return {
             f"{split}_{'up' if desirable else 'down'}": found.get((split, desirable), 0)
-            for split in ("train", "heldout")
+            for split in Split.values
             for desirable in (True, False)
         }
 
@@ -30,7 +30,7 @@ class Example(models.Model):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="examples")
     desirable = models.BooleanField()
     weight = models.FloatField()
-    split = models.CharField(max_length=8, choices=Split.choices)
+    split = models.CharField(max_length=10, choices=Split.choices)
     # number of the last finished run that trained on it, shown with the votes
     used_in_run = models.PositiveIntegerField(null=True)
     # schedules count examples since a time by it

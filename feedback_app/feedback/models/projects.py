@@ -10,6 +10,10 @@ from django.db.models import Q
 from feedback_app.feedback.models.choices import BASE_VERSION
 from feedback_app.feedback.models.rules import RULE_CONSTRAINTS, ProjectRules
 
+#: The least and the most percent of new prompts in a split that is not trained on.
+VALIDATION_PERCENT = (5, 30)
+TEST_PERCENT = (5, 50)
+
 
 class QueueOrder(models.TextChoices):
     """The order of the annotation queue; in each, fewest votes come first."""
@@ -69,7 +73,10 @@ class Project(ProjectRules):
     queue_order = models.CharField(
         max_length=9, choices=QueueOrder.choices, default=QueueOrder.BALANCED
     )
-    heldout_percent = models.PositiveSmallIntegerField(default=20)
+    # shares of new prompts that are not trained on: `validation_percent` for choosing the adapter
+    # of a run, `test_percent` for the gate
+    validation_percent = models.PositiveSmallIntegerField(default=10, db_default=10)
+    test_percent = models.PositiveSmallIntegerField(default=20, db_default=20)
     # decides the split of new prompts; not derived from SECRET_KEY, which may be replaced
     split_key = models.CharField(max_length=64, default=split_key_new, editable=False)
     max_tokens = models.PositiveIntegerField(default=128)
@@ -87,8 +94,14 @@ class Project(ProjectRules):
                 condition=Q(overlap__gte=1) & Q(overlap__lte=10), name="overlap_1_to_10"
             ),
             models.CheckConstraint(
-                condition=Q(heldout_percent__gte=5) & Q(heldout_percent__lte=50),
-                name="heldout_5_to_50",
+                condition=Q(validation_percent__gte=VALIDATION_PERCENT[0])
+                & Q(validation_percent__lte=VALIDATION_PERCENT[1]),
+                name="validation_5_to_30",
+            ),
+            models.CheckConstraint(
+                condition=Q(test_percent__gte=TEST_PERCENT[0])
+                & Q(test_percent__lte=TEST_PERCENT[1]),
+                name="test_5_to_50",
             ),
             *RULE_CONSTRAINTS,
         ]

@@ -16,7 +16,7 @@ class Prompt(models.Model):
     messages: Any = models.JSONField()
     content_hash = models.CharField(max_length=64)
     topic = models.CharField(max_length=60, blank=True)
-    split = models.CharField(max_length=8, choices=Split.choices)
+    split = models.CharField(max_length=10, choices=Split.choices)
     source = models.CharField(max_length=10, choices=Source.choices, default=Source.IMPORT)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 
 from feedback_app.feedback.models import Project, Verdict
+from feedback_app.feedback.models.projects import TEST_PERCENT, VALIDATION_PERCENT
 from feedback_app.feedback.projects.reasons import chips_read, chips_text
 from feedback_app.web.forms import StrictFields, StrictForm
 
@@ -39,6 +40,8 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "guidelines",
             "overlap",
             "queue_order",
+            "validation_percent",
+            "test_percent",
             "max_tokens",
             "temperature",
             "top_p",
@@ -46,6 +49,8 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
         labels: ClassVar = {
             "overlap": "Votes per answer",
             "queue_order": "Queue order",
+            "validation_percent": "Validation prompts, %",
+            "test_percent": "Test prompts, %",
             "max_tokens": "Maximum answer length",
             "top_p": "Top-p",
         }
@@ -54,6 +59,10 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "guidelines": "Markdown. Annotators see it beside every answer.",
             "overlap": "How many people judge each answer, 1 to 10.",
             "queue_order": "Every answer gets its first vote before any gets its second.",
+            "validation_percent": "Share of new prompts by which a run chooses its best adapter "
+            "and stops in time, 5 to 30. Not trained on.",
+            "test_percent": "Share of new prompts on which only the gate compares versions, "
+            "5 to 50. No training sees them, so that the comparison is fair.",
             "max_tokens": "Tokens; one is about three quarters of a word.",
             "temperature": "0 always takes the most likely token; 0.8 varies.",
             "top_p": "Samples from the most likely tokens that add up to this probability.",
@@ -62,6 +71,8 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
             "system_prompt": forms.Textarea(attrs={"rows": 3}),
             "guidelines": forms.Textarea(attrs={"rows": 12}),
             "overlap": forms.NumberInput(attrs={"min": 1, "max": 10}),
+            "validation_percent": forms.NumberInput(attrs={"min": 5, "max": 30}),
+            "test_percent": forms.NumberInput(attrs={"min": 5, "max": 50}),
             "max_tokens": forms.NumberInput(attrs={"min": 1, "max": 2048}),
             "temperature": forms.NumberInput(attrs={"min": 0, "max": 2, "step": "any"}),
             "top_p": forms.NumberInput(attrs={"min": 0.01, "max": 1, "step": "any"}),
@@ -77,7 +88,13 @@ class ProjectForm(StrictFields, forms.ModelForm[Project]):
         if unknown := self.unknown():
             raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
         values = super().clean() or self.cleaned_data
-        limits = {"max_tokens": (1, 2048), "temperature": (0, 2), "top_p": (0.01, 1)}
+        limits = {
+            "validation_percent": VALIDATION_PERCENT,
+            "test_percent": TEST_PERCENT,
+            "max_tokens": (1, 2048),
+            "temperature": (0, 2),
+            "top_p": (0.01, 1),
+        }
         for name, (low, high) in limits.items():
             value = values.get(name)
             if value is not None and not low <= value <= high:

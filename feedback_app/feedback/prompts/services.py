@@ -37,11 +37,16 @@ def content_hash(messages: Sequence[Message]) -> str:
 def split_of(digest: str, *, project: Project) -> Split:
     """Return the split of a new prompt, decided by its content hash and the project's key.
 
-    Without the key anyone could try prompts until one is held out.
+    Without the key anyone could try prompts until one is in the split that they want. The test
+    split comes first, so that a change of `validation_percent` moves no place into or out of it.
     """
     drawn = hmac.new(project.split_key.encode(), digest.encode(), hashlib.sha256).digest()
     place = int.from_bytes(drawn[:8], "big") % 100
-    return Split.HELDOUT if place < project.heldout_percent else Split.TRAIN
+    if place < project.test_percent:
+        return Split.TEST
+    if place < project.test_percent + project.validation_percent:
+        return Split.VALIDATION
+    return Split.TRAIN
 
 
 def messages_check(messages: Sequence[Message]) -> None:

@@ -12,7 +12,7 @@ from feedback_app.training.models import Adapter
 
 
 class FixedPrompt(models.Model):
-    """A held-out prompt that every version of the project answers. Chosen once."""
+    """A validation prompt that every version of the project answers. Chosen once."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="fixed_prompts")
     prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="+")

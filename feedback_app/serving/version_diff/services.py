@@ -3,6 +3,10 @@
 The answers of the gate are no substitute: they are sampled, and to the prompts of one snapshot.
 These use greedy decoding and always the same twenty prompts, so that any versions can be compared.
 Missing answers are found from the rows, so that another worker resumes an interrupted report.
+
+The prompts are of the validation split. Nothing is chosen by the answers automatically, but people
+read them and change settings, guidelines or votes by what they see; with test prompts, that would
+fit the next versions to what the gate measures them by.
 """
 
 import hashlib
@@ -44,10 +48,11 @@ def conditions_of(project: Project) -> str:
 
 
 def prompts_fix(project: Project) -> list[FixedPrompt]:
-    """Return the project's fixed prompts: the first twenty held-out prompts by hash.
+    """Return the project's fixed prompts: the first twenty validation prompts by hash.
 
-    While there are fewer, later prompts fill the free positions; a prompt keeps its position.
-    Raises UserError if nothing is held out.
+    While there are fewer, later prompts fill the free positions; a prompt keeps its position, also
+    a test prompt that was fixed before there was a validation split. Raises UserError if there is
+    no validation prompt.
     """
     with transaction.atomic():
         Project.objects.select_for_update().get(pk=project.pk)
@@ -55,7 +60,7 @@ def prompts_fix(project: Project) -> list[FixedPrompt]:
         if len(fixed) < FIXED_PROMPTS:
             places = sorted(set(range(FIXED_PROMPTS)) - {each.position for each in fixed})
             more = (
-                project.prompts.filter(split=Split.HELDOUT, source=Source.IMPORT)
+                project.prompts.filter(split=Split.VALIDATION, source=Source.IMPORT)
                 .exclude(pk__in=[each.prompt_id for each in fixed])
                 .order_by("content_hash")[: len(places)]
             )
@@ -64,7 +69,7 @@ def prompts_fix(project: Project) -> list[FixedPrompt]:
                 for prompt, place in zip(more, places, strict=False)
             ]
     if not fixed:
-        raise UserError("No prompt is held out yet: import or add some first.")
+        raise UserError("There is no validation prompt yet: import or add some prompts first.")
     return sorted(fixed, key=lambda each: each.position)
 
 
@@ -149,7 +154,7 @@ def answers_store(claim: ReportClaim, heartbeat: Heartbeat) -> list[EngineError]
     """Request and store what is missing; return the errors of answers that failed.
 
     Returns early if the claim is lost. Raises EngineError if the engine as a whole fails, and
-    UserError if nothing is held out.
+    UserError if there is no validation prompt.
     """
     report = claim.row
     project = report.adapter.project

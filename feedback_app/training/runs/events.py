@@ -108,8 +108,10 @@ def note_of(claim: RunClaim, event: dict[str, Any]) -> RunNote | None:
             f"Step {event['step']}: {event['kl_per_token']:.3f} nats a token away from the base, "
             f"measured on {event['answers']} answers"
         )
-        if event.get("heldout_loss") is not None:
-            text += f"; loss on held-out examples {event['heldout_loss']:.4f}"
+        # the second name is that of event files from before there was a validation split
+        loss = event.get("validation_loss", event.get("heldout_loss"))
+        if loss is not None:
+            text += f"; loss on validation examples {loss:.4f}"
     elif kind == "checkpoint":
         text = f"Checkpoint at step {event['step']}"
     elif kind == "warning" or kind == "braked":

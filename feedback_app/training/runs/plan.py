@@ -13,7 +13,10 @@ from feedback_app.training.snapshots.figures import snapshot_figures
 
 #: The fewest examples of each class that a run can train on and compare versions with.
 MIN_PER_CLASS = 4
-MIN_HELDOUT_PER_CLASS = 1
+MIN_TEST_PER_CLASS = 1
+#: With fewer validation examples the trainer measures no validation loss and keeps the last adapter
+#: (trainer/training/run_directory.py).
+MIN_VALIDATION = 8
 #: Seconds per example and epoch before any run was measured (two cores, 135M parameters).
 SECONDS_PER_EXAMPLE = 0.9
 OVERHEAD_SECONDS = 90.0
@@ -31,8 +34,10 @@ class RunPlan:
 
     train_up: int
     train_down: int
-    heldout_up: int
-    heldout_down: int
+    validation_up: int
+    validation_down: int
+    test_up: int
+    test_down: int
     lambda_d: float
     lambda_u: float
     steps: int
@@ -49,8 +54,18 @@ class RunPlan:
         return self.train_up + self.train_down
 
     @property
-    def heldout_total(self) -> int:
-        return self.heldout_up + self.heldout_down
+    def validation_total(self) -> int:
+        return self.validation_up + self.validation_down
+
+    @property
+    def stops_early(self) -> bool:
+        """Return whether there are enough validation examples to choose an adapter by."""
+        enough = self.validation_total >= MIN_VALIDATION
+        return enough and min(self.validation_up, self.validation_down) > 0
+
+    @property
+    def test_total(self) -> int:
+        return self.test_up + self.test_down
 
 
 def lambdas(desirable: float, undesirable: float) -> tuple[float, float]:
@@ -93,9 +108,9 @@ def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals
             f"{train_up} up and {train_down} down: KTO needs at least {MIN_PER_CLASS} of each "
             "to learn the difference. Annotate more answers."
         )
-    if min(counts["heldout_up"], counts["heldout_down"]) < MIN_HELDOUT_PER_CLASS:
+    if min(counts["test_up"], counts["test_down"]) < MIN_TEST_PER_CLASS:
         objections.append(
-            f"{counts['heldout_up']} up and {counts['heldout_down']} down are held out: the gate "
+            f"{counts['test_up']} up and {counts['test_down']} down are test examples: the gate "
             "needs one of each at least to compare versions. Annotate more answers."
         )
     if total < config["batch_size"]:
@@ -113,8 +128,10 @@ def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals
     return RunPlan(
         train_up=train_up,
         train_down=train_down,
-        heldout_up=counts["heldout_up"],
-        heldout_down=counts["heldout_down"],
+        validation_up=counts["validation_up"],
+        validation_down=counts["validation_down"],
+        test_up=counts["test_up"],
+        test_down=counts["test_down"],
         lambda_d=lambda_d,
         lambda_u=lambda_u,
         steps=steps,

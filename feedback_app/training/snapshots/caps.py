@@ -102,7 +102,7 @@ def snapshot_totals_cached(project: Project) -> SnapshotTotals:
 
     With hundreds of thousands of votes it takes seconds to find out which are taken.
     """
-    key = f"taken:{project.pk}:{project.person_share}:{project.person_floor}"
+    key = f"totals:{project.pk}:{project.person_share}:{project.person_floor}"
     known: SnapshotTotals | None = cache.get(key)
     if known is not None:
         return known

@@ -44,19 +44,27 @@ def items_of(snapshot: Snapshot, split: Split) -> Iterator[SnapshotItem]:
 
 
 def snapshot_write(snapshot: Snapshot, directory: Path) -> None:
-    """Write examples.jsonl and heldout.jsonl, each atomically, and store the hash of the first."""
+    """Write what training reads, examples.jsonl and validation.jsonl, and store the hash of the
+    first.
+
+    The test split is not written here: gate/evaluation.py does it when training is done.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    digest = ""
-    for split, name in ((Split.HELDOUT, "heldout.jsonl"), (Split.TRAIN, "examples.jsonl")):
-        hasher = hashlib.sha256()
-        partial = directory / f"{name}.partial"
-        with partial.open("wb") as file:
-            for item in items_of(snapshot, split):
-                line = json.dumps(as_line(item), ensure_ascii=False).encode() + b"\n"
-                hasher.update(line)
-                file.write(line)
-        partial.replace(directory / name)
-        digest = hasher.hexdigest()
+    split_write(snapshot, Split.VALIDATION, directory / "validation.jsonl")
+    digest = split_write(snapshot, Split.TRAIN, directory / "examples.jsonl")
     if snapshot.sha256 != digest:
         snapshot.sha256 = digest
         snapshot.save(update_fields=["sha256"])
+
+
+def split_write(snapshot: Snapshot, split: Split, path: Path) -> str:
+    """Write the examples of a split atomically; return the SHA-256 of the file."""
+    hasher = hashlib.sha256()
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        for item in items_of(snapshot, split):
+            line = json.dumps(as_line(item), ensure_ascii=False).encode() + b"\n"
+            hasher.update(line)
+            file.write(line)
+    partial.replace(path)
+    return hasher.hexdigest()

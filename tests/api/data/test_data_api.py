@@ -193,7 +193,7 @@ def test_added_prompts_are_sampled_and_those_of_the_gateway_are_not(
     sampling = sampling_request(project=project, answers_per_prompt=1)
 
     assert [prompt.pk for prompt, _ in missing(sampling)] == [both.pk, added[0]["id"]]
-    project.prompts.update(split="heldout")
+    project.prompts.update(split="validation")
     fixed = {each.prompt_id for each in prompts_fix(project)}
     assert fixed == {both.pk, added[0]["id"]}
     assert asked.pk not in fixed

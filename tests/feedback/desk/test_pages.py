@@ -461,6 +461,26 @@ def test_examples_filters_and_keeps_them_in_the_links(
     assert "Answer number 0." not in page
 
 
+@pytest.mark.parametrize(("split", "count"), [("train", 43), ("validation", 5), ("test", 12)])
+def test_examples_are_counted_and_filtered_by_split(
+    voted_project: Project, admin: User, as_user: As, split: str, count: int
+) -> None:
+    url = reverse("examples", args=[voted_project.slug])
+
+    page = as_user(admin).get(url, {"split": split}).content.decode()
+
+    assert f"{count} examples" in " ".join(page.split())
+    for name, label, number in (
+        ("Training", "up", 15),
+        ("Training", "down", 28),
+        ("Validation", "up", 1),
+        ("Validation", "down", 4),
+        ("Test", "up", 4),
+        ("Test", "down", 8),
+    ):
+        assert f"<dt>{name}, {label}</dt><dd>{number}</dd>" in page
+
+
 @pytest.mark.slow
 def test_examples_second_page_keeps_the_filter(
     voted_project: Project, admin: User, as_user: As
@@ -480,6 +500,7 @@ def test_examples_second_page_keeps_the_filter(
         {"_connector": "OR"},
         {"sort": "user__password"},
         {"label": "sideways"},
+        {"split": "heldout"},
         {"version": "starter@9"},
         {"page": "-1"},
     ],
@@ -509,6 +530,8 @@ SETTINGS = {
     "system_prompt": "Be kind.",
     "guidelines": "Short.",
     "overlap": "2",
+    "validation_percent": "15",
+    "test_percent": "25",
     "queue_order": "newest",
     "max_tokens": "64",
     "temperature": "0.7",
@@ -523,11 +546,20 @@ def test_settings_are_saved(project: Project, admin: User, as_user: As) -> None:
 
     project.refresh_from_db()
     assert (project.name, project.overlap, project.max_tokens) == ("Better bot", 2, 64)
+    assert (project.validation_percent, project.test_percent) == (15, 25)
     assert b"Saved." in answer.content
 
 
 @pytest.mark.parametrize(
-    "change", [{"slug": "mine"}, {"live_version": "x"}, {"overlap": "0"}, {"temperature": "9"}]
+    "change",
+    [
+        {"slug": "mine"},
+        {"live_version": "x"},
+        {"overlap": "0"},
+        {"temperature": "9"},
+        {"validation_percent": "31"},
+        {"test_percent": "4"},
+    ],
 )
 def test_settings_with_errors_change_nothing(
     change: dict[str, str], project: Project, admin: User, as_user: As

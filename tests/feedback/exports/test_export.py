@@ -65,7 +65,7 @@ def test_jsonl_has_every_example_with_its_context(voted_project: Project, tmp_pa
         "weight": 1.0,
         "split": rows[0]["split"],
     }
-    assert {row["split"] for row in rows} == {"train", "heldout"}
+    assert {row["split"] for row in rows} == {"train", "validation", "test"}
 
 
 @pytest.mark.slow

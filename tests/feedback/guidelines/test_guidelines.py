@@ -23,6 +23,8 @@ SETTINGS = {
     "name": "Support bot",
     "system_prompt": "Be brief.",
     "overlap": "1",
+    "validation_percent": "15",
+    "test_percent": "25",
     "queue_order": "balanced",
     "max_tokens": "64",
     "temperature": "0.7",

@@ -21,6 +21,8 @@ def settings(project: Project, **changes: str) -> dict[str, str]:
     form = {
         "name": project.name,
         "overlap": "1",
+        "validation_percent": "15",
+        "test_percent": "25",
         "queue_order": "balanced",
         "max_tokens": "128",
         "temperature": "0.8",

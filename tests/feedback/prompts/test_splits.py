@@ -5,6 +5,7 @@ from importlib import import_module
 
 import pytest
 from django.apps import apps
+from django.db import IntegrityError
 from django.test import Client
 from django.urls import reverse
 
@@ -21,27 +22,47 @@ from feedback_app.feedback.prompts.services import (
 DIGESTS = [content_hash([{"role": "user", "content": f"Question {n}?"}]) for n in range(2_000)]
 
 
-def keyed(key: str) -> list[Split]:
-    project = Project(split_key=key, heldout_percent=20)
+def keyed(key: str, *, validation: int = 10, test: int = 20) -> list[Split]:
+    project = Project(split_key=key, validation_percent=validation, test_percent=test)
     return [split_of(digest, project=project) for digest in DIGESTS]
 
 
-def test_split_is_near_its_share_and_the_same_every_time() -> None:
+def test_splits_are_near_their_shares_and_the_same_every_time() -> None:
     splits = keyed("a" * 64)
 
-    assert 0.17 < splits.count(Split.HELDOUT) / len(splits) < 0.23
+    assert 0.17 < splits.count(Split.TEST) / len(splits) < 0.23
+    assert 0.08 < splits.count(Split.VALIDATION) / len(splits) < 0.12
     assert splits == keyed("a" * 64)
+
+
+def test_larger_validation_share_takes_training_prompts_only() -> None:
+    before, after = keyed("a" * 64), keyed("a" * 64, validation=30)
+
+    moved = {change for change in zip(before, after, strict=True) if change[0] != change[1]}
+    assert moved == {(Split.TRAIN, Split.VALIDATION)}
+    assert 0.27 < after.count(Split.VALIDATION) / len(after) < 0.33
 
 
 def test_split_cannot_be_computed_without_the_key() -> None:
     unkeyed = [int(digest[:8], 16) % 100 < 20 for digest in DIGESTS]
-    for other in (unkeyed, [split == Split.HELDOUT for split in keyed("b" * 64)]):
+    for other in (unkeyed, [split == Split.TEST for split in keyed("b" * 64)]):
         both = sum(
-            guess and split == Split.HELDOUT
+            guess and split == Split.TEST
             for guess, split in zip(other, keyed("a" * 64), strict=True)
         )
         # by chance a fifth of a fifth
         assert both / len(DIGESTS) < 0.06
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "shares", [{"validation_percent": 4}, {"validation_percent": 31}, {"test_percent": 51}]
+)
+def test_share_outside_its_bounds_is_refused_by_the_database(
+    project: Project, shares: dict[str, int]
+) -> None:
+    with pytest.raises(IntegrityError):
+        Project.objects.update(**shares)
 
 
 @pytest.mark.django_db
@@ -62,7 +83,7 @@ def test_prompt_keeps_its_split_when_the_key_or_the_share_changes(project: Proje
     prompt = prompt_get_or_create(project=project, messages=question, source=Source.IMPORT)
     for split in Split:
         Prompt.objects.update(split=split)
-        project.split_key, project.heldout_percent = "c" * 64, 50
+        project.split_key, project.test_percent = "c" * 64, 50
         again = prompt_get_or_create(project=project, messages=question, source=Source.DEMO)
         assert (again.pk, again.split) == (prompt.pk, split)
 

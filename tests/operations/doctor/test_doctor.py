@@ -178,13 +178,13 @@ class World:
 
     def prompt_in_other_split(self) -> None:
         prompt = Prompt.objects.filter(split="train").first()
-        Prompt.objects.filter(pk=prompt.pk).update(split="heldout")
+        Prompt.objects.filter(pk=prompt.pk).update(split="test")
 
     def snapshot_in_both_splits(self) -> None:
-        """Two completions of one prompt, one of them on the other side."""
+        """Two completions of one prompt, one of them in another split."""
         one, other = self.run.snapshot.items.filter(split="train")[:2]
         Completion.objects.filter(pk=other.completion_id).update(prompt=one.completion.prompt)
-        self.run.snapshot.items.filter(pk=other.pk).update(split="heldout")
+        self.run.snapshot.items.filter(pk=other.pk).update(split="test")
 
     def live_version_without_release(self) -> None:
         Project.objects.update(live_version="base")
@@ -259,7 +259,7 @@ TABLE: list[tuple[str, Plant, str]] = [
     ("votes_and_examples", World.vote_without_example, "1 of 60"),
     ("votes_and_examples", World.vote_not_counted, "1 of 60"),
     ("splits", World.prompt_in_other_split, "another split than their prompt"),
-    ("splits", World.snapshot_in_both_splits, "training and held out"),
+    ("splits", World.snapshot_in_both_splits, "in more than one split"),
     ("live_versions", World.live_version_without_release, "its live release is bot@1"),
 ]
 

@@ -359,7 +359,7 @@ def test_version_diff_completes_on_a_slow_engine(
     settings.ENGINES = {MODEL: slow.url}
     settings.RUN_STALE_SECONDS = STALE
     texts = questions(project, 3)
-    project.prompts.update(split=Split.HELDOUT)
+    project.prompts.update(split=Split.VALIDATION)
     slow.behave(**LONG, faults={texts[0]: "break", texts[1]: "once"})
     version_diff_request(adapter=adapter, by=admin)
     claim = report_claim(adapter.pk)

@@ -34,7 +34,7 @@ def adapter_of(project: Project, *, gate_won: bool) -> Adapter:
         project=project,
         number=1,
         snapshot=Snapshot.objects.create(
-            project=project, train_up=1, train_down=1, heldout_up=1, heldout_down=1
+            project=project, train_up=1, train_down=1, test_up=1, test_down=1
         ),
         trigger=Run.Trigger.PERSON,
         status=Run.Status.SUCCEEDED,

@@ -32,21 +32,23 @@ served_tests = [pytest.mark.django_db, pytest.mark.slow]
 As = Callable[[User], Client]
 
 
-def prompts(project: Project, count: int, *, start: int = 0) -> None:
-    """Create this many held-out prompts."""
+def prompts(
+    project: Project, count: int, *, start: int = 0, split: Split = Split.VALIDATION
+) -> None:
+    """Create this many prompts."""
     for number in range(start, start + count):
         prompt = prompt_get_or_create(
             project=project,
             messages=[{"role": "user", "content": f"Question {number}?"}],
             source=Source.IMPORT,
         )
-        prompt.split = Split.HELDOUT
+        prompt.split = split
         prompt.save()
 
 
 @pytest.fixture
 def asked(served: Project, make_adapter: MakeAdapter, admin: User) -> Adapter:
-    """Version 2, whose gate compared it with version 1, and three held-out prompts."""
+    """Version 2, whose gate compared it with version 1, and three validation prompts."""
     served.max_tokens = 8
     served.save()
     prompts(served, 3)
@@ -66,8 +68,10 @@ def write(adapter: Adapter, by: User | None = None) -> ChangeReport:
 
 
 @pytest.mark.django_db
-def test_fixed_prompts_are_held_out_keep_positions_and_fill_up(project: Project) -> None:
-    with pytest.raises(UserError, match="held out"):
+def test_fixed_prompts_are_of_validation_keep_positions_and_fill_up(project: Project) -> None:
+    prompts(project, 3, start=100, split=Split.TRAIN)
+    prompts(project, 3, start=200, split=Split.TEST)
+    with pytest.raises(UserError, match="no validation prompt"):
         prompts_fix(project)
     prompts(project, 5)
     few = [(each.position, each.prompt_id) for each in prompts_fix(project)]
@@ -76,7 +80,7 @@ def test_fixed_prompts_are_held_out_keep_positions_and_fill_up(project: Project)
     many = prompts_fix(project)
     assert [(each.position, each.prompt_id) for each in many[:5]] == few
     assert len(many) == 20
-    assert {each.prompt.split for each in many} == {"heldout"}
+    assert {each.prompt.split for each in many} == {"validation"}
     project.prompts.get(pk=many[7].prompt_id).delete()
     again = prompts_fix(project)
     assert [each.position for each in again] == list(range(20))

@@ -90,7 +90,7 @@ def test_two_processes_train_the_same_adapter_as_one(
     settings["held_tokens"] = 80
     one, two = (make_run(name, examples=examples, **settings) for name in ("one", "two"))
     for run_dir in (one, two):
-        write_examples(run_dir / "heldout.jsonl", held)
+        write_examples(run_dir / "validation.jsonl", held)
     alone(one)
     process = launch(started, "trainer", "train", str(two))
     output, _ = process.communicate(timeout=DEADLINE)
@@ -105,7 +105,7 @@ def test_two_processes_train_the_same_adapter_as_one(
         assert found["grad_norm"] == pytest.approx(expected["grad_norm"], rel=1e-4)
     probes = [events(run_dir, "probe") for run_dir in (one, two)]
     for expected, found in zip(*probes, strict=True):
-        assert found["heldout_loss"] == pytest.approx(expected["heldout_loss"], rel=1e-5)
+        assert found["validation_loss"] == pytest.approx(expected["validation_loss"], rel=1e-5)
     weights = [load_file(run_dir / "adapter" / WEIGHTS) for run_dir in (one, two)]
     for name, expected in weights[0].items():
         assert (weights[1][name] - expected).abs().max() <= 1e-5, name

@@ -15,7 +15,7 @@ import pytest
 
 from tests.trainer.conftest import MakeRun, events
 from tests.trainer.training.killing import End, Killer
-from tests.trainer.training.test_kill import Quiet, result, write_held_out_run
+from tests.trainer.training.test_kill import Quiet, result, write_validated_run
 from trainer.errors import NotWritten
 
 # each test runs the trainer several times
@@ -35,12 +35,12 @@ def killer() -> Iterator[Killer]:
 @pytest.fixture
 def make(tmp_path: Path, tiny_dir: Path) -> MakeRun:
     """Return a function that makes runs of the same content."""
-    return lambda name, **config: write_held_out_run(tmp_path / name, tiny_dir, **config)
+    return lambda name, **config: write_validated_run(tmp_path / name, tiny_dir, **config)
 
 
 @pytest.fixture(scope="module")
 def quiet(killer: Killer, tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
-    return Quiet(killer, write_held_out_run(tmp_path_factory.mktemp("quiet") / "run", tiny_dir))
+    return Quiet(killer, write_validated_run(tmp_path_factory.mktemp("quiet") / "run", tiny_dir))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def probe(step: int, loss: float | None = 0.4, kl: float = 0.1) -> Probe:
     return Probe(step, kl, 8, loss)
 
 
-def test_lowest_heldout_loss_is_kept() -> None:
+def test_lowest_validation_loss_is_kept() -> None:
     best, why = judge(probe(10, 0.45), None, LIMITS)
     assert (best, why) == (Best(10, 0.45), None)
     best, _ = judge(probe(20, 0.40), best, LIMITS)
@@ -30,11 +30,11 @@ def test_lowest_heldout_loss_is_kept() -> None:
     assert (best.step, best.worse, why) == (20, 1, None)
 
 
-def test_rising_heldout_loss_stops_after_patience_probes() -> None:
+def test_rising_validation_loss_stops_after_patience_probes() -> None:
     best, why = judge(probe(30, 0.43), Best(20, 0.40, worse=1), LIMITS)
     assert best.step == 20
     assert why is not None
-    assert why.startswith("stopped at step 30: the loss on held-out examples has risen")
+    assert why.startswith("stopped at step 30: the loss on validation examples has risen")
     assert "the adapter of step 20 is kept" in why
 
 
@@ -48,7 +48,7 @@ def test_patience_can_be_unlimited() -> None:
     assert why is None
 
 
-def test_last_adapter_under_the_brake_is_kept_without_held_out_examples() -> None:
+def test_last_adapter_under_the_brake_is_kept_without_validation_examples() -> None:
     best, why = judge(probe(20, None), Best(10), LIMITS)
     assert (best, why) == (Best(20), None)
     best, why = judge(probe(30, None, kl=0.9), best, LIMITS)
@@ -62,7 +62,7 @@ def test_last_adapter_under_the_brake_is_kept_without_held_out_examples() -> Non
     [
         (probe(10, kl=0.9), "no earlier adapter was under it at step 10"),
         (probe(10, kl=float("nan")), "KL probe is not finite"),
-        (probe(10, loss=float("inf")), "held-out loss is not finite"),
+        (probe(10, loss=float("inf")), "validation loss is not finite"),
     ],
 )
 def test_run_without_an_adapter_to_keep_fails(found: Probe, reason: str) -> None:
@@ -85,17 +85,17 @@ def test_nan_figures_fail_the_step() -> None:
 
 def overfitting_run(make_run: MakeRun, name: str, epochs: int) -> Path:
     """Write a run of three steps per epoch that memorises its nine examples; similar examples are
-    held out."""
+    for validation."""
     settings = {"lr_schedule": "constant", "warmup_ratio": 0.0, "probe_every": 3, "patience": 2}
     run_dir = make_run(name, epochs=epochs, **settings)
-    write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 42)])
+    write_examples(run_dir / "validation.jsonl", [example(number) for number in range(30, 42)])
     return run_dir
 
 
-def test_rising_heldout_loss_ends_the_run_with_its_best_adapter(make_run: MakeRun) -> None:
+def test_rising_validation_loss_ends_the_run_with_its_best_adapter(make_run: MakeRun) -> None:
     run_dir = overfitting_run(make_run, "longer", epochs=12)
     train(run_dir)
-    losses = {found["step"]: found["heldout_loss"] for found in events(run_dir, "probe")}
+    losses = {found["step"]: found["validation_loss"] for found in events(run_dir, "probe")}
     best = min(losses, key=lambda step: losses[step])
     last = max(losses)
     assert 3 < best < last < 36

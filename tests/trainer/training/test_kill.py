@@ -34,17 +34,17 @@ def killer() -> Iterator[Killer]:
         yield found
 
 
-def write_held_out_run(run_dir: Path, tiny_dir: Path, **config: Any) -> Path:
-    """Write a run of this module's kind, with held-out examples."""
+def write_validated_run(run_dir: Path, tiny_dir: Path, **config: Any) -> Path:
+    """Write a run of this module's kind, with validation examples."""
     write_run(run_dir, tiny_dir, **{**SETTINGS, **config})
-    write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 42)])
+    write_examples(run_dir / "validation.jsonl", [example(number) for number in range(30, 42)])
     return run_dir
 
 
 @pytest.fixture
 def make(tmp_path: Path, tiny_dir: Path) -> MakeRun:
     """Return a function that makes runs of the same content."""
-    return lambda name, **config: write_held_out_run(tmp_path / name, tiny_dir, **config)
+    return lambda name, **config: write_validated_run(tmp_path / name, tiny_dir, **config)
 
 
 class Quiet:
@@ -76,7 +76,7 @@ class Quiet:
 
 @pytest.fixture(scope="module")
 def quiet(killer: Killer, tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Quiet:
-    return Quiet(killer, write_held_out_run(tmp_path_factory.mktemp("quiet") / "run", tiny_dir))
+    return Quiet(killer, write_validated_run(tmp_path_factory.mktemp("quiet") / "run", tiny_dir))
 
 
 def moments(count: int, of: int) -> list[int]:

@@ -292,10 +292,10 @@ def test_lambda_is_set_by_the_summed_weights_of_each_class(make_run: MakeRun) ->
 @pytest.mark.parametrize("loss", ["kto", "kto_clamped", "apo_zero_unpaired", "bco", "sft", "dpo"])
 def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
     run_dir = make_run(loss=loss, epochs=6)
-    write_examples(run_dir / "heldout.jsonl", [example(number) for number in range(30, 48)])
+    write_examples(run_dir / "validation.jsonl", [example(number) for number in range(30, 48)])
     train.train(run_dir)
     (probe,) = events(run_dir, "probe")
-    assert probe["heldout_loss"] > 0
+    assert probe["validation_loss"] > 0
     tensors = load_file(run_dir / "adapter" / WEIGHTS)
     # B starts as zeros
     assert all(tensor.abs().max() > 1e-3 for name, tensor in tensors.items() if "lora_B" in name)

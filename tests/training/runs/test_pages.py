@@ -9,13 +9,14 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.adjudication.selectors import asked
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Example, Project
 from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_finish, run_request
 from feedback_app.training.runs.value_curve import value_curve
+from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
 
@@ -68,25 +69,14 @@ def adapter(claim: RunClaim) -> Adapter:
     """A finished run whose adapter won the gate, with one doubtful label."""
     name = claim.row.project.adapter_name(claim.row.number)
     RunMetric.objects.bulk_create([metric(claim.row, step) for step in range(1, 9)])
-    measures = {
-        "ranking": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 20},
-        "finished": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
-        "relevance": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
-        "repetition": {"value": 0.1, "low": 0.0, "high": 0.2, "n": 20},
-        "neutral_logprob": {"value": -2.0, "low": -2.1, "high": -1.9, "n": 20},
-        "kl_per_token": {"value": 0.1, "low": 0.05, "high": 0.15, "n": 20},
-        "words": {"value": 40.0, "low": 35.0, "high": 45.0, "n": 20},
-    }
-    answers = [
-        {
-            "id": "p1",
-            "messages": [{"role": "user", "content": "Why is the sky blue?"}],
-            "answers": {
-                name: [{"text": "<i>Air</i> scatters **blue**.", "finish_reason": "stop"}],
-                "base": [{"text": "Because", "finish_reason": "length"}],
-            },
-        }
-    ]
+    report = gate_report(name)
+    report["answers"][0]["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
+    for version, text, up in (
+        (name, "<i>Air</i> scatters **blue**.", 0.95),
+        ("base", "Because", 0.05),
+    ):
+        for answer in report["answers"][0]["answers"][version]:
+            answer |= {"text": text, "up": up}
     items = list(claim.row.snapshot.items.filter(split="train").order_by("pk"))
     fit = {item.completion_id: (2.0 if item.desirable else -3.0, 0.1) for item in items}
     liked = next(item for item in items if item.desirable)
@@ -95,11 +85,7 @@ def adapter(claim: RunClaim) -> Adapter:
         claim=claim,
         path=f"adapters/{name}",
         sha256="0" * 64,
-        report={
-            "candidates": {name: measures, "base": measures | {"ranking": {"value": 0.5}}},
-            "answers": answers,
-            "heldout": [],
-        },
+        report=report,
         fit=fit,
     )
     assert finished is not None
@@ -127,7 +113,15 @@ def test_runs_shows_what_a_run_would_train_on(
     counts = voted_project.examples.counts()
     assert f"<dd>{counts['train_up']}</dd>" in page
     assert f"<dd>{counts['train_down']}</dd>" in page
+    assert "<dt>Validation</dt><dd>5 <small>1 up</small></dd>" in page
+    assert "<dt>Test</dt><dd>12 <small>4 up</small></dd>" in page
+    assert "5 validation examples: eight" in page
     assert "disabled" not in page
+    more = list(voted_project.examples.filter(split="train").values_list("pk", flat=True)[:3])
+    Example.objects.filter(pk__in=more).update(split="validation")
+    page = as_user(admin).get(url("runs", voted_project)).content.decode()
+    assert "<dt>Validation</dt><dd>8 <small>" in page
+    assert "validation examples: eight" not in page
 
 
 def test_plan_follows_the_form(voted_project: Project, admin: User, as_user: As) -> None:

@@ -35,8 +35,9 @@ def test_plan_counts_both_classes(voted_project: Project) -> None:
     plan = run_plan_shown(project=voted_project, config=CONFIG)
     assert plan is not None
     assert plan.objections == ()
-    assert plan.train_total + plan.heldout_total == 60
+    assert plan.train_total + plan.validation_total + plan.test_total == 60
     assert plan.train_total == Example.objects.filter(split="train").count()
+    assert plan.test_total == Example.objects.filter(split="test").count()
     assert plan.new_examples == 60
     assert plan.minutes > 0
 

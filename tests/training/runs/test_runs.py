@@ -15,15 +15,21 @@ from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import Example, Project, Source, Verdict
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.training.gate.report import misfits
+from feedback_app.training.gate.services import gate_settings_save
+from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.launchers.child_process import CANCELLED, child_run, settle
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
+from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.schedules.services import schedule_set, schedules_run
 from feedback_app.training.snapshots.files import snapshot_write
 from feedback_app.web.errors import UserError
+from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
 
@@ -38,33 +44,6 @@ def claim(run: Run) -> RunClaim:
     claim = run_claim(run.pk)
     assert claim is not None
     return claim
-
-
-def share(value: float, spread: float = 0.05) -> dict[str, float]:
-    return {"value": value, "low": value - spread, "high": value + spread, "n": 40}
-
-
-def report(name: str, *, live: str | None = None, **changed: float) -> dict[str, Any]:
-    """Return a held-out report in which `name` beats base, unless `changed` overrides it."""
-    base = {
-        "ranking": 0.5,
-        "finished": 0.6,
-        "relevance": 0.9,
-        "repetition": 0.1,
-        "neutral_logprob": -2.0,
-        "kl_per_token": 0.0,
-        "words": 70.0,
-    }
-    new = {**base, "ranking": 0.8, "finished": 0.9, "kl_per_token": 0.1, "words": 50.0, **changed}
-    candidates = {name: new, "base": base} | ({live: {**base, "ranking": 0.7}} if live else {})
-    return {
-        "candidates": {
-            version: {key: share(value) for key, value in measures.items()}
-            for version, measures in candidates.items()
-        },
-        "answers": [],
-        "heldout": [],
-    }
 
 
 def test_request_stores_a_snapshot_of_the_examples(
@@ -143,7 +122,7 @@ def test_finish_registers_one_adapter_and_marks_each_example(run: Run, claim: Ru
     arguments: dict[str, Any] = {
         "path": "adapters/bot@1",
         "sha256": "0" * 64,
-        "report": report("bot@1"),
+        "report": gate_report("bot@1"),
         "fit": fit,
     }
     adapter = run_finish(claim=claim, **arguments)
@@ -153,69 +132,86 @@ def test_finish_registers_one_adapter_and_marks_each_example(run: Run, claim: Ru
     assert run_finish(claim=claim, **arguments) is None, "a second finish registers nothing"
     assert Adapter.objects.count() == 1
     assert Example.objects.filter(split="train", used_in_run=1).count() == len(fit)
-    assert not Example.objects.filter(split="heldout", used_in_run=1).exists()
+    assert not Example.objects.exclude(split="train").filter(used_in_run=1).exists()
     assert SnapshotItem.objects.filter(reward=0.5).count() == len(fit)
     unsure = dict(run.project.completions.filter(pk__in=fit).values_list("pk", "unsure"))
     assert set(unsure.values()) == {0.4}, "the queue orders by the run's certainty"
     assert not run.project.completions.exclude(pk__in=fit).filter(unsure__isnull=False).exists()
 
 
-@pytest.mark.parametrize(
-    ("changed", "fault"),
-    [
-        ({"kl_per_token": 0.9}, "Distance"),
-        ({"neutral_logprob": -2.5}, "neutral"),
-        ({"words": 3.0}, "length"),
-        ({"ranking": 0.52}, "ranked"),
-        ({"relevance": 0.5}, "topic"),
-        ({"repetition": 0.4}, "repeat"),
-        ({"finished": 0.4}, "Finished"),
-    ],
-)
-def test_gate_refuses_a_worse_model(claim: RunClaim, changed: dict[str, float], fault: str) -> None:
-    adapter = run_finish(
-        claim=claim,
-        path="p",
-        sha256="0",
-        report=report("bot@1", **changed),
-        fit={},
+def test_fit_of_test_items_is_neither_stored_nor_shown(run: Run, claim: RunClaim) -> None:
+    # worse than every training example: it would be the first misfit, and first in the queue
+    held = run.snapshot.items.exclude(split="train")
+    fit = {item.completion_id: (0.5, 0.1) for item in run.snapshot.items.filter(split="train")}
+    trained = set(fit)
+    fit |= {item.completion_id: (-9.0 if item.desirable else 9.0, 8.9) for item in held}
+    assert set(held.values_list("split", flat=True)) == {"validation", "test"}
+
+    run_finish(
+        claim=claim, path="adapters/bot@1", sha256="0" * 64, report=gate_report("bot@1"), fit=fit
     )
+
+    run.refresh_from_db()
+    shown = fit_of_run(run)
+    assert shown.total == len(trained)
+    assert {misfit.item.completion_id for misfit in misfits(run, shown)} <= trained
+    curve = value_curve(run, shown)
+    assert curve is not None
+    assert curve.total == len(curve.points) == len(trained)
+    assert not held.filter(reward__isnull=False).exists()
+    unsure = run.project.completions.filter(unsure__isnull=False)
+    assert set(unsure.values_list("pk", flat=True)) == trained
+
+
+@pytest.mark.parametrize("name", ["validation_loss", "heldout_loss"])
+def test_probe_is_noted_also_under_the_name_of_older_event_files(
+    claim: RunClaim, name: str
+) -> None:
+    event = {"type": "probe", "step": 3, "kl_per_token": 0.1, "answers": 8, name: 0.25}
+    assert events_store(claim, [event])
+    assert "loss on validation examples 0.2500" in RunNote.objects.get().text
+
+
+def test_gate_refuses_a_worse_model(claim: RunClaim) -> None:
+    report = gate_report("bot@1", repeats=0.7)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
     assert adapter is not None
     assert not adapter.gate_won
-    (lost,) = [rule for rule in adapter.gate["rules"] if not rule["passed"]]
-    assert fault in lost["label"]
+    assert adapter.gate_outcome == "failed"
+    (lost,) = [rule for rule in adapter.gate["rules"] if rule["outcome"] != "passed"]
+    assert lost["label"] == "Repetition"
+    note = RunNote.objects.filter(run=claim.row).latest("pk")
+    assert "It failed the gate. Repetition: beyond its margin" in note.text
 
 
-@pytest.mark.parametrize(
-    ("low", "won"),
-    [
-        (0.46, True),  # 0.75 - 0.29 * 1.645 / 1.96 = 0.507
-        (0.44, False),  # 0.75 - 0.31 * 1.645 / 1.96 = 0.490
-    ],
-)
-def test_gate_uses_a_one_sided_test(claim: RunClaim, low: float, won: bool) -> None:
-    data = report("bot@1", ranking=0.75)
-    data["candidates"]["bot@1"]["ranking"]["low"] = low
-    adapter = run_finish(claim=claim, path="p", sha256="0", report=data, fit={})
+def test_gate_without_enough_prompts_decides_nothing(claim: RunClaim) -> None:
+    report = gate_report("bot@1", prompts=6)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
     assert adapter is not None
-    assert adapter.gate_won is won
+    assert (adapter.gate_won, adapter.gate_outcome) == (False, "undecided")
 
 
 def test_gate_compares_with_the_live_version(claim: RunClaim) -> None:
-    adapter = run_finish(
-        claim=claim,
-        path="p",
-        sha256="0",
-        report=report("bot@1", live="bot@0", ranking=0.65),
-        fit={},
-    )
+    report = gate_report("bot@1", live="bot@0", up=0.5, prompts=300)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
     assert adapter is not None
     assert adapter.gate["opponent"] == "bot@0"
     assert not adapter.gate_won
 
 
+def test_gate_uses_the_rules_of_the_project(claim: RunClaim, project: Project, admin: User) -> None:
+    wide = GateSettings(margins={"repetition": 0.9})
+    gate_settings_save(project=project, settings=wide, by=admin)
+    report = gate_report("bot@1", repeats=0.7)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
+    assert adapter is not None
+    assert adapter.gate_won
+    assert adapter.gate["settings"]["margins"] == {"repetition": 0.9}
+    assert [rule["key"] for rule in adapter.gate["rules"]] == ["up", "repetition"]
+
+
 def test_live_adapter_cannot_be_discarded(claim: RunClaim, admin: User, project: Project) -> None:
-    adapter = run_finish(claim=claim, path="p", sha256="0", report=report("bot@1"), fit={})
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=gate_report("bot@1"), fit={})
     assert adapter is not None
     Project.objects.update(live_version="bot@1")
     adapter.refresh_from_db()
@@ -282,15 +278,17 @@ def test_snapshot_file_is_trl_unpaired_with_the_served_context(run: Run, tmp_pat
     assert (tmp_path / "examples.jsonl").read_bytes() == first
 
     rows = [json.loads(line) for line in first.splitlines()]
-    heldout = (tmp_path / "heldout.jsonl").read_text().splitlines()
-    assert len(rows) + len(heldout) == 60
+    validation = list(map(json.loads, (tmp_path / "validation.jsonl").read_text().splitlines()))
+    test = run.snapshot.items.filter(split="test").count()
+    assert len(rows) + len(validation) + test == 60
+    assert {path.name for path in tmp_path.iterdir()} == {"examples.jsonl", "validation.jsonl"}
     row = rows[0]
     assert row["prompt"][0] == {"role": "system", "content": "Be brief."}
     assert row["prompt"][-1]["role"] == "user"
     assert row["completion"][0]["role"] == "assistant"
     assert isinstance(row["label"], bool)
     prompts = {json.dumps(r["prompt"]) for r in rows}
-    assert not prompts & {json.dumps(json.loads(line)["prompt"]) for line in heldout}
+    assert not prompts & {json.dumps(r["prompt"]) for r in validation}
 
 
 # -- the schedule

@@ -100,7 +100,8 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
     # 40 of theirs remain: alone, with the other's, or in a tie
     assert run.snapshot.left_out == skewed.examples.count() - (len(items) - len(restored)) > 0
     assert run.snapshot.left_out_people == 1
-    assert run.snapshot.train_total + run.snapshot.heldout_total == len(items)
+    taken = run.snapshot
+    assert taken.train_total + taken.validation_total + taken.test_total == len(items)
     theirs = {pk: votes[pk][second_annotator.pk] == "up" for pk in (*agreed, *restored)}
     assert {pk: items[pk].desirable for pk in theirs} == theirs
     assert {items[pk].weight for pk in theirs} == {1}
@@ -121,14 +122,16 @@ def test_plan_counts_the_snapshot_and_the_choice_is_deterministic(
     snapshot = run_request(project=skewed, by=admin).snapshot
 
     assert (plan.train_up, plan.train_down) == (snapshot.train_up, snapshot.train_down)
-    assert plan.heldout_total == snapshot.heldout_total
+    assert plan.validation_total == snapshot.validation_total
+    assert plan.test_total == snapshot.test_total
     assert plan.left_out == snapshot.left_out
     assert f"{plan.left_out} examples left out: one person gave more votes" in page
     run_page = as_user(admin).get(reverse("run", args=["bot", 1])).content.decode()
     assert f"{plan.left_out} examples left out: one person gave too many" in run_page
     for split, desirable, count in (
         ("train", True, "train_up"),
-        ("heldout", False, "heldout_down"),
+        ("validation", True, "validation_up"),
+        ("test", False, "test_down"),
     ):
         found = snapshot.items.filter(split=split, desirable=desirable).count()
         assert found == getattr(snapshot, count)
@@ -256,7 +259,7 @@ def frozen(project: Project) -> dict[int, bool]:
         f"{split}_{'up' if desirable else 'down'}": items.filter(
             split=split, desirable=desirable
         ).count()
-        for split in ("train", "heldout")
+        for split in ("train", "validation", "test")
         for desirable in (True, False)
     }
     assert counted == totals.counts

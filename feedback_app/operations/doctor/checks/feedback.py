@@ -56,7 +56,7 @@ def splits_of_prompts() -> Iterator[Problem]:
     )
     if prompts := sorted(both.values_list("completion__prompt", flat=True)[:SAMPLE]):
         yield Problem(
-            f"The latest snapshot has prompts in training and held out: {listed(prompts)}.",
+            f"The latest snapshot has prompts in more than one split: {listed(prompts)}.",
             "Do not release that run's adapter; start a new run, and report this as a bug.",
         )
 
