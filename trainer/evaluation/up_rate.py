@@ -55,8 +55,9 @@ class Answered:
 @dataclass(frozen=True)
 class UpRateModel:
     """A fitted model. `auc` and `brier` are out-of-fold: each vote is predicted by a model that saw
-    no vote on its prompt. `brier_of_mean` is the Brier score of always predicting the mean. All
-    three count each vote by its weight; `ups` and `downs` are numbers of votes."""
+    no vote on its prompt, and for the AUC an up is compared with the downs of its fold.
+    `brier_of_mean` is the Brier score of always predicting the mean. All three count each vote by
+    its weight; `ups` and `downs` are numbers of votes."""
 
     auc: float
     brier: float
@@ -209,7 +210,8 @@ class _Votes:
 
 
 def _chosen(groups: Sequence[str], seed: int) -> list[int]:
-    """Return the indices of at most MOST_VOTES votes, in their order, by whole prompts."""
+    """Return the indices of at most MOST_VOTES votes in their order, all of a prompt or, but for
+    one prompt, none."""
     if len(groups) <= MOST_VOTES:
         return list(range(len(groups)))
     names = sorted(set(groups))
@@ -229,14 +231,22 @@ def _scored(votes: _Votes, seed: int) -> UpRateModel:
     from sklearn.metrics import brier_score_loss, roc_auc_score
 
     predicted = np.empty(len(votes.up))
+    aucs, pairs = [], []
     for train, test in _folds(votes, seed):
-        predicted[test] = _fitted(votes.take(train), seed)(votes.features[test])
-    weights = votes.weights
+        held_out = votes.take(test)
+        predicted[test] = _fitted(votes.take(train), seed)(held_out.features)
+        # An up and a down are compared within their fold. Where the training part happens to have
+        # more ups, the held-out part has fewer: across folds, predictions without content would
+        # rank below chance.
+        weight = held_out.weights
+        pairs.append(float(weight[held_out.up].sum() * weight[~held_out.up].sum()))
+        if pairs[-1] > 0:
+            aucs.append(roc_auc_score(held_out.up, predicted[test], sample_weight=weight))
     constant = np.full(len(votes.up), votes.mean)
     return UpRateModel(
-        auc=float(roc_auc_score(votes.up, predicted, sample_weight=weights)),
-        brier=float(brier_score_loss(votes.up, predicted, sample_weight=weights)),
-        brier_of_mean=float(brier_score_loss(votes.up, constant, sample_weight=weights)),
+        auc=float(np.average(aucs, weights=[count for count in pairs if count > 0])),
+        brier=float(brier_score_loss(votes.up, predicted, sample_weight=votes.weights)),
+        brier_of_mean=float(brier_score_loss(votes.up, constant, sample_weight=votes.weights)),
         ups=int(votes.up.sum()),
         downs=int((~votes.up).sum()),
         _predictor=_fitted(votes, seed),
@@ -269,9 +279,8 @@ def _fitted(votes: _Votes, seed: int) -> _Predictor:
 
 
 def _folds(votes: _Votes, seed: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """Yield (training rows, held-out rows); a prompt's votes are on one side. Both classes are
-    spread over the folds: else the mean of a training part is high where that of its held-out part
-    is low, and predictions without content look worse than chance."""
+    """Yield (training rows, held-out rows); a prompt's votes are on one side, and both classes are
+    spread over the folds."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     count = min(_FOLDS, _spread(votes.up, votes.groups))

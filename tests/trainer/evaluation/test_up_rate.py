@@ -96,9 +96,10 @@ def test_random_votes_are_not_predicted(tiny: LoadedBase) -> None:
         model = fit(tiny, voted(120, {"good": 0.5, "bad": 0.5}, seed=seed))
         aucs.append(model.auc)
         gains.append(model.brier_of_mean - model.brier)
-    # one AUC of 60 ups and 60 downs has a standard error of sqrt(121 / (12 * 60 * 60)) = 0.053
+    # One AUC of 60 ups and 60 downs has a standard error of sqrt(121 / (12 * 60 * 60)) = 0.053,
+    # somewhat less where no score is found that predicts anything.
     error = 0.053 / len(aucs) ** 0.5
-    assert abs(mean(aucs) - 0.5) < 4 * error
+    assert abs(mean(aucs) - 0.5) < 2 * error
     assert mean(gains) < 0.01
 
 
