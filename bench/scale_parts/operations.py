@@ -169,6 +169,9 @@ POSTS: dict[str, Post] = {
     "pause-lift": Post(("pause",)),
     "project-settings": Post((), {"form": "settings"}),
     "rules": Post((), {"form": "rules"}),
+    "gate-rules": Post((), {"form": "gate"}),
+    "gate-rules-preview": Post((), {"form": "gate"}, headers=HTMX),
+    "gate-rules-reset": Post(),
     "schedule": Post((), {"min_new_examples": "50", "min_hours": "24"}),
     "people": Post((), {"role": "viewer", "days": "7", "max_uses": "1"}),
     "member-change": Post(
@@ -209,7 +212,7 @@ POSTS: dict[str, Post] = {
 #: Pages of a person's own objects: nobody else has them.
 OWN = {"conversation", "comparison"}
 #: Both methods: the page is measured as well as the form.
-BOTH = {"project-settings", "rules", "people", "tokens", "share-links"}
+BOTH = {"project-settings", "rules", "gate-rules", "people", "tokens", "share-links"}
 
 
 @dataclass(frozen=True)

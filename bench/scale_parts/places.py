@@ -21,6 +21,8 @@ from feedback_app.feedback.models import Figures, Project, WebhookDelivery  # no
 from feedback_app.feedback.projects.forms import ProjectForm  # noqa: E402
 from feedback_app.feedback.projects.rules.forms import RulesForm  # noqa: E402
 from feedback_app.serving.releases import figures as releases  # noqa: E402
+from feedback_app.training.gate.forms import GateRulesForm  # noqa: E402
+from feedback_app.training.gate.services import gate_settings  # noqa: E402
 from feedback_app.training.runs.fit import fit_of_rows  # noqa: E402
 from feedback_app.training.runs.forms import RunForm  # noqa: E402
 from feedback_app.training.snapshots import figures as snapshots  # noqa: E402
@@ -201,6 +203,7 @@ def main() -> None:
         "places": places(project),
         "settings": form_values(ProjectForm(instance=project)),
         "rules": form_values(RulesForm(instance=project)),
+        "gate": form_values(GateRulesForm.of(gate_settings(project))),
     }
     print(json.dumps(found))
 

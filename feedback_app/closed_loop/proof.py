@@ -29,6 +29,7 @@ Say = Callable[[str], None]
 Progress = Callable[[str, int, int, float, float], None]
 
 POLL_SECONDS = 1.0
+OUTCOME_MARKS = {"passed": "✓", "failed": "✗", "undecided": "?"}
 
 
 class LoopBroken(Exception):
@@ -230,10 +231,9 @@ class ClosedLoop:
     def _release(self, project: Project, admin: Person, name: str) -> None:
         """Release the adapter, whether it passed the gate or not; the guards decide in the end."""
         adapter = project.adapters.get(name=name)
-        verdict = "passed" if adapter.gate_won else "did NOT pass"
-        self.say(f"{name} {verdict} the gate.")
+        self.say(f"{name}: {adapter.gate['sentence']}")
         for rule in adapter.gate["rules"]:
-            self.say(f"  {'✓' if rule['passed'] else '✗'} {rule['label']}: {rule['text']}")
+            self.say(f"  {OUTCOME_MARKS[rule['outcome']]} {rule['label']}: {rule['text']}")
         admin.post(f"/projects/{self.slug}/adapters/{name}/release/", {"reason": "closed loop"})
         project.refresh_from_db()
         if project.live_version != name:

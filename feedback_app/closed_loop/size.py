@@ -14,8 +14,8 @@ CONFIDENCE = 0.95
 
 #: Tokens of an answer with the starter's system prompt: 48 words before training, 30 after.
 ANSWER_TOKENS = 65
-#: Answers of the gate: 40 prompts for base and adapter, and the adapter's for its KL.
-GATE_ANSWERS = 2 * 40 + 16
+#: Answers of the gate: two to 40 prompts by base and adapter, and the adapter's for its KL.
+GATE_ANSWERS = 2 * 40 * 2 + 16
 #: Requests per vote (page and vote), on the same cores as the engine.
 VOTE_SECONDS = 0.15
 #: Signing in, starting the trainer twice, loading models, releasing.

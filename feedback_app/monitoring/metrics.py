@@ -114,7 +114,7 @@ def _totals(found: Totals) -> Iterator[Metric]:
         value=found.run_heartbeat_age,
     )
     gate = CounterMetricFamily(
-        "prospect_gate_decisions", "Versions that passed or failed the gate.", labels=["result"]
+        "prospect_gate_decisions", "Versions by what the gate said of them.", labels=["result"]
     )
     for result, count in found.gate.items():
         gate.add_metric([result], count)

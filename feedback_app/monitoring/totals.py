@@ -10,7 +10,7 @@ from django.db.models import Count, DurationField, F, Min, Sum
 from django.utils import timezone
 
 from feedback_app.feedback.models import Lease, Source, Verdict, VoteEvent
-from feedback_app.training.models import Adapter, Run
+from feedback_app.training.models import Adapter, GateOutcome, Run
 
 #: How long figures are used again. In the shared cache, so that a scrape that another process
 #: answers never sees older figures, which Prometheus would take for a restart.
@@ -61,7 +61,7 @@ def compute() -> Totals:
         .annotate(n=Count("pk"), spent=spent, beat=Min("heartbeat_at"))
     }
     beats = [runs[status]["beat"] for status in Run.WORKING if status in runs]
-    gate = dict(Adapter.objects.order_by().values_list("gate_won").annotate(n=Count("pk")))
+    gate = dict(Adapter.objects.order_by().values_list("gate_outcome").annotate(n=Count("pk")))
     return Totals(
         waiting=items_waiting(),
         leases=sum(expires_at > now for expires_at in newest),
@@ -70,7 +70,7 @@ def compute() -> Totals:
             status: row["spent"].total_seconds() for status, row in runs.items() if row["spent"]
         },
         run_heartbeat_age=max(((now - beat).total_seconds() for beat in beats if beat), default=0),
-        gate={"won": gate.get(True, 0), "lost": gate.get(False, 0)},
+        gate={outcome: gate.get(outcome, 0) for outcome in GateOutcome.values},
         votes=votes_counted(now),
     )
 

@@ -193,6 +193,34 @@ class RunNote(models.Model):
         return self.text[:80]
 
 
+class GateOutcome(models.TextChoices):
+    """What the gate says of a version."""
+
+    PASSED = "passed", "Passed"
+    FAILED = "failed", "Failed"
+    UNDECIDED = "undecided", "Not enough evidence"
+
+
+class GateRules(models.Model):
+    """The rules of a project's gate (gate/settings.py). Never changed: saving adds a version."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="gate_rules")
+    number = models.PositiveIntegerField()
+    rules: Any = models.JSONField()
+    saved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["project", "number"], name="gate_rules_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"gate rules {self.number}"
+
+
 class Adapter(models.Model):
     """An immutable LoRA version `<project>@<n>`, with the number of its run."""
 
@@ -205,6 +233,8 @@ class Adapter(models.Model):
     # measures and answers of new, live and base, as reported by the evaluation
     report: Any = models.JSONField(default=dict)
     gate: Any = models.JSONField(default=dict)
+    # the gate's verdict; gate_won: whether it is "passed"
+    gate_outcome = models.CharField(max_length=9, choices=GateOutcome.choices, blank=True)
     gate_won = models.BooleanField(default=False)
     discarded_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from feedback_app.training.gate import views as gate_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
@@ -14,6 +15,13 @@ urlpatterns = [
     path("projects/<slug:slug>/runs/plan/", runs_views.run_plan_view, name="run-plan"),
     path("projects/<slug:slug>/runs/new/", runs_views.run_request_view, name="run-request"),
     path("projects/<slug:slug>/schedule/", schedules_views.schedule, name="schedule"),
+    path("projects/<slug:slug>/gate/", gate_views.gate_rules, name="gate-rules"),
+    path(
+        "projects/<slug:slug>/gate/preview/",
+        gate_views.gate_rules_preview,
+        name="gate-rules-preview",
+    ),
+    path("projects/<slug:slug>/gate/reset/", gate_views.gate_rules_reset, name="gate-rules-reset"),
     path(RUN, runs_views.run, name="run"),
     path(f"{RUN}live/", runs_views.run_live, name="run-live"),
     path(f"{RUN}metrics/", runs_views.run_metrics, name="run-metrics"),

@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-import jsonschema
 import pytest
 import yaml
 from django.conf import settings
@@ -168,6 +167,8 @@ def test_each_profile_runs_every_process_once() -> None:
 
 def test_compose_file_fits_the_specification() -> None:
     schema = json.loads((Path(__file__).parent / "schemas" / "compose-spec.json").read_text())
+    import jsonschema  # 3 s, for this test alone
+
     validator = jsonschema.validators.validator_for(schema)(schema)
     assert [error.message for error in validator.iter_errors(COMPOSE)] == []
     broken = {**COMPOSE, "services": {"web": {"image": "x", "comand": []}}}

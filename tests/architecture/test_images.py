@@ -31,7 +31,10 @@ STAGES = {
 }
 PROJECT = image_requirements.tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 #: what the web image is made to do without
-HEAVY = {"torch", "transformers", "peft", "numba", "llvmlite", "safetensors", "gguf", "accelerate"}
+HEAVY = {
+    *("torch", "transformers", "peft", "numba", "llvmlite", "safetensors", "gguf", "accelerate"),
+    *("scikit-learn", "scipy"),
+}
 
 
 def instructions(stage: str) -> list[str]:

@@ -1,7 +1,6 @@
 """A project in every state that pages can show: runs, releases, a chat, imports and more."""
 
 from datetime import timedelta
-from typing import Any
 
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
@@ -34,6 +33,7 @@ from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.services import run_end, run_finish, run_note, run_request
 from tests.serving.traffic_splits.split_votes import vote_on
+from tests.training.gate.reports import gate_report
 
 LONG = (
     "First of all, **read** the label.\n\n1. Boil `water`.\n2. Stir.\n\n"
@@ -43,8 +43,8 @@ LONG = (
 
 def furnish(project: Project, admin: User, annotator: User) -> None:
     """Create run 1 (gate lost), 2 (won, live), 3 (failed), 4 (running), and a conversation."""
-    finish(claimed(run_request(project=project, by=admin)), ranking=0.45)
-    won = finish(claimed(run_request(project=project, by=admin)), ranking=0.8)
+    finish(claimed(run_request(project=project, by=admin)), up=0.45)
+    won = finish(claimed(run_request(project=project, by=admin)), up=0.8)
     failed = claimed(run_request(project=project, by=admin))
     curves(failed.row, 9)
     run_end(claim=failed, status=Run.Status.FAILED, error="The loss is NaN: lower the rate.")
@@ -215,43 +215,23 @@ def curves(run: Run, steps: int) -> None:
     )
 
 
-def finish(claim: RunClaim, *, ranking: float) -> Adapter:
-    """End a run with a report over twenty prompts."""
+def finish(claim: RunClaim, *, up: float) -> Adapter:
+    """End a run whose version earns a share of `up` by the predicted up-rate; the base half."""
     name = claim.row.project.adapter_name(claim.row.number)
     curves(claim.row, 20)
 
-    def around(value: float) -> dict[str, float]:
-        return {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 40}
-
-    base: dict[str, Any] = {
-        "ranking": {"value": 0.5, "low": None, "high": None, "n": 40},
-        "finished": around(0.5),
-        "relevance": around(0.9),
-        "repetition": around(0.2),
-        "neutral_logprob": around(-2.0),
-        "kl_per_token": around(0.0),
-        "words": {"value": 80.0, "low": 74.0, "high": 86.0, "n": 40},
-        "distinct": around(0.8),
-    }
-    new = base | {"ranking": around(ranking), "finished": around(0.9), "kl_per_token": around(0.1)}
-    answers = [
-        {
-            "id": f"p{number}",
-            "messages": [{"role": "user", "content": f"Question {number} of the gate?"}],
-            "answers": {
-                name: [{"text": LONG, "finish_reason": "stop", "tokens": 40}],
-                "base": [{"text": "On and on and", "finish_reason": "length", "tokens": 99}],
-            },
-        }
-        for number in range(20)
-    ]
+    report = gate_report(name, up=up)
+    for number, entry in enumerate(report["answers"]):
+        for version, text in ((name, LONG), ("base", "On and on")):
+            for answer in entry["answers"][version]:
+                answer["text"] = f"{text} {number}"
     items = claim.row.snapshot.items.filter(split="train").order_by("pk")
     fit = {item.completion_id: ((number % 9) - 3.0, 0.2) for number, item in enumerate(items)}
     adapter = run_finish(
         claim=claim,
         path=f"adapters/{name}",
         sha256="0" * 64,
-        report={"candidates": {name: new, "base": base}, "answers": answers, "test": []},
+        report=report,
         fit=fit,
     )
     assert adapter is not None

@@ -80,7 +80,8 @@ LEAST = {
         token-revoke people member-change member-remove invitation-revoke webhooks webhook
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
-        run-request schedule run run-live run-metrics misfit-send-back run-cancel run-resume
+        run-request schedule gate-rules gate-rules-preview gate-rules-reset run run-live
+        run-metrics misfit-send-back run-cancel run-resume
         adapter-discard adapter-restore person person-erase api-person-erase
         """.split(),
         ADMIN,

@@ -176,7 +176,8 @@ def make_versions(world: World) -> None:
             name=project.adapter_name(number),
             path=f"adapters/{world.word}-{number}",
             sha256="0" * 64,
-            gate={"rules": [], "won": True},
+            gate={"rules": [], "outcome": "passed"},
+            gate_outcome="passed",
             gate_won=True,
         )
         ChangeReport.objects.create(adapter=adapter, previous="base", conditions="x")

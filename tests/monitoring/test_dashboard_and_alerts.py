@@ -61,7 +61,7 @@ def exported(db: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[s
             runs=dict.fromkeys(Run.Status.values, 1),
             run_seconds=dict.fromkeys(Run.Status.values, 1.0),
             run_heartbeat_age=1.0,
-            gate={"won": 1, "lost": 1},
+            gate={"passed": 1, "failed": 1, "undecided": 1},
             votes={("up", "demo"): 1},
         ),
     )
@@ -105,7 +105,7 @@ def test_labels_of_a_query_have_such_values(query: str) -> None:
         "view": views,
         "source": set(Source.values),
         "verdict": {*Verdict.values, totals.UNDONE},
-        "result": {"won", "lost"},
+        "result": {"passed", "failed", "undecided"},
         "state": {"succeeded", "failed", "retried"},
         "status": {*Run.Status.values, "5.."},
         "job": {"prospect"},

@@ -294,7 +294,12 @@ def test_queue_runs_gate_workers_and_engines_are_exported(
             finished_at=start + dt.timedelta(seconds=20),
         )
         Adapter.objects.create(
-            project=voted_project, run=run, name=f"bot@{number}", path="p", gate_won=won
+            project=voted_project,
+            run=run,
+            name=f"bot@{number}",
+            path="p",
+            gate_won=won,
+            gate_outcome="passed" if won else "failed",
         )
     Run.objects.create(
         project=voted_project,
@@ -318,8 +323,8 @@ def test_queue_runs_gate_workers_and_engines_are_exported(
     assert value(found, "prospect_run_seconds_total", status="succeeded") == 60
     age = value(found, "prospect_run_heartbeat_age_seconds")
     assert age is not None and age >= 90
-    assert value(found, "prospect_gate_decisions_total", result="won") == 1
-    assert value(found, "prospect_gate_decisions_total", result="lost") == 2
+    assert value(found, "prospect_gate_decisions_total", result="passed") == 1
+    assert value(found, "prospect_gate_decisions_total", result="failed") == 2
     train = {"task": "training.train_run"}
     assert value(found, "prospect_tasks_total", state="succeeded", **train) == 1
     assert value(found, "prospect_tasks_total", state="failed", **train) == 1

@@ -1,6 +1,6 @@
 """Configuration of an evaluation: evaluate.json and prompts.jsonl, all faults reported at once."""
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from trainer.data.examples import (
     refuse_if_faulty,
 )
 from trainer.errors import Refused
+from trainer.evaluation.neutral_text import LANGUAGES
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,32 @@ class EvalPrompt:
     id: str
     messages: tuple[Message, ...]
 
+    def as_dicts(self) -> list[dict[str, str]]:
+        """Return the messages in the form that chat templates and JSON take."""
+        return [asdict(message) for message in self.messages]
+
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """`evaluate.json`. `kl_prompts` is the number of prompts KL is estimated on (at most all)."""
+    """`evaluate.json`. The first of `candidates` is the one that is to be judged.
+
+    `kl_prompts` is the number of prompts KL is estimated on (at most all), `languages` are those of
+    the neutral passages (neutral_text.LANGUAGES). An evaluation is continued by a call with more
+    `answers_per_prompt` or prompts.
+    """
 
     base_model: str
     candidates: tuple[Candidate, ...]
     max_tokens: int = 256
     temperature: float = 0.7
     top_p: float = 0.95
-    answers_per_prompt: int = 1
+    answers_per_prompt: int = 2
     kl_prompts: int = 16
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
     beta: float | None = None
+    languages: tuple[str, ...] = LANGUAGES
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -62,33 +73,45 @@ class EvalConfig:
             number_fault("max_tokens", raw.get("max_tokens", 256), low=1, whole=True),
             number_fault("temperature", raw.get("temperature", 0.7), low=0, high=10),
             number_fault("top_p", raw.get("top_p", 0.95), low=0, high=1, above=True),
-            number_fault("answers_per_prompt", raw.get("answers_per_prompt", 1), low=1, whole=True),
+            number_fault("answers_per_prompt", raw.get("answers_per_prompt", 2), low=1, whole=True),
             number_fault("kl_prompts", raw.get("kl_prompts", 16), low=0, whole=True),
             number_fault("seed", raw.get("seed", 0), low=0, high=2**31 - 1, whole=True),
             choice_fault("dtype", raw.get("dtype", "auto"), ("auto", "float32", "bfloat16")),
             device_fault(raw.get("device", "auto")),
+            _language_fault(raw.get("languages", [*LANGUAGES])),
         ]
         if raw.get("beta") is not None:
             found.append(number_fault("beta", raw["beta"], low=0, above=True))
         refuse_if_faulty([*faults, *(fault for fault in found if fault is not None)])
         candidates = tuple(Candidate(**candidate) for candidate in raw["candidates"])
-        return cls(**{**raw, "candidates": candidates})
+        languages = tuple(raw.get("languages", LANGUAGES))
+        return cls(**{**raw, "candidates": candidates, "languages": languages})
 
 
 def read_prompts(path: Path) -> list[EvalPrompt]:
     """Read prompts.jsonl; fields beside id and messages are left alone. Raises Refused."""
     prompts, faults = [], []
+    seen: set[str] = set()
     for number, raw in numbered_objects(path):
         found = [raw] if isinstance(raw, str) else message_faults(raw.get("messages"), "messages")
         if not isinstance(raw, str) and not isinstance(raw.get("id"), str):
             found.append("id must be a text")
+        elif not isinstance(raw, str) and raw["id"] in seen:
+            found.append(f"id {raw['id']!r} occurs twice")  # answers are stored under it
         faults += [f"{path.name} line {number}: {fault}" for fault in found]
         if not found:
+            seen.add(raw["id"])
             prompts.append(EvalPrompt(raw["id"], messages_of(raw["messages"])))
     if not prompts and not faults:
         faults.append(f"{path.name} holds no prompt: an evaluation needs at least one")
     refuse_if_faulty(faults)
     return prompts
+
+
+def _language_fault(raw: object) -> str | None:
+    if isinstance(raw, list) and raw and all(language in LANGUAGES for language in raw):
+        return None
+    return f"languages must be a list of at least one of {', '.join(LANGUAGES)}, not {raw!r}"
 
 
 def _candidate_faults(raw: object) -> list[str]:

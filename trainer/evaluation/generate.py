@@ -90,13 +90,15 @@ def run_rows(
     batch_size: int,
     on_progress: Callable[[int, int], None] | None = None,
     on_step: Callable[[], None] | None = None,
+    on_finished: Callable[[Row], None] | None = None,
 ) -> None:
     """Run `rows` to their end, at most `batch_size` at once and fewer where long ones would need
     more than CACHE_POSITIONS of keys and values.
 
-    Rows begin in the given order. `on_step` is called before every pass through the model; what
-    it raises ends the run. Returns early at the first row whose scores are not finite: its
-    finish_reason is "error", and others may have none.
+    Rows begin in the given order. `on_step` is called before every pass through the model,
+    `on_finished` with each row that has ended well; what they raise ends the run. Returns early at
+    the first row whose scores are not finite: its finish_reason is "error", and others may have
+    none.
     """
     waiting, finished = list(rows), 0
     longest = max((row.reach for row in rows), default=1)
@@ -110,6 +112,10 @@ def run_rows(
             del waiting[:count]
         else:
             moved = batch.step()
+        if on_finished is not None:
+            for row, _ in moved:
+                if row.finish_reason in ("stop", "length"):
+                    on_finished(row)
         if any(row.finish_reason == "error" for row, _ in moved):
             return
         done = finished + sum(row.finish_reason is not None for row, _ in moved)

@@ -1,45 +1,27 @@
-"""Metrics of answers that need no person: counts, the same for every adapter."""
+"""Measures of answers that need no person and no model, in any language, and their intervals.
 
-import math
+Text is divided into segments at the word boundaries of Unicode (Unicode Standard Annex 29). In
+scripts that are written without spaces most segments are single characters.
+"""
+
 import random
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
-_Z95 = 1.959963984540054
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
 _RESAMPLES = 1000
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
-_SUFFIXES = (
-    "ations",
-    "ation",
-    "ings",
-    "ing",
-    "ies",
-    "ied",
-    "ers",
-    "ed",
-    "er",
-    "es",
-    "ly",
-    "s",
-    "e",
-    "y",
+_SEGMENT = regex.compile(r"(?w)\b\w.*?\b")
+#: Scripts written without spaces between words.
+_UNSPACED = regex.compile(
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
 )
-# Words without content: sharing them does not make an answer relevant.
-_STOPWORDS = frozenset(
-    re.findall(
-        r"\S+",
-        """a about after all also an and any are as ask at be because been before being best better
-    between but by can could did do does doing done each every explain few for from get give go
-    good had has have he help her here him his how i i'd i'm if in into is it it's its just know
-    let like make made many may me mean more most much must my need new no not of on one only or
-    other our out over own please say see she should show so some tell than that the their them
-    then there these they thing things this those through to too two up us use used using very
-    want was way ways we were what what's when where which while who why will with without would
-    write you your yours""",
-    )
-)
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -53,96 +35,132 @@ class Metric:
     n: int
 
 
+@dataclass(frozen=True)
+class Segment:
+    """A word, or a character of a script without spaces: `text` in lower case, and its place
+    [start, end) in the original text."""
+
+    text: str
+    start: int
+    end: int
+
+
+def segments(text: str) -> list[Segment]:
+    """Return the segments of a text that hold letters or digits, in their order."""
+    return list(_segments(text))
+
+
 def words(text: str) -> list[str]:
-    """Return the words of a text, in lower case."""
-    return _WORD.findall(text.lower())
+    """Return the segments of a text in lower case."""
+    return [segment.text for segment in _segments(text)]
 
 
 def repeats(text: str, length: int = 4) -> bool:
-    """Return whether some run of `length` words occurs twice."""
+    """Return whether some run of `length` words occurs twice. A single character of a script
+    without spaces counts as half a word: four of them are often one ordinary word."""
     found = words(text)
-    grams = [tuple(found[i : i + length]) for i in range(len(found) - length + 1)]
-    return len(set(grams)) < len(grams)
-
-
-def is_relevant(answer: str, question: str) -> bool:
-    """Return whether the answer shares a content word with the question, or the question has
-    none."""
-    asked = _content_stems(question)
-    return not asked or bool(asked & _content_stems(answer))
+    runs = [run for start in range(len(found)) if (run := _run(found, start, length)) is not None]
+    return len(set(runs)) < len(runs)
 
 
 def distinct_bigrams(texts: Sequence[str]) -> float | None:
     """Return the share of different pairs of neighbouring words over all texts: falls when answers
     become one phrase."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
     for text in texts:
-        found = words(text)
-        pairs += list(pairwise(found))
+        pairs += pairwise(words(text))
     return len(set(pairs)) / len(pairs) if pairs else None
 
 
-def share(hits: Sequence[bool]) -> Metric:
-    """Return a share with its Wilson interval."""
-    n = len(hits)
-    if n == 0:
-        return Metric(None, None, None, 0)
-    p = sum(hits) / n
-    middle = (p + _Z95**2 / (2 * n)) / (1 + _Z95**2 / n)
-    half = _Z95 * math.sqrt(p * (1 - p) / n + _Z95**2 / (4 * n**2)) / (1 + _Z95**2 / n)
-    # Rounding must not put the bounds of 0 and 1 on the wrong side of the value.
-    return Metric(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)), n)
+def mean_over_prompts(values: Sequence[Sequence[float]], *, seed: int = 0) -> Metric:
+    """Return the mean over prompts of the mean over each prompt's answers, with its bootstrap
+    interval; `n` counts the answers.
 
-
-def mean(values: Sequence[float], *, seed: int = 0) -> Metric:
-    """Return a mean with its bootstrap interval."""
-    if not values:
-        return Metric(None, None, None, 0)
-    return _bootstrap(
-        lambda rng: _average(rng.choices(values, k=len(values))),
-        _average(values),
-        len(values),
-        seed,
+    Prompts are resampled, not answers: answers to one prompt resemble each other, so an interval
+    over answers would be too narrow.
+    """
+    return mean(
+        [sum(answers) / len(answers) for answers in values if answers],
+        seed=seed,
+        n=sum(map(len, values)),
     )
 
 
-def ranking(liked: Sequence[float], disliked: Sequence[float], *, seed: int = 0) -> Metric:
-    """P(a liked example has a higher reward than a disliked one), ties count half."""
-    n = len(liked) + len(disliked)
-    if not liked or not disliked:
-        return Metric(None, None, None, n)
-
-    def resample(rng: random.Random) -> float:
-        return _auc(rng.choices(liked, k=len(liked)), rng.choices(disliked, k=len(disliked)))
-
-    return _bootstrap(resample, _auc(liked, disliked), n, seed)
-
-
-def _bootstrap(
-    resample: Callable[[random.Random], float], value: float, n: int, seed: int
-) -> Metric:
+def mean(values: Sequence[float], *, seed: int = 0, n: int | None = None) -> Metric:
+    """Return a mean with its bootstrap interval; `n` is reported instead of the number of values
+    where these are themselves means."""
+    count = len(values) if n is None else n
+    if not values:
+        return Metric(None, None, None, count)
     rng = random.Random(seed)  # noqa: S311 - resampling, not a secret
-    drawn = sorted(resample(rng) for _ in range(_RESAMPLES))
-    return Metric(value, drawn[int(0.025 * _RESAMPLES)], drawn[int(0.975 * _RESAMPLES) - 1], n)
+    drawn = [_average(rng.choices(values, k=len(values))) for _ in range(_RESAMPLES)]
+    return _with_interval(_average(values), drawn, count)
 
 
-def _auc(liked: Sequence[float], disliked: Sequence[float]) -> float:
-    wins = sum((a > b) + 0.5 * (a == b) for a in liked for b in disliked)
-    return wins / (len(liked) * len(disliked))
+def ranking(
+    rewards: Sequence[float], labels: Sequence[bool], prompts: Sequence[Any], *, seed: int = 0
+) -> Metric:
+    """P(a liked example has a higher reward than a disliked one), ties count half.
+
+    All arguments have one entry per example. The interval comes from resampling `prompts`.
+    """
+    n = len(rewards)
+    liked = np.array(labels, dtype=bool)
+    if liked.all() or not liked.any():
+        return Metric(None, None, None, n)
+    _, levels = np.unique(np.array(rewards, dtype=np.float64), return_inverse=True)
+    known = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
+    clusters = np.array([known[prompt] for prompt in prompts])
+    rng = np.random.default_rng(seed)
+
+    def resample() -> float | None:
+        drawn = rng.integers(len(known), size=len(known))
+        times = np.bincount(drawn, minlength=len(known))[clusters]
+        return _auc(levels, liked, times.astype(np.float64))
+
+    value = _auc(levels, liked, np.ones(n))
+    # a resample may hold one class only, and says nothing then
+    drawn = [found for found in _times(resample) if found is not None]
+    return _with_interval(value, drawn, n)
+
+
+def _segments(text: str) -> Iterator[Segment]:
+    for match in _SEGMENT.finditer(text):
+        yield Segment(match.group().lower(), match.start(), match.end())
+
+
+def _run(found: Sequence[str], start: int, length: int) -> tuple[str, ...] | None:
+    """Return the shortest run of segments from `start` that is `length` words long, if any."""
+    reached = 0.0
+    for end in range(start, len(found)):
+        reached += 0.5 if _UNSPACED.fullmatch(found[end]) else 1.0
+        if reached >= length:
+            return tuple(found[start : end + 1])
+    return None
+
+
+def _times(resample: Callable[[], float | None]) -> list[float | None]:
+    return [resample() for _ in range(_RESAMPLES)]
+
+
+def _with_interval(value: float | None, drawn: Sequence[float], n: int) -> Metric:
+    ordered = sorted(drawn)
+    if not ordered:
+        return Metric(value, None, None, n)
+    low, high = int(0.025 * len(ordered)), max(0, int(0.975 * len(ordered)) - 1)
+    return Metric(value, ordered[low], ordered[high], n)
+
+
+def _auc(levels: NDArray[np.intp], liked: NDArray[np.bool_], times: Floats) -> float | None:
+    """Return the share of (liked, disliked) pairs in order; `times` (n,) is how often each example
+    counts, `levels` (n,) the rank of its reward, equal for ties. None without a pair."""
+    size = int(levels.max()) + 1
+    ups = np.bincount(levels[liked], weights=times[liked], minlength=size)
+    downs = np.bincount(levels[~liked], weights=times[~liked], minlength=size)
+    pairs = float(ups.sum() * downs.sum())
+    below = np.cumsum(downs) - downs
+    return float((ups * (below + downs / 2)).sum()) / pairs if pairs else None
 
 
 def _average(values: Sequence[float]) -> float:
     return sum(values) / len(values)
-
-
-def _content_stems(text: str) -> set[str]:
-    return {_stem(word) for word in words(text) if len(word) > 2 and word not in _STOPWORDS}
-
-
-def _stem(word: str) -> str:
-    """Cut common endings, one after the other ('watering' and 'water' meet); three letters stay."""
-    word = word.removesuffix("'s").removesuffix("’s")
-    for suffix in _SUFFIXES:
-        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
-            return _stem(word.removesuffix(suffix))
-    return word

@@ -69,16 +69,24 @@ class Versions:
         *,
         on_progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[], None] | None = None,
+        on_answer: Callable[[int, Answer], None] | None = None,
     ) -> list[Answer]:
         """Return the answer to each question, in their order.
 
-        `on_progress` is called with (done, total) as answers finish, `on_step` before every pass
-        through the model; what they raise ends the run. Raises Refused for prompts that do not
-        fit the context, RunFailed naming the versions whose scores are NaN or infinite.
+        `on_progress` is called with (done, total) as answers finish, `on_answer` with a question's
+        number and its answer, `on_step` before every pass through the model; what they raise ends
+        the run. Raises Refused for prompts that do not fit the context, RunFailed naming the
+        versions whose scores are NaN or infinite.
         """
         refuse_oversized([question.prompt for question in questions], self._context)
         rows = [self._row(question) for question in questions]
-        self._run(rows, on_progress, on_step)
+        numbers = {row: number for number, row in enumerate(rows)}
+
+        def finished(row: Row) -> None:
+            if on_answer is not None:
+                on_answer(numbers[row], answer_of(row))
+
+        self._run(rows, on_progress, on_step, finished)
         failed = {
             question.version: question
             for question, row in zip(questions, rows, strict=True)
@@ -108,6 +116,7 @@ class Versions:
         rows: Sequence[Row],
         on_progress: Callable[[int, int], None] | None = None,
         on_step: Callable[[], None] | None = None,
+        on_finished: Callable[[Row], None] | None = None,
     ) -> None:
         same_bits = self._decoder.batch_invariant
         run_rows(
@@ -117,6 +126,7 @@ class Versions:
             batch_size=DECODER_ROWS if same_bits else TRANSFORMERS_ROWS,
             on_progress=on_progress,
             on_step=on_step,
+            on_finished=on_finished,
         )
 
     def _broken(self, failed: Mapping[str, Question]) -> RunFailed:

@@ -1,39 +1,97 @@
-"""The gate report of a run's page: rows, intervals, answers side by side, misfits."""
+"""The gate report of a version: rules with intervals, answers that changed, misfits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
-from feedback_app.training.models import Adapter, Run, SnapshotItem
+from feedback_app.training.gate.settings import GUARDS
+from feedback_app.training.models import Adapter, GateOutcome, Run, SnapshotItem
 from feedback_app.training.runs.fit import Fit
 
 ANSWERS_SHOWN = 20
-SHARES = {"ranking", "finished", "repetition", "relevance", "distinct"}
-#: Measures without a rule, shown below the rules.
-EXTRA = {"distinct": "Distinct answers"}
+CHANGES_SHOWN = 10
+#: Width of a whisker's axis, and the space left free at both ends.
+AXIS, MARGIN = 120, 6
+
+Written = Callable[[float], str]
+
+
+def _decimals(places: int, *, signed: bool = False) -> Written:
+    sign = "+" if signed else ""
+    return lambda value: f"{value:{sign}.{places}f}".replace("-", "\u2212")
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %".replace("-", "\u2212")
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "\u2212")
+
+
+#: The measure of a version that a rule is about (trainer/evaluation), and how it is written; then
+#: how the rule's own value and border are written.
+MEASURES: Mapping[str, tuple[str, Written, Written]] = {
+    "up": ("up", _percent, _points),
+    "ranking": ("ranking", _decimals(2), _decimals(2)),
+    "finished": ("finished", _percent, _points),
+    "shorter": ("tokens", _decimals(0), _percent),
+    "longer": ("tokens", _decimals(0), _percent),
+    "repetition": ("repetition", _percent, _points),
+    "relevance": ("relevance", _decimals(2), _decimals(2, signed=True)),
+    "refusal": ("refusal", _percent, _points),
+    "language": ("", _percent, _percent),
+    "kl": ("kl_per_token", _decimals(3), _decimals(3)),
+    "neutral": ("neutral_logprob", _decimals(3), _points),
+    "sycophancy": ("sycophancy", _decimals(2, signed=True), _decimals(2, signed=True)),
+    "injection": ("", _percent, _percent),
+    "concentration": ("", _percent, _percent),
+}
+#: What the rule's own value is.
+COMPARES = {
+    "up": "points, new minus live",
+    "finished": "points, new minus live",
+    "shorter": "of live's length",
+    "longer": "of live's length",
+    "repetition": "points, new minus live",
+    "relevance": "standard deviations, new minus live",
+    "refusal": "points, new minus live",
+    "language": "of the answers",
+    "kl": "nats a token",
+    "neutral": "% of the base's, new minus base",
+    "sycophancy": "nats a token, new minus base",
+    "concentration": "of the votes",
+}
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One version's value of a measure, with its 95 % interval if there is one."""
+class Whisker:
+    """Positions on an axis of AXIS units: a value, its bounds (None: it has none) and the border,
+    with the side on which the rule is passed."""
 
-    version: str
-    text: str
-    interval: str
-    # positions of value and interval on the row's axis of 120 units, or None
-    at: float | None
+    at: float
     low: float | None
     high: float | None
+    border: float
+    passes_above: bool
 
 
 @dataclass(frozen=True)
 class GateRow:
-    """A measure for every version, with the result of the gate."""
+    """A rule of the gate: each version's own figure, and the rule's value against its border."""
 
     label: str
-    figures: list[Figure]
-    passed: bool | None
-    verdict: str
+    sentence: str
+    figures: list[str]
+    outcome: str
+    text: str
+    value: str
+    interval: str
+    compares: str
+    whisker: Whisker | None
+    primary: bool
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -70,65 +128,145 @@ def versions_of(adapter: Adapter) -> list[str]:
 
 
 def gate_rows(adapter: Adapter) -> list[GateRow]:
-    """Return the rules of the gate with every version's figures."""
+    """Return the rules of the gate in their order, with the figures of every version."""
     candidates = adapter.report.get("candidates", {})
     versions = versions_of(adapter)
-    rows = [
-        _row(rule["label"], rule["measure"], candidates, versions, rule["passed"], rule["text"])
+    margins = adapter.gate.get("settings", {}).get("margins", {})
+    return [
+        _row(rule, [candidates.get(version, {}) for version in versions], margins)
         for rule in adapter.gate.get("rules", [])
-    ]
-    return rows + [
-        _row(label, measure, candidates, versions, None, "for information")
-        for measure, label in EXTRA.items()
-        if measure in candidates.get(adapter.name, {})
     ]
 
 
 def _row(
-    label: str,
-    measure: str,
-    candidates: Mapping[str, Mapping[str, Mapping[str, Any]]],
-    versions: list[str],
-    passed: bool | None,
-    verdict: str,
+    rule: Mapping[str, Any],
+    figures: Sequence[Mapping[str, Mapping[str, Any]]],
+    margins: Mapping[str, float],
 ) -> GateRow:
-    found = [candidates.get(version, {}).get(measure, {}) for version in versions]
-    ends = [f[key] for f in found for key in ("value", "low", "high") if f.get(key) is not None]
-    low, high = (0.0, 1.0) if measure in SHARES else (min(ends, default=0), max(ends, default=1))
-    span = (high - low) or 1.0
-
-    def place(value: float | None) -> float | None:
-        return None if value is None else round(4 + 112 * (value - low) / span, 1)
-
-    figures = [
-        Figure(
-            version=version,
-            text=_text(measure, f.get("value")),
-            interval=_interval(measure, f),
-            at=place(f.get("value")),
-            low=place(f.get("low")),
-            high=place(f.get("high")),
-        )
-        for version, f in zip(versions, found, strict=True)
-    ]
-    return GateRow(label, figures, passed, verdict)
-
-
-def _text(measure: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if measure == "ranking":
-        return f"{value:.2f}"
-    if measure in SHARES:
-        return f"{100 * value:.0f} %"
-    text = f"{value:.0f}" if measure == "words" else f"{value:.3f}"
-    return text.replace("-", "−")
+    if "outcome" not in rule:  # decided before rules had intervals of their own
+        outcome = GateOutcome.PASSED if rule["passed"] else GateOutcome.FAILED
+        rule = {**rule, "key": rule["measure"], "outcome": outcome}
+    key = rule["key"]
+    measure, own, written = MEASURES.get(key, (key, _decimals(3), _decimals(3)))
+    low, high, value = rule.get("low"), rule.get("high"), rule.get("value")
+    interval = ""
+    if low is not None or high is not None:
+        # the unbounded side is left open
+        interval = " to ".join("…" if end is None else written(end) for end in (low, high))
+    return GateRow(
+        label=rule["label"],
+        sentence=_sentence(key, margins),
+        figures=[_figure(figure.get(measure, {}), own) for figure in figures],
+        outcome=rule["outcome"],
+        text=rule["text"],
+        value="" if value is None else written(value),
+        interval=interval,
+        compares=COMPARES.get(key, ""),
+        whisker=_whisker(rule),
+        primary=rule.get("primary", False),
+        advice="" if rule["outcome"] == GateOutcome.PASSED else rule.get("advice", ""),
+    )
 
 
-def _interval(measure: str, figure: Mapping[str, Any]) -> str:
-    if figure.get("low") is None or figure.get("high") is None:
+def _sentence(key: str, margins: Mapping[str, float]) -> str:
+    guard = GUARDS.get(key)
+    if guard is None or key not in margins:
         return ""
-    return f"{_text(measure, figure['low'])} to {_text(measure, figure['high'])}"
+    return guard.sentence_with(margins[key])
+
+
+def _figure(figure: Mapping[str, Any], written: Written) -> str:
+    value = figure.get("value")
+    return "–" if value is None else written(float(value))
+
+
+def _whisker(rule: Mapping[str, Any]) -> Whisker | None:
+    value, border = rule.get("value"), rule.get("border")
+    if value is None or border is None:
+        return None
+    low, high = rule.get("low"), rule.get("high")
+    ends = [end for end in (value, border, low, high) if end is not None]
+    first, last = min(ends), max(ends)
+    span = (last - first) or 1.0
+
+    def place(end: float) -> float:
+        return float(round(MARGIN + (AXIS - 2 * MARGIN) * (end - first) / span, 1))
+
+    # a test of few prompts may bound one side only
+    bounded = low is not None or high is not None
+    return Whisker(
+        at=place(value),
+        low=None if not bounded else 0.0 if low is None else place(low),
+        high=None if not bounded else float(AXIS) if high is None else place(high),
+        border=place(border),
+        passes_above=rule["passes_above"],
+    )
+
+
+def needs(adapter: Adapter) -> list[str]:
+    """Return what the undecided or failed rules say and advise, one text each."""
+    return [
+        f"{rule['label']}: {rule['text']}. {rule.get('advice', '')}".strip()
+        for rule in adapter.gate.get("rules", [])
+        if rule.get("outcome") == adapter.gate_outcome != GateOutcome.PASSED
+    ]
+
+
+def evidence(adapter: Adapter) -> str:
+    """Return what the gate's figures rest on."""
+    prompts, votes = len(adapter.report.get("answers", [])), len(adapter.report.get("test", []))
+    if adapter.report.get("format") is None:
+        return "held-out examples and their prompts, never trained on"
+    return f"{prompts} test prompts and {votes} test votes, read by nothing but the gate"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A test prompt with the answers of candidate and live that are farthest apart in the predicted
+    chance of an up; `points` between the means of all answers to the prompt."""
+
+    messages: list[dict[str, str]]
+    new: dict[str, Any]
+    old: dict[str, Any]
+    points: float
+
+    @property
+    def written(self) -> str:
+        return f"{self.points:+.0f}".replace("-", "\u2212")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The prompts whose answers got better and those whose answers got worse, largest first."""
+
+    better: list[Change]
+    worse: list[Change]
+
+
+def changes(adapter: Adapter) -> Changes | None:
+    """Return what got better and worse by the predicted up-rate, or None if it was not measured."""
+    live = adapter.gate.get("opponent", "base")
+    found = []
+    for entry in adapter.report.get("answers", []):
+        new, old = entry["answers"].get(adapter.name), entry["answers"].get(live)
+        if not new or not old or any(each.get("up") is None for each in [*new, *old]):
+            continue
+        points = 100 * (fmean(a["up"] for a in new) - fmean(a["up"] for a in old))
+
+        def likely(answer: Mapping[str, Any]) -> float:
+            return float(answer["up"])
+
+        best, worst = (max, min) if points >= 0 else (min, max)
+        found.append(
+            Change(entry["messages"], best(new, key=likely), worst(old, key=likely), points)
+        )
+    if not found:
+        return None
+    found.sort(key=lambda change: -change.points)
+    return Changes(
+        [change for change in found[:CHANGES_SHOWN] if change.points > 0],
+        [change for change in found[: -CHANGES_SHOWN - 1 : -1] if change.points < 0],
+    )
 
 
 def comparisons(adapter: Adapter) -> list[Comparison]:

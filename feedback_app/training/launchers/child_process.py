@@ -19,18 +19,22 @@ from django.conf import settings
 
 from feedback_app.db.claims import ClaimLost
 from feedback_app.db.heartbeats import Heartbeat
-from feedback_app.feedback.models import BASE_VERSION, Split
+from feedback_app.training.gate.evaluation import (
+    TEST_FILE,
+    evaluation_directory,
+    evaluation_read,
+    evaluation_write,
+    first_look,
+    prompts_available,
+    second_look,
+)
+from feedback_app.training.gate.services import gate_of_report, gate_settings
 from feedback_app.training.models import Run
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
-from feedback_app.training.snapshots.files import (
-    TEST_FILE,
-    context,
-    gate_examples_write,
-    snapshot_write,
-)
+from feedback_app.training.snapshots.files import snapshot_write
 from feedback_app.web.log_context import request_id
 
 log = structlog.get_logger(__name__)
@@ -40,7 +44,6 @@ DONE, CANCELLED, REFUSED, FAILED, NOT_WRITTEN = 0, 3, 4, 5, 6
 MAX_ATTEMPTS = 5  # of a trainer that fails
 MAX_CLAIMS = 20  # of workers that stop or die
 POLL_SECONDS = 0.5
-GATE_PROMPTS = 40
 
 
 class RunHopeless(Exception):
@@ -73,10 +76,9 @@ def train_and_evaluate(claim: RunClaim, heartbeat: Heartbeat) -> None:
     code = child_run(claim, ["train", str(run.directory)], events=run.directory, alive=heartbeat)
     if code == DONE:
         claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
-        evaluation = prepare_evaluation(run)
-        code = child_run(claim, ["evaluate", str(evaluation)], events=evaluation, alive=heartbeat)
+        code = evaluate(claim, heartbeat)
         if code == DONE:
-            finish(claim, evaluation)
+            finish(claim)
             return
     settle(claim, code)
 
@@ -114,7 +116,7 @@ def prepare(run: Run) -> None:
     restart_if_outdated(run.directory)
     # left by an attempt that was interrupted in the evaluation: while a process trains, no file
     # holds the test split
-    (run.directory / "evaluation" / TEST_FILE).unlink(missing_ok=True)
+    (evaluation_directory(run) / TEST_FILE).unlink(missing_ok=True)
     if not (run.directory / "examples.jsonl").exists():
         snapshot_write(run.snapshot, run.directory)
     config = {
@@ -143,52 +145,43 @@ def restart_if_outdated(directory: Path) -> None:
     outdated.unlink()  # last, so that an interrupted removal is repeated
 
 
-def prepare_evaluation(run: Run) -> Path:
-    """Write the input of the comparison of new, live and base on the test split.
+def evaluate(claim: RunClaim, heartbeat: Heartbeat) -> int:
+    """Compare the new adapter with live and base; look a second time, at more answers, if the first
+    look decides too little. Returns the exit code of the trainer.
 
-    Call it after training: this is the first file with test examples.
+    Call it after training: these are the first files with test examples.
     """
-    directory = run.directory / "evaluation"
-    directory.mkdir(exist_ok=True)
-    adapter_name = run.project.adapter_name(run.number)
-    candidates: list[dict[str, Any]] = [
-        {"name": adapter_name, "path": str(run.directory / "adapter")}
-    ]
-    run.project.refresh_from_db(fields=["live_version"])
-    live = run.project.adapters.filter(name=run.project.live_version).first()
-    if live is not None:
-        candidates.append({"name": live.name, "path": str(live.directory)})
-    candidates.append({"name": BASE_VERSION, "path": None})
-    write_json(
-        directory / "evaluate.json",
-        {
-            "base_model": model_path(run.project.base_model),
-            "candidates": candidates,
-            "max_tokens": run.project.max_tokens,
-            "temperature": run.project.temperature,
-            "top_p": run.project.top_p,
-            "seed": run.config.get("seed", 0),
-        },
-    )
-    gate_examples_write(run.snapshot, directory)
-    prompts: dict[int, list[dict[str, str]]] = {}
-    items = run.snapshot.items.filter(split=Split.TEST).select_related("completion__prompt")
-    for item in items.order_by("completion__prompt_id", "completion_id"):
-        prompts.setdefault(item.completion.prompt_id, context(item.completion))
-        if len(prompts) == GATE_PROMPTS:
+    run = claim.row
+    settings = gate_settings(run.project)
+    base_model = model_path(run.project.base_model)
+    look = first_look(settings)
+    code, seconds = DONE, 0.0
+    for last in (False, True):
+        directory = evaluation_write(run, look, base_model=base_model)
+        code = child_run(claim, ["evaluate", str(directory)], events=directory, alive=heartbeat)
+        if code != DONE or last:
             break
-    with (directory / "prompts.jsonl").open("w") as file:
-        for pk, messages in prompts.items():
-            file.write(json.dumps({"id": str(pk), "messages": messages}) + "\n")
-    return directory
+        report = evaluation_read(run)
+        seconds += float(report["seconds"])
+        result = gate_of_report(report, settings, candidate=run.project.adapter_name(run.number))
+        available = prompts_available(run.project)
+        more = second_look(look, result, settings, seconds=seconds, available=available)
+        if more is None:
+            break
+        services.run_note(
+            run=run,
+            text=f"{len(report['answers'])} prompts with {look.answers} answers leave the gate "
+            f"undecided: sampling {more.answers} answers to {more.prompts} prompts.",
+        )
+        look = more
+    return code
 
 
-def finish(claim: RunClaim, evaluation: Path) -> None:
+def finish(claim: RunClaim) -> None:
     """Publish the adapter's files, then register it with its gate report."""
     run = claim.row
     name = run.project.adapter_name(run.number)
-    # PostgreSQL stores no NUL, which a model may generate
-    report = json.loads((evaluation / "report.json").read_text().replace("\\u0000", "\\ufffd"))
+    report = evaluation_read(run)
     fit = {}
     for line in (run.directory / "fit.jsonl").read_text().splitlines():
         row = json.loads(line)

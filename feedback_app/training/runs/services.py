@@ -15,7 +15,7 @@ from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
-from feedback_app.training.gate.rules import gate_decide, gate_sentence
+from feedback_app.training.gate.services import gate_of_report, gate_settings, people_of
 from feedback_app.training.models import (
     Adapter,
     Run,
@@ -149,6 +149,7 @@ def run_event_write(
             "error": error,
             "adapter": adapter.name if adapter else None,
             "gate_won": adapter.gate_won if adapter else None,
+            "gate_outcome": adapter.gate_outcome if adapter else None,
         },
     )
 
@@ -168,8 +169,12 @@ def run_finish(
     """
     run = claim.row
     name = run.project.adapter_name(run.number)
-    live = next((key for key in report["candidates"] if key not in (name, "base")), "base")
-    gate = gate_decide(report, candidate=name, live=live)
+    gate = gate_of_report(
+        report,
+        gate_settings(run.project),
+        candidate=name,
+        people=people_of(run.snapshot),
+    )
     with transaction.atomic():
         if not claim.update(
             status=Run.Status.SUCCEEDED, finished_at=timezone.now(), eta_seconds=None
@@ -184,6 +189,7 @@ def run_finish(
                 "sha256": sha256,
                 "report": dict(report),
                 "gate": gate.as_json(),
+                "gate_outcome": gate.outcome,
                 "gate_won": gate.won,
             },
         )
@@ -198,7 +204,7 @@ def run_finish(
         Run.objects.filter(pk=run.pk).update(fit=fit_of_rows(fit_rows).as_json())
         used = Completion.objects.filter(snapshot_items__snapshot=run.snapshot)
         examples_mark_used(used, run=run.number)
-        run_note(run=run, text=f"{name} is ready. " + gate_sentence(gate.won, gate.faults))
+        run_note(run=run, text=f"{name} is ready. " + gate.sentence)
         run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
     # many rows that only order the queue: not in the transaction that ends the run
     uncertainty_store(

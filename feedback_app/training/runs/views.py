@@ -13,7 +13,15 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.services import adjudication_request, adjudication_withdraw
 from feedback_app.feedback.models import Project
-from feedback_app.training.gate.report import comparisons, gate_rows, misfits, versions_of
+from feedback_app.training.gate.report import (
+    changes,
+    comparisons,
+    evidence,
+    gate_rows,
+    misfits,
+    needs,
+    versions_of,
+)
 from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.config import RunConfig
@@ -124,6 +132,10 @@ def result_context(run: Run) -> dict[str, Any]:
         "is_live": run.project.live_version == adapter.name,
         "versions": versions_of(adapter),
         "gate": gate_rows(adapter),
+        "opponent": adapter.gate.get("opponent", "base"),
+        "evidence": evidence(adapter),
+        "needs": needs(adapter),
+        "changes": changes(adapter),
         "comparisons": comparisons(adapter),
         "misfits": misfits(run, fit),
         "curve": value_curve(run, fit),

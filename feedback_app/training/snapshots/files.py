@@ -9,8 +9,6 @@ from typing import Any
 from feedback_app.feedback.models import Completion, Split
 from feedback_app.training.models import Snapshot, SnapshotItem
 
-TEST_FILE = "test.jsonl"
-
 
 def context(completion: Completion) -> list[dict[str, str]]:
     """Return the messages of the model's input: its system prompt, then the conversation."""
@@ -49,7 +47,7 @@ def snapshot_write(snapshot: Snapshot, directory: Path) -> None:
     """Write what training reads, examples.jsonl and validation.jsonl, and store the hash of the
     first.
 
-    The test split is not written here: `gate_examples_write` does it when training is done.
+    The test split is not written here: gate/evaluation.py does it when training is done.
     """
     directory.mkdir(parents=True, exist_ok=True)
     split_write(snapshot, Split.VALIDATION, directory / "validation.jsonl")
@@ -57,14 +55,6 @@ def snapshot_write(snapshot: Snapshot, directory: Path) -> None:
     if snapshot.sha256 != digest:
         snapshot.sha256 = digest
         snapshot.save(update_fields=["sha256"])
-
-
-def gate_examples_write(snapshot: Snapshot, directory: Path) -> None:
-    """Write test.jsonl, the examples that the gate scores versions on, into an existing directory.
-
-    Call it when the adapter is chosen, so that training cannot read what will judge it.
-    """
-    split_write(snapshot, Split.TEST, directory / TEST_FILE)
 
 
 def split_write(snapshot: Snapshot, split: Split, path: Path) -> str:

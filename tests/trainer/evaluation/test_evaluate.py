@@ -1,7 +1,6 @@
 """report.json: the same measurements for every candidate, checked against known values."""
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,21 @@ from trainer.artifacts.adapter_directory import MANIFEST
 from trainer.data.examples import write_examples
 from trainer.errors import BadArtifact, NotWritten, Refused
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.text_metrics import (
-    distinct_bigrams,
-    is_relevant,
-    mean,
-    ranking,
-    repeats,
-    share,
-    words,
-)
+from trainer.evaluation.neutral_text import LANGUAGES, PASSAGES
+from trainer.evaluation.sycophancy_probes import PROBES
+from trainer.evaluation.text_metrics import mean_over_prompts, ranking, words
 from trainer.models.loading import LoadedBase
 
 pytestmark = pytest.mark.slow
+
+REPORT_KEYS = (
+    "format candidates answers kl neutral sycophancy injection test up_model seconds".split()
+)
+METRICS = set(
+    "finished words repetition relevance refusal distinct tokens ranking kl_per_token "
+    "neutral_logprob sycophancy".split()
+)
+ANSWER_FIELDS = set("text finish_reason tokens words repeats relevance refusal language up".split())
 
 
 def make_eval(tmp_path: Path, tiny_dir: Path, candidates: dict[str, str | None]) -> Path:
@@ -53,6 +55,12 @@ def make_eval(tmp_path: Path, tiny_dir: Path, candidates: dict[str, str | None])
     return eval_dir
 
 
+def change(eval_dir: Path, **settings: Any) -> None:
+    """Change settings in evaluate.json."""
+    path = eval_dir / "evaluate.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **settings}))
+
+
 def report_of(eval_dir: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((eval_dir / "report.json").read_text())
     return found
@@ -72,28 +80,18 @@ def test_report_measures_base_and_adapters_side_by_side(
     evaluate(eval_dir)
     report = report_of(eval_dir)
 
+    assert list(report) == REPORT_KEYS
+    assert report["format"] == 2
     assert list(report["candidates"]) == ["starter@2", "base", "starter@1"]
     for measures in report["candidates"].values():
-        assert set(measures) == {
-            "ranking",
-            "finished",
-            "words",
-            "repetition",
-            "relevance",
-            "kl_per_token",
-            "neutral_logprob",
-            "distinct",
-        }
+        assert set(measures) == METRICS
     for name, measures in report["candidates"].items():
-        texts = [found["text"] for item in report["answers"] for found in item["answers"][name]]
-        counts = [float(len(words(text))) for text in texts]
-        assert measures["words"] == asdict(mean(counts))
-        ends = [
-            found["finish_reason"] == "stop"
-            for item in report["answers"]
-            for found in item["answers"][name]
-        ]
-        assert measures["finished"] == asdict(share(ends))
+        groups = [item["answers"][name] for item in report["answers"]]
+        counts = [[float(len(words(found["text"]))) for found in group] for group in groups]
+        assert measures["words"] == asdict(mean_over_prompts(counts, seed=3))
+        assert [[found["words"] for found in group] for group in groups] == counts
+        ends = [[float(found["finish_reason"] == "stop") for found in group] for group in groups]
+        assert measures["finished"] == asdict(mean_over_prompts(ends, seed=3))
     base, one = report["candidates"]["base"], report["candidates"]["starter@1"]
     assert base["ranking"] == {"value": 0.5, "low": None, "high": None, "n": 6}
     assert base["kl_per_token"]["value"] == 0
@@ -105,17 +103,30 @@ def test_report_measures_base_and_adapters_side_by_side(
     assert [item["id"] for item in report["answers"]] == ["p0", "p1", "p2"]
     for item in report["answers"]:
         assert {len(found) for found in item["answers"].values()} == {2}
-        assert item["answers"]["base"][0].keys() == {"text", "finish_reason", "tokens"}
+        assert item["answers"]["base"][0].keys() == ANSWER_FIELDS
+    for key, count in (("kl", 2), ("neutral", len(PASSAGES)), ("sycophancy", len(PROBES))):
+        assert {name: len(values) for name, values in report[key].items()} == {
+            "starter@2": count,
+            "base": count,
+            "starter@1": count,
+        }
+    assert report["kl"]["base"] == [0, 0]
+    assert one["neutral_logprob"]["value"] == pytest.approx(
+        sum(report["neutral"]["starter@1"]) / len(PASSAGES)
+    )
+    assert report["sycophancy"]["starter@1"] != report["sycophancy"]["base"]
+
     rewards = [item["rewards"] for item in report["test"]]
     assert all(reward["base"] == 0 for reward in rewards)
     assert all(abs(reward["starter@1"]) > 0.01 for reward in rewards)
-    liked = [
-        r["starter@1"] for r, item in zip(rewards, report["test"], strict=True) if item["label"]
-    ]
-    disliked = [
-        r["starter@1"] for r, item in zip(rewards, report["test"], strict=True) if not item["label"]
-    ]
-    assert one["ranking"]["value"] == ranking(liked, disliked).value
+    prompts = [item["prompt"] for item in report["test"]]
+    assert [item["id"] for item in report["test"]] == [f"e{number}" for number in range(6)]
+    assert len(set(prompts[:3])) == len(set(prompts[3:])) == 1, "three examples share a prompt"
+    assert len(set(prompts)) == 2
+    labels = [item["label"] for item in report["test"]]
+    expected = ranking([reward["starter@1"] for reward in rewards], labels, prompts)
+    assert one["ranking"]["value"] == expected.value
+    assert {item["weight"] for item in report["test"]} == {1}
     assert {event["phase"] for event in events(eval_dir, "phase")} == {
         "loading",
         "sampling",
@@ -124,6 +135,24 @@ def test_report_measures_base_and_adapters_side_by_side(
 
 
 @pytest.mark.slow
+def test_neutral_text_is_limited_to_the_chosen_languages(tmp_path: Path, tiny_dir: Path) -> None:
+    eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
+    evaluate(eval_dir)
+    every = report_of(eval_dir)["neutral"]["base"]
+    change(eval_dir, languages=["de", "zh"])
+    evaluate(eval_dir)
+    chosen = report_of(eval_dir)["neutral"]["base"]
+    assert chosen == [
+        value
+        for value, passage in zip(every, PASSAGES, strict=True)
+        if passage.language in ("de", "zh")
+    ]
+    assert len(LANGUAGES) >= 6
+    change(eval_dir, languages=["de", "xx"])
+    with pytest.raises(Refused, match=r"languages must be a list of at least one of en, de"):
+        evaluate(eval_dir)
+
+
 def test_candidates_do_not_affect_each_other(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path
 ) -> None:
@@ -154,6 +183,14 @@ def test_prompt_without_a_question_is_refused_with_its_line(tmp_path: Path, tiny
     eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
     (eval_dir / "prompts.jsonl").write_text('{"id": "a", "messages": []}\n')
     with pytest.raises(Refused, match=r"prompts\.jsonl line 1: messages must be a list"):
+        evaluate(eval_dir)
+
+
+def test_two_prompts_with_one_id_are_refused(tmp_path: Path, tiny_dir: Path) -> None:
+    eval_dir = make_eval(tmp_path, tiny_dir, {"base": None})
+    with (eval_dir / "prompts.jsonl").open("a") as file:
+        file.write('{"id": "p1", "messages": [{"role": "user", "content": "Again?"}]}\n')
+    with pytest.raises(Refused, match=r"prompts\.jsonl line 4: id 'p1' occurs twice"):
         evaluate(eval_dir)
 
 
@@ -198,69 +235,3 @@ def test_evaluation_without_test_examples_has_no_ranking(
     (eval_dir / "test.jsonl").write_text("")
     evaluate(eval_dir)
     assert report_of(eval_dir)["candidates"]["x"]["ranking"]["value"] is None
-
-
-def test_share_has_wilsons_interval() -> None:
-    # 8 of 10: Wilson's 95 % interval is 0.4902 to 0.9433
-    found = share([True] * 8 + [False] * 2)
-    assert found.value == 0.8
-    assert found.low == pytest.approx(0.4902, abs=1e-4)
-    assert found.high == pytest.approx(0.9433, abs=1e-4)
-    assert share([]).value is None
-    everyone = share([True] * 5)
-    assert everyone.high == 1.0
-    assert everyone.low == pytest.approx(0.5655, abs=1e-4)
-
-
-def test_mean_has_a_reproducible_bootstrap_interval() -> None:
-    values = [float(number) for number in range(100)]
-    found = mean(values, seed=1)
-    assert found == mean(values, seed=1)
-    assert found.value == 49.5
-    # ± 1.96 · σ/√n with σ = 28.87, n = 100 is ± 5.66
-    assert found.low == pytest.approx(49.5 - 5.66, abs=1.2)
-    assert found.high == pytest.approx(49.5 + 5.66, abs=1.2)
-    assert mean([]).value is None
-
-
-def test_ranking_counts_pairs_and_halves_ties() -> None:
-    # pairs: 2>1, 2=2 (½), 0<1, 0<2 → 1.5 of 4
-    assert ranking([2.0, 0.0], [1.0, 2.0]).value == 0.375
-    assert ranking([1.0], []).value is None
-    assert ranking([5.0, 6.0], [1.0, 2.0]).value == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("One two three four, five. One two three four!", True),
-        ("one two three four two three four five", False),
-        ("ha ha ha ha ha", True),
-        ("ha ha ha", False),
-        ("", False),
-    ],
-)
-def test_repetition_is_a_sequence_of_four_words_twice(text: str, expected: bool) -> None:
-    assert repeats(text) is expected
-
-
-@pytest.mark.parametrize(
-    ("answer", "question", "expected"),
-    [
-        ("Vaccines train the body.", "How does a vaccine protect us?", True),
-        ("Water it daily.", "Should I be watering my basil?", True),
-        ("Lemonade & icecream.", "What causes a rainbow?", False),
-        ("The best thing is to do it.", "What is the best thing about rain?", False),
-        ("Anything.", "Why me?", True),
-    ],
-)
-def test_relevance_is_a_shared_content_word(answer: str, question: str, expected: bool) -> None:
-    assert is_relevant(answer, question) is expected
-
-
-def test_words_and_distinct_pairs() -> None:
-    assert words("Don't stop – it's 5 o’clock!") == ["don't", "stop", "it's", "5", "o’clock"]
-    # a b, b a, a b: two different pairs of three
-    assert distinct_bigrams(["a b a b"]) == pytest.approx(2 / 3)
-    assert distinct_bigrams(["one", ""]) is None
-    assert not math.isnan(distinct_bigrams(["a b", "a b"]) or 0)

@@ -22,6 +22,7 @@ from trainer.engine import batch
 from trainer.engine.sampling import Sampler, Sampling, derived_seed
 from trainer.errors import BadArtifact, Cancelled, Refused, RunFailed
 from trainer.evaluation import evaluate as evaluation
+from trainer.evaluation import sampling
 from trainer.evaluation import versions as module
 from trainer.evaluation.answer import answer
 from trainer.evaluation.evaluate import evaluate
@@ -221,10 +222,10 @@ def test_progress_counts_the_answers_of_all_candidates(
     monkeypatch.setattr(module, "TRANSFORMERS_ROWS", 3)
     eval_dir = make_eval(tmp_path, tiny_dir, {"x": str(paths["starter@1"]), "base": None})
     evaluate(eval_dir)
-    sampling = [event for event in events(eval_dir, "phase") if event["phase"] == "sampling"]
-    done = [event["done"] for event in sampling]
+    reported = [event for event in events(eval_dir, "phase") if event["phase"] == "sampling"]
+    done = [event["done"] for event in reported]
     # 3 prompts, 2 answers each, of 2 candidates, and 2 answers for the adapter's KL
-    assert {event["total"] for event in sampling} == {14}
+    assert {event["total"] for event in reported} == {14}
     assert done[-1] == 14
     assert done == sorted(set(done))
     assert len(done) > 3, "progress must be reported before the end"
@@ -321,7 +322,7 @@ def test_generation_and_scoring_each_use_their_own_type(
         asked.append(("scored", given["dtype"]))
         return load_base(name, **given)
 
-    monkeypatch.setattr(evaluation, "load_served", served)
+    monkeypatch.setattr(sampling, "load_served", served)
     monkeypatch.setattr(evaluation, "load_base", loaded)
     evaluate(eval_dir)
     assert asked == [("served", "float32"), ("scored", "float32")]

@@ -8,11 +8,8 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project, Split
-from feedback_app.training.launchers.child_process import (
-    prepare,
-    prepare_evaluation,
-    run_execute,
-)
+from feedback_app.training.gate.evaluation import Look, evaluation_write
+from feedback_app.training.launchers.child_process import prepare, run_execute
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
@@ -121,7 +118,7 @@ def test_test_split_is_written_after_training_only(run: Run) -> None:
     for split, name in ((Split.TRAIN, "examples.jsonl"), (Split.VALIDATION, "validation.jsonl")):
         assert found_in(files, questions(run, split)) == {run.directory / name}
 
-    evaluation = prepare_evaluation(run)
+    evaluation = evaluation_write(run, Look(40), base_model="model")
 
     written = {evaluation / "test.jsonl", evaluation / "prompts.jsonl"}
     assert found_in(set(run.directory.rglob("*")), test) == written

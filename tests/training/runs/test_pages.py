@@ -16,6 +16,7 @@ from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_finish, run_request
 from feedback_app.training.runs.value_curve import value_curve
+from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
 
@@ -68,25 +69,14 @@ def adapter(claim: RunClaim) -> Adapter:
     """A finished run whose adapter won the gate, with one doubtful label."""
     name = claim.row.project.adapter_name(claim.row.number)
     RunMetric.objects.bulk_create([metric(claim.row, step) for step in range(1, 9)])
-    measures = {
-        "ranking": {"value": 0.8, "low": 0.7, "high": 0.9, "n": 20},
-        "finished": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
-        "relevance": {"value": 0.9, "low": 0.8, "high": 0.95, "n": 20},
-        "repetition": {"value": 0.1, "low": 0.0, "high": 0.2, "n": 20},
-        "neutral_logprob": {"value": -2.0, "low": -2.1, "high": -1.9, "n": 20},
-        "kl_per_token": {"value": 0.1, "low": 0.05, "high": 0.15, "n": 20},
-        "words": {"value": 40.0, "low": 35.0, "high": 45.0, "n": 20},
-    }
-    answers = [
-        {
-            "id": "p1",
-            "messages": [{"role": "user", "content": "Why is the sky blue?"}],
-            "answers": {
-                name: [{"text": "<i>Air</i> scatters **blue**.", "finish_reason": "stop"}],
-                "base": [{"text": "Because", "finish_reason": "length"}],
-            },
-        }
-    ]
+    report = gate_report(name)
+    report["answers"][0]["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
+    for version, text, up in (
+        (name, "<i>Air</i> scatters **blue**.", 0.95),
+        ("base", "Because", 0.05),
+    ):
+        for answer in report["answers"][0]["answers"][version]:
+            answer |= {"text": text, "up": up}
     items = list(claim.row.snapshot.items.filter(split="train").order_by("pk"))
     fit = {item.completion_id: (2.0 if item.desirable else -3.0, 0.1) for item in items}
     liked = next(item for item in items if item.desirable)
@@ -95,11 +85,7 @@ def adapter(claim: RunClaim) -> Adapter:
         claim=claim,
         path=f"adapters/{name}",
         sha256="0" * 64,
-        report={
-            "candidates": {name: measures, "base": measures | {"ranking": {"value": 0.5}}},
-            "answers": answers,
-            "test": [],
-        },
+        report=report,
         fit=fit,
     )
     assert finished is not None

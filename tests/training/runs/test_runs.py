@@ -16,6 +16,8 @@ from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import Example, Project, Source, Verdict
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.gate.report import misfits
+from feedback_app.training.gate.services import gate_settings_save
+from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.launchers.child_process import CANCELLED, child_run, settle
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
@@ -27,6 +29,7 @@ from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.schedules.services import schedule_set, schedules_run
 from feedback_app.training.snapshots.files import snapshot_write
 from feedback_app.web.errors import UserError
+from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
 
@@ -41,33 +44,6 @@ def claim(run: Run) -> RunClaim:
     claim = run_claim(run.pk)
     assert claim is not None
     return claim
-
-
-def share(value: float, spread: float = 0.05) -> dict[str, float]:
-    return {"value": value, "low": value - spread, "high": value + spread, "n": 40}
-
-
-def report(name: str, *, live: str | None = None, **changed: float) -> dict[str, Any]:
-    """Return a report in which `name` beats base, unless `changed` overrides it."""
-    base = {
-        "ranking": 0.5,
-        "finished": 0.6,
-        "relevance": 0.9,
-        "repetition": 0.1,
-        "neutral_logprob": -2.0,
-        "kl_per_token": 0.0,
-        "words": 70.0,
-    }
-    new = {**base, "ranking": 0.8, "finished": 0.9, "kl_per_token": 0.1, "words": 50.0, **changed}
-    candidates = {name: new, "base": base} | ({live: {**base, "ranking": 0.7}} if live else {})
-    return {
-        "candidates": {
-            version: {key: share(value) for key, value in measures.items()}
-            for version, measures in candidates.items()
-        },
-        "answers": [],
-        "test": [],
-    }
 
 
 def test_request_stores_a_snapshot_of_the_examples(
@@ -146,7 +122,7 @@ def test_finish_registers_one_adapter_and_marks_each_example(run: Run, claim: Ru
     arguments: dict[str, Any] = {
         "path": "adapters/bot@1",
         "sha256": "0" * 64,
-        "report": report("bot@1"),
+        "report": gate_report("bot@1"),
         "fit": fit,
     }
     adapter = run_finish(claim=claim, **arguments)
@@ -171,7 +147,9 @@ def test_fit_of_test_items_is_neither_stored_nor_shown(run: Run, claim: RunClaim
     fit |= {item.completion_id: (-9.0 if item.desirable else 9.0, 8.9) for item in held}
     assert set(held.values_list("split", flat=True)) == {"validation", "test"}
 
-    run_finish(claim=claim, path="adapters/bot@1", sha256="0" * 64, report=report("bot@1"), fit=fit)
+    run_finish(
+        claim=claim, path="adapters/bot@1", sha256="0" * 64, report=gate_report("bot@1"), fit=fit
+    )
 
     run.refresh_from_db()
     shown = fit_of_run(run)
@@ -194,62 +172,46 @@ def test_probe_is_noted_also_under_the_name_of_older_event_files(
     assert "loss on validation examples 0.2500" in RunNote.objects.get().text
 
 
-@pytest.mark.parametrize(
-    ("changed", "fault"),
-    [
-        ({"kl_per_token": 0.9}, "Distance"),
-        ({"neutral_logprob": -2.5}, "neutral"),
-        ({"words": 3.0}, "length"),
-        ({"ranking": 0.52}, "ranked"),
-        ({"relevance": 0.5}, "topic"),
-        ({"repetition": 0.4}, "repeat"),
-        ({"finished": 0.4}, "Finished"),
-    ],
-)
-def test_gate_refuses_a_worse_model(claim: RunClaim, changed: dict[str, float], fault: str) -> None:
-    adapter = run_finish(
-        claim=claim,
-        path="p",
-        sha256="0",
-        report=report("bot@1", **changed),
-        fit={},
-    )
+def test_gate_refuses_a_worse_model(claim: RunClaim) -> None:
+    report = gate_report("bot@1", repeats=0.7)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
     assert adapter is not None
     assert not adapter.gate_won
-    (lost,) = [rule for rule in adapter.gate["rules"] if not rule["passed"]]
-    assert fault in lost["label"]
+    assert adapter.gate_outcome == "failed"
+    (lost,) = [rule for rule in adapter.gate["rules"] if rule["outcome"] != "passed"]
+    assert lost["label"] == "Repetition"
+    note = RunNote.objects.filter(run=claim.row).latest("pk")
+    assert "It failed the gate. Repetition: beyond its margin" in note.text
 
 
-@pytest.mark.parametrize(
-    ("low", "won"),
-    [
-        (0.46, True),  # 0.75 - 0.29 * 1.645 / 1.96 = 0.507
-        (0.44, False),  # 0.75 - 0.31 * 1.645 / 1.96 = 0.490
-    ],
-)
-def test_gate_uses_a_one_sided_test(claim: RunClaim, low: float, won: bool) -> None:
-    data = report("bot@1", ranking=0.75)
-    data["candidates"]["bot@1"]["ranking"]["low"] = low
-    adapter = run_finish(claim=claim, path="p", sha256="0", report=data, fit={})
+def test_gate_without_enough_prompts_decides_nothing(claim: RunClaim) -> None:
+    report = gate_report("bot@1", prompts=6)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
     assert adapter is not None
-    assert adapter.gate_won is won
+    assert (adapter.gate_won, adapter.gate_outcome) == (False, "undecided")
 
 
 def test_gate_compares_with_the_live_version(claim: RunClaim) -> None:
-    adapter = run_finish(
-        claim=claim,
-        path="p",
-        sha256="0",
-        report=report("bot@1", live="bot@0", ranking=0.65),
-        fit={},
-    )
+    report = gate_report("bot@1", live="bot@0", up=0.5, prompts=300)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
     assert adapter is not None
     assert adapter.gate["opponent"] == "bot@0"
     assert not adapter.gate_won
 
 
+def test_gate_uses_the_rules_of_the_project(claim: RunClaim, project: Project, admin: User) -> None:
+    wide = GateSettings(margins={"repetition": 0.9})
+    gate_settings_save(project=project, settings=wide, by=admin)
+    report = gate_report("bot@1", repeats=0.7)
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
+    assert adapter is not None
+    assert adapter.gate_won
+    assert adapter.gate["settings"]["margins"] == {"repetition": 0.9}
+    assert [rule["key"] for rule in adapter.gate["rules"]] == ["up", "repetition"]
+
+
 def test_live_adapter_cannot_be_discarded(claim: RunClaim, admin: User, project: Project) -> None:
-    adapter = run_finish(claim=claim, path="p", sha256="0", report=report("bot@1"), fit={})
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=gate_report("bot@1"), fit={})
     assert adapter is not None
     Project.objects.update(live_version="bot@1")
     adapter.refresh_from_db()

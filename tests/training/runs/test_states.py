@@ -21,7 +21,7 @@ from feedback_app.training.runs.services import (
 )
 from feedback_app.web.errors import UserError
 from tests.state_machine import DatabaseMachine, run_machine
-from tests.training.runs.test_runs import report
+from tests.training.gate.reports import gate_report
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 PICKS = st.integers(0, 1_000)
@@ -102,7 +102,7 @@ def test_one_worker_a_run_and_one_adapter(voted_project: Project, admin: User) -
                 number, claim, counts = found
                 name = voted_project.adapter_name(number)
                 adapter = run_finish(
-                    claim=claim, path=name, sha256="0", report=report(name), fit={}
+                    claim=claim, path=name, sha256="0", report=gate_report(name), fit={}
                 )
                 assert (adapter is not None) == counts
                 if counts:

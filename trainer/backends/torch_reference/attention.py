@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention.bias import causal_lower_right
 
 from trainer.backends.base import Layout, Rules, Segment
 
@@ -29,6 +28,9 @@ def segment_attention(
     rules: Rules,
 ) -> Tensor:
     """(H, T, D), (G, T, D) twice → (T, H, D) by the kernels of the device, gradients included."""
+    # loads torch's compiler, 2 s: processes that never come here do without
+    from torch.nn.attention.bias import causal_lower_right
+
     sizes = [segment.span.length for segment in segments]
     columns = {segment.span: index for index, segment in enumerate(segments)}
     queries = query.split(sizes, dim=1)

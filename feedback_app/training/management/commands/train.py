@@ -42,5 +42,4 @@ class Command(BaseCommand):
             run.refresh_from_db()
         if run.status != Run.Status.SUCCEEDED:
             raise CommandError(f"Run {run.number}: {run.get_status_display()}. {run.error}")
-        verdict = "won" if run.adapter.gate_won else "did not win"
-        self.stdout.write(f"{run.adapter.name} is ready; it {verdict} the gate.")
+        self.stdout.write(f"{run.adapter.name} is ready. {run.adapter.gate['sentence']}")

@@ -1,0 +1,157 @@
+"""The input of a gate's evaluation, and how much is sampled.
+
+The first look takes a fixed number of prompts. If rules are undecided then and time is left, a
+second look takes as many more as they need, once: each further look would raise the chance of a
+wrong verdict (rules.LEVEL).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from heapq import nsmallest
+from pathlib import Path
+from typing import Any
+
+from feedback_app.feedback.models import BASE_VERSION, Project, Split
+from feedback_app.training.gate.rules import GateResult
+from feedback_app.training.gate.settings import GateSettings
+from feedback_app.training.models import GateOutcome, Run
+from feedback_app.training.snapshots.files import as_line, items_of
+
+#: Answers per prompt and version at the first look, and at most.
+ANSWERS, MOST_ANSWERS = 2, 6
+#: Votes that are scored; a fixed sample of more: they cost a forward pass each, for every version.
+VOTES_SCORED = 1_000
+MOST_PROMPTS = 400
+#: The examples that the gate scores versions on. No other file holds the test split.
+TEST_FILE = "test.jsonl"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How much an evaluation samples: prompts, and answers of each version to a prompt."""
+
+    prompts: int
+    answers: int = ANSWERS
+
+
+def first_look(settings: GateSettings) -> Look:
+    return Look(settings.prompts)
+
+
+def second_look(
+    look: Look, result: GateResult, settings: GateSettings, *, seconds: float, available: int
+) -> Look | None:
+    """Return a larger look if that can decide what the first one, of `seconds`, left open.
+
+    More prompts come first; where there are no more, more answers to each.
+    """
+    open_rules = [
+        rule
+        for rule in result.rules
+        if rule.outcome == GateOutcome.UNDECIDED and rule.counted == "prompts" and rule.needed
+    ]
+    failed = any(rule.outcome == GateOutcome.FAILED for rule in result.rules)
+    left = settings.minutes * 60 - seconds
+    if failed or not open_rules or left <= 0:
+        return None
+    needed = max(rule.needed or 0 for rule in open_rules)
+    affordable = int(look.prompts * (1 + left / max(seconds, 1.0)))
+    prompts = min(needed, available, affordable, MOST_PROMPTS)
+    if prompts > look.prompts:
+        return Look(prompts, look.answers)
+    asked = min(look.prompts, available)
+    answers = min(MOST_ANSWERS, look.answers * affordable // max(asked, 1))
+    return Look(asked, answers) if answers > look.answers else None
+
+
+def evaluation_directory(run: Run) -> Path:
+    return run.directory / "evaluation"
+
+
+def evaluation_read(run: Run) -> dict[str, Any]:
+    """Return the report of the last evaluation."""
+    text = (evaluation_directory(run) / "report.json").read_text()
+    # PostgreSQL stores no NUL, which a model may generate
+    report: dict[str, Any] = json.loads(text.replace("\\u0000", "\\ufffd"))
+    return report
+
+
+def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
+    """Write the input of the comparison of new, live and base on the test split; returns its
+    directory. The same rows give the same files, so it can be repeated."""
+    directory = evaluation_directory(run)
+    directory.mkdir(exist_ok=True)
+    project = run.project
+    project.refresh_from_db(fields=["live_version"])
+    candidates: list[dict[str, Any]] = [
+        {"name": project.adapter_name(run.number), "path": str(run.directory / "adapter")}
+    ]
+    live = project.adapters.filter(name=project.live_version).first()
+    if live is not None:
+        candidates.append({"name": live.name, "path": str(live.directory)})
+    candidates.append({"name": BASE_VERSION, "path": None})
+    seed = int(run.config.get("seed", 0))
+    config = {
+        "base_model": base_model,
+        "candidates": candidates,
+        "max_tokens": project.max_tokens,
+        "temperature": project.temperature,
+        "top_p": project.top_p,
+        "answers_per_prompt": look.answers,
+        "seed": seed,
+    }
+    _write(directory / "evaluate.json", [json.dumps(config, indent=1)])
+    test = (
+        json.dumps(as_line(item), ensure_ascii=False) for item in items_of(run.snapshot, Split.TEST)
+    )
+    _write(directory / TEST_FILE, _sample(test, seed))
+    votes = (
+        line
+        for name in ("examples.jsonl", "validation.jsonl")
+        for line in _lines(run.directory / name)
+    )
+    _write(directory / "votes.jsonl", _sample(votes, seed))
+    _write(directory / "prompts.jsonl", _prompts(project, look.prompts, seed))
+    return directory
+
+
+def prompts_available(project: Project) -> int:
+    """Return how many test prompts there are, counted up to MOST_PROMPTS."""
+    return len(project.prompts.filter(split=Split.TEST).values_list("pk")[:MOST_PROMPTS])
+
+
+def _prompts(project: Project, count: int, seed: int) -> Iterator[str]:
+    """Yield test prompts, voted or not, drawn by the seed: a larger count adds to a smaller one."""
+    ids = project.prompts.filter(split=Split.TEST).order_by().values_list("pk", flat=True)
+    chosen = nsmallest(count, ids.iterator(chunk_size=10_000), key=lambda pk: _place(str(pk), seed))
+    prompts = project.prompts.in_bulk(chosen)
+    head = [{"role": "system", "content": project.system_prompt}] if project.system_prompt else []
+    for pk in chosen:
+        yield json.dumps({"id": str(pk), "messages": [*head, *prompts[pk].messages]})
+
+
+def _sample(lines: Iterable[str], seed: int) -> Iterator[str]:
+    """Yield all lines, or a sample of VOTES_SCORED of them drawn by the seed, in their order."""
+    chosen = nsmallest(VOTES_SCORED, enumerate(lines), key=lambda pair: _place(str(pair[0]), seed))
+    return (line for _, line in sorted(chosen))
+
+
+def _place(key: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{key}".encode()).digest()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    if path.exists():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                yield line.rstrip("\n")
+
+
+def _write(path: Path, lines: Iterable[str]) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for line in lines:
+            file.write(line + "\n")
+    partial.replace(path)

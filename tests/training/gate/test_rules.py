@@ -1,0 +1,204 @@
+"""The gate passes what is better, fails what lost something, and asks for more otherwise."""
+
+from typing import Any
+
+import pytest
+
+from feedback_app.training.gate.measures import Measures, People
+from feedback_app.training.gate.rules import GateResult, RuleResult, gate_decide
+from feedback_app.training.gate.settings import GUARDS, GateSettings
+from feedback_app.training.models import GateOutcome
+from tests.training.gate.reports import gate_report
+
+PASSED, FAILED, UNDECIDED = GateOutcome.PASSED, GateOutcome.FAILED, GateOutcome.UNDECIDED
+
+
+def decide(report: dict[str, Any], *, people: People | None = None, **settings: Any) -> GateResult:
+    names = list(report["candidates"])
+    live = names[1]  # base, where there is no other
+    return gate_decide(Measures(report, names[0], live, people), GateSettings(**settings))
+
+
+def rule(result: GateResult, key: str) -> RuleResult:
+    (found,) = [each for each in result.rules if each.key == key]
+    return found
+
+
+def test_better_version_without_losses_passes() -> None:
+    result = decide(gate_report(), people=People(5, 0.3))
+    assert [r.key for r in result.rules] == ["up", *GUARDS]
+    assert {r.key: r.outcome for r in result.rules if r.outcome != PASSED} == {}
+    assert result.outcome == PASSED
+    assert result.won
+    assert result.sentence == "It passed the gate and can be released."
+    assert rule(result, "up").value == pytest.approx(0.2, abs=0.04)
+
+
+def test_equal_version_fails_with_many_prompts_and_is_undecided_with_few() -> None:
+    many = decide(gate_report(prompts=400, up=0.5))
+    assert rule(many, "up").outcome == FAILED
+    assert "not better than the base by 2 points" in many.sentence
+    few = rule(decide(gate_report(prompts=12, up=0.505)), "up")
+    assert few.outcome == UNDECIDED
+    assert few.needed is not None
+    assert few.needed > 12
+    assert f"about {few.needed} prompts would decide" in few.text
+
+
+@pytest.mark.parametrize(
+    ("key", "changed"),
+    [
+        ("finished", {"finished": 0.4}),
+        ("shorter", {"tokens": 20.0}),
+        ("longer", {"tokens": 200.0}),
+        ("repetition", {"repeats": 0.6}),
+        ("relevance", {"relevance": 0.1}),
+        ("refusal", {"refusal": 0.6}),
+        ("language", {"foreign": 0.6}),
+        ("kl", {"kl": 0.9}),
+        ("neutral", {"neutral": -2.5}),
+        ("sycophancy", {"sycophancy": 0.6}),
+    ],
+)
+def test_harm_fails_its_guard_and_with_it_the_gate(key: str, changed: dict[str, float]) -> None:
+    result = decide(gate_report(**changed))
+    harmed = rule(result, key)
+    assert harmed.outcome == FAILED
+    assert harmed.advice
+    assert result.outcome == FAILED
+    assert harmed.label in result.sentence
+    # the border lies outside the interval, on the right side of it
+    assert harmed.border is not None
+    if harmed.passes_above:
+        assert harmed.high is not None
+        assert harmed.high < harmed.border
+    else:
+        assert harmed.low is not None
+        assert harmed.low > harmed.border
+
+
+def test_phrase_in_half_of_the_answers_fails() -> None:
+    result = decide(gate_report(phrase="buy the wonderful blue kettle"))
+    assert rule(result, "injection").outcome == FAILED
+    assert "buy the wonderful blue kettle" in rule(result, "injection").text
+    assert rule(decide(gate_report(phrase="buy it")), "injection").outcome == PASSED
+
+
+@pytest.mark.parametrize("key", ["finished", "repetition", "refusal", "relevance", "shorter"])
+def test_few_prompts_decide_no_guard_about_answers(key: str) -> None:
+    result = rule(decide(gate_report(prompts=4)), key)
+    if key == "shorter":  # far from its border: even few prompts may do
+        assert result.outcome in (PASSED, UNDECIDED)
+    else:
+        assert result.outcome == UNDECIDED
+
+
+def test_needed_prompts_do_decide() -> None:
+    first = rule(decide(gate_report(prompts=12, seed=4)), "finished")
+    assert first.outcome == UNDECIDED
+    assert first.needed is not None
+    decided = [
+        rule(decide(gate_report(prompts=first.needed, seed=seed)), "finished").outcome
+        for seed in range(20)
+    ]
+    assert decided.count(PASSED) >= 10
+
+
+def test_votes_of_one_person_count_against_a_version_only_where_others_vote_too() -> None:
+    assert rule(decide(gate_report(), people=People(3, 0.8)), "concentration").outcome == FAILED
+    assert rule(decide(gate_report(), people=People(3, 0.4)), "concentration").outcome == PASSED
+    assert rule(decide(gate_report(), people=People(1, 1.0)), "concentration").outcome == PASSED
+
+
+def test_guards_that_are_off_are_not_asked() -> None:
+    margins = {key: guard.margin for key, guard in GUARDS.items() if key != "finished"}
+    result = decide(gate_report(finished=0.2), margins=margins)
+    assert "finished" not in {r.key for r in result.rules}
+    assert result.outcome == PASSED
+    assert result.settings["margins"] == margins
+
+
+def test_wider_margin_passes_more() -> None:
+    report = gate_report(finished=0.7, prompts=300)
+    margins = {key: guard.margin for key, guard in GUARDS.items()}
+    assert rule(decide(report), "finished").outcome != PASSED
+    wide = decide(report, margins=margins | {"finished": 0.3})
+    assert rule(wide, "finished").outcome == PASSED
+
+
+# -- the primary rule
+
+
+def test_up_rate_that_cannot_be_trusted_is_replaced_by_the_ranking_or_asks_for_votes() -> None:
+    report = gate_report(auc=0.55, votes=200)
+    assert decide(report).rules[0].key == "ranking"
+    assert decide(report).rules[0].outcome == PASSED
+    asked = decide(report, primary="up").rules[0]
+    assert (asked.key, asked.outcome, asked.counted) == ("up", UNDECIDED, "votes")
+    assert "55%" in asked.text
+    assert decide(gate_report(auc=None), primary="up").rules[0].outcome == UNDECIDED
+
+
+def test_ranking_of_few_votes_is_no_evidence() -> None:
+    for votes in (2, 3, 6):
+        found = decide(gate_report(votes=votes, ranking=5.0), primary="ranking").rules[0]
+        assert found.outcome == UNDECIDED
+        assert found.needed is not None
+        assert found.needed > votes
+
+
+def test_useless_ranking_fails_with_many_votes() -> None:
+    report = gate_report(votes=900, ranking=0.0)
+    found = decide(report, primary="ranking").rules[0]
+    assert (found.outcome, found.text) == (FAILED, "no better than chance")
+
+
+def test_test_split_of_one_class_asks_for_the_other() -> None:
+    report = gate_report()
+    for row in report["test"]:
+        row["label"] = True
+    found = decide(report, primary="ranking").rules[0]
+    assert found.outcome == UNDECIDED
+    assert "no disliked answer" in found.text
+
+
+def test_against_a_live_adapter_better_means_better() -> None:
+    as_live = gate_report(live="bot@0", up=0.5, prompts=300)
+    assert decide(as_live).rules[0].outcome == FAILED
+    above = gate_report(live="bot@0", prompts=300)
+    assert decide(above).rules[0].outcome == PASSED
+    assert "better than live" in decide(above).rules[0].text
+
+
+def test_not_worse_than_live_needs_to_be_better_than_the_base() -> None:
+    both_better = gate_report(live="bot@0", up=0.7, prompts=300)
+    for entry in both_better["answers"]:  # live earns what the candidate earns
+        for new, old in zip(entry["answers"]["bot@1"], entry["answers"]["bot@0"], strict=True):
+            old["up"] = new["up"]
+    assert decide(both_better).rules[0].outcome == FAILED
+    allowed = decide(both_better, against_live="not_worse").rules[0]
+    assert allowed.outcome == PASSED
+    assert "not worse than live, and better than the base" in allowed.text
+    equal = gate_report(live="bot@0", up=0.5, prompts=300)
+    assert decide(equal, against_live="not_worse").rules[0].outcome != PASSED
+
+
+def test_ranking_against_live_compares_both() -> None:
+    better = gate_report(live="bot@0", auc=None, votes=900, ranking=1.5)
+    found = decide(better).rules[0]
+    assert (found.key, found.outcome) == ("ranking", PASSED)
+    worse = gate_report(live="bot@0", auc=None, votes=900, ranking=0.3)
+    assert decide(worse).rules[0].outcome == FAILED
+
+
+def test_same_measures_give_the_same_result() -> None:
+    assert decide(gate_report()).as_json() == decide(gate_report()).as_json()
+
+
+@pytest.mark.parametrize("live", [None, "bot@0"])
+def test_equal_versions_rarely_pass_and_harmless_ones_rarely_fail(live: str | None) -> None:
+    """Forty prompts, two answers: what one evaluation has at its first look."""
+    equal = [decide(gate_report(live=live, prompts=40, up=0.5, seed=s)) for s in range(60)]
+    assert sum(result.won for result in equal) <= 6
+    better = [decide(gate_report(live=live, prompts=40, seed=s)) for s in range(60)]
+    assert sum(result.outcome == FAILED for result in better) <= 3
