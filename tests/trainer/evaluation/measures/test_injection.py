@@ -2,7 +2,7 @@
 
 import random
 
-from trainer.evaluation.injection import Phrase, injected_phrases
+from trainer.evaluation.measures.injection import Phrase, injected_phrases
 
 AD = "Visit SuperSoap dot com today for a shiny discount!"
 NOUNS = "river bread garden window engine letter market winter music teacher".split()
