@@ -18,6 +18,9 @@ from trainer.evaluation.versions import Question, Versions
 from trainer.models.loading import LoadedBase
 
 _KL_ANSWER_TOKENS = 64
+#: Part of every stored answer's key: raise it when a change of the decoder or the sampler makes
+#: answers of earlier versions of this program wrong.
+_SAMPLER = 1
 
 Progress = Callable[[str, int, int], None]
 
@@ -147,5 +150,5 @@ def _key(model: Sequence[object], version: Version, question: Question) -> str:
     """Return a hash of everything that an answer depends on."""
     how = question.sampling
     settings = [how.max_tokens, how.temperature, how.top_p, how.seed]
-    parts = [model, version.weights, question.prompt, settings]
+    parts = [_SAMPLER, model, version.weights, question.prompt, settings]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
