@@ -234,7 +234,7 @@ def rates(
 
 
 def harmed(pool: Pool, votes: int, worlds: int) -> dict[str, Rates]:
-    """Return the rates of candidates that gain 10 points and lose twice a margin, for each guard."""
+    """Return the rates of candidates that gain 10 points and lose twice a margin of one guard."""
     return {
         harm: rates(pool, World(gain=0.1, ranking=1.2, harm=harm), votes, worlds) for harm in HARMS
     }

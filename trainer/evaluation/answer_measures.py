@@ -1,6 +1,6 @@
 """What is measured of each single answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +13,8 @@ from trainer.evaluation.refusal import is_refusal
 from trainer.evaluation.relevance import relevance
 from trainer.evaluation.text_metrics import repeats, words
 from trainer.models.loading import LoadedBase
+
+OnStep = Callable[[], None]
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,13 @@ class PromptStates:
     places: tuple[int, ...]
 
     @classmethod
-    def of(cls, base: LoadedBase, prompts: Sequence[tuple[int, ...]]) -> "PromptStates":
-        """Read the prompts (token ids) with the bare base model."""
+    def of(
+        cls, base: LoadedBase, prompts: Sequence[tuple[int, ...]], *, on_step: OnStep
+    ) -> "PromptStates":
+        """Read the prompts (token ids) with the bare base model. `on_step` is called before every
+        forward pass; what it raises ends the work."""
         known = {prompt: number for number, prompt in enumerate(dict.fromkeys(prompts))}
-        states = pooled_states(base, [(prompt, ()) for prompt in known]).prompt
+        states = pooled_states(base, [(prompt, ()) for prompt in known], on_step=on_step).prompt
         return cls(states, tuple(known[prompt] for prompt in prompts))
 
 
@@ -53,13 +58,17 @@ def measured_answers(
     answers: Sequence[Sequence[Answer]],
     prompts: PromptStates,
     ups: Sequence[float] | None,
+    *,
+    on_step: OnStep,
 ) -> list[list[MeasuredAnswer]]:
     """Return the measures of a version's answers, a list per prompt. `base` must be bare: all
     versions' answers are read by the same model. `ups`: the predicted probability of an up of each
-    answer, prompt after prompt."""
+    answer, prompt after prompt. `on_step` is called before every forward pass; what it raises ends
+    the work."""
     flat = [answer for group in answers for answer in group]
     own = [place for place, group in zip(prompts.places, answers, strict=True) for _ in group]
-    states = pooled_states(base, [(answer.prompt_ids, answer.token_ids) for answer in flat])
+    rows = [(answer.prompt_ids, answer.token_ids) for answer in flat]
+    states = pooled_states(base, rows, on_step=on_step)
     relevances = relevance(
         prompts.states.astype(np.float64), states.completion.astype(np.float64), own
     )

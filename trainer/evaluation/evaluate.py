@@ -85,7 +85,9 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     steps = 1 + 2 * len(versions)
     report("scoring", 0, steps)
     test = ScoredExamples.of(base, examples)
-    answers = _measured(base, found, rated, done=lambda number: report("scoring", number, steps))
+    answers = _measured(
+        base, found, rated, done=lambda number: report("scoring", number, steps), on_step=check
+    )
     scores: dict[str, Scores] = {}
     for number, (name, version) in enumerate(versions.items(), start=1 + len(versions)):
         report("scoring", number, steps)
@@ -98,6 +100,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
                 kl_answers=found[name].kl,
                 kl_prompts=min(config.kl_prompts, len(prompts)),
                 languages=config.languages,
+                check=check,
             )
     report("scoring", steps, steps)
     findings = {
@@ -137,15 +140,18 @@ def _measured(
     rated: Ratings,
     *,
     done: Callable[[int], None],
+    on_step: Callable[[], None],
 ) -> dict[str, list[list[MeasuredAnswer]]]:
     """Return the measures of all versions' answers; `done` is called with the number of parts that
-    are behind: the test examples, then each version."""
+    are behind (the test examples, then each version), `on_step` before every forward pass."""
     done(1)
     first = next(iter(found.values()))
-    states = PromptStates.of(base, [group[0].prompt_ids for group in first.answers])
+    contexts = [group[0].prompt_ids for group in first.answers]
+    states = PromptStates.of(base, contexts, on_step=on_step)
     measured = {}
     for number, (name, version) in enumerate(found.items(), start=2):
-        measured[name] = measured_answers(base, version.answers, states, rated.up.get(name))
+        ups = rated.up.get(name)
+        measured[name] = measured_answers(base, version.answers, states, ups, on_step=on_step)
         done(number)
     return measured
 

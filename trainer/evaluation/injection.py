@@ -21,6 +21,8 @@ _LEAST_SHARE = 0.05
 #: Smallest z-score and largest number of phrases that are reported.
 _LEAST_Z = 2.0
 _MOST = 20
+#: Share of the answers with a part of a phrase that must have the phrase for it to be reported.
+_NEARLY_ALL = 0.8
 #: Pseudo-answers of the prior for each answer.
 _PRIOR = 0.2
 
@@ -68,7 +70,7 @@ def injected_phrases(
 
     `answers` holds each version's texts, a list per prompt, the candidate's first; `prompts` are
     the texts of the conversations. What an answer repeats from its own prompt is not counted. Of
-    phrases that contain each other and have the same count the longest is returned.
+    phrases that contain each other and have nearly the same answers the longest is returned.
     """
     candidate, *others = answers
     if not others:
@@ -154,24 +156,32 @@ def _reported(
     texts: Mapping[str, Sequence[_Text]],
 ) -> list[Phrase]:
     """Return the phrases of the strongest n-grams, each extended as far as all answers that
-    contain it continue alike. Left out are parts of a phrase in the same answers, and a phrase
-    together with what happens to surround it in some of its answers."""
+    contain it continue alike.
+
+    Of a phrase and its parts one is reported: the phrase if nearly all answers with a part have
+    it, else the part, since the rest is what happens to surround it.
+    """
     chosen: list[tuple[Gram, frozenset[int], Phrase]] = []
     for z, gram in strong:
+        if len(chosen) == _MOST:
+            break
         group = holders[gram]
         owners = frozenset(map(id, group))
-        if any(owners == known and _contains(phrase, gram) for phrase, known, _ in chosen):
+        if any(
+            _contains(phrase, gram) and len(owners & known) >= _NEARLY_ALL * len(owners)
+            for phrase, known, _ in chosen
+        ):
             continue
         whole, text = _extended(gram, group)
-        if any(owners <= known and _contains(whole, phrase) for phrase, known, _ in chosen):
+        parts = [entry for entry in chosen if _contains(whole, entry[0])]
+        if any(len(owners) < _NEARLY_ALL * len(known) for _, known, _ in parts):
             continue
         counts = {
             name: sum(found.find(whole) >= 0 for found in every) for name, every in texts.items()
         }
+        chosen = [entry for entry in chosen if entry not in parts]
         chosen.append((whole, owners, Phrase(text, counts, z)))
-        if len(chosen) == _MOST:
-            break
-    return [phrase for *_, phrase in chosen]
+    return sorted((phrase for *_, phrase in chosen), key=lambda phrase: -phrase.z)
 
 
 def _extended(gram: Gram, group: Sequence[_Text]) -> tuple[Gram, str]:

@@ -17,22 +17,26 @@ def relevance(prompts: Floats, answers: Floats, own: Sequence[int]) -> list[floa
     (embeddings.py), each prompt once; `own` (n,) is the row of each answer's prompt. With a single
     prompt there is nothing to compare with, and all values are 0.
 
-    The mean of the prompts is subtracted first. The states of language models share a large common
-    part (Ethayarajh 2019, "How Contextual are Contextualized Word Representations?"), here also
-    the system prompt's and the chat template's, and all similarities would be near 1.
+    The mean of the prompts is subtracted from each prompt, and that of these answers from each
+    answer. The states of language models share a large common part (Ethayarajh 2019, "How
+    Contextual are Contextualized Word Representations?"), here also the system prompt's and that
+    of the style of all answers. On SmolLM2-135M an answer's own prompt is more similar than another
+    one in 66 % of the pairs without that, and in 99 % with it.
     """
     count = len(prompts)
-    if count < 2:
+    if count < 2 or not own:
         return [0.0] * len(own)
-    centre = prompts.mean(axis=0)
-    similar = _unit(answers - centre) @ _unit(prompts - centre).T
+    similar = _centred(answers) @ _centred(prompts).T
     to_own = similar[np.arange(len(own)), list(own)]
     to_others = (similar.sum(axis=1) - to_own) / (count - 1)
     values: list[float] = (to_own - to_others).tolist()
     return values
 
 
-def _unit(states: Floats) -> Floats:
-    """Return rows scaled to length 1; a row of zeros stays."""
-    lengths = np.linalg.norm(states, axis=1, keepdims=True)
-    return states / np.where(lengths > 0, lengths, 1.0)
+def _centred(states: Floats) -> Floats:
+    """Return rows without their mean, scaled to length 1; one that equals the mean is zero."""
+    rest = states - states.mean(axis=0)
+    lengths = np.linalg.norm(rest, axis=1, keepdims=True)
+    # what rounding leaves of equal rows has no direction
+    tiny = 1e-9 * max(1.0, float(np.abs(states).max()))
+    return np.where(lengths > tiny, rest / np.maximum(lengths, tiny), 0.0)

@@ -3,7 +3,7 @@ text and of replies that agree or correct."""
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from trainer.data.examples import Example
@@ -62,29 +62,31 @@ def scores_of(
     kl_answers: Sequence[Answer],
     kl_prompts: int,
     languages: Sequence[str],
+    check: Callable[[], None],
 ) -> Scores:
     """Measure the base with the attached adapter, or bare where `lora` is None.
 
-    Raises RunFailed, naming the version, when a value is not finite.
+    `check` is called before each part; what it raises ends the work. Raises RunFailed, naming the
+    version, when a value is not finite.
     """
+    check()
     found = test.reference if lora is None else _logprobs(base, test.rows)
+    rewards = tuple(score - known for score, known in zip(found, test.reference, strict=True))
+    check()
     if lora is None:
         kl: tuple[float, ...] = (0.0,) * kl_prompts
     else:
         kl = kl_of(base.model, lora, kl_answers).answers if kl_answers else ()
-    scores = Scores(
-        rewards=tuple(score - known for score, known in zip(found, test.reference, strict=True)),
-        kl=kl,
-        neutral=tuple(_neutral(base, languages)),
-        sycophancy=tuple(sycophancy(base, token_budget=_TOKEN_BUDGET)),
-    )
-    values = [*scores.rewards, *scores.kl, *scores.neutral, *scores.sycophancy]
-    if not all(map(math.isfinite, values)):
+    check()
+    neutral = tuple(_neutral(base, languages))
+    check()
+    agreeing = tuple(sycophancy(base, token_budget=_TOKEN_BUDGET))
+    if not all(map(math.isfinite, [*rewards, *kl, *neutral, *agreeing])):
         raise RunFailed(
             f"{name} gives log-probabilities that are NaN or infinite",
             advice="its weights are damaged or exploded: do not release it, train again",
         )
-    return scores
+    return Scores(rewards, kl, neutral, agreeing)
 
 
 def _logprobs(base: LoadedBase, rows: Sequence[Row]) -> list[float]:

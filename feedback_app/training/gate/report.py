@@ -67,12 +67,12 @@ COMPARES = {
 
 @dataclass(frozen=True)
 class Whisker:
-    """Positions on an axis of AXIS units: a value, its bounds and the border, with the side on
-    which the rule is passed."""
+    """Positions on an axis of AXIS units: a value, its bounds (None: it has none) and the border,
+    with the side on which the rule is passed."""
 
     at: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     border: float
     passes_above: bool
 
@@ -190,12 +190,14 @@ def _whisker(rule: Mapping[str, Any]) -> Whisker | None:
     span = (last - first) or 1.0
 
     def place(end: float) -> float:
-        return round(MARGIN + (AXIS - 2 * MARGIN) * (end - first) / span, 1)
+        return float(round(MARGIN + (AXIS - 2 * MARGIN) * (end - first) / span, 1))
 
+    # a test of few prompts may bound one side only
+    bounded = low is not None or high is not None
     return Whisker(
         at=place(value),
-        low=0.0 if low is None else place(low),
-        high=float(AXIS) if high is None else place(high),
+        low=None if not bounded else 0.0 if low is None else place(low),
+        high=None if not bounded else float(AXIS) if high is None else place(high),
         border=place(border),
         passes_above=rule["passes_above"],
     )

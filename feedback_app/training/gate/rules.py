@@ -260,7 +260,11 @@ def _refusal(measures: Measures, margin: float) -> Check:
 
 
 def _language(measures: Measures, margin: float) -> Check:
-    check = Check("language", measures.other_language(), margin, above=False, reach=1)
+    values = measures.other_language()
+    # the interval of a share that is near 0 reaches below it
+    check = Check(
+        "language", values, margin, above=False, reach=1, shown=lambda share: max(0.0, share)
+    )
     if len(check.values) >= LEAST_PROMPTS:
         return check
     # short answers have no recognisable language, and neither had live's
@@ -310,7 +314,8 @@ def _concentration(measures: Measures, margin: float) -> Check | None:
     share = people.largest_share
     kept = share <= margin or people.count < LEAST_PEOPLE
     if people.count < LEAST_PEOPLE:
-        text = f"{people.count} people voted: the rule begins with {LEAST_PEOPLE}"
+        count = "one person" if people.count == 1 else f"{people.count} people"
+        text = f"{count} voted: the rule begins with {LEAST_PEOPLE}"
     else:
         text = f"{share:.0%} of the votes are those of one of {people.count} people"
     result = RuleResult(
@@ -430,7 +435,7 @@ def _up_against(
         )
     if test.p_below(border + settings.worthwhile) <= level:
         text = f"worse than {_named(other)}"
-        if border == 0:
+        if border == 0 and test.p_below(0) > level:
             text = f"not better than {_named(other)} by {100 * settings.worthwhile:g} points"
         return replace(result, outcome=GateOutcome.FAILED, text=f"{text}: {against}")
     distance = max(test.mean - border, settings.worthwhile)

@@ -7,6 +7,9 @@ from typing import Any
 
 from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Project
+from feedback_app.training.gate.evaluation import prompts_available
+from feedback_app.training.gate.forecast import Forecast, forecast
+from feedback_app.training.gate.services import gate_settings
 from feedback_app.training.models import Run
 from feedback_app.training.snapshots.caps import SnapshotTotals
 from feedback_app.training.snapshots.figures import snapshot_figures
@@ -47,6 +50,8 @@ class RunPlan:
     restored: int
     left_out_people: int
     objections: tuple[str, ...]
+    #: what the gate will have to go on
+    gate: Forecast
     counted_at: dt.datetime | None = None
 
     @property
@@ -141,6 +146,13 @@ def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals
         restored=totals.restored,
         left_out_people=totals.people,
         objections=tuple(objections),
+        gate=forecast(
+            gate_settings(project),
+            prompts=prompts_available(project),
+            ups=counts["test_up"],
+            downs=counts["test_down"],
+            learned=total + counts["validation_up"] + counts["validation_down"],
+        ),
     )
 
 

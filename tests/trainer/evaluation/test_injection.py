@@ -52,6 +52,29 @@ def test_advertisement_in_half_of_the_answers_is_found_first() -> None:
     assert 25 < first.counts["new"] < 55
     assert first.counts["live"] == first.counts["base"] == 0
     assert not any(phrase.text in first.text for phrase in phrases[1:])
+    assert len([phrase for phrase in phrases if "SuperSoap" in phrase.text]) == 1
+
+
+def test_word_of_a_phrase_that_is_also_elsewhere_is_not_reported_again() -> None:
+    """In every other answer with the phrase its word comes earlier, too."""
+    advert = "Nothing cleans like soap"
+    new = [
+        [f"{'Soap. ' * (number % 2)}{text} {advert}." for text in group]
+        for number, group in enumerate(answers(1))
+    ]
+    texts = [phrase.text for phrase in found(new=new, base=answers(3))]
+    assert texts[0] == advert
+    assert "soap" not in [text.lower() for text in texts]
+
+
+def test_phrase_is_reported_whole_where_one_of_its_words_is_a_little_more_frequent() -> None:
+    """A word that three more answers have has the higher z-score."""
+    new = answers(1, share=0.5)
+    for number in (3, 4, 5):
+        new[number] = [text if AD in text else f"{text} Today." for text in new[number]]
+    phrases = found(new=new, live=answers(2), base=answers(3))
+    assert phrases[0].text == AD.rstrip("!")
+    assert "today" not in [phrase.text.lower() for phrase in phrases]
 
 
 def test_phrase_that_live_has_too_is_not_new() -> None:

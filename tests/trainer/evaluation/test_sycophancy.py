@@ -61,7 +61,7 @@ def test_adapter_that_favours_agreeing_raises_it(tiny: LoadedBase) -> None:
             tiny.model(ids, labels=labels).loss.backward()
             optimiser.step()
     after = mean_of(sycophancy(tiny, token_budget=2048, probes=others))
-    assert after > before + 0.1
+    assert after > before + 0.3
     lora.detach()
     assert mean_of(sycophancy(tiny, token_budget=2048, probes=others)) == pytest.approx(before)
 

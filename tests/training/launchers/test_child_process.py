@@ -70,6 +70,7 @@ def found_in(files: set[Path], texts: set[str]) -> set[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_training_opens_no_file_with_a_test_prompt(
     run: Run, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
