@@ -16,8 +16,9 @@ from trainer.forward.logprobs import Row
 from trainer.models.loading import LoadedBase
 from trainer.models.lora import LoraLinear
 
-#: The layer that is read, as a share of the depth. The last layers turn towards the next token;
-#: the middle ones say most about the text.
+#: The layer that is read, as a share of the depth. On SmolLM2-135M the layers from half to two
+#: thirds of the depth tell liked from disliked answers best (AUC 0.75; the last layer 0.59), later
+#: ones an answer's own prompt from another (0.99; here 0.95). docs/log.md has the figures.
 _DEPTH = 2 / 3
 #: Tokens of one forward pass, padding included. The states of all layers exist at one time.
 _TOKEN_BUDGET = 2048

@@ -313,8 +313,12 @@ def _regressions(
 
 def _reduction(features: Floats, seed: int) -> Callable[[Floats], Floats]:
     """Return standardisation and, for the hidden states, projection on as many principal components
-    as the number of votes supports. Components keep their relative sizes, so that regularisation
-    shrinks the small ones, which are mostly noise, first."""
+    as the number of votes supports.
+
+    Components keep their relative sizes, so that regularisation shrinks the small ones, which are
+    mostly noise, first. Values beyond those of the votes are set to the nearest of them: how people
+    like answers ten times as long as any that they saw is unknown.
+    """
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import StandardScaler
 
@@ -325,12 +329,14 @@ def _reduction(features: Floats, seed: int) -> Callable[[Floats], Floats]:
     pca.fit(scaler.transform(features)[:, :-_TEXT_FEATURES])
     size = max(float(np.sqrt(pca.explained_variance_[0])), 1e-9)
 
-    def reduce(features: Floats) -> Floats:
+    def projected(features: Floats) -> Floats:
         standard = scaler.transform(features)
         states = pca.transform(standard[:, :-_TEXT_FEATURES]) / size
         return np.hstack([states, standard[:, -_TEXT_FEATURES:]])
 
-    return reduce
+    known = projected(features)
+    low, high = known.min(axis=0), known.max(axis=0)
+    return lambda features: np.clip(projected(features), low, high)
 
 
 # -- calibration

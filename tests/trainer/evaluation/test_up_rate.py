@@ -173,6 +173,22 @@ def test_unfinished_answers_can_be_what_people_dislike(tiny: LoadedBase) -> None
     assert fit(tiny, replace(votes, answers=answers)).auc > 0.95
 
 
+def test_answer_longer_than_any_voted_one_is_no_better_than_the_longest(tiny: LoadedBase) -> None:
+    """Longer answers are liked more, up to 14 tokens; nobody has voted on 200."""
+    rng = random.Random(9)
+    votes = voted(160, {"good": 0.5, "bad": 0.5}, seed=9)
+    labels = [rng.random() < (0.75 if len(one.row[1]) > 10 else 0.25) for one in votes.answers]
+    model = fit(tiny, replace(votes, labels=labels))
+    token = KINDS["good"][0]
+
+    def rate(length: int) -> float:
+        rows = [((1, 41, 300 + number), (token,) * length) for number in range(20)]
+        return mean(model.predict(tiny, rows, ["an answer"] * 20, [True] * 20))
+
+    assert rate(14) > rate(6) + 0.1
+    assert rate(200) == pytest.approx(rate(14), abs=0.1)
+
+
 @pytest.mark.parametrize("downs", [0, 9])
 def test_too_few_votes_of_a_class_give_no_model(tiny: LoadedBase, downs: int) -> None:
     votes = voted(60, {"good": 1.0, "bad": 1.0}, seed=1)
