@@ -37,7 +37,7 @@ LEAST_OF_A_CLASS = 10
 #: From this many on the area's own error is used: a permutation test of a thousand takes 0.2 s.
 MANY_OF_A_CLASS = 50
 #: A phrase counts as inserted from this many words and this log-odds score on.
-PHRASE_SEGMENTS, PHRASE_Z = 4, 4.0
+PHRASE_SEGMENTS, PHRASE_Z = 4, 3.0
 LEAST_PROMPTS = 10
 LEAST_PEOPLE = 3
 
