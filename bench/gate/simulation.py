@@ -99,7 +99,13 @@ class Pool:
             },
             "injection": [],
             "test": _votes(world, round(votes * TEST_SHARE), rng),
-            "up_model": {"auc": 0.75, "brier": 0.2, "ups": votes // 2, "downs": votes // 2}
+            "up_model": {
+                "auc": 0.75,
+                "brier": 0.2,
+                "brier_of_mean": 0.25,
+                "ups": votes // 2,
+                "downs": votes // 2,
+            }
             if votes >= TRUSTED_FROM
             else None,
             "seconds": 2.0 * look.prompts,

@@ -30,8 +30,9 @@ from feedback_app.training.gate.statistics import (
 )
 from feedback_app.training.models import GateOutcome
 
-#: Chance of a wrong statement at each of two looks at growing data (Pocock 1977): 5 % together.
-LEVEL = 0.0304
+#: Chance of a wrong statement of one rule at each of two looks at growing data: 5 % together at
+#: most. The bounds are those of a two-sided interval of 95 %.
+LEVEL = 0.025
 #: Fewest test votes of each class for a statement about ranking against another adapter.
 LEAST_OF_A_CLASS = 10
 #: From this many on the area's own error is used: a permutation test of a thousand takes 0.2 s.
@@ -355,7 +356,12 @@ def _primary(measures: Measures, settings: GateSettings, level: float, seed: int
     """Return the result of the project's primary measure; `auto` takes the predicted up-rate where
     it can be trusted, else the ranking of test votes."""
     model = measures.up_model
-    trusted = model is not None and model["auc"] >= settings.minimum_auc
+    # without anything to find, a calibrated model can be worse than always saying the mean
+    trusted = (
+        model is not None
+        and model["auc"] >= settings.minimum_auc
+        and model["brier"] < model["brier_of_mean"]
+    )
     if settings.primary == "up" and not trusted:
         return _up_untrusted(model, settings)
     if settings.primary == "up" or (settings.primary == "auto" and trusted):
@@ -373,6 +379,8 @@ _UP_ADVICE = (
 def _up_untrusted(model: Mapping[str, Any] | None, settings: GateSettings) -> RuleResult:
     if model is None:
         text = "there are too few votes to predict from"
+    elif model["auc"] >= settings.minimum_auc:
+        text = "the prediction of unseen votes is no better than their mean"
     else:
         text = (
             f"the prediction ranks unseen votes right in {model['auc']:.0%} of pairs; it counts "

@@ -87,7 +87,7 @@ def gate_report(
         ],
         "up_model": None
         if auc is None
-        else {"auc": auc, "brier": 0.2, "ups": 2 * votes, "downs": votes},
+        else {"auc": auc, "brier": 0.2, "brier_of_mean": 0.25, "ups": 2 * votes, "downs": votes},
         "seconds": 60.0,
     }
 

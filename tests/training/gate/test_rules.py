@@ -136,6 +136,8 @@ def test_up_rate_that_cannot_be_trusted_is_replaced_by_the_ranking_or_asks_for_v
     asked = decide(report, primary="up").rules[0]
     assert (asked.key, asked.outcome, asked.counted) == ("up", UNDECIDED, "votes")
     assert "55%" in asked.text
+    report["up_model"] |= {"auc": 0.8, "brier": 0.26}
+    assert "no better than their mean" in decide(report, primary="up").rules[0].text
     assert decide(gate_report(auc=None), primary="up").rules[0].outcome == UNDECIDED
 
 
