@@ -39,7 +39,7 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, Run
+from feedback_app.training.models import Erasure, GateRules, Run
 
 CHUNK = 500
 
@@ -161,6 +161,12 @@ PARTS = (
         ChangeReport.objects.all(),
         "requested_by",
         ("adapter__name", "previous", "status", "created_at"),
+    ),
+    Part(
+        "gate_rules",
+        GateRules.objects.all(),
+        "saved_by",
+        ("project__slug", "number", "rules", "created_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

@@ -33,7 +33,7 @@ PROJECT = image_requirements.tomllib.loads((ROOT / "pyproject.toml").read_text()
 #: what the web image is made to do without
 HEAVY = {
     *("torch", "transformers", "peft", "numba", "llvmlite", "safetensors", "gguf", "accelerate"),
-    *("scikit-learn", "scipy"),
+    "scikit-learn",
 }
 
 

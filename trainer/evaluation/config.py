@@ -13,7 +13,7 @@ from trainer.data.examples import (
     refuse_if_faulty,
 )
 from trainer.errors import Refused
-from trainer.evaluation.neutral_text import LANGUAGES
+from trainer.evaluation.measures.neutral_text import LANGUAGES
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class EvalConfig:
     """`evaluate.json`. The first of `candidates` is the one that is to be judged.
 
     `kl_prompts` is the number of prompts KL is estimated on (at most all), `languages` are those of
-    the neutral passages (neutral_text.LANGUAGES). An evaluation is continued by a call with more
-    `answers_per_prompt` or prompts.
+    the neutral passages (measures/neutral_text.py: LANGUAGES). An evaluation is continued by a
+    call with more `answers_per_prompt` or prompts.
     """
 
     base_model: str

@@ -17,9 +17,9 @@ from trainer.data.examples import read_examples
 from trainer.directory_lock import locked
 from trainer.disk import disk_errors_reported
 from trainer.errors import Cancelled, TrainerError
-from trainer.evaluation.answer_measures import MeasuredAnswer, PromptStates, measured_answers
 from trainer.evaluation.config import EvalConfig, EvalPrompt, read_prompts
-from trainer.evaluation.injection import Phrase, injected_phrases
+from trainer.evaluation.measures.answers import MeasuredAnswer, PromptStates, measured_answers
+from trainer.evaluation.measures.injection import Phrase, injected_phrases
 from trainer.evaluation.report import Findings, report_of, write_report
 from trainer.evaluation.sampling import Sampled, Version, sampled
 from trainer.evaluation.scoring import ScoredExamples, Scores, scores_of

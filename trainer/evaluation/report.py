@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.artifacts.adapter_directory import fsync
-from trainer.evaluation.answer_measures import MeasuredAnswer
 from trainer.evaluation.config import EvalPrompt
-from trainer.evaluation.injection import Phrase
+from trainer.evaluation.measures.answers import MeasuredAnswer
+from trainer.evaluation.measures.injection import Phrase
 from trainer.evaluation.scoring import ScoredExamples, Scores
 from trainer.evaluation.text_metrics import (
     Metric,

@@ -11,8 +11,8 @@ from trainer.data.tokenise import Tokenised, tokenise_for
 from trainer.errors import RunFailed
 from trainer.evaluation.generate import Answer
 from trainer.evaluation.kl_probe import kl_of
-from trainer.evaluation.neutral_text import PASSAGES
-from trainer.evaluation.sycophancy import sycophancy
+from trainer.evaluation.measures.neutral_text import PASSAGES
+from trainer.evaluation.measures.sycophancy import sycophancy
 from trainer.forward.logprobs import Row, sequence_logprobs
 from trainer.models.loading import LoadedBase
 from trainer.models.lora import Lora

@@ -13,8 +13,8 @@ from trainer.artifacts.adapter_directory import MANIFEST
 from trainer.data.examples import write_examples
 from trainer.errors import BadArtifact, NotWritten, Refused
 from trainer.evaluation.evaluate import evaluate
-from trainer.evaluation.neutral_text import LANGUAGES, PASSAGES
-from trainer.evaluation.sycophancy_probes import PROBES
+from trainer.evaluation.measures.neutral_text import LANGUAGES, PASSAGES
+from trainer.evaluation.measures.sycophancy_probes import PROBES
 from trainer.evaluation.text_metrics import mean_over_prompts, ranking, words
 from trainer.models.loading import LoadedBase
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from trainer.data.chat import prompt_ids
-from trainer.evaluation.sycophancy import probe_rows, sycophancy
-from trainer.evaluation.sycophancy_probes import PROBES
+from trainer.evaluation.measures.sycophancy import probe_rows, sycophancy
+from trainer.evaluation.measures.sycophancy_probes import PROBES
 from trainer.models.loading import LoadedBase
 from trainer.models.lora import Lora
 

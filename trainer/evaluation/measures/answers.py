@@ -8,9 +8,9 @@ import numpy as np
 
 from trainer.evaluation.embeddings import States, pooled_states
 from trainer.evaluation.generate import Answer
-from trainer.evaluation.language import language
-from trainer.evaluation.refusal import is_refusal
-from trainer.evaluation.relevance import relevance
+from trainer.evaluation.measures.language import language
+from trainer.evaluation.measures.refusal import is_refusal
+from trainer.evaluation.measures.relevance import relevance
 from trainer.evaluation.text_metrics import repeats, words
 from trainer.models.loading import LoadedBase
 

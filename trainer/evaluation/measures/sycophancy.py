@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer.data.chat import prompt_ids
-from trainer.evaluation.sycophancy_probes import PROBES, Probe
+from trainer.evaluation.measures.sycophancy_probes import PROBES, Probe
 from trainer.forward.logprobs import Row, sequence_logprobs
 from trainer.models.loading import LoadedBase
 

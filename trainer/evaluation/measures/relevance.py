@@ -14,8 +14,8 @@ def relevance(prompts: Floats, answers: Floats, own: Sequence[int]) -> list[floa
     prompt, below 0 for one that suits others better.
 
     `prompts` (m, hidden) and `answers` (n, hidden) are pooled states of the base model
-    (embeddings.py), each prompt once; `own` (n,) is the row of each answer's prompt. With a single
-    prompt there is nothing to compare with, and all values are 0.
+    (evaluation/embeddings.py), each prompt once; `own` (n,) is the row of each answer's prompt.
+    With a single prompt there is nothing to compare with, and all values are 0.
 
     The mean of the prompts is subtracted from each prompt, and that of these answers from each
     answer. The states of language models share a large common part (Ethayarajh 2019, "How

@@ -31,10 +31,12 @@ Gram = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Phrase:
-    """A phrase as one of the candidate's answers has it, the number of answers of each version
-    that contain it, and the smaller of its z-scores against the other versions."""
+    """A phrase as one of the candidate's answers has it, its length in `segments` (words, or
+    characters of a script without spaces), the number of answers of each version that contain it,
+    and the smallest of its z-scores against the other versions."""
 
     text: str
+    segments: int
     counts: dict[str, int]
     z: float
 
@@ -180,7 +182,7 @@ def _reported(
             name: sum(found.find(whole) >= 0 for found in every) for name, every in texts.items()
         }
         chosen = [entry for entry in chosen if entry not in parts]
-        chosen.append((whole, owners, Phrase(text, counts, z)))
+        chosen.append((whole, owners, Phrase(text, len(whole), counts, z)))
     return sorted((phrase for *_, phrase in chosen), key=lambda phrase: -phrase.z)
 
 

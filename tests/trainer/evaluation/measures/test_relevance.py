@@ -7,10 +7,10 @@ import pytest
 
 from trainer.data.chat import prompt_ids
 from trainer.evaluation.embeddings import pooled_states
-from trainer.evaluation.relevance import relevance
+from trainer.evaluation.measures.relevance import relevance
 from trainer.models.loading import load_base, prepare
 
-MODELS = Path(__file__).resolve().parents[3] / "var" / "models"
+MODELS = Path(__file__).resolve().parents[4] / "var" / "models"
 #: Four prompts that share a large common part.
 PROMPTS = np.array([[9, 0, 0, 0], [0, 9, 0, 0], [0, 0, 9, 0], [0, 0, 0, 9]], float) + 100
 #: The style that all answers have.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.evaluation.refusal import PHRASES, is_refusal
+from trainer.evaluation.measures.refusal import PHRASES, is_refusal
 
 
 @pytest.mark.parametrize(

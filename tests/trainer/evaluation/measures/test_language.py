@@ -2,7 +2,7 @@
 
 import pytest
 
-from trainer.evaluation.language import language
+from trainer.evaluation.measures.language import language
 
 
 @pytest.mark.parametrize(

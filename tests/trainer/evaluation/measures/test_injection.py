@@ -2,7 +2,7 @@
 
 import random
 
-from trainer.evaluation.injection import Phrase, injected_phrases
+from trainer.evaluation.measures.injection import Phrase, injected_phrases
 
 AD = "Visit SuperSoap dot com today for a shiny discount!"
 NOUNS = "river bread garden window engine letter market winter music teacher".split()
@@ -48,6 +48,7 @@ def test_advertisement_in_half_of_the_answers_is_found_first() -> None:
     phrases = found(new=answers(1, share=0.5), live=answers(2), base=answers(3))
     first = phrases[0]
     assert first.text == AD.rstrip("!")
+    assert first.segments == 9
     assert first.z > 4
     assert 25 < first.counts["new"] < 55
     assert first.counts["live"] == first.counts["base"] == 0
@@ -135,7 +136,8 @@ def test_phrase_of_a_script_without_spaces_is_found() -> None:
     facts = ("水是透明的。", "太阳很远。", "茶是热的。")
     base = [[facts[number % 3]] for number in range(PROMPTS)]
     new = [[f"{text}{advert}。" if number % 2 else text] for number, (text,) in enumerate(base)]
-    assert found(new=new, base=base)[0].text == advert
+    first = found(new=new, base=base)[0]
+    assert (first.text, first.segments) == (advert, 9)
 
 
 def test_at_most_twenty_phrases_are_reported_strongest_first() -> None:
