@@ -81,15 +81,17 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     base = load_base(config.base_model, dtype=config.dtype, device=config.device)
     report("loading", 2, 2)
     flat = {name: [a for group in each.answers for a in group] for name, each in found.items()}
-    rated = rate_answers(base, eval_dir / "votes.jsonl", flat, seed=config.seed, on_step=check)
-    steps = 1 + 2 * len(versions)
+    # the votes, the test examples, then each version twice: its answers and its scores
+    steps = 2 + 2 * len(versions)
     report("scoring", 0, steps)
+    rated = rate_answers(base, eval_dir / "votes.jsonl", flat, seed=config.seed, on_step=check)
+    report("scoring", 1, steps)
     test = ScoredExamples.of(base, examples)
     answers = _measured(
         base, found, rated, done=lambda number: report("scoring", number, steps), on_step=check
     )
     scores: dict[str, Scores] = {}
-    for number, (name, version) in enumerate(versions.items(), start=1 + len(versions)):
+    for number, (name, version) in enumerate(versions.items(), start=2 + len(versions)):
         report("scoring", number, steps)
         with adapted(base, version.path) as lora:
             scores[name] = scores_of(
@@ -143,13 +145,13 @@ def _measured(
     on_step: Callable[[], None],
 ) -> dict[str, list[list[MeasuredAnswer]]]:
     """Return the measures of all versions' answers; `done` is called with the number of parts that
-    are behind (the test examples, then each version), `on_step` before every forward pass."""
-    done(1)
+    are behind (votes and test examples, then each version), `on_step` before every forward pass."""
+    done(2)
     first = next(iter(found.values()))
     contexts = [group[0].prompt_ids for group in first.answers]
     states = PromptStates.of(base, contexts, on_step=on_step)
     measured = {}
-    for number, (name, version) in enumerate(found.items(), start=2):
+    for number, (name, version) in enumerate(found.items(), start=3):
         ups = rated.up.get(name)
         measured[name] = measured_answers(base, version.answers, states, ups, on_step=on_step)
         done(number)
