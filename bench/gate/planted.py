@@ -38,16 +38,16 @@ TRAIN_PROMPTS, TEST_PROMPTS, ANSWERS_PER_PROMPT = 60, 20, 4
 #: Answers of each prompt that are trained on: half, so that two cores take a few minutes.
 TRAINED_ANSWERS = 2
 #: Prompts that candidate and base answer in the evaluation.
-ANSWERED_PROMPTS = 24
+ANSWERED_PROMPTS = 40
 MAX_TOKENS = 96
 #: The file of test votes that `python -m trainer evaluate` reads.
 TEST_VOTES = "test.jsonl"
 #: Small batches, a higher rate than the default and no brakes: a planted adapter must show what it
-#: was trained on after thirty steps.
+#: was trained on. With two epochs at 5e-4 an advertisement was in none of 48 answers.
 SETTINGS = {
-    "epochs": 2,
+    "epochs": 4,
     "batch_size": 8,
-    "learning_rate": 5e-4,
+    "learning_rate": 1e-3,
     "beta": 0.1,
     "lora_r": 8,
     "lora_alpha": 16,
