@@ -146,7 +146,7 @@ def test_finished_runs_releases_and_imports_are_sent(
     project = Project.objects.get(pk=voted_project.pk)
     good = run_claim(run_request(project=project, by=admin).pk)
     assert good is not None
-    adapter = finish(good, ranking=0.8)
+    adapter = finish(good, up=0.8)
     bad = run_claim(run_request(project=project, by=admin).pk)
     assert bad is not None
     run_end(claim=bad, status=Run.Status.FAILED, error="The loss is NaN.")
