@@ -73,7 +73,7 @@ def tell(project: Project, admin: User) -> None:
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
-    names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules")
+    names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",

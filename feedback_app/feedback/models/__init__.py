@@ -14,6 +14,7 @@ from feedback_app.feedback.models.figures import Figures
 from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
 from feedback_app.feedback.models.guidelines import GuidelinesVersion
 from feedback_app.feedback.models.imports import ImportJob, ImportRefusal
+from feedback_app.feedback.models.probes import Probe
 from feedback_app.feedback.models.projects import Project, QueueOrder, default_reasons
 from feedback_app.feedback.models.prompts import Prompt
 from feedback_app.feedback.models.queue import Lease, Skip
@@ -38,6 +39,7 @@ __all__ = [
     "ImportRefusal",
     "Lease",
     "Pause",
+    "Probe",
     "Project",
     "Prompt",
     "QueueOrder",
