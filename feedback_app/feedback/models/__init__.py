@@ -14,9 +14,8 @@ from feedback_app.feedback.models.figures import Figures
 from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
 from feedback_app.feedback.models.guidelines import GuidelinesVersion
 from feedback_app.feedback.models.imports import ImportJob, ImportRefusal
-from feedback_app.feedback.models.probes import Probe
 from feedback_app.feedback.models.projects import Project, QueueOrder, default_reasons
-from feedback_app.feedback.models.prompts import Prompt
+from feedback_app.feedback.models.prompts import Probe, Prompt
 from feedback_app.feedback.models.queue import Lease, Skip
 from feedback_app.feedback.models.sampling import Sampling
 from feedback_app.feedback.models.votes import Vote, VoteEvent, VoteQuerySet
