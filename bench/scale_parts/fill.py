@@ -547,6 +547,14 @@ class Filling:
             text="'Version ' || n",
         )
         f.Project.objects.filter(pk=project.pk).update(guidelines_number=21)
+        question = [{"role": "user", "content": "A question"}]
+        rows(
+            f.Probe(project=project, messages=question, kind="contains", created_by=owner),
+            300,
+            id="n",
+            pattern="'Text ' || n",
+            retired_at="CASE WHEN n > 150 THEN now() END",
+        )
 
     def secrets(self) -> dict[str, Any]:
         """Create what only the client knows: tokens, a share link with visitors, an invitation."""

@@ -95,6 +95,7 @@ VARIANTS = {
     "resolve": ["show=asked", "show=resolved", "page=3"],
     "flags": ["show=restored"],
     "gold": ["page=2"],
+    "probes": ["page=3", "show=retired", "completion={completion}"],
     "people": ["sort=votes", "sort=name", "q=p", "role=annotator"],
     "runs": ["page=3", "page=9999"],
     "webhook": ["state=failed", "state=waiting", "page=3"],
@@ -172,6 +173,8 @@ POSTS: dict[str, Post] = {
     "gate-rules": Post((), {"form": "gate"}),
     "gate-rules-preview": Post((), {"form": "gate"}, headers=HTMX),
     "gate-rules-reset": Post(),
+    "probe-retire": Post(("probe",), before="probe-restore"),
+    "probe-restore": Post(("probe",), before="probe-retire"),
     "schedule": Post((), {"min_new_examples": "50", "min_hours": "24"}),
     "people": Post((), {"role": "viewer", "days": "7", "max_uses": "1"}),
     "member-change": Post(

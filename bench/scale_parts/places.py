@@ -143,6 +143,7 @@ def places(project: Project) -> dict[str, list[Any]]:
         "invitation": some(project.invitations.all()),
         "share_link": some(project.share_links.filter(pk__gt=1000)),
         "split": [project.traffic_splits.get(status="running").pk],
+        "probe": some(project.probes.filter(retired_at=None)),
         "pause": some(project.pauses.filter(lifted_at=None)),
         "lifted": some(project.pauses.exclude(lifted_at=None).filter(restored=False)),
         "conversation": some(chats),

@@ -12,6 +12,7 @@ from feedback_app.feedback.guidelines import views as guidelines_views
 from feedback_app.feedback.imports import views as imports_views
 from feedback_app.feedback.members import views as members_views
 from feedback_app.feedback.members.invitations import views as invitation_views
+from feedback_app.feedback.probes import views as probes_views
 from feedback_app.feedback.projects import views as projects_views
 from feedback_app.feedback.projects.rules import views as rules_views
 from feedback_app.feedback.quality import views as quality_views
@@ -119,6 +120,17 @@ urlpatterns = [
         "projects/<slug:slug>/pauses/<id:pk>/restore/",
         gold_views.votes_restore_view,
         name="votes-restore",
+    ),
+    path("projects/<slug:slug>/probes/", probes_views.probes, name="probes"),
+    path(
+        "projects/<slug:slug>/probes/<id:pk>/retire/",
+        probes_views.probe_retire_view,
+        name="probe-retire",
+    ),
+    path(
+        "projects/<slug:slug>/probes/<id:pk>/restore/",
+        probes_views.probe_restore_view,
+        name="probe-restore",
     ),
     path("projects/<slug:slug>/samplings/new/", projects_views.sampling_new, name="sampling-new"),
     path("projects/<slug:slug>/tokens/", tokens_views.tokens, name="tokens"),

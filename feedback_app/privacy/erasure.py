@@ -23,6 +23,7 @@ from feedback_app.feedback.models import (
     Completion,
     Figures,
     ImportJob,
+    Probe,
     Project,
     Prompt,
     Source,
@@ -213,7 +214,9 @@ def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: Us
 
 
 def names_erase(*, user: User, project: Project) -> None:
-    """Remove the person from the audit trail, stored answers of the API and stored figures."""
+    """Remove the person from the audit trail, stored answers of the API, stored figures and the
+    probes that they wrote, which stay."""
+    Probe.objects.filter(project=project, created_by=user).update(created_by=None)
     entries = AuditEvent.objects.filter(project=project)
     # Earlier versions wrote names there. The name may be another member's too, so no number
     # replaces it.

@@ -24,6 +24,7 @@ from feedback_app.feedback.models import (
     ImportJob,
     Lease,
     Pause,
+    Probe,
     Skip,
     Vote,
     VoteEvent,
@@ -167,6 +168,12 @@ PARTS = (
         GateRules.objects.all(),
         "saved_by",
         ("project__slug", "number", "rules", "created_at"),
+    ),
+    Part(
+        "probes",
+        Probe.objects.all(),
+        "created_by",
+        ("project__slug", "messages", "kind", "pattern", "note", "created_at", "retired_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

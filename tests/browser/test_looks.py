@@ -11,8 +11,9 @@ from playwright.sync_api import Page, expect
 
 from feedback_app.accounts.models import ApiToken, Membership, Role, Scope, User
 from feedback_app.feedback.members.services import invitation_create
-from feedback_app.feedback.models import Completion, Project, Vote
+from feedback_app.feedback.models import Completion, Probe, Project, Vote
 from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
+from feedback_app.feedback.probes.services import probe_add, probe_retire
 from feedback_app.feedback.projects.services import project_change
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.queue.services import item_skip
@@ -22,6 +23,7 @@ from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish, quality
 from tests.conftest import PASSWORD
+from tests.training.gate.reports import probe_entry
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -45,6 +47,7 @@ def furnished(
         token, _ = token_create(project=voted_project, name=name, scopes=list(Scope), by=admin)
     token_revoke(token=token, by=admin)
     quality(voted_project, admin, annotator)
+    probes(voted_project, admin)
     owner = Membership.objects.get(user=admin, project=voted_project)
     for uses in (1, 20):
         invitation_create(role=Role.VIEWER, days=7, max_uses=uses, actor=owner)
@@ -70,10 +73,33 @@ def tell(project: Project, admin: User) -> None:
         )
 
 
+def probes(project: Project, admin: User) -> None:
+    """A kept, a broken, a slow and a new probe, and a retired one."""
+    added = [
+        probe_add(
+            project=project,
+            messages=[{"role": "user", "content": f"How long does rice take? {LONG * number}"}],
+            kind=Probe.Kind.NOT_MATCHES,
+            pattern=f"(?i)a{'long' * 30}|{number}",
+            note="Nobody may be sent to this address any more. " * 3,
+            by=admin,
+        )
+        for number in range(5)
+    ]
+    probe_retire(probe=added[4], by=admin)
+    newest = project.adapters.order_by("-pk")[0]
+    kept: tuple[list[bool | None], ...] = ([True, True], [False, False], [None, None])
+    newest.report["probes"] = [
+        probe_entry(probe.pk, {newest.name: each, newest.gate["opponent"]: [True, False]})
+        for probe, each in zip(added, kept, strict=False)
+    ]
+    newest.save()
+
+
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
-    names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules")
+    names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -82,6 +108,8 @@ def project_pages(project: Project) -> list[str]:
         *(reverse(name, args=[project.slug]) for name in names),
         reverse("quality", args=[project.slug]) + "?show=pairs",
         *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
+        reverse("probes", args=[project.slug]) + "?show=retired",
+        reverse("probes", args=[project.slug]) + f"?completion={project.completions.all()[0].pk}",
         # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),

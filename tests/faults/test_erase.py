@@ -21,6 +21,7 @@ from feedback_app.feedback.members.services import invitation_create, member_set
 from feedback_app.feedback.models import (
     Completion,
     Example,
+    Probe,
     Project,
     Prompt,
     Source,
@@ -28,6 +29,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.probes.services import probe_add
 from feedback_app.feedback.tokens.services import token_create, voter_of
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.privacy import votes as votes_erasing
@@ -110,6 +112,44 @@ def test_erased_person_leaves_no_trace_and_examples_follow_other_votes(
     left = everything()
     for trace in ("ann@example.com", "Ann Otator", "What about step", "Are you there?"):
         assert trace not in left, trace
+
+
+def probe_of(completion: Completion, by: User) -> Probe:
+    """Make a probe of an answer."""
+    return probe_add(
+        project=completion.project,
+        messages=completion.prompt.messages,
+        kind=Probe.Kind.LACKS,
+        pattern="sorry",
+        by=by,
+        completion=completion,
+    )
+
+
+@pytest.mark.parametrize("account", [True, False])
+def test_probes_lose_their_author_and_stay(
+    voted_project: Project, admin: User, annotator: User, account: bool
+) -> None:
+    """Also where only the project forgets the person, whose account stays."""
+    mine = probe_of(voted_project.completions.all()[0], annotator)
+    other = probe_of(voted_project.completions.all()[1], admin)
+    person_erase(user=annotator, by=admin, project=None if account else voted_project)
+    assert dict(Probe.objects.values_list("pk", "created_by")) == {
+        mine.pk: None,
+        other.pk: admin.pk,
+    }
+
+
+def test_probe_of_a_question_that_only_the_erased_person_asked_is_deleted(
+    voted_project: Project, admin: User, annotator: User
+) -> None:
+    chat(voted_project, annotator, version="base")
+    asked = Completion.objects.filter(turns__conversation__user=annotator).first()
+    assert asked is not None
+    probe_of(asked, admin)
+    others = probe_of(voted_project.completions.order_by("pk")[0], admin)
+    person_erase(user=annotator, by=admin, project=voted_project)
+    assert list(Probe.objects.all()) == [others]
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from feedback_app.feedback.models import (
     ImportJob,
     ImportRefusal,
     Pause,
+    Probe,
     Project,
     Sampling,
     Source,
@@ -25,6 +26,7 @@ from feedback_app.feedback.models import (
     Webhook,
     WebhookDelivery,
 )
+from feedback_app.feedback.probes.services import probe_add
 from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import prompt_get_or_create
@@ -96,6 +98,11 @@ def make_world(slug: str) -> World:
     Pause.objects.create(
         project=project, user=annotator, right=1, of=2, lifted_at=timezone.now(), lifted_by=owner
     )
+    question = [{"role": "user", "content": word}]
+    probe_add(
+        project=project, messages=question, kind=Probe.Kind.CONTAINS, pattern=word, note=word,
+        by=owner, completion=queued[0],
+    )  # fmt: skip
     job = ImportJob.objects.create(
         project=project, by=owner, name=f"{word}.jsonl", path="", uploaded=False,
         status=ImportJob.Status.DONE,

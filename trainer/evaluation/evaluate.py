@@ -20,7 +20,7 @@ from trainer.errors import Cancelled, TrainerError
 from trainer.evaluation.config import EvalConfig, EvalPrompt, read_prompts
 from trainer.evaluation.measures.answers import MeasuredAnswer, PromptStates, measured_answers
 from trainer.evaluation.measures.injection import Phrase, injected_phrases
-from trainer.evaluation.report import Findings, report_of, write_report
+from trainer.evaluation.report import Findings, probes_reported, report_of, write_report
 from trainer.evaluation.sampling import Sampled, Version, sampled
 from trainer.evaluation.scoring import ScoredExamples, Scores, scores_of
 from trainer.evaluation.stored_answers import StoredAnswers
@@ -33,7 +33,8 @@ from trainer.signals import StopRequest, stop_on_signal
 def evaluate(eval_dir: Path) -> None:
     """Measure all candidates of `eval_dir` and write report.json.
 
-    Reads evaluate.json, prompts.jsonl and test.jsonl. Raises Refused (config, prompts, examples),
+    Reads evaluate.json, prompts.jsonl, test.jsonl and, if it exists, probes.jsonl: prompts that are
+    answered, reported and not measured. Raises Refused (config, prompts, examples),
     BadArtifact, RunFailed (a candidate gives NaN) or Cancelled, which are written to events.jsonl
     first; or NotWritten.
     """
@@ -62,6 +63,8 @@ def evaluate(eval_dir: Path) -> None:
 def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRequest) -> None:
     started = monotonic()
     prompts = read_prompts(eval_dir / "prompts.jsonl")
+    probes_file = eval_dir / "probes.jsonl"
+    probes = read_prompts(probes_file) if probes_file.exists() else []
     examples = read_examples(eval_dir / "test.jsonl")
     versions = _versions(eval_dir, config)
 
@@ -75,7 +78,9 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
 
     report("loading", 0, 2)
     with StoredAnswers(eval_dir / "answers.jsonl") as stored:
-        found = sampled(config, versions, prompts, stored, report=report, check=check)
+        found = sampled(
+            config, versions, prompts, stored, probes=probes, report=report, check=check
+        )
     gc.collect()  # free the serving model before the scoring model is loaded
     report("loading", 1, 2)
     base = load_base(config.base_model, dtype=config.dtype, device=config.device)
@@ -117,6 +122,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
             test,
             _injection(answers, prompts),
             up_model=rated.up_model,
+            probes=probes_reported(probes, {name: each.probes for name, each in found.items()}),
             seed=config.seed,
             seconds=round(monotonic() - started, 1),
         ),

@@ -9,6 +9,7 @@ from typing import Any
 
 from trainer.artifacts.adapter_directory import fsync
 from trainer.evaluation.config import EvalPrompt
+from trainer.evaluation.generate import Answer
 from trainer.evaluation.measures.answers import MeasuredAnswer
 from trainer.evaluation.measures.injection import Phrase
 from trainer.evaluation.scoring import ScoredExamples, Scores
@@ -41,8 +42,10 @@ def report_of(
     *,
     seed: int,
     seconds: float,
+    probes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the report; `findings` begin with the candidate, `seed` is that of the bootstrap."""
+    """Return the report; `findings` begin with the candidate, `seed` is that of the bootstrap,
+    `probes` come from probes_reported."""
     scores = {name: found.scores for name, found in findings.items()}
     return {
         "format": FORMAT,
@@ -80,8 +83,29 @@ def report_of(
             )
         ],
         "up_model": up_model,
+        "probes": list(probes),
         "seconds": seconds,
     }
+
+
+def probes_reported(
+    probes: Sequence[EvalPrompt], answers: Mapping[str, Sequence[Sequence[Answer]]]
+) -> list[dict[str, Any]]:
+    """Return the probes with all versions' answers, of which `answers` has a list per probe."""
+    return [
+        {
+            "id": probe.id,
+            "messages": probe.as_dicts(),
+            "answers": {
+                name: [
+                    {"text": answer.text, "finish_reason": answer.finish_reason}
+                    for answer in groups[number]
+                ]
+                for name, groups in answers.items()
+            },
+        }
+        for number, probe in enumerate(probes)
+    ]
 
 
 def summary(found: Findings, test: ScoredExamples, *, seed: int) -> dict[str, Metric]:

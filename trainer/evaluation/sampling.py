@@ -8,6 +8,7 @@ from pathlib import Path
 
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, Manifest
 from trainer.data.chat import eos_ids, prompt_ids
+from trainer.engine.batch import context_length
 from trainer.engine.loading import load_served
 from trainer.engine.sampling import Sampling
 from trainer.evaluation.config import EvalConfig, EvalPrompt
@@ -43,10 +44,12 @@ class Version:
 
 @dataclass(frozen=True)
 class Sampled:
-    """One version's answers, a list per prompt, and those that its KL is estimated on."""
+    """One version's answers, a list per prompt, those that its KL is estimated on, and those to the
+    probes, a list per probe: empty where the probe does not fit the model's context."""
 
     answers: tuple[tuple[Answer, ...], ...]
     kl: tuple[Answer, ...]
+    probes: tuple[tuple[Answer, ...], ...] = ()
 
 
 def sampled(
@@ -55,6 +58,7 @@ def sampled(
     prompts: Sequence[EvalPrompt],
     stored: StoredAnswers,
     *,
+    probes: Sequence[EvalPrompt] = (),
     report: Progress,
     check: Callable[[], None],
 ) -> dict[str, Sampled]:
@@ -72,12 +76,23 @@ def sampled(
     contexts = {
         prompt.id: tuple(prompt_ids(base.tokenizer, prompt.as_dicts())) for prompt in prompts
     }
+    # a probe that is too long must not end every evaluation
+    longest = context_length(base.model) - 1
+    probe_contexts = {
+        probe.id: ids
+        for probe in probes
+        if len(ids := tuple(prompt_ids(base.tokenizer, probe.as_dicts()))) <= longest
+    }
     wanted: dict[Place, Question] = {}
     for name, version in versions.items():
         for prompt in prompts:
             for index in range(config.answers_per_prompt):
                 place = Place(name, "answer", prompt.id, index)
                 wanted[place] = _question(config, place, contexts[prompt.id])
+        for probe_id, context in probe_contexts.items():
+            for index in range(config.answers_per_prompt):
+                place = Place(name, "probe", probe_id, index)
+                wanted[place] = _question(config, place, context)
         if version.path is None:
             continue  # the base's distance to itself is 0
         for prompt in prompts[: config.kl_prompts]:
@@ -107,18 +122,18 @@ def sampled(
             on_progress=lambda fresh, _: report("sampling", done + fresh, total),
             on_step=check,
         )
+
+    def answers(name: str, kind: Kind, prompt_id: str) -> tuple[Answer, ...]:
+        places = (Place(name, kind, prompt_id, n) for n in range(config.answers_per_prompt))
+        return tuple(found[place] for place in places if place in wanted)
+
     return {
         name: Sampled(
-            answers=tuple(
-                tuple(
-                    found[Place(name, "answer", prompt.id, index)]
-                    for index in range(config.answers_per_prompt)
-                )
-                for prompt in prompts
-            ),
+            answers=tuple(answers(name, "answer", prompt.id) for prompt in prompts),
             kl=tuple(
                 found[place] for place in wanted if (place.version, place.kind) == (name, "kl")
             ),
+            probes=tuple(answers(name, "probe", probe.id) for probe in probes),
         )
         for name in versions
     }

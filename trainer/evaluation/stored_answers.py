@@ -9,13 +9,13 @@ from typing import Any, Literal, Self
 
 from trainer.evaluation.generate import Answer
 
-Kind = Literal["answer", "kl"]
+Kind = Literal["answer", "kl", "probe"]
 
 
 @dataclass(frozen=True)
 class Place:
     """Which answer: number `index` of a version to a prompt. `kind` is "kl" for those that the KL
-    estimate is made on, which are sampled in another way."""
+    estimate is made on, which are sampled in another way, and "probe" for those to probes."""
 
     version: str
     kind: Kind

@@ -15,7 +15,7 @@ from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
 from feedback_app.feedback.models.guidelines import GuidelinesVersion
 from feedback_app.feedback.models.imports import ImportJob, ImportRefusal
 from feedback_app.feedback.models.projects import Project, QueueOrder, default_reasons
-from feedback_app.feedback.models.prompts import Prompt
+from feedback_app.feedback.models.prompts import Probe, Prompt
 from feedback_app.feedback.models.queue import Lease, Skip
 from feedback_app.feedback.models.sampling import Sampling
 from feedback_app.feedback.models.votes import Vote, VoteEvent, VoteQuerySet
@@ -38,6 +38,7 @@ __all__ = [
     "ImportRefusal",
     "Lease",
     "Pause",
+    "Probe",
     "Project",
     "Prompt",
     "QueueOrder",

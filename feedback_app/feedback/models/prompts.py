@@ -1,7 +1,8 @@
-"""Prompts."""
+"""Prompts, and probes: prompts whose answers the gate checks."""
 
 from typing import Any, ClassVar
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 
@@ -33,6 +34,54 @@ class Prompt(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def title(self) -> str:
+        """The last user message, for lists."""
+        return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
+
+
+class Probe(models.Model):
+    """A prompt whose answers must, or must not, contain something. Never changed, only retired."""
+
+    class Kind(models.TextChoices):
+        CONTAINS = "contains", "contains"
+        LACKS = "lacks", "does not contain"
+        MATCHES = "matches", "matches"
+        NOT_MATCHES = "not_matches", "does not match"
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="probes")
+    messages: Any = models.JSONField()
+    kind = models.CharField(max_length=11, choices=Kind.choices)
+    # a text in any case for the first two kinds, a regular expression for the others
+    pattern = models.CharField(max_length=500)
+    note = models.CharField(max_length=200, blank=True)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    # the answer it was made from. A person's erasure deletes the questions that only they asked,
+    # and with them the copies here.
+    completion = models.ForeignKey(
+        "feedback.Completion", null=True, on_delete=models.CASCADE, related_name="probes"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    # null: active, so the gate checks it
+    retired_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(
+                fields=["project", "-id"], condition=Q(retired_at=None), name="probes_active"
+            ),
+            models.Index(
+                fields=["project", "-retired_at", "-id"],
+                condition=Q(retired_at__isnull=False),
+                name="probes_retired",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"probe {self.pk}"
 
     @property
     def title(self) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.feedback.models import BASE_VERSION, Project, Split
+from feedback_app.training.gate.probes import probes_judged
 from feedback_app.training.gate.rules import GateResult
 from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import GateOutcome, Run
@@ -26,6 +27,7 @@ VOTES_SCORED = 1_000
 MOST_PROMPTS = 400
 #: The examples that the gate scores versions on. No other file holds the test split.
 TEST_FILE = "test.jsonl"
+PROBES_FILE = "probes.jsonl"
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,11 @@ def evaluation_directory(run: Run) -> Path:
 
 
 def evaluation_read(run: Run) -> dict[str, Any]:
-    """Return the report of the last evaluation."""
+    """Return the report of the last evaluation, with the outcome of the probes. For workers."""
     text = (evaluation_directory(run) / "report.json").read_text()
     # PostgreSQL stores no NUL, which a model may generate
     report: dict[str, Any] = json.loads(text.replace("\\u0000", "\\ufffd"))
-    return report
+    return probes_judged(run.project, report)
 
 
 def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
@@ -114,6 +116,11 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
     )
     _write(directory / "votes.jsonl", _sample(votes, seed))
     _write(directory / "prompts.jsonl", _prompts(project, look.prompts, seed))
+    probes = list(_probes(project))
+    if probes:
+        _write(directory / PROBES_FILE, probes)
+    else:  # an earlier attempt may have had some
+        (directory / PROBES_FILE).unlink(missing_ok=True)
     return directory
 
 
@@ -127,9 +134,20 @@ def _prompts(project: Project, count: int, seed: int) -> Iterator[str]:
     ids = project.prompts.filter(split=Split.TEST).order_by().values_list("pk", flat=True)
     chosen = nsmallest(count, ids.iterator(chunk_size=10_000), key=lambda pk: _place(str(pk), seed))
     prompts = project.prompts.in_bulk(chosen)
-    head = [{"role": "system", "content": project.system_prompt}] if project.system_prompt else []
     for pk in chosen:
-        yield json.dumps({"id": str(pk), "messages": [*head, *prompts[pk].messages]})
+        yield _asked(project, pk, prompts[pk].messages)
+
+
+def _probes(project: Project) -> Iterator[str]:
+    """Yield the active probes' prompts."""
+    for probe in project.probes.filter(retired_at=None).order_by("pk"):
+        yield _asked(project, probe.pk, probe.messages)
+
+
+def _asked(project: Project, pk: int, messages: list[dict[str, str]]) -> str:
+    """Return a line of a file of prompts, the project's system prompt first."""
+    head = [{"role": "system", "content": project.system_prompt}] if project.system_prompt else []
+    return json.dumps({"id": str(pk), "messages": [*head, *messages]})
 
 
 def _sample(lines: Iterable[str], seed: int) -> Iterator[str]:

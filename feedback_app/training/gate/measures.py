@@ -26,6 +26,17 @@ class People:
 
 
 @dataclass(frozen=True)
+class Probed:
+    """What candidate and live did with one probe: each keeps it unless more than half of its
+    answers break it. `title` is the probe's question."""
+
+    title: str
+    kept: bool
+    live_kept: bool
+    timed_out: bool
+
+
+@dataclass(frozen=True)
 class Measures:
     """The report of one evaluation, and who voted."""
 
@@ -125,6 +136,17 @@ class Measures:
             and found["counts"][self.candidate] >= share * self.prompts
         ]
 
+    def probes(self) -> list[Probed]:
+        """Return the outcome of each probe that both versions answered."""
+        found = []
+        for entry in self.report.get("probes", []):
+            new, old = entry["answers"].get(self.candidate), entry["answers"].get(self.live)
+            if new and old:  # none where the prompt is too long for the model
+                title = entry["messages"][-1]["content"]
+                late = any(answer.get("timed_out") for answer in [*new, *old])
+                found.append(Probed(title, _keeps(new), _keeps(old), late))
+        return found
+
     def votes(self, version: str) -> Scored:
         """Return the test votes with a version's rewards in nats."""
         rows = self.report["test"]
@@ -141,6 +163,10 @@ def _minus(new: Sequence[float], old: Sequence[float]) -> list[float]:
 
 def _finished(answer: Answer) -> float:
     return float(answer["finish_reason"] == "stop")
+
+
+def _keeps(answers: Sequence[Answer]) -> bool:
+    return fmean(not answer["kept"] for answer in answers) <= 0.5
 
 
 def _tokens(answer: Answer) -> float:

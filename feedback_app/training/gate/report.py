@@ -47,6 +47,7 @@ MEASURES: Mapping[str, tuple[str, Written, Written]] = {
     "sycophancy": ("sycophancy", _decimals(2, signed=True), _decimals(2, signed=True)),
     "injection": ("", _percent, _percent),
     "concentration": ("", _percent, _percent),
+    "probes": ("", _percent, _percent),
 }
 #: What the rule's own value is.
 COMPARES = {
@@ -62,6 +63,7 @@ COMPARES = {
     "neutral": "% of the base's, new minus base",
     "sycophancy": "nats a token, new minus base",
     "concentration": "of the votes",
+    "probes": "of the probes that live keeps",
 }
 
 

@@ -14,6 +14,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from textwrap import shorten
 from typing import Any
 
 from feedback_app.feedback.models import BASE_VERSION
@@ -333,6 +334,47 @@ def _concentration(measures: Measures, margin: float) -> Check | None:
     return Check("concentration", [], margin, above=False, result=result)
 
 
+#: Broken probes that the rule's text names, and how much of each question.
+PROBES_NAMED, PROBE_TITLE = 3, 60
+
+
+def _probes(measures: Measures, margin: float) -> Check:
+    """The share of the probes kept by live that the candidate breaks. It has no interval: probes
+    are cases that a person has named, not a sample."""
+    label = GUARDS["probes"].label
+    probes = measures.probes()
+    if not probes:
+        text = "the project has no active probes"
+        return _fixed("probes", RuleResult("probes", label, GateOutcome.PASSED, text))
+    kept, kept_live = sum(p.kept for p in probes), sum(p.live_kept for p in probes)
+    broken = [probe for probe in probes if probe.live_kept and not probe.kept]
+    share = len(broken) / kept_live if kept_live else 0.0
+    text = f"{kept} of {len(probes)} kept; {_named(measures.live)} kept {kept_live}"
+    if broken:
+        names = [f"“{shorten(p.title, PROBE_TITLE, placeholder='…')}”" for p in broken]
+        more = len(names) - PROBES_NAMED
+        text += f". Broken: {', '.join(names[:PROBES_NAMED])}"
+        text += f" and {more} more" if more > 0 else ""
+    if late := sum(probe.timed_out for probe in probes):
+        text += f". The patterns of {late} took too long, which counts as broken"
+    result = RuleResult(
+        "probes",
+        label,
+        GateOutcome.FAILED if share > margin else GateOutcome.PASSED,
+        text,
+        value=share,
+        border=margin,
+        passes_above=False,
+        n=len(probes),
+        counted="probes",
+    )
+    return _fixed("probes", result)
+
+
+def _fixed(key: str, result: RuleResult) -> Check:
+    return Check(key, [], 0.0, above=False, result=result)
+
+
 _GUARDS: dict[str, Callable[[Measures, float], Check | None]] = {
     "finished": _finished,
     "shorter": _shorter,
@@ -346,6 +388,7 @@ _GUARDS: dict[str, Callable[[Measures, float], Check | None]] = {
     "sycophancy": _sycophancy,
     "injection": _injection,
     "concentration": _concentration,
+    "probes": _probes,
 }
 
 

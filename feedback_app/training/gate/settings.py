@@ -173,6 +173,18 @@ GUARDS: dict[str, Guard] = {
             "%",
             "Let more people vote, or lower the cap on the votes of one person.",
         ),
+        Guard(
+            "probes",
+            "Probes of the project",
+            "Of the project’s probes that live keeps, at most {margin} are broken.",
+            0.0,
+            0.0,
+            0.5,
+            100,
+            "%",
+            "Look at the answers on the page of the probes. Examples that teach the right answer "
+            "help, or a probe that asks for too much is retired.",
+        ),
     )
 }
 

@@ -21,7 +21,7 @@ from trainer.models.loading import LoadedBase
 pytestmark = pytest.mark.slow
 
 REPORT_KEYS = (
-    "format candidates answers kl neutral sycophancy injection test up_model seconds".split()
+    "format candidates answers kl neutral sycophancy injection test up_model probes seconds".split()
 )
 METRICS = set(
     "finished words repetition relevance refusal distinct tokens ranking kl_per_token "

@@ -137,3 +137,21 @@ def _summary(values: dict[str, float]) -> dict[str, dict[str, Any]]:
         }
         for key, metric in names.items()
     }
+
+
+def probe_entry(pk: int, kept: dict[str, list[bool | None]]) -> dict[str, Any]:
+    """Return a probe of a report with each version's answers: whether they kept it, or None where
+    the pattern took too long."""
+    return {
+        "id": str(pk),
+        "messages": [{"role": "user", "content": f"Question of probe {pk}?"}],
+        "answers": {
+            version: [
+                {"text": f"An answer of {version} to {pk}.", "finish_reason": "stop"}
+                | {"kept": bool(each)}
+                | ({"timed_out": True} if each is None else {})
+                for each in answers
+            ]
+            for version, answers in kept.items()
+        },
+    }

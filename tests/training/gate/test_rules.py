@@ -8,7 +8,7 @@ from feedback_app.training.gate.measures import Measures, People
 from feedback_app.training.gate.rules import GateResult, RuleResult, gate_decide
 from feedback_app.training.gate.settings import GUARDS, GateSettings
 from feedback_app.training.models import GateOutcome
-from tests.training.gate.reports import gate_report
+from tests.training.gate.reports import gate_report, probe_entry
 
 PASSED, FAILED, UNDECIDED = GateOutcome.PASSED, GateOutcome.FAILED, GateOutcome.UNDECIDED
 
@@ -108,6 +108,73 @@ def test_votes_of_one_person_count_against_a_version_only_where_others_vote_too(
     assert rule(decide(gate_report(), people=People(3, 0.8)), "concentration").outcome == FAILED
     assert rule(decide(gate_report(), people=People(3, 0.4)), "concentration").outcome == PASSED
     assert rule(decide(gate_report(), people=People(1, 1.0)), "concentration").outcome == PASSED
+
+
+Kept = list[bool | None]
+
+
+def probed(*probes: tuple[Kept, Kept], live: str | None = "bot@0", **settings: Any) -> RuleResult:
+    """Return the rule's result; for each probe the answers of the candidate and of live."""
+    report = gate_report(live=live)
+    entries = [
+        probe_entry(number, {"bot@1": new, live or "base": old} | ({"base": old} if live else {}))
+        for number, (new, old) in enumerate(probes, start=1)
+    ]
+    return rule(decide(report | {"probes": entries}, **settings), "probes")
+
+
+def test_probe_that_live_keeps_and_the_version_breaks_fails_the_gate() -> None:
+    found = probed(([True, True], [True, True]), ([False, False], [True, True]))
+    assert found.outcome == FAILED
+    assert found.text == "1 of 2 kept; live kept 2. Broken: “Question of probe 2?”"
+    assert (found.value, found.border, found.n) == (0.5, 0.0, 2)
+    assert found.advice
+    report = gate_report() | {"probes": [probe_entry(1, {"bot@1": [False], "base": [True]})]}
+    result = decide(report)
+    assert result.outcome == FAILED
+    assert "Probes of the project: 0 of 1 kept; the base kept 1." in result.sentence
+
+
+def test_probe_that_live_breaks_too_does_not_count() -> None:
+    found = probed(([True, True], [True, True]), ([False, False], [False, False]))
+    assert (found.outcome, found.text) == (PASSED, "1 of 2 kept; live kept 1")
+    only = probed(([False], [False]))
+    assert (only.outcome, only.text, only.value) == (PASSED, "0 of 1 kept; live kept 0", 0.0)
+    better = probed(([True], [False]))
+    assert (better.outcome, better.text) == (PASSED, "1 of 1 kept; live kept 0")
+
+
+def test_probe_is_broken_by_more_than_half_of_the_answers() -> None:
+    kept: Kept = [True, True, True, True]
+    assert probed(([True, True, False, False], kept)).outcome == PASSED
+    assert probed(([True, False, False, False], kept)).outcome == FAILED
+
+
+def test_pattern_that_took_too_long_counts_as_broken_and_is_named() -> None:
+    found = probed(([None, None], [True, True]))
+    assert found.outcome == FAILED
+    assert "The patterns of 1 took too long, which counts as broken" in found.text
+
+
+def test_margin_of_probes_is_the_share_that_may_be_broken() -> None:
+    margins = {key: guard.margin for key, guard in GUARDS.items()}
+    cases: list[tuple[Kept, Kept]] = [([number > 0], [True]) for number in range(4)]
+    assert probed(*cases).outcome == FAILED
+    assert probed(*cases, margins=margins | {"probes": 0.25}).outcome == PASSED
+    assert probed(*cases, margins=margins | {"probes": 0.24}).outcome == FAILED
+
+
+def test_many_broken_probes_are_not_all_named() -> None:
+    cases: list[tuple[Kept, Kept]] = [([False], [True])] * 9
+    assert probed(*cases).text.endswith("probe 2?”, “Question of probe 3?” and 6 more")
+
+
+def test_without_probes_the_rule_is_passed() -> None:
+    assert probed().outcome == PASSED
+    before = decide(gate_report())  # a report that knows no probes
+    assert rule(before, "probes").text == "the project has no active probes"
+    too_long = probed(([], []))
+    assert too_long.outcome == PASSED
 
 
 def test_guards_that_are_off_are_not_asked() -> None:

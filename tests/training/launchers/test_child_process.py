@@ -7,7 +7,8 @@ import pytest
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project, Split
+from feedback_app.feedback.models import Probe, Project, Split
+from feedback_app.feedback.probes.services import probe_add
 from feedback_app.training.gate.evaluation import Look, evaluation_write
 from feedback_app.training.launchers.child_process import prepare, run_execute
 from feedback_app.training.models import Run
@@ -107,6 +108,40 @@ def test_training_opens_no_file_with_a_test_prompt(
     probes = [event for event in events if event["type"] == "probe"]
     assert probes
     assert all(probe["validation_loss"] is not None for probe in probes)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_finished_run_has_answered_the_probes_of_its_project(
+    run: Run, root: Path, admin: User
+) -> None:
+    pytest.importorskip("torch")
+    from tests.tiny import make_tiny_model
+
+    make_tiny_model(root / "models" / run.project.base_model)
+    kept, broken = (
+        probe_add(
+            project=run.project,
+            messages=[{"role": "user", "content": "What does it cost?"}],
+            kind=kind,
+            pattern="nothing like this is in the answers",
+            by=admin,
+        )
+        for kind in (Probe.Kind.LACKS, Probe.Kind.MATCHES)
+    )
+    claim = run_claim(run.pk)
+    assert claim is not None
+
+    run_execute(claim)
+
+    adapter = run.project.adapters.get()
+    found = {entry["id"]: entry["answers"] for entry in adapter.report["probes"]}
+    assert set(found) == {str(kept.pk), str(broken.pk)}
+    for version in (adapter.name, "base"):
+        assert {answer["kept"] for answer in found[str(kept.pk)][version]} == {True}
+        assert {answer["kept"] for answer in found[str(broken.pk)][version]} == {False}
+    (rule,) = [rule for rule in adapter.gate["rules"] if rule["key"] == "probes"]
+    assert (rule["outcome"], rule["text"]) == ("passed", "1 of 2 kept; the base kept 1")
 
 
 def test_test_split_is_written_after_training_only(run: Run) -> None:
