@@ -39,7 +39,7 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, GateRules, Run
+from feedback_app.training.models import Erasure, GateRules, Judge, Run
 
 CHUNK = 500
 
@@ -167,6 +167,12 @@ PARTS = (
         GateRules.objects.all(),
         "saved_by",
         ("project__slug", "number", "rules", "created_at"),
+    ),
+    Part(
+        "judges",
+        Judge.objects.all(),
+        "saved_by",
+        ("project__slug", "url", "model", "updated_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(
