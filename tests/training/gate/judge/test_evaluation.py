@@ -8,10 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.examples.services import examples_refresh
-from feedback_app.feedback.models import Project, Source, Split, Verdict, Vote
-from feedback_app.feedback.prompts.completions import Answer, completion_create
-from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.models import Project, Split
 from feedback_app.training.gate.evaluation import evaluation_directory, evaluation_read
 from feedback_app.training.gate.judge.evaluation import judge_evaluate, vote_pairs
 from feedback_app.training.gate.judge.interview import Interrupted
@@ -28,60 +25,23 @@ from tests.training.gate.judge.server import (
     first_position,
     kind,
 )
-from tests.training.gate.reports import gate_report
+from tests.training.gate.judge.world import PROMPTS, report_write, votes_for_good_answers
 
 pytestmark = pytest.mark.django_db
 
 SETTINGS = GateSettings(primary="judge")
 KEY = "sk-very-secret"
-PROMPTS = 60
-
-
-def answer(project: Project, question: str, text: str) -> Any:
-    prompt = prompt_get_or_create(
-        project=project, messages=[{"role": "user", "content": question}], source=Source.IMPORT
-    )
-    made = Answer(
-        text=text, version="base", finish_reason="stop", prompt_token_ids=None, token_ids=None
-    )
-    return completion_create(project=project, prompt=prompt, answer=made, source=Source.IMPORT)
 
 
 @pytest.fixture
 def run(project: Project, annotator: User, admin: User, settings: Settings, tmp_path: Path) -> Run:
-    """A run of a project in which people like good answers, with the report of its evaluation: the
-    answers of the new version are good in four of five prompts, and live's in one."""
+    """A run whose evaluation has ended: the new version's answers are good in four of five prompts,
+    and live's in one."""
     settings.ARTIFACT_ROOT = tmp_path / "artifacts"
-    votes = []
-    for number in range(PROMPTS):
-        for text in ("A good answer", "Some bad answer"):
-            completion = answer(project, f"Voted {number}?", f"{text} to {number}")
-            verdict = Verdict.UP if "good" in text else Verdict.DOWN
-            votes.append(
-                Vote(
-                    completion=completion,
-                    project=project,
-                    user=annotator,
-                    verdict=verdict,
-                    source=Source.ANNOTATE,
-                    guidelines_number=0,
-                )
-            )
-    Vote.objects.bulk_create(votes)
-    examples_refresh(vote.completion_id for vote in votes)
+    votes_for_good_answers(project, annotator)
     run = run_request(project=project, by=admin)
-    evaluation_directory(run).mkdir(parents=True)
     report_write(run)
     return run
-
-
-def report_write(run: Run, *, good: float = 0.8, prompts: int = PROMPTS) -> None:
-    report = gate_report(run.project.adapter_name(run.number), prompts=prompts)
-    for number, entry in enumerate(report["answers"]):
-        (new, *_), (old, *_) = (entry["answers"][name] for name in report["candidates"])
-        better, usual = f"A good answer {number}", f"Some bad answer {number}"
-        new["text"], old["text"] = (better, usual) if number % 5 < 5 * good else (usual, better)
-    (evaluation_directory(run) / "report.json").write_text(json.dumps(report))
 
 
 @pytest.fixture
