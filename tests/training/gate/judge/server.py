@@ -71,7 +71,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.asked: list[Asked] = []
         self.lock = threading.Lock()
         self.ended = threading.Event()
-        self.at_once = self.most_at_once = 0
+        self.at_once = self.most_at_once = self.replied = 0
 
     @property
     def url(self) -> str:
@@ -106,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(raw)))
         self.end_headers()
         self.wfile.write(raw)
+        with self.server.lock:
+            self.server.replied += 1
 
 
 @contextmanager

@@ -50,8 +50,8 @@ def judge(run: Run, admin: User, server: JudgeServer) -> Judge:
     return judge_save(project=run.project, url=server.url, model="judge-1", api_key=KEY, by=admin)
 
 
-def evaluated(run: Run, seconds: float = 60) -> dict[str, Any]:
-    judge_evaluate(run=run, settings=SETTINGS, seconds=seconds)
+def evaluated(run: Run, seconds: float = 60, settings: GateSettings = SETTINGS) -> dict[str, Any]:
+    judge_evaluate(run=run, settings=settings, seconds=seconds)
     found: dict[str, Any] = evaluation_read(run)["judge"]
     return found
 
@@ -270,6 +270,8 @@ def test_minimum_of_the_project_counts(run: Run, judge: Judge, server: JudgeServ
     assert outcome(run)[0] == GateOutcome.PASSED
     strict = GateSettings(primary="judge", minimum_kappa=0.95)
     assert outcome(run, strict)[0] == GateOutcome.UNDECIDED
+    # what would not count is not asked
+    assert evaluated(run, settings=strict)["prompts"] == {}
 
 
 def test_saved_rules_with_a_judge_are_read_back(run: Run, admin: User) -> None:

@@ -21,6 +21,7 @@ from feedback_app.training.gate.judge.interview import (
     JudgeDown,
 )
 from feedback_app.training.gate.judge.questions import Pair
+from tests.engines import wait_until
 from tests.training.gate.judge.server import Asked, JudgeServer, Reply, choose, longer
 
 
@@ -166,6 +167,24 @@ def test_interrupted_interview_asks_only_the_rest(server: JudgeServer, path: Pat
     with interviewing(server, path) as interview:
         assert interview.choices(pairs_of(20)) == found
     assert len(server.asked) - before == 40 - 9
+
+
+def test_answers_that_come_while_it_stops_are_kept(server: JudgeServer, path: Path) -> None:
+    release = threading.Event()
+
+    def together(asked: Asked) -> Reply:
+        release.wait(timeout=60)
+        return longer(asked)
+
+    def stopped() -> bool:
+        release.set()
+        wait_until(lambda: server.replied >= AT_ONCE, what="replies")
+        return True
+
+    server.behaviour = together
+    with interviewing(server, path, stopped=stopped) as interview, pytest.raises(Interrupted):
+        interview.choices(pairs_of(20))
+    assert path.read_text().count("question") >= AT_ONCE
 
 
 def test_texts_are_not_in_the_file(server: JudgeServer, path: Path) -> None:
