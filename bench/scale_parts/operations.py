@@ -46,6 +46,7 @@ LEFT_OUT = {
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
+    "gate-judge-test": "waits for another server",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
 }
 #: The pool of ids (places.py) that a view's place takes, if it is not the first of DEFAULTS.
@@ -175,6 +176,9 @@ POSTS: dict[str, Post] = {
     "gate-rules-reset": Post(),
     "probe-retire": Post(("probe",), before="probe-restore"),
     "probe-restore": Post(("probe",), before="probe-retire"),
+    # a number: no name is asked for
+    "gate-judge": Post((), {"url": "https://93.184.215.14/v1", "model": "judge"}),
+    "gate-judge-remove": Post(),
     "schedule": Post((), {"min_new_examples": "50", "min_hours": "24"}),
     "people": Post((), {"role": "viewer", "days": "7", "max_uses": "1"}),
     "member-change": Post(

@@ -1,7 +1,7 @@
 """Encryption of stored secrets, with keys derived from SECRET_KEY.
 
-A copy of the database alone thus reveals no second factor and no webhook secret. Keys in
-`SECRET_KEY_FALLBACKS` still decrypt.
+A copy of the database alone thus reveals no second factor, no webhook secret and no API key of a
+judge model. Keys in `SECRET_KEY_FALLBACKS` still decrypt.
 """
 
 import base64

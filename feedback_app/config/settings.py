@@ -378,6 +378,13 @@ API_REQUESTS_PER_MINUTE = env.int("API_REQUESTS_PER_MINUTE", 120)  # per token
 # private networks that webhooks may reach; "10.1.0.0/16"
 WEBHOOK_NETWORKS = env.list("WEBHOOK_NETWORKS", default=[])
 
+# -- judge models of gates
+
+# networks that are not public in which judge models may be; "127.0.0.0/8" for this machine
+JUDGE_NETWORKS = env.list("JUDGE_NETWORKS", default=[])
+# how long a judge may send nothing before a question has failed
+JUDGE_SILENCE_SECONDS = env.float("JUDGE_SILENCE_SECONDS", 120.0)
+
 # -- error reports and traces, off by default (monitoring/error_reports.py, tracing.py)
 
 SENTRY_DSN = env.str("SENTRY_DSN", "")

@@ -40,7 +40,7 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, GateRules, Run
+from feedback_app.training.models import Erasure, GateRules, Judge, Run
 
 CHUNK = 500
 
@@ -174,6 +174,12 @@ PARTS = (
         Probe.objects.all(),
         "created_by",
         ("project__slug", "messages", "kind", "pattern", "note", "created_at", "retired_at"),
+    ),
+    Part(
+        "judges",
+        Judge.objects.all(),
+        "saved_by",
+        ("project__slug", "url", "model", "updated_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

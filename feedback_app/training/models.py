@@ -1,4 +1,4 @@
-"""Models of training: snapshots, runs with metrics, schedules, adapters and erasures."""
+"""Models of training: snapshots, runs with metrics, schedules, adapters, gates and erasures."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -219,6 +219,25 @@ class GateRules(models.Model):
 
     def __str__(self) -> str:
         return f"gate rules {self.number}"
+
+
+class Judge(models.Model):
+    """A model behind an OpenAI-compatible URL that compares answers for a project's gate."""
+
+    project = models.OneToOneField(
+        Project, on_delete=models.CASCADE, related_name="judge", primary_key=True
+    )
+    url = models.CharField(max_length=500)
+    model = models.CharField(max_length=200)
+    # encrypted (accounts/sealing.py); empty for a server that asks for none
+    api_key = models.TextField(blank=True)
+    saved_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"{self.model} at {self.url}"
 
 
 class Adapter(models.Model):

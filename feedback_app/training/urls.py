@@ -3,6 +3,7 @@
 from django.urls import path
 
 from feedback_app.training.gate import views as gate_views
+from feedback_app.training.gate.judge import views as judge_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
@@ -22,6 +23,17 @@ urlpatterns = [
         name="gate-rules-preview",
     ),
     path("projects/<slug:slug>/gate/reset/", gate_views.gate_rules_reset, name="gate-rules-reset"),
+    path("projects/<slug:slug>/gate/judge/", judge_views.gate_judge, name="gate-judge"),
+    path(
+        "projects/<slug:slug>/gate/judge/test/",
+        judge_views.gate_judge_test,
+        name="gate-judge-test",
+    ),
+    path(
+        "projects/<slug:slug>/gate/judge/remove/",
+        judge_views.gate_judge_remove,
+        name="gate-judge-remove",
+    ),
     path(RUN, runs_views.run, name="run"),
     path(f"{RUN}live/", runs_views.run_live, name="run-live"),
     path(f"{RUN}metrics/", runs_views.run_metrics, name="run-metrics"),

@@ -80,8 +80,8 @@ LEAST = {
         token-revoke people member-change member-remove invitation-revoke webhooks webhook
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
-        run-request schedule gate-rules gate-rules-preview gate-rules-reset probes probe-retire
-        probe-restore run run-live
+        run-request schedule gate-rules gate-rules-preview gate-rules-reset gate-judge
+        gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-metrics misfit-send-back run-cancel run-resume
         adapter-discard adapter-restore person person-erase api-person-erase
         """.split(),
@@ -118,6 +118,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "gold-mark": {"verdict": "up", "why": "Clear."},
     "member-change": {"role": "viewer"},
     "probes": {"prompt": "Why?", "kind": "contains", "pattern": "Because"},
+    "gate-judge": {"url": "https://93.184.215.14/v1", "model": "judge"},
 }
 #: A member whose request ends their own membership or account leaves the crawl.
 ENDS = {"me-erase", "me-leave"}

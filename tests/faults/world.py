@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import ApiPerson, Role, Scope, User
+from feedback_app.accounts.sealing import seal
 from feedback_app.feedback.adjudication.services import adjudication_request
 from feedback_app.feedback.gold.services import gold_mark
 from feedback_app.feedback.members.services import invitation_create, member_set
@@ -41,7 +42,7 @@ from feedback_app.serving.models import (
     Turn,
 )
 from feedback_app.serving.share_links.services import link_create, visitor_create
-from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, Snapshot
+from feedback_app.training.models import Adapter, Judge, Run, RunMetric, RunNote, Snapshot
 from feedback_app.training.runs.config import RunConfig
 
 #: Sessions change with every request; the others are Django's own, with hundreds of ids.
@@ -112,6 +113,10 @@ def make_world(slug: str) -> World:
         project=project, url=f"https://{word}.example.com/", secret="x", created_by=owner
     )
     WebhookDelivery.objects.create(webhook=hook, event="run.succeeded", key=word, body=word)
+    Judge.objects.create(
+        project=project, url=f"https://{word}.invalid/v1", model=word, api_key=seal(word),
+        saved_by=owner,
+    )  # fmt: skip
     membership = project.memberships.get(user=owner)
     _, world.invitation = invitation_create(role=Role.VIEWER, days=7, max_uses=5, actor=membership)
     for scope in Scope:

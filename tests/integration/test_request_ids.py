@@ -116,7 +116,8 @@ def test_id_of_a_request_is_in_every_log_up_to_the_trainer_and_the_engine(
     assert [line["run"] for line in web if line["event"] == "run_requested"] == [run.pk]
     worker = lines_with(stack.process("worker-gpu").log, request_id)
     started_with = [line["command"] for line in worker if line["event"] == "trainer_started"]
-    assert started_with == ["train", "evaluate"]
+    # the gate looks a second time where the first look leaves it undecided
+    assert started_with in (["train", "evaluate"], ["train", "evaluate", "evaluate"])
     wait_until(
         lambda: any(
             line["event"] == "task_ended"

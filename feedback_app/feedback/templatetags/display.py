@@ -33,7 +33,7 @@ TABS = (
     Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate",)),
     Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
     Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve", "flags")),
-    Tab("Train", "runs", Role.ADMIN, ("runs", "run", "gate-rules", "probes")),
+    Tab("Train", "runs", Role.ADMIN, ("runs", "run", "gate-rules", "gate-rules-preview", "probes")),
     Tab("Releases", "releases", Role.ADMIN, ("releases", "changes")),
     Tab(
         "Demo",

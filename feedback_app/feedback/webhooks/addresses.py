@@ -1,6 +1,11 @@
-"""Addresses that a webhook may use: public ones, never those that only this host can reach."""
+"""Addresses that members of a project may have requests sent to: public ones, never those that only
+this host can reach, except for networks that the operator allows.
+
+Webhooks and judge models use it.
+"""
 
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from urllib.parse import urlsplit
@@ -12,7 +17,6 @@ from feedback_app.web.errors import UserError
 Address = IPv4Address | IPv6Address
 #: IPv6 prefixes that embed an IPv4 address (RFC 6052, RFC 8215).
 NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))
-RESOLVE_HINT = "A webhook must point to a public address."
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,13 @@ def inner(address: Address) -> Address:
     return address
 
 
-def allowed(address: Address) -> bool:
-    """Return whether it is public, or in a network that the operator allows for webhooks."""
-    for network in map(ip_network, settings.WEBHOOK_NETWORKS):
-        if address in network:
-            return True
+def is_inside(address: Address, networks: Sequence[str]) -> bool:
+    """Return whether the address is in one of the networks."""
+    return any(address in network for network in map(ip_network, networks))
+
+
+def is_public(address: Address) -> bool:
+    """Return whether the address is one of the internet, and embeds no other."""
     real = inner(address)
     return (
         real.is_global
@@ -52,22 +58,32 @@ def allowed(address: Address) -> bool:
     )
 
 
-def target_of(url: str) -> Target:
+def target_of(
+    url: str,
+    *,
+    named: str = "A webhook",
+    networks: Sequence[str] | None = None,
+    plain_inside: bool = False,
+) -> Target:
     """Resolve the URL's host once and check every address of it.
 
-    Raise UserError for an invalid URL, an unknown host, or if any address is private, loopback,
-    link-local, reserved or embeds such an address.
+    `networks` may be reached though they are not public; by default WEBHOOK_NETWORKS. In production
+    only https is allowed; with `plain_inside` http as well, inside these networks. `named` begins
+    the messages. Raise UserError for an invalid URL, an unknown host, or if any address is private,
+    loopback, link-local, reserved or embeds such an address.
     """
+    networks = settings.WEBHOOK_NETWORKS if networks is None else networks
+    hint = f"{named} must point to a public address."
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
         raise UserError("This is not a valid URL.") from error
-    schemes = ("https",) if settings.PRODUCTION else ("https", "http")
+    schemes = ("https",) if settings.PRODUCTION and not plain_inside else ("https", "http")
     if parts.scheme not in schemes or not host:
-        raise UserError(f"A webhook's URL must start with {' or '.join(schemes)}:// and a host.")
+        raise UserError(f"{named}'s URL must start with {' or '.join(schemes)}:// and a host.")
     if parts.username or parts.password or parts.fragment:
-        raise UserError("A webhook's URL must not contain a user, password or fragment.")
+        raise UserError(f"{named}'s URL must not contain a user, password or fragment.")
     try:
         found = socket.getaddrinfo(
             host, port or (443 if parts.scheme == "https" else 80), type=socket.SOCK_STREAM
@@ -77,7 +93,12 @@ def target_of(url: str) -> Target:
     try:
         addresses = [ip_address(entry[4][0]) for entry in found]
     except ValueError as error:  # link-local addresses have a scope
-        raise UserError(RESOLVE_HINT) from error
-    if not addresses or not all(map(allowed, addresses)):
-        raise UserError(RESOLVE_HINT)
+        raise UserError(hint) from error
+    inside = [is_inside(address, networks) for address in addresses]
+    if not addresses or not all(
+        known or is_public(address) for known, address in zip(inside, addresses, strict=True)
+    ):
+        raise UserError(hint)
+    if settings.PRODUCTION and parts.scheme == "http" and not all(inside):
+        raise UserError(f"{named}'s URL must start with https:// outside the own network.")
     return Target(url=url, host=host, address=addresses[0])

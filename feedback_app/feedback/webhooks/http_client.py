@@ -56,10 +56,14 @@ class TimedStream(httpcore.NetworkStream):
 
 
 class Pinned(httpcore.NetworkBackend):
-    """Connects to the target's checked address without another lookup."""
+    """Connects to the target's checked address without another lookup, until a deadline.
 
-    def __init__(self, target: Target) -> None:
+    `until`: of time.monotonic().
+    """
+
+    def __init__(self, target: Target, until: float) -> None:
         self.target = target
+        self.until = until
 
     def connect_tcp(
         self,
@@ -69,9 +73,8 @@ class Pinned(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        until = time.monotonic() + SECONDS
         stream = httpcore.SyncBackend().connect_tcp(str(self.target.address), port, timeout)
-        return TimedStream(stream, until)
+        return TimedStream(stream, self.until)
 
 
 def post(target: Target, body: bytes, headers: Mapping[str, str]) -> int:
@@ -86,7 +89,7 @@ def post(target: Target, body: bytes, headers: Mapping[str, str]) -> int:
         with (
             httpcore.ConnectionPool(
                 ssl_context=httpx.create_ssl_context(trust_env=False),
-                network_backend=Pinned(target),
+                network_backend=Pinned(target, time.monotonic() + SECONDS),
             ) as pool,
             pool.stream(
                 "POST",

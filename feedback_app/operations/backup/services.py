@@ -185,9 +185,10 @@ def key_check(manifest: Manifest, *, other_key: bool) -> None:
             return
     if not other_key:
         raise BackupError(
-            "SECRET_KEY is another one than when the backup was made, so second factors and "
-            "webhook secrets could not be read. Set SECRET_KEY to the old key (or add the old key "
-            "to SECRET_KEY_FALLBACKS), or restore with --other-key and set them up again."
+            "SECRET_KEY is another one than when the backup was made, so second factors, webhook "
+            "secrets and API keys of judge models could not be read. Set SECRET_KEY to the old key "
+            "(or add the old key to SECRET_KEY_FALLBACKS), or restore with --other-key and set "
+            "them up again."
         )
 
 

@@ -24,6 +24,7 @@ CONFIGURATION: dict[str, Check] = {
     "mail": configuration.mail,
     "proxies": configuration.proxies,
     "webhook_networks": configuration.webhook_networks,
+    "judge_networks": configuration.judge_networks,
     "versions": configuration.versions,
     "permissions": configuration.permissions,
     "static_files": configuration.static_files,

@@ -28,6 +28,8 @@ MOST_PROMPTS = 400
 #: The examples that the gate scores versions on. No other file holds the test split.
 TEST_FILE = "test.jsonl"
 PROBES_FILE = "probes.jsonl"
+#: What a judge model said of the answers (judge/evaluation.py).
+JUDGE_FILE = "judge.json"
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,14 @@ def evaluation_directory(run: Run) -> Path:
 
 
 def evaluation_read(run: Run) -> dict[str, Any]:
-    """Return the report of the last evaluation, with the outcome of the probes. For workers."""
+    """Return the report of the last evaluation, with the outcome of the probes and the judge
+    model's part if it was asked. For workers."""
     text = (evaluation_directory(run) / "report.json").read_text()
     # PostgreSQL stores no NUL, which a model may generate
     report: dict[str, Any] = json.loads(text.replace("\\u0000", "\\ufffd"))
+    judged = evaluation_directory(run) / JUDGE_FILE
+    if judged.exists():
+        report["judge"] = json.loads(judged.read_text())
     return probes_judged(run.project, report)
 
 
@@ -85,6 +91,8 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
     directory. The same rows give the same files, so it can be repeated."""
     directory = evaluation_directory(run)
     directory.mkdir(exist_ok=True)
+    # of the look before, or of rules that were changed meanwhile
+    (directory / JUDGE_FILE).unlink(missing_ok=True)
     project = run.project
     project.refresh_from_db(fields=["live_version"])
     candidates: list[dict[str, Any]] = [
@@ -132,7 +140,7 @@ def prompts_available(project: Project) -> int:
 def _prompts(project: Project, count: int, seed: int) -> Iterator[str]:
     """Yield test prompts, voted or not, drawn by the seed: a larger count adds to a smaller one."""
     ids = project.prompts.filter(split=Split.TEST).order_by().values_list("pk", flat=True)
-    chosen = nsmallest(count, ids.iterator(chunk_size=10_000), key=lambda pk: _place(str(pk), seed))
+    chosen = nsmallest(count, ids.iterator(chunk_size=10_000), key=lambda pk: place(str(pk), seed))
     prompts = project.prompts.in_bulk(chosen)
     for pk in chosen:
         yield _asked(project, pk, prompts[pk].messages)
@@ -152,11 +160,12 @@ def _asked(project: Project, pk: int, messages: list[dict[str, str]]) -> str:
 
 def _sample(lines: Iterable[str], seed: int) -> Iterator[str]:
     """Yield all lines, or a sample of VOTES_SCORED of them drawn by the seed, in their order."""
-    chosen = nsmallest(VOTES_SCORED, enumerate(lines), key=lambda pair: _place(str(pair[0]), seed))
+    chosen = nsmallest(VOTES_SCORED, enumerate(lines), key=lambda pair: place(str(pair[0]), seed))
     return (line for _, line in sorted(chosen))
 
 
-def _place(key: str, seed: int) -> bytes:
+def place(key: str, seed: int) -> bytes:
+    """Return a key's place in an order that the seed draws."""
     return hashlib.sha256(f"{seed}:{key}".encode()).digest()
 
 

@@ -33,6 +33,7 @@ class GateRulesForm(StrictForm):
             ("auto", "Predicted up-rate where it can be trusted, else the ranking of test votes"),
             ("up", "Predicted up-rate of new answers"),
             ("ranking", "Ranking of test votes"),
+            ("judge", "Judge model"),
         ],
     )
     against_live = forms.ChoiceField(
@@ -41,12 +42,19 @@ class GateRulesForm(StrictForm):
             ("better", "It must be better than live"),
             ("not_worse", "It must be better than the base and not worse than live"),
         ],
+        help_text="A judge model compares with live alone: there it must be better.",
     )
     minimum_auc = forms.FloatField(
         label="The predicted up-rate counts from",
         min_value=0.5,
         max_value=1,
         help_text="Area under the ROC curve on votes that it has not learned from; 0.5 is chance.",
+    )
+    minimum_kappa = forms.FloatField(
+        label="A judge model counts from",
+        min_value=0,
+        max_value=1,
+        help_text="Cohen's κ with people's votes; 0 is chance, 1 is the same.",
     )
     worthwhile = forms.FloatField(
         label="A gain that matters, points",
@@ -66,6 +74,12 @@ class GateRulesForm(StrictForm):
         max_value=24 * 60,
         help_text="If rules are still undecided, more answers are sampled once, within this time.",
     )
+    judge_minutes = forms.FloatField(
+        label="Minutes for the judge model",
+        min_value=1,
+        max_value=24 * 60,
+        help_text="For an evaluation: 60 pairs of voted answers and 200 test prompts at most.",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -80,7 +94,7 @@ class GateRulesForm(StrictForm):
                     attrs={"step": "any", "aria-label": f"Margin of “{guard.label}”"}
                 ),
             )
-        for name in ("minimum_auc", "worthwhile", "minutes"):
+        for name in ("minimum_auc", "minimum_kappa", "worthwhile", "minutes", "judge_minutes"):
             self.fields[name].widget.attrs["step"] = "any"
 
     @classmethod
@@ -90,7 +104,8 @@ class GateRulesForm(StrictForm):
             name: getattr(settings, name) for name in ("primary", "against_live", "prompts")
         }
         values["minimum_auc"] = _shown(settings.minimum_auc)
-        values["minutes"] = _shown(settings.minutes)
+        for name in ("minutes", "minimum_kappa", "judge_minutes"):
+            values[name] = _shown(getattr(settings, name))
         values["worthwhile"] = _shown(100 * settings.worthwhile)
         for key, guard in GUARDS.items():
             values[f"on_{key}"] = key in settings.margins
@@ -108,6 +123,8 @@ class GateRulesForm(StrictForm):
             worthwhile=values["worthwhile"] / 100,
             prompts=values["prompts"],
             minutes=values["minutes"],
+            minimum_kappa=values["minimum_kappa"],
+            judge_minutes=values["judge_minutes"],
             margins={
                 key: values[f"margin_{key}"] / guard.scale
                 for key, guard in GUARDS.items()

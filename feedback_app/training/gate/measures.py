@@ -56,6 +56,12 @@ class Measures:
         found: Mapping[str, Any] | None = self.report.get("up_model")
         return found
 
+    @property
+    def judge(self) -> Mapping[str, Any] | None:
+        """Return what a judge model said of candidate and live, if it was asked."""
+        found: Mapping[str, Any] | None = self.report.get("judge")
+        return found
+
     def by_prompt(self, version: str, value: Callable[[Answer], float]) -> list[float]:
         """Return the mean of `value` over a version's answers to each prompt."""
         return [fmean(map(value, entry["answers"][version])) for entry in self.report["answers"]]

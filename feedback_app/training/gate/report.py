@@ -35,6 +35,7 @@ def _points(value: float) -> str:
 MEASURES: Mapping[str, tuple[str, Written, Written]] = {
     "up": ("up", _percent, _points),
     "ranking": ("ranking", _decimals(2), _decimals(2)),
+    "judge": ("", _percent, _percent),
     "finished": ("finished", _percent, _points),
     "shorter": ("tokens", _decimals(0), _percent),
     "longer": ("tokens", _decimals(0), _percent),
@@ -52,6 +53,7 @@ MEASURES: Mapping[str, tuple[str, Written, Written]] = {
 #: What the rule's own value is.
 COMPARES = {
     "up": "points, new minus live",
+    "judge": "of the prompts, new preferred to live",
     "finished": "points, new minus live",
     "shorter": "of live's length",
     "longer": "of live's length",
@@ -220,6 +222,37 @@ def evidence(adapter: Adapter) -> str:
     if adapter.report.get("format") is None:
         return "held-out examples and their prompts, never trained on"
     return f"{prompts} test prompts and {votes} test votes, read by nothing but the gate"
+
+
+@dataclass(frozen=True)
+class JudgeFigures:
+    """How far a judge model agrees with people, and what it rests on. Figures as they are shown;
+    `kappa` is "" where it could not be measured."""
+
+    model: str
+    kappa: str
+    interval: str
+    pairs: int
+    prompts: int
+    failures: int
+
+
+def judge_figures(adapter: Adapter) -> JudgeFigures | None:
+    """Return the figures of the judge model, or None if none was asked."""
+    found = adapter.report.get("judge")
+    if not found or not found["model"]:
+        return None
+    written = _decimals(2)
+    kappa, low, high = found["kappa"], found["kappa_low"], found["kappa_high"]
+    measured = kappa is not None
+    return JudgeFigures(
+        model=found["model"],
+        kappa=written(kappa) if measured else "",
+        interval=f"{written(low)} to {written(high)}" if measured else "",
+        pairs=found["pairs"],
+        prompts=len(found["prompts"]),
+        failures=found["failures"],
+    )
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from textwrap import shorten
 from typing import Any
 
 from feedback_app.feedback.models import BASE_VERSION
+from feedback_app.training.gate.judge.agreement import counts
 from feedback_app.training.gate.measures import Measures
 from feedback_app.training.gate.settings import GUARDS, GateSettings
 from feedback_app.training.gate.statistics import (
@@ -42,6 +43,9 @@ MANY_OF_A_CLASS = 50
 PHRASE_SEGMENTS, PHRASE_Z = 4, 3.0
 LEAST_PROMPTS = 10
 LEAST_PEOPLE = 3
+#: Prompts that a judge model is asked about at most, and the largest share of them without a valid
+#: answer: a version whose answers confuse the judge must not win by that.
+MOST_JUDGED, MOST_FAILURES = 200, 0.2
 
 
 @dataclass(frozen=True)
@@ -405,6 +409,8 @@ def _primary(measures: Measures, settings: GateSettings, level: float, seed: int
         and model["auc"] >= settings.minimum_auc
         and model["brier"] < model["brier_of_mean"]
     )
+    if settings.primary == "judge":
+        return _judge(measures, settings, level, seed)
     if settings.primary == "up" and not trusted:
         return _up_untrusted(model, settings)
     if settings.primary == "up" or (settings.primary == "auto" and trusted):
@@ -496,6 +502,80 @@ def _up_against(
         text=f"{against}; about {max(needed, test.n + 1)} prompts would decide",
         needed=max(needed, test.n + 1),
     )
+
+
+_JUDGE_LABEL = "Judge model"
+_JUDGE_ADVICE = (
+    "More test prompts would tell. A judge that agrees too little with people's votes can be "
+    "replaced by another model, or another rule can be the primary one."
+)
+
+
+def _judge(measures: Measures, settings: GateSettings, level: float, seed: int) -> RuleResult:
+    """Test whether the judge prefers the candidate's answers to live's on more than half of the
+    prompts, ties counted half, if the judge agrees with people."""
+    judge = measures.judge
+    result = RuleResult(
+        "judge", _JUDGE_LABEL, GateOutcome.UNDECIDED, "", border=0.5, advice=_JUDGE_ADVICE
+    )
+    if judge is None:
+        return replace(result, text="the judge model was not asked")
+    values = list(judge["prompts"].values())
+    result = replace(result, n=len(values))
+    if doubt := _judge_doubted(judge, settings):
+        return replace(result, text=doubt)
+    if len(values) < LEAST_PROMPTS:
+        late = "its time was over before it had judged enough prompts"
+        few = "there were too few prompts to measure it"
+        if judge["late"]:
+            return replace(result, text=late)
+        return replace(result, text=few, needed=LEAST_PROMPTS)
+    # centred on no preference, as are the pseudo-observations of a known range
+    test = MeanTest([value - 0.5 for value in values], reach=0.5, seed=seed)
+    estimate = test.estimate(level)
+    share = 0.5 + test.mean
+    result = replace(result, value=share, low=0.5 + estimate.low, high=0.5 + estimate.high)
+    live = _named(measures.live)
+    against = f"preferred to {live} on {share:.0%} of {test.n} prompts"
+    if test.p_above(0) <= level:
+        return replace(result, outcome=GateOutcome.PASSED, text=f"better than {live}: {against}")
+    if test.p_below(settings.worthwhile) <= level:
+        text = f"worse than {live}"
+        if test.p_below(0) > level:
+            text = f"not better than {live} by {100 * settings.worthwhile:g} points"
+        return replace(result, outcome=GateOutcome.FAILED, text=f"{text}: {against}")
+    distance = max(test.mean, settings.worthwhile)
+    wanted = prompts_needed(deviation=test.deviation_assumed, distance=distance, level=level)
+    wanted = max(wanted, test.n + 1)
+    text = f"{against}; about {wanted} prompts would decide"
+    if judge["late"]:
+        text += ", but the judge's time was over"
+    elif wanted > MOST_JUDGED:
+        text += f", but a judge is asked about {MOST_JUDGED} at most"
+    more = test.n < MOST_JUDGED and not judge["late"]
+    needed = min(wanted, MOST_JUDGED) if more else None
+    return replace(result, text=text, needed=needed)
+
+
+def _judge_doubted(judge: Mapping[str, Any], settings: GateSettings) -> str:
+    """Return why a judge's preferences do not count, or "" if they do."""
+    if judge["error"]:
+        return f"the judge model gave no verdict: {judge['error']}"
+    kappa, pairs = judge["kappa"], judge["pairs"]
+    if kappa is None:
+        return (
+            "its agreement with people is unknown: too few prompts of the training and validation "
+            "splits have a liked and a disliked answer that it compared"
+        )
+    if not counts(kappa, judge["kappa_low"], settings.minimum_kappa):
+        text = f"it agrees with people's votes with a κ of {kappa:.2f} on {pairs} pairs"
+        if kappa < settings.minimum_kappa:
+            return f"{text}; it counts from {settings.minimum_kappa:g} on"
+        return f"{text}, which may be chance"
+    asked = len(judge["prompts"]) + judge["failures"]
+    if judge["failures"] > MOST_FAILURES * asked:
+        return f"it gave no valid answer on {judge['failures']} of {asked} prompts"
+    return ""
 
 
 _RANKING_LABEL = "Liked answers ranked above disliked ones"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Primary = Literal["auto", "up", "ranking"]
+Primary = Literal["auto", "up", "ranking", "judge"]
 AgainstLive = Literal["better", "not_worse"]
 
 
@@ -194,7 +194,9 @@ class GateSettings:
     """What the gate asks for. `margins` has an entry for each guard that is on.
 
     `minutes` bounds the time for sampling answers; `minimum_auc` is the least area under the ROC
-    curve at which the predicted up-rate counts; `worthwhile` the least gain in it that matters.
+    curve at which the predicted up-rate counts; `worthwhile` the least gain in it that matters;
+    `minimum_kappa` the least agreement with people at which a judge model counts; `judge_minutes`
+    bounds the time for asking it.
     """
 
     primary: Primary = "auto"
@@ -206,6 +208,8 @@ class GateSettings:
     worthwhile: float = 0.02
     prompts: int = 40
     minutes: float = 10.0
+    minimum_kappa: float = 0.3
+    judge_minutes: float = 10.0
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> "GateSettings":

@@ -8,6 +8,8 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.forms import GateRulesForm
+from feedback_app.training.gate.judge.forms import JudgeForm
+from feedback_app.training.gate.judge.services import Trial, judge_of
 from feedback_app.training.gate.services import (
     Preview,
     gate_preview,
@@ -27,21 +29,25 @@ def gate_rules(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the rules, or save them."""
     if request.method == "POST":
         return gate_rules_save(request, project)
-    return gate_rules_show(request, project)
+    return gate_rulesrules_page(request, project)
 
 
 @page
-def gate_rules_show(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+def gate_rulesrules_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     query_strict(request, ())
-    return _show(request, project, GateRulesForm.of(gate_settings(project)))
+    return rules_page(request, project)
 
 
 @action_view
 def gate_rules_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     form = GateRulesForm(request.POST)
     if not form.is_valid():
-        return _show(request, project, form, status=400)
-    saved = gate_settings_save(project=project, settings=form.settings(), by=request.user)
+        return rules_page(request, project, form=form, status=400)
+    settings = form.settings()
+    if settings.primary == "judge" and judge_of(project) is None:
+        form.add_error("primary", "Set up a judge model first, below.")
+        return rules_page(request, project, form=form, status=400)
+    saved = gate_settings_save(project=project, settings=settings, by=request.user)
     messages.success(
         request,
         "Saved. The next run is judged by these rules."
@@ -57,12 +63,12 @@ def gate_rules_preview(request: HtmxHttpRequest, project: Project) -> HttpRespon
     """Show what the posted rules would have said of the latest versions; nothing is stored."""
     form = GateRulesForm(request.POST)
     if not form.is_valid():
-        return _show(request, project, form, status=400)
+        return rules_page(request, project, form=form, status=400)
     previews = gate_preview(project, form.settings())
     if request.htmx:
         context = {"project": project, "previews": previews}
         return render(request, "training/gate_rules.html#preview", context)
-    return _show(request, project, form, previews=previews)
+    return rules_page(request, project, form=form, previews=previews)
 
 
 @project_view(Role.ADMIN)
@@ -75,14 +81,28 @@ def gate_rules_reset(request: HtmxHttpRequest, project: Project) -> HttpResponse
     return redirect("gate-rules", project.slug)
 
 
-def _show(
+def rules_page(
     request: HtmxHttpRequest,
     project: Project,
-    form: GateRulesForm,
     *,
+    form: GateRulesForm | None = None,
+    judge_form: JudgeForm | None = None,
+    trial: Trial | None = None,
     status: int = 200,
     previews: list[Preview] | None = None,
 ) -> HttpResponseBase:
-    history = project.gate_rules.select_related("saved_by").order_by("-number")[:HISTORY]
-    context = {"project": project, "form": form, "history": history, "previews": previews}
+    """Return the page, with the rules and the judge that are stored unless a form is passed.
+
+    `trial`: what the judge model has just answered.
+    """
+    judge = judge_of(project)
+    context = {
+        "project": project,
+        "form": form or GateRulesForm.of(gate_settings(project)),
+        "judge": judge,
+        "judge_form": judge_form or JudgeForm.of(judge),
+        "trial": trial,
+        "history": project.gate_rules.select_related("saved_by").order_by("-number")[:HISTORY],
+        "previews": previews,
+    }
     return render(request, "training/gate_rules.html", context, status=status)

@@ -28,8 +28,11 @@ from feedback_app.training.gate.evaluation import (
     prompts_available,
     second_look,
 )
+from feedback_app.training.gate.judge.evaluation import judge_evaluate
+from feedback_app.training.gate.judge.interview import Interrupted
 from feedback_app.training.gate.services import gate_of_report, gate_settings
-from feedback_app.training.models import Run
+from feedback_app.training.gate.settings import GateSettings
+from feedback_app.training.models import Run, RunNote
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
@@ -155,11 +158,18 @@ def evaluate(claim: RunClaim, heartbeat: Heartbeat) -> int:
     settings = gate_settings(run.project)
     base_model = model_path(run.project.base_model)
     look = first_look(settings)
-    code, seconds = DONE, 0.0
+    code, seconds, judge_seconds = DONE, 0.0, 60 * settings.judge_minutes
     for last in (False, True):
         directory = evaluation_write(run, look, base_model=base_model)
         code = child_run(claim, ["evaluate", str(directory)], events=directory, alive=heartbeat)
-        if code != DONE or last:
+        if code != DONE:
+            break
+        if settings.primary == "judge":
+            judged = time.monotonic()
+            if not judge_asked(claim, settings, seconds=judge_seconds, alive=heartbeat):
+                return CANCELLED
+            judge_seconds -= time.monotonic() - judged
+        if last:
             break
         report = evaluation_read(run)
         seconds += float(report["seconds"])
@@ -175,6 +185,40 @@ def evaluate(claim: RunClaim, heartbeat: Heartbeat) -> int:
         )
         look = more
     return code
+
+
+def judge_asked(
+    claim: RunClaim, settings: GateSettings, *, seconds: float, alive: Heartbeat
+) -> bool:
+    """Have the project's judge model compare the answers; False if the run was cancelled.
+
+    A judge that does not answer ends no run: the gate is then undecided. Raises ClaimLost.
+    """
+    shown = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if done != shown:
+            shown = done
+            claim.heartbeat(phase="asking the judge", progress_done=done, progress_total=total)
+
+    try:
+        problem = judge_evaluate(
+            run=claim.row,
+            settings=settings,
+            seconds=seconds,
+            stopped=lambda: alive.lost or claim.cancel_requested(),
+            progress=progress,
+        )
+    except Interrupted:
+        if alive.lost:
+            raise ClaimLost from None
+        return False
+    if problem:
+        services.run_note(
+            run=claim.row, text=f"Judge model: {problem}.", level=RunNote.Level.WARNING
+        )
+    return True
 
 
 def finish(claim: RunClaim) -> None:

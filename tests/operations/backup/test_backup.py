@@ -40,7 +40,7 @@ from feedback_app.operations.backup.services import backup_make, backup_restore,
 from feedback_app.operations.backup.tables import file_of
 from feedback_app.serving.models import OpenAnswer
 from feedback_app.training.launchers.child_process import run_execute
-from feedback_app.training.models import Adapter, Run
+from feedback_app.training.models import Adapter, Judge, Run
 from feedback_app.training.registry.files import manifest_check
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
@@ -76,6 +76,9 @@ def adapter(voted_project: Project, admin: User, root: Path) -> Adapter:
     (directory / "checkpoints" / "state").write_text("no longer needed")
     Webhook.objects.create(
         project=voted_project, url="https://example.com", secret=seal("hook"), created_by=admin
+    )
+    Judge.objects.create(
+        project=voted_project, url="https://example.com/v1", model="m", api_key=seal("sk-judge")
     )
     return adapter_write(run, root)
 
@@ -132,6 +135,7 @@ def test_restored_rows_and_artifacts_are_the_same(
         f"adapters/{adapter.name}/manifest.json",
     }
     assert unseal(Webhook.objects.get().secret) == "hook"
+    assert unseal(Judge.objects.get().api_key) == "sk-judge"
 
 
 def test_restored_installation_goes_on(backup: Path, make_completions: Make) -> None:
@@ -506,6 +510,7 @@ def test_other_secret_key_is_refused_unless_accepted(
     settings.SECRET_KEY_FALLBACKS = [old]
     backup_restore(directory=backup, say=quiet)
     assert unseal(Webhook.objects.get().secret) == "hook"
+    assert unseal(Judge.objects.get().api_key) == "sk-judge"
 
     empty_installation(root)
     settings.SECRET_KEY_FALLBACKS = []

@@ -37,7 +37,7 @@ from feedback_app.operations.doctor import services
 from feedback_app.operations.doctor.checks import artifacts, configuration, database
 from feedback_app.operations.doctor.findings import Check, Problem
 from feedback_app.serving.models import Release, ShareLink
-from feedback_app.training.models import Adapter, Run
+from feedback_app.training.models import Adapter, Judge, Run
 from feedback_app.training.runs.services import run_request
 from tests.engines import RunningEngine, wait_until
 from tests.operations.world import adapter_write
@@ -105,6 +105,11 @@ class World:
     def webhook(self, *, secret: str) -> Webhook:
         return Webhook.objects.create(
             project=self.project, url="https://example.com", secret=secret, created_by=self.admin
+        )
+
+    def judge(self, *, api_key: str) -> Judge:
+        return Judge.objects.create(
+            project=self.project, url="https://example.com/v1", model="m", api_key=api_key
         )
 
     def webhook_late(self) -> None:
@@ -236,6 +241,9 @@ TABLE: list[tuple[str, Plant, str]] = [
     ("webhook_networks", lambda w: w.set(WEBHOOK_NETWORKS=["127.0.0.1"]), "127.0.0.1/32"),
     ("webhook_networks", lambda w: w.set(WEBHOOK_NETWORKS=["fe80::/64"]), "fe80::/64"),
     ("webhook_networks", lambda w: w.set(WEBHOOK_NETWORKS=["intranet"]), "no network"),
+    ("judge_networks", lambda w: w.set(JUDGE_NETWORKS=["169.254.169.254"]), "169.254.169.254/32"),
+    ("judge_networks", lambda w: w.set(JUDGE_NETWORKS=["0.0.0.0/0"]), "0.0.0.0/0"),
+    ("judge_networks", lambda w: w.set(JUDGE_NETWORKS=["intranet"]), "no network"),
     ("versions", World.old_package, "no-such-package-of-ours is missing"),
     ("permissions", World.secret_readable, "secret_key"),
     ("static_files", World.manifest_storage, "are not collected"),
@@ -254,6 +262,7 @@ TABLE: list[tuple[str, Plant, str]] = [
     ("owners", World.no_owner, "project bot has no active owner"),
     ("owners", World.deactivate_admin, "project bot has no active owner"),
     ("sealed_values", lambda w: w.webhook(secret="sealed by another key"), "1 of 1"),
+    ("sealed_values", lambda w: w.judge(api_key="sealed by another key"), "1 of 1"),
     ("tokens", World.token_of_inactive, "nightly"),
     ("share_links", World.link_of_inactive, "for the fair"),
     ("votes_and_examples", World.vote_without_example, "1 of 60"),

@@ -1,5 +1,6 @@
 """The gate passes what is better, fails what lost something, and asks for more otherwise."""
 
+import random
 from typing import Any
 
 import pytest
@@ -271,3 +272,81 @@ def test_equal_versions_rarely_pass_and_harmless_ones_rarely_fail(live: str | No
     assert sum(result.won for result in equal) <= 6
     better = [decide(gate_report(live=live, prompts=40, seed=s)) for s in range(60)]
     assert sum(result.outcome == FAILED for result in better) <= 3
+
+
+# -- a judge model
+
+
+def judged(values: list[float], **changed: Any) -> dict[str, Any]:
+    report = gate_report()
+    report["judge"] = {
+        "model": "judge-1",
+        "kappa": 0.6,
+        "kappa_low": 0.4,
+        "kappa_high": 0.8,
+        "pairs": 60,
+        "prompts": {f"p{number}": value for number, value in enumerate(values)},
+        "failures": 0,
+        "late": False,
+        "error": "",
+        **changed,
+    }
+    return report
+
+
+def by_judge(report: dict[str, Any], **settings: Any) -> RuleResult:
+    return decide(report, primary="judge", **settings).rules[0]
+
+
+def test_judge_decides_by_the_share_of_prompts_ties_counted_half() -> None:
+    found = by_judge(judged([1.0] * 40 + [0.5] * 10 + [0.0] * 10))
+    assert (found.key, found.outcome, found.n) == ("judge", PASSED, 60)
+    assert found.value == pytest.approx(0.75)
+    assert found.border == 0.5
+    assert found.low is not None
+    assert 0.5 < found.low < 0.75
+    assert by_judge(judged([0.0] * 40 + [0.5] * 10 + [1.0] * 10)).outcome == FAILED
+    ties = by_judge(judged([0.5] * 190))
+    assert ties.outcome == FAILED
+    assert "not better than the base by 2 points" in ties.text
+
+
+def test_judge_that_leaves_it_open_asks_for_prompts_up_to_its_limit() -> None:
+    found = by_judge(judged([1.0] * 22 + [0.0] * 18))
+    assert found.outcome == UNDECIDED
+    assert (found.counted, found.needed) == ("prompts", 200)
+    assert "a judge is asked about 200 at most" in found.text
+    clear = by_judge(judged([1.0] * 24 + [0.0] * 16))
+    assert clear.needed is not None
+    assert 40 < clear.needed < 200
+    # no larger look: the limit or the time is reached
+    assert by_judge(judged([1.0] * 105 + [0.0] * 95)).needed is None
+    late = by_judge(judged([1.0] * 22 + [0.0] * 18, late=True))
+    assert late.needed is None
+    assert "the judge's time was over" in late.text
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"kappa": 0.29}, "it counts from 0.3 on"),
+        ({"kappa_low": -0.01}, "which may be chance"),
+        ({"kappa": None, "kappa_low": None}, "agreement with people is unknown"),
+        ({"error": "The server answered 503"}, "The server answered 503"),
+        ({"failures": 16}, "no valid answer on 16 of 76 prompts"),
+    ],
+)
+def test_judge_that_can_not_be_trusted_decides_nothing(changed: dict[str, Any], why: str) -> None:
+    for values in ([1.0] * 60, [0.0] * 60):
+        found = by_judge(judged(values, **changed))
+        assert found.outcome == UNDECIDED
+        assert why in found.text
+
+
+def test_equal_version_rarely_passes_a_judge() -> None:
+    rng = random.Random(5)
+    passed = sum(
+        by_judge(judged([rng.choice([0.0, 0.5, 1.0]) for _ in range(40)])).outcome == PASSED
+        for _ in range(200)
+    )
+    assert passed <= 13  # 3 % expected

@@ -28,8 +28,8 @@ class Command(BaseCommand):
         except BackupError as error:
             raise CommandError(str(error)) from error
         self.stdout.write(
-            "SECRET_KEY is not in the backup. Keep it elsewhere: without it, second factors and "
-            "webhook secrets in the backup cannot be read."
+            "SECRET_KEY is not in the backup. Keep it elsewhere: without it, second factors, "
+            "webhook secrets and API keys of judge models in the backup cannot be read."
         )
         if manifest.missing:
             raise CommandError(

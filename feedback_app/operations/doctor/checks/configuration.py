@@ -3,9 +3,9 @@
 import json
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from django.conf import settings
@@ -21,6 +21,8 @@ SHORTEST_SECRET = 32
 NEVER_WEBHOOKS = [
     ip_network(net) for net in ("127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10")
 ]
+#: Networks in which no judge model may be: services of clouds answer there with credentials.
+NEVER_JUDGES = [ip_network(net) for net in ("169.254.0.0/16", "fe80::/10")]
 #: Addresses in the largest network that is still one organisation's (10.0.0.0/8).
 WIDEST_PREFIX = {4: 8, 6: 32}
 
@@ -89,23 +91,32 @@ def proxies() -> Iterator[Problem]:
 
 
 def webhook_networks() -> Iterator[Problem]:
-    for text in settings.WEBHOOK_NETWORKS:
+    yield from _networks("WEBHOOK_NETWORKS", "webhooks", NEVER_WEBHOOKS)
+
+
+def judge_networks() -> Iterator[Problem]:
+    yield from _networks("JUDGE_NETWORKS", "judge models", NEVER_JUDGES)
+
+
+def _networks(
+    setting: str, what: str, never: Sequence[IPv4Network | IPv6Network]
+) -> Iterator[Problem]:
+    """Yield problems of a setting that lists networks to which members may have requests sent."""
+    for text in getattr(settings, setting):
         try:
             network = ip_network(text)
         except ValueError:
             yield Problem(
-                f"WEBHOOK_NETWORKS contains {text!r}, which is no network: webhooks fail.",
+                f"{setting} contains {text!r}, which is no network: {what} fail.",
                 "Write networks as 10.1.0.0/16.",
             )
             continue
-        forbidden = [
-            n for n in NEVER_WEBHOOKS if n.version == network.version and n.overlaps(network)
-        ]
+        forbidden = [n for n in never if n.version == network.version and n.overlaps(network)]
         if network.prefixlen < WIDEST_PREFIX[network.version] or forbidden:
             yield Problem(
-                f"WEBHOOK_NETWORKS lets webhooks reach {network}, which includes addresses that "
-                "only this host or its neighbours may reach.",
-                "Name the smallest networks that contain the receivers.",
+                f"{setting} lets {what} reach {network}, which includes addresses that only this "
+                "host or its neighbours may reach.",
+                "Name the smallest networks that contain the servers.",
             )
 
 

@@ -12,6 +12,7 @@ from feedback_app.accounts.sealing import unseal
 from feedback_app.feedback.models import Project, Webhook
 from feedback_app.operations.doctor.findings import Problem, listed
 from feedback_app.serving.models import ShareLink
+from feedback_app.training.models import Judge
 
 #: Sealed values that are opened: the key fits all of them or none.
 SAMPLE = 100
@@ -30,6 +31,8 @@ def owners() -> Iterator[Problem]:
 
 def sealed_values() -> Iterator[Problem]:
     sealed = list(Webhook.objects.order_by("-pk").values_list("secret", flat=True)[:SAMPLE])
+    judges = Judge.objects.exclude(api_key="").order_by("-pk")
+    sealed += judges.values_list("api_key", flat=True)[:SAMPLE]
     factors = Authenticator.objects.filter(type=Authenticator.Type.TOTP).order_by("-pk")
     sealed += [data["secret"] for data in factors.values_list("data", flat=True)[:SAMPLE]]
     closed = 0
@@ -40,8 +43,8 @@ def sealed_values() -> Iterator[Problem]:
             closed += 1
     if closed:
         yield Problem(
-            f"{closed} of {len(sealed)} stored secrets (webhooks, second factors) do not open with "
-            "SECRET_KEY.",
+            f"{closed} of {len(sealed)} stored secrets (webhooks, judge models, second factors) do "
+            "not open with SECRET_KEY.",
             "Add the key that sealed them to SECRET_KEY_FALLBACKS.",
         )
 
