@@ -2,7 +2,7 @@
 
 The first look takes a fixed number of prompts. If rules are undecided then and time is left, a
 second look takes as many more as they need, once: each further look would raise the chance of a
-wrong verdict (rules.LEVEL).
+wrong verdict (results.LEVEL).
 """
 
 import hashlib

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from feedback_app.training.gate.rules import LEVEL
+from feedback_app.training.gate.results import LEVEL
 from feedback_app.training.gate.settings import GUARDS, GateSettings
 from feedback_app.training.gate.statistics import prompts_needed, votes_needed
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from feedback_app.training.gate.measures import Measures, People
-from feedback_app.training.gate.rules import GateResult, RuleResult, gate_decide
+from feedback_app.training.gate.results import RuleResult
+from feedback_app.training.gate.rules import GateResult, gate_decide
 from feedback_app.training.gate.settings import GUARDS, GateSettings
 from feedback_app.training.models import GateOutcome
 from tests.training.gate.reports import gate_report, probe_entry

@@ -20,7 +20,7 @@ from feedback_app.training.gate.judge.agreement import Agreement, agreement, cou
 from feedback_app.training.gate.judge.interview import AT_ONCE, Interview, JudgeDown
 from feedback_app.training.gate.judge.questions import Pair
 from feedback_app.training.gate.judge.services import judge_client, judge_of
-from feedback_app.training.gate.rules import MOST_JUDGED
+from feedback_app.training.gate.primary import MOST_JUDGED
 from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import Run, SnapshotItem
 from feedback_app.training.snapshots.files import context
