@@ -109,7 +109,10 @@ def project_pages(project: Project) -> list[str]:
         reverse("quality", args=[project.slug]) + "?show=pairs",
         *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
         reverse("probes", args=[project.slug]) + "?show=retired",
-        reverse("probes", args=[project.slug]) + f"?completion={project.completions.all()[0].pk}",
+        *(
+            reverse("probes", args=[project.slug]) + f"?completion={completion.pk}"
+            for completion in project.completions.all()[:1]
+        ),
         # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
