@@ -13,10 +13,12 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.localstack.stack import Stack
 from feedback_app.serving.demo.generation import EMPTY_ANSWER
 from feedback_app.serving.models import Comparison, Conversation, Turn
+from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.models import Adapter, Run
 from tests.browser.conftest import NewPage
 from tests.engines import wait_until
 from tests.stacks import TINY
+from tests.training.gate.reports import SMALL_GATE
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
@@ -35,6 +37,7 @@ def tiny_project(
     for number, completion in enumerate(answers[:60]):
         verdict = Verdict.UP if number % 3 == 0 else Verdict.DOWN
         vote_cast(completion=completion, verdict=verdict, by=annotator, source=Source.ANNOTATE)
+    gate_settings_save(project=project, settings=SMALL_GATE, by=annotator)
     return Project.objects.get(pk=project.pk)
 
 

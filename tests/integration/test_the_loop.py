@@ -24,6 +24,7 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.localstack.stack import Stack
 from feedback_app.serving.demo import conversations, generation
 from feedback_app.serving.models import Conversation, Release, Turn
+from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_cancel, run_request
@@ -31,6 +32,7 @@ from feedback_app.training.schedules.services import schedule_set
 from tests.conftest import PASSWORD
 from tests.engines import answers, wait_until
 from tests.stacks import TINY, last_lines
+from tests.training.gate.reports import SMALL_GATE
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 LONG = RunConfig(epochs=20, batch_size=2, kl_brake=10)
@@ -65,6 +67,7 @@ def world(stack: Stack) -> tuple[Project, User]:
         )
         verdict = Verdict.UP if number % 3 == 0 else Verdict.DOWN
         vote_cast(completion=completion, verdict=verdict, by=annotator, source=Source.ANNOTATE)
+    gate_settings_save(project=project, settings=SMALL_GATE, by=admin)
     return project, admin
 
 

@@ -121,7 +121,7 @@ def test_database_of_earlier_versions_is_migrated_with_its_rows(
     }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.django_db(transaction=True)
 def test_held_out_prompts_are_divided_and_training_prompts_stay(
     empty_database: str, tmp_path: Path

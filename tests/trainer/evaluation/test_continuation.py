@@ -192,6 +192,7 @@ def test_cancelled_evaluation_continues_with_the_same_answers(
     assert without_seconds(eval_dir) == without_seconds(whole)
 
 
+@pytest.mark.long
 @needs_compiled
 def test_killed_process_leaves_answers_that_are_used(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path, asked: list[Question]

@@ -3,7 +3,11 @@
 import random
 from typing import Any
 
+from feedback_app.training.gate.settings import GateSettings
+
 BASE = "base"
+#: Few prompts and one look, for tests of a whole run.
+SMALL_GATE = GateSettings(prompts=10, minutes=0)
 #: What each version does by itself: shares, means and spreads.
 USUAL: dict[str, float] = {
     "up": 0.5,

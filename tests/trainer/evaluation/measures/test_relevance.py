@@ -57,7 +57,7 @@ PAIRS = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.model
 def test_answers_on_the_topic_score_higher_than_exchanged_ones() -> None:
     base = load_base(str(prepare(MODELS, say=lambda line: None)), dtype="float32", device="cpu")
