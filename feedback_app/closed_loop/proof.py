@@ -20,6 +20,8 @@ from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.projects.starter import starter_prompts, starter_text
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.prompts.services import prompts_add
+from feedback_app.training.gate.services import gate_settings_save
+from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
 
@@ -156,6 +158,8 @@ class ClosedLoop:
             validation_percent=self.size.validation_percent,
             test_percent=self.size.test_percent,
         )
+        # one look: the time that was announced has no room for a second
+        gate_settings_save(project=project, settings=GateSettings(minutes=0), by=owner)
         prompts = starter_prompts()[: self.size.prompts]
         prompts_add(project=project, prompts=prompts, source=Source.IMPORT)
         annotators = []

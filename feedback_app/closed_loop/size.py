@@ -99,8 +99,10 @@ def least_unseen(
 def seconds_for(size: LoopSize, speed: Speed) -> dict[str, float]:
     """Return the expected seconds of each step of the proof, in order."""
     answer = ANSWER_TOKENS / speed.answer_tokens
-    # base, adapter and the reference score the test examples; scoring is a third of training
-    gate = GATE_ANSWERS * answer + size.test * speed.example_seconds
+    # base, adapter and the reference score the test examples, and the base reads the other votes;
+    # scoring is a third of training
+    scored = size.test + (size.votes - size.test) / 3
+    gate = GATE_ANSWERS * answer + scored * speed.example_seconds
     return {
         "annotate": size.votes * (answer + VOTE_SECONDS),
         "train": FIXED_SECONDS + size.trained * size.epochs * speed.example_seconds + gate,
