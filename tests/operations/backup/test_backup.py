@@ -38,7 +38,6 @@ from feedback_app.operations.backup import artifacts, tables
 from feedback_app.operations.backup.manifest import BackupError
 from feedback_app.operations.backup.services import backup_make, backup_restore, tables_all
 from feedback_app.operations.backup.tables import file_of
-from feedback_app.serving.models import OpenAnswer
 from feedback_app.training.launchers.child_process import run_execute
 from feedback_app.training.models import Adapter, Judge, Run
 from feedback_app.training.registry.files import manifest_check
@@ -292,8 +291,8 @@ def table_lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.long
 def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) -> None:
-    """The last migration of serving only adds a table: this is what the version before wrote."""
-    last, table = "serving.0009_open_answers", OpenAnswer._meta.db_table
+    """The last migration of training only adds a table: this is what the version before wrote."""
+    last, table = "training.0011_judge", Judge._meta.db_table
 
     def earlier(values: dict[str, Any]) -> None:
         values["migrations"].remove(last)
@@ -305,8 +304,8 @@ def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) 
     (backup / file_of(table)).unlink()
 
     assert "1 migrations of this version" in manage(tmp_path / "new", "restore", str(backup))
-    shown = manage(tmp_path / "new", "showmigrations", "serving")
-    assert "[X] 0009_open_answers" in shown
+    shown = manage(tmp_path / "new", "showmigrations", "training")
+    assert "[X] 0011_judge" in shown
 
 
 # -- one moment
