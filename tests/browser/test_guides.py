@@ -75,8 +75,8 @@ def guide_project(admin: User) -> Project:
         if number >= len(ANSWERS) * 2:
             verdict = Verdict.DOWN if number % 3 else Verdict.UP
             vote_cast(completion=completion, verdict=verdict, by=annotator, source=Source.ANNOTATE)
-    finish(claimed(run_request(project=project, by=admin)), ranking=0.62)
-    live = finish(claimed(run_request(project=project, by=admin)), ranking=0.8)
+    finish(claimed(run_request(project=project, by=admin)), up=0.62)
+    live = finish(claimed(run_request(project=project, by=admin)), up=0.8)
     release(project, admin, live)
     return project
 
