@@ -25,7 +25,7 @@ django.setup()
 
 from bench.gate import simulation as s  # noqa: E402
 from bench.gate.kinds import KINDS  # noqa: E402
-from bench.gate.planted import ROOT, WORK, _starter_prompts, processor  # noqa: E402
+from bench.gate.planted import ROOT, WORK, processor, starter_prompts  # noqa: E402
 from feedback_app.training.gate.services import gate_of_report  # noqa: E402
 from feedback_app.training.gate.settings import GateSettings  # noqa: E402
 from feedback_app.training.models import GateOutcome  # noqa: E402
@@ -72,7 +72,7 @@ def _evaluate_base(directory: Path) -> None:
         "answers_per_prompt": POOL_ANSWERS,
     }
     (directory / "evaluate.json").write_text(json.dumps(config))
-    prompts = _starter_prompts("unseen.jsonl", POOL_PROMPTS)
+    prompts = starter_prompts("unseen.jsonl", POOL_PROMPTS)
     (directory / "prompts.jsonl").write_text("".join(json.dumps(p) + "\n" for p in prompts))
     (directory / "test.jsonl").write_text("")
     subprocess.run([sys.executable, "-m", "trainer", "evaluate", str(directory)], check=True)

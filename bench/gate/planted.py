@@ -110,7 +110,7 @@ def _sample(model: Path) -> list[Sample]:
     base = load_served(str(model), dtype="auto", device="auto")
     prompts = [
         prompt
-        for prompt in _starter_prompts("prompts.jsonl", TRAIN_PROMPTS + TEST_PROMPTS)
+        for prompt in starter_prompts("prompts.jsonl", TRAIN_PROMPTS + TEST_PROMPTS)
         for _ in range(ANSWERS_PER_PROMPT)
     ]
     questions = [
@@ -139,7 +139,7 @@ def _sample(model: Path) -> list[Sample]:
     ]
 
 
-def _starter_prompts(file: str, count: int) -> list[dict[str, Any]]:
+def starter_prompts(file: str, count: int) -> list[dict[str, Any]]:
     """Return the first prompts of a starter file with the starter's system prompt in front."""
     system = (STARTER / "system_prompt.txt").read_text(encoding="utf-8").strip()
     raw = [json.loads(line) for line in (STARTER / file).read_text(encoding="utf-8").splitlines()]
@@ -203,7 +203,7 @@ def write_eval(
         "seed": 1000 + arguments.seed,
     }
     (directory / "evaluate.json").write_text(json.dumps(config, indent=1))
-    prompts = _starter_prompts("unseen.jsonl", ANSWERED_PROMPTS)
+    prompts = starter_prompts("unseen.jsonl", ANSWERED_PROMPTS)
     (directory / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in prompts))
     train, test = split(samples)
     vote = honest if arguments.votes == "honest" else KINDS[arguments.kind]
