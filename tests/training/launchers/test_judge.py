@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.db import connection
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
@@ -103,6 +104,7 @@ def test_claim_is_kept_while_a_judge_is_slow_and_given_up_when_it_is_lost(
         wait_until(lambda: Run.objects.get().heartbeat_at != beat, what="a heartbeat")
         kept.set()
         Run.objects.update(attempt=claim.attempt + 1)
+        connection.close()
 
     thread = threading.Thread(target=takeover)
     with kept_alive(claim.heartbeat) as alive:

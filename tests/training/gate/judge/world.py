@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from django.db import transaction
+
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.services import examples_refresh
 from feedback_app.feedback.models import Project, Source, Verdict, Vote
@@ -29,8 +31,9 @@ def votes_for_good_answers(project: Project, by: User, *, prompts: int = PROMPTS
         for number in range(prompts)
         for text in ("A good answer", "Some bad answer")
     ]
-    Vote.objects.bulk_create(votes)
-    examples_refresh(vote.completion_id for vote in votes)
+    with transaction.atomic():
+        Vote.objects.bulk_create(votes)
+        examples_refresh(vote.completion_id for vote in votes)
 
 
 def _answer(project: Project, question: str, text: str) -> Any:
