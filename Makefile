@@ -21,7 +21,7 @@ DATABASE_TESTS := tests/db tests/feedback tests/faults/test_annotating.py tests/
 OTHER_DATABASE_TESTS := $(addprefix tests/,accounts training privacy operations monitoring serving api closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick check soak sbom audit bench $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick check soak evidence sbom audit bench $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -34,6 +34,7 @@ help:
 	@echo 'make coverage           the tests of `make test`, and the share of lines that they run'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make soak [ARGS=…]      twenty minutes of use while parts are killed; ARGS="--minutes 5 --seed 3"'
+	@echo 'make evidence [ARGS=…]  does the loop improve models? eight studies; ARGS="--studies losses,noise"'
 	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
 	@echo 'make sbom               the software bill of materials (CycloneDX), in var/sbom.json'
 	@echo 'make audit              known vulnerabilities of the pinned packages; asks pypi.org'
@@ -94,6 +95,10 @@ check: install-test
 # People use a whole stack while faults are injected, in an order that a seed decides; report and logs are in var/soak.
 soak: install-test
 	@$(PY) -m tests.soak $(ARGS)
+
+# Eight studies with simulated annotators on SmolLM2: hours; what is finished is kept in var/bench/evidence.
+evidence: install-test
+	@$(PY) -m bench.evidence $(ARGS)
 
 sbom: install-test
 	@$(PY) tools/sbom.py var/sbom.json

@@ -134,21 +134,25 @@ class Annotator(Person):
         parser.feed(self.get(f"/projects/{slug}/annotate/").text)
         return parser.item()
 
+    def verdict(self, item: Item) -> tuple[bool, list[str]]:
+        """Return whether the rule likes the answer, and the reasons if it does not."""
+        finding = judge(question=item.question, answer=item.answer, complete=item.complete)
+        return finding.up, finding.reasons
+
     def vote_once(self, slug: str) -> bool:
         """Reads what is on the screen and votes; False if nothing was there."""
         item = self.item_on_screen(slug)
         if item is None:
             return False
-        finding = judge(question=item.question, answer=item.answer, complete=item.complete)
-        up = finding.up
+        up, reasons = self.verdict(item)
         # by completion, so that the noise does not depend on who gets which item
         erring = random.Random(self.seed * 1_000_003 + item.completion)  # noqa: S311
         form: dict[str, str | list[str]] = {}
         if erring.random() < self.noise:
             up = not up
             self.flipped += 1
-        elif not up and finding.reasons:
-            form["reasons"] = finding.reasons
+        elif not up and reasons:
+            form["reasons"] = reasons
         form["verdict"] = "up" if up else "down"
         self.post(f"/projects/{slug}/completions/{item.completion}/vote/", form)
         self.votes += 1

@@ -1,0 +1,1 @@
+"""Evidence that the loop improves models: eight studies with simulated annotators."""
