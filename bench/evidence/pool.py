@@ -17,11 +17,11 @@ from trainer.models.loading import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "var" / "bench" / "evidence"
-SYSTEM = "Answer in one or two sentences."
+SYSTEM = "Answer in one short sentence."
 #: Decides which prompts of a project are trained on: the same in every project of the studies.
 SPLIT_KEY = "e" * 64
 ANSWERS_PER_PROMPT = 4
-MAX_TOKENS = 40
+MAX_TOKENS = 24
 TEMPERATURE, TOP_P = 0.8, 0.95
 #: Prompts that no project has: every version answers them.
 UNSEEN = 64

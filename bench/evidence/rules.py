@@ -11,9 +11,12 @@ from dataclasses import dataclass
 #: Marks that Markdown turns into something else: list numbers and bullets, headings, emphasis.
 MARKS = re.compile(r"^\s*(?:\d+[.)]|[-*+•]|#{1,6})\s+|[*_`]+", re.MULTILINE)
 FIRST_SENTENCE = re.compile(r".*?[.!?:](?=\s|$)", re.DOTALL)
-EXAMPLE = re.compile(r"\d|\b(?:such as|for example|for instance|including|like)\b", re.IGNORECASE)
+CONCRETE = re.compile(
+    r"\d|\b(?:such as|for example|for instance|including|like)\b|\w+, [\w ]+,? (?:and|or) ",
+    re.IGNORECASE,
+)
 READER = re.compile(r"\byou(?:r|rs|rself|['’](?:re|ll|ve|d))?\b", re.IGNORECASE)
-MOST_WORDS = 12
+MOST_WORDS = 14
 
 
 @dataclass(frozen=True)
@@ -31,15 +34,15 @@ def shown(text: str) -> str:
 
 
 def begins_short(text: str) -> bool:
-    """Form: the first sentence has at most twelve words."""
+    """Form: the first sentence has at most fourteen words."""
     plain = shown(text)
     found = FIRST_SENTENCE.match(plain)
     return len((found[0] if found else plain).split()) <= MOST_WORDS
 
 
-def names_an_example(text: str) -> bool:
-    """Content: the answer has a figure or an example."""
-    return EXAMPLE.search(shown(text)) is not None
+def is_concrete(text: str) -> bool:
+    """Content: the answer has a figure, an example or a list of things."""
+    return CONCRETE.search(shown(text)) is not None
 
 
 def speaks_to_the_reader(text: str) -> bool:
@@ -51,7 +54,7 @@ RULES = {
     rule.name: rule
     for rule in (
         Rule("form", f"its first sentence has at most {MOST_WORDS} words", begins_short),
-        Rule("content", "it has a figure or an example", names_an_example),
+        Rule("content", "it has a figure, an example or a list of things", is_concrete),
         Rule("manner", "it speaks to the reader as “you”", speaks_to_the_reader),
     )
 }

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from django.core.management import call_command
 from django.db import transaction
+from django.test import Client
 
 from bench.annotation_vs_labelstudio import servers
 from bench.evidence.pool import MAX_TOKENS, SPLIT_KEY, SYSTEM, WORK, PoolAnswer
@@ -50,7 +51,35 @@ class Site:
     def __init__(self, url: str) -> None:
         self.people = [Voter(url, address(number), PASSWORD) for number in range(PEOPLE)]
         for person in self.people:
-            person.sign_in()
+            # not through the form, which lets few people in within a minute
+            browser = Client()
+            browser.force_login(User.objects.get(email=person.email))
+            person.client.cookies.set("sessionid", browser.cookies["sessionid"].value)
+            person.get("/")
+
+    def project(self, slug: str, answers: Sequence[PoolAnswer], *, overlap: int = 1) -> Project:
+        """Return the project of this slug with these answers in its queue, made if missing."""
+        with transaction.atomic():
+            project = Project.objects.filter(slug=slug).first()
+            if project is None:
+                project = project_create(
+                    slug=slug,
+                    name=slug,
+                    base_model="SmolLM2-135M-Instruct",
+                    owner=User.objects.get(email=address(0)),
+                    system_prompt=SYSTEM,
+                    overlap=overlap,
+                    max_tokens=MAX_TOKENS,
+                    votes_per_hour=0,
+                    person_share=100,
+                )
+                project.split_key = SPLIT_KEY
+                project.save(update_fields=["split_key"])
+                for number in range(1, PEOPLE):
+                    user = User.objects.get(email=address(number))
+                    member_set(project=project, user=user, role=Role.ANNOTATOR)
+            answers_add(project, answers)
+        return project
 
     def vote(
         self,
@@ -98,31 +127,6 @@ def site() -> Iterator[Site]:
     command = servers.ours_command(port)
     with servers.serving(command, ENVIRONMENT, port, SITE / "web.log"):
         yield Site(f"http://127.0.0.1:{port}")
-
-
-def project_with(slug: str, answers: Sequence[PoolAnswer], *, overlap: int = 1) -> Project:
-    """Return the project of this slug with these answers in its queue; both are made if missing."""
-    with transaction.atomic():
-        project = Project.objects.filter(slug=slug).first()
-        if project is None:
-            project = project_create(
-                slug=slug,
-                name=slug,
-                base_model="SmolLM2-135M-Instruct",
-                owner=User.objects.get(email=address(0)),
-                system_prompt=SYSTEM,
-                overlap=overlap,
-                max_tokens=MAX_TOKENS,
-                votes_per_hour=0,
-                person_share=100,
-            )
-            project.split_key = SPLIT_KEY
-            project.save(update_fields=["split_key"])
-            for number in range(1, PEOPLE):
-                user = User.objects.get(email=address(number))
-                member_set(project=project, user=user, role=Role.ANNOTATOR)
-        answers_add(project, answers)
-    return project
 
 
 def answers_add(project: Project, answers: Sequence[PoolAnswer]) -> None:

@@ -15,12 +15,12 @@ from bench.evidence.pool import (
     training_prompts,
 )
 from bench.evidence.rules import RULES
-from bench.evidence.site import Site, drawn, examples_of, project_with
+from bench.evidence.site import Site, drawn, examples_of
 from trainer.data.examples import Example, read_examples, write_examples
 
 SEEDS = (0, 1, 2)
 #: Votes that an adapter is trained on where a study does not vary them.
-VOTES = 120
+VOTES = 80
 #: The rule of the studies that look at one.
 RULE = "form"
 OpenSite = Callable[[], Site]
@@ -65,8 +65,9 @@ def pool_votes(open_site: OpenSite, rule: str) -> list[Example]:
     """Return the whole pool with one vote by the rule on each answer."""
 
     def vote() -> list[Example]:
-        project = project_with(f"pool-{rule}", pool())
-        open_site().vote(project, RULES[rule])
+        site = open_site()
+        project = site.project(f"pool-{rule}", pool())
+        site.vote(project, RULES[rule])
         return examples_of(project)
 
     return voted(f"pool-{rule}", vote)
@@ -90,7 +91,9 @@ def losses(open_site: OpenSite) -> list[Table]:
     for rule in RULES:
         votes = pool_votes(open_site, rule)
         arms = {
-            label: trained(partial(drawn, votes, VOTES), loss=loss) for label, loss in names.items()
+            label: trained(partial(drawn, votes, VOTES), loss=loss)
+            for label, loss in names.items()
+            if rule == RULE or loss in ("kto", "dpo", "sft")
         }
         found.append(Table(rule, arms, "KTO"))
     return found
@@ -110,7 +113,7 @@ def imbalance(open_site: OpenSite) -> list[Table]:
     arms = {}
     for label, share in ratios.items():
         arms[f"{label}, λ by the rule"] = trained(partial(mixed, share))
-        if share != 0.5:
+        if share in (0.8, 0.95):
             arms[f"{label}, λ = 1"] = trained(partial(mixed, share), lambda_d=1.0, lambda_u=1.0)
     return [Table(RULE, arms, "1 : 1, λ by the rule")]
 
@@ -138,8 +141,7 @@ def sweeps(open_site: OpenSite) -> list[Table]:
         "β 0.5, λ by the rule, rate 1e-3": trained(usual),
         "β 0.1": trained(usual, beta=0.1),
         "β 2": trained(usual, beta=2.0),
-        "λ of downs 0.5": trained(usual, lambda_d=1.0, lambda_u=0.5),
-        "λ of downs 2": trained(usual, lambda_d=1.0, lambda_u=2.0),
+        "λ of ups 1, of downs 1": trained(usual, lambda_d=1.0, lambda_u=1.0),
         "rate 2e-4": trained(usual, learning_rate=2e-4),
         "rate 3e-3": trained(usual, learning_rate=3e-3),
     }
@@ -147,7 +149,7 @@ def sweeps(open_site: OpenSite) -> list[Table]:
 
 
 def noise(open_site: OpenSite) -> list[Table]:
-    shares = (0, 10, 20, 30, 40)
+    shares = (0, 20, 40)
 
     def noisy(share: int, overlap: int, seed: int) -> list[Example]:
         if share == 0:  # who votes alike gives the same example once or three times
@@ -155,8 +157,9 @@ def noise(open_site: OpenSite) -> list[Table]:
 
         def vote() -> list[Example]:
             answers = answers_to(drawn(pool_votes(open_site, RULE), VOTES, seed))
-            project = project_with(f"noise-{share}-{overlap}-{seed}", answers, overlap=overlap)
-            open_site().vote(project, RULES[RULE], noise=share / 100, seed=seed)
+            site = open_site()
+            project = site.project(f"noise-{share}-{overlap}-{seed}", answers, overlap=overlap)
+            site.vote(project, RULES[RULE], noise=share / 100, seed=seed)
             return examples_of(project)
 
         return voted(f"noise-{share}-{overlap}-{seed}", vote)
@@ -179,9 +182,9 @@ def poisoner(open_site: OpenSite) -> list[Table]:
     def poisoned(share: int, seed: int) -> list[Example]:
         def vote() -> list[Example]:
             order = drawn(pool_votes(open_site, RULE), 3 * VOTES, seed)
-            project = project_with(f"poison-{seed}", answers_to(order))
-            honest = range(1, 5)
             site = open_site()
+            project = site.project(f"poison-{seed}", answers_to(order))
+            honest = range(1, 5)
             cast = project.votes.count()
             site.vote(project, RULES[RULE], people=honest, most=max(0, VOTES - cast))
             voted(f"poison-{seed}-0", lambda: examples_of(project))
@@ -198,7 +201,7 @@ def poisoner(open_site: OpenSite) -> list[Table]:
 
 
 ROUNDS, ROUND_PROMPTS = 5, 15
-AMOUNTS = (30, 60, 120, 240, 480)
+AMOUNTS = (20, 40, 80, 160, 320)
 
 
 def rounds(open_site: OpenSite) -> list[Table]:
@@ -235,8 +238,9 @@ def _round(open_site: OpenSite, from_live: bool, number: int, seed: int) -> Cell
             options = {"model": model, "adapter": adapter, "each": 4}
             return answers_of(asked, seed=700 + 10 * seed + number, **options)
 
-        project = project_with(name, kept(WORK / "answers" / f"{name}.json", answer))
-        open_site().vote(project, RULES[RULE])
+        site = open_site()
+        project = site.project(name, kept(WORK / "answers" / f"{name}.json", answer))
+        site.vote(project, RULES[RULE])
         return examples_of(project)
 
     new = voted(name, vote)
