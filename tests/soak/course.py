@@ -38,8 +38,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTEXT = 2048
 #: Seconds for work in progress to end once nothing is broken any more.
 SETTLE_SECONDS = 600.0
-#: Seconds that everybody works after the last restart, before memory is compared.
-LEAST_WARM_SECONDS = 20.0
+#: Shares of the soak's time: the beginning and the end without faults; faults that end processes;
+#: after their last restart, until memory is measured; faults that end no process of the app, until
+#: it is measured again. A process fills its caches for minutes: each of its connections prepares
+#: statements of its own, once it has run each of them five times.
+QUIET, KILLS, FILLING, NO_KILLS = 0.07, 0.4, 0.2, 0.26
+LEAST_QUIET_SECONDS = 20.0
 #: Memory is compared in soaks of this many minutes: shorter ones see caches being filled.
 LEAST_MINUTES_FOR_MEMORY = 10.0
 #: Seconds after which nothing of the load is left in a keep-alive connection.
@@ -207,26 +211,27 @@ class Soak:
     async def phases(
         self, parts: Parts, injector: FaultInjector, world: World, lives: list[asyncio.Task[None]]
     ) -> None:
-        warm = max(LEAST_WARM_SECONDS, self.seconds * 0.07)
-        self.say(f"Everybody works for {warm:.0f} s; nothing is broken.")
+        quiet = max(LEAST_QUIET_SECONDS, self.seconds * QUIET)
+        filling = max(LEAST_QUIET_SECONDS, self.seconds * FILLING)
+        self.say(f"Everybody works for {quiet:.0f} s; nothing is broken.")
         self.gate.open()
-        await self.work(warm, lives)
+        await self.work(quiet, lives)
         self.say("Fault injection begins.")
-        await self.inject(injector, self.seconds * 0.5, lives, kills=True)
-        self.say(f"Nothing is broken for {warm:.0f} s, so that restarted processes warm up.")
+        await self.inject(injector, self.seconds * KILLS, lives, kills=True)
+        self.say(f"Nothing is broken for {filling:.0f} s, so that new processes fill their caches.")
         await asyncio.to_thread(wait_ready, parts)
         await self.fill_pools(parts, world)
-        await self.work(warm, lives)
+        await self.work(filling, lives)
         await self.gate.close()
         await self.settle(parts)
         self.outcome.before = await asyncio.to_thread(figures, parts)
         connections = await self.connections(parts)
         self.gate.open()
         self.say("Fault injection goes on, without ending the app's processes.")
-        await self.inject(injector, self.seconds * 0.3, lives, kills=False)
+        await self.inject(injector, self.seconds * NO_KILLS, lives, kills=False)
         self.say("Fault injection has ended.")
         await asyncio.to_thread(wait_ready, parts)
-        await self.work(warm, lives)
+        await self.work(quiet, lives)
         self.gate.end()
         await asyncio.gather(*lives)
         await self.finish_runs(world.admin)
