@@ -176,6 +176,10 @@ POSTS: dict[str, Post] = {
     "gate-rules-reset": Post(),
     "probe-retire": Post(("probe",), before="probe-restore"),
     "probe-restore": Post(("probe",), before="probe-retire"),
+    "pair-vote": Post(("pair",), {"choice": "left"}, role="annotator"),
+    "pair-undo": Post(
+        ("pair",), before="pair-vote", before_body={"choice": "left"}, role="annotator"
+    ),
     # a number: no name is asked for
     "gate-judge": Post((), {"url": "https://93.184.215.14/v1", "model": "judge"}),
     "gate-judge-remove": Post(),
