@@ -116,11 +116,12 @@ def pairs_of(project: Project, *, end: str) -> QuerySet[Any]:
             BlindPair(
                 batch=batch,
                 position=position,
+                prompt=prompt,
                 messages=[{"role": "user", "content": f"Question {position}?"}],
                 candidate_text="An answer. " * 40,
                 live_text="Another answer. " * 40,
             )
-            for position in range(PAIRS)
+            for position, prompt in enumerate(project.prompts.order_by("pk")[:PAIRS])
         )
     return batch.pairs.all()
 

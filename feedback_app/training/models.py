@@ -312,14 +312,11 @@ class PairBatch(models.Model):
 
 
 class BlindPair(models.Model):
-    """One prompt with the first answers of the candidate and live.
-
-    Deleted with the prompt, so that no question of an erased person is shown.
-    """
+    """One prompt with the first answers of the candidate and live. Deleted with the prompt."""
 
     batch = models.ForeignKey(PairBatch, on_delete=models.CASCADE, related_name="pairs")
     position = models.PositiveIntegerField()
-    prompt = models.ForeignKey(Prompt, null=True, on_delete=models.CASCADE, related_name="+")
+    prompt = models.ForeignKey(Prompt, on_delete=models.CASCADE, related_name="+")
     messages: Any = models.JSONField()
     candidate_text = models.TextField(blank=True)
     live_text = models.TextField(blank=True)

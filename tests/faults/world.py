@@ -233,6 +233,7 @@ def make_pairs(world: World, adapter: Adapter, *, end: str) -> None:
         pair = BlindPair.objects.create(
             batch=batch,
             position=position,
+            prompt=world.project.prompts.order_by("pk")[position],
             messages=[{"role": "user", "content": world.word}],
             candidate_text=f"{world.word} new",
             live_text=f"{world.word} old",

@@ -176,7 +176,7 @@ def run_finish(
     run = claim.row
     name = run.project.adapter_name(run.number)
     settings, people = gate_settings(run.project), people_of(run.snapshot)
-    report = report_with_people(report, settings, candidate=name)
+    report = report_with_people(report, settings, project=run.project, candidate=name)
     gate = gate_of_report(report, settings, candidate=name, people=people)
     if settings.primary == "people" and gate.outcome == GateOutcome.FAILED:
         report = report_without_people(report)

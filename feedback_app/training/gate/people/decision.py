@@ -14,7 +14,8 @@ def batches_end() -> None:
 
     Votes do that themselves; but the last pairs may go with the prompts of an erased person.
     """
-    stuck = PairBatch.objects.open().exclude(pk__in=BlindPair.objects.unjudged().values("batch"))
+    askable = BlindPair.objects.open().unjudged().values("batch")
+    stuck = PairBatch.objects.open().exclude(pk__in=askable)
     for pk in list(stuck.values_list("pk", flat=True)):
         with transaction.atomic():
             batch = PairBatch.objects.select_for_update(no_key=True).get(pk=pk)

@@ -8,7 +8,7 @@ from typing import Any
 from feedback_app.training.gate.people.tally import FAILED, Tally
 from feedback_app.training.gate.results import LEAST_PROMPTS, LEVEL, RuleResult, named
 from feedback_app.training.models import GateOutcome, PairBatch
-from feedback_app.training.stats.sequential import Reading, State, read
+from feedback_app.training.stats.sequential import FAR, Reading, State, comparisons_to_go, read
 
 _ADVICE = (
     "More test prompts give more pairs: raise “Test prompts at first”. Where people often see no "
@@ -16,9 +16,22 @@ _ADVICE = (
 )
 
 
+#: The preference that a batch should be large enough for.
+SHARE = 0.65
+
+
 def people_read(tally: Tally, *, level: float = LEVEL) -> Reading:
-    """Return the sequential test after these votes. It may be read after each of them."""
-    return read(tally.wins, tally.losses, alpha=level)
+    """Return the sequential test after these votes. It may be read after each of them.
+
+    The test is two-sided: an equal version passes with a probability of `level`, and fails with the
+    same.
+    """
+    return read(tally.wins, tally.losses, alpha=2 * level)
+
+
+def pairs_enough(*, level: float = LEVEL) -> int:
+    """Return how many pairs decide if people prefer one version on SHARE of them, without ties."""
+    return 1 + (comparisons_to_go(SHARE, 1 - SHARE, alpha=2 * level) or FAR)
 
 
 def people_decide(found: Mapping[str, Any] | None, live: str, level: float = LEVEL) -> RuleResult:
@@ -33,15 +46,16 @@ def people_decide(found: Mapping[str, Any] | None, live: str, level: float = LEV
         advice=_ADVICE,
     )
     if found is None:
-        return replace(result, text="people were not asked")
+        # also while the evaluation may still sample more: each prompt is a pair
+        enough = pairs_enough(level=level)
+        return replace(result, text="people were not asked", counted="prompts", needed=enough)
     tally = Tally(**found)
     if tally.end == FAILED:
         return replace(result, text="people were not asked, as a guard has failed")
     if tally.pairs < LEAST_PROMPTS:
-        asked = tally.pairs + tally.same
         text = (
-            f"its answers differ from {named(live)}’s on {tally.pairs} of {asked} prompts; people "
-            f"are asked from {LEAST_PROMPTS} on"
+            f"it answers {tally.pairs} of {tally.pairs + tally.same} imported test prompts unlike "
+            f"{named(live)}; people are asked from {LEAST_PROMPTS} on"
         )
         return replace(result, n=tally.pairs, text=text)
     reading = people_read(tally, level=level)

@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Prompt
+from feedback_app.feedback.models import Project, Source
 from feedback_app.training.gate.judge.evaluation import answer_pairs
+from feedback_app.training.gate.judge.questions import Pair
 from feedback_app.training.gate.people.rule import people_read
 from feedback_app.training.gate.people.sides import choice_of
 from feedback_app.training.gate.people.tally import FAILED, Tally, tally_of
@@ -25,16 +26,33 @@ from feedback_app.training.models import Adapter, BlindPair, GateOutcome, PairBa
 from feedback_app.training.stats.sequential import State
 from feedback_app.web.errors import Conflict, UserError
 
-ENDED = "These pairs have been decided: your choice is no longer needed. Thank you!"
+ENDED = "These pairs have been decided: your choice is no longer needed, and was not stored."
+
+
+def shown_pairs(
+    report: Mapping[str, Any], *, project: Project, candidate: str
+) -> list[tuple[int, Pair]]:
+    """Return the prompts that annotators may read, each with the answers of candidate and live.
+
+    Imported ones, as in their queue: the questions of the demo and of the API are private.
+    """
+    numbers = [int(entry["id"]) for entry in report["answers"] if entry["id"].isdecimal()]
+    imported = set(
+        project.prompts.filter(pk__in=numbers, source=Source.IMPORT).values_list("pk", flat=True)
+    )
+    keys = {str(pk) for pk in imported}
+    answers = [entry for entry in report["answers"] if entry["id"] in keys]
+    pairs = answer_pairs({**report, "answers": answers}, candidate=candidate)
+    return [(int(pair.key), pair) for pair in pairs]
 
 
 def report_with_people(
-    report: Mapping[str, Any], settings: GateSettings, *, candidate: str
+    report: Mapping[str, Any], settings: GateSettings, *, project: Project, candidate: str
 ) -> Mapping[str, Any]:
-    """Return the report with the pairs that people will judge, if the gate's rules ask them."""
+    """Return the report with the number of pairs for people, if the gate's rules ask them."""
     if settings.primary != "people":
         return report
-    pairs = answer_pairs(report, candidate=candidate)
+    pairs = [pair for _, pair in shown_pairs(report, project=project, candidate=candidate)]
     different = sum(not pair.equal for pair in pairs)
     return {**report, "people": Tally(different, len(pairs) - different).as_json()}
 
@@ -54,23 +72,19 @@ def batch_begin(*, adapter: Adapter, gate: GateResult) -> PairBatch | None:
     if tally.pairs < LEAST_PROMPTS:
         return None
     batch = PairBatch.objects.create(adapter=adapter, project=adapter.project, same=tally.same)
-    pairs = [
-        pair for pair in answer_pairs(adapter.report, candidate=adapter.name) if not pair.equal
-    ]
-    numbers = [int(pair.key) for pair in pairs if pair.key.isdecimal()]
-    known = set(
-        Prompt.objects.filter(project=adapter.project, pk__in=numbers).values_list("pk", flat=True)
-    )
+    shown = shown_pairs(adapter.report, project=adapter.project, candidate=adapter.name)
     BlindPair.objects.bulk_create(
         BlindPair(
             batch=batch,
             position=position,
-            prompt_id=int(pair.key) if pair.key.isdecimal() and int(pair.key) in known else None,
+            prompt_id=prompt,
             messages=[message for message in pair.messages if message["role"] != "system"],
             candidate_text=pair.first,
             live_text=pair.second,
         )
-        for position, pair in enumerate(pairs)
+        for position, (prompt, pair) in enumerate(
+            (prompt, pair) for prompt, pair in shown if not pair.equal
+        )
     )
     return batch
 
@@ -98,8 +112,9 @@ def pair_undo(*, pair: BlindPair, by: User) -> None:
 
 def _locked(pair: BlindPair) -> PairBatch:
     """Return the pair's open batch, locked: of two last votes, the second sees the first."""
-    batch = PairBatch.objects.select_for_update(no_key=True).get(pk=pair.batch_id)
-    if batch.end:
+    rows = PairBatch.objects.open().select_for_update(no_key=True, of=("self",))
+    batch = rows.filter(pk=pair.batch_id).first()
+    if batch is None:
         raise Conflict(ENDED)
     return batch
 

@@ -32,9 +32,8 @@ PAGE_SIZE = 25
 
 
 def pair_of(project: Project, pk: int) -> BlindPair:
-    """Return a pair of the project that takes votes, or raise 404."""
-    pairs = BlindPair.objects.open().filter(batch__project=project)
-    return get_object_or_404(pairs, pk=pk)
+    """Return a pair of the project, or raise 404."""
+    return get_object_or_404(BlindPair.objects.filter(batch__project=project), pk=pk)
 
 
 def pair_context(
@@ -67,9 +66,9 @@ def pairs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 @project_view(Role.ANNOTATOR)
 @page
 def pair(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Show one pair again, with the person's choice, which can be changed."""
+    """Show one pair again, with the person's choice, which can be changed until the end."""
     query_strict(request, ())
-    found = pair_of(project, pk)
+    found = get_object_or_404(BlindPair.objects.open().filter(batch__project=project), pk=pk)
     if request.paused:
         return redirect("pairs", project.slug)
     context = pair_context(
@@ -85,7 +84,10 @@ def pair(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 @project_view(Role.ANNOTATOR)
 @action_view
 def pair_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Store or change the person's choice, and go on to the next pair."""
+    """Store or change the person's choice, and go on to the next pair.
+
+    Others' votes may have ended the batch while this person was reading: that is no error.
+    """
     back = reverse("pairs", args=[project.slug])
     found = pair_of(project, pk)
     try:

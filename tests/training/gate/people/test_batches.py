@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import AuditEvent, User
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Project, Prompt, Source
 from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
 from feedback_app.feedback.webhooks.services import webhook_create
 from feedback_app.privacy.erasure import person_erase
@@ -31,13 +31,20 @@ from feedback_app.training.models import (
 )
 from feedback_app.training.querysets import SKIPS_TO_LEAVE_OUT
 from feedback_app.web.errors import Conflict
-from tests.training.gate.people.world import CANDIDATE, LIVE, click, judge, people_run
+from tests.training.gate.people.world import (
+    CANDIDATE,
+    LIVE,
+    click,
+    judge,
+    people_run,
+    prompts_of,
+)
 
 pytestmark = pytest.mark.django_db
 
 As = Callable[[User], Client]
 #: Pairs that decide, if all go to one side.
-ENOUGH = 9
+ENOUGH = 8
 
 
 @pytest.fixture
@@ -82,6 +89,16 @@ def test_same_answers_are_ties_that_nobody_is_asked_about(
     few = people_run(voted_project, admin, prompts=100, same=95)
     assert not PairBatch.objects.filter(adapter=few).exists()
     assert "people are asked from 10 on" in rule_of(few)["text"]
+
+
+def test_private_questions_are_shown_to_nobody(voted_project: Project, admin: User) -> None:
+    """Questions of the demo and of the API are test prompts too, but no annotator reads them."""
+    for number, prompt in enumerate(prompts_of(voted_project, 40)):
+        prompt.source = (Source.DEMO, Source.API, Source.IMPORT, Source.IMPORT)[number % 4]
+        prompt.save()
+    batch = people_run(voted_project, admin, prompts=40).pair_batch
+    assert batch.pairs.count() == 20
+    assert set(batch.pairs.values_list("prompt__source", flat=True)) == {Source.IMPORT}
 
 
 def test_at_most_two_hundred_pairs(voted_project: Project, admin: User) -> None:
@@ -193,9 +210,15 @@ def test_admin_closes_the_pairs_early(
     assert (entry.actor, entry.target) == (admin, "bot@1")
 
 
-def test_pairs_of_a_discarded_version_wait(adapter: Adapter, annotator: User) -> None:
+def test_pairs_of_a_discarded_version_wait(
+    adapter: Adapter, pairs: list[BlindPair], annotator: User
+) -> None:
     Adapter.objects.update(discarded_at=adapter.created_at)
     assert pair_next(adapter.project, annotator) == (None, 0)
+    with pytest.raises(Conflict):
+        pair_judge(pair=pairs[0], by=annotator, side=PairVote.Side.TIE)
+    Adapter.objects.update(discarded_at=None)
+    assert pair_next(adapter.project, annotator)[1] == 100
 
 
 def test_batch_ends_when_its_last_prompts_are_deleted(
@@ -204,7 +227,7 @@ def test_batch_ends_when_its_last_prompts_are_deleted(
     judge(pairs[:2], annotator, PairVote.Choice.TIE)
     batches_end()
     assert not PairBatch.objects.get().end
-    BlindPair.objects.exclude(pk__in=[pairs[0].pk, pairs[1].pk]).delete()
+    Prompt.objects.filter(pk__in=[pair.prompt_id for pair in pairs[2:]]).delete()
     batches_end()
     assert PairBatch.objects.get().end == PairBatch.End.JUDGED
 

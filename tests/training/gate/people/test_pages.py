@@ -131,9 +131,11 @@ def test_pairs_are_gone_once_they_have_ended(
     assert as_user(admin).get(at("run-pairs", 1)).status_code == 404
     batch_close(batch=adapter.pair_batch, by=admin)
     assert client.get(at("pair", pair.pk)).status_code == 404
-    assert client.post(at("pair-vote", pair.pk), {"choice": "left"}).status_code == 404
-    assert client.post(at("pair-undo", pair.pk)).status_code == 404
     assert client.get(at("run-pairs", 1)).status_code == 403
+    for name, body in (("pair-vote", {"choice": "left"}), ("pair-undo", {})):
+        answer = client.post(at(name, pair.pk), body, follow=True)
+        assert "your choice is no longer needed, and was not stored" in answer.content.decode()
+    assert not PairVote.objects.exists()
 
 
 def test_run_page_shows_progress_and_then_the_pairs_with_their_versions(

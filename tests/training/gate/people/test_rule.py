@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from feedback_app.training.gate.people.rule import people_decide, people_read
+from feedback_app.training.gate.people.rule import SHARE, pairs_enough, people_decide, people_read
 from feedback_app.training.gate.people.tally import Tally, tally_count
 from feedback_app.training.gate.results import LEVEL
 from feedback_app.training.models import GateOutcome, PairBatch
@@ -45,9 +45,9 @@ def test_skips_are_no_votes_and_a_pair_that_two_skip_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("choices", "outcome", "text"),
     [
-        ("c" * 9, GateOutcome.PASSED, "better than live: preferred to live on 100% of 9 pairs"),
-        ("l" * 9 + "t", GateOutcome.FAILED, "worse than live: preferred to live on 0% of 9 pairs"),
-        ("c" * 8, GateOutcome.UNDECIDED, "people have judged 8 of 40 pairs"),
+        ("c" * 8, GateOutcome.PASSED, "better than live: preferred to live on 100% of 8 pairs"),
+        ("l" * 8 + "t", GateOutcome.FAILED, "worse than live: preferred to live on 0% of 8 pairs"),
+        ("c" * 7, GateOutcome.UNDECIDED, "people have judged 7 of 40 pairs"),
         ("", GateOutcome.UNDECIDED, "people have judged 0 of 40 pairs"),
     ],
 )
@@ -64,7 +64,7 @@ def test_judged_batch_says_how_many_pairs_would_decide() -> None:
     assert found.value == pytest.approx(0.65)
     assert found.low is not None and found.high is not None
     assert found.low < 0.5 < found.value < found.high
-    assert found.needed is not None and 60 < found.needed < 200
+    assert found.needed is not None and 100 < found.needed < 130
     assert f"about {found.needed} pairs would decide" in found.text
     even = people_decide(tally("cl" * 20).as_json() | {"end": CLOSED}, "base")
     assert "then an admin closed them" in even.text
@@ -74,8 +74,16 @@ def test_judged_batch_says_how_many_pairs_would_decide() -> None:
 def test_version_that_answers_like_live_is_not_shown_to_people() -> None:
     found = people_decide(Tally(pairs=4, same=36).as_json(), "bot@1")
     assert found.outcome == GateOutcome.UNDECIDED
-    assert found.text.startswith("its answers differ from live’s on 4 of 40 prompts")
+    assert found.text.startswith("it answers 4 of 40 imported test prompts unlike live")
     assert people_decide(None, "bot@1").text == "people were not asked"
+
+
+def test_batch_is_large_enough_for_two_thirds() -> None:
+    enough = pairs_enough()
+    wins = math.ceil(SHARE * enough)
+    assert people_read(Tally(enough, 0, enough, wins, enough - wins)).state == State.BETTER
+    assert people_read(Tally(60, 0, 60, 39, 21)).state == State.OPEN
+    assert enough == 114
 
 
 def passes(rng: random.Random, *, better: float, people: int = 1, ties: float = 0.2) -> bool:
@@ -86,7 +94,7 @@ def passes(rng: random.Random, *, better: float, people: int = 1, ties: float = 
     def ended() -> Tally | None:
         found = tally_count(votes, pairs=200, same=0)
         # what people_read reads, without its interval, which takes longer
-        return found if log_evidence(found.wins, found.losses) >= -math.log(LEVEL) else None
+        return found if log_evidence(found.wins, found.losses) >= -math.log(2 * LEVEL) else None
 
     def choice() -> str:
         if rng.random() < ties:

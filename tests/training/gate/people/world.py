@@ -9,7 +9,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Project, Prompt, Source
+from feedback_app.feedback.prompts.services import prompt_get_or_create
 from feedback_app.training.gate.people.services import pair_judge
 from feedback_app.training.gate.people.sides import candidate_is_left
 from feedback_app.training.gate.people.tally import Tally
@@ -22,12 +23,25 @@ from tests.training.gate.reports import gate_report
 CANDIDATE, LIVE = PairVote.Choice.CANDIDATE, PairVote.Choice.LIVE
 
 
+def prompts_of(project: Project, count: int) -> list[Prompt]:
+    """Return so many imported prompts that only these tests use."""
+    texts = [f"Question {number} of the gate?" for number in range(count)]
+    return [
+        prompt_get_or_create(
+            project=project, messages=[{"role": "user", "content": text}], source=Source.IMPORT
+        )
+        for text in texts
+    ]
+
+
 def people_report(
-    name: str, *, prompts: int = 100, same: int = 0, **changed: Any
+    project: Project, name: str, *, prompts: int = 100, same: int = 0, **changed: Any
 ) -> dict[str, Any]:
     """Return a report in which both versions' first answers differ, but for `same` prompts."""
     report = gate_report(name, prompts=prompts, **changed)
-    for number, entry in enumerate(report["answers"]):
+    for number, prompt in enumerate(prompts_of(project, prompts)):
+        entry = report["answers"][number]
+        entry["id"] = str(prompt.pk)
         for version, answers in entry["answers"].items():
             word = "Plain" if version != name or number < same else "Fresh"
             answers[0]["text"] = f"{word} answer number {number}."
@@ -44,7 +58,7 @@ def people_run(project: Project, by: User, *, auto_release: bool = False, **repo
     assert claim is not None
     name = project.adapter_name(run.number)
     path = f"adapters/{run.number}"
-    found = people_report(name, **report)
+    found = people_report(project, name, **report)
     adapter = run_finish(claim=claim, path=path, sha256="0", report=found, fit={})
     assert adapter is not None
     return adapter
@@ -83,10 +97,11 @@ def batch_of(adapter: Adapter, *, pairs: int = 12, end: str = "", text: str = ""
         BlindPair(
             batch=batch,
             position=position,
+            prompt=prompt,
             messages=[{"role": "user", "content": f"Question {position}?\n{text}"}],
             candidate_text=f"Fresh answer {position}. {text}",
             live_text=f"Plain answer {position}.",
         )
-        for position in range(pairs)
+        for position, prompt in enumerate(prompts_of(adapter.project, pairs))
     )
     return batch
