@@ -36,8 +36,8 @@ class GateRulesForm(StrictForm):
             ("judge", "Judge model"),
             ("people", "People, who compare pairs of answers without knowing whose they are"),
         ],
-        help_text="People get the pairs beside their queue when a run has ended. The gate decides "
-        "as soon as their votes are clear, and at the latest when all pairs are judged.",
+        help_text="With people, annotators find pairs of answers above their queue when a run has "
+        "ended. The gate decides when their choices are clear, or all pairs are judged.",
     )
     against_live = forms.ChoiceField(
         label="Against a live adapter",

@@ -15,7 +15,7 @@ def pairs_notice(project: Project, user: User) -> Notice | None:
         return None
     text = "1 pair of answers waits" if count == 1 else f"{count} pairs of answers wait"
     return Notice(
-        f"{text} for you: which answer is better? A new version is decided by them.",
+        f"{text} for you. Your choices decide whether a new version goes live.",
         reverse("pairs", args=[project.slug]),
         "Compare answers",
     )

@@ -46,6 +46,8 @@ def pair_context(
 ) -> dict[str, Any]:
     return {
         "project": project,
+        # the bar at the top names the live version on other pages
+        "blind": True,
         "pair": pair,
         "sides": sides_of(pair, request.user, vote) if pair else None,
         "waiting": waiting,

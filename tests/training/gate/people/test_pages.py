@@ -38,15 +38,23 @@ def at(name: str, *args: Any) -> str:
 
 
 def test_pair_is_blind(
-    pair: BlindPair, adapter: Adapter, annotator: User, second_annotator: User, as_user: As
+    voted_project: Project, admin: User, annotator: User, second_annotator: User, as_user: As
 ) -> None:
-    for user in (annotator, second_annotator):
+    first = people_run(voted_project, admin)
+    first.pair_batch.delete()
+    voted_project.live_version = first.name
+    voted_project.save()
+    adapter = people_run(voted_project, admin, live=first.name)
+    assert adapter.gate["opponent"] == first.name == "bot@1"
+    pair = adapter.pair_batch.pairs.order_by("position")[0]
+    for user in (annotator, second_annotator, admin):
+        assert "bot@" not in as_user(user).get(at("pairs")).content.decode()
         html = as_user(user).get(at("pair", pair.pk)).content.decode()
-        assert adapter.name not in html
+        assert "bot@" not in html
         html = html[html.index("<main") :]  # a style sheet is called base.css
         assert "Fresh answer number 0." in html
         assert "Plain answer number 0." in html
-        for word in ("bot@", "base", "candidate", "Be brief."):
+        for word in ("base", "candidate", "Be brief."):
             assert word not in html
         left = html.index("Fresh") < html.index("Plain")
         assert left == (side(pair, user, CANDIDATE) == PairVote.Side.LEFT)
