@@ -47,6 +47,7 @@ LEFT_OUT = {
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
     "gate-judge-test": "waits for another server",
+    "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
 }
 #: The pool of ids (places.py) that a view's place takes, if it is not the first of DEFAULTS.
@@ -63,6 +64,8 @@ PLACES = {
     "comparison": "comparison",
     "conversation": "conversation",
     "run-live": "running",
+    "run-pairs": "pair_run",
+    "pair": "pair",
 }
 DEFAULTS = {"number": "run", "name": "adapter", "slug": "slug"}
 #: Further requests to pages that have parameters: what is listed, filtered or ordered.
@@ -176,6 +179,8 @@ POSTS: dict[str, Post] = {
     "gate-rules-reset": Post(),
     "probe-retire": Post(("probe",), before="probe-restore"),
     "probe-restore": Post(("probe",), before="probe-retire"),
+    "pair-vote": Post(("pair",), {"choice": "left"}),
+    "pair-undo": Post(("pair",), before="pair-vote", before_body={"choice": "left"}),
     # a number: no name is asked for
     "gate-judge": Post((), {"url": "https://93.184.215.14/v1", "model": "judge"}),
     "gate-judge-remove": Post(),

@@ -11,6 +11,7 @@ django.setup()
 
 from django.db.models import QuerySet  # noqa: E402
 from django.test import Client  # noqa: E402
+from django.utils import timezone  # noqa: E402
 
 from bench.scale_parts.shape import OVERLAP, SLUG  # noqa: E402
 from feedback_app.accounts.models import Role, User  # noqa: E402
@@ -22,7 +23,9 @@ from feedback_app.feedback.projects.forms import ProjectForm  # noqa: E402
 from feedback_app.feedback.projects.rules.forms import RulesForm  # noqa: E402
 from feedback_app.serving.releases import figures as releases  # noqa: E402
 from feedback_app.training.gate.forms import GateRulesForm  # noqa: E402
+from feedback_app.training.gate.people.tally import Tally  # noqa: E402
 from feedback_app.training.gate.services import gate_settings  # noqa: E402
+from feedback_app.training.models import BlindPair, PairBatch  # noqa: E402
 from feedback_app.training.runs.fit import fit_of_rows  # noqa: E402
 from feedback_app.training.runs.forms import RunForm  # noqa: E402
 from feedback_app.training.snapshots import figures as snapshots  # noqa: E402
@@ -30,6 +33,7 @@ from feedback_app.training.snapshots import figures as snapshots  # noqa: E402
 ANNOTATORS = 34
 #: The most requests of an operation that can be made once for each object.
 MOST = 150
+PAIRS = 200
 
 
 def session_of(user: User) -> str:
@@ -90,6 +94,38 @@ def comparisons_open(project: Project, viewer: User) -> QuerySet[Any]:
     return found
 
 
+def pairs_of(project: Project, *, end: str) -> QuerySet[Any]:
+    """Return the blind pairs of a version whose batch is open, or of one whose batch has ended.
+
+    So many that no run judges them all, which would end the batch.
+    """
+    # not the oldest, which some requests discard
+    adapter = project.adapters.order_by("-pk")[1 if end else 0]
+    batch, created = PairBatch.objects.get_or_create(
+        adapter=adapter,
+        defaults={
+            "project": project,
+            "end": end,
+            "ended_at": timezone.now() if end else None,
+            "decided_at": timezone.now() if end else None,
+            "tally": Tally(PAIRS, 0, end=end).as_json() if end else {},
+        },
+    )
+    if created:
+        BlindPair.objects.bulk_create(
+            BlindPair(
+                batch=batch,
+                position=position,
+                prompt=prompt,
+                messages=[{"role": "user", "content": f"Question {position}?"}],
+                candidate_text="An answer. " * 40,
+                live_text="Another answer. " * 40,
+            )
+            for position, prompt in enumerate(project.prompts.order_by("pk")[:PAIRS])
+        )
+    return batch.pairs.all()
+
+
 def places(project: Project) -> dict[str, list[Any]]:
     people = User.objects.filter(memberships__project=project, email__startswith="p")
     viewer = User.objects.get(email="viewer@example.com")
@@ -143,6 +179,8 @@ def places(project: Project) -> dict[str, list[Any]]:
         "invitation": some(project.invitations.all()),
         "share_link": some(project.share_links.filter(pk__gt=1000)),
         "split": [project.traffic_splits.get(status="running").pk],
+        "pair": some(pairs_of(project, end="")),
+        "pair_run": some(pairs_of(project, end="judged"), "batch__adapter__run__number"),
         "probe": some(project.probes.filter(retired_at=None)),
         "pause": some(project.pauses.filter(lifted_at=None)),
         "lifted": some(project.pauses.exclude(lifted_at=None).filter(restored=False)),

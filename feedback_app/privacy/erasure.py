@@ -31,7 +31,7 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
-from feedback_app.training.models import Erasure, Run, SnapshotItem
+from feedback_app.training.models import Erasure, PairVote, Run, SnapshotItem
 
 log = structlog.get_logger(__name__)
 
@@ -47,6 +47,7 @@ def projects_of(user: User) -> list[Project]:
         Conversation.objects.filter(user=user, project=OuterRef("pk")),
         Comparison.objects.filter(user=user, project=OuterRef("pk")),
         ImportJob.objects.filter(by=user, project=OuterRef("pk")),
+        PairVote.objects.filter(user=user, pair__batch__project=OuterRef("pk")),
     )
     wanted = Q()
     for trace in traces:

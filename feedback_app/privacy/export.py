@@ -40,7 +40,7 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, GateRules, Judge, Run
+from feedback_app.training.models import Erasure, GateRules, Judge, PairVote, Run
 
 CHUNK = 500
 
@@ -180,6 +180,13 @@ PARTS = (
         Judge.objects.all(),
         "saved_by",
         ("project__slug", "url", "model", "updated_at"),
+    ),
+    Part(
+        "pair_votes",
+        PairVote.objects.all(),
+        "user",
+        # not `choice`: it would tell which answer was whose, while others still judge the pair
+        ("pair__batch__project__slug", "pair__messages", "side", "created_at", "updated_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

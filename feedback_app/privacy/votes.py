@@ -18,6 +18,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.training.models import PairVote
 
 CHUNK = 500
 
@@ -44,6 +45,7 @@ def votes_erase(*, user: User, project: Project, note: Callable[[VotesErased], o
     with write_transaction():
         for model in (VoteEvent, Skip, Lease):  # also events of undone votes
             model._default_manager.filter(user=user, completion__project=project).delete()
+        PairVote.objects.filter(user=user, pair__batch__project=project).delete()
         for judged in (GoldAnswer, Pause):
             judged._default_manager.filter(user=user, project=project).delete()
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from django.db.models import QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet
+
+from feedback_app.accounts.models import User
 
 if TYPE_CHECKING:
-    from feedback_app.training.models import Adapter, Run  # noqa: F401 - the type parameters
+    from feedback_app.feedback.models import Project
+    from feedback_app.training.models import (  # noqa: F401 - the type parameters
+        Adapter,
+        BlindPair,
+        PairBatch,
+        Run,
+    )
+
+#: People who skip a pair before it is left out: it may be one that nobody can judge.
+SKIPS_TO_LEAVE_OUT = 2
 
 
 class RunQuerySet(QuerySet["Run"]):
@@ -24,3 +35,36 @@ class AdapterQuerySet(QuerySet["Adapter"]):
 
     def newest_first(self) -> Self:
         return self.order_by("-pk")
+
+
+class PairBatchQuerySet(QuerySet["PairBatch"]):
+    def open(self) -> Self:
+        """Batches that take votes; those of a discarded version wait until it is restored."""
+        return self.filter(end="", adapter__discarded_at=None)
+
+    def undecided(self) -> Self:
+        """Batches that have ended and are not in their version's gate report yet."""
+        return self.exclude(end="").filter(decided_at=None)
+
+
+class BlindPairQuerySet(QuerySet["BlindPair"]):
+    def open(self) -> Self:
+        """Pairs of open batches."""
+        return self.filter(batch__end="", batch__adapter__discarded_at=None)
+
+    def unjudged(self) -> Self:
+        """Pairs that nobody has judged and fewer than SKIPS_TO_LEAVE_OUT people have skipped."""
+        return self.alias(
+            judged=Count("votes", filter=~Q(votes__choice="skip")), seen=Count("votes")
+        ).filter(judged=0, seen__lt=SKIPS_TO_LEAVE_OUT)
+
+    def waiting_for(self, user: User, project: Project) -> Self:
+        """Open pairs of a project that this person can judge and nobody has, oldest batch first."""
+        own = user.pair_votes.filter(pair=OuterRef("pk"))
+        return (
+            self.open()
+            .filter(batch__project=project)
+            .exclude(Exists(own))
+            .unjudged()
+            .order_by("batch", "position")
+        )

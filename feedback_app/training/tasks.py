@@ -8,8 +8,9 @@ from django.db.models import Q
 from django.utils import timezone
 
 from feedback_app.feedback.figures.services import figures_count, figures_due
+from feedback_app.training.gate.people.decision import batch_decide, batches_end
 from feedback_app.training.launchers.child_process import run_execute
-from feedback_app.training.models import Run
+from feedback_app.training.models import PairBatch, Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
@@ -32,6 +33,10 @@ def dispatch() -> None:
         # the run's own request, not this tick
         train_run.apply_async((run_id,), expires=RESEND, headers={"request_id": request_id})
 
+    batches_end()
+    for pk in PairBatch.objects.undecided().values_list("pk", flat=True):
+        decide_pairs.apply_async((pk,), expires=EXPIRES)
+
     for pk in figures_due(figures.NAME).values_list("pk", flat=True):
         count_figures.apply_async((pk,), expires=EXPIRES)
 
@@ -40,6 +45,12 @@ def dispatch() -> None:
 def count_figures(pk: int) -> None:
     """Count what a snapshot of a large project would take."""
     figures_count(pk=pk, count=figures.snapshot_count)
+
+
+@shared_task(name="training.decide_pairs")
+def decide_pairs(batch_id: int) -> None:
+    """Decide the gate again, after people have judged a version's pairs."""
+    batch_decide(batch_id)
 
 
 @shared_task(name="training.train_run")

@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback_app.training.gate import views as gate_views
 from feedback_app.training.gate.judge import views as judge_views
+from feedback_app.training.gate.people import views as people_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
@@ -34,6 +35,12 @@ urlpatterns = [
         judge_views.gate_judge_remove,
         name="gate-judge-remove",
     ),
+    path("projects/<slug:slug>/pairs/", people_views.pairs, name="pairs"),
+    path("projects/<slug:slug>/pairs/<id:pk>/", people_views.pair, name="pair"),
+    path("projects/<slug:slug>/pairs/<id:pk>/vote/", people_views.pair_vote, name="pair-vote"),
+    path("projects/<slug:slug>/pairs/<id:pk>/undo/", people_views.pair_vote_undo, name="pair-undo"),
+    path(f"{RUN}pairs/", people_views.run_pairs, name="run-pairs"),
+    path(f"{RUN}pairs/close/", people_views.run_pairs_close, name="run-pairs-close"),
     path(RUN, runs_views.run, name="run"),
     path(f"{RUN}live/", runs_views.run_live, name="run-live"),
     path(f"{RUN}metrics/", runs_views.run_metrics, name="run-metrics"),

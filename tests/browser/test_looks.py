@@ -19,10 +19,12 @@ from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.queue.services import item_skip
 from feedback_app.feedback.tokens.services import token_create, token_revoke
 from feedback_app.feedback.webhooks.services import ping_write, webhook_create
+from feedback_app.training.models import PairVote
 from tests.accounts.test_second_factor import code_of
 from tests.browser.conftest import NewPage
 from tests.browser.world import LONG, furnish, quality
 from tests.conftest import PASSWORD
+from tests.training.gate.people.world import batch_of, judge
 from tests.training.gate.reports import probe_entry
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -48,6 +50,7 @@ def furnished(
     token_revoke(token=token, by=admin)
     quality(voted_project, admin, annotator)
     probes(voted_project, admin)
+    pairs(voted_project, admin)
     owner = Membership.objects.get(user=admin, project=voted_project)
     for uses in (1, 20):
         invitation_create(role=Role.VIEWER, days=7, max_uses=uses, actor=owner)
@@ -96,10 +99,19 @@ def probes(project: Project, admin: User) -> None:
     newest.save()
 
 
+def pairs(project: Project, admin: User) -> None:
+    """An open batch of pairs with a choice of the admin, and one that has ended."""
+    lost, won = project.adapters.order_by("pk")
+    batch = batch_of(lost, text=LONG)
+    judge(batch.pairs.all()[:1], admin, PairVote.Choice.TIE)
+    batch_of(won, pairs=30, end="decided", text=LONG)
+
+
 def project_pages(project: Project) -> list[str]:
     names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
+    names += ("pairs",)
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -116,6 +128,11 @@ def project_pages(project: Project) -> list[str]:
         # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
+        *(reverse("pair", args=[project.slug, vote.pair_id]) for vote in PairVote.objects.all()),
+        *(
+            reverse("run-pairs", args=[project.slug, batch.adapter.run.number])
+            for batch in project.pair_batches.exclude(end="")
+        ),
         *(reverse("changes", args=[project.slug, a.name]) for a in project.adapters.all()),
         *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
         *(reverse("webhook", args=[project.slug, w.pk]) for w in project.webhooks.all()),

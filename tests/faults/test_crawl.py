@@ -68,6 +68,10 @@ LEAST = {
     "vote": ANNOTATOR,
     "vote-undo": ANNOTATOR,
     "skip": ANNOTATOR,
+    "pairs": ANNOTATOR,
+    "pair": ANNOTATOR,
+    "pair-vote": ANNOTATOR,
+    "pair-undo": ANNOTATOR,
     "guidelines": ANNOTATOR,
     "person-deactivate": OWNER,
     "person-reactivate": OWNER,
@@ -82,6 +86,7 @@ LEAST = {
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
         run-request schedule gate-rules gate-rules-preview gate-rules-reset gate-judge
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
+        run-pairs run-pairs-close
         run-metrics misfit-send-back run-cancel run-resume
         adapter-discard adapter-restore person person-erase api-person-erase
         """.split(),
@@ -114,6 +119,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "turn-again": {"text": "Hello?"},
     "conversation-choose": {"choice": "live"},
     "comparison-judge": {"choice": "left"},
+    "pair-vote": {"choice": "left"},
     "resolve-decide": {"verdict": "up"},
     "gold-mark": {"verdict": "up", "why": "Clear."},
     "member-change": {"role": "viewer"},

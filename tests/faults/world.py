@@ -42,7 +42,18 @@ from feedback_app.serving.models import (
     Turn,
 )
 from feedback_app.serving.share_links.services import link_create, visitor_create
-from feedback_app.training.models import Adapter, Judge, Run, RunMetric, RunNote, Snapshot
+from feedback_app.training.gate.people.tally import Tally
+from feedback_app.training.models import (
+    Adapter,
+    BlindPair,
+    Judge,
+    PairBatch,
+    PairVote,
+    Run,
+    RunMetric,
+    RunNote,
+    Snapshot,
+)
 from feedback_app.training.runs.config import RunConfig
 
 #: Sessions change with every request; the others are Django's own, with hundreds of ids.
@@ -193,6 +204,7 @@ def make_versions(world: World) -> None:
             gate_won=True,
         )
         ChangeReport.objects.create(adapter=adapter, previous="base", conditions="x")
+        make_pairs(world, adapter, end="judged" if number == 1 else "")
     Release.objects.filter(project=project).update(live=False, until=timezone.now())
     Release.objects.create(project=project, released_by=owner, reason=world.word)
     TrafficSplit.objects.create(
@@ -205,6 +217,28 @@ def make_versions(world: World) -> None:
         ended_at=timezone.now(),
         reason=world.word,
     )
+
+
+def make_pairs(world: World, adapter: Adapter, *, end: str) -> None:
+    """Two blind pairs, one of them judged by the owner, in a batch that is open or has ended."""
+    batch = PairBatch.objects.create(
+        adapter=adapter,
+        project=adapter.project,
+        end=end,
+        ended_at=timezone.now() if end else None,
+        decided_at=timezone.now() if end else None,
+        tally=Tally(2, 0, judged=1, wins=1.0, end=end).as_json() if end else {},
+    )
+    for position in range(2):
+        pair = BlindPair.objects.create(
+            batch=batch,
+            position=position,
+            prompt=world.project.prompts.order_by("pk")[position],
+            messages=[{"role": "user", "content": world.word}],
+            candidate_text=f"{world.word} new",
+            live_text=f"{world.word} old",
+        )
+    PairVote.objects.create(pair=pair, user=world.people["owner"], choice="candidate", side="left")
 
 
 def make_conversations(world: World) -> None:

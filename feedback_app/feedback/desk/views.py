@@ -14,6 +14,7 @@ from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import SkipForm, VoteForm
+from feedback_app.feedback.desk.notices import notices
 from feedback_app.feedback.desk.selectors import (
     EmptyQueue,
     empty_queue,
@@ -113,6 +114,7 @@ def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "sources": Source.choices,
         "versions": queue_values(project=project, field="version"),
         "topics": queue_values(project=project, field="topic"),
+        "notices": [] if request.paused else notices(project, request.user),
     }
     return render(request, "feedback/annotate.html", context)
 

@@ -30,10 +30,15 @@ class Tab:
 
 
 TABS = (
-    Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate",)),
+    Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate", "pairs", "pair")),
     Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
     Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve", "flags")),
-    Tab("Train", "runs", Role.ADMIN, ("runs", "run", "gate-rules", "gate-rules-preview", "probes")),
+    Tab(
+        "Train",
+        "runs",
+        Role.ADMIN,
+        ("runs", "run", "run-pairs", "gate-rules", "gate-rules-preview", "probes"),
+    ),
     Tab("Releases", "releases", Role.ADMIN, ("releases", "changes")),
     Tab(
         "Demo",

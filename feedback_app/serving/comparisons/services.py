@@ -21,7 +21,7 @@ from feedback_app.serving.demo.conversations import MESSAGE_LIMIT, version_exist
 from feedback_app.serving.demo.generation import answer_stream, member_is_active, streamed_store
 from feedback_app.serving.engine.client import Streamed
 from feedback_app.serving.models import Comparison
-from feedback_app.serving.stats.sequential import Reading, read
+from feedback_app.training.stats.sequential import Reading, read
 from feedback_app.web.errors import UserError
 
 Side = Literal["left", "right"]

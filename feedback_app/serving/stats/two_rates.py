@@ -19,7 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from feedback_app.serving.stats.sequential import ALPHA, FAR, State
+from feedback_app.training.stats.sequential import ALPHA, FAR, State
 
 #: Prior ups and downs of each rate. The test is valid for any; 1 needs fewer votes to separate 60
 #: from 80 % than 0.5 or the paper's 0.18 (in the median 83 blocks of two against 91 and 108).

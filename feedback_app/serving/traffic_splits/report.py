@@ -9,10 +9,10 @@ from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Project, Verdict
 from feedback_app.serving.models import AssignmentAnswer, TrafficSplit
 from feedback_app.serving.releases.figures import UpRate
-from feedback_app.serving.stats.sequential import State, interval
 from feedback_app.serving.stats.two_rates import Reading
 from feedback_app.serving.traffic_splits.assignments import RUNNING
 from feedback_app.serving.traffic_splits.services import split_read
+from feedback_app.training.stats.sequential import State, interval
 
 #: The newest answers of a side that medians and shares are computed from.
 ANSWERS_READ = 2_000

@@ -24,10 +24,10 @@ from feedback_app.feedback.models import Project, Verdict, Vote
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.models import Assignment, TrafficSplit
 from feedback_app.serving.releases.services import gate_check, release_promote, version_answers
-from feedback_app.serving.stats.sequential import State
 from feedback_app.serving.stats.two_rates import Reading, SplitVote, read
 from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
 from feedback_app.training.models import Adapter
+from feedback_app.training.stats.sequential import State
 from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from feedback_app.training.gate.people.rule import pairs_enough
 from feedback_app.training.gate.results import LEVEL
 from feedback_app.training.gate.settings import GUARDS, GateSettings
 from feedback_app.training.gate.statistics import prompts_needed, votes_needed
@@ -47,12 +48,16 @@ def forecast(
         if key in settings.margins and GUARDS[key].scale == 100
     ]
     distances = [(GAIN_DEVIATION, GAIN), *((SHARE_DEVIATION, margin) for margin in shares)]
+    pairs = pairs_enough() if settings.primary == "people" else 0
     votes = ups + downs
     return Forecast(
         prompts=prompts,
         prompts_enough=max(
-            prompts_needed(deviation=deviation, distance=distance, level=LEVEL)
-            for deviation, distance in distances
+            pairs,
+            *(
+                prompts_needed(deviation=deviation, distance=distance, level=LEVEL)
+                for deviation, distance in distances
+            ),
         ),
         votes=votes,
         votes_enough=votes_needed(

@@ -34,7 +34,10 @@ class GateRulesForm(StrictForm):
             ("up", "Predicted up-rate of new answers"),
             ("ranking", "Ranking of test votes"),
             ("judge", "Judge model"),
+            ("people", "People, who compare pairs of answers without knowing whose they are"),
         ],
+        help_text="With people, annotators find pairs of answers above their queue when a run has "
+        "ended. The gate decides when their choices are clear, or all pairs are judged.",
     )
     against_live = forms.ChoiceField(
         label="Against a live adapter",
@@ -42,7 +45,7 @@ class GateRulesForm(StrictForm):
             ("better", "It must be better than live"),
             ("not_worse", "It must be better than the base and not worse than live"),
         ],
-        help_text="A judge model compares with live alone: there it must be better.",
+        help_text="A judge model and people compare with live alone: there it must be better.",
     )
     minimum_auc = forms.FloatField(
         label="The predicted up-rate counts from",

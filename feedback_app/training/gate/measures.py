@@ -62,6 +62,12 @@ class Measures:
         found: Mapping[str, Any] | None = self.report.get("judge")
         return found
 
+    @property
+    def asked_people(self) -> Mapping[str, Any] | None:
+        """Return what people said of blind pairs of candidate and live, if they were asked."""
+        found: Mapping[str, Any] | None = self.report.get("people")
+        return found
+
     def by_prompt(self, version: str, value: Callable[[Answer], float]) -> list[float]:
         """Return the mean of `value` over a version's answers to each prompt."""
         return [fmean(map(value, entry["answers"][version])) for entry in self.report["answers"]]

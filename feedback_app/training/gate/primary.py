@@ -8,6 +8,7 @@ from typing import Any
 from feedback_app.feedback.models import BASE_VERSION
 from feedback_app.training.gate.judge.agreement import counts
 from feedback_app.training.gate.measures import Measures
+from feedback_app.training.gate.people.rule import people_decide
 from feedback_app.training.gate.results import LEAST_PROMPTS, RuleResult, finite, named
 from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.gate.statistics import (
@@ -41,6 +42,9 @@ def primary_decide(
         and model["auc"] >= settings.minimum_auc
         and model["brier"] < model["brier_of_mean"]
     )
+    if settings.primary == "people":
+        # the level of one look: the sequential test may be read after every vote
+        return people_decide(measures.asked_people, measures.live, level)
     if settings.primary == "judge":
         return _judge(measures, settings, level, seed)
     if settings.primary == "up" and not trusted:

@@ -1,10 +1,12 @@
 """The gate report of a version: rules with intervals, answers that changed, misfits."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from feedback_app.training.gate.people.rule import people_decide
+from feedback_app.training.gate.people.selectors import batch_progress
 from feedback_app.training.gate.settings import GUARDS
 from feedback_app.training.models import Adapter, GateOutcome, Run, SnapshotItem
 from feedback_app.training.runs.fit import Fit
@@ -36,6 +38,7 @@ MEASURES: Mapping[str, tuple[str, Written, Written]] = {
     "up": ("up", _percent, _points),
     "ranking": ("ranking", _decimals(2), _decimals(2)),
     "judge": ("", _percent, _percent),
+    "people": ("", _percent, _percent),
     "finished": ("finished", _percent, _points),
     "shorter": ("tokens", _decimals(0), _percent),
     "longer": ("tokens", _decimals(0), _percent),
@@ -54,6 +57,7 @@ MEASURES: Mapping[str, tuple[str, Written, Written]] = {
 COMPARES = {
     "up": "points, new minus live",
     "judge": "of the prompts, new preferred to live",
+    "people": "of the pairs without ties, new preferred to live",
     "finished": "points, new minus live",
     "shorter": "of live's length",
     "longer": "of live's length",
@@ -138,8 +142,19 @@ def gate_rows(adapter: Adapter) -> list[GateRow]:
     margins = adapter.gate.get("settings", {}).get("margins", {})
     return [
         _row(rule, [candidates.get(version, {}) for version in versions], margins)
-        for rule in adapter.gate.get("rules", [])
+        for rule in rules_now(adapter)
     ]
+
+
+def rules_now(adapter: Adapter) -> list[Mapping[str, Any]]:
+    """Return the stored results of the rules; while people judge, theirs is that of this moment."""
+    rules: list[Mapping[str, Any]] = list(adapter.gate.get("rules", []))
+    asked = rules and rules[0].get("key") == "people" and not adapter.report["people"]["end"]
+    progress = batch_progress(adapter) if asked else None
+    if progress is None:
+        return rules
+    now = people_decide(progress.tally.as_json(), adapter.gate["opponent"])
+    return [{**rules[0], **asdict(replace(now, primary=True))}, *rules[1:]]
 
 
 def _row(
@@ -211,7 +226,7 @@ def needs(adapter: Adapter) -> list[str]:
     """Return what the undecided or failed rules say and advise, one text each."""
     return [
         f"{rule['label']}: {rule['text']}. {rule.get('advice', '')}".strip()
-        for rule in adapter.gate.get("rules", [])
+        for rule in rules_now(adapter)
         if rule.get("outcome") == adapter.gate_outcome != GateOutcome.PASSED
     ]
 

@@ -83,6 +83,18 @@ def people_of(snapshot: Snapshot) -> People:
     return People(len(counts), max(counts.values(), default=0) / total if total else 0.0)
 
 
+def gate_decide_again(
+    adapter: Adapter, report: Mapping[str, Any], settings: GateSettings | None = None
+) -> GateResult:
+    """Return the verdict on a version that was judged before, by the rules of that verdict unless
+    others are passed. Whose votes it learned from is taken from the stored gate."""
+    if settings is None:
+        settings = GateSettings.from_json(adapter.gate["settings"])
+    stored = next((rule for rule in adapter.gate["rules"] if rule["key"] == "concentration"), None)
+    people = None if stored is None else People(stored["n"], stored["value"])
+    return gate_of_report(report, settings, candidate=adapter.name, people=people)
+
+
 @dataclass(frozen=True)
 class Preview:
     """A version with its verdict and the one that other rules would have given; `text` is the
@@ -109,7 +121,5 @@ def gate_preview(project: Project, settings: GateSettings) -> list[Preview]:
 def _preview(adapter: Adapter, settings: GateSettings) -> Preview:
     if adapter.report.get("format") != FORMAT:
         return Preview(adapter, None, "Evaluated before these rules existed.")
-    stored = next((rule for rule in adapter.gate["rules"] if rule["key"] == "concentration"), None)
-    people = None if stored is None else People(stored["n"], stored["value"])
-    result = gate_of_report(adapter.report, settings, candidate=adapter.name, people=people)
+    result = gate_decide_again(adapter, adapter.report, settings)
     return Preview(adapter, result.outcome, result.sentence)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Primary = Literal["auto", "up", "ranking", "judge"]
+Primary = Literal["auto", "up", "ranking", "judge", "people"]
 AgainstLive = Literal["better", "not_worse"]
 
 

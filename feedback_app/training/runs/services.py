@@ -15,9 +15,15 @@ from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
+from feedback_app.training.gate.people.services import (
+    batch_begin,
+    report_with_people,
+    report_without_people,
+)
 from feedback_app.training.gate.services import gate_of_report, gate_settings, people_of
 from feedback_app.training.models import (
     Adapter,
+    GateOutcome,
     Run,
     RunNote,
     SnapshotItem,
@@ -169,18 +175,18 @@ def run_finish(
     """
     run = claim.row
     name = run.project.adapter_name(run.number)
-    gate = gate_of_report(
-        report,
-        gate_settings(run.project),
-        candidate=name,
-        people=people_of(run.snapshot),
-    )
+    settings, people = gate_settings(run.project), people_of(run.snapshot)
+    report = report_with_people(report, settings, project=run.project, candidate=name)
+    gate = gate_of_report(report, settings, candidate=name, people=people)
+    if settings.primary == "people" and gate.outcome == GateOutcome.FAILED:
+        report = report_without_people(report)
+        gate = gate_of_report(report, settings, candidate=name, people=people)
     with transaction.atomic():
         if not claim.update(
             status=Run.Status.SUCCEEDED, finished_at=timezone.now(), eta_seconds=None
         ):
             return None
-        adapter, _ = Adapter.objects.get_or_create(
+        adapter, created = Adapter.objects.get_or_create(
             run=run,
             defaults={
                 "project": run.project,
@@ -193,6 +199,8 @@ def run_finish(
                 "gate_won": gate.won,
             },
         )
+        if created:
+            batch_begin(adapter=adapter, gate=gate)
         # the trainer reports training examples only; misfits, value curve and uncertainty must
         # not show how the model does on others
         training = run.snapshot.items.filter(split=Split.TRAIN)

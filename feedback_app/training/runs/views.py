@@ -13,6 +13,7 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.services import adjudication_request, adjudication_withdraw
 from feedback_app.feedback.models import Project
+from feedback_app.training.gate.people.selectors import batch_progress
 from feedback_app.training.gate.report import (
     changes,
     comparisons,
@@ -136,6 +137,7 @@ def result_context(run: Run) -> dict[str, Any]:
         "opponent": adapter.gate.get("opponent", "base"),
         "evidence": evidence(adapter),
         "judge": judge_figures(adapter),
+        "people": batch_progress(adapter),
         "needs": needs(adapter),
         "changes": changes(adapter),
         "comparisons": comparisons(adapter),

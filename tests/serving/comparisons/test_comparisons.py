@@ -21,7 +21,7 @@ from feedback_app.serving.comparisons.services import (
     tallies_key,
 )
 from feedback_app.serving.models import Comparison
-from feedback_app.serving.stats.sequential import read
+from feedback_app.training.stats.sequential import read
 from feedback_app.web.errors import UserError
 from tests.served import MakeAdapter
 from tests.serving.demo.test_pages import STREAM, events

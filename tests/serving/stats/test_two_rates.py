@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from feedback_app.serving.stats.sequential import ALPHA, State
 from feedback_app.serving.stats.two_rates import (
     Blocks,
     SplitVote,
@@ -15,6 +14,7 @@ from feedback_app.serving.stats.two_rates import (
     log_evidence,
     read,
 )
+from feedback_app.training.stats.sequential import ALPHA, State
 
 LINE = -math.log(ALPHA)
 

@@ -1,6 +1,7 @@
 """What an evaluation samples: the first look, and the second where that can decide something."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ def test_second_look_asks_as_many_prompts_as_the_open_rules_need() -> None:
     more = after(result)
     assert more is not None
     assert more == Look(min(needed, MOST_PROMPTS), 2)
+
+
+def test_second_look_gives_people_enough_pairs_and_no_second_answers() -> None:
+    settings = replace(SETTINGS, primary="people", margins={})
+    result = gate_decide(Measures(gate_report(prompts=12), "bot@1", "base"), settings)
+    assert second_look(Look(12), result, settings, seconds=1, available=400) == Look(114)
+    assert second_look(Look(200), result, settings, seconds=1, available=400) is None
 
 
 def test_second_look_stays_within_prompts_and_minutes() -> None:

@@ -35,6 +35,12 @@ def test_test_votes_count_where_the_up_rate_cannot_be_predicted() -> None:
     assert not forecast(GateSettings(primary="up"), prompts=9, ups=0, downs=0, learned=0).by_votes
 
 
+def test_people_need_a_pair_for_each_prompt() -> None:
+    people = GateSettings(primary="people", margins={})
+    found = forecast(people, prompts=114, ups=0, downs=0, learned=0)
+    assert (found.prompts_enough, found.by_votes, found.enough) == (114, False, True)
+
+
 @pytest.mark.django_db
 def test_train_page_says_how_much_would_be_enough(
     voted_project: Project, admin: User, as_user: Callable[[User], Client]

@@ -10,6 +10,10 @@ Under the null hypothesis E is a martingale that starts at 1, so the probability
 reaches 1/α is at most α, however often it is read (Ville's inequality; the mixture of Robbins
 1970, used for A/B tests by Johari et al. 2022). The shares that E does not reject, with p instead
 of one half, are a confidence interval that is valid at all times.
+
+Numbers of wins may be fractions: a comparison that several people judged counts as the share x of
+them that preferred the first side, x wins and 1 − x losses. As pˣ (1 − p)¹⁻ˣ is convex in x, its
+mean is at most that of whole wins and losses with the same mean, so the bound holds.
 """
 
 import math
@@ -50,7 +54,7 @@ def log_evidence(wins: float, losses: float, share: float = 0.5) -> float:
     return log_beta - likelihood
 
 
-def interval(wins: int, losses: int, *, alpha: float = ALPHA) -> tuple[float, float]:
+def interval(wins: float, losses: float, *, alpha: float = ALPHA) -> tuple[float, float]:
     """Return the interval of shares that are not rejected at level α, valid at all times."""
     edge = 1e-12
     best = min(max(edge, wins / (wins + losses) if wins + losses else 0.5), 1 - edge)
@@ -75,7 +79,7 @@ def root(function: Callable[[float], float], negative: float, positive: float) -
     return (negative + positive) / 2
 
 
-def read(wins: int, losses: int, *, alpha: float = ALPHA) -> Reading:
+def read(wins: float, losses: float, *, alpha: float = ALPHA) -> Reading:
     """Return the current result of the test."""
     low, high = interval(wins, losses, alpha=alpha)
     if log_evidence(wins, losses) >= -math.log(alpha):
@@ -83,7 +87,7 @@ def read(wins: int, losses: int, *, alpha: float = ALPHA) -> Reading:
     return Reading(State.OPEN, low, high, comparisons_to_go(wins, losses, alpha=alpha))
 
 
-def comparisons_to_go(wins: int, losses: int, *, alpha: float = ALPHA) -> int | None:
+def comparisons_to_go(wins: float, losses: float, *, alpha: float = ALPHA) -> int | None:
     """Return the decided comparisons until E reaches 1/α at this share, or None beyond FAR."""
     seen = wins + losses
     share = wins / seen if seen else 0.5

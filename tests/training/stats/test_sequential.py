@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from feedback_app.serving.stats.sequential import (
+from feedback_app.training.stats.sequential import (
     ALPHA,
     State,
     comparisons_to_go,
@@ -114,3 +114,15 @@ def test_states_of_the_test() -> None:
     assert near.state == State.OPEN
     assert near.to_go is not None
     assert read(7 * 4, 2 * 4).state == State.BETTER
+
+
+@pytest.mark.parametrize("share", [0.6, 0.75, 0.9])
+def test_comparison_that_several_people_judged_adds_no_evidence_on_average(share: float) -> None:
+    """Fractions of a win keep the bound: with equally good versions the evidence never grows."""
+    for wins in range(20):
+        for losses in range(20):
+            after = (
+                math.exp(log_evidence(wins + share, losses + 1 - share))
+                + math.exp(log_evidence(wins + 1 - share, losses + share))
+            ) / 2
+            assert after <= math.exp(log_evidence(wins, losses))

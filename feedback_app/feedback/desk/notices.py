@@ -1,0 +1,32 @@
+"""Notices on the annotation page about work elsewhere, which apps of higher layers provide."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A sentence with a link. `label`: what the link does."""
+
+    text: str
+    url: str
+    label: str
+
+
+NoticeSource = Callable[[Project, User], Notice | None]
+_sources: list[NoticeSource] = []
+
+
+def notices_from(source: NoticeSource) -> None:
+    """Register a source. Call it when the app starts (AppConfig.ready)."""
+    if source not in _sources:
+        _sources.append(source)
+
+
+def notices(project: Project, user: User) -> list[Notice]:
+    """Return the notices for a person who opens the annotation page."""
+    found = [source(project, user) for source in _sources]
+    return [notice for notice in found if notice is not None]

@@ -1,0 +1,81 @@
+"""What people have said of a batch of blind pairs, as the sequential test reads it."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from feedback_app.training.models import PairBatch, PairVote
+from feedback_app.training.querysets import SKIPS_TO_LEAVE_OUT
+
+#: How much a choice counts for the candidate.
+VALUES: dict[str, float] = {
+    PairVote.Choice.CANDIDATE: 1.0,
+    PairVote.Choice.TIE: 0.5,
+    PairVote.Choice.LIVE: 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The votes on a batch (an evaluation's report, key "people").
+
+    A pair is one observation, however many people judged it: the mean of their choices. `wins` and
+    `losses` are the sums over the `judged` pairs that were no tie. `same` prompts got the same
+    answer from both versions and are not among the `pairs`; `left_out` ones were only skipped.
+    `end`: why the batch has ended (PairBatch.End), "" while it is open, or FAILED where no pair
+    was shown, as a guard had failed the version.
+    """
+
+    pairs: int
+    same: int
+    judged: int = 0
+    wins: float = 0.0
+    losses: float = 0.0
+    ties: int = 0
+    left_out: int = 0
+    end: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Return whether there is nothing left to judge."""
+        return self.judged + self.left_out >= self.pairs
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+#: `Tally.end` of a version that a guard has failed.
+FAILED = "failed"
+
+
+def tally_of(batch: PairBatch) -> Tally:
+    """Return the votes on a batch: those at its end, or the present ones while it is open."""
+    if batch.end:
+        return Tally(**batch.tally)
+    votes = PairVote.objects.filter(pair__batch=batch).order_by().values_list("pair", "choice")
+    return tally_count(votes, pairs=batch.pairs.count(), same=batch.same)
+
+
+def tally_count(votes: Iterable[tuple[Any, str]], *, pairs: int, same: int) -> Tally:
+    """Return the tally of (pair, choice) rows."""
+    by_pair: dict[Any, list[str]] = {}
+    for pair, choice in votes:
+        by_pair.setdefault(pair, []).append(choice)
+    values, left_out = [], 0
+    for choices in by_pair.values():
+        said = [VALUES[choice] for choice in choices if choice in VALUES]
+        if said:
+            values.append(fmean(said))
+        elif len(choices) >= SKIPS_TO_LEAVE_OUT:
+            left_out += 1
+    decided = [value for value in values if value != 0.5]
+    return Tally(
+        pairs=pairs,
+        same=same,
+        judged=len(values),
+        wins=sum(decided),
+        losses=sum(1 - value for value in decided),
+        ties=len(values) - len(decided),
+        left_out=left_out,
+    )
