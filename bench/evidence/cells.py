@@ -53,8 +53,8 @@ class Cell:
         # ids differ from database to database
         examples = [{**example.as_dict(), "id": ""} for example in self.examples]
         start = self.start.key if self.start else ""
-        told = [self.seed, examples, {**SETTINGS, **self.settings}, start]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+        content = [self.seed, examples, {**SETTINGS, **self.settings}, start]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:20]
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _number(arm: str) -> str:
 
 def as_json(results: Sequence[Result]) -> str:
     """Return all figures of a study."""
-    told = [
+    tables = [
         {
             "rule": found.table.rule,
             "base": asdict(found.base),
@@ -196,4 +196,4 @@ def as_json(results: Sequence[Result]) -> str:
         }
         for found in results
     ]
-    return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(tables, indent=1, ensure_ascii=False) + "\n"
