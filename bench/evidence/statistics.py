@@ -37,10 +37,9 @@ def mean(values: NDArray[np.float64], *, seed: int = 0) -> Estimate:
     """
     rng = np.random.default_rng(seed)
     seeds, prompts = values.shape
-    means = np.empty(DRAWS)
-    for draw in range(DRAWS):
-        rows = rng.integers(0, seeds, seeds)
-        columns = rng.integers(0, prompts, prompts)
-        means[draw] = values[np.ix_(rows, columns)].mean()
+    # how often each draw has each seed and each prompt
+    rows = rng.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS)
+    columns = rng.multinomial(prompts, np.full(prompts, 1 / prompts), DRAWS)
+    means = ((rows @ values) * columns).sum(axis=1) / values.size
     low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Estimate(float(values.mean()), float(low), float(high))

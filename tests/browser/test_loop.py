@@ -140,6 +140,7 @@ def test_thumb_train_release_demo(
     assert (votes[comparison.left_id], votes[comparison.right_id]) == ("up", "down")
 
 
+@pytest.mark.long
 def test_run_can_be_cancelled_while_running(
     new_page: NewPage, stack: Stack, tiny_project: Project, admin: User
 ) -> None:

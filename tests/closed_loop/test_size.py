@@ -192,6 +192,7 @@ def test_unreachable_engine_is_reported(settings: object) -> None:
         speed_measure(base_model="tiny")
 
 
+@pytest.mark.long
 def test_failed_plan_reports_the_reason(tmp_path: Path, settings: object) -> None:
     settings.MODELS_ROOT = tmp_path  # type: ignore[attr-defined]
     (tmp_path / "broken").mkdir()

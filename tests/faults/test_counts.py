@@ -45,6 +45,8 @@ FEW = {
 ALLOWED = {
     'FROM "feedback_lease" WHERE completion_id =': "the leases of one completion",
     '"training_snapshotitem"."completion_id" IN (': "one person's newest votes",
+    '"training_pairbatch"."end" = \'\'': "the open batches of a project: a few of 200 pairs",
+    '"training_blindpair"."batch_id" =': "one batch of at most 200 pairs",
     '"feedback_vote"."updated_at" >=': "one person's votes of a day, or of four weeks",
 }
 AGGREGATE = re.compile(r"\b(COUNT|SUM|AVG|MIN|MAX)\s*\(", re.IGNORECASE)

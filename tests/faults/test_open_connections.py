@@ -96,9 +96,9 @@ def closed(connection: socket.socket) -> bool:
 @pytest.mark.parametrize(
     "start",
     [
-        b"",
+        pytest.param(b"", marks=pytest.mark.long),
         b"GET /accounts/login/ HTTP/1.1\r\nHost: localhost\r\nX-",
-        SIGN_IN + b"Content-Length: 500\r\n\r\nlogin=",
+        pytest.param(SIGN_IN + b"Content-Length: 500\r\n\r\nlogin=", marks=pytest.mark.long),
         pytest.param(LONG_BODY, marks=pytest.mark.long),
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 500\r\n\r\n{",
     ],

@@ -73,6 +73,7 @@ def lines_with(path: Path, request_id: str) -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.long
 def test_id_of_a_request_is_in_every_log_up_to_the_trainer_and_the_engine(
     stack: Stack, project: Project, admin: User
 ) -> None:

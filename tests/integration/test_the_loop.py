@@ -170,6 +170,7 @@ def test_cancel_stops_the_trainer_after_a_checkpoint(
     assert any((run.directory / "checkpoints").iterdir())
 
 
+@pytest.mark.long
 def test_task_delivered_twice_makes_one_run(stack: Stack, world: tuple[Project, User]) -> None:
     from celery import Celery
 

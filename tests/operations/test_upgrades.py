@@ -81,6 +81,7 @@ def printed_by(module: str, database: str, var: Path) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_database_of_earlier_versions_is_migrated_with_its_rows(

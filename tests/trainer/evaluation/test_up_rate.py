@@ -90,6 +90,7 @@ def test_votes_with_a_clear_cause_are_predicted(tiny: LoadedBase, count: int) ->
     assert all(0 < rate < 1 for rate in good + bad)
 
 
+@pytest.mark.long
 def test_random_votes_are_not_predicted(tiny: LoadedBase) -> None:
     aucs, gains = [], []
     for seed in range(8):
@@ -228,6 +229,7 @@ def test_no_answers_have_no_predictions(tiny: LoadedBase) -> None:
     assert model.predict(tiny, [], [], []) == []
 
 
+@pytest.mark.long
 def test_trainer_does_not_load_scikit_learn() -> None:
     code = "import sys, trainer.training.train, trainer.evaluation.evaluate; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cryptography.fernet import InvalidToken
+from django.core.cache import cache
 from django.db import transaction
 
 from feedback_app.accounts.audit import audit
@@ -18,10 +19,11 @@ from feedback_app.training.gate.judge.questions import (
     question,
 )
 from feedback_app.training.models import Judge
-from feedback_app.web.errors import UserError
+from feedback_app.web.errors import RateLimited, UserError
 
 #: A page waits for the answer to one question, in total.
 TRY_SECONDS = 30.0
+TRIES_A_MINUTE = 5
 TRIED = Pair(
     "try",
     [{"role": "user", "content": "What is the capital of France?"}],
@@ -104,7 +106,14 @@ class Trial:
 
 
 def judge_try(judge: Judge) -> Trial:
-    """Ask the judge one question, about a right and a wrong answer."""
+    """Ask the judge one question, about a right and a wrong answer.
+
+    Each question holds a thread of the web and costs the project. Raises RateLimited.
+    """
+    key = f"judge-trials:{judge.project_id}"
+    # without the cache's server both do nothing, and 0 questions were asked
+    if not cache.add(key, 1, timeout=60) and cache.incr(key) > TRIES_A_MINUTE:
+        raise RateLimited(f"{TRIES_A_MINUTE} questions were asked within a minute: wait for one.")
     try:
         with judge_client(judge, seconds=TRY_SECONDS, silence=TRY_SECONDS) as client:
             answer = client.ask(question(TRIED, swapped=False), schema=SCHEMA)

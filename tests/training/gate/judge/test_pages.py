@@ -11,6 +11,7 @@ from pytest_django import Settings
 from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.accounts.sealing import unseal
 from feedback_app.feedback.models import Project
+from feedback_app.training.gate.judge.services import TRIES_A_MINUTE
 from feedback_app.training.gate.services import gate_settings
 from feedback_app.training.models import Judge
 from feedback_app.training.runs.claims import run_claim
@@ -122,6 +123,17 @@ def test_trial_shows_the_answer(
     server.behaviour = kind  # neither answer contains its word
     page = client.post(url("gate-judge-test", project)).content.decode()
     assert "did not choose the" in page
+
+
+def test_trials_are_limited(
+    saved: Judge, project: Project, client: Client, server: JudgeServer
+) -> None:
+    for _ in range(TRIES_A_MINUTE):
+        assert client.post(url("gate-judge-test", project)).status_code == 200
+    refused = client.post(url("gate-judge-test", project))
+    assert refused.status_code == 429
+    assert "within a minute" in refused.content.decode()
+    assert len(server.asked) == TRIES_A_MINUTE
 
 
 def test_trial_shows_an_answer_that_would_not_count(

@@ -117,7 +117,7 @@ def passes(rng: random.Random, *, better: float, people: int = 1, ties: float = 
 @pytest.mark.slow
 @pytest.mark.parametrize(("people", "ties"), [(1, 0.0), (3, 0.2)])
 def test_equal_versions_pass_no_more_often_than_the_level(people: int, ties: float) -> None:
-    batches = 400
+    batches = 120
     rng = random.Random(people)
     passed = sum(passes(rng, better=0.5, people=people, ties=ties) for _ in range(batches))
     # a rate of LEVEL would exceed this in one of a thousand tests
@@ -128,5 +128,6 @@ def test_equal_versions_pass_no_more_often_than_the_level(people: int, ties: flo
 @pytest.mark.slow
 def test_better_version_passes() -> None:
     rng = random.Random(1)
-    passed = sum(passes(rng, better=0.7) for _ in range(100))
-    assert passed >= 85
+    passed = sum(passes(rng, better=0.7) for _ in range(40))
+    # 99 % of 300 passed when it was written
+    assert passed >= 34
