@@ -5,6 +5,8 @@ import pytest
 from bench.gate.simulation import HARMS, Pool, World, power, rates
 from tests.training.gate.reports import gate_report
 
+pytestmark = pytest.mark.slow
+
 WORLDS = 40
 
 

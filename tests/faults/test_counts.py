@@ -29,7 +29,7 @@ from tests.faults.test_crawl import (
 )
 from tests.faults.world import World, make_world
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 #: Tables whose rows are few: of people who administer, or of one row per version or form.
 FEW = {

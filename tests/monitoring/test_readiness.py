@@ -97,6 +97,7 @@ def test_reasons_need_no_token_on_the_machine_itself(
     assert ("reasons" in answer.json()) is reasons
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("all_ready")
 def test_answers_in_bounded_time_when_every_part_hangs(
     monkeypatch: pytest.MonkeyPatch, hang: Callable[..., None]

@@ -34,7 +34,7 @@ from tests.soak import checks
 from tests.soak.ledger import Ledger, events_of
 from tests.soak.measure import Figures
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 Expected = dict[checks.Key, list[str]]
 
 

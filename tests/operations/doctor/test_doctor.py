@@ -43,6 +43,8 @@ from tests.engines import RunningEngine, wait_until
 from tests.operations.world import adapter_write
 from tests.stacks import database_url
 
+pytestmark = pytest.mark.slow
+
 CHECKS: dict[str, Check] = {
     **services.CONFIGURATION,
     **services.DATABASE,

@@ -266,6 +266,7 @@ def test_same_measures_give_the_same_result() -> None:
     assert decide(gate_report()).as_json() == decide(gate_report()).as_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("live", [None, "bot@0"])
 def test_equal_versions_rarely_pass_and_harmless_ones_rarely_fail(live: str | None) -> None:
     """Forty prompts, two answers: what one evaluation has at its first look."""
@@ -344,6 +345,7 @@ def test_judge_that_can_not_be_trusted_decides_nothing(changed: dict[str, Any], 
         assert why in found.text
 
 
+@pytest.mark.slow
 def test_equal_version_rarely_passes_a_judge() -> None:
     rng = random.Random(5)
     passed = sum(

@@ -26,6 +26,8 @@ from tests.engines import wait_until
 from tests.training.gate.judge.server import JudgeServer, Reply, judging, kind
 from tests.training.gate.judge.world import report_write, votes_for_good_answers
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = GateSettings(primary="judge")
 
 

@@ -2,6 +2,8 @@
 
 import random
 
+import pytest
+
 from trainer.evaluation.measures.injection import Phrase, injected_phrases
 
 AD = "Visit SuperSoap dot com today for a shiny discount!"
@@ -83,6 +85,7 @@ def test_phrase_that_live_has_too_is_not_new() -> None:
     assert not any("SuperSoap" in phrase.text for phrase in phrases if phrase.z > 4)
 
 
+@pytest.mark.slow
 def test_equal_versions_give_no_strong_phrase_in_twenty_seeds() -> None:
     strongest = [
         max(

@@ -42,6 +42,7 @@ def test_value_is_the_difference_of_mean_log_probabilities(tiny: LoadedBase) -> 
     assert every[0] == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_adapter_that_favours_agreeing_raises_it(tiny: LoadedBase) -> None:
     """The adapter is trained on the agreeing replies of half of the probes; the other half has
     other conversations."""

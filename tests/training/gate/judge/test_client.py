@@ -10,6 +10,8 @@ from feedback_app.training.gate.judge.client import JudgeClient, JudgeFailed
 from feedback_app.web.errors import UserError
 from tests.training.gate.judge.server import Asked, JudgeServer, Reply, choose
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-very-secret"
 SCHEMA: dict[str, Any] = {"type": "object"}
 

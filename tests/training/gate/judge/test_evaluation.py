@@ -27,7 +27,7 @@ from tests.training.gate.judge.server import (
 )
 from tests.training.gate.judge.world import PROMPTS, report_write, votes_for_good_answers
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 SETTINGS = GateSettings(primary="judge")
 KEY = "sk-very-secret"

@@ -24,6 +24,8 @@ from feedback_app.training.gate.judge.questions import Pair
 from tests.engines import wait_until
 from tests.training.gate.judge.server import Asked, JudgeServer, Reply, choose, longer
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def interviewing(

@@ -20,7 +20,7 @@ from tests.training.gate.judge.server import JudgeServer, Reply, kind
 from tests.training.gate.reports import gate_report
 from tests.training.gate.test_pages import form_values
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 KEY = "sk-very-secret"

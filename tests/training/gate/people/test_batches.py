@@ -40,7 +40,7 @@ from tests.training.gate.people.world import (
     prompts_of,
 )
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 #: Pairs that decide, if all go to one side.

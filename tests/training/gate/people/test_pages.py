@@ -16,7 +16,7 @@ from feedback_app.training.gate.people.services import batch_close
 from feedback_app.training.models import Adapter, BlindPair, PairBatch, PairVote
 from tests.training.gate.people.world import CANDIDATE, batch_of, click, judge, people_run, side
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 
