@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: People who skip a pair before it is left out: it may be one that nobody can judge.
 SKIPS_TO_LEAVE_OUT = 2
+UNJUDGED = Q(judged=0, seen__lt=SKIPS_TO_LEAVE_OUT)
 
 
 class RunQuerySet(QuerySet["Run"]):
@@ -54,17 +55,28 @@ class BlindPairQuerySet(QuerySet["BlindPair"]):
 
     def unjudged(self) -> Self:
         """Pairs that nobody has judged and fewer than SKIPS_TO_LEAVE_OUT people have skipped."""
-        return self.alias(
-            judged=Count("votes", filter=~Q(votes__choice="skip")), seen=Count("votes")
-        ).filter(judged=0, seen__lt=SKIPS_TO_LEAVE_OUT)
+        return self._with_counts().filter(UNJUDGED)
 
     def waiting_for(self, user: User, project: Project) -> Self:
         """Open pairs of a project that this person can judge and nobody has, oldest batch first."""
-        own = user.pair_votes.filter(pair=OuterRef("pk"))
         return (
             self.open()
             .filter(batch__project=project)
-            .exclude(Exists(own))
+            .exclude(_own(user))
             .unjudged()
             .order_by("batch", "position")
         )
+
+    def open_for(self, user: User) -> Self:
+        """Open pairs that this person may judge: nobody has, or they have judged or skipped them
+        themselves."""
+        return self.open()._with_counts().filter(Q(_own(user)) | UNJUDGED)
+
+    def _with_counts(self) -> Self:
+        return self.alias(
+            judged=Count("votes", filter=~Q(votes__choice="skip")), seen=Count("votes")
+        )
+
+
+def _own(user: User) -> Exists:
+    return Exists(user.pair_votes.filter(pair=OuterRef("pk")))

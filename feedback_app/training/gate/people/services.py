@@ -27,6 +27,7 @@ from feedback_app.training.stats.sequential import State
 from feedback_app.web.errors import Conflict, UserError
 
 ENDED = "These pairs have been decided: your choice is no longer needed, and was not stored."
+TAKEN = "Somebody else has judged this pair meanwhile: your choice was not stored."
 
 
 def shown_pairs(
@@ -92,10 +93,13 @@ def batch_begin(*, adapter: Adapter, gate: GateResult) -> PairBatch | None:
 def pair_judge(*, pair: BlindPair, by: User, side: PairVote.Side) -> None:
     """Store or change a person's choice, as they see the pair.
 
-    Ends the batch if that decides it. Raises Conflict if the batch has ended meanwhile.
+    Ends the batch if that decides it. Raises Conflict if the batch has ended meanwhile, or if the
+    pair is not this person's to judge: a second opinion would cancel another person's choice.
     """
     with transaction.atomic():
         batch = _locked(pair)
+        if not BlindPair.objects.open_for(by).filter(pk=pair.pk).exists():
+            raise Conflict(TAKEN)
         PairVote.objects.update_or_create(
             pair=pair, user=by, defaults={"choice": choice_of(pair, by, side), "side": side}
         )

@@ -70,7 +70,8 @@ def pairs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 def pair(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Show one pair again, with the person's choice, which can be changed until the end."""
     query_strict(request, ())
-    found = get_object_or_404(BlindPair.objects.open().filter(batch__project=project), pk=pk)
+    rows = BlindPair.objects.open_for(request.user)
+    found = get_object_or_404(rows.filter(batch__project=project), pk=pk)
     if request.paused:
         return redirect("pairs", project.slug)
     context = pair_context(
@@ -88,7 +89,8 @@ def pair(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
 def pair_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Store or change the person's choice, and go on to the next pair.
 
-    Others' votes may have ended the batch while this person was reading: that is no error.
+    Others may have judged the pair, or ended the batch, while this person was reading: that is no
+    error.
     """
     back = reverse("pairs", args=[project.slug])
     found = pair_of(project, pk)

@@ -93,6 +93,18 @@ def test_choice_is_undone_and_changed(
     assert "There was nothing to undo." in again.content.decode()
 
 
+def test_pair_that_somebody_judged_is_closed_to_others(
+    pair: BlindPair, annotator: User, second_annotator: User, as_user: As
+) -> None:
+    click(as_user(annotator), pair, annotator, CANDIDATE)
+    client = as_user(second_annotator)
+    assert client.get(at("pair", pair.pk)).status_code == 404
+    address, body = at("pair-vote", pair.pk), {"choice": "left"}
+    answer = client.post(address, body, follow=True)
+    assert "Somebody else has judged this pair meanwhile" in answer.content.decode()
+    assert PairVote.objects.get().user == annotator
+
+
 def test_unknown_choice_is_refused(pair: BlindPair, annotator: User, as_user: As) -> None:
     as_user(annotator).post(at("pair-vote", pair.pk), {"choice": "candidate"})
     assert not PairVote.objects.exists()
@@ -191,14 +203,14 @@ def test_pages_need_few_queries_however_many_pairs(
 ) -> None:
     adapter = people_run(voted_project, admin, prompts=60)
     judge(adapter.pair_batch.pairs.all()[:20], annotator, PairVote.Choice.TIE)
-    judge(adapter.pair_batch.pairs.all()[:20], second_annotator, PairVote.Choice.TIE)
+    judge(adapter.pair_batch.pairs.all()[20:40], second_annotator, PairVote.Choice.TIE)
     client, owner = as_user(annotator), as_user(admin)
-    pair = adapter.pair_batch.pairs.all()[30]
+    pair = adapter.pair_batch.pairs.all()[45]
     with django_assert_max_num_queries(7):
         client.get(at("pairs"))
     with django_assert_max_num_queries(8):
         client.get(at("pair", pair.pk))
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         click(client, pair, annotator, PairVote.Choice.TIE)
     batch_close(batch=adapter.pair_batch, by=admin)
     with django_assert_max_num_queries(9):
