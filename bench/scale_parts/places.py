@@ -23,7 +23,7 @@ from feedback_app.feedback.projects.forms import ProjectForm  # noqa: E402
 from feedback_app.feedback.projects.rules.forms import RulesForm  # noqa: E402
 from feedback_app.serving.releases import figures as releases  # noqa: E402
 from feedback_app.training.gate.forms import GateRulesForm  # noqa: E402
-from feedback_app.training.gate.people.tally import Tally  # noqa: E402
+from feedback_app.training.gate.people.counts import PairCounts  # noqa: E402
 from feedback_app.training.gate.services import gate_settings  # noqa: E402
 from feedback_app.training.models import BlindPair, PairBatch  # noqa: E402
 from feedback_app.training.runs.fit import fit_of_rows  # noqa: E402
@@ -108,7 +108,7 @@ def pairs_of(project: Project, *, end: str) -> QuerySet[Any]:
             "end": end,
             "ended_at": timezone.now() if end else None,
             "decided_at": timezone.now() if end else None,
-            "tally": Tally(PAIRS, 0, end=end).as_json() if end else {},
+            "counts": PairCounts(PAIRS, 0, end=end).as_json() if end else {},
         },
     )
     if created:

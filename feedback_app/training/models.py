@@ -276,7 +276,7 @@ class Adapter(models.Model):
 class PairBatch(models.Model):
     """A version's answers beside live's, for people to judge blind (gate/people).
 
-    It ends once: the verdict of `tally` is then in the version's gate report, from `decided_at` on.
+    It ends once: from `decided_at` on the verdict of `counts` is in the version's gate report.
     """
 
     class End(models.TextChoices):
@@ -294,8 +294,8 @@ class PairBatch(models.Model):
     same = models.PositiveIntegerField(default=0)
     end = models.CharField(max_length=7, choices=End.choices, blank=True)
     ended_at = models.DateTimeField(null=True)
-    # the votes as they were at the end (gate/people/tally.py)
-    tally: Any = models.JSONField(default=dict)
+    # the votes as they were at the end (gate/people/counts.py)
+    counts: Any = models.JSONField(default=dict)
     decided_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

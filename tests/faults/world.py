@@ -42,7 +42,7 @@ from feedback_app.serving.models import (
     Turn,
 )
 from feedback_app.serving.share_links.services import link_create, visitor_create
-from feedback_app.training.gate.people.tally import Tally
+from feedback_app.training.gate.people.counts import PairCounts
 from feedback_app.training.models import (
     Adapter,
     BlindPair,
@@ -227,7 +227,7 @@ def make_pairs(world: World, adapter: Adapter, *, end: str) -> None:
         end=end,
         ended_at=timezone.now() if end else None,
         decided_at=timezone.now() if end else None,
-        tally=Tally(2, 0, judged=1, wins=1.0, end=end).as_json() if end else {},
+        counts=PairCounts(2, 0, judged=1, wins=1.0, end=end).as_json() if end else {},
     )
     for position in range(2):
         pair = BlindPair.objects.create(

@@ -26,7 +26,7 @@ from feedback_app.web.errors import UserError
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
-TALLIES_SHOWN = 20
+RESULTS_SHOWN = 20
 CACHE_SECONDS = 60
 
 UP, DOWN = Verdict.UP, Verdict.DOWN
@@ -121,7 +121,7 @@ def comparison_judge(*, comparison: Comparison, choice: str) -> None:
                 source=Source.DEMO,
             )
         Comparison.objects.filter(pk=locked.pk).update(choice=choice)
-    cache.delete(tallies_key(comparison.project))
+    cache.delete(results_key(comparison.project))
 
 
 def comparison_withdraw(*, comparison: Comparison) -> None:
@@ -135,11 +135,11 @@ def comparison_withdraw(*, comparison: Comparison) -> None:
         for answer in (comparison.left, comparison.right):
             if answer is not None:
                 vote_undo(completion=answer, by=comparison.user, source=Source.DEMO)
-    cache.delete(tallies_key(comparison.project))
+    cache.delete(results_key(comparison.project))
 
 
 @dataclass(frozen=True)
-class Tally:
+class ComparisonResult:
     """The results of two versions against each other: the numbers of comparisons; and `share`, the
     share of people whose first decided comparison `first` won, with `reading`, its test.
 
@@ -160,24 +160,24 @@ class Tally:
         return self.wins + self.losses + self.both + self.neither
 
 
-def tallies(project: Project) -> list[Tally]:
+def results(project: Project) -> list[ComparisonResult]:
     """Return the judged pairs, most judged first; the live version comes first in its pairs.
 
     They are of the newest `bounded_count.COUNTED` comparisons, and cached until one is judged.
     """
-    key = tallies_key(project)
-    found: list[Tally] | None = cache.get(key)
+    key = results_key(project)
+    found: list[ComparisonResult] | None = cache.get(key)
     if found is None:
-        found = tallies_count(project)
+        found = results_count(project)
         cache.set(key, found, CACHE_SECONDS)
     return found
 
 
-def tallies_key(project: Project) -> str:
-    return f"tallies:{project.pk}:{project.live_version}"
+def results_key(project: Project) -> str:
+    return f"comparison-results:{project.pk}:{project.live_version}"
 
 
-def tallies_count(project: Project) -> list[Tally]:
+def results_count(project: Project) -> list[ComparisonResult]:
     judged = project.comparisons.filter(choice__in=list(VERDICTS)).order_by("-created_at", "-pk")
     rows = judged.values_list("left_version", "right_version", "choice", "user")
     newest = list(rows[: bounded_count.COUNTED])[::-1]
@@ -190,10 +190,10 @@ def tallies_count(project: Project) -> list[Tally]:
             firsts.setdefault(pair, (left, right, choice))
     people = wins_by_pair(project, firsts.values())
     found = [
-        tally(first, second, pair, people.get((first, second), {}))
+        comparison_result(first, second, pair, people.get((first, second), {}))
         for (first, second), pair in counts.items()
     ]
-    return sorted(found, key=lambda each: (-each.judged, each.first, each.second))[:TALLIES_SHOWN]
+    return sorted(found, key=lambda each: (-each.judged, each.first, each.second))[:RESULTS_SHOWN]
 
 
 def wins_by_pair(
@@ -210,9 +210,11 @@ def wins_by_pair(
     return counts
 
 
-def tally(first: str, second: str, pair: dict[str, int], people: dict[str, int]) -> Tally:
+def comparison_result(
+    first: str, second: str, pair: dict[str, int], people: dict[str, int]
+) -> ComparisonResult:
     wins, losses = people.get(first, 0), people.get(second, 0)
-    return Tally(
+    return ComparisonResult(
         first,
         second,
         pair.get(first, 0),

@@ -21,9 +21,9 @@ from feedback_app.serving.comparisons.services import (
     comparison_begin,
     comparison_judge,
     comparison_withdraw,
+    results,
     side_is_open,
     side_stream,
-    tallies,
 )
 from feedback_app.serving.demo.conversations import versions_offered
 from feedback_app.serving.demo.events import WAITING, event, event_stream
@@ -90,7 +90,7 @@ def compare_context(project: Project, comparison: Comparison | None) -> dict[str
         "versions": versions,
         "pair": pair,
         "is_first": comparison is None,
-        "tallies": tallies(project),
+        "results": results(project),
         "ideas": () if comparison and not comparison.choice else ideas(project, comparison),
     }
 

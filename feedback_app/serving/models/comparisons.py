@@ -40,7 +40,7 @@ class Comparison(models.Model):
     class Meta:
         indexes: ClassVar = [
             models.Index(fields=["project", "user", "-created_at"], name="comparison_recent"),
-            # those of the tally
+            # those of a result
             models.Index(
                 fields=["project", "-created_at", "-id"],
                 condition=~Q(choice=""),

@@ -153,7 +153,7 @@ def rules_now(adapter: Adapter) -> list[Mapping[str, Any]]:
     progress = batch_progress(adapter) if asked else None
     if progress is None:
         return rules
-    now = people_decide(progress.tally.as_json(), adapter.gate["opponent"])
+    now = people_decide(progress.counts.as_json(), adapter.gate["opponent"])
     return [{**rules[0], **asdict(replace(now, primary=True))}, *rules[1:]]
 
 

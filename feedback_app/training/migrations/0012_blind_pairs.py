@@ -21,7 +21,7 @@ class Migration(migrations.Migration):
                 ('same', models.PositiveIntegerField(default=0)),
                 ('end', models.CharField(blank=True, choices=[('decided', 'Decided'), ('judged', 'All pairs judged'), ('closed', 'Closed by an admin')], max_length=7)),
                 ('ended_at', models.DateTimeField(null=True)),
-                ('tally', models.JSONField(default=dict)),
+                ('counts', models.JSONField(default=dict)),
                 ('decided_at', models.DateTimeField(null=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('adapter', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='pair_batch', to='training.adapter')),

@@ -16,9 +16,9 @@ from feedback_app.serving.comparisons.services import (
     comparison_begin,
     comparison_judge,
     comparison_withdraw,
+    results,
+    results_key,
     side_stream,
-    tallies,
-    tallies_key,
 )
 from feedback_app.serving.models import Comparison
 from feedback_app.training.stats.sequential import read
@@ -102,7 +102,7 @@ def test_choice_casts_two_votes_once(answered: Comparison, choice: str) -> None:
     comparison_withdraw(comparison=answered)
     assert not Vote.objects.exists()
     assert not Example.objects.exists()
-    assert tallies(answered.project) == []
+    assert results(answered.project) == []
     with pytest.raises(UserError, match="judged this comparison already"):
         comparison_judge(comparison=answered, choice=choice)
 
@@ -157,7 +157,7 @@ def test_first_of_two_streams_for_one_side_is_kept(asked: Comparison) -> None:
     assert Completion.objects.count() == 1
 
 
-def test_tally_sums_both_orders(served: Project, viewer: User) -> None:
+def test_result_sums_both_orders(served: Project, viewer: User) -> None:
     served.live_version = "bot@2"
     for left, right, choice in [
         ("base", "bot@2", "right"),
@@ -170,14 +170,14 @@ def test_tally_sums_both_orders(served: Project, viewer: User) -> None:
         Comparison.objects.create(
             project=served, user=viewer, left_version=left, right_version=right, choice=choice
         )
-    first, second = tallies(served)
+    first, second = results(served)
     assert (first.first, first.second) == ("bot@2", "base")
     assert (first.wins, first.losses, first.both, first.neither) == (2, 1, 1, 0)
     assert first.reading == read(1, 0)
     assert (second.judged, second.share, second.reading.to_go) == (1, None, None)
 
 
-def test_tally_names_the_better_version_once_significant(
+def test_result_names_the_better_version_once_significant(
     served: Project, viewer: User, as_user: As
 ) -> None:
     def judged(choice: str, count: int) -> str:
@@ -189,7 +189,7 @@ def test_tally_names_the_better_version_once_significant(
                 right_version="bot@1",
                 choice=choice,
             )
-        cache.delete(tallies_key(served))  # as after a judgement
+        cache.delete(results_key(served))  # as after a judgement
         page = as_user(viewer).get(reverse("compare", args=[served.slug])).content.decode()
         return " ".join(page.split())
 
@@ -208,13 +208,13 @@ def test_one_person_does_not_decide_a_comparison(
     Comparison.objects.create(project=served, user=annotator, choice="left", **other)
 
     with django_assert_num_queries(1):
-        [tally] = tallies(served)
+        [result] = results(served)
     with django_assert_num_queries(0):
-        assert tallies(served) == [tally]
+        assert results(served) == [result]
 
-    assert (tally.wins, tally.losses, tally.both) == (40, 1, 1)
+    assert (result.wins, result.losses, result.both) == (40, 1, 1)
     # one win and one loss: the first decided comparison of each person
-    assert (tally.reading.state, tally.reading) == ("open", read(1, 1))
+    assert (result.reading.state, result.reading) == ("open", read(1, 1))
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def batch_decide(batch_id: int) -> None:
     if batch is None:
         return
     adapter = batch.adapter
-    report = {**adapter.report, "people": batch.tally}
+    report = {**adapter.report, "people": batch.counts}
     gate = gate_decide_again(adapter, report)
     with transaction.atomic():
         if not PairBatch.objects.undecided().filter(pk=batch_id).update(decided_at=timezone.now()):

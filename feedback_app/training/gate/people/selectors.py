@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.evaluation import place
-from feedback_app.training.gate.people.tally import Tally, tally_of
+from feedback_app.training.gate.people.counts import PairCounts, pair_counts_of
 from feedback_app.training.models import Adapter, BlindPair, PairBatch, PairVote
 
 
@@ -48,13 +48,13 @@ class Progress:
     """How far people have come with a version's pairs."""
 
     batch: PairBatch
-    tally: Tally
+    counts: PairCounts
 
 
 def batch_progress(adapter: Adapter) -> Progress | None:
     """Return the progress of a version's pairs, or None if people were not asked."""
     batch = PairBatch.objects.filter(adapter=adapter).first()
-    return None if batch is None else Progress(batch, tally_of(batch))
+    return None if batch is None else Progress(batch, pair_counts_of(batch))
 
 
 @dataclass(frozen=True)

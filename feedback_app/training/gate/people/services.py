@@ -16,9 +16,9 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project, Source
 from feedback_app.training.gate.judge.evaluation import answer_pairs
 from feedback_app.training.gate.judge.questions import Pair
+from feedback_app.training.gate.people.counts import FAILED, PairCounts, pair_counts_of
 from feedback_app.training.gate.people.rule import people_read
 from feedback_app.training.gate.people.sides import choice_of
-from feedback_app.training.gate.people.tally import FAILED, Tally, tally_of
 from feedback_app.training.gate.results import LEAST_PROMPTS
 from feedback_app.training.gate.rules import GateResult
 from feedback_app.training.gate.settings import GateSettings
@@ -55,12 +55,12 @@ def report_with_people(
         return report
     pairs = [pair for _, pair in shown_pairs(report, project=project, candidate=candidate)]
     different = sum(not pair.equal for pair in pairs)
-    return {**report, "people": Tally(different, len(pairs) - different).as_json()}
+    return {**report, "people": PairCounts(different, len(pairs) - different).as_json()}
 
 
 def report_without_people(report: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the report of a version that a guard has failed: people are spared the work."""
-    return {**report, "people": replace(Tally(**report["people"]), end=FAILED).as_json()}
+    return {**report, "people": replace(PairCounts(**report["people"]), end=FAILED).as_json()}
 
 
 def batch_begin(*, adapter: Adapter, gate: GateResult) -> PairBatch | None:
@@ -69,10 +69,10 @@ def batch_begin(*, adapter: Adapter, gate: GateResult) -> PairBatch | None:
     found = adapter.report.get("people")
     if found is None or gate.outcome != GateOutcome.UNDECIDED:
         return None
-    tally = Tally(**found)
-    if tally.pairs < LEAST_PROMPTS:
+    counts = PairCounts(**found)
+    if counts.pairs < LEAST_PROMPTS:
         return None
-    batch = PairBatch.objects.create(adapter=adapter, project=adapter.project, same=tally.same)
+    batch = PairBatch.objects.create(adapter=adapter, project=adapter.project, same=counts.same)
     shown = shown_pairs(adapter.report, project=adapter.project, candidate=adapter.name)
     BlindPair.objects.bulk_create(
         BlindPair(
@@ -125,11 +125,11 @@ def _locked(pair: BlindPair) -> PairBatch:
 
 def batch_end_if_decided(batch: PairBatch) -> None:
     """End a locked batch if the votes decide it, or if no pair is left."""
-    tally = tally_of(batch)
-    if people_read(tally).state != State.OPEN:
-        _end(batch, tally, PairBatch.End.DECIDED)
-    elif tally.finished:
-        _end(batch, tally, PairBatch.End.JUDGED)
+    counts = pair_counts_of(batch)
+    if people_read(counts).state != State.OPEN:
+        _end(batch, counts, PairBatch.End.DECIDED)
+    elif counts.finished:
+        _end(batch, counts, PairBatch.End.JUDGED)
 
 
 def batch_close(*, batch: PairBatch, by: User) -> None:
@@ -138,7 +138,7 @@ def batch_close(*, batch: PairBatch, by: User) -> None:
         locked = PairBatch.objects.select_for_update(no_key=True).get(pk=batch.pk)
         if locked.end:
             raise UserError("These pairs have ended already.")
-        _end(locked, tally_of(locked), PairBatch.End.CLOSED)
+        _end(locked, pair_counts_of(locked), PairBatch.End.CLOSED)
         audit(
             project=locked.project,
             actor=by,
@@ -147,7 +147,7 @@ def batch_close(*, batch: PairBatch, by: User) -> None:
         )
 
 
-def _end(batch: PairBatch, tally: Tally, end: PairBatch.End) -> None:
+def _end(batch: PairBatch, counts: PairCounts, end: PairBatch.End) -> None:
     batch.end, batch.ended_at = end, timezone.now()
-    batch.tally = replace(tally, end=end.value).as_json()
-    batch.save(update_fields=["end", "ended_at", "tally"])
+    batch.counts = replace(counts, end=end.value).as_json()
+    batch.save(update_fields=["end", "ended_at", "counts"])

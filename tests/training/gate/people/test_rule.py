@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from feedback_app.training.gate.people.counts import PairCounts, pair_counts
 from feedback_app.training.gate.people.rule import SHARE, pairs_enough, people_decide, people_read
-from feedback_app.training.gate.people.tally import Tally, tally_count
 from feedback_app.training.gate.results import LEVEL
 from feedback_app.training.models import GateOutcome, PairBatch
 from feedback_app.training.stats.sequential import State, log_evidence
@@ -14,32 +14,32 @@ from feedback_app.training.stats.sequential import State, log_evidence
 JUDGED, CLOSED = PairBatch.End.JUDGED.value, PairBatch.End.CLOSED.value
 
 
-def tally(choices: str) -> Tally:
-    """Return the tally of one vote a pair: c(andidate), l(ive), t(ie) or s(kip)."""
+def counts(choices: str) -> PairCounts:
+    """Return the counts of one vote a pair: c(andidate), l(ive), t(ie) or s(kip)."""
     names = {"c": "candidate", "l": "live", "t": "tie", "s": "skip"}
     votes = [(number, names[letter]) for number, letter in enumerate(choices)]
-    return tally_count(votes, pairs=40, same=0)
+    return pair_counts(votes, pairs=40, same=0)
 
 
 def test_more_people_on_one_pair_are_still_one_observation() -> None:
-    alone = tally_count([(1, "candidate"), (2, "live")], pairs=40, same=0)
-    many = tally_count([(1, "candidate")] * 9 + [(2, "live")] * 9, pairs=40, same=0)
+    alone = pair_counts([(1, "candidate"), (2, "live")], pairs=40, same=0)
+    many = pair_counts([(1, "candidate")] * 9 + [(2, "live")] * 9, pairs=40, same=0)
     assert (alone.wins, alone.losses, alone.judged) == (1, 1, 2)
     assert many == alone
 
 
 def test_people_who_disagree_share_a_pair() -> None:
     votes = [(1, "candidate"), (1, "candidate"), (1, "tie"), (1, "skip")]
-    found = tally_count(votes, pairs=40, same=0)
+    found = pair_counts(votes, pairs=40, same=0)
     assert found.wins == pytest.approx(5 / 6)
     assert found.losses == pytest.approx(1 / 6)
-    assert tally_count([(1, "candidate"), (1, "live")], pairs=40, same=0).ties == 1
+    assert pair_counts([(1, "candidate"), (1, "live")], pairs=40, same=0).ties == 1
 
 
 def test_skips_are_no_votes_and_a_pair_that_two_skip_is_left_out() -> None:
-    found = tally_count([(1, "skip"), (1, "skip"), (2, "skip")], pairs=2, same=0)
+    found = pair_counts([(1, "skip"), (1, "skip"), (2, "skip")], pairs=2, same=0)
     assert (found.judged, found.left_out, found.finished) == (0, 1, False)
-    assert tally_count([(1, "skip"), (1, "skip"), (2, "tie")], pairs=2, same=0).finished
+    assert pair_counts([(1, "skip"), (1, "skip"), (2, "tie")], pairs=2, same=0).finished
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_skips_are_no_votes_and_a_pair_that_two_skip_is_left_out() -> None:
     ],
 )
 def test_rule_decides_as_soon_as_the_test_does(choices: str, outcome: str, text: str) -> None:
-    found = people_decide(tally(choices).as_json(), "bot@1")
+    found = people_decide(counts(choices).as_json(), "bot@1")
     assert found.outcome == outcome
     assert found.text.startswith(text)
 
 
 def test_judged_batch_says_how_many_pairs_would_decide() -> None:
-    ended = tally("c" * 26 + "l" * 14).as_json() | {"end": JUDGED}
+    ended = counts("c" * 26 + "l" * 14).as_json() | {"end": JUDGED}
     found = people_decide(ended, "base")
     assert found.outcome == GateOutcome.UNDECIDED
     assert found.value == pytest.approx(0.65)
@@ -66,13 +66,13 @@ def test_judged_batch_says_how_many_pairs_would_decide() -> None:
     assert found.low < 0.5 < found.value < found.high
     assert found.needed is not None and 100 < found.needed < 130
     assert f"about {found.needed} pairs would decide" in found.text
-    even = people_decide(tally("cl" * 20).as_json() | {"end": CLOSED}, "base")
+    even = people_decide(counts("cl" * 20).as_json() | {"end": CLOSED}, "base")
     assert "then an admin closed them" in even.text
     assert "more pairs would hardly decide" in even.text
 
 
 def test_version_that_answers_like_live_is_not_shown_to_people() -> None:
-    found = people_decide(Tally(pairs=4, same=36).as_json(), "bot@1")
+    found = people_decide(PairCounts(pairs=4, same=36).as_json(), "bot@1")
     assert found.outcome == GateOutcome.UNDECIDED
     assert found.text.startswith("it answers 4 of 40 imported test prompts unlike live")
     assert people_decide(None, "bot@1").text == "people were not asked"
@@ -81,8 +81,8 @@ def test_version_that_answers_like_live_is_not_shown_to_people() -> None:
 def test_batch_is_large_enough_for_two_thirds() -> None:
     enough = pairs_enough()
     wins = math.ceil(SHARE * enough)
-    assert people_read(Tally(enough, 0, enough, wins, enough - wins)).state == State.BETTER
-    assert people_read(Tally(60, 0, 60, 39, 21)).state == State.OPEN
+    assert people_read(PairCounts(enough, 0, enough, wins, enough - wins)).state == State.BETTER
+    assert people_read(PairCounts(60, 0, 60, 39, 21)).state == State.OPEN
     assert enough == 114
 
 
@@ -91,8 +91,8 @@ def passes(rng: random.Random, *, better: float, people: int = 1, ties: float = 
     the same pair at once, and where somebody changes their mind."""
     votes: list[tuple[int, str]] = []
 
-    def ended() -> Tally | None:
-        found = tally_count(votes, pairs=200, same=0)
+    def ended() -> PairCounts | None:
+        found = pair_counts(votes, pairs=200, same=0)
         # what people_read reads, without its interval, which takes longer
         return found if log_evidence(found.wins, found.losses) >= -math.log(2 * LEVEL) else None
 

@@ -11,9 +11,9 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project, Prompt, Source
 from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.training.gate.people.counts import PairCounts
 from feedback_app.training.gate.people.services import pair_judge
 from feedback_app.training.gate.people.sides import candidate_is_left
-from feedback_app.training.gate.people.tally import Tally
 from feedback_app.training.gate.services import gate_settings, gate_settings_save
 from feedback_app.training.models import Adapter, BlindPair, PairBatch, PairVote
 from feedback_app.training.runs.claims import run_claim
@@ -91,7 +91,7 @@ def batch_of(adapter: Adapter, *, pairs: int = 12, end: str = "", text: str = ""
         end=end,
         ended_at=timezone.now() if end else None,
         decided_at=timezone.now() if end else None,
-        tally=Tally(pairs, 1, judged=pairs, wins=pairs, end=end).as_json() if end else {},
+        counts=PairCounts(pairs, 1, judged=pairs, wins=pairs, end=end).as_json() if end else {},
     )
     BlindPair.objects.bulk_create(
         BlindPair(

@@ -17,7 +17,7 @@ VALUES: dict[str, float] = {
 
 
 @dataclass(frozen=True)
-class Tally:
+class PairCounts:
     """The votes on a batch (an evaluation's report, key "people").
 
     A pair is one observation, however many people judged it: the mean of their choices. `wins` and
@@ -45,20 +45,20 @@ class Tally:
         return asdict(self)
 
 
-#: `Tally.end` of a version that a guard has failed.
+#: `PairCounts.end` of a version that a guard has failed.
 FAILED = "failed"
 
 
-def tally_of(batch: PairBatch) -> Tally:
+def pair_counts_of(batch: PairBatch) -> PairCounts:
     """Return the votes on a batch: those at its end, or the present ones while it is open."""
     if batch.end:
-        return Tally(**batch.tally)
+        return PairCounts(**batch.counts)
     votes = PairVote.objects.filter(pair__batch=batch).order_by().values_list("pair", "choice")
-    return tally_count(votes, pairs=batch.pairs.count(), same=batch.same)
+    return pair_counts(votes, pairs=batch.pairs.count(), same=batch.same)
 
 
-def tally_count(votes: Iterable[tuple[Any, str]], *, pairs: int, same: int) -> Tally:
-    """Return the tally of (pair, choice) rows."""
+def pair_counts(votes: Iterable[tuple[Any, str]], *, pairs: int, same: int) -> PairCounts:
+    """Return the counts of (pair, choice) rows."""
     by_pair: dict[Any, list[str]] = {}
     for pair, choice in votes:
         by_pair.setdefault(pair, []).append(choice)
@@ -70,7 +70,7 @@ def tally_count(votes: Iterable[tuple[Any, str]], *, pairs: int, same: int) -> T
         elif len(choices) >= SKIPS_TO_LEAVE_OUT:
             left_out += 1
     decided = [value for value in values if value != 0.5]
-    return Tally(
+    return PairCounts(
         pairs=pairs,
         same=same,
         judged=len(values),
