@@ -47,6 +47,7 @@ ALLOWED = {
     '"training_snapshotitem"."completion_id" IN (': "one person's newest votes",
     '"training_pairbatch"."end" = \'\'': "the open batches of a project: a few of 200 pairs",
     '"training_blindpair"."batch_id" =': "one batch of at most 200 pairs",
+    '"training_blindpair"."batch_id" IN (': "the open batches of a project",
     '"feedback_vote"."updated_at" >=': "one person's votes of a day, or of four weeks",
 }
 AGGREGATE = re.compile(r"\b(COUNT|SUM|AVG|MIN|MAX)\s*\(", re.IGNORECASE)

@@ -1,10 +1,12 @@
 """What people have said of a batch of blind pairs, as the sequential test reads it."""
 
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from feedback_app.training.gate.people.limits import work_is_shared
 from feedback_app.training.models import PairBatch, PairVote
 from feedback_app.training.querysets import SKIPS_TO_LEAVE_OUT
 
@@ -24,7 +26,8 @@ class PairCounts:
     `losses` are the sums over the `judged` pairs that were no tie. `same` prompts got the same
     answer from both versions and are not among the `pairs`; `left_out` ones were only skipped.
     `end`: why the batch has ended (PairBatch.End), "" while it is open, or FAILED where no pair
-    was shown, as a guard had failed the version.
+    was shown, as a guard had failed the version. `largest` is how many pairs the person who judged
+    most has judged; it counts where the work is `shared` (limits.py).
     """
 
     pairs: int
@@ -35,6 +38,13 @@ class PairCounts:
     ties: int = 0
     left_out: int = 0
     end: str = ""
+    largest: int = 0
+    shared: bool = False
+
+    @property
+    def of_one_person(self) -> bool:
+        """Return whether one person has judged more than half, though others could have."""
+        return self.shared and 2 * self.largest > self.judged
 
     @property
     def finished(self) -> bool:
@@ -53,8 +63,18 @@ def pair_counts_of(batch: PairBatch) -> PairCounts:
     """Return the votes on a batch: those at its end, or the present ones while it is open."""
     if batch.end:
         return PairCounts(**batch.counts)
-    votes = PairVote.objects.filter(pair__batch=batch).order_by().values_list("pair", "choice")
-    return pair_counts(votes, pairs=batch.pairs.count(), same=batch.same)
+    rows = PairVote.objects.filter(pair__batch=batch).order_by()
+    votes = list(rows.values_list("pair", "choice", "user"))
+    people = Counter(user for _, choice, user in votes if choice in VALUES)
+    return replace(
+        pair_counts(
+            ((pair, choice) for pair, choice, _ in votes),
+            pairs=batch.pairs.count(),
+            same=batch.same,
+        ),
+        largest=max(people.values(), default=0),
+        shared=work_is_shared(batch.project),
+    )
 
 
 def pair_counts(votes: Iterable[tuple[Any, str]], *, pairs: int, same: int) -> PairCounts:

@@ -16,6 +16,7 @@ _ADVICE = (
 )
 
 
+_ONE_PERSON_ADVICE = "Ask other annotators to judge the pairs of the next run."
 #: The preference that a batch should be large enough for.
 SHARE = 0.65
 
@@ -68,10 +69,13 @@ def people_decide(found: Mapping[str, Any] | None, live: str, level: float = LEV
         high=reading.high if decided else None,
     )
     said = f"preferred to {named(live)} on {_of_pairs(counts)}"
-    if reading.state == State.BETTER:
+    if counts.of_one_person and reading.state != State.OPEN and counts.end:
+        text = f"{said}, but one person judged {counts.largest} of {counts.judged} pairs"
+        return replace(result, text=text, advice=_ONE_PERSON_ADVICE)
+    if reading.state == State.BETTER and not counts.of_one_person:
         text = f"better than {named(live)}: {said}"
         return replace(result, outcome=GateOutcome.PASSED, text=text)
-    if reading.state == State.WORSE:
+    if reading.state == State.WORSE and not counts.of_one_person:
         text = f"worse than {named(live)}: {said}"
         return replace(result, outcome=GateOutcome.FAILED, text=text)
     progress = f"people have judged {counts.judged} of {counts.pairs} pairs"

@@ -8,12 +8,21 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.evaluation import place
 from feedback_app.training.gate.people.counts import PairCounts, pair_counts_of
+from feedback_app.training.gate.people.limits import batches_at_limit
 from feedback_app.training.models import Adapter, BlindPair, PairBatch, PairVote
 
 
 def pairs_waiting(project: Project, user: User) -> int:
     """Return how many pairs wait for this person."""
-    return BlindPair.objects.waiting_for(user, project).count()
+    return len(_waiting(project, user))
+
+
+def _waiting(project: Project, user: User) -> list[tuple[int, int]]:
+    """Return batch and id of the pairs that wait for this person, of the oldest batch first."""
+    waiting = BlindPair.objects.waiting_for(user, project).values_list("batch", "pk")
+    found = list(waiting)
+    full = batches_at_limit(user, project) if found else []
+    return [(batch, pk) for batch, pk in found if batch not in full]
 
 
 def pair_next(project: Project, user: User) -> tuple[BlindPair | None, int]:
@@ -22,7 +31,7 @@ def pair_next(project: Project, user: User) -> tuple[BlindPair | None, int]:
     Of the oldest batch, in an order of their own: people who judge at the same time get different
     pairs, as the first vote on a pair is the one that helps.
     """
-    waiting = list(BlindPair.objects.waiting_for(user, project).values_list("batch", "pk"))
+    waiting = _waiting(project, user)
     if not waiting:
         return None, 0
     oldest = waiting[0][0]

@@ -17,6 +17,7 @@ from feedback_app.feedback.models import Project, Source
 from feedback_app.training.gate.judge.evaluation import answer_pairs
 from feedback_app.training.gate.judge.questions import Pair
 from feedback_app.training.gate.people.counts import FAILED, PairCounts, pair_counts_of
+from feedback_app.training.gate.people.limits import batches_at_limit
 from feedback_app.training.gate.people.rule import people_read
 from feedback_app.training.gate.people.sides import choice_of
 from feedback_app.training.gate.results import LEAST_PROMPTS
@@ -27,6 +28,7 @@ from feedback_app.training.stats.sequential import State
 from feedback_app.web.errors import Conflict, UserError
 
 ENDED = "These pairs have been decided: your choice is no longer needed, and was not stored."
+HALF = "You have judged half of these pairs: the others are for other people."
 TAKEN = "Somebody else has judged this pair meanwhile: your choice was not stored."
 
 
@@ -100,6 +102,9 @@ def pair_judge(*, pair: BlindPair, by: User, side: PairVote.Side) -> None:
         batch = _locked(pair)
         if not BlindPair.objects.open_for(by).filter(pk=pair.pk).exists():
             raise Conflict(TAKEN)
+        judged = PairVote.objects.filter(pair=pair, user=by).exists()
+        if not judged and batch.pk in batches_at_limit(by, batch.project):
+            raise Conflict(HALF)
         PairVote.objects.update_or_create(
             pair=pair, user=by, defaults={"choice": choice_of(pair, by, side), "side": side}
         )
@@ -126,7 +131,7 @@ def _locked(pair: BlindPair) -> PairBatch:
 def batch_end_if_decided(batch: PairBatch) -> None:
     """End a locked batch if the votes decide it, or if no pair is left."""
     counts = pair_counts_of(batch)
-    if people_read(counts).state != State.OPEN:
+    if people_read(counts).state != State.OPEN and not counts.of_one_person:
         _end(batch, counts, PairBatch.End.DECIDED)
     elif counts.finished:
         _end(batch, counts, PairBatch.End.JUDGED)

@@ -7,7 +7,8 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
-from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.accounts.models import AuditEvent, Role, User
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Project, Prompt, Source
 from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
 from feedback_app.feedback.webhooks.services import webhook_create
@@ -274,3 +275,47 @@ def test_votes_on_the_page_release_the_version(
     assert client.get(reverse("pairs", args=["bot"])).context["pair"] is None
     assert decided(adapter).gate_outcome == GateOutcome.PASSED
     assert list(adapters_to_release()) == ([adapter] if auto_release else [])
+
+
+@pytest.fixture
+def third_annotator(project: Project) -> User:
+    user = User.objects.create_user("cleo@example.com", "x", name="Cleo")
+    member_set(project=project, user=user, role=Role.ANNOTATOR)
+    return user
+
+
+def test_one_of_three_annotators_judges_half_and_decides_nothing_alone(
+    adapter: Adapter,
+    pairs: list[BlindPair],
+    annotator: User,
+    second_annotator: User,
+    third_annotator: User,
+) -> None:
+    half = len(pairs) // 2
+    judge(pairs[:half], annotator, CANDIDATE)
+    assert half > ENOUGH
+    assert not PairBatch.objects.get().end
+    assert pair_next(adapter.project, annotator) == (None, 0)
+    with pytest.raises(Conflict, match="half of these pairs"):
+        judge(pairs[half : half + 1], annotator, CANDIDATE)
+    judge(pairs[:1], annotator, CANDIDATE)  # changing an own choice is no new one
+    assert pair_next(adapter.project, second_annotator)[1] == len(pairs) - half
+
+    judge(pairs[half:], second_annotator, CANDIDATE)
+    assert PairBatch.objects.get().end == PairBatch.End.DECIDED
+    assert decided(adapter).gate_outcome == GateOutcome.PASSED
+
+
+def test_pairs_of_one_of_three_annotators_are_no_evidence_when_closed(
+    adapter: Adapter,
+    pairs: list[BlindPair],
+    admin: User,
+    annotator: User,
+    second_annotator: User,
+    third_annotator: User,
+) -> None:
+    judge(pairs[: ENOUGH + 5], annotator, CANDIDATE)
+    batch_close(batch=PairBatch.objects.get(), by=admin)
+    found = decided(adapter)
+    assert found.gate_outcome == GateOutcome.UNDECIDED
+    assert f"one person judged {ENOUGH + 5} of {ENOUGH + 5} pairs" in rule_of(found)["text"]

@@ -206,11 +206,11 @@ def test_pages_need_few_queries_however_many_pairs(
     judge(adapter.pair_batch.pairs.all()[20:40], second_annotator, PairVote.Choice.TIE)
     client, owner = as_user(annotator), as_user(admin)
     pair = adapter.pair_batch.pairs.all()[45]
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(9):
         client.get(at("pairs"))
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(10):
         client.get(at("pair", pair.pk))
-    with django_assert_max_num_queries(16):
+    with django_assert_max_num_queries(21):
         click(client, pair, annotator, PairVote.Choice.TIE)
     batch_close(batch=adapter.pair_batch, by=admin)
     with django_assert_max_num_queries(9):
