@@ -10,6 +10,8 @@ run goes on. Tables, plots and figures of the studies that are complete go to do
 
 import argparse
 import os
+import signal
+import sys
 import time
 from contextlib import ExitStack
 
@@ -29,7 +31,6 @@ from bench.evidence.pool import MAX_TOKENS, UNSEEN  # noqa: E402
 from bench.evidence.report import Result, as_json, markdown, plot, result  # noqa: E402
 from bench.evidence.site import Site, site  # noqa: E402
 from bench.evidence.studies import SEEDS, STUDIES, VOTES, Study  # noqa: E402
-from bench.gate.planted import processor  # noqa: E402
 
 DOCS = servers.ROOT / "docs" / "evidence"
 FOOT = """
@@ -50,6 +51,8 @@ def main() -> None:
     unknown = set(names) - {study.name for study in STUDIES}
     if unknown:
         parser.error(f"there is no study {', '.join(sorted(unknown))}")
+    # ends the web app as well, as Ctrl-C does
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     started = time.monotonic()
     with ExitStack() as stack:
         opened: list[Site] = []
@@ -81,7 +84,7 @@ def write(study: Study, results: list[Result]) -> None:
         unseen=UNSEEN,
         tokens=MAX_TOKENS,
         name=study.name,
-        processor=processor(),
+        processor=" and ".join(sorted(frozenset().union(*(one.processors for one in results)))),
     )
     (DOCS / f"{study.name}.md").write_text(markdown(study, results) + foot)
     (DOCS / f"{study.name}.json").write_text(as_json(results))

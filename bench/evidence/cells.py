@@ -7,9 +7,8 @@ run has finished, is not computed again.
 import hashlib
 import json
 import shutil
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell gave: an answer to each unseen prompt, or why the training failed."""
+    """What a cell gave: an answer to each unseen prompt, or why the training failed; and on which
+    processor."""
 
-    texts: tuple[str, ...]
-    finished: tuple[bool, ...]
-    seconds: float
+    texts: list[str]
+    finished: list[bool]
     processor: str
     failure: str = ""
 
@@ -74,32 +73,23 @@ def outcome(cell: Cell) -> Outcome:
     if not path.exists():
         CELLS.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(_computed(cell)))
+        partial.write_text(json.dumps(asdict(_computed(cell))))
         partial.replace(path)
     raw = json.loads(path.read_text())
-    return Outcome(**{**raw, "texts": tuple(raw["texts"]), "finished": tuple(raw["finished"])})
+    return Outcome(**{one.name: raw[one.name] for one in fields(Outcome)})
 
 
-def _computed(cell: Cell) -> dict[str, Any]:
-    started = time.monotonic()
-    texts: list[str] = []
-    finished: list[bool] = []
-    failure = ""
+def _computed(cell: Cell) -> Outcome:
     try:
         model, adapter = version_of(cell)
     except RunFailed as error:
-        failure = str(error)
-    else:
-        answers = answers_of(unseen_prompts(), seed=500 + cell.seed, model=model, adapter=adapter)
-        texts = [one.answer.text for one in answers]
-        finished = [one.answer.finish_reason == "stop" for one in answers]
-    return {
-        "texts": texts,
-        "finished": finished,
-        "seconds": round(time.monotonic() - started, 1),
-        "processor": processor(),
-        "failure": failure,
-    }
+        return Outcome([], [], processor(), str(error))
+    answers = answers_of(unseen_prompts(), seed=500 + cell.seed, model=model, adapter=adapter)
+    return Outcome(
+        texts=[one.answer.text for one in answers],
+        finished=[one.answer.finish_reason == "stop" for one in answers],
+        processor=processor(),
+    )
 
 
 def version_of(cell: Cell) -> tuple[Path, Path | None]:
@@ -144,9 +134,3 @@ def tidy() -> None:
     """Remove models and runs; outcomes, votes and the pool stay."""
     for name in ("runs", "merged"):
         shutil.rmtree(WORK / name, ignore_errors=True)
-
-
-def counted(examples: Sequence[Example]) -> str:
-    """Return the numbers of ups and downs, for a table."""
-    ups = sum(example.label for example in examples)
-    return f"{ups} : {len(examples) - ups}"

@@ -1,6 +1,7 @@
 """The answers that the simulated annotators vote on: of the base, sampled once and kept."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -104,7 +105,7 @@ def pool() -> list[PoolAnswer]:
     )
 
 
-def kept(path: Path, make) -> list[PoolAnswer]:  # type: ignore[no-untyped-def]
+def kept(path: Path, make: Callable[[], list[PoolAnswer]]) -> list[PoolAnswer]:
     """Return the answers in a file, which is made if it is missing."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

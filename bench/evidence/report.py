@@ -41,6 +41,7 @@ class Result:
     base: Estimate
     base_words: float
     rows: list[Row]
+    processors: frozenset[str]
 
 
 def result(table: Table) -> Result:
@@ -69,7 +70,8 @@ def result(table: Table) -> Result:
                 finished=fmean(done for one in outcomes for done in one.finished),
             )
         )
-    return Result(table, mean(before), _words(base), rows)
+    processors = frozenset(one.processor for outcomes in found.values() for one in outcomes)
+    return Result(table, mean(before), _words(base), rows, processors)
 
 
 def _liked(outcomes: Sequence[Outcome], likes: Any) -> Any:
