@@ -1,6 +1,7 @@
 """What must hold after a soak. Each check returns the differences it found, as text."""
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
@@ -243,10 +244,17 @@ def files_left(*directories: Path) -> list[str]:
     )
 
 
-def growth(before: dict[str, Figures], after: dict[str, Figures], *, memory: bool) -> list[str]:
-    """No process has grown: memory, descriptors, open files."""
+def growth(
+    before: dict[str, Figures], after: dict[str, Figures], *, memory: bool, ended: Collection[str]
+) -> list[str]:
+    """No process has grown: memory, descriptors, open files.
+
+    `ended` names the processes that fault injection ended since `before` was measured.
+    """
     found = []
     for name, old in before.items():
+        if name in ended:
+            continue
         new = after.get(name)
         if new is None:
             found.append(f"{name} is not there any more")

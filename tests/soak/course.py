@@ -237,7 +237,7 @@ class Soak:
         await self.finish_runs(world.admin)
         await self.settle(parts)
         self.outcome.after = await asyncio.to_thread(figures, parts)
-        await self.compare(parts, world, connections)
+        await self.compare(parts, world, connections, injector.ended)
 
     async def fill_pools(self, parts: Parts, world: World) -> None:
         """Let the web start all threads it will need: each keeps a connection of its own.
@@ -297,7 +297,9 @@ class Soak:
     async def connections(self, parts: Parts) -> dict[str, int]:
         return await asyncio.to_thread(count_connections, parts)
 
-    async def compare(self, parts: Parts, world: World, before: dict[str, int]) -> None:
+    async def compare(
+        self, parts: Parts, world: World, before: dict[str, int], ended: set[str]
+    ) -> None:
         """Run every check that needs the running stack."""
         project, ledger, found = world.project, self.ledger, self.outcome.found
         after = await self.connections(parts)
@@ -316,8 +318,9 @@ class Soak:
         found["answers that must not be"] = list(self.ledger.faults)
         threads = checks.web_threads(self.outcome.after)
         found["connections"] = checks.more(before, after, threads=threads)
-        grown = checks.growth(self.outcome.before, self.outcome.after, memory=self.compares_memory)
-        found["growth"] = grown
+        found["growth"] = checks.growth(
+            self.outcome.before, self.outcome.after, memory=self.compares_memory, ended=ended
+        )
         self.outcome.facts |= {"connections": {"before": before, "after": after}}
 
     async def live_answers(self, world: World) -> list[str]:

@@ -62,9 +62,12 @@ class FaultInjector:
     say: Callable[[str], None]
     ending: Callable[[], bool]
     done: dict[str, int] = field(default_factory=dict)
+    #: names of parts of which `inject` has ended a process, since it was last called
+    ended: set[str] = field(default_factory=set)
 
     def inject(self, seconds: float, *, kills: bool) -> None:
         """Break parts until the time is over; with `kills` also end processes."""
+        self.ended.clear()
         actions = [self.cut, self.stall, self.slow, self.pause, self.restart_server]
         weights = [3, 3, 1, 4, 2]
         if self.parts.disk.is_small:
@@ -107,6 +110,7 @@ class FaultInjector:
         victim = self.rng.choice(tree[1:]) if child and len(tree) > 1 else tree[0]
         which = "" if victim is tree[0] else f", a child: {command(victim)}"
         self.say(f"kill {name}{which}")
+        self.ended.add(name)
         with suppress(psutil.NoSuchProcess):
             victim.kill()
 
@@ -137,6 +141,7 @@ class FaultInjector:
         seconds = self.rng.uniform(0, 5)
         if self.rng.random() < 0.5:
             self.say("kill valkey: it comes back empty")
+            self.ended.add("valkey")
             with suppress(ProcessLookupError):
                 os.kill(self.parts.servers.process("valkey").pid, signal.SIGKILL)
             return

@@ -2,12 +2,15 @@
 
 import datetime as dt
 import os
+import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from django.utils import timezone
 from pytest_django import Settings
@@ -33,6 +36,7 @@ from tests.served import MakeAdapter
 from tests.soak import checks
 from tests.soak.ledger import Ledger, events_of
 from tests.soak.measure import Figures
+from tests.soak.measure import one as figures_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 Expected = dict[checks.Key, list[str]]
@@ -215,20 +219,40 @@ def test_processes_left(process: subprocess.Popen[bytes], tmp_path: Path) -> Non
 def test_growth_and_connections() -> None:
     old = Figures(pid=1, began=1, memory=100, threads=9, descriptors=50, files=3, sockets=40)
 
+    def growth(name: str, new: Figures, ended: Collection[str] = ()) -> list[str]:
+        return checks.growth({name: old}, {name: new}, memory=True, ended=ended)
+
     def found(**changes: int) -> list[str]:
-        return checks.growth({"beat": old}, {"beat": replace(old, **changes)}, memory=True)
+        return growth("beat", replace(old, **changes))
 
     assert found(memory=105, descriptors=60, threads=20) == []
     web = replace(old, sockets=26, descriptors=36)
-    assert checks.growth({"web-2": old}, {"web-2": web}, memory=True) == []
+    assert growth("web-2", web) == []
     web = replace(old, sockets=27, descriptors=37)
-    one(checks.growth({"web-2": old}, {"web-2": web}, memory=True), "sockets")
+    one(growth("web-2", web), "sockets")
     one(found(memory=106), "memory")
     one(found(files=4), "open files")
     one(found(sockets=43), "sockets")
     one(found(descriptors=70), "descriptors")
     one(found(pid=2), "restarted")
-    one(checks.growth({"beat": old}, {}, memory=True), "not there")
+    assert growth("beat", replace(old, pid=2), ended={"beat"}) == []
+    one(checks.growth({"beat": old}, {}, memory=True, ended=()), "not there")
+
+
+def test_sockets_whose_connection_was_reset_are_counted() -> None:
+    this = psutil.Process()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        mine = socket.create_connection(server.getsockname())
+        other, _ = server.accept()
+        before = figures_of(this)
+        # closed without a goodbye: the kernel sends a reset
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        other.close()
+        with pytest.raises(ConnectionResetError):
+            mine.recv(1)
+        after = figures_of(this)
+        mine.close()
+    assert after.sockets == before.sockets - 1
 
 
 def test_connections_are_bounded_by_the_threads_of_the_web() -> None:
