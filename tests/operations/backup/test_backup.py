@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from django.conf import settings
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.db.migrations.loader import MigrationLoader
-from django.db.migrations.operations import CreateModel
+from django.db.migrations.operations import (
+    AddConstraint,
+    AddField,
+    AddIndex,
+    CreateModel,
+)
+from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
 from pytest_django import Settings
 
@@ -38,7 +45,7 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.operations.backup import artifacts, tables
-from feedback_app.operations.backup.manifest import BackupError
+from feedback_app.operations.backup.manifest import BackedUpFile, BackupError
 from feedback_app.operations.backup.services import backup_make, backup_restore, tables_all
 from feedback_app.operations.backup.tables import file_of
 from feedback_app.training.launchers.child_process import run_execute
@@ -294,31 +301,54 @@ def table_lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.long
 def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) -> None:
-    """The last migration of training only adds tables: this is what the version before wrote."""
+    """What the version wrote that had no migration of training after EARLIER."""
     loader = MigrationLoader(None)
-    ((app, last),) = loader.graph.leaf_nodes("training")
-    operations = loader.get_migration(app, last).operations
-    added = [
-        apps.get_model(app, one.name)._meta.db_table
-        for one in operations
-        if isinstance(one, CreateModel)
+    later = [
+        loader.get_migration(app, name)
+        for app, name in loader.graph.forwards_plan(*loader.graph.leaf_nodes("training"))
+        if app == "training" and name > EARLIER
     ]
-    assert added, f"{last} adds no table: let this test leave out what it does add"
+    assert later
 
     def earlier(values: dict[str, Any]) -> None:
-        values["migrations"].remove(f"{app}.{last}")
-        for table in added:
+        for migration in later:
+            values["migrations"].remove(f"training.{migration.name}")
+            for operation in migration.operations:
+                take_back(backup, values, operation)
+
+    manifest_change(backup, earlier)
+
+    count = f"{len(later)} migrations of this version"
+    assert count in manage(tmp_path / "new", "restore", str(backup))
+    shown = manage(tmp_path / "new", "showmigrations", "training")
+    assert f"[X] {later[-1].name}" in shown
+
+
+EARLIER = "0011_judge"
+
+
+def take_back(backup: Path, values: dict[str, Any], operation: Operation) -> None:
+    """Leave out of a backup what a migration's operation adds to tables."""
+    match operation:
+        case CreateModel():
+            table = apps.get_model("training", operation.name)._meta.db_table
             values["rows"].pop(table)
             values["next_ids"].pop(table, None)
             values["files"].pop(file_of(table))
-
-    manifest_change(backup, earlier)
-    for table in added:
-        (backup / file_of(table)).unlink()
-
-    assert "1 migrations of this version" in manage(tmp_path / "new", "restore", str(backup))
-    shown = manage(tmp_path / "new", "showmigrations", "training")
-    assert f"[X] {last}" in shown
+            (backup / file_of(table)).unlink()
+        case AddField():
+            model = apps.get_model("training", operation.model_name)
+            path = backup / file_of(model._meta.db_table)
+            column = model._meta.get_field(operation.name).column
+            rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+            number = rows[0].index(column)
+            text = "".join(json.dumps(row[:number] + row[number + 1 :]) + "\n" for row in rows)
+            path.write_bytes(gzip.compress(text.encode()))
+            values["files"][file_of(model._meta.db_table)] = asdict(BackedUpFile.of(path))
+        case AddIndex() | AddConstraint():
+            pass
+        case _:
+            raise AssertionError(f"say what {operation} adds, or choose a later EARLIER")
 
 
 # -- one moment
