@@ -133,6 +133,11 @@ urlpatterns = [
         name="probe-restore",
     ),
     path("projects/<slug:slug>/samplings/new/", projects_views.sampling_new, name="sampling-new"),
+    path(
+        "projects/<slug:slug>/samplings/<id:pk>/cancel/",
+        projects_views.sampling_cancel_view,
+        name="sampling-cancel",
+    ),
     path("projects/<slug:slug>/tokens/", tokens_views.tokens, name="tokens"),
     path(
         "projects/<slug:slug>/tokens/<id:pk>/revoke/",

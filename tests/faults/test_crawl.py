@@ -80,7 +80,7 @@ LEAST = {
         examples examples-export imports import-job import-columns import-start import-stop
         import-refusals project-settings rules quality resolve resolve-decide resolve-undo
         resolve-unask flags flag-restore flag-again flags-restore gold gold-mark gold-unmark
-        pause-lift votes-restore sampling-new tokens
+        pause-lift votes-restore sampling-new sampling-cancel tokens
         token-revoke people member-change member-remove invitation-revoke webhooks webhook
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan

@@ -11,7 +11,11 @@ from django.utils import timezone
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Lease, Project, Sampling, Vote
 from feedback_app.feedback.models.queue import ORDERS
-from feedback_app.feedback.prompts.selectors import distinct_values
+from feedback_app.feedback.prompts.selectors import (
+    distinct_values,
+    sampling_active,
+    sampling_latest,
+)
 from feedback_app.feedback.queue.services import EVERYTHING, QueueView
 from feedback_app.feedback.votes.counts import vote_counts
 
@@ -89,18 +93,6 @@ def items_left(*, project: Project, user: User) -> int:
         # 'more than a hundred' is not counted again at every verdict
         cache.set(key, True, MANY_LEFT_SECONDS)
     return left
-
-
-def sampling_active(project: Project) -> Sampling | None:
-    """Return the queued or running sampling, if any."""
-    return project.samplings.filter(
-        status__in=[Sampling.Status.QUEUED, Sampling.Status.RUNNING]
-    ).first()
-
-
-def sampling_latest(project: Project) -> Sampling | None:
-    """Return the newest sampling, whatever its status."""
-    return project.samplings.order_by("-pk").first()
 
 
 def empty_queue(*, project: Project, user: User, view: QueueView = EVERYTHING) -> EmptyQueue:

@@ -11,7 +11,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 
-from feedback_app.accounts.models import Role
+from feedback_app.accounts.models import Role, roles_from
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import SkipForm, VoteForm
 from feedback_app.feedback.desk.notices import notices
@@ -30,6 +30,7 @@ from feedback_app.feedback.desk.services import (
 from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
+from feedback_app.feedback.prompts.selectors import sampling_stuck
 from feedback_app.feedback.queue.services import QueueView, items_hand_out
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput
@@ -115,8 +116,13 @@ def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "versions": queue_values(project=project, field="version"),
         "topics": queue_values(project=project, field="topic"),
         "notices": [] if request.paused else notices(project, request.user),
+        "stuck_sampling": sampling_stuck(project) if is_admin(request) else None,
     }
     return render(request, "feedback/annotate.html", context)
+
+
+def is_admin(request: HtmxHttpRequest) -> bool:
+    return request.membership.role in roles_from(Role.ADMIN)
 
 
 @project_view(Role.ANNOTATOR)

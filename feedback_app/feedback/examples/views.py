@@ -14,6 +14,7 @@ from feedback_app.feedback.examples.listing import (
     versions_answered,
 )
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.prompts.selectors import sampling_stuck
 from feedback_app.web.forms import query_page
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.pagination import CountedPaginator
@@ -42,6 +43,7 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "window": WINDOW,
         "window_full": sum(counts.values()) > WINDOW,
         "flagged": counted(project.completions.filter(flagged=True)),
+        "stuck_sampling": sampling_stuck(project),
     }
     template = "feedback/examples.html"
     return render(request, f"{template}#list" if request.htmx else template, context)

@@ -4,19 +4,20 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponseBase
-from django.shortcuts import redirect, render
+from django.shortcuts import get_object_or_404, redirect, render
 from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Membership, Role
 from feedback_app.db.bounded_count import LISTED, counted, counted_of
 from feedback_app.feedback.access import project_view
-from feedback_app.feedback.desk.selectors import sampling_active, sampling_latest
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
 from feedback_app.feedback.projects.forms import ProjectForm, SamplingForm
 from feedback_app.feedback.projects.services import project_change
-from feedback_app.feedback.prompts.completions import sampling_request
-from feedback_app.web.forms import validated
+from feedback_app.feedback.prompts.completions import sampling_cancel, sampling_request
+from feedback_app.feedback.prompts.selectors import sampling_active, sampling_latest
+from feedback_app.web.errors import UserError
+from feedback_app.web.forms import NoFields, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view
 
@@ -111,4 +112,17 @@ def sampling_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
             version=values["version"] or BASE_VERSION,
         )
         messages.success(request, "Sampling started. Answers are added to the queue as they come.")
+    return redirect("project-settings", project.slug)
+
+
+@project_view(Role.ADMIN)
+@action_view
+def sampling_cancel_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """End a sampling; its answers stay in the queue."""
+    validated(NoFields(request.POST))
+    sampling = get_object_or_404(project.samplings.select_related("project"), pk=pk)
+    try:
+        sampling_cancel(sampling=sampling, by=request.user)
+    except UserError as error:
+        messages.info(request, str(error))
     return redirect("project-settings", project.slug)

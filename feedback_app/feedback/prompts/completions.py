@@ -1,11 +1,14 @@
-"""Creating completions and requesting samplings."""
+"""Creating completions, and requesting and cancelling samplings."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 
+from django.db import transaction
 from django.db.models import Max
 
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
 from feedback_app.feedback.models import (
     BASE_VERSION,
     Completion,
@@ -14,6 +17,7 @@ from feedback_app.feedback.models import (
     Sampling,
     Source,
 )
+from feedback_app.web.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -93,3 +97,16 @@ def sampling_request(
         answers_per_prompt=answers_per_prompt,
         total=project.prompts.count() * answers_per_prompt,
     )
+
+
+def sampling_cancel(*, sampling: Sampling, by: User) -> None:
+    """End a waiting or running sampling; answers that were stored stay.
+
+    The worker's claim is lost with it: it cancels its requests and stores nothing more. Raise
+    UserError if the sampling has ended.
+    """
+    with transaction.atomic():
+        active = Sampling.objects.filter(pk=sampling.pk, status__in=Sampling.ACTIVE)
+        if not active.update(status=Sampling.Status.CANCELLED, error=""):
+            raise UserError("This sampling has ended already.")
+        audit(project=sampling.project, actor=by, action="sampling.cancel", target=sampling.version)

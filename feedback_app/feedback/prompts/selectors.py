@@ -1,10 +1,10 @@
-"""Reads over a project's completions."""
+"""Reads over a project's completions and samplings."""
 
 from typing import Literal
 
 from django.db import connection
 
-from feedback_app.feedback.models import Completion, Project
+from feedback_app.feedback.models import Completion, Project, Sampling
 
 
 def distinct_values(
@@ -29,3 +29,21 @@ def distinct_values(
     with connection.cursor() as cursor:
         cursor.execute(values, [project.pk, project.pk])
         return [value for (value,) in cursor.fetchall()]
+
+
+def sampling_active(project: Project) -> Sampling | None:
+    """Return the queued or running sampling, if any."""
+    return project.samplings.filter(status__in=Sampling.ACTIVE).first()
+
+
+def sampling_latest(project: Project) -> Sampling | None:
+    """Return the newest sampling, whatever its status."""
+    return project.samplings.order_by("-pk").first()
+
+
+def sampling_stuck(project: Project) -> Sampling | None:
+    """Return the newest sampling if it has failed, or waits for the engine after an error."""
+    latest = sampling_latest(project)
+    if latest is None or not latest.error:
+        return None
+    return latest if latest.active or latest.status == Sampling.Status.FAILED else None

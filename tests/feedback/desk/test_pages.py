@@ -519,7 +519,7 @@ def test_examples_queries_do_not_grow_with_rows(
 ) -> None:
     client = as_user(admin)
 
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(10):
         client.get(reverse("examples", args=[voted_project.slug]))
 
 
@@ -585,3 +585,47 @@ def test_sampling_is_requested_once(
 
     assert Sampling.objects.filter(status="queued").count() == 1
     assert b"A sampling is already running" in answer.content
+
+
+def test_cancelled_sampling_cannot_be_claimed_or_cancelled_by_others(
+    project: Project, admin: User, annotator: User, as_user: As, make_completions: Make
+) -> None:
+    make_completions(2)
+    sampling = sampling_request(project=project)
+    url = reverse("sampling-cancel", args=[project.slug, sampling.pk])
+
+    assert as_user(annotator).post(url).status_code == 403
+    as_user(admin).post(url)
+
+    sampling.refresh_from_db()
+    assert sampling.status == "cancelled"
+    assert not Sampling.objects.filter(Sampling.claimable()).exists()
+
+
+def test_failed_sampling_is_shown_to_admins_at_the_desk_and_in_the_examples(
+    project: Project, admin: User, annotator: User, as_user: As, make_completions: Make
+) -> None:
+    make_completions(1)
+    Sampling.objects.create(
+        project=project, status="failed", total=4, error="4 of 4 answers are missing: no engine."
+    )
+
+    for name in ("annotate", "examples"):
+        page = as_user(admin).get(reverse(name, args=[project.slug])).content.decode()
+        assert "Sampling failed:</strong> 4 of 4 answers are missing: no engine." in page
+        assert reverse("project-settings", args=[project.slug]) + "#answers-title" in page
+    assert "Sampling failed" not in as_user(annotator).get(desk(project)).content.decode()
+
+    sampling_request(project=project)
+    assert "Sampling failed" not in as_user(admin).get(desk(project)).content.decode()
+
+
+def test_sampling_that_waits_for_the_engine_says_why(
+    project: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    sampling = sampling_request(project=project)
+    Sampling.objects.filter(pk=sampling.pk).update(error="4 of 4 answers are missing: no engine.")
+
+    for person in (admin, annotator):
+        page = as_user(person).get(desk(project)).content.decode()
+        assert "no engine." in page

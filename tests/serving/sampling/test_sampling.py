@@ -1,16 +1,19 @@
 """Sampled answers, and the source that they are stored with."""
 
 import datetime as dt
+import threading
+from collections.abc import Callable
 from importlib import import_module
 
 import pytest
 from django.apps import apps
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Sampling, Source
 from feedback_app.feedback.prompts.completions import sampling_request
@@ -21,8 +24,11 @@ from feedback_app.serving.sampling.services import (
     sampling_execute,
 )
 from tests.conftest import MakeCompletions
+from tests.engines import wait_until
 from tests.served import MODEL
 from tests.serving.engine.slow_engine import slow_engine
+
+As = Callable[[User], Client]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -104,3 +110,49 @@ def test_queue_and_examples_can_be_filtered_to_sampled_answers(
     assert imported.text not in desk.content.decode()
     assert listed.status_code == 200
     assert '<option value="sampled" selected>Sampled</option>' in listed.content.decode()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.slow
+def test_cancelled_sampling_keeps_its_answers_and_frees_the_engine(
+    project: Project, admin: User, as_user: As, settings: Settings
+) -> None:
+    settings.RUN_STALE_SECONDS = 2
+    for number in range(20):
+        question = [{"role": "user", "content": f"Question {number}?"}]
+        prompt_get_or_create(project=project, messages=question, source=Source.IMPORT)
+    project.base_model = MODEL
+    project.save()
+    sampling = sampling_request(project=project, answers_per_prompt=2)
+    client = as_user(admin)
+    settings_page = reverse("project-settings", args=[project.slug])
+    with slow_engine() as engine:
+        settings.ENGINES = {MODEL: engine.url}
+        engine.behave(token_seconds=0.01)
+        claim = sampling_claim(sampling.pk)
+        assert claim is not None
+        worker = threading.Thread(target=lambda: (sampling_execute(claim), connection.close()))
+        worker.start()
+        wait_until(sampling.completions.exists, what="the first answers")
+        engine.behave(tokens=100_000, token_seconds=0.05)
+        wait_until(lambda: engine.under_way, what="answers that take for ever")
+        cancel = reverse("sampling-cancel", args=[project.slug, sampling.pk])
+        assert cancel in client.get(settings_page).content.decode()
+
+        page = client.post(cancel, follow=True).content.decode()
+
+        assert "was cancelled" in page
+        worker.join(60)
+        assert not worker.is_alive()
+        wait_until(lambda: engine.under_way == 0, what="the engine to become idle")
+        again = client.post(cancel, follow=True).content.decode()
+        assert "has ended already" in again
+    sampling.refresh_from_db()
+    assert (sampling.status, sampling.total) == ("cancelled", 40)
+    assert 0 < sampling.done == sampling.completions.count() < 40
+    assert sampling_claim(sampling.pk) is None
+    assert AuditEvent.objects.get(action="sampling.cancel").actor == admin
+    # and another one can be requested
+    url = reverse("sampling-new", args=[project.slug])
+    client.post(url, {"answers_per_prompt": "1", "version": "base"})
+    assert project.samplings.filter(status="queued").count() == 1
