@@ -5,7 +5,7 @@ import itertools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -20,7 +20,7 @@ from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.web.log_context import thread_context
 
 log = structlog.get_logger(__name__)
-W = TypeVar("W")
+W = TypeVar("W", bound=Hashable)
 #: Called with the number of tokens received; an exception that it raises ends the request.
 OnTokens = Callable[[int], object]
 
@@ -30,7 +30,7 @@ PARALLEL = 16
 RETRY_SECONDS = (1.0, 5.0, 20.0)
 #: The pause after a full queue, which does not count as a failure of the answer.
 BUSY_SECONDS = 5.0
-#: So many missing answers in a row mean that the engine as a whole fails.
+#: Missing answers in a row, to so many prompts, mean that the engine as a whole fails.
 MISSING_IN_A_ROW = 3
 #: Time between two checks whether to continue.
 POLL_SECONDS = 0.25
@@ -53,21 +53,25 @@ def ask_each(
     limit: ConcurrencyLimit,
     healthy: Callable[[], bool],
     goes_on: Callable[[], bool] = lambda: True,
+    prompt_of: Callable[[W], Hashable] = lambda work: work,
 ) -> Iterator[tuple[W, Answer | EngineError]]:
     """Yield each piece of work with its answer as they complete, in any order.
 
     `ask` runs in a thread and passes its second argument to `Engine.answer`. A failed answer is
     retried after a pause while the others continue; if it keeps failing it is yielded with its
     error. If the engine as a whole fails (the version cannot be loaded, `healthy` returns False,
-    or several answers in a row are missing) no further request starts; those in progress are still
-    yielded, then EngineError is raised. Ends early once `goes_on` returns False.
+    or the answers to several prompts in a row are missing) no further request starts; those in
+    progress are still yielded, then EngineError is raised. Ends early once `goes_on` returns False.
+
+    `prompt_of` tells which work is about the same prompt: a prompt that the engine cannot answer
+    (too long for its memory, for example) fails however often it is asked.
     """
     todo = deque(_Request(each) for each in work)
     later: list[tuple[float, int, _Request[W]]] = []
     order = itertools.count()
     running: dict[Future[Answer], _Request[W]] = {}
     stopped = threading.Event()
-    missing = 0
+    missing: set[Hashable] = set()
     fault: EngineError | None = None
 
     with ThreadPoolExecutor(limit.most, **thread_context()) as pool:
@@ -93,10 +97,11 @@ def ask_each(
                             due = time.monotonic() + pause
                             heapq.heappush(later, (due, next(order), request))
                             continue
-                        missing += error.status not in REFUSED
+                        if error.status not in REFUSED:
+                            missing.add(prompt_of(request.work))
                         if (
                             _of_the_version(error)
-                            or missing >= MISSING_IN_A_ROW
+                            or len(missing) >= MISSING_IN_A_ROW
                             or (error.status not in REFUSED and not healthy())
                         ):
                             fault = error
@@ -105,7 +110,7 @@ def ask_each(
                         else:
                             yield request.work, error
                     else:
-                        missing = 0
+                        missing.clear()
                         yield request.work, answer
         finally:
             stopped.set()

@@ -24,6 +24,8 @@ from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 20
+#: Characters of a prompt that is answered after all others: about 2,000 tokens of English.
+LONG_PROMPT = 8_000
 
 SamplingClaim = Claim[Sampling]
 
@@ -35,15 +37,24 @@ def sampling_claim(sampling_id: int) -> SamplingClaim | None:
 
 
 def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
-    """Return the missing answers as (prompt, index), the first answer of every prompt first."""
+    """Return the missing answers as (prompt, index), the first answer of every prompt first.
+
+    Long prompts come last: reading one takes minutes on a slow machine, and may end an engine that
+    has too little memory.
+    """
     prompts = list(sampling.project.prompts.filter(source=Source.IMPORT).order_by("pk"))
     answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
-    return [
+    found = [
         (prompt, index)
         for index in range(sampling.answers_per_prompt)
         for prompt in prompts
         if index >= answered[prompt.pk]
     ]
+    return sorted(found, key=lambda work: is_long(work[0]))
+
+
+def is_long(prompt: Prompt) -> bool:
+    return sum(len(message["content"]) for message in prompt.messages) > LONG_PROMPT
 
 
 def sampling_execute(claim: SamplingClaim) -> None:
@@ -140,7 +151,14 @@ def answers(
         )
 
     limit = ConcurrencyLimit(most=PARALLEL)
-    asked = ask_each(todo, ask, limit=limit, healthy=engine.healthy, goes_on=goes_on)
+    asked = ask_each(
+        todo,
+        ask,
+        limit=limit,
+        healthy=engine.healthy,
+        goes_on=goes_on,
+        prompt_of=lambda work: work[0].pk,
+    )
     with closing(asked):  # type: ignore[type-var]
         for (prompt, _), answer in asked:
             yield prompt, answer

@@ -207,6 +207,13 @@ def answers(
         return engine.answer(messages, version=version, sampling=likeliest, on_tokens=on_tokens)
 
     limit = ConcurrencyLimit(most=PARALLEL)
-    asked = ask_each(todo, ask, limit=limit, healthy=engine.healthy, goes_on=goes_on)
+    asked = ask_each(
+        todo,
+        ask,
+        limit=limit,
+        healthy=engine.healthy,
+        goes_on=goes_on,
+        prompt_of=lambda work: work[0].pk,
+    )
     with closing(asked):  # type: ignore[type-var]
         yield from asked

@@ -26,7 +26,12 @@ from feedback_app.serving.engine.client import Sampling as How
 from feedback_app.serving.engine.concurrency import START
 from feedback_app.serving.models import ChangeReport, FixedAnswer, Turn
 from feedback_app.serving.releases.services import release_promote
-from feedback_app.serving.sampling.services import SamplingClaim, sampling_claim, sampling_execute
+from feedback_app.serving.sampling.services import (
+    SamplingClaim,
+    missing,
+    sampling_claim,
+    sampling_execute,
+)
 from feedback_app.serving.version_diff.services import (
     report_claim,
     report_execute,
@@ -162,6 +167,35 @@ def test_answer_that_keeps_failing_alone_is_missing(
     assert sampling_claim(sampling.pk) is None
     page = as_user(admin).get(reverse("project-settings", args=[project.slug]))
     assert "2 of 12 answers are missing" in page.content.decode()
+
+
+def test_prompt_that_no_answer_comes_to_does_not_stop_the_sampling(
+    slow: SlowEngine, project: Project, soon: None
+) -> None:
+    """A prompt that is too long for the engine's memory, for example: each of its answers fails."""
+    texts = questions(project, 4)
+    slow.behave(token_seconds=0.02, faults={texts[1]: "500"})
+    sampling = sampled(claimed(project, answers_per_prompt=4))
+    assert (sampling.status, sampling.done, sampling.total) == ("done", 12, 16)
+    assert "4 of 16 answers are missing" in sampling.error
+
+
+def test_long_prompts_are_answered_after_all_others(
+    slow: SlowEngine, project: Project, soon: None
+) -> None:
+    """Reading one takes minutes on a slow machine, and may end the engine."""
+    long = "Is this long? " * 1_500  # about 6,000 tokens
+    prompt_get_or_create(
+        project=project, messages=[{"role": "user", "content": long}], source=Source.IMPORT
+    )
+    texts = questions(project, 3)
+    slow.behave(token_seconds=0.0)
+    claim = claimed(project, answers_per_prompt=2)
+
+    order = [prompt.title for prompt, _ in missing(claim.row)]
+
+    assert order == [*texts, *texts, long, long]
+    assert sampled(claim).done == 8
 
 
 def test_engine_that_stops_sending_times_out_and_sampling_resumes_later(
