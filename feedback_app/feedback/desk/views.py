@@ -14,7 +14,7 @@ from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 from feedback_app.accounts.models import Role, roles_from
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import SkipForm, VoteForm
-from feedback_app.feedback.desk.notices import notices
+from feedback_app.feedback.desk.notices import Notice, flags_notice, notices
 from feedback_app.feedback.desk.selectors import (
     EmptyQueue,
     empty_queue,
@@ -115,10 +115,17 @@ def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "sources": Source.choices,
         "versions": queue_values(project=project, field="version"),
         "topics": queue_values(project=project, field="topic"),
-        "notices": [] if request.paused else notices(project, request.user),
+        "notices": notices_for(request, project),
         "stuck_sampling": sampling_stuck(project) if is_admin(request) else None,
     }
     return render(request, "feedback/annotate.html", context)
+
+
+def notices_for(request: HtmxHttpRequest, project: Project) -> list[Notice]:
+    """Return the notices above the item."""
+    found = [] if request.paused else notices(project, request.user)
+    flags = flags_notice(project) if is_admin(request) else None
+    return found if flags is None else [*found, flags]
 
 
 def is_admin(request: HtmxHttpRequest) -> bool:

@@ -35,5 +35,6 @@ def quality_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
         "query": chosen.query(),
         "waiting": waiting(project),
         "pauses": counted(pauses_open(project)),
+        "flagged": counted(project.completions.filter(flagged=True)),
     }
     return render(request, "feedback/quality.html", context)

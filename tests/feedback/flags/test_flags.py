@@ -218,6 +218,22 @@ def test_quality_page_counts_flags_of_people_without_votes_too(
     assert "1 restored" in row
 
 
+def test_admin_sees_at_the_desk_and_on_quality_that_flagged_items_wait(
+    admin: User, annotator: User, as_user: As, make_completions: MakeCompletions
+) -> None:
+    items = make_completions(6)
+    client = as_user(admin)
+    assert "flagged" not in client.get(url("annotate")).content.decode()
+    for item in items[:2]:
+        flag(as_user(annotator), annotator, item)
+
+    for name in ("annotate", "quality"):
+        page = client.get(url(name)).content.decode()
+        assert url("flags") in page
+        assert "2 flagged" in page
+    assert url("flags") not in as_user(annotator).get(url("annotate")).content.decode()
+
+
 @pytest.mark.django_db(transaction=True)
 def test_flags_at_the_same_moment_do_not_pass_the_limit(
     annotator: User, as_user: As, make_completions: MakeCompletions
