@@ -26,10 +26,20 @@ ObjectView = Callable[Concatenate[HtmxHttpRequest, T, P], HttpResponseBase]
 
 
 def toast(
-    response: HttpResponse, text: str, *, level: str = "info", undo: str = ""
+    response: HttpResponse,
+    text: str,
+    *,
+    level: str = "info",
+    undo: str = "",
+    change: dict[str, str] | None = None,
 ) -> HttpResponse:
-    """Make the page show `text`, with an Undo button that posts to `undo` if it is given."""
-    return trigger_client_event(response, "toast", {"text": text, "level": level, "undo": undo})
+    """Make the page show `text`.
+
+    `undo`: where an Undo button posts to. `change`: the `url`, `verdict` and `label` of a button
+    that changes a vote.
+    """
+    shown = {"text": text, "level": level, "undo": undo}
+    return trigger_client_event(response, "toast", shown | ({"change": change} if change else {}))
 
 
 def error_response(

@@ -2,13 +2,14 @@
 const STAY = 6000;
 const box = document.getElementById("toasts");
 
-export function toast({ text, level = "info", undo = "" }) {
+export function toast({ text, level = "info", undo = "", change = null }) {
   const element = document.createElement("div");
   element.className = level === "error" ? "toast bad" : "toast";
   const words = document.createElement("span");
   words.textContent = text;
   element.append(words);
   if (undo) element.append(undoButton(undo, element));
+  if (change) element.append(changeButton(change, element));
   element.append(dismissButton(element));
   box.append(element);
   while (box.children.length > 3) box.firstElementChild.remove();
@@ -38,11 +39,22 @@ function dismissButton(element) {
 function undoButton(url, element) {
   const undo = button("Undo", () => {
     element.remove();
-    const csrfmiddlewaretoken = document.querySelector("[name=csrfmiddlewaretoken]").value;
-    htmx.ajax("POST", url, { target: "#stage", swap: "outerHTML", values: { csrfmiddlewaretoken } });
+    post(url, "#stage");
   });
   undo.dataset.undoNow = "";
   return undo;
+}
+
+function changeButton({ url, verdict, label }, element) {
+  return button(label, () => {
+    element.remove();
+    post(url, "#history", { verdict });
+  });
+}
+
+function post(url, target, values = {}) {
+  const csrfmiddlewaretoken = document.querySelector("[name=csrfmiddlewaretoken]").value;
+  htmx.ajax("POST", url, { target, swap: "outerHTML", values: { csrfmiddlewaretoken, ...values } });
 }
 
 for (const element of box.children) {

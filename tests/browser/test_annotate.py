@@ -186,6 +186,29 @@ def test_earlier_verdict_is_changed_in_the_history(
     assert verdicts() == {first.pk: "up"}
 
 
+def test_second_tab_says_that_the_item_is_judged_and_can_change_it(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second, _ = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+    other = page.context.new_page()
+    open_desk(other, project)
+    page.keyboard.press("u")
+    expect(page.locator("#history li")).to_have_count(1)
+
+    other.keyboard.press("d")
+
+    toast = other.locator("#toasts > *")
+    expect(toast).to_contain_text("You have already judged this answer Up")
+    expect(other.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    assert verdicts() == {first.pk: "up"}
+    toast.get_by_role("button", name="Change to Down").click()
+    expect(other.get_by_role("button", name=re.compile("Change to up"))).to_be_visible()
+    expect(toast).to_have_count(0)
+    assert verdicts() == {first.pk: "down"}
+
+
 def test_forms_work_without_javascript(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:

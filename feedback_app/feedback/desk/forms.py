@@ -7,9 +7,13 @@ from feedback_app.web.forms import SharedFields, StrictForm
 
 
 class VoteForm(StrictForm):
-    """A verdict; `chips` says that the reasons were sent, even if there are none."""
+    """A verdict; `chips` says that the reasons were sent, even if there are none.
+
+    `first` says that the page showed the item as one that the person has not judged.
+    """
 
     verdict = forms.ChoiceField(choices=Verdict.choices)
+    first = forms.BooleanField(required=False)
     reasons = forms.Field(required=False)
     chips = forms.BooleanField(required=False)
     comment = forms.CharField(required=False)
@@ -30,6 +34,8 @@ class SkipForm(StrictForm):
     """A skip or flag; the comment field, if filled, is its reason."""
 
     flag = forms.BooleanField(required=False)
+    # of the form's verdicts
+    first = forms.BooleanField(required=False)
     reason = forms.CharField(required=False, max_length=200)
     comment = forms.CharField(required=False)
 

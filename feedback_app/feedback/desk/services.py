@@ -23,12 +23,19 @@ class Step:
 
 
 def vote_and_take_next(
-    *, project: Project, pk: int, vote_input: VoteInput, by: User, view: QueueView | None
+    *,
+    project: Project,
+    pk: int,
+    vote_input: VoteInput,
+    by: User,
+    view: QueueView | None,
+    replaces: bool,
 ) -> Step:
     """Store a verdict and take the next items of the view, if there is one, in one transaction.
 
     The vote locks one row and the queue skips locked rows, so concurrent calls do not wait for each
-    other. Raise Completion.DoesNotExist, UserError or RateLimited.
+    other. Raise Completion.DoesNotExist, UserError, RateLimited, or VoteKept for a verdict that
+    contradicts an earlier one of the person without meaning to replace it.
     """
     # a response with the next items notes who has reached the limit, so few votes need the count
     check = rate_limit_check if view is None else rate_limit_check_noted
@@ -36,7 +43,9 @@ def vote_and_take_next(
     changes = vote_input.changes(project)
     with write_transaction():
         locked = handed_out_lock(pk, project=project, by=by, voting=True)
-        vote, first = vote_write(locked, by=by, source=Source.ANNOTATE, changes=changes)
+        vote, first = vote_write(
+            locked, by=by, source=Source.ANNOTATE, changes=changes, replaces=replaces
+        )
         vote_event_write(project, vote)
         items = items_take(project=project, by=by, view=view) if view is not None else []
         return Step(vote, first, items)

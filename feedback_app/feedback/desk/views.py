@@ -33,11 +33,11 @@ from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.prompts.selectors import sampling_stuck
 from feedback_app.feedback.queue.services import QueueView, items_hand_out
 from feedback_app.feedback.votes.counts import rate_limit_note
-from feedback_app.feedback.votes.services import VoteInput
+from feedback_app.feedback.votes.services import VoteInput, VoteKept
 from feedback_app.web.errors import Conflict, NotFound
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
-from feedback_app.web.responses import action_view, page, toast
+from feedback_app.web.responses import action_view, error_response, page, toast
 
 #: Characters of a version or topic in the URL; no stored value is longer.
 QUERY_LIMIT = 80
@@ -158,10 +158,18 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     verdict = Verdict(validated(form)["verdict"])
     vote_input = VoteInput(verdict, form.reasons_given(), form.comment_given())
     next_of = view if at_desk(request) else None
-    with not_found():
-        step = vote_and_take_next(
-            project=project, pk=pk, vote_input=vote_input, by=request.user, view=next_of
-        )
+    try:
+        with not_found():
+            step = vote_and_take_next(
+                project=project,
+                pk=pk,
+                vote_input=vote_input,
+                by=request.user,
+                view=next_of,
+                replaces=not form.cleaned_data["first"],
+            )
+    except VoteKept as error:
+        return vote_kept_answer(request, project, pk, why=str(error), verdict=verdict)
     if next_of is None:
         return desk_answer(request, project)
     if not step.first:
@@ -172,6 +180,23 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     response = render(request, "feedback/annotate.html#vote-answer", context)
     message = gold_at_once(project=project, vote=step.vote)
     return toast(response, message) if message else response
+
+
+def vote_kept_answer(
+    request: HtmxHttpRequest, project: Project, pk: int, *, why: str, verdict: Verdict
+) -> HttpResponseBase:
+    """Tell the person about their earlier verdict, and show the next item."""
+    if at_desk(request):
+        change = {
+            "url": reverse("vote", args=[project.slug, pk]),
+            "verdict": verdict.value,
+            "label": f"Change to {verdict.label}",
+        }
+        return toast(desk_answer(request, project), why, level="error", change=change)
+    if request.htmx:
+        return error_response(request, why)
+    messages.warning(request, why)
+    return desk_answer(request, project)
 
 
 @project_view(Role.ANNOTATOR)

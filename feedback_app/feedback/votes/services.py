@@ -31,6 +31,17 @@ from feedback_app.web.errors import UserError
 COMMENT_LIMIT = 2_000
 
 
+class VoteKept(UserError):
+    """The person has judged the item with another verdict, in another tab; that one is kept."""
+
+    def __init__(self, vote: Vote) -> None:
+        kept = vote.get_verdict_display()
+        super().__init__(
+            f"You have already judged this answer {kept}, perhaps in another tab. {kept} was kept; "
+            "you can change it under 'Your last ten'."
+        )
+
+
 @dataclass(frozen=True)
 class VoteInput:
     """The input of a vote; None leaves a field as it is."""
@@ -86,10 +97,18 @@ def vote_cast(
 
 
 def vote_write(
-    locked: Completion, *, by: User, source: Source, changes: dict[str, object]
+    locked: Completion,
+    *,
+    by: User,
+    source: Source,
+    changes: dict[str, object],
+    replaces: bool = True,
 ) -> tuple[Vote, bool]:
     """Store a vote on a completion that this transaction has locked; return it and whether it is
-    new."""
+    new.
+
+    Raise VoteKept for another verdict than the person's present one, unless it `replaces` that.
+    """
     fresh = Vote(completion=locked, user=by, project_id=locked.project_id, source=source)
     fresh.hasty = source == Source.ANNOTATE and is_hasty(locked)
     for field, value in changes.items():
@@ -103,6 +122,9 @@ def vote_write(
     first = known is None
     vote = known or fresh
     if known is not None:
+        counts = known.set_aside_id is None
+        if not replaces and counts and known.verdict != changes["verdict"]:
+            raise VoteKept(known)
         if known.verdict != changes["verdict"] and "reasons" not in changes:
             changes["reasons"] = []  # reasons belong to a verdict
         if all(getattr(known, field) == value for field, value in changes.items()):

@@ -1,5 +1,6 @@
 """Pages of the annotation desk, the examples and the settings, by browser and by plain form."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -240,6 +241,42 @@ def test_changed_vote_returns_the_whole_history(
     # the page already shows the old row: an added row would duplicate it
     assert 'id="history" hx-swap-oob="true"' in page
     assert page.count("<li>") == 1
+
+
+def test_verdict_of_a_second_tab_does_not_overwrite_the_first(
+    annotator: User, as_user: As, make_completions: Make
+) -> None:
+    first, second, _ = make_completions(3)
+    hand_out(annotator, first)
+    client = as_user(annotator)
+    client.post(vote_url(first), {"verdict": "up", "first": "on"}, headers=HTMX)
+    other_tab = {"verdict": "down", "first": "on"}
+
+    answer = client.post(vote_url(first), other_tab, headers=HTMX)
+
+    assert Vote.objects.get().verdict == "up"
+    toast = json.loads(answer["HX-Trigger"])["toast"]
+    assert "You have already judged this answer Up" in toast["text"]
+    assert toast["change"] == {"url": vote_url(first), "verdict": "down", "label": "Change to Down"}
+    page = answer.content.decode()
+    assert f'data-completion="{second.pk}"' in page
+    assert "Change to down: Question number 0?" in page, "the history shows the verdict"
+    # by a form without scripts, and by the browser's store of verdicts that were cast offline
+    plain = client.post(vote_url(first), other_tab, follow=True).content.decode()
+    assert "You have already judged this answer Up" in plain
+    assert f'data-completion="{second.pk}"' in plain
+    kept = client.post(vote_url(first), other_tab, headers=HTMX | {"HX-Target": "last"})
+    assert kept.status_code == 422
+    assert "You have already judged this answer Up" in kept.content.decode()
+    assert Vote.objects.get().verdict == "up"
+    # the same verdict again is no contradiction
+    again = client.post(vote_url(first), {"verdict": "up", "first": "on"}, headers=HTMX)
+    assert again.status_code == 200
+    assert "HX-Trigger" not in again
+    # and the toast's button, as the history's, does change it
+    history = HTMX | {"HX-Target": "history"}
+    assert client.post(vote_url(first), {"verdict": "down"}, headers=history).status_code == 200
+    assert Vote.objects.get().verdict == "down"
 
 
 def test_vote_reasons_chips_can_be_cleared(
