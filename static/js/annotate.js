@@ -8,12 +8,26 @@ import { toast } from "./toast.js";
 const desk = document.getElementById("desk");
 const banner = document.getElementById("outbox");
 let inFlight = null;
+// requests whose verdicts were kept: htmx tells of an error after the end of the request
+const keptRequests = new WeakSet();
+const REFUSED = "refused-verdicts";
+// in place of an item: only the one after the item on the screen is loaded ahead
+const COMING = {
+  offline: "No more answers are loaded. The next one comes when the connection is back; your verdicts are kept.",
+  "signed-out": "The next answer comes after you have signed in; your verdicts are kept.",
+};
 
 // one outbox per project and person, whatever filter the address has
 const outbox = new Outbox(desk.dataset.desk.split("?")[0], desk.dataset.person, {
   onChange: tell,
-  onRefused: (why) => toast({ level: "error", text: `One verdict was refused: ${why.slice(0, 200)}` }),
+  onRefused: (why) => {
+    const text = `One verdict was refused: ${why.slice(0, 200)}`;
+    refused.push(text);
+    toast({ level: "error", text });
+  },
 });
+const refused = [];
+for (const text of refusedBefore()) toast({ level: "error", text });
 let hadEntries = outbox.size > 0;
 tell(outbox);
 outbox.flush();
@@ -31,14 +45,40 @@ function tell(box) {
     // update the text, keep the form: the person may be typing in it
     const line = banner.querySelector("p") ?? banner.appendChild(document.createElement("p"));
     line.textContent = words[box.state] ?? `No connection. ${kept} in this browser and will be sent in order.`;
+    const rest = document.querySelector("#item:not([data-completion])");
+    if (rest) rest.textContent = coming(box);
     const form = banner.querySelector("form");
     if (box.state !== "signed-out") form?.remove();
     else if (!form) banner.append(signInForm({ next: desk.dataset.desk, onDone: () => box.flush() }));
   } else if (hadEntries) {
-    // all votes were sent: show the page as the server renders it
+    // all votes were sent: show the page as the server renders it, and what was refused again
+    refusedKeep();
     location.reload();
   }
   hadEntries = size > 0;
+}
+
+function coming(box) {
+  if (!box.size) return "The next answer is on its way …";
+  return COMING[box.state] ?? "The next answer has to wait for what is kept. It comes by itself.";
+}
+
+function refusedKeep() {
+  try {
+    if (refused.length) sessionStorage.setItem(REFUSED, JSON.stringify(refused));
+  } catch {
+    // sessionStorage is disabled: the messages were on the screen until now
+  }
+}
+
+function refusedBefore() {
+  try {
+    const texts = JSON.parse(sessionStorage.getItem(REFUSED)) ?? [];
+    sessionStorage.removeItem(REFUSED);
+    return texts;
+  } catch {
+    return [];
+  }
 }
 
 // -- the next item, at once
@@ -62,9 +102,7 @@ function promote() {
     const rest = document.createElement("section");
     rest.id = "item";
     rest.className = "card empty";
-    rest.textContent = outbox.size
-      ? "The next answer has to wait for what is kept. It comes by itself."
-      : "The next answer is on its way …";
+    rest.textContent = coming(outbox);
     item.replaceWith(rest);
     retire(form);
   }
@@ -94,34 +132,39 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   promote();
 });
 
+// before the listener of app.js, which tells to reload the page
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (!inFlight || !event.detail.xhr.responseURL.includes("/accounts/login/")) return;
   event.detail.handled = true;
-  keepInFlight("signed-out");
-});
+  keepInFlight("signed-out", event.detail.xhr);
+}, { capture: true });
 
 document.addEventListener("htmx:afterRequest", (event) => {
   if (!inFlight || event.detail.pathInfo.requestPath !== inFlight.url) return;
-  const { status } = event.detail.xhr;
-  if (event.detail.successful) inFlight = null;
+  const { xhr, successful } = event.detail;
+  const { status } = xhr;
+  if (successful) inFlight = null;
   else if (status === 429) {
-    outbox.rest(event.detail.xhr.responseText);
-    keepInFlight("resting");
-  } else if (status === 409) keepInFlight("other-person");
-  else if (status === 0 || status >= 500) keepInFlight("offline");
-  else if (status === 401 || status === 403) keepInFlight("signed-out");
+    outbox.rest(xhr.responseText);
+    keepInFlight("resting", xhr);
+  } else if (status === 409) keepInFlight("other-person", xhr);
+  else if (status === 0 || status >= 500) keepInFlight("offline", xhr);
+  else if (status === 401 || status === 403) keepInFlight("signed-out", xhr);
   else {
     inFlight = null; // refused: the toast says why
     htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
   }
 });
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
-  document.addEventListener(name, (event) => (event.detail.handled = Boolean(inFlight)), true);
+  document.addEventListener(name, (event) => {
+    event.detail.handled = Boolean(inFlight) || keptRequests.has(event.detail.xhr);
+  }, true);
 }
 
-function keepInFlight(state) {
+function keepInFlight(state, xhr) {
   const entry = inFlight;
   inFlight = null;
+  keptRequests.add(xhr);
   outbox.keep(entry, state);
 }
 

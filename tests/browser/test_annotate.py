@@ -239,6 +239,8 @@ def test_verdicts_cast_offline_are_sent_once_in_order(
     expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
     page.keyboard.press("d")
     expect(page.locator("#outbox")).to_contain_text("2 verdicts are kept")
+    expect(page.locator("#item")).to_contain_text("when the connection is back")
+    expect(page.locator("#toasts > *")).to_have_count(0)  # nothing failed: they are kept
     assert not Vote.objects.exists()
     page.context.set_offline(False)
 
@@ -288,6 +290,30 @@ def test_reload_while_offline_keeps_all_verdicts(
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
 
 
+def test_verdict_refused_later_is_reported_beside_those_that_were_sent(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second, third = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+    page.context.set_offline(True)
+    page.keyboard.press("u")
+    expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
+    page.keyboard.press("d")
+    expect(page.locator("#outbox")).to_contain_text("2 verdicts are kept")
+    Completion.objects.filter(pk=first.pk).delete()
+
+    page.context.set_offline(False)
+
+    # the page was loaded again after the last one
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    expect(page.locator("#toasts")).to_contain_text("One verdict was refused")
+    assert verdicts() == {second.pk: "down"}
+    page.reload()
+    expect(page.locator("#item")).to_be_visible()
+    expect(page.locator("#toasts > *")).to_have_count(0)
+
+
 def test_verdict_cast_signed_out_is_sent_after_a_new_sign_in(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -297,6 +323,7 @@ def test_verdict_cast_signed_out_is_sent_after_a_new_sign_in(
     page.context.clear_cookies()
     page.keyboard.press("u")
     expect(page.locator("#outbox")).to_contain_text("signed out")
+    expect(page.locator("#toasts > *")).to_have_count(0)  # the banner says what to do
     assert not Vote.objects.exists()
 
     other = page.context.new_page()
