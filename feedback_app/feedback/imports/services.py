@@ -78,6 +78,18 @@ def import_cancel(*, job: ImportJob, by: User) -> None:
     file_discard(job)
 
 
+def import_discard(*, job: ImportJob, by: User) -> bool:
+    """Delete an import that was not started, with its file; return whether there was one."""
+    with transaction.atomic():
+        waiting = ImportJob.objects.filter(pk=job.pk, status=ImportJob.Status.PREVIEW)
+        if waiting.select_for_update().first() is None:
+            return False
+        waiting.delete()
+        audit(project=job.project, actor=by, action="import.discard", target=job.name)
+    file_discard(job)
+    return True
+
+
 def file_discard(job: ImportJob) -> None:
     """Delete the uploaded file of an ended import."""
     if job.uploaded:

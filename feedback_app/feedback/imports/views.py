@@ -19,6 +19,7 @@ from feedback_app.feedback.imports.mapping import FIELDS, chosen_for, missing, s
 from feedback_app.feedback.imports.readers import Unreadable
 from feedback_app.feedback.imports.services import (
     import_cancel,
+    import_discard,
     import_map,
     import_start,
     job_labels,
@@ -160,9 +161,13 @@ def import_job_start(request: HtmxHttpRequest, project: Project, pk: int) -> Htt
 @project_view(Role.ADMIN)
 @action_view
 def import_job_stop(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
-    """Delete the file; imported rows stay."""
+    """Discard a file that was not started, or stop its import; imported rows stay."""
     validated(NoFields(request.POST))
-    import_cancel(job=job_of(project, pk), by=request.user)
+    job = job_of(project, pk)
+    if import_discard(job=job, by=request.user):
+        messages.success(request, "The file was discarded. Nothing was imported.")
+        return redirect("imports", project.slug)
+    import_cancel(job=job, by=request.user)
     messages.success(request, "Stopped. Rows that were imported before stay.")
     return redirect("import-job", project.slug, pk)
 

@@ -146,16 +146,33 @@ def test_refused_rows_are_downloaded_as_csv_without_formulas(
     assert "attachment" in answer["Content-Disposition"]
 
 
-def test_stop_before_the_start_deletes_the_file(project: Project, admin: User, as_user: As) -> None:
+def test_discarded_file_that_was_not_started_is_no_longer_listed(
+    project: Project, admin: User, as_user: As
+) -> None:
     client = as_user(admin)
     job = uploaded(client)
 
+    listed = client.post(page(job, "import-stop"), follow=True)
+
+    assert not ImportJob.objects.exists()
+    assert not Path(job.path).exists()
+    assert "The file was discarded. Nothing was imported." in listed.content.decode()
+    assert f">{job.name}</a>" not in listed.content.decode()
+    assert client.post(page(job, "import-start")).status_code == 404
+    assert AuditEvent.objects.get(action="import.discard").target == job.name
+
+
+def test_import_that_was_stopped_while_waiting_stays_listed(
+    project: Project, admin: User, as_user: As
+) -> None:
+    client = as_user(admin)
+    job = uploaded(client)
+    client.post(page(job, "import-start"))
+
     client.post(page(job, "import-stop"))
-    again = client.post(page(job, "import-start"))
 
     assert ImportJob.objects.get().status == "cancelled"
     assert not Path(job.path).exists()
-    assert again.status_code == 400
     assert "Stopped" in text(client, job)
 
 
