@@ -25,6 +25,8 @@ TAGS = {
     *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
 }
 _ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
+#: A list has its bullets, and a quotation its line, on the side where its own text begins.
+_DIRECTION = {tag: {"dir": "auto"} for tag in ("ul", "ol", "blockquote")}
 _SCHEMES = {"http", "https", "mailto"}
 
 _PLAIN_TABLES = MarkdownIt("commonmark", {"html": False}).disable("image")
@@ -42,6 +44,7 @@ def render(text: str) -> SafeString:
         markdown.render(text),
         tags=TAGS,
         attributes=_ATTRIBUTES,
+        set_tag_attribute_values=_DIRECTION,
         url_schemes=_SCHEMES,
         link_rel="nofollow noopener noreferrer",
     )

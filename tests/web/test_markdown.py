@@ -47,9 +47,17 @@ def test_render_hostile_text_has_no_active_content(hostile: str) -> None:
     page = Page(render(hostile))
 
     assert set(page.tags) <= TAGS
-    assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start"}
+    assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start", "dir"}
     links = [value or "" for name, value in page.attributes if name == "href"]
     assert all(link.startswith(("http://", "https://", "mailto:")) for link in links)
+
+
+def test_list_has_its_bullets_on_the_side_where_its_text_begins() -> None:
+    hebrew = render("- \u05d0\n- \u05d1\n\n1. \u05d2\n\n> \u05d3")
+
+    for tag in ("ul", "ol", "blockquote"):
+        assert f'<{tag} dir="auto">' in hebrew
+    assert 'start="3"' in render("3. three")
 
 
 @given(st.text(alphabet="<>[]()!*_`|&;:/\\\"'= \njavscriptonhxge-", max_size=400))
@@ -57,7 +65,7 @@ def test_render_any_text_stays_inside_the_allow_list(text: str) -> None:
     page = Page(render(text))
 
     assert set(page.tags) <= TAGS
-    assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start"}
+    assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start", "dir"}
 
 
 def test_render_raw_html_is_shown_as_text() -> None:
@@ -67,7 +75,7 @@ def test_render_raw_html_is_shown_as_text() -> None:
 def test_render_markdown_keeps_lists_code_tables_and_links() -> None:
     html = render("1. **a**\n2. `b`\n\n|x|y|\n|-|-|\n|1|2|\n\n[docs](https://a.example/)")
 
-    for part in ("<ol>", "<strong>a</strong>", "<code>b</code>", "<td>2</td>"):
+    for part in ('<ol dir="auto">', "<strong>a</strong>", "<code>b</code>", "<td>2</td>"):
         assert part in html
     assert 'href="https://a.example/" rel="nofollow noopener noreferrer"' in html
 
