@@ -23,11 +23,13 @@ class TrainConfig:
     and snapshot fit each other is seen where the examples are known (training/preflight.py).
 
     `token_budget` bounds the tokens of one forward pass, `held_tokens` those whose activations
-    wait until z₀ is known, which saves a second pass over their prompts. `patience` counts probes
-    in a row with a rising validation loss. `reference_cache` is a directory that several runs
-    share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base in four bits
-    (CUDA); `gradient_checkpointing` computes a layer's activations again instead of keeping them;
-    `fsdp` spreads the base over the processes that train together (trainer/distributed/fsdp.py).
+    wait until z₀ is known, which saves a second pass over their prompts. Short runs with a
+    `kl_brake` are probed more often than `probe_every` (training/early_stopping.py). `patience`
+    counts probes in a row with a rising validation loss. `reference_cache` is a directory that
+    several runs share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base
+    in four bits (CUDA); `gradient_checkpointing` computes a layer's activations again instead of
+    keeping them; `fsdp` spreads the base over the processes that train together
+    (trainer/distributed/fsdp.py).
     """
 
     base_model: str

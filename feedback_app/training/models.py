@@ -116,6 +116,8 @@ class Run(Claimable):
     # how the examples fit the trained model (runs/fit.py), set when the run succeeds
     fit: Any = models.JSONField(null=True)
     error = models.TextField(blank=True)
+    # False once the trainer has failed in a way that the same settings would repeat
+    resumable = models.BooleanField(default=True, db_default=True)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

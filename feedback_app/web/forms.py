@@ -71,6 +71,14 @@ def query_strict(request: HttpRequest, allowed: tuple[str, ...]) -> None:
         raise UserError(f"Unknown parameters: {', '.join(unknown)}.")
 
 
+def query_number(request: HttpRequest, name: str, *, default: str = "") -> int:
+    """Return a query parameter that must be a whole number. Raise UserError for anything else."""
+    value = request.GET.get(name, default)
+    if not value.isdecimal() or len(value) > 9:
+        raise UserError(f"{name} must be a number.")
+    return int(value)
+
+
 def query_page(request: HttpRequest) -> int:
     """Return the page number of a list, 1 by default. Raise UserError for anything else."""
     value = request.GET.get("page", "1")

@@ -19,7 +19,9 @@ from trainer.training.checkpoint import save_best
 
 #: A factor of e^10 on every token: the weights have diverged.
 EXPLODED_NATS_PER_TOKEN = 10.0
-ADVICE = "lower learning_rate or max_grad_norm, or raise beta, and start a new run"
+ADVICE = "lower learning_rate or raise beta, and start a new run"
+#: Probes of a run with a KL limit that has as many steps.
+MIN_PROBES = 4
 
 #: Validation losses that differ by less than this share of the best count as equal.
 _EQUAL_SHARE = 0.005
@@ -52,6 +54,17 @@ class Limits:
 
     kl_brake: float | None
     patience: int | None
+
+
+def probe_interval(probe_every: int, *, kl_brake: float | None, total_steps: int) -> int:
+    """Return the number of steps between two probes.
+
+    With a KL limit a short run is probed more often than every `probe_every` steps. Otherwise its
+    first probe would be at its end, where no earlier adapter can be kept.
+    """
+    if kl_brake is None:
+        return probe_every
+    return min(probe_every, math.ceil(total_steps / MIN_PROBES))
 
 
 def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | None]:

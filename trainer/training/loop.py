@@ -28,6 +28,7 @@ from trainer.training.early_stopping import (
     Limits,
     Probe,
     best_from,
+    probe_interval,
     raise_if_diverged,
 )
 from trainer.training.event_payloads import start_values, step_values
@@ -146,6 +147,11 @@ class Trainer:
     def _steps(self) -> None:
         """Run steps until the last one or an early stop."""
         per_epoch = self.data.total_steps // self.config.epochs
+        interval = probe_interval(
+            self.config.probe_every,
+            kl_brake=self.config.kl_brake,
+            total_steps=self.data.total_steps,
+        )
         while self.step < self.data.total_steps:
             epoch, offset = divmod(self.step, per_epoch)
             steps = self.steps_of(epoch)
@@ -156,7 +162,7 @@ class Trainer:
             for step in steps[offset:]:
                 self._one_step(step, first_of_epoch=step is steps[0])
                 last = self.step == self.data.total_steps
-                if (last or self.step % self.config.probe_every == 0) and self._probe_stops():
+                if (last or self.step % interval == 0) and self._probe_stops():
                     return
                 if self.step % self.config.checkpoint_every == 0 and not last:
                     self._checkpoint()

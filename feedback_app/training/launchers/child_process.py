@@ -36,6 +36,7 @@ from feedback_app.training.models import Run, RunNote
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
+from feedback_app.training.runs.config import with_labels
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.snapshots.files import snapshot_write
 from feedback_app.web.log_context import request_id
@@ -95,7 +96,11 @@ def settle(claim: RunClaim, code: int) -> None:
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
     elif code in (REFUSED, FAILED):
         services.run_end(
-            claim=claim, status=Run.Status.FAILED, error=failure_message(run.directory)
+            claim=claim,
+            status=Run.Status.FAILED,
+            error=failure_message(run.directory),
+            # what was refused may be installed or repaired; a failure would be repeated
+            resumable=code == REFUSED,
         )
     elif code == NOT_WRITTEN:
         # its last event may not have been written either
@@ -308,7 +313,9 @@ def failure_message(directory: Path) -> str:
     for event in reversed(events):
         if event.get("type") == "failed":
             step = f" at step {event['step']}" if event.get("step") is not None else ""
-            return f"{event['reason']}{step}. {event.get('advice', '')}".strip()
+            advice = event.get("advice") or ""
+            text = f"{event['reason']}{step}. {advice[:1].upper()}{advice[1:]}".strip()
+            return with_labels(text)
     output = directory / "trainer.log"
     lines = output.read_text(errors="replace").strip().splitlines() if output.exists() else []
     return "Its last output: " + (lines[-1][:500] if lines else "none")

@@ -3,10 +3,22 @@
 `docs/log.md` has the sweep. The trainer's own defaults are the same; a test holds them together.
 """
 
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from feedback_app.web.errors import UserError
+
+#: The labels of the settings in forms and messages.
+LABELS = {
+    "epochs": "Epochs",
+    "batch_size": "Batch",
+    "learning_rate": "Learning rate",
+    "beta": "β",
+    "lora_r": "LoRA rank",
+    "kl_brake": "KL brake",
+    "seed": "Seed",
+}
 
 
 @dataclass(frozen=True)
@@ -32,7 +44,7 @@ class RunConfig:
             "seed": (0, 2**31 - 1),
         }
         faults = [
-            f"{name} is {getattr(self, name):g}: choose {low:g} to {high:g}"
+            f"{LABELS[name]} is {getattr(self, name):g}: choose {low:g} to {high:g}"
             for name, (low, high) in limits.items()
             if not low <= getattr(self, name) <= high
         ]
@@ -41,6 +53,11 @@ class RunConfig:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def with_labels(text: str) -> str:
+    """Replace the names that settings have in the trainer's messages by their labels."""
+    return re.sub(r"\w+", lambda word: LABELS.get(word[0], word[0]), text)
 
 
 RUN_FIELDS = tuple(field.name for field in fields(RunConfig))

@@ -4,16 +4,16 @@ from typing import Any
 
 from django import forms
 
-from feedback_app.training.runs.config import RUN_FIELDS, RunConfig
+from feedback_app.training.runs.config import LABELS, RUN_FIELDS, RunConfig
 from feedback_app.web.forms import StrictForm
 
 
-def number(label: str, name: str, *, step: str, help_text: str, **limits: float) -> Any:
+def number(name: str, *, step: str, help_text: str, **limits: float) -> Any:
     """Return a number field with RunConfig's default; RunConfig checks the limits."""
     default = getattr(RunConfig(), name)
     kind = forms.IntegerField if isinstance(default, int) else forms.FloatField
     widget = forms.NumberInput(attrs={"step": step, **limits})
-    return kind(label=label, initial=default, help_text=help_text, widget=widget)
+    return kind(label=LABELS[name], initial=default, help_text=help_text, widget=widget)
 
 
 class SendBackForm(StrictForm):
@@ -25,29 +25,23 @@ class SendBackForm(StrictForm):
 class RunForm(StrictForm):
     """The settings of a run; every field has a default that was measured to work."""
 
-    epochs = number(
-        "Epochs", "epochs", step="1", min=1, max=20, help_text="How often each example is seen."
-    )
+    epochs = number("epochs", step="1", min=1, max=20, help_text="How often each example is seen.")
     batch_size = number(
-        "Batch", "batch_size", step="1", min=2, max=256, help_text="Examples per optimiser step."
+        "batch_size", step="1", min=2, max=256, help_text="Examples per optimiser step."
     )
     learning_rate = number(
-        "Learning rate",
         "learning_rate",
         step="any",
         help_text="Too low has no effect, too high damages the model.",
     )
-    beta = number("β", "beta", step="any", help_text="Higher keeps the model closer to its base.")
-    lora_r = number(
-        "LoRA rank", "lora_r", step="1", min=1, max=256, help_text="Size of the adapter."
-    )
+    beta = number("beta", step="any", help_text="Higher keeps the model closer to its base.")
+    lora_r = number("lora_r", step="1", min=1, max=256, help_text="Size of the adapter.")
     kl_brake = number(
-        "KL brake",
         "kl_brake",
         step="any",
         help_text="KL to the base, in nats per token, at which training stops.",
     )
-    seed = number("Seed", "seed", step="1", min=0, help_text="The same seed gives the same run.")
+    seed = number("seed", step="1", min=0, help_text="The same seed gives the same run.")
     auto_release = forms.BooleanField(
         required=False,
         label="Release automatically when the gate passes",

@@ -95,11 +95,14 @@ def run_cancel(*, run: Run, by: User | None) -> None:
 
 
 def run_resume(*, run: Run, by: User) -> None:
-    """Queue a failed or cancelled run again; it resumes from its last checkpoint."""
+    """Queue a failed or cancelled run again; it resumes from its last checkpoint, if it has one.
+
+    Raises UserError for a run that has not ended, or whose settings would fail again.
+    """
     try:
         with transaction.atomic():
             changed = Run.objects.filter(
-                pk=run.pk, status__in=[Run.Status.FAILED, Run.Status.CANCELLED]
+                pk=run.pk, status__in=[Run.Status.FAILED, Run.Status.CANCELLED], resumable=True
             ).update(
                 status=Run.Status.QUEUED,
                 cancel_requested=False,
@@ -109,7 +112,13 @@ def run_resume(*, run: Run, by: User) -> None:
                 finished_at=None,
             )
             if not changed:
+                if Run.objects.filter(pk=run.pk, resumable=False).exists():
+                    raise UserError(
+                        f"{run} would fail again with the same settings: start a new run with "
+                        "other settings."
+                    )
                 raise UserError(f"{run} is neither failed nor cancelled: it cannot be resumed.")
+            run_note(run=run, text="Resumed")
             audit(project=run.project, actor=by, action="run.resume", target=str(run))
     except IntegrityError as error:
         raise UserError("Another run is in progress: wait for it or cancel it.") from error
@@ -128,11 +137,17 @@ def run_requeue(*, claim: RunClaim, why: str) -> None:
             run_note(run=claim.row, text=why, level=RunNote.Level.WARNING)
 
 
-def run_end(*, claim: RunClaim, status: Run.Status, error: str = "") -> None:
-    """Set a final state without an adapter."""
+def run_end(
+    *, claim: RunClaim, status: Run.Status, error: str = "", resumable: bool = True
+) -> None:
+    """Set a final state without an adapter. `resumable`: whether another attempt may succeed."""
     with transaction.atomic():
         ended = claim.update(
-            status=status, error=error, finished_at=timezone.now(), eta_seconds=None
+            status=status,
+            error=error,
+            resumable=resumable,
+            finished_at=timezone.now(),
+            eta_seconds=None,
         )
         if ended and error:
             run_note(run=claim.row, text=error, level=RunNote.Level.ERROR)

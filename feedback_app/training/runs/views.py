@@ -34,7 +34,7 @@ from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.web.errors import UserError
-from feedback_app.web.forms import NoFields, query_page, query_strict, validated
+from feedback_app.web.forms import NoFields, query_number, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.pagination import CountedPaginator
 from feedback_app.web.responses import action_view, error_response, page
@@ -45,18 +45,21 @@ PAGE_SIZE = 25
 @project_view(Role.ADMIN)
 @page
 def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Show the Train page."""
-    query_strict(request, ("page",))
+    """Show the Train page; `like` fills in the settings of that run."""
+    query_strict(request, ("page", "like"))
+    like = run_of(project, query_number(request, "like")) if "like" in request.GET else None
+    config = RunConfig().as_json() | ({} if like is None else like.config)
     # not joined: a late page would join the rows of all pages before it
     adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
     rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
     context = {
         "project": project,
-        "form": RunForm(),
+        "form": RunForm(initial=config),
+        "like": like,
         "page": CountedPaginator(rows, PAGE_SIZE).get_page(query_page(request)),
         "erased": erased_votes(project),
         "schedule": Schedule.objects.filter(project=project).first() or Schedule(project=project),
-        **plan_context(project, RunConfig().as_json()),
+        **plan_context(project, config),
     }
     return render(request, "training/runs.html", context)
 
@@ -172,16 +175,12 @@ def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpRes
 def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
     """Return the metrics as columns, from the step after `after` on."""
     query_strict(request, ("after",))
-    after = request.GET.get("after", "0")
-    if not after.isdecimal() or len(after) > 9:
-        raise UserError("after must be the number of a step.")
+    after = query_number(request, "after", default="0")
     found = run_of(project, number)
-    rows = list(
-        found.metrics.filter(step__gt=int(after)).order_by("step").values_list("step", *CURVES)
-    )
+    rows = list(found.metrics.filter(step__gt=after).order_by("step").values_list("step", *CURVES))
     columns = list(zip(*rows, strict=True)) or [()] * (len(CURVES) + 1)
     data: dict[str, Any] = dict(zip(("steps", *CURVES), map(list, columns), strict=True))
-    data["after"] = rows[-1][0] if rows else int(after)
+    data["after"] = rows[-1][0] if rows else after
     data["active"] = found.active
     return JsonResponse(data)
 
@@ -232,5 +231,5 @@ def run_resume_view(request: HtmxHttpRequest, project: Project, number: int) -> 
         run_resume(run=run_of(project, number), by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, "The run resumes from its last checkpoint.")
+    messages.success(request, "The run resumes from its last checkpoint, if it has written one.")
     return redirect(back)

@@ -1,15 +1,25 @@
 """When a run stops, and which of its adapters is kept."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from feedback_app.training.runs.config import RUN_FIELDS
 from tests.trainer.conftest import MakeRun, events, example
 from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS
 from trainer.data.examples import write_examples
 from trainer.errors import RunFailed
-from trainer.training.early_stopping import Best, Limits, Probe, judge, raise_if_diverged
+from trainer.training.early_stopping import (
+    ADVICE,
+    Best,
+    Limits,
+    Probe,
+    judge,
+    probe_interval,
+    raise_if_diverged,
+)
 from trainer.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -68,6 +78,20 @@ def test_last_adapter_under_the_brake_is_kept_without_validation_examples() -> N
 def test_run_without_an_adapter_to_keep_fails(found: Probe, reason: str) -> None:
     with pytest.raises(RunFailed, match=reason):
         judge(found, None, LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("total_steps", "interval"), [(1, 1), (3, 1), (4, 1), (8, 2), (9, 3), (40, 10), (1000, 10)]
+)
+def test_short_run_with_a_brake_is_probed_four_times(total_steps: int, interval: int) -> None:
+    assert probe_interval(10, kl_brake=0.5, total_steps=total_steps) == interval
+    assert probe_interval(10, kl_brake=None, total_steps=total_steps) == 10
+
+
+def test_advice_names_settings_of_the_form() -> None:
+    named = set(re.findall(r"[a-z]+_[a-z_]+", ADVICE))
+    assert named
+    assert named <= set(RUN_FIELDS)
 
 
 def test_nan_figures_fail_the_step() -> None:

@@ -250,6 +250,17 @@ def test_brake_exports_the_last_adapter_below_the_limit(
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+def test_brake_of_a_short_run_keeps_an_earlier_adapter(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run(probe_every=10, kl_brake=0.5)
+    probe_of([0.1, 0.2, 0.9], monkeypatch)
+    train.train(run_dir)
+    assert len(events(run_dir, "step")) < 10
+    (braked,) = events(run_dir, "braked")
+    assert "over the brake of 0.5; the adapter of step 4 is kept" in braked["message"]
+
+
 def kept(real: Any, directory: Path) -> Any:
     """Return a save_checkpoint that also keeps the masters of each step."""
     from safetensors.torch import save_file

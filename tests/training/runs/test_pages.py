@@ -1,5 +1,6 @@
 """The Train page and the page of a run."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -270,6 +271,18 @@ def test_run_metrics_return_only_new_points(run: Run, admin: User, as_user: As) 
     assert data["after"] == 3
     assert data["active"] is True
     assert (nothing["steps"], nothing["loss"], nothing["after"]) == ([], [], 3)
+
+
+def test_train_page_takes_the_settings_of_an_earlier_run(
+    run: Run, admin: User, as_user: As
+) -> None:
+    Run.objects.update(config=run.config | {"learning_rate": 0.005, "epochs": 3})
+    page = as_user(admin).get(url("runs", run.project), {"like": "1"})
+    assert page.context["form"]["learning_rate"].value() == 0.005
+    assert page.context["plan"].steps == 3 * math.ceil(page.context["plan"].train_total / 16)
+    assert "those of run 1" in page.content.decode()
+    for wrong, status in (("7", 404), ("x", 400)):
+        assert as_user(admin).get(url("runs", run.project), {"like": wrong}).status_code == status
 
 
 @pytest.mark.slow

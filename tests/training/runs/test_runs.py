@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent, User
@@ -18,7 +19,13 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.gate.report import misfits
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.gate.settings import GateSettings
-from feedback_app.training.launchers.child_process import CANCELLED, child_run, settle
+from feedback_app.training.launchers.child_process import (
+    CANCELLED,
+    FAILED,
+    REFUSED,
+    child_run,
+    settle,
+)
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
 from feedback_app.training.runs.claims import RunClaim, run_claim
@@ -32,6 +39,8 @@ from feedback_app.web.errors import UserError
 from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
+
+As = Callable[[User], Client]
 
 
 @pytest.fixture
@@ -91,6 +100,43 @@ def test_running_run_is_asked_to_stop(run: Run, claim: RunClaim, admin: User) ->
     assert claim.cancel_requested()
     run.refresh_from_db()
     assert run.status == Run.Status.RUNNING
+
+
+def failed(run: Run, claim: RunClaim, code: int) -> None:
+    """End the run as the trainer does that a KL brake has ended at its first probe."""
+    run.directory.mkdir(parents=True)
+    reason = "KL of 0.90 nats a token is over the brake of 0.5 and no earlier adapter was under it"
+    advice = "lower learning_rate or raise beta, and start a new run"
+    event = {"type": "failed", "step": 2, "reason": reason, "advice": advice}
+    (run.directory / "events.jsonl").write_text(json.dumps(event) + "\n")
+    settle(claim, code)
+    run.refresh_from_db()
+
+
+def test_run_that_would_fail_again_is_not_resumed(
+    run: Run, claim: RunClaim, admin: User, settings: Any, tmp_path: Path, as_user: As
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    failed(run, claim, FAILED)
+    assert "at step 2. Lower Learning rate or raise β, and start a new run" in run.error
+    with pytest.raises(UserError, match="would fail again with the same settings"):
+        run_resume(run=run, by=admin)
+
+    page = as_user(admin).get(reverse("run", args=["bot", 1])).content.decode()
+    assert "Resume" not in page
+    assert "over the brake of 0.5" in page
+    assert f"{reverse('runs', args=['bot'])}?like=1" in page
+
+
+def test_resumed_run_still_shows_why_it_failed(
+    run: Run, claim: RunClaim, admin: User, settings: Any, tmp_path: Path, as_user: As
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    failed(run, claim, REFUSED)
+    run_resume(run=run, by=admin)
+    page = as_user(admin).get(reverse("run", args=["bot", 1])).content.decode()
+    assert "over the brake of 0.5" in page
+    assert "Resumed" in page
 
 
 @pytest.mark.slow
