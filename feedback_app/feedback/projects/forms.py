@@ -8,6 +8,7 @@ from feedback_app.feedback.models import Project, Verdict
 from feedback_app.feedback.models.projects import TEST_PERCENT, VALIDATION_PERCENT
 from feedback_app.feedback.projects.reasons import chips_read, chips_text
 from feedback_app.web.forms import StrictFields, StrictForm
+from feedback_app.web.seen_values import SeenValues
 
 
 class SamplingForm(StrictForm):
@@ -19,7 +20,7 @@ class SamplingForm(StrictForm):
     version = forms.CharField(label="Version", required=False)
 
 
-class ProjectForm(StrictFields, forms.ModelForm[Project]):
+class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
     """The fields of a project that an admin may change; slug and base model are fixed."""
 
     reasons_down = forms.CharField(

@@ -11,16 +11,24 @@ from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import (
     Project,
 )
+from feedback_app.web.errors import Conflict
 
 
-def project_change(*, project: Project, by: User, changes: Mapping[str, object]) -> Project:
+def project_change(
+    *, project: Project, by: User, changes: Mapping[str, object], before: Project | None = None
+) -> Project:
     """Update these fields only, so that concurrent changes of others stay.
 
-    The project is locked, so that guidelines are numbered without gaps.
+    The project is locked, so that guidelines are numbered without gaps. Raises Conflict if one of
+    these fields is stored with another value than in `before`.
     """
     with transaction.atomic():
         locked = Project.objects.select_for_update().get(pk=project.pk)
         fields = dict(changes)
+        if before is not None and any(
+            getattr(locked, name) != getattr(before, name) for name in fields
+        ):
+            raise Conflict("These settings were saved by somebody else at the same moment.")
         if "guidelines" in fields:
             new = guidelines_write(locked=locked, text=str(fields.pop("guidelines")), by=by)
             fields |= {"guidelines_number": locked.guidelines_number} if new else {}

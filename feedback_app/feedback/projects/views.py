@@ -1,5 +1,6 @@
 """The home page and a project's settings."""
 
+from copy import copy
 from typing import Any
 
 from django.contrib import messages
@@ -16,7 +17,7 @@ from feedback_app.feedback.projects.forms import ProjectForm, SamplingForm
 from feedback_app.feedback.projects.services import project_change
 from feedback_app.feedback.prompts.completions import sampling_cancel, sampling_request
 from feedback_app.feedback.prompts.selectors import sampling_active, sampling_latest
-from feedback_app.web.errors import UserError
+from feedback_app.web.errors import Conflict, UserError
 from feedback_app.web.forms import NoFields, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view
@@ -78,13 +79,17 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
 @action_view
 def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Save the form, or show it again with an error beside each field."""
-    form = ProjectForm(request.POST, instance=project)
-    if not form.is_valid():
-        # the form has changed the instance: the page header must show the stored values
-        stored = Project.objects.get(pk=project.pk)
-        context = settings_context(stored, form)
-        return render(request, "feedback/settings.html", context, status=400)
-    project_change(project=project, by=request.user, changes=form.cleaned_data)
+    # the form changes its instance: the page header must show the stored values
+    form = ProjectForm(request.POST, instance=copy(project))
+    valid = form.is_valid()
+    if not valid or form.is_outdated():
+        context = settings_context(project, form)
+        status = Conflict.status if valid else 400
+        return render(request, "feedback/settings.html", context, status=status)
+    try:
+        project_change(project=project, by=request.user, changes=form.changes(), before=project)
+    except Conflict:
+        return settings_save(request, Project.objects.get(pk=project.pk))
     messages.success(request, "Saved.")
     return redirect("project-settings", project.slug)
 

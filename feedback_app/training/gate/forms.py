@@ -9,6 +9,7 @@ from django.forms import BoundField
 
 from feedback_app.training.gate.settings import GUARDS, GateSettings, Guard
 from feedback_app.web.forms import StrictForm
+from feedback_app.web.seen_values import SeenValues
 
 MARGIN = "{margin}"
 
@@ -23,8 +24,12 @@ class GuardLine:
     on: BoundField
     margin: BoundField
 
+    @property
+    def fields(self) -> tuple[BoundField, BoundField]:
+        return self.on, self.margin
 
-class GateRulesForm(StrictForm):
+
+class GateRulesForm(SeenValues, StrictForm):
     """Primary rule, guards and the budget. Fields `on_<key>` and `margin_<key>` for each guard."""
 
     primary = forms.ChoiceField(
@@ -101,8 +106,8 @@ class GateRulesForm(StrictForm):
             self.fields[name].widget.attrs["step"] = "any"
 
     @classmethod
-    def of(cls, settings: GateSettings) -> "GateRulesForm":
-        """Return the form that shows these settings."""
+    def of(cls, settings: GateSettings, *, data: Any = None) -> "GateRulesForm":
+        """Return the form that shows these settings, or what was posted for them."""
         values: dict[str, Any] = {
             name: getattr(settings, name) for name in ("primary", "against_live", "prompts")
         }
@@ -114,7 +119,7 @@ class GateRulesForm(StrictForm):
             values[f"on_{key}"] = key in settings.margins
             margin = settings.margins.get(key, guard.margin)
             values[f"margin_{key}"] = _shown(guard.scale * margin)
-        return cls(initial=values)
+        return cls(data, initial=values)
 
     def settings(self) -> GateSettings:
         """Return the settings of a valid form."""

@@ -14,7 +14,7 @@ from feedback_app.training.gate.measures import Measures, People
 from feedback_app.training.gate.rules import GateResult, gate_decide
 from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import Adapter, GateRules, Snapshot
-from feedback_app.web.errors import UserError
+from feedback_app.web.errors import Conflict
 
 #: Format of the evaluation's report from which the gate can be decided again.
 FORMAT = 2
@@ -27,19 +27,27 @@ def gate_settings(project: Project) -> GateSettings:
     return GateSettings() if latest is None else GateSettings.from_json(latest.rules)
 
 
-def gate_settings_save(*, project: Project, settings: GateSettings, by: User) -> GateRules | None:
-    """Store new rules as the next version. Returns None if nothing has changed."""
-    if settings == gate_settings(project):
-        return None
+def gate_settings_save(
+    *, project: Project, settings: GateSettings, by: User, before: GateSettings | None = None
+) -> GateRules | None:
+    """Store new rules as the next version. Returns None if nothing has changed.
+
+    Raises Conflict if other rules than `before` are in force.
+    """
     try:
         with transaction.atomic():
+            in_force = gate_settings(project)
+            if settings == in_force:
+                return None
+            if before is not None and before != in_force:
+                raise Conflict("These rules were changed by somebody else at the same moment.")
             last = project.gate_rules.aggregate(last=Max("number"))["last"] or 0
             rules = GateRules.objects.create(
                 project=project, number=last + 1, rules=settings.as_json(), saved_by=by
             )
             audit(project=project, actor=by, action="gate.rules", target=str(rules))
     except IntegrityError as error:
-        raise UserError(
+        raise Conflict(
             "Somebody else saved rules just now: load the page again and look at them first."
         ) from error
     return rules

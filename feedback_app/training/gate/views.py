@@ -17,6 +17,7 @@ from feedback_app.training.gate.services import (
     gate_settings_save,
 )
 from feedback_app.training.gate.settings import GateSettings
+from feedback_app.web.errors import Conflict
 from feedback_app.web.forms import NoFields, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, page
@@ -40,14 +41,22 @@ def gate_rulesrules_page(request: HtmxHttpRequest, project: Project) -> HttpResp
 
 @action_view
 def gate_rules_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    form = GateRulesForm(request.POST)
+    stored = gate_settings(project)
+    form = GateRulesForm.of(stored, data=request.POST)
     if not form.is_valid():
         return rules_page(request, project, form=form, status=400)
     settings = form.settings()
+    if form.is_outdated():
+        return rules_page(request, project, form=form, status=Conflict.status)
     if settings.primary == "judge" and judge_of(project) is None:
         form.add_error("primary", "Set up a judge model first, below.")
         return rules_page(request, project, form=form, status=400)
-    saved = gate_settings_save(project=project, settings=settings, by=request.user)
+    try:
+        saved = gate_settings_save(
+            project=project, settings=settings, by=request.user, before=stored
+        )
+    except Conflict:
+        return gate_rules_save(request, project)
     messages.success(
         request,
         "Saved. The next run is judged by these rules."

@@ -6,6 +6,7 @@ from django import forms
 
 from feedback_app.feedback.models import Project
 from feedback_app.web.forms import StrictFields
+from feedback_app.web.seen_values import SeenValues
 
 MOST = 1_000_000
 LIMITS = {
@@ -17,7 +18,7 @@ LIMITS = {
 }
 
 
-class RulesForm(StrictFields, forms.ModelForm[Project]):
+class RulesForm(SeenValues, StrictFields, forms.ModelForm[Project]):
     """Rate limit, snapshot cap and gold settings."""
 
     class Meta:
