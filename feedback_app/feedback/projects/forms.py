@@ -90,6 +90,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
         values = super().clean() or self.cleaned_data
         limits = {
+            "overlap": (1, 10),
             "validation_percent": VALIDATION_PERCENT,
             "test_percent": TEST_PERCENT,
             "max_tokens": (1, 2048),

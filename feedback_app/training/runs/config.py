@@ -21,6 +21,18 @@ LABELS = {
 }
 
 
+#: The lowest and the highest value of each setting.
+LIMITS: dict[str, tuple[float, float]] = {
+    "learning_rate": (1e-7, 1e-2),
+    "beta": (0.01, 5),
+    "batch_size": (2, 256),
+    "epochs": (1, 20),
+    "lora_r": (1, 256),
+    "kl_brake": (0.01, 10),
+    "seed": (0, 2**31 - 1),
+}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The settings of a run. λ is not one: it follows from the snapshot's example weights."""
@@ -34,18 +46,9 @@ class RunConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        limits: dict[str, tuple[float, float]] = {
-            "learning_rate": (1e-7, 1e-2),
-            "beta": (0.01, 5),
-            "batch_size": (2, 256),
-            "epochs": (1, 20),
-            "lora_r": (1, 256),
-            "kl_brake": (0.01, 10),
-            "seed": (0, 2**31 - 1),
-        }
         faults = [
             f"{LABELS[name]} is {getattr(self, name):g}: choose {low:g} to {high:g}"
-            for name, (low, high) in limits.items()
+            for name, (low, high) in LIMITS.items()
             if not low <= getattr(self, name) <= high
         ]
         if faults:

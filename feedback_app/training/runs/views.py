@@ -33,6 +33,7 @@ from feedback_app.training.runs.forms import RunForm, SendBackForm
 from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
+from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_number, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
@@ -48,20 +49,38 @@ def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the Train page; `like` fills in the settings of that run."""
     query_strict(request, ("page", "like"))
     like = run_of(project, query_number(request, "like")) if "like" in request.GET else None
+    return train_page(request, project, like=like, number=query_page(request))
+
+
+def train_page(
+    request: HtmxHttpRequest,
+    project: Project,
+    *,
+    form: RunForm | None = None,
+    schedule_form: ScheduleForm | None = None,
+    like: Run | None = None,
+    number: int = 1,
+    status: int = 200,
+) -> HttpResponseBase:
+    """Return the Train page, with the forms as they were posted if they are passed."""
     config = RunConfig().as_json() | ({} if like is None else like.config)
+    if form is not None and form.is_valid():
+        config = form.config().as_json()
     # not joined: a late page would join the rows of all pages before it
     adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
     rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
+    schedule = Schedule.objects.filter(project=project).first() or Schedule(project=project)
     context = {
         "project": project,
-        "form": RunForm(initial=config),
+        "form": form or RunForm(initial=config),
         "like": like,
-        "page": CountedPaginator(rows, PAGE_SIZE).get_page(query_page(request)),
+        "page": CountedPaginator(rows, PAGE_SIZE).get_page(number),
         "erased": erased_votes(project),
-        "schedule": Schedule.objects.filter(project=project).first() or Schedule(project=project),
+        "schedule": schedule,
+        "schedule_form": schedule_form or ScheduleForm.of(schedule),
         **plan_context(project, config),
     }
-    return render(request, "training/runs.html", context)
+    return render(request, "training/runs.html", context, status=status)
 
 
 def plan_context(project: Project, config: dict[str, Any]) -> dict[str, Any]:
@@ -71,10 +90,13 @@ def plan_context(project: Project, config: dict[str, Any]) -> dict[str, Any]:
 @project_view(Role.ADMIN)
 @page
 def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Show what a run with these settings would train on."""
+    """Show what a run with these settings would train on, or which of them are invalid."""
     form = RunForm({k: v for k, v in request.GET.items() if k != "csrfmiddlewaretoken"})
-    validated(form)
-    context = plan_context(project, form.config().as_json())
+    if request.htmx and not form.is_valid():
+        context: dict[str, Any] = {"project": project, "problems": form.problems()}
+    else:
+        validated(form)
+        context = plan_context(project, form.config().as_json())
     return render(request, "training/runs.html#plan-answer", context)
 
 
@@ -83,16 +105,19 @@ def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
 def run_request_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Take a snapshot of the examples and queue a run."""
     form = RunForm(request.POST)
-    values = validated(form)
+    if not form.is_valid():
+        return train_page(request, project, form=form, status=400)
     try:
         run = run_request(
             project=project,
             by=request.user,
             config=form.config(),
-            auto_release=values["auto_release"],
+            auto_release=form.cleaned_data["auto_release"],
         )
     except UserError as error:
-        return error_response(request, str(error), back=reverse("runs", args=[project.slug]))
+        # the plan on the page shows the same objections: here is what was posted
+        form.add_error(None, str(error))
+        return train_page(request, project, form=form, status=400)
     return redirect("run", project.slug, run.number)
 
 

@@ -7,9 +7,11 @@ from django.shortcuts import redirect
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
+from feedback_app.training.models import Schedule
+from feedback_app.training.runs.views import train_page
 from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.training.schedules.services import schedule_set
-from feedback_app.web.forms import validated
+from feedback_app.web.errors import Conflict
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view
 
@@ -17,8 +19,14 @@ from feedback_app.web.responses import action_view
 @project_view(Role.ADMIN)
 @action_view
 def schedule(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Save the schedule."""
-    values = validated(ScheduleForm(request.POST))
+    """Save the schedule, or show it again with its errors."""
+    stored = Schedule.objects.filter(project=project).first() or Schedule(project=project)
+    form = ScheduleForm.of(stored, data=request.POST)
+    valid = form.is_valid()
+    if not valid or form.is_outdated():
+        status = Conflict.status if valid else 400
+        return train_page(request, project, schedule_form=form, status=status)
+    values = form.changes()
     schedule_set(project=project, by=request.user, **values)
     messages.success(
         request, "Runs now start automatically." if values["enabled"] else "The schedule is off."

@@ -117,6 +117,27 @@ def test_second_save_of_the_gates_rules_is_refused(
     assert "kl" not in gate_settings(project).margins
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("project-settings", {"overlap": "0"}),
+        ("project-settings", {"overlap": "11"}),
+        ("rules", {"person_share": "0"}),
+        ("rules", {"person_share": "101"}),
+        ("rules", {"gold_least": "101", "gold_window": "0"}),
+    ],
+)
+def test_values_outside_their_limits_are_named_by_their_field(
+    project: Project, admin: User, as_user: As, name: str, change: dict[str, str]
+) -> None:
+    client, url = as_user(admin), reverse(name, args=["bot"])
+    answer = client.post(url, shown_form(client.get(url)) | change)
+    assert answer.status_code == 400
+    page = texts(answer)
+    assert page.count("Choose ") == len(change)
+    assert "Constraint" not in page
+
+
 def test_broken_digests_are_not_compared(project: Project, admin: User, as_user: As) -> None:
     client, url = as_user(admin), reverse("rules", args=["bot"])
     form = shown_form(client.get(url))

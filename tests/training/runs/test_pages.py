@@ -148,6 +148,37 @@ def test_plan_invalid_values_are_refused(
     assert answer.status_code == 400
 
 
+def test_plan_names_invalid_values_and_turns_the_button_off(
+    voted_project: Project, admin: User, as_user: As
+) -> None:
+    wrong = FORM | {"epochs": "0", "beta": "", "learning_rate": "7"}
+    answer = as_user(admin).get(url("run-plan", voted_project), wrong, headers=HTMX)
+
+    assert answer.status_code == 200
+    page = answer.content.decode()
+    assert "Epochs: Choose 1 to 20." in page
+    assert "β: This field is required." in page
+    assert "Learning rate: Choose 1e-07 to 0.01." in page
+    assert "disabled" in page
+
+
+def test_train_now_keeps_what_was_typed(run: Run, admin: User, as_user: As) -> None:
+    for change, error in (
+        ({"epochs": "0"}, "Choose 1 to 20."),
+        ({}, "Run 1 is in progress: wait for it or cancel it."),
+    ):
+        answer = as_user(admin).post(
+            url("run-request", run.project), FORM | {"seed": "77", "auto_release": "on"} | change
+        )
+        assert answer.status_code == 400
+        page = answer.content.decode()
+        assert error in page
+        assert '<details class="fold" open>' in page
+        assert 'name="seed" value="77"' in page
+        assert answer.context["form"]["auto_release"].value() is True
+    assert Run.objects.count() == 1
+
+
 def test_train_now_queues_a_run_with_the_settings(
     voted_project: Project, admin: User, as_user: As
 ) -> None:
@@ -215,8 +246,29 @@ def test_schedule_is_saved(project: Project, admin: User, as_user: As) -> None:
 def test_schedule_invalid_values_are_refused(project: Project, admin: User, as_user: As) -> None:
     body = {"enabled": "on", "min_new_examples": "0", "min_hours": "-1"}
 
-    assert as_user(admin).post(url("schedule", project), body).status_code == 400
+    answer = as_user(admin).post(url("schedule", project), body)
+
+    assert answer.status_code == 400
+    page = answer.content.decode()
+    assert "New examples: Ensure this value is greater than or equal to 1." in page
+    assert 'name="min_hours" value="-1"' in page
+    assert "Train now" in page
     assert not Schedule.objects.exists()
+
+
+def test_schedule_saved_meanwhile_is_not_overwritten(
+    project: Project, admin: User, as_user: As
+) -> None:
+    client = as_user(admin)
+    seen = client.get(url("runs", project)).context["schedule_form"]["seen"].value()
+    body = {"seen": seen, "enabled": "on", "min_new_examples": "50", "min_hours": "24"}
+    client.post(url("schedule", project), body | {"min_hours": "6"})
+
+    answer = client.post(url("schedule", project), body | {"min_hours": "12"})
+
+    assert answer.status_code == 409
+    assert "Hours between runs: Saved meanwhile: 6" in answer.content.decode()
+    assert Schedule.objects.get().min_hours == 6
 
 
 # -- one run

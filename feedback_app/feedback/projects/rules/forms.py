@@ -10,11 +10,12 @@ from feedback_app.web.seen_values import SeenValues
 
 MOST = 1_000_000
 LIMITS = {
-    "votes_per_hour": MOST,
-    "person_floor": MOST,
-    "gold_every": 1_000,
-    "gold_least": 100,
-    "gold_window": 100,
+    "votes_per_hour": (0, MOST),
+    "person_share": (1, 100),
+    "person_floor": (0, MOST),
+    "gold_every": (0, 1_000),
+    "gold_least": (0, 100),
+    "gold_window": (1, 100),
 }
 
 
@@ -63,7 +64,8 @@ class RulesForm(SeenValues, StrictFields, forms.ModelForm[Project]):
         if unknown := self.unknown():
             raise forms.ValidationError(f"Unknown fields: {', '.join(unknown)}.")
         values = super().clean() or self.cleaned_data
-        for name, most in LIMITS.items():
-            if (values.get(name) or 0) > most:
-                self.add_error(name, f"Choose {most:,} at most.")
+        for name, (low, high) in LIMITS.items():
+            value = values.get(name)
+            if value is not None and not low <= value <= high:
+                self.add_error(name, f"Choose {low:,} to {high:,}.")
         return values
