@@ -88,6 +88,13 @@ class Run(Claimable):
         PERSON = "person", "By hand"
         SCHEDULE = "schedule", "By schedule"
 
+    #: Phases of the trainer while it trains, as the page of a run names them.
+    PHASES: ClassVar[dict[str, str]] = {
+        "loading": "Loading the model",
+        "reference": "Scoring the examples with the base model",
+        "training": "Training",
+        "saving": "Saving the adapter",
+    }
     ACTIVE = (Status.QUEUED, Status.RUNNING, Status.EVALUATING)
     WORKING = (Status.RUNNING, Status.EVALUATING)
 
@@ -150,6 +157,10 @@ class Run(Claimable):
     def directory(self) -> Path:
         """Return the working directory of the trainer."""
         return Path(settings.ARTIFACT_ROOT) / "runs" / str(self.pk)
+
+    @property
+    def phase_label(self) -> str:
+        return self.PHASES.get(self.phase, self.phase.capitalize()) or "Starting"
 
     @property
     def percent(self) -> int:

@@ -254,6 +254,8 @@ class Trainer:
         if self.validation_step is not None:
             own, mismatched = self.validation.rows(self.validation_step)
             rows += own + mismatched
+        # how many rows are missing is not known yet
+        self.events.write("phase", phase="reference", done=0, total=0)
         with self.lora.off():
             complete(
                 self.reference,

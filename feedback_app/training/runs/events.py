@@ -54,13 +54,14 @@ def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -
         kind = event.get("type")
         if kind == "start":
             fields["facts"] = {k: v for k, v in event.items() if k not in NOT_FACTS}
-            fields["progress_total"] = event["total_steps"]
         elif kind == "phase":
             fields |= {
                 "phase": event["phase"],
                 "progress_done": event["done"],
                 "progress_total": event["total"],
             }
+            if event["phase"] != "training":
+                fields["eta_seconds"] = None
         elif kind == "step":
             metrics[event["step"]] = RunMetric(
                 run=claim.row,
@@ -71,7 +72,8 @@ def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -
                 "phase": "training",
                 "progress_done": event["step"],
                 "progress_total": event["total_steps"],
-                "eta_seconds": event.get("eta_seconds"),
+                # 0 after the last step: what follows takes time, but is no training
+                "eta_seconds": event.get("eta_seconds") or None,
             }
         note = note_of(claim, event)
         if note is not None:

@@ -46,6 +46,8 @@ def test_run_writes_adapter_fit_and_events(make_run: MakeRun) -> None:
     assert steps[0]["loss"] == pytest.approx(0.5, abs=1e-5)
     assert steps[-1]["epoch"] == 2
     assert steps[-1]["eta_seconds"] == 0
+    phases = [found["phase"] for found in events(run_dir, "phase")]
+    assert list(dict.fromkeys(phases)) == ["loading", "reference", "training", "saving"]
     (done,) = events(run_dir, "done")
     assert done["sha256"] == manifest.sha256
     fit = [json.loads(line) for line in (run_dir / "fit.jsonl").read_text().splitlines()]

@@ -29,7 +29,7 @@ from feedback_app.training.launchers.child_process import (
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
 from feedback_app.training.runs.claims import RunClaim, run_claim
-from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.training.runs.events import METRIC_FIELDS, events_store, read_new_events
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
@@ -111,6 +111,33 @@ def failed(run: Run, claim: RunClaim, code: int) -> None:
     (run.directory / "events.jsonl").write_text(json.dumps(event) + "\n")
     settle(claim, code)
     run.refresh_from_db()
+
+
+def test_progress_names_the_phase_and_the_time_left_of_training_only(
+    claim: RunClaim, admin: User, as_user: As
+) -> None:
+    client, page = as_user(admin), reverse("run-live", args=["bot", 1])
+    figures = dict.fromkeys(METRIC_FIELDS, 0.5)
+    start = {"examples": 30, "device": "cpu", "dtype": "float32", "lambda_d": 1, "lambda_u": 1}
+    loading = {"type": "phase", "phase": "loading", "done": 1, "total": 1}
+
+    def shown(*events: dict[str, Any]) -> str:
+        assert events_store(claim, list(events))
+        return " ".join(client.get(page).content.decode().split())
+
+    assert "Loading the model · 1 of 1" in shown(loading)
+    assert "of 15" not in shown({"type": "start", "total_steps": 15} | start)
+    reference = {"type": "phase", "phase": "reference"}
+    assert "with the base model <" in shown(reference | {"done": 0, "total": 0})
+    assert "with the base model · 3 of 90" in shown(reference | {"done": 3, "total": 90})
+    step = {"type": "step", "step": 14, "total_steps": 15, "eta_seconds": 1.2} | figures
+    text = shown(step)
+    assert "Training · 14 of 15" in text
+    assert "about 1 second of training left" in text
+    assert "training left" not in shown(step | {"step": 15, "eta_seconds": 0.0})
+    text = shown(step, {"type": "phase", "phase": "saving", "done": 0, "total": 1})
+    assert "Saving the adapter" in text
+    assert "training left" not in text
 
 
 def test_run_that_would_fail_again_is_not_resumed(
