@@ -83,7 +83,11 @@ class ProcessGroup:
         return bool(self.sum(torch.tensor(float(flag), device=device)).item())
 
     def gather(self, value: Any) -> list[Any]:
-        """Return the values of all processes, in the order of ranks."""
+        """Return the values of all processes, in the order of ranks.
+
+        The values are pickled: tensors in them must be on the CPU, since a process that unpickles
+        one of another device opens a context there.
+        """
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size

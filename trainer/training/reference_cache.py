@@ -73,10 +73,9 @@ class ReferenceCache:
         try:
             self._scan()  # another process may have added some, or died while it did
             new = b""
-            for key, tensor in values.items():
-                if key in self._found:
-                    continue
-                body = tensor.detach().float().cpu().contiguous().numpy().tobytes()
+            missing = {key: it for key, it in values.items() if key not in self._found}
+            for key, tensor in _on_host(missing).items():
+                body = tensor.numpy().tobytes()
                 head = _HEAD.pack(key, len(body) // 4)
                 self._found[key] = (self._end + len(new) + _HEAD.size, len(body) // 4)
                 new += head + body + _CRC.pack(zlib.crc32(head + body))
@@ -91,7 +90,7 @@ class ReferenceCache:
 
     def add_of_all(self, values: Mapping[bytes, Tensor], process_group: ProcessGroup) -> None:
         """Add the values of all processes of the run; the first process writes them."""
-        everyone = process_group.gather(dict(values))
+        everyone = process_group.gather(_on_host(values))
         if process_group.first:
             self.add({key: value for part in everyone for key, value in part.items()})
 
@@ -182,6 +181,17 @@ def _planned(plan: Path, cache: ReferenceCache, rows: Sequence[Row]) -> list[int
     fsync(partial)
     partial.rename(plan)
     return missing
+
+
+def _on_host(values: Mapping[bytes, Tensor]) -> dict[bytes, Tensor]:
+    """Return the values in fp32 on the CPU, brought there in one transfer. A tensor of a device
+    must not be sent as an object: every receiver would open a context on that device."""
+    if not values:
+        return {}
+    flat = torch.cat([tensor.detach().float() for tensor in values.values()]).cpu()
+    parts = flat.split([len(tensor) for tensor in values.values()])
+    # copies: a view is pickled with the whole of what it is a view of
+    return {key: part.clone() for key, part in zip(values, parts, strict=True)}
 
 
 def pair_key(row: Row) -> bytes:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainer.distributed.process_group import ProcessGroup
 from trainer.forward.logprobs import Row, batched_logprobs
@@ -157,3 +159,38 @@ def test_progress_counts_rows(tiny: LoadedBase, tmp_path: Path) -> None:
 def test_pair_key_depends_on_the_end_of_the_prompt() -> None:
     assert pair_key(((1, 2), (3,))) != pair_key(((1,), (2, 3)))
     assert pair_key(((1, 2), (3,))) == pair_key(([1, 2], [3]))
+
+
+def test_values_of_a_device_are_sent_to_other_processes_from_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[bytes, torch.Tensor]] = []
+    monkeypatch.setattr(dist, "all_gather_object", lambda found, value: sent.append(value))
+    second = ProcessGroup(rank=1, size=2)
+    with FakeTensorMode():  # tensors that say they are on a GPU, where there is none
+        values = {bytes([n]): torch.empty(2 + n, device="cuda") for n in range(3)}
+        opened(tmp_path).add_of_all(values, second)
+    (found,) = sent
+    assert [(key, len(tensor)) for key, tensor in found.items()] == [
+        (bytes([n]), 2 + n) for n in range(3)
+    ]
+    assert {tensor.device.type for tensor in found.values()} == {"cpu"}
+    assert len({id(tensor.untyped_storage()) for tensor in found.values()}) == 3
+
+
+def test_values_are_brought_to_the_host_in_one_transfer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transfers: list[int] = []
+    real = torch.Tensor.cpu
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        transfers.append(len(tensor))
+        return real(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", counted)
+    cache = opened(tmp_path)
+    values = {pair_key(row): torch.arange(len(row[1])).float() for row in ROWS}
+    cache.add(values)
+    assert transfers == [6]
+    assert cache[ROWS[2]].tolist() == [0, 1, 2]
