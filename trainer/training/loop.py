@@ -32,10 +32,11 @@ from trainer.training.early_stopping import (
     raise_if_diverged,
 )
 from trainer.training.event_payloads import start_values, step_values
+from trainer.training.memory_budget import Budget
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.run_directory import LoadedRun, write_fit
 from trainer.training.schedule import beta_at, learning_rate
-from trainer.training.step import Budget, StepResult, StepRunner
+from trainer.training.step import StepResult, StepRunner
 
 
 class Trainer:
@@ -85,6 +86,9 @@ class Trainer:
             fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}"
             f"/{run.base.quantisation}",
         )
+        self.budget = Budget(pack=config.token_budget, held=config.held_tokens).restored(
+            self.checkpoints, self.process_group
+        )
         self.runner = StepRunner(
             model=run.base.model,
             lora=self.lora,
@@ -94,11 +98,11 @@ class Trainer:
             loss=self.loss,
             lambdas=run.lambdas,
             max_length=config.max_length,
-            budget=Budget(pack=config.token_budget, held=config.held_tokens),
+            budget=self.budget,
             process_group=self.process_group,
             checkpointing=config.gradient_checkpointing,
             check=self._between_packs,
-            on_less_memory=lambda message: self.events.write("warning", message=message),
+            on_less_memory=self._note_less_memory,
         )
         self.validation = replace(self.runner, examples=run.validation)
         self.validation_step = run.validation_step
@@ -331,6 +335,12 @@ class Trainer:
             optimizer=self.optimizer,
         )
         self.events.write("checkpoint", step=self.step)
+
+    def _note_less_memory(self, message: str) -> None:
+        self.events.write("warning", message=message)
+        # Where the base is sharded, the process that ran out of memory is the only one that knows.
+        if self.process_group.first or self.process_group.sharded:
+            self.budget.store(self.checkpoints)
 
     def _between_packs(self) -> None:
         # Several processes must stop at the same point: after a step, not within it.

@@ -11,6 +11,7 @@ from torch import Tensor
 from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
 from trainer.distributed.process_group import ProcessGroup, WorkItem
+from trainer.errors import ProcessLost
 from trainer.forward.logprobs import (
     Row,
     Scored,
@@ -31,6 +32,13 @@ from trainer.losses import (
 )
 from trainer.models.lora import Gradients, Lora, MasterWeights
 from trainer.training.activation_checkpointing import checkpointed_layers
+from trainer.training.memory_budget import (
+    Budget,
+    OutOfMemory,
+    Shortage,
+    is_out_of_memory,
+    release_memory,
+)
 from trainer.training.reference_cache import ReferenceCache, pair_key
 
 _T = TypeVar("_T")
@@ -47,25 +55,6 @@ class StepResult:
     z0_unclamped: float
     rewards: tuple[float, ...]
     tokens: int
-
-
-@dataclass
-class Budget:
-    """Tokens of a pack, and tokens whose activations may wait until z₀ is known. Running out of
-    memory lowers them for the rest of the run."""
-
-    pack: int
-    held: int
-
-    def lower(self, longest: int) -> bool:
-        """Lower the budget; return False when packs are single rows already."""
-        if self.held:
-            self.held = 0
-            return True
-        if self.pack <= longest:
-            return False
-        self.pack //= 2
-        return True
 
 
 @dataclass(frozen=True)
@@ -94,26 +83,48 @@ class StepRunner:
 
         `mean_reward` is the running mean that BCO compares with. `fresh`: B is still zero, so the
         policy is the reference, all rewards and z₀ are zero without another pass, and the scores of
-        the examples are stored as their reference. When memory runs out the step is repeated in
-        smaller packs.
+        the examples are stored as their reference. When memory runs out, in whichever process, the
+        step is repeated in smaller packs. Raises ProcessLost where the base is sharded: then all
+        processes must start again, with the lower budget that `on_less_memory` announces.
         """
         while True:
             self.masters.clear()
-            try:
-                with self._saving():
-                    return self._whole(step, beta, mean_reward, train=True, fresh=fresh)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error) or self.process_group.size > 1:
-                    raise
-                longest = max(self.examples[index].length for index in step.examples)
-                if not self.budget.lower(longest):
-                    raise
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
-                self.on_less_memory(
-                    f"out of memory: going on with packs of {self.budget.pack} tokens, "
-                    f"{self.budget.held} of them held"
-                )
+            result = self._attempt(step, beta, mean_reward, fresh=fresh)
+            if result is not None:
+                return result
+            release_memory()
+            self.budget.lower(self._longest(step))
+            self.on_less_memory(self._less_memory())
+
+    def _attempt(
+        self, step: Step, beta: float, mean_reward: float, *, fresh: bool
+    ) -> StepResult | None:
+        """Return the step's result, or None when memory ran out and smaller packs may fit."""
+        try:
+            with self._saving():
+                return self._whole(step, beta, mean_reward, train=True, fresh=fresh)
+        except RuntimeError as error:
+            longest = self._longest(step)
+            if not is_out_of_memory(error) or not self.budget.can_lower(longest):
+                raise
+            if self.process_group.sharded:
+                # The others wait for this process inside of a layer, and cannot be told.
+                self.budget.lower(longest)
+                self.on_less_memory(self._less_memory())
+                raise ProcessLost(
+                    "out of memory in one of several processes that share the base: start all of "
+                    "them again to go on from the last checkpoint in smaller packs"
+                ) from error
+        return None
+
+    def _longest(self, step: Step) -> int:
+        return max(self.examples[index].length for index in step.examples)
+
+    def _less_memory(self) -> str:
+        return (
+            f"out of memory: going on with packs of {self.budget.pack} tokens, "
+            f"{self.budget.held} of them held"
+        )
 
     def measure(self, step: Step, *, beta: float, mean_reward: float = 0.0) -> StepResult:
         """Return the same figures without gradient and without dropout."""
@@ -142,12 +153,15 @@ class StepRunner:
         items = self.process_group.share(sizes)
         anchor = unclamped = self._tensor(mean_reward)
         held: list[TokenLogprobs] = []
+        shortage = Shortage(self.process_group)
         if self.loss.anchor == "z0" and not fresh:
             size = sum(sizes[item.piece] for item in items)
             hold = self._holds(size, groups, mismatched, train=train)
-            mismatched_rewards, held = self._mismatched_rewards(
-                own, mismatched, groups, items, train=train, hold=hold
-            )
+            mismatched_rewards = self._zeros(len(own))
+            with shortage.noted():
+                mismatched_rewards, held = self._mismatched_rewards(
+                    own, mismatched, groups, items, train=train, hold=hold
+                )
             z0, before = kl_reference_point(self.process_group.sum(mismatched_rewards))
             anchor, unclamped = z0.float(), before.float()
 
@@ -169,28 +183,38 @@ class StepRunner:
             return loss.detach(), reward.detach(), found, scored
 
         total = self._tensor(0.0, torch.float64)
-        rewards = torch.zeros(len(own), dtype=torch.float64, device=anchor.device)
+        rewards = self._zeros(len(own))
         values: dict[bytes, Tensor] = {}
-        for item, (loss, reward, gradients, scored) in zip(
-            items, self._parallel_map(one, range(len(items))), strict=True
-        ):
-            group = groups[item.piece]
-            if train:
-                self.masters.add(gradients)
-            if item.counts:
-                total += loss.double()
-                rewards[torch.tensor(group, device=rewards.device)] = reward.double()
-                values.update(zip((pair_key(own[i]) for i in group), scored, strict=True))
-            self.check()
+        work = [] if shortage.here else items
+        with shortage.noted():
+            for item, (loss, reward, gradients, scored) in zip(
+                work, self._parallel_map(one, range(len(work))), strict=True
+            ):
+                group = groups[item.piece]
+                if train:
+                    self.masters.add(gradients)
+                if item.counts:
+                    total += loss.double()
+                    rewards[torch.tensor(group, device=rewards.device)] = reward.double()
+                    values.update(zip((pair_key(own[i]) for i in group), scored, strict=True))
+                self.check()
+        held.clear()  # of a step that ran out of memory
         if train:
             self.process_group.sum_each(self.masters.gradients())
+        # one collective, and one wait for the device
+        short = self._tensor([float(shortage.here)], torch.float64)
+        sums = self.process_group.sum(torch.cat([total[None], rewards, short]))
+        anchors = torch.stack([anchor, unclamped]).double()
+        loss_sum, *all_rewards, ran_out, z0_found, z0_before = torch.cat([sums, anchors]).tolist()
+        if ran_out:
+            raise OutOfMemory("out of memory in one of several processes")
         if fresh:
             self.reference.add_of_all(values, self.process_group)
         return StepResult(
-            loss=self.process_group.sum(total).item(),
-            z0=anchor.item(),
-            z0_unclamped=unclamped.item(),
-            rewards=tuple(self.process_group.sum(rewards).tolist()),
+            loss=loss_sum,
+            z0=z0_found,
+            z0_unclamped=z0_before,
+            rewards=tuple(all_rewards),
             tokens=sum(len(x) + len(y) for x, y in own + mismatched),
         )
 
@@ -231,7 +255,7 @@ class StepRunner:
             with torch.no_grad():
                 return self._score(mismatched, group, train=False).logprobs, None
 
-        rewards = torch.zeros(len(own), dtype=torch.float64, device=self._device)
+        rewards = self._zeros(len(own))
         held: list[TokenLogprobs] = []
         for item, (others, logprobs) in zip(items, self._parallel_map(one, items), strict=True):
             if logprobs is not None:
@@ -326,14 +350,12 @@ class StepRunner:
     def _tensor(self, value: Any, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(value, dtype=dtype, device=self._device)
 
+    def _zeros(self, count: int) -> Tensor:
+        return torch.zeros(count, dtype=torch.float64, device=self._device)
+
     @property
     def _device(self) -> torch.device:
         return next(iter(self.masters.tensors.values())).device
 
 
 _RELEASED = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), 0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether the device or the machine was out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)

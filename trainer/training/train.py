@@ -18,6 +18,7 @@ from trainer.events import EventLog
 from trainer.models.loading import LoadedBase, load_base
 from trainer.signals import StopRequest, stop_on_signal
 from trainer.training.loop import Trainer
+from trainer.training.memory_budget import is_out_of_memory
 from trainer.training.run_directory import (
     complete_manifest,
     load_run,
@@ -25,7 +26,6 @@ from trainer.training.run_directory import (
     read_validation,
     run_identity,
 )
-from trainer.training.step import is_out_of_memory
 
 
 def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:

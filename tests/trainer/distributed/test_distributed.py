@@ -140,6 +140,47 @@ def test_killed_process_ends_all_with_one_error_and_the_run_resumes(
     process.communicate(timeout=DEADLINE)
 
 
+def test_process_without_memory_makes_all_repeat_the_step_in_smaller_packs(
+    make_run: MakeRun, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    settings = {"token_budget": 40, "learning_rate": 1e-3, "held_tokens": 500}
+    one, two = (make_run(name, **settings) for name in ("one", "two"))
+    alone(one)
+    mark = tmp_path / "failed"
+    process = launch(started, "tests.trainer.distributed.short_of_memory", str(two), str(mark))
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    assert mark.exists()
+    (warning,) = events(two, "warning")
+    assert warning["message"] == "out of memory: going on with packs of 40 tokens, 0 of them held"
+    for expected, found in zip(events(one, "step"), events(two, "step"), strict=True):
+        for name in ("loss", "kl_unclamped", "grad_norm"):
+            assert found[name] == pytest.approx(expected[name], rel=1e-4, abs=1e-5), name
+    weights = [load_file(run_dir / "adapter" / WEIGHTS) for run_dir in (one, two)]
+    for name, expected in weights[0].items():
+        assert (weights[1][name] - expected).abs().max() <= 1e-5, name
+
+
+def test_process_without_memory_ends_a_sharded_run_that_goes_on_in_smaller_packs(
+    make_run: MakeRun, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    """Nothing can be agreed upon: the others wait for this process inside of a layer."""
+    run_dir = make_run(token_budget=80, held_tokens=500, fsdp=True)
+    module = "tests.trainer.distributed.short_of_memory", str(run_dir), str(tmp_path / "failed")
+    process = launch(started, *module)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode != 0
+    assert "start all of them again to go on from the last checkpoint in smaller packs" in output
+    assert not events(run_dir, "failed")
+    packs = json.loads((run_dir / "checkpoints" / "packs.json").read_text())
+    assert packs == {"pack": 80, "held": 0}
+
+    process = launch(started, *module)
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    assert len(events(run_dir, "done")) == 1
+
+
 def test_sharded_base_of_every_family_is_halved_and_computes_the_same(
     tmp_path: Path, started: list[subprocess.Popen[str]]
 ) -> None:

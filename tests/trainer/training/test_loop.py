@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: their output, what stops them, where they resume."""
 
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS, verify_adapte
 from trainer.config import TrainConfig
 from trainer.data.examples import write_examples
 from trainer.directory_lock import locked
-from trainer.errors import Refused, RunFailed, TrainerError
+from trainer.errors import Cancelled, Refused, RunFailed, TrainerError
 from trainer.evaluation.kl_probe import KlEstimate, KlProbe
 from trainer.events import EventLog
+from trainer.signals import StopRequest
 from trainer.training import early_stopping, loop, reference_cache, step, train
 from trainer.training.checkpoint import save_checkpoint
 from trainer.training.reference_cache import ReferenceCache, pair_key
@@ -102,6 +104,60 @@ def test_out_of_memory_fails_the_run_with_advice(
     with pytest.raises(RunFailed, match="out of memory: lower token_budget"):
         train.train(run_dir)
     assert events(run_dir, "failed")
+
+
+def test_failed_step_is_freed_before_memory_is_given_back(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The traceback of the error holds the frames of the step, and they its activations."""
+    graphs: list[weakref.ref[Any]] = []
+    alive: list[bool] = []
+    real = step.score
+
+    def scarce(model: Any, rows: Any, **given: Any) -> Any:
+        scored = real(model, rows, **given)
+        if torch.is_grad_enabled() and not graphs:
+            graphs.append(weakref.ref(scored.logprobs.values))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return scored
+
+    monkeypatch.setattr(step, "score", scarce)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: alive.extend(one() is not None for one in graphs)
+    )
+    train.train(make_run())
+    assert alive == [False]
+
+
+def test_run_remembers_that_it_ran_out_of_memory(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir = make_run(held_tokens=500)
+    real, stop = step.score, StopRequest()
+    failed: list[int] = []
+
+    def scarce(model: Any, rows: Any, **given: Any) -> Any:
+        if torch.is_grad_enabled() and len(failed) < 2:
+            failed.append(len(rows))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        stop.asked = len(failed) == 2  # the run is interrupted in its first step
+        return real(model, rows, **given)
+
+    monkeypatch.setattr(step, "score", scarce)
+    with pytest.raises(Cancelled):
+        train.train(run_dir, stop=stop)
+    monkeypatch.undo()
+    begun: list[tuple[int, int]] = []
+    steps = loop.Trainer._steps
+
+    def recorded(trainer: loop.Trainer) -> None:
+        begun.append((trainer.budget.pack, trainer.budget.held))
+        steps(trainer)
+
+    monkeypatch.setattr(loop.Trainer, "_steps", recorded)
+    train.train(run_dir)
+    assert begun == [(64, 0)]
 
 
 def test_out_of_memory_is_retried_with_smaller_packs(
