@@ -5,6 +5,7 @@ the caller uses transformers' own modules instead (torch_reference). `trainer.ba
 chooses the backend of a device.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
@@ -121,6 +122,20 @@ class Layout:
         return cast("_T", self._derived[make])
 
 
+#: What torch says where no attention kernel takes these shapes, this type or this device.
+_MISSING_KERNEL = re.compile(
+    r"no available kernel|no viable backend for scaled_dot_product_attention"
+    r"|cudnn frontend error|no (valid )?execution plan|flashattention only supports"
+    r"|could not run 'aten::_(scaled_dot_product|flash_attention|efficient_attention|cudnn)",
+    re.IGNORECASE,
+)
+
+
+def is_missing_kernel(error: BaseException) -> bool:
+    """Return whether an error says that the device has no fused kernel for an attention."""
+    return isinstance(error, RuntimeError) and _MISSING_KERNEL.search(str(error)) is not None
+
+
 # -- the protocols
 
 
@@ -194,6 +209,13 @@ class Backend(Protocol):
     ) -> Tensor:
         """Return attention over a packed forest, (T, H, D), from queries (H, T, D) and keys and
         values (G, T, D) with H a multiple of G. Differentiable."""
+
+    def give_up_kernels(self, error: BaseException) -> bool:
+        """Do without the kernels whose lack an error reports (`is_missing_kernel`); return False
+        where there is nothing to do without."""
+
+    def new_warnings(self) -> list[str]:
+        """Return what users of this process should know, each message once."""
 
     def hidden_states(
         self, decoder: Any, ids: Tensor, positions: Tensor, layout: Layout, wanted: Tensor

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from trainer.artifacts.adapter_directory import Manifest, write_adapter
 from trainer.artifacts.model_card import base_licence, model_card, read_curve
+from trainer.backends import backend_for
 from trainer.data.batches import Step, StepsOf
 from trainer.distributed.process_group import ProcessGroup
 from trainer.errors import Cancelled, RunFailed
@@ -212,6 +213,7 @@ class Trainer:
             learning_rate=rate,
             grad_norm=norm,
         )
+        self._write_backend_warnings()
 
     def _record_fit(self, step: Step, result: StepResult, *, first_of_epoch: bool) -> None:
         """Record each example's reward, and update the running mean of rewards."""
@@ -246,6 +248,11 @@ class Trainer:
             **start_values(self.data, resumed_from=resumed_from, processes=self.process_group.size),
         )
         for message in self.data.warnings:
+            self.events.write("warning", message=message)
+        self._write_backend_warnings()
+
+    def _write_backend_warnings(self) -> None:
+        for message in backend_for(self.data.base.device).new_warnings():
             self.events.write("warning", message=message)
 
     def _compute_reference(self, epoch: int, steps: Sequence[Step]) -> None:

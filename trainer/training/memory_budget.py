@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from trainer.artifacts.adapter_directory import fsync
+from trainer.backends.base import Backend, is_missing_kernel
 from trainer.distributed.process_group import ProcessGroup
 
 _FILE = "packs.json"
@@ -62,24 +63,50 @@ class OutOfMemory(RuntimeError):
     """Memory ran out in this process or in another one of the run."""
 
 
-class Shortage:
-    """Whether memory ran out in a step. Where several processes compute it, one that runs out must
-    still take part in the step's collectives, and all of them repeat it."""
+class KernelMissing(RuntimeError):
+    """A process of the run has no kernel for an attention; it does without it from now on."""
 
-    def __init__(self, process_group: ProcessGroup) -> None:
+
+class Failures:
+    """Why a step must be repeated. Where several processes compute it, one that fails must still
+    take part in the step's collectives, and all of them repeat it."""
+
+    def __init__(self, process_group: ProcessGroup, backend: Backend) -> None:
+        self._backend = backend
         # With a sharded base the others wait inside of a layer: nobody can go on.
         self._goes_on = process_group.size > 1 and not process_group.sharded
-        self.here = False
+        self.out_of_memory = False
+        self.kernel_missing = False
+
+    def __bool__(self) -> bool:
+        return self.out_of_memory or self.kernel_missing
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Inside, record that memory ran out instead of raising, where other processes wait."""
+        """Inside, record a failure instead of raising, where other processes wait. Raises
+        KernelMissing when the backend does without a missing kernel from now on."""
         try:
             yield
         except RuntimeError as error:
-            if not (self._goes_on and is_out_of_memory(error)):
+            self.out_of_memory = is_out_of_memory(error)
+            self.kernel_missing = is_missing_kernel(error) and self._backend.give_up_kernels(error)
+            if not (self and self._goes_on):
+                if self.kernel_missing:
+                    raise KernelMissing(str(error)) from error
                 raise
-            self.here = True
+
+    def flags(self) -> list[float]:
+        """Return what to sum over the processes."""
+        return [float(self.out_of_memory), float(self.kernel_missing)]
+
+
+def raise_failures(flags: Sequence[float]) -> None:
+    """Raise OutOfMemory or KernelMissing where a process has flagged it (`Failures.flags`)."""
+    out_of_memory, kernel_missing = flags
+    if out_of_memory:
+        raise OutOfMemory("out of memory in one of several processes")
+    if kernel_missing:
+        raise KernelMissing("another process of this run lacks it")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
+from trainer.backends import backend_for
 from trainer.data.batches import Step
 from trainer.data.tokenise import Tokenised
 from trainer.distributed.process_group import ProcessGroup, WorkItem
@@ -34,9 +35,10 @@ from trainer.models.lora import Gradients, Lora, MasterWeights
 from trainer.training.activation_checkpointing import checkpointed_layers
 from trainer.training.memory_budget import (
     Budget,
-    OutOfMemory,
-    Shortage,
+    Failures,
+    KernelMissing,
     is_out_of_memory,
+    raise_failures,
     release_memory,
 )
 from trainer.training.reference_cache import ReferenceCache, pair_key
@@ -90,19 +92,24 @@ class StepRunner:
         while True:
             self.masters.clear()
             result = self._attempt(step, beta, mean_reward, fresh=fresh)
-            if result is not None:
+            if isinstance(result, StepResult):
                 return result
             release_memory()
-            self.budget.lower(self._longest(step))
-            self.on_less_memory(self._less_memory())
+            if result == "out of memory":
+                self.budget.lower(self._longest(step))
+                self.on_less_memory(self._less_memory())
 
     def _attempt(
         self, step: Step, beta: float, mean_reward: float, *, fresh: bool
-    ) -> StepResult | None:
-        """Return the step's result, or None when memory ran out and smaller packs may fit."""
+    ) -> StepResult | Literal["out of memory", "no kernel"]:
+        """Return the step's result, or why another attempt may succeed: memory ran out and smaller
+        packs may fit, or the backend now does without a kernel that the device lacks."""
         try:
             with self._saving():
                 return self._whole(step, beta, mean_reward, train=True, fresh=fresh)
+        except KernelMissing as error:
+            backend_for(self._device).give_up_kernels(error)
+            return "no kernel"
         except RuntimeError as error:
             longest = self._longest(step)
             if not is_out_of_memory(error) or not self.budget.can_lower(longest):
@@ -115,7 +122,7 @@ class StepRunner:
                     "out of memory in one of several processes that share the base: start all of "
                     "them again to go on from the last checkpoint in smaller packs"
                 ) from error
-        return None
+        return "out of memory"
 
     def _longest(self, step: Step) -> int:
         return max(self.examples[index].length for index in step.examples)
@@ -153,12 +160,12 @@ class StepRunner:
         items = self.process_group.share(sizes)
         anchor = unclamped = self._tensor(mean_reward)
         held: list[TokenLogprobs] = []
-        shortage = Shortage(self.process_group)
+        failures = Failures(self.process_group, backend_for(self._device))
         if self.loss.anchor == "z0" and not fresh:
             size = sum(sizes[item.piece] for item in items)
             hold = self._holds(size, groups, mismatched, train=train)
             mismatched_rewards = self._zeros(len(own))
-            with shortage.noted():
+            with failures.noted():
                 mismatched_rewards, held = self._mismatched_rewards(
                     own, mismatched, groups, items, train=train, hold=hold
                 )
@@ -185,8 +192,8 @@ class StepRunner:
         total = self._tensor(0.0, torch.float64)
         rewards = self._zeros(len(own))
         values: dict[bytes, Tensor] = {}
-        work = [] if shortage.here else items
-        with shortage.noted():
+        work = [] if failures else items
+        with failures.noted():
             for item, (loss, reward, gradients, scored) in zip(
                 work, self._parallel_map(one, range(len(work))), strict=True
             ):
@@ -202,12 +209,12 @@ class StepRunner:
         if train:
             self.process_group.sum_each(self.masters.gradients())
         # one collective, and one wait for the device
-        short = self._tensor([float(shortage.here)], torch.float64)
-        sums = self.process_group.sum(torch.cat([total[None], rewards, short]))
+        flags = self._tensor(failures.flags(), torch.float64)
+        sums = self.process_group.sum(torch.cat([flags, total[None], rewards]))
         anchors = torch.stack([anchor, unclamped]).double()
-        loss_sum, *all_rewards, ran_out, z0_found, z0_before = torch.cat([sums, anchors]).tolist()
-        if ran_out:
-            raise OutOfMemory("out of memory in one of several processes")
+        z0_found, z0_before, *summed = torch.cat([anchors, sums]).tolist()
+        raise_failures(summed[: len(flags)])
+        loss_sum, *all_rewards = summed[len(flags) :]
         if fresh:
             self.reference.add_of_all(values, self.process_group)
         return StepResult(

@@ -2,6 +2,7 @@
 
 import json
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,19 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 
 from tests.trainer.conftest import MakeRun, events, example
 from trainer.artifacts.adapter_directory import MANIFEST, WEIGHTS, verify_adapter
+from trainer.backends import VARIABLE
+from trainer.backends.torch_reference import attention
 from trainer.config import TrainConfig
 from trainer.data.examples import write_examples
 from trainer.directory_lock import locked
 from trainer.errors import Cancelled, Refused, RunFailed, TrainerError
 from trainer.evaluation.kl_probe import KlEstimate, KlProbe
 from trainer.events import EventLog
+from trainer.models.lora import MasterWeights
 from trainer.signals import StopRequest
 from trainer.training import early_stopping, loop, reference_cache, step, train
 from trainer.training.checkpoint import save_checkpoint
@@ -158,6 +163,66 @@ def test_run_remembers_that_it_ran_out_of_memory(
     monkeypatch.setattr(loop.Trainer, "_steps", recorded)
     train.train(run_dir)
     assert begun == [(64, 0)]
+
+
+class OnlyTheFormula(TorchFunctionMode):
+    """Inside, no fused attention kernel takes anything."""
+
+    def __init__(self, error: RuntimeError) -> None:
+        super().__init__()
+        self._error = error
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        attention = func is torch.nn.functional.scaled_dot_product_attention
+        if attention and torch.backends.cuda.flash_sdp_enabled():
+            raise self._error
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_missing_attention_kernel_is_replaced_by_the_formula_and_said_once(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, "torch_reference")
+    monkeypatch.setattr(attention, "FUSED", attention._Fused())
+    whole, lacking = make_run("whole"), make_run("lacking")
+    train.train(whole)
+    missing = RuntimeError("cuDNN Frontend error: No execution plans support the graph.")
+    lacks: AbstractContextManager[Any]
+    if where == "forward":
+        lacks = OnlyTheFormula(missing)
+    else:
+        real = MasterWeights.gradients_of
+
+        def gradients_of(masters: MasterWeights, loss: torch.Tensor) -> Any:
+            if not attention.FUSED.given_up:
+                raise missing
+            return real(masters, loss)
+
+        monkeypatch.setattr(MasterWeights, "gradients_of", gradients_of)
+        lacks = nullcontext()
+    with lacks:
+        train.train(lacking)
+    (warning,) = events(lacking, "warning")
+    assert warning["message"] == (
+        "attention is computed by its formula, which is slower and takes more memory: this device "
+        "has no kernel for it (cuDNN Frontend error: No execution plans support the graph.)"
+    )
+    for before, after in zip(events(whole, "step"), events(lacking, "step"), strict=True):
+        assert after["loss"] == pytest.approx(before["loss"], abs=1e-4)
+
+
+def test_another_error_of_attention_is_raised(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, "torch_reference")
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", broken)
+    with pytest.raises(RuntimeError, match="illegal memory access"):
+        train.train(make_run())
 
 
 def test_out_of_memory_is_retried_with_smaller_packs(

@@ -8,7 +8,11 @@ from torch import Tensor
 from trainer.backends.base import Layout, Rules
 from trainer.backends.cpu import forest_attention, fused, serving_decoder, training_decoder
 from trainer.backends.cpu.compiled_code import is_compiled
+from trainer.backends.torch_reference.attention import forest_attention as reference_attention
 from trainer.backends.torch_reference.head import target_logprobs
+
+#: Types that the compiled loops read; others take the reference's way.
+COMPILED_TYPES = (torch.float32, torch.bfloat16)
 
 
 class CpuBackend:
@@ -19,7 +23,7 @@ class CpuBackend:
     def target_logprobs(
         self, logits: Tensor, targets: Tensor, found: Tensor, *, slopes: bool
     ) -> None:
-        if logits.dtype in (torch.float32, torch.bfloat16):
+        if logits.dtype in COMPILED_TYPES:
             fused.logprobs_of(fused.view(logits), targets.numpy(), fused.view(found), slopes)
         else:
             target_logprobs(logits, targets, found, slopes=slopes)
@@ -27,12 +31,20 @@ class CpuBackend:
     def forest_attention(
         self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, layer: int, rules: Rules
     ) -> Tensor:
+        if query.dtype not in COMPILED_TYPES:
+            return reference_attention(query, key, value, layout, layer, rules)
         rotated = query.new_empty(0, 0)  # the model has rotated queries and keys already
         heads = (states.transpose(0, 1) for states in (query, key, value))
         found: Tensor = forest_attention.Attend.apply(
             *heads, rotated, rotated, layout, layer, rules
         )
         return found
+
+    def give_up_kernels(self, error: BaseException) -> bool:
+        return False  # its kernels are compiled here
+
+    def new_warnings(self) -> list[str]:
+        return []
 
     def hidden_states(
         self, decoder: Any, ids: Tensor, positions: Tensor, layout: Layout, wanted: Tensor

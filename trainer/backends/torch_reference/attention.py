@@ -1,12 +1,19 @@
 """Attention over a packed forest through scaled_dot_product_attention, segment by segment."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainer.backends.base import Layout, Rules, Segment
+from trainer.backends.base import Layout, Rules, Segment, is_missing_kernel
+
+_T = TypeVar("_T")
 
 
 def forest_attention(
@@ -49,9 +56,7 @@ def segment_attention(
             mask = None if hidden is None else ~hidden
             if mask is None and sizes[index] > 1:
                 mask = causal_lower_right(sizes[index], k.shape[1])
-            out = F.scaled_dot_product_attention(
-                q[None], k[None], v[None], attn_mask=mask, scale=rules.scale, enable_gqa=True
-            )[0]
+            out = fused(_sdpa, q[None], k[None], v[None], mask, rules.scale)[0]
         else:
             groups = (k.shape[0], -1, *q.shape[1:])
             scores = q.view(groups) @ k[:, None].transpose(-1, -2) * rules.scale
@@ -61,6 +66,55 @@ def segment_attention(
             out = (share @ v[:, None]).reshape(q.shape)
         results.append(out)
     return torch.cat(results, dim=1).transpose(0, 1)
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
+
+
+class _Fused:
+    """Whether this process uses the device's fused attention kernels, and why not."""
+
+    def __init__(self) -> None:
+        self.given_up = False
+        self.messages: list[str] = []
+
+    def give_up(self, error: BaseException) -> bool:
+        """Compute attention by its formula from now on; return False where that is so already."""
+        if self.given_up:
+            return False
+        self.given_up = True
+        (first, *_) = str(error).splitlines() or [type(error).__name__]
+        message = (
+            "attention is computed by its formula, which is slower and takes more memory: this "
+            f"device has no kernel for it ({first})"
+        )
+        self.messages.append(message)
+        logging.getLogger(__name__).warning(message)
+        return True
+
+
+FUSED = _Fused()
+
+
+def fused(attend: Callable[..., _T], *args: Any, **kwargs: Any) -> _T:
+    """Return `attend(…)`, which calls scaled_dot_product_attention, with a fused kernel of the
+    device, or by the formula where it has none."""
+    if not FUSED.given_up:
+        try:
+            return attend(*args, **kwargs)
+        except RuntimeError as error:
+            if not is_missing_kernel(error):
+                raise
+            FUSED.give_up(error)
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    with sdpa_kernel(SDPBackend.MATH):
+        return attend(*args, **kwargs)
+
+
+# transformers' own attention (unpacked rows, generation, serving) takes the same way out
+ALL_ATTENTION_FUNCTIONS.register("sdpa", partial(fused, sdpa_attention_forward))
 
 
 def _masked(scores: Tensor, segment: Segment, rules: Rules) -> Tensor:
