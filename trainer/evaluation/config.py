@@ -76,7 +76,9 @@ class EvalConfig:
             number_fault("answers_per_prompt", raw.get("answers_per_prompt", 2), low=1, whole=True),
             number_fault("kl_prompts", raw.get("kl_prompts", 16), low=0, whole=True),
             number_fault("seed", raw.get("seed", 0), low=0, high=2**31 - 1, whole=True),
-            choice_fault("dtype", raw.get("dtype", "auto"), ("auto", "float32", "bfloat16")),
+            choice_fault(
+                "dtype", raw.get("dtype", "auto"), ("auto", "float32", "bfloat16", "float16")
+            ),
             device_fault(raw.get("device", "auto")),
             _language_fault(raw.get("languages", [*LANGUAGES])),
         ]

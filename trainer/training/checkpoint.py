@@ -39,7 +39,8 @@ class Fit:
 class Position:
     """A checkpoint without its tensors. `identity` names config and examples; `fit` holds the
     current epoch so far; `best` is the best adapter of the probes (step, loss, worse);
-    `mean_reward` the running mean that BCO compares with."""
+    `mean_reward` the running mean that BCO compares with; `loss_scale` the state of float16's loss
+    scaling."""
 
     identity: str
     step: int
@@ -47,6 +48,7 @@ class Position:
     fit: tuple[Fit, ...]
     best: dict[str, Any] | None
     mean_reward: float | None = None
+    loss_scale: dict[str, Any] | None = None
 
 
 def save_checkpoint(

@@ -15,7 +15,7 @@ from trainer.artifacts.model_card import base_licence, model_card, read_curve
 from trainer.backends import backend_for
 from trainer.data.batches import Step, StepsOf
 from trainer.distributed.process_group import ProcessGroup
-from trainer.errors import Cancelled, RunFailed
+from trainer.errors import Cancelled
 from trainer.evaluation.kl_probe import KlProbe
 from trainer.events import EventLog
 from trainer.forward.logprobs import Row, shares_prefixes
@@ -33,6 +33,7 @@ from trainer.training.early_stopping import (
     raise_if_diverged,
 )
 from trainer.training.event_payloads import start_values, step_values
+from trainer.training.loss_scale import LossScale
 from trainer.training.memory_budget import Budget
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.run_directory import LoadedRun, write_fit
@@ -90,6 +91,7 @@ class Trainer:
         self.budget = Budget(pack=config.token_budget, held=config.held_tokens).restored(
             self.checkpoints, self.process_group
         )
+        self.loss_scale = LossScale(run.base.dtype, run.base.device)
         self.runner = StepRunner(
             model=run.base.model,
             lora=self.lora,
@@ -102,6 +104,7 @@ class Trainer:
             budget=self.budget,
             process_group=self.process_group,
             checkpointing=config.gradient_checkpointing,
+            loss_scale=self.loss_scale,
             check=self._between_packs,
             on_less_memory=self._note_less_memory,
         )
@@ -190,18 +193,20 @@ class Trainer:
             rewards=result.rewards,
             tokens=sum(len(self.data.examples[index].completion) for index in step.examples),
         )
+        self.loss_scale.unscale(self.optimizer)
         norm = float(
             torch.nn.utils.clip_grad_norm_(self.masters.tensors.values(), self.config.max_grad_norm)
         )
-        if not math.isfinite(norm):
-            raise RunFailed("the gradient is not finite", step=number, advice=ADVICE)
         rate = learning_rate(self.config, number, self.data.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.step()
-        self.masters.publish()
+        lower_scale = self.loss_scale.step(
+            self.optimizer, finite=math.isfinite(norm), number=number, advice=ADVICE
+        )
+        if lower_scale is None:
+            self.masters.publish()
 
-        # From here on the step has happened; nothing above has changed weights or position.
+        # From here on the step has happened; no error above has changed weights or position.
         self.step = number
         elapsed = time.monotonic() - started
         self.seconds += elapsed
@@ -211,8 +216,14 @@ class Trainer:
             **step_values(self.data, step, result, number=number, total_seconds=self.seconds),
             seconds=round(elapsed, 3),
             learning_rate=rate,
-            grad_norm=norm,
+            grad_norm=norm if lower_scale is None else 0.0,
         )
+        if lower_scale is not None:
+            self.events.write(
+                "warning",
+                message=f"step {number} changed nothing: its gradient overflows float16; the loss "
+                f"scale is {lower_scale:g} now",
+            )
         self._write_backend_warnings()
 
     def _record_fit(self, step: Step, result: StepResult, *, first_of_epoch: bool) -> None:
@@ -320,6 +331,7 @@ class Trainer:
         self.seconds = position.seconds
         self.early_stopping.best = best_from(position.best)
         self.mean_reward = position.mean_reward
+        self.loss_scale.restore(position.loss_scale)
         self.fit = {fit.id: fit for fit in position.fit}
 
     def _position(self) -> Position:
@@ -330,6 +342,7 @@ class Trainer:
             fit=tuple(self.fit.values()),
             best=None if self.early_stopping.best is None else asdict(self.early_stopping.best),
             mean_reward=self.mean_reward,
+            loss_scale=self.loss_scale.state(),
         )
 
     def _checkpoint(self) -> None:

@@ -33,6 +33,7 @@ from trainer.losses import (
 )
 from trainer.models.lora import Gradients, Lora, MasterWeights
 from trainer.training.activation_checkpointing import checkpointed_layers
+from trainer.training.loss_scale import LossScale
 from trainer.training.memory_budget import (
     Budget,
     Failures,
@@ -74,14 +75,16 @@ class StepRunner:
     budget: Budget
     process_group: ProcessGroup
     checkpointing: bool
+    loss_scale: LossScale
     check: Callable[[], None]
     on_less_memory: Callable[[str], None]
 
     def backward(
         self, step: Step, *, beta: float, mean_reward: float = 0.0, fresh: bool = False
     ) -> StepResult:
-        """Add the gradient of the step's loss to the masters: the mean over its examples (or its
-        pairs) of weight × loss, independent of the packs and of the number of processes.
+        """Add the gradient of the step's loss, times the loss scale, to the masters: the mean over
+        its examples (or its pairs) of weight × loss, independent of the packs and of the number of
+        processes.
 
         `mean_reward` is the running mean that BCO compares with. `fresh`: B is still zero, so the
         policy is the reference, all rewards and z₀ are zero without another pass, and the scores of
@@ -186,7 +189,8 @@ class StepRunner:
             found: Gradients = ()
             if train:
                 with self._dropping(train):  # checkpointed layers must repeat the same dropout
-                    found = self.masters.gradients_of(loss if item.counts else 0 * loss)
+                    counted = loss if item.counts else 0 * loss
+                    found = self.masters.gradients_of(self.loss_scale.scaled(counted))
             return loss.detach(), reward.detach(), found, scored
 
         total = self._tensor(0.0, torch.float64)

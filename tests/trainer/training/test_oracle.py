@@ -22,6 +22,7 @@ from trainer.forward.logprobs import Row, sequence_logprobs
 from trainer.losses import Lambdas, loss_named
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import Lora, MasterWeights
+from trainer.training.loss_scale import LossScale
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.step import Budget, StepResult, StepRunner
 
@@ -189,6 +190,7 @@ class Ours:
             budget=budget,
             process_group=ProcessGroup(),
             checkpointing=False,
+            loss_scale=LossScale(torch.float32, torch.device("cpu")),
             check=lambda: None,
             on_less_memory=lambda message: None,
         )

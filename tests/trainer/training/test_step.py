@@ -17,6 +17,7 @@ from trainer.forward.logprobs import Row
 from trainer.losses import TOKEN_CLAMP, Lambdas, bco, dpo, kto, loss_named, sft
 from trainer.models.loading import LoadedBase
 from trainer.models.lora import Lora, MasterWeights
+from trainer.training.loss_scale import LossScale
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.step import Budget, StepResult, StepRunner
 
@@ -74,6 +75,7 @@ class Bench:
             budget=budget,
             process_group=ProcessGroup(),
             checkpointing=checkpointing,
+            loss_scale=LossScale(torch.float32, torch.device("cpu")),
             check=self._count,
             on_less_memory=lambda message: None,
         )
