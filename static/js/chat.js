@@ -2,6 +2,7 @@
 // edited. Without this file the same forms work as plain pages.
 import { csrfToken } from "./outbox.js";
 import { copyText } from "./prose.js";
+import { signInForm } from "./signin.js";
 import { events } from "./sse.js";
 import { toast } from "./toast.js";
 
@@ -11,6 +12,29 @@ const field = document.getElementById("text");
 const send = composer.querySelector("[type=submit]");
 const stop = document.getElementById("stop");
 let controller = null;
+
+// A message that was not sent outlives a reload of this tab; on a shared computer it stays with the
+// person who wrote it.
+const DRAFT = `draft:${composer.dataset.person}`;
+
+function keepDraft(text) {
+  try {
+    if (text) sessionStorage.setItem(DRAFT, text);
+    else sessionStorage.removeItem(DRAFT);
+  } catch {
+    // sessionStorage is disabled: the message is kept until the page is closed
+  }
+}
+
+function readDraft() {
+  try {
+    return sessionStorage.getItem(DRAFT) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+class SignedOut extends Error {}
 
 const nearEnd = () => innerHeight + scrollY > document.documentElement.scrollHeight - 160;
 const toEnd = () => scrollTo({ top: document.documentElement.scrollHeight });
@@ -51,6 +75,7 @@ async function stream(url, fields, reply) {
       signal: controller.signal,
     });
     if (!(response.headers.get("Content-Type") ?? "").startsWith("text/event-stream")) {
+      if (response.redirected && response.url.includes("/accounts/login/")) throw new SignedOut();
       throw new Error(await reason(response));
     }
     for await (const { event, data } of events(response.body)) {
@@ -76,19 +101,45 @@ async function stream(url, fields, reply) {
       await showStopped(reply);
       return true;
     }
-    toast({ level: "error", text: error.message || "The answer did not come." });
+    if (error instanceof SignedOut) askToSignIn();
+    else toast({ level: "error", text: fault(error, text) });
     reply.classList.remove("streaming");
     return false;
   } finally {
     controller = null;
     busy(false);
-    if (matchMedia("(pointer: fine)").matches) field.focus();
+    if (matchMedia("(pointer: fine)").matches && !document.getElementById("signed-out")) field.focus();
   }
 }
 
+// browsers report a connection that fails as a TypeError with texts such as 'Failed to fetch'
+function fault(error, text) {
+  if (!(error instanceof TypeError)) return error.message || "The answer did not come.";
+  if (text) return "The connection broke while the answer was being written.";
+  return "No connection to the server. Your message is still here: send it again.";
+}
+
+function askToSignIn() {
+  document.getElementById("signed-out")?.remove();
+  const box = document.createElement("div");
+  box.className = "alert warning";
+  box.id = "signed-out";
+  const why = document.createElement("p");
+  why.textContent = "You have been signed out. Your message is still here: sign in and send it again.";
+  const form = signInForm({ next: location.pathname, onDone: signedIn });
+  function signedIn() {
+    box.remove();
+    // signing in has replaced the token that the forms of this page were rendered with
+    for (const input of document.querySelectorAll("[name=csrfmiddlewaretoken]")) input.value = csrfToken();
+  }
+  box.append(why, form);
+  composer.before(box);
+  form.querySelector("input")?.focus();
+}
+
 async function reason(response) {
-  if (response.redirected || response.status === 403) {
-    return "You have been signed out: reload the page and sign in. Your message is still here.";
+  if (response.status === 403) {
+    return "The server refused: reload the page and sign in if it asks. Your message is kept.";
   }
   // what was refused with a reason: a limit of a share link, a message that is too long
   if ((response.headers.get("Content-Type") ?? "").startsWith("text/plain")) return response.text();
@@ -138,8 +189,10 @@ composer.addEventListener("submit", async (event) => {
     said.remove();
     reply.remove();
     field.value = text;
-  }
+    keepDraft(text);
+  } else keepDraft("");
 });
+if (!field.value) field.value = readDraft();
 
 field.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;

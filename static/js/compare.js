@@ -34,7 +34,10 @@ async function write(side, url) {
     }
     throw new Error("The connection broke while an answer was being written: reload the page.");
   } catch (error) {
-    toast({ level: "error", text: error.message || "The answer did not come." });
+    // browsers report a connection that fails as a TypeError with texts such as 'Failed to fetch'
+    const broken = "No connection to the server: reload the page to get the answer.";
+    const text = error instanceof TypeError ? broken : error.message || "The answer did not come.";
+    toast({ level: "error", text });
   }
 }
 

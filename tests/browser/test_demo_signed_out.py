@@ -1,0 +1,62 @@
+"""A message in the demo outlives an expired session and a lost connection."""
+
+import pytest
+from django.contrib.sessions.models import Session
+from django.urls import reverse
+from playwright.sync_api import Page, Route, expect
+from pytest_django import Settings
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project
+from tests.browser.conftest import NewPage
+from tests.conftest import PASSWORD
+from tests.serving.engine.slow_engine import slow_engine
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.keyboard.press("Enter")
+
+
+def test_message_outlives_an_expired_session(
+    new_page: NewPage, project: Project, admin: User, settings: Settings
+) -> None:
+    page = new_page(admin)
+    with slow_engine() as engine:
+        settings.ENGINES = {project.base_model: engine.url}
+        page.goto(reverse("demo", args=[project.slug]))
+        Session.objects.all().delete()
+        say(page, "Hello?")
+        expect(page.get_by_text("You have been signed out.")).to_be_visible()
+        expect(page.get_by_label("Your message")).to_have_value("Hello?")
+        expect(page.locator(".bubble")).to_have_count(0)
+        page.get_by_label("E-mail address").fill(admin.email)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Sign in").click()
+        expect(page.get_by_text("You have been signed out.")).to_have_count(0)
+        page.reload()
+        expect(page.get_by_label("Your message")).to_have_value("Hello?")
+        page.get_by_role("button", name="Send").click()
+        expect(page.locator(".reply .thumbs")).to_be_visible(timeout=60_000)
+        page.reload()
+        expect(page.get_by_label("Your message")).to_have_value("")
+
+
+def test_lost_connection_is_named_and_the_message_kept(
+    new_page: NewPage, project: Project, admin: User
+) -> None:
+    page = new_page(admin)
+    page.goto(reverse("demo", args=[project.slug]))
+
+    def fail(route: Route) -> None:
+        if route.request.method == "POST":
+            route.abort("connectionfailed")
+        else:
+            route.continue_()
+
+    page.route("**/demo/**", fail)
+    say(page, "Hello?")
+    expect(page.locator(".toast.bad")).to_contain_text("No connection to the server.")
+    expect(page.get_by_label("Your message")).to_have_value("Hello?")
