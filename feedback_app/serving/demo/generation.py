@@ -108,9 +108,9 @@ def streamed_store(*, project: Project, messages: list[Message], streamed: Strea
 
 
 def demo_sampling(project: Project) -> Sampling:
-    """Return the sampling of the demo, whose answers may be longer than those of the queue."""
+    """Return the project's sampling, for the demo and as the default of the gateway."""
     return Sampling(
-        max_tokens=max(project.max_tokens, 256),
+        max_tokens=project.max_tokens,
         temperature=project.temperature,
         top_p=project.top_p,
     )

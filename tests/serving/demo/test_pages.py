@@ -21,7 +21,7 @@ from feedback_app.feedback.models import Completion, Pause, Project, Source, Ver
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.demo.conversations import turn_begin, turn_stream
 from feedback_app.serving.demo.events import turn_events
-from feedback_app.serving.demo.generation import EMPTY_ANSWER
+from feedback_app.serving.demo.generation import EMPTY_ANSWER, demo_sampling
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.models import Conversation, Release, Turn
 from feedback_app.serving.releases.figures import up_rate, up_rates
@@ -32,6 +32,12 @@ pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
 As = Callable[[User], Client]
 STREAM = {"Accept": "text/event-stream"}
+
+
+@pytest.mark.parametrize("longest", [16, 700])
+def test_demo_answers_are_as_long_as_the_project_says(project: Project, longest: int) -> None:
+    project.max_tokens = longest
+    assert demo_sampling(project).max_tokens == longest
 
 
 def url(name: str, project: Project, *args: Any) -> str:
