@@ -47,7 +47,13 @@ def gold_mark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
         gold_mark(completion=completion, verdict=verdict, why=values["why"], by=request.user)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    messages.success(request, "Added to the gold set. Annotators get it among their other items.")
+    if project.gold_every:
+        text = "Added to the gold set. Annotators get it among their other items."
+    else:
+        text = (
+            "Added to the gold set. Annotators get no gold items: Rules for votes turns them on."
+        )
+    messages.success(request, text)
     return redirect(back)
 
 

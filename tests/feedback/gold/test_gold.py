@@ -244,6 +244,28 @@ def test_unmarked_gold_returns_to_its_votes_and_the_queue(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("every", "said", "shown"),
+    [(20, "get it among their other items", "one in 20"), (0, "get no gold items", "none at")],
+)
+def test_message_after_marking_agrees_with_the_page(
+    project: Project,
+    admin: User,
+    make_completions: MakeCompletions,
+    as_user: As,
+    every: int,
+    said: str,
+    shown: str,
+) -> None:
+    Project.objects.update(gold_every=every)
+    [completion] = make_completions()
+    mark = url("gold-mark", completion.pk)
+    answer = as_user(admin).post(mark, {"verdict": "up", "why": "It is."}, follow=True)
+    page = " ".join(answer.content.decode().split())
+    assert said in page
+    assert shown in page
+
+
 def test_gold_is_marked_in_the_list_of_examples(
     project: Project,
     voted_project: Project,
