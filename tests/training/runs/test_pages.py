@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.adjudication.selectors import asked
@@ -369,6 +370,20 @@ def test_run_done_shows_gate_answers_and_doubtful_labels(
     assert "cut at the limit" in page
     assert "Examples that fit worst" in page
     assert f"Release {adapter.name}" in page
+
+
+@pytest.mark.parametrize("outcome", ["passed", "failed", "undecided"])
+def test_discarded_version_offers_no_release(
+    adapter: Adapter, admin: User, as_user: As, outcome: str
+) -> None:
+    Adapter.objects.update(
+        gate_outcome=outcome, gate_won=outcome == "passed", discarded_at=timezone.now()
+    )
+    page = " ".join(as_user(admin).get(url("run", adapter.project, 1)).content.decode().split())
+    assert "It is discarded: restore it" in page
+    assert f"Restore {adapter.name}" in page
+    for offer in ("You can", f"Release {adapter.name}", "Try it in the demo"):
+        assert offer not in page
 
 
 @pytest.mark.slow
