@@ -50,9 +50,7 @@ def gold_mark_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
     if project.gold_every:
         text = "Added to the gold set. Annotators get it among their other items."
     else:
-        text = (
-            "Added to the gold set. Annotators get no gold items: Rules for votes turns them on."
-        )
+        text = "Added to the gold set. Annotators get no gold items: Rules for votes turns them on."
     messages.success(request, text)
     return redirect(back)
 

@@ -315,7 +315,7 @@ def failure_message(directory: Path) -> str:
             step = f" at step {event['step']}" if event.get("step") is not None else ""
             advice = event.get("advice") or ""
             text = f"{event['reason']}{step}. {advice[:1].upper()}{advice[1:]}".strip()
-            return with_labels(text)
+            return with_labels(text.rstrip(".") + ".")
     output = directory / "trainer.log"
     lines = output.read_text(errors="replace").strip().splitlines() if output.exists() else []
     return "Its last output: " + (lines[-1][:500] if lines else "none")
