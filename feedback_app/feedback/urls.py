@@ -34,6 +34,7 @@ urlpatterns = [
         name="vote-undo",
     ),
     path("projects/<slug:slug>/completions/<id:pk>/skip/", desk_views.skip, name="skip"),
+    path("projects/<slug:slug>/skips/undo/", desk_views.skips_undo_view, name="skips-undo"),
     path("projects/<slug:slug>/examples/", examples_views.examples, name="examples"),
     path(
         "projects/<slug:slug>/examples/export/",

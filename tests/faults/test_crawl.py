@@ -68,6 +68,7 @@ LEAST = {
     "vote": ANNOTATOR,
     "vote-undo": ANNOTATOR,
     "skip": ANNOTATOR,
+    "skips-undo": ANNOTATOR,
     "pairs": ANNOTATOR,
     "pair": ANNOTATOR,
     "pair-vote": ANNOTATOR,

@@ -9,6 +9,7 @@ from django.db.models import Min
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Lease, Project, Sampling, Vote
 from feedback_app.feedback.models.queue import ORDERS
 from feedback_app.feedback.prompts.selectors import (
@@ -16,7 +17,12 @@ from feedback_app.feedback.prompts.selectors import (
     sampling_active,
     sampling_latest,
 )
-from feedback_app.feedback.queue.services import EVERYTHING, QueueView
+from feedback_app.feedback.queue.services import (
+    EVERYTHING,
+    SKIPS_UNDONE,
+    QueueView,
+    skips_open,
+)
 from feedback_app.feedback.votes.counts import vote_counts
 
 EmptyReason = Literal["no_prompts", "sampling", "leased", "filtered", "paused", "done"]
@@ -59,11 +65,16 @@ class QueueProgress:
 
 @dataclass(frozen=True)
 class EmptyQueue:
-    """Why there is no item. `until` is when the next lease expires."""
+    """Why there is no item.
+
+    `until` is when the next lease expires; `skipped` how many answers the person has skipped that
+    still need a vote.
+    """
 
     reason: EmptyReason
     until: dt.datetime | None = None
     sampling: Sampling | None = None
+    skipped: int = 0
 
 
 def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING) -> QueueProgress:
@@ -110,7 +121,8 @@ def empty_queue(*, project: Project, user: User, view: QueueView = EVERYTHING) -
         return EmptyQueue("filtered")
     if not project.completions.in_queue().exists():
         return EmptyQueue("no_prompts", sampling=sampling_latest(project))
-    return EmptyQueue("done")
+    skips = skips_open(project=project, user=user)
+    return EmptyQueue("done", skipped=counted(skips, most=SKIPS_UNDONE))
 
 
 def recent_votes(*, project: Project, user: User, count: int = 10) -> list[Vote]:

@@ -31,7 +31,7 @@ from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.prompts.selectors import sampling_stuck
-from feedback_app.feedback.queue.services import QueueView, items_hand_out
+from feedback_app.feedback.queue.services import QueueView, items_hand_out, skips_undo
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput, VoteKept
 from feedback_app.web.errors import Conflict, NotFound
@@ -234,6 +234,16 @@ def skip(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     view = view_of(request, project)
     undo = reverse("vote-undo", args=[project.slug, pk]) + view.query
     return toast(response, text, undo=undo)
+
+
+@project_view(Role.ANNOTATOR)
+@action_view
+def skips_undo_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Show the person the items again that they have skipped."""
+    unpaused(request)
+    validated(NoFields(request.POST))
+    skips_undo(project=project, by=request.user)
+    return redirect("annotate", project.slug)
 
 
 def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> list[Completion]:

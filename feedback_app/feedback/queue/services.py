@@ -23,6 +23,7 @@ from feedback_app.feedback.models import (
     Project,
     Prompt,
     Skip,
+    Vote,
 )
 from feedback_app.feedback.models.queue import parts_of
 
@@ -30,6 +31,8 @@ LEASE_MINUTES = 10
 #: How long a skip or flag can be undone. The item stays reserved for that long: if others got it at
 #: once, a gold item would be the only one that an undo always brings back.
 UNDO_SKIP = dt.timedelta(seconds=60)
+#: Skips that are undone, or counted, at once.
+SKIPS_UNDONE = 500
 #: Rows per transaction when uncertainties are stored.
 CHUNK = 500
 #: Columns of an item, and of its prompt, that a page shows.
@@ -272,6 +275,30 @@ def item_skip(*, completion: Completion, by: User, flag: bool = False, reason: s
         held = Lease.objects.filter(completion=completion, user=by, expires_at__gt=until)
         held.update(expires_at=until)
     return skip
+
+
+def skips_open(*, project: Project, user: User) -> QuerySet[Skip]:
+    """Return the person's skips, flags left out, of items that still wait for their verdict.
+
+    Gold items are among them as in the queue, so that their number shows none of them.
+    """
+    needed = Q(completion__queued=True, completion__vote_count__lt=project.overlap)
+    judged = Vote.objects.filter(completion=OuterRef("completion"), user=user)
+    mine = Skip.objects.filter(user=user, flag=False, completion__project=project)
+    return mine.filter(needed | Q(completion__gold=True), completion__flagged=False).exclude(
+        Exists(judged)
+    )
+
+
+def skips_undo(*, project: Project, by: User) -> int:
+    """Put the items that the person has skipped back into their queue; return their number.
+
+    At most SKIPS_UNDONE at once.
+    """
+    with write_transaction():
+        skips = skips_open(project=project, user=by).values_list("pk", flat=True)
+        undone, _ = Skip.objects.filter(pk__in=list(skips[:SKIPS_UNDONE])).delete()
+    return undone
 
 
 def uncertainty_store(*, project: Project, fit: Mapping[int, tuple[float, float]]) -> None:

@@ -14,7 +14,7 @@ from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Completion, Project, Sampling, Source, Verdict, Vote
 from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.prompts.completions import sampling_request
-from feedback_app.feedback.queue.services import item_skip, items_hand_out
+from feedback_app.feedback.queue.services import items_hand_out
 from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import hand_out
 
@@ -431,11 +431,32 @@ def test_annotate_all_done_stops_polling(
     project: Project, annotator: User, as_user: As, make_completions: Make
 ) -> None:
     [completion] = make_completions()
-    item_skip(completion=completion, by=annotator)
     client = as_user(annotator)
+    vote_cast(completion=completion, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
 
     assert b"All done" in client.get(desk(project)).content
     assert client.get(reverse("annotate-status", args=[project.slug])).status_code == 286
+
+
+def test_skipped_answers_are_named_and_can_be_shown_again(
+    project: Project, annotator: User, as_user: As, make_completions: Make
+) -> None:
+    skipped, judged, flagged = make_completions(3)
+    hand_out(annotator, skipped, judged, flagged)
+    client = as_user(annotator)
+    client.post(reverse("skip", args=["bot", skipped.pk]))
+    client.post(reverse("skip", args=["bot", flagged.pk]), {"flag": "on"})
+    client.post(vote_url(judged), {"verdict": "up"})
+
+    page = " ".join(client.get(desk(project)).content.decode().split())
+
+    assert "You have judged every answer" not in page
+    assert "1 answer that you skipped still needs a vote" in page
+    again = client.post(reverse("skips-undo", args=["bot"]), follow=True).content.decode()
+    assert f'data-completion="{skipped.pk}"' in again
+    assert f'data-completion="{flagged.pk}"' not in again
+    client.post(vote_url(skipped), {"verdict": "up"})
+    assert "You have judged every answer" in client.get(desk(project)).content.decode()
 
 
 def test_annotate_status_with_an_item_reloads(
