@@ -34,7 +34,7 @@ MANY_LEFT_SECONDS = 5
 
 @dataclass(frozen=True)
 class QueueProgress:
-    """A person's verdicts today, remaining items and verdicts per hour.
+    """A person's verdicts today, remaining items, verdicts in the last hour and their pace.
 
     `left` is None under a filter: the numbers of several filters would show the version and source
     of a gold item.
@@ -42,7 +42,8 @@ class QueueProgress:
 
     today: int
     left: int | None
-    per_hour: int
+    in_hour: int
+    per_hour: int | None
 
     @property
     def counted(self) -> int:
@@ -83,9 +84,11 @@ def queue_progress(*, project: Project, user: User, view: QueueView = EVERYTHING
     Reads index ranges that do not grow with the project: the person's last votes and up to a
     hundred open items.
     """
-    today, hour = vote_counts(project=project, user=user)
+    counts = vote_counts(project=project, user=user)
     left = None if view.narrowed else items_left(project=project, user=user)
-    return QueueProgress(today=today, left=left, per_hour=hour)
+    return QueueProgress(
+        today=counts.today, left=left, in_hour=counts.hour, per_hour=counts.per_hour
+    )
 
 
 def items_left(*, project: Project, user: User) -> int:

@@ -71,7 +71,7 @@ def stage_context(
         "next_item": items[1] if len(items) > 1 else None,
         "progress": queue_progress(project=project, user=request.user, view=view),
     }
-    rate_limit_note(project=project, by=request.user, in_hour=context["progress"].per_hour)
+    rate_limit_note(project=project, by=request.user, in_hour=context["progress"].in_hour)
     if not items:
         context["empty"] = (
             EmptyQueue("paused")

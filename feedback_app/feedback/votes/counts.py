@@ -6,9 +6,10 @@ the annotation page it uses the count that the page shows.
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.cache import cache
-from django.db.models import Count, Q
+from django.db.models import Aggregate, Count, Min, Q
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -23,8 +24,27 @@ SETTLING = dt.timedelta(seconds=2)
 RECOUNT_AFTER = 100
 #: The period of the hourly limit.
 HOUR = dt.timedelta(hours=1)
+#: A pace is shown after so long.
+PACE_AFTER = dt.timedelta(minutes=5)
 #: The Retry-After of an API's response to a vote beyond the limit.
 RETRY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class VoteCounts:
+    """A person's votes since midnight and in the last hour; `began`: the first of that hour."""
+
+    today: int
+    hour: int
+    began: dt.datetime | None
+
+    @property
+    def per_hour(self) -> int | None:
+        """Votes per hour since `began`, or None for less than PACE_AFTER."""
+        if self.began is None or timezone.now() - self.began < PACE_AFTER:
+            return None
+        # the time before the first vote is unknown
+        return round((self.hour - 1) * (HOUR / (timezone.now() - self.began)))
 
 
 @dataclass(frozen=True)
@@ -34,9 +54,10 @@ class CountsUntil:
     until: dt.datetime
     today: int
     hour: int
+    began: dt.datetime | None
 
 
-def vote_counts(*, project: Project, user: User) -> tuple[int, int]:
+def vote_counts(*, project: Project, user: User) -> VoteCounts:
     """Return how many votes the person has cast today and in the last hour.
 
     Older votes are cached for CACHE_SECONDS. Until then a process other than the one that undid a
@@ -50,12 +71,15 @@ def vote_counts(*, project: Project, user: User) -> tuple[int, int]:
         (later,) = votes_since(known.until, project=project, user=user)
         if later > RECOUNT_AFTER:
             cache.delete(key)
-        return known.today + later, known.hour + later
+        return VoteCounts(known.today + later, known.hour + later, known.began)
     until = max(now - SETTLING, midnight)
     hour_ago = now - HOUR
-    today, hour, later = votes_since(midnight, hour_ago, until, project=project, user=user)
-    cache.set(key, CountsUntil(until, today - later, hour - later), CACHE_SECONDS)
-    return today, hour
+    first = Min("created_at", filter=Q(created_at__gte=hour_ago))
+    today, hour, later, began = votes_since(
+        midnight, hour_ago, until, project=project, user=user, began=first
+    )
+    cache.set(key, CountsUntil(until, today - later, hour - later, began), CACHE_SECONDS)
+    return VoteCounts(today, hour, began)
 
 
 def vote_counts_forget(*, project: Project, user: User) -> None:
@@ -63,15 +87,17 @@ def vote_counts_forget(*, project: Project, user: User) -> None:
     cache.delete(_key(project, user))
 
 
-def votes_since(*moments: dt.datetime, project: Project, user: User) -> tuple[int, ...]:
-    """Return how many votes the person has cast since each moment."""
+def votes_since(
+    *moments: dt.datetime, project: Project, user: User, **more: Aggregate
+) -> tuple[Any, ...]:
+    """Return how many votes the person has cast since each moment, and `more` about them."""
     # created_at >= x implies updated_at >= x, which is indexed
     recent = Vote.objects.filter(project=project, user=user, updated_at__gte=min(moments))
     counts = {
         f"since_{number}": Count("pk", filter=Q(created_at__gte=moment))
         for number, moment in enumerate(moments)
     }
-    return tuple(recent.aggregate(**counts).values())
+    return tuple(recent.aggregate(**counts, **more).values())
 
 
 def rate_limit_note(*, project: Project, by: User, in_hour: int) -> None:

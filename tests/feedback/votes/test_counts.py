@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.desk.selectors import queue_progress
 from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
 from feedback_app.feedback.votes import counts
 from feedback_app.feedback.votes.counts import vote_counts
@@ -33,6 +35,12 @@ def minutes(number: float) -> dt.timedelta:
     return dt.timedelta(minutes=number)
 
 
+def counted(project: Project, user: User) -> tuple[int, int]:
+    """Return the person's votes of today and of the last hour."""
+    found = vote_counts(project=project, user=user)
+    return found.today, found.hour
+
+
 def test_counts_rise_with_each_vote_and_fall_with_each_undo(
     project: Project, annotator: User, admin: User, make_completions: MakeCompletions, at: At
 ) -> None:
@@ -45,18 +53,43 @@ def test_counts_rise_with_each_vote_and_fall_with_each_undo(
     vote_cast(completion=answers[0], verdict=Verdict.UP, by=admin, source=Source.ANNOTATE)
 
     at(NOON)
-    assert vote_counts(project=project, user=annotator) == (2, 1)
+    assert counted(project, annotator) == (2, 1)
     for number, answer in enumerate(answers[3:], start=1):
         at(NOON + minutes(number / 20))
         vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
-        assert vote_counts(project=project, user=annotator) == (2 + number, 1 + number)
+        assert counted(project, annotator) == (2 + number, 1 + number)
     # a changed vote counts once
     vote_cast(completion=answers[1], verdict=Verdict.DOWN, by=annotator, source=Source.ANNOTATE)
-    assert vote_counts(project=project, user=annotator) == (5, 4)
+    assert counted(project, annotator) == (5, 4)
     vote_undo(completion=answers[2], by=annotator, source=Source.ANNOTATE)
-    assert vote_counts(project=project, user=annotator) == (4, 3)
+    assert counted(project, annotator) == (4, 3)
     at(NOON + minutes(60 * 12))
-    assert vote_counts(project=project, user=annotator) == (0, 0), "a new day starts at zero"
+    assert counted(project, annotator) == (0, 0), "a new day starts at zero"
+
+
+def test_pace_is_measured_since_the_first_vote_of_the_hour(
+    project: Project, annotator: User, make_completions: MakeCompletions, at: At
+) -> None:
+    answers = iter(make_completions(60))
+
+    def vote(moment: dt.datetime) -> int | None:
+        at(moment)
+        cache.clear()  # which has a time of its own
+        vote_cast(
+            completion=next(answers), verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE
+        )
+        return queue_progress(project=project, user=annotator).per_hour
+
+    assert vote(NOON) is None, "nothing can be said after one vote"
+    paces = [vote(NOON + minutes(number / 2)) for number in range(1, 21)]
+    assert paces[3] is None, "nor after two minutes"
+    # ten minutes, a vote each half of one
+    assert paces[-1] == 120
+    assert queue_progress(project=project, user=annotator).in_hour == 21
+    # the next day counts for itself, and so does each hour
+    assert vote(NOON + minutes(60 * 24)) is None
+    paces = [vote(NOON + minutes(60 * 24 + 4 * number)) for number in range(1, 26)]
+    assert paces[-1] == 15
 
 
 def test_earlier_votes_are_recounted_only_after_many_new_ones(
@@ -72,11 +105,11 @@ def test_earlier_votes_are_recounted_only_after_many_new_ones(
     at(NOON)
     vote_counts(project=project, user=annotator)
     since: list[dt.datetime] = []
-    counted = counts.votes_since
+    votes_since = counts.votes_since
 
     def noting(*moments: dt.datetime, **options: Any) -> tuple[int, ...]:
         since.append(min(moments))
-        return counted(*moments, **options)
+        return votes_since(*moments, **options)
 
     monkeypatch.setattr(counts, "votes_since", noting)
     monkeypatch.setattr(counts, "RECOUNT_AFTER", 2)
@@ -84,7 +117,7 @@ def test_earlier_votes_are_recounted_only_after_many_new_ones(
     for number, answer in enumerate(later, start=1):
         at(NOON + minutes(number / 20))
         vote_cast(completion=answer, verdict=Verdict.UP, by=annotator, source=Source.ANNOTATE)
-        assert vote_counts(project=project, user=annotator) == (1 + number, 1 + number)
+        assert counted(project, annotator) == (1 + number, 1 + number)
 
     earlier = [moment < NOON - minutes(1) for moment in since]
     assert earlier == [False, False, False, True, False, False]
