@@ -39,8 +39,8 @@ LEFT_OUT = {
         "removes the person who asks, or one per request",
     ),
     **dict.fromkeys(
-        "sampling-new run-cancel run-resume split-stop import-stop import_stop@api webhook-remove "
-        "votes-restore invitation".split(),
+        "sampling-new sampling-cancel run-cancel run-resume split-stop import-stop import_stop@api "
+        "webhook-remove votes-restore skips-undo invitation".split(),
         "can be done once: a second request is another one",
     ),
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
