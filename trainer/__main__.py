@@ -145,11 +145,12 @@ def _cancel_from_now_on() -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     _cancel_from_now_on()
+    from trainer.planning.packs import packs_of_run
     from trainer.training.train import train
 
     # Until the process ends: where another process of the run has died, the launcher stops this
     # one with SIGTERM while it reports that.
-    train(arguments.run_dir, stop=StopRequest.listening())
+    train(arguments.run_dir, stop=StopRequest.listening(), choose_packs=packs_of_run)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

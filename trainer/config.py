@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,15 @@ from trainer.losses import loss_fault
 from trainer.names import is_adapter_name
 
 MAX_RANK = 256
+
+
+@dataclass(frozen=True)
+class Packs:
+    """How much a step computes at a time: the fields of TrainConfig with these names."""
+
+    token_budget: int = 4096
+    held_tokens: int = 8192
+    gradient_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,9 @@ class TrainConfig:
     bfloat16 units and scales the loss (training/loss_scale.py). `quantisation` "4bit" holds the
     base in four bits (CUDA); `gradient_checkpointing` computes a layer's activations again instead
     of keeping them; `fsdp` spreads the base over the processes that train together
-    (trainer/distributed/fsdp.py).
+    (trainer/distributed/fsdp.py). None for `token_budget`, `held_tokens` and
+    `gradient_checkpointing` means what fits the free memory of a GPU (trainer/planning/packs.py),
+    and the default of `packs` elsewhere.
     """
 
     base_model: str
@@ -54,14 +65,14 @@ class TrainConfig:
     seed: int = 0
     kl_brake: float | None = 0.5
     probe_every: int = 10
-    token_budget: int = 4096
-    held_tokens: int = 8192
+    token_budget: int | None = None
+    held_tokens: int | None = None
     patience: int | None = 3
     reference_cache: str | None = None
     checkpoint_every: int = 10
     dtype: str = "auto"
     quantisation: str | None = None
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
     fsdp: bool = False
     device: str = "auto"
     threads: int | None = None
@@ -94,6 +105,19 @@ class TrainConfig:
     def read(cls, path: Path) -> Self:
         """Read `config.json`. Raises Refused when it is missing, no JSON or faulty."""
         return cls.from_dict(read_json(path))
+
+    @property
+    def packs(self) -> "Packs":
+        """Return how much is computed at a time, with defaults for what is not given."""
+        return Packs(
+            Packs.token_budget if self.token_budget is None else self.token_budget,
+            Packs.held_tokens if self.held_tokens is None else self.held_tokens,
+            bool(self.gradient_checkpointing),
+        )
+
+    def with_packs(self, packs: "Packs") -> Self:
+        """Return the same configuration with these instead of automatic ones."""
+        return replace(self, **asdict(packs))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, in the order of the fields."""
@@ -186,8 +210,8 @@ def _faults(config: TrainConfig) -> list[str]:
         number("seed", low=0, high=2**31 - 1, whole=True),
         optional("kl_brake", low=0, above=True),
         number("probe_every", low=1, whole=True),
-        number("token_budget", low=1, whole=True),
-        number("held_tokens", low=0, whole=True),
+        optional("token_budget", low=1, whole=True),
+        optional("held_tokens", low=0, whole=True),
         optional("patience", low=1, whole=True),
         None
         if config.reference_cache is None or isinstance(config.reference_cache, str)
@@ -198,8 +222,8 @@ def _faults(config: TrainConfig) -> list[str]:
         if config.quantisation in (None, "4bit")
         else f"quantisation must be 4bit or null, not {config.quantisation!r}",
         None
-        if isinstance(config.gradient_checkpointing, bool)
-        else "gradient_checkpointing must be true or false",
+        if config.gradient_checkpointing is None or isinstance(config.gradient_checkpointing, bool)
+        else "gradient_checkpointing must be true, false or null",
         None if isinstance(config.fsdp, bool) else "fsdp must be true or false",
         "fsdp cannot spread a base that quantisation holds in four bits: leave one of them out"
         if config.fsdp is True and config.quantisation is not None

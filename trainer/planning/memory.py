@@ -83,7 +83,8 @@ class Load:
 @dataclass(frozen=True)
 class Setup:
     """How training holds things: the type of weights and activations, where, on how many devices,
-    and whether each of those holds a share of the base (FSDP) or all of it (DDP)."""
+    whether each of those holds a share of the base (FSDP) or all of it (DDP), and whether layers
+    keep their input only (activation checkpointing)."""
 
     rank: int
     dtype: torch.dtype = torch.bfloat16
@@ -91,6 +92,7 @@ class Setup:
     quantisation: str | None = None
     devices: int = 1
     sharded: bool = False
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,13 +137,17 @@ def estimate(architecture: Architecture, load: Load, setup: Setup) -> Memory:
     shares = 0 if cuda else load.pairs * a.layers * a.heads * size
     if a.softcapped:
         shares *= 2  # the slope of tanh is kept as well
+    kept = a.layers * token_bytes(a, setup)
+    if setup.checkpointing:  # every layer's input, and one layer at a time as a whole
+        kept = a.layers * size * a.hidden + token_bytes(a, setup)
+        shares //= a.layers
     process = PROCESS_CUDA if cuda else PROCESS_CPU
     if not cuda and setup.dtype == torch.bfloat16:
         process += KERNELS_CPU
     return Memory(
         base=int(base),
         adapter=adapter,
-        activations=int(HEAP * load.tokens * a.layers * token_bytes(a, setup)),
+        activations=int(HEAP * load.tokens * kept),
         attention=int(HEAP * shares),
         logits=CHUNK * a.vocabulary * (LOGITS * size + (LOGITS_CUDA if cuda else 0)),
         workspace=workspace,

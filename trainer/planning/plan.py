@@ -3,7 +3,7 @@ would need here and on devices of other kinds and numbers. Nothing is loaded."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from trainer.models.loading import resolve_device
 from trainer.models.quantisation import FOUR_BIT
 from trainer.models.template_check import template_check
 from trainer.planning.memory import Memory, Setup, estimate
+from trainer.planning.packs import free_memory, packs_here
 from trainer.planning.peak_memory import peak_load
 from trainer.precision import resolve_precision
 from trainer.training.preflight import check_trainable
@@ -87,11 +88,13 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
     seconds = START_SECONDS + operations / (_operations_per_second(config) * EFFICIENCY)
     device = resolve_device(config.device)
     precision = resolve_precision(config.dtype, device)
+    chosen, reason = packs_here(config, free_memory(device))
     here = Setup(
         config.lora_r,
         precision.dtype,
         device.type,
         quantisation=config.quantisation,
+        checkpointing=chosen.gradient_checkpointing,
     )
     steps = sampler.steps(0)
     return {
@@ -107,7 +110,8 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         "estimated_seconds": round(seconds),
         "device": f"{device.type}, {precision.name}",
         "precision": str(precision),
-        "memory": _memory(config, architecture, tokenised, steps, here).parts(),
+        "packs": {**asdict(chosen), "reason": reason},
+        "memory": _memory(config.with_packs(chosen), architecture, tokenised, steps, here).parts(),
         "devices": [
             {
                 "devices": setup.devices,
@@ -142,6 +146,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         f"λ is {found['lambda_d']:.2f} for ups and {found['lambda_u']:.2f} for downs (summed "
         f"weights {found['weight_d']:.4g} and {found['weight_u']:.4g}).",
         f"Precision here: {found['precision']}.",
+        f"At a time here: {found['packs']['reason']}.",
         "",
         "Memory of one device, GiB:",
         "",
@@ -172,8 +177,8 @@ def _memory(
     load = peak_load(
         examples,
         steps,
-        token_budget=config.token_budget,
-        held_tokens=config.held_tokens if waits else 0,
+        token_budget=config.packs.token_budget,
+        held_tokens=config.packs.held_tokens if waits else 0,
         devices=setup.devices,
         sharded=setup.sharded,
     )

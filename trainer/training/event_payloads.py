@@ -23,6 +23,7 @@ def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[s
         "device": str(run.base.device),
         "dtype": str(run.base.dtype).removeprefix("torch."),
         "precision": run.base.precision,
+        "packs": run.packs,
         "processes": processes,
         "resumed_from_step": resumed_from,
         "prompts_truncated": run.truncated,

@@ -88,9 +88,9 @@ class Trainer:
             fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}"
             f"/{run.base.quantisation}",
         )
-        self.budget = Budget(pack=config.token_budget, held=config.held_tokens).restored(
-            self.checkpoints, self.process_group
-        )
+        self.budget = Budget(
+            pack=config.packs.token_budget, held=config.packs.held_tokens
+        ).restored(self.checkpoints, self.process_group)
         self.loss_scale = LossScale(run.base.dtype, run.base.device)
         self.runner = StepRunner(
             model=run.base.model,
@@ -103,7 +103,7 @@ class Trainer:
             max_length=config.max_length,
             budget=self.budget,
             process_group=self.process_group,
-            checkpointing=config.gradient_checkpointing,
+            checkpointing=config.packs.gradient_checkpointing,
             loss_scale=self.loss_scale,
             check=self._between_packs,
             on_less_memory=self._note_less_memory,
@@ -283,7 +283,7 @@ class Trainer:
                 self.reference,
                 self.data.base.model,
                 rows,
-                token_budget=self.config.token_budget,
+                token_budget=self.config.packs.token_budget,
                 plan=self.checkpoints / f"reference-{epoch}.json",
                 on_progress=_progress(self.events, "reference", self._between_packs),
                 process_group=self.process_group,

@@ -23,7 +23,8 @@ _LEAST_VALIDATION, _MOST_VALIDATION = 8, 64
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """Config, base model and examples as token ids; `identity` names config and examples."""
+    """Config, base model and examples as token ids; `identity` names config and examples,
+    `packs` says how much is computed at a time and why."""
 
     config: TrainConfig
     base: LoadedBase
@@ -34,6 +35,7 @@ class LoadedRun:
     lambdas: Lambdas
     identity: str
     warnings: tuple[str, ...]
+    packs: str = ""
 
     @property
     def desirable(self) -> int:

@@ -1,14 +1,17 @@
 """`python -m trainer train RUN_DIR`: what can be refused is refused before the model is loaded."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from trainer.config import TrainConfig
+from trainer.artifacts.adapter_directory import fsync
+from trainer.config import Packs, TrainConfig
 from trainer.directory_lock import locked
 from trainer.disk import disk_errors_reported
 from trainer.distributed.fsdp import load_sharded
@@ -27,8 +30,19 @@ from trainer.training.run_directory import (
     run_identity,
 )
 
+#: Returns how much is computed at a time for a configuration and the number of its devices, and
+#: why.
+ChoosePacks = Callable[[TrainConfig, int], tuple[Packs, str]]
 
-def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
+
+def default_packs(config: TrainConfig, devices: int) -> tuple[Packs, str]:
+    """Return the packs of the configuration, with the defaults where it gives none."""
+    return config.packs, "packs and checkpointing as configured, or the defaults"
+
+
+def train(
+    run_dir: Path, *, stop: StopRequest | None = None, choose_packs: ChoosePacks = default_packs
+) -> None:
     """Train the run in `run_dir`, or go on with it, until `adapter/` is complete.
 
     Without `stop`, SIGTERM and SIGINT are the request to stop until the last event is written. A
@@ -54,7 +68,7 @@ def train(run_dir: Path, *, stop: StopRequest | None = None) -> None:
             return
         try:
             with disk_errors_reported(run_dir), _explained_errors():
-                _train(run_dir, events, stop)
+                _train(run_dir, events, stop, choose_packs)
         except TrainerError as error:
             kind, values = _last_event(error)
             with suppress(OSError):  # that events cannot be written may be the very error
@@ -79,7 +93,7 @@ def _failure(step: int | None, reason: str, advice: str) -> dict[str, object]:
     return {"step": step, "reason": reason, "advice": advice}
 
 
-def _train(run_dir: Path, events: EventLog, stop: StopRequest) -> None:
+def _train(run_dir: Path, events: EventLog, stop: StopRequest, choose_packs: ChoosePacks) -> None:
     config, examples = read_run(run_dir)
     validation = read_validation(run_dir)
     if config.threads is not None:
@@ -87,16 +101,46 @@ def _train(run_dir: Path, events: EventLog, stop: StopRequest) -> None:
     events.write("phase", phase="loading", done=0, total=1)
     process_group = ProcessGroup.join(sharded=config.fsdp)
     try:
+        config, reason = _with_packs(run_dir, config, process_group, choose_packs)
         base = _load(config, process_group)
         run = load_run(
             config, examples, base, identity=run_identity(run_dir), validation=validation
         )
+        run = replace(run, packs=reason)
         events.write("phase", phase="loading", done=1, total=1)
         if process_group.any(stop.asked, base.device):
             raise Cancelled(0)
         Trainer(run, run_dir, events, stop, process_group=process_group).run()
     finally:
         process_group.leave()
+
+
+def _with_packs(
+    run_dir: Path, config: TrainConfig, process_group: ProcessGroup, choose_packs: ChoosePacks
+) -> tuple[TrainConfig, str]:
+    """Return the configuration with the run's packs, the smallest that a process has chosen: they
+    are stored, since another amount of free memory must not change a resumed run."""
+    path = run_dir / "checkpoints" / "chosen.json"
+    stored = json.loads(path.read_bytes()) if process_group.first and path.exists() else None
+    stored = process_group.gather(stored)[0]
+    if stored is not None:
+        return config.with_packs(Packs(**stored["packs"])), stored["reason"]
+    everyone = process_group.gather(choose_packs(config, process_group.size))
+    packs, reason = min(
+        everyone,
+        key=lambda found: (
+            not found[0].gradient_checkpointing,
+            found[0].held_tokens,
+            found[0].token_budget,
+        ),
+    )
+    if process_group.first:
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps({"packs": asdict(packs), "reason": reason}), encoding="utf-8")
+        fsync(partial)
+        partial.rename(path)
+    return config.with_packs(packs), reason
 
 
 def _load(config: TrainConfig, process_group: ProcessGroup) -> LoadedBase:

@@ -48,7 +48,7 @@ def test_configured_type_is_used() -> None:
     cpu = torch.device("cpu")
     assert resolve_precision("float32", cpu).dtype is torch.float32
     assert resolve_device("cpu") == cpu
-    with pytest.raises(TrainerError, match="auto, float32 or bfloat16"):
+    with pytest.raises(TrainerError, match="auto, float32, bfloat16 or float16"):
         resolve_precision("float33", cpu)
 
 
