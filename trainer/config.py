@@ -41,7 +41,8 @@ class TrainConfig:
     of keeping them; `fsdp` spreads the base over the processes that train together
     (trainer/distributed/fsdp.py). None for `token_budget`, `held_tokens` and
     `gradient_checkpointing` means what fits the free memory of a GPU (trainer/planning/packs.py),
-    and the default of `packs` elsewhere.
+    and the default of `packs` elsewhere. `deterministic` makes a GPU repeat a run bit for bit, at
+    some cost in speed (trainer/training/determinism.py); on a CPU runs repeat anyway.
     """
 
     base_model: str
@@ -76,6 +77,7 @@ class TrainConfig:
     fsdp: bool = False
     device: str = "auto"
     threads: int | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         faults = _faults(self)
@@ -229,6 +231,7 @@ def _faults(config: TrainConfig) -> list[str]:
         if config.fsdp is True and config.quantisation is not None
         else None,
         device_fault(config.device),
+        None if isinstance(config.deterministic, bool) else "deterministic must be true or false",
         optional("threads", low=1, high=4096, whole=True),
     ]
     return [fault for fault in checks if fault is not None]

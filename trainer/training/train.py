@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import torch.distributed as dist
 
 from trainer.artifacts.adapter_directory import fsync
 from trainer.config import Packs, TrainConfig
+from trainer.data.examples import Example
 from trainer.directory_lock import locked
 from trainer.disk import disk_errors_reported
 from trainer.distributed.fsdp import load_sharded
@@ -20,6 +21,7 @@ from trainer.errors import Cancelled, NotWritten, ProcessLost, Refused, RunFaile
 from trainer.events import EventLog
 from trainer.models.loading import LoadedBase, load_base
 from trainer.signals import StopRequest, stop_on_signal
+from trainer.training.determinism import deterministic_algorithms
 from trainer.training.loop import Trainer
 from trainer.training.memory_budget import is_out_of_memory
 from trainer.training.run_directory import (
@@ -99,6 +101,19 @@ def _train(run_dir: Path, events: EventLog, stop: StopRequest, choose_packs: Cho
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     events.write("phase", phase="loading", done=0, total=1)
+    with deterministic_algorithms(config.deterministic):
+        _train_config(run_dir, events, stop, choose_packs, config, examples, validation)
+
+
+def _train_config(
+    run_dir: Path,
+    events: EventLog,
+    stop: StopRequest,
+    choose_packs: ChoosePacks,
+    config: TrainConfig,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+) -> None:
     process_group = ProcessGroup.join(sharded=config.fsdp)
     try:
         config, reason = _with_packs(run_dir, config, process_group, choose_packs)
