@@ -244,6 +244,8 @@ def _round(open_site: OpenSite, from_live: bool, number: int, seed: int) -> Cell
         return examples_of(project)
 
     new = voted(name, vote)
+    if from_live and len({example.label for example in new}) == 1:
+        return before  # no loss learns from one kind alone: the version stays live
     if from_live:
         return Cell(seed, tuple(new), start=before if before.examples else None)
     return Cell(seed, (*before.examples, *new))
@@ -297,7 +299,8 @@ STUDIES = [
     Study(
         "rounds",
         "Five rounds",
-        "Does the loop keep improving, or drift? Every round's adapter goes live, with no gate.",
+        "Does the loop keep improving, or drift? Every round's adapter goes live, with no gate. A "
+        "round whose votes are all of one kind trains none.",
         rounds,
     ),
     Study("amount", "Number of votes", "How many votes does a rise take?", amount),

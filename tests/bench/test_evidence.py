@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.evidence import cells, pool, report
+from bench.evidence import cells, pool, report, studies
 from bench.evidence.cells import Cell, outcome
 from bench.evidence.report import markdown, plot, plot_name, result
 from bench.evidence.rules import RULES
@@ -125,3 +125,18 @@ def test_failed_training_is_a_row_of_its_own(tiny: Path, tmp_path: Path) -> None
     plot(STUDIES[0], 0, found, tmp_path)
     assert (tmp_path / name).read_bytes() == drawn_once
     assert report.as_json([found]).count('"arm"') == 2
+
+
+def test_round_with_votes_of_one_kind_keeps_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    def votes(number: int, *labels: bool) -> list[Example]:
+        return [
+            Example(f"{number}-{place}", (Message("user", "?"),), "So.", label)
+            for place, label in enumerate(labels)
+        ]
+
+    rounds = {1: votes(1, True, False), 2: votes(2, True, True), 3: votes(3, False, True)}
+    monkeypatch.setattr(studies, "voted", lambda name, make: rounds[int(name.rsplit("-", 1)[1])])
+    first, second, third = (studies._round(pytest.fail, True, number, 0) for number in (1, 2, 3))
+    assert first == Cell(0, tuple(rounds[1]))
+    assert second == first
+    assert third == Cell(0, tuple(rounds[3]), start=first)
