@@ -299,8 +299,9 @@ STUDIES = [
     Study(
         "rounds",
         "Five rounds",
-        "Does the loop keep improving, or drift? Every round's adapter goes live, with no gate. A "
-        "round whose votes are all of one kind trains none.",
+        "Does the loop keep improving, or drift? In every round people vote on four answers of the "
+        "live version to each of 15 new prompts, and the trained adapter goes live, without a "
+        "gate. A round whose votes are all of one kind trains none.",
         rounds,
     ),
     Study("amount", "Number of votes", "How many votes does a rise take?", amount),
