@@ -43,7 +43,7 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "window": WINDOW,
         "window_full": sum(counts.values()) > WINDOW,
         "flagged": counted(project.completions.filter(flagged=True)),
-        "stuck_sampling": sampling_stuck(project),
+        "stuck_sampling": None if request.htmx else sampling_stuck(project),
     }
     template = "feedback/examples.html"
     return render(request, f"{template}#list" if request.htmx else template, context)

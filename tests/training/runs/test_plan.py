@@ -74,5 +74,5 @@ def test_second_run_waits_for_the_first(voted_project: Project, admin: User) -> 
 def test_all_unusable_settings_are_reported_together() -> None:
     with pytest.raises(UserError) as fault:
         RunConfig(batch_size=1, learning_rate=5)
-    assert "batch_size" in str(fault.value)
-    assert "learning_rate" in str(fault.value)
+    assert "Batch is 1" in str(fault.value)
+    assert "Learning rate is 5" in str(fault.value)
