@@ -7,6 +7,8 @@ from typing import Any
 
 from django import forms
 
+from feedback_app.web.errors import Conflict
+
 SEEN = "seen"
 CHANGED = (
     "These settings were saved by somebody else, or in another tab, after you opened this page. "
@@ -14,17 +16,15 @@ CHANGED = (
 )
 
 
-class SeenValues:
+class SeenValues(forms.BaseForm):
     """Mixin for forms whose `initial` is what is stored.
 
     The hidden field `seen` holds a digest of every value that the page showed. A template that
     leaves it out, or a client that omits it, saves without the comparison.
     """
 
+    #: a QueryDict: its copy may be changed
     data: Any
-    files: Any
-    fields: dict[str, forms.Field]
-    cleaned_data: dict[str, Any]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -40,8 +40,15 @@ class SeenValues:
         """Return the cleaned values without `seen`."""
         return {name: value for name, value in self.cleaned_data.items() if name != SEEN}
 
-    def is_outdated(self) -> bool:
-        """Return whether a value was saved after the page was shown; call it on a valid form.
+    def refusal(self) -> int | None:
+        """Return the HTTP status to show the form again with; None if it can be saved."""
+        if not self.is_valid():
+            return 400
+        return Conflict.status if self._add_conflicts() else None
+
+    def _add_conflicts(self) -> bool:
+        """Add an error to each field whose value was saved after the page was shown; return whether
+        there is one.
 
         The form then shows both values: a field that this person has changed keeps their value,
         another one gets the stored value, and the error of the field names the other value.
@@ -50,24 +57,24 @@ class SeenValues:
         stored = self._stored_digests()
         moved = [name for name in stored if seen.get(name, stored[name]) != stored[name]]
         self.data = self.data.copy()
-        outdated = False
+        found = False
         for name in moved:
             field, value = self.fields[name], self._stored(name)
             posted = field.widget.value_from_datadict(self.data, self.files, name)
             mine = digest(field, posted)
             if mine == stored[name]:
                 continue
-            outdated = True
+            found = True
             if mine == seen[name]:
                 self._show(name, value)
                 note = f"Changed meanwhile. It was: {shown(field, posted)}"
             else:
                 note = f"Saved meanwhile: {shown(field, value)}"
-            self.add_error(name, note)  # type: ignore[attr-defined]
-        if outdated:
+            self.add_error(name, note)
+        if found:
             self.data[SEEN] = json.dumps(stored)
-            self.add_error(None, CHANGED)  # type: ignore[attr-defined]
-        return outdated
+            self.add_error(None, CHANGED)
+        return found
 
     def _seen(self) -> Mapping[str, str]:
         try:
@@ -77,7 +84,7 @@ class SeenValues:
         return seen if isinstance(seen, dict) else {}
 
     def _stored(self, name: str) -> Any:
-        return self.get_initial_for_field(self.fields[name], name)  # type: ignore[attr-defined]
+        return self.get_initial_for_field(self.fields[name], name)
 
     def _stored_digests(self) -> dict[str, str]:
         return {

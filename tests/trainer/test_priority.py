@@ -54,7 +54,7 @@ def test_priority_of_the_session_is_lowered_with_session_scheduling(
     assert (calls, (tmp_path / "autogroup").read_text()) == ([10, 7], "10")
 
 
-#: Prints what the trainer would say of its session.
+#: Prints whether the trainer takes its session for that of a worker.
 ASK = "from trainer.priority import of_a_worker; print(of_a_worker())"
 #: What a worker does: it leads a session and starts the trainer.
 LEAD = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]], check=True)"
@@ -81,7 +81,7 @@ def test_only_a_workers_session_is_lowered(session: list[str], own: bool) -> Non
 
 
 def test_session_with_a_terminal_is_not_lowered() -> None:
-    _, terminal = pty.openpty()
+    other_side, terminal = pty.openpty()
     done = subprocess.run(
         # the first terminal that a session's leader opens becomes the session's
         [sys.executable, "-c", f"import os; os.open(os.ttyname(0), os.O_RDWR); {ASK}"],
@@ -92,6 +92,8 @@ def test_session_with_a_terminal_is_not_lowered() -> None:
         check=True,
         start_new_session=True,
     )
+    os.close(terminal)
+    os.close(other_side)
     assert done.stdout.strip() == "False"
 
 

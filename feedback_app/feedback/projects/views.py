@@ -81,10 +81,8 @@ def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
     """Save the form, or show it again with an error beside each field."""
     # the form changes its instance: the page header must show the stored values
     form = ProjectForm(request.POST, instance=copy(project))
-    valid = form.is_valid()
-    if not valid or form.is_outdated():
+    if status := form.refusal():
         context = settings_context(project, form)
-        status = Conflict.status if valid else 400
         return render(request, "feedback/settings.html", context, status=status)
     try:
         project_change(project=project, by=request.user, changes=form.changes(), before=project)

@@ -30,11 +30,11 @@ def gate_rules(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the rules, or save them."""
     if request.method == "POST":
         return gate_rules_save(request, project)
-    return gate_rulesrules_page(request, project)
+    return gate_rules_show(request, project)
 
 
 @page
-def gate_rulesrules_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+def gate_rules_show(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     query_strict(request, ())
     return rules_page(request, project)
 
@@ -43,11 +43,9 @@ def gate_rulesrules_page(request: HtmxHttpRequest, project: Project) -> HttpResp
 def gate_rules_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     stored = gate_settings(project)
     form = GateRulesForm.of(stored, data=request.POST)
-    if not form.is_valid():
-        return rules_page(request, project, form=form, status=400)
+    if status := form.refusal():
+        return rules_page(request, project, form=form, status=status)
     settings = form.settings()
-    if form.is_outdated():
-        return rules_page(request, project, form=form, status=Conflict.status)
     if settings.primary == "judge" and judge_of(project) is None:
         form.add_error("primary", "Set up a judge model first, below.")
         return rules_page(request, project, form=form, status=400)

@@ -11,7 +11,6 @@ from feedback_app.training.models import Schedule
 from feedback_app.training.runs.views import train_page
 from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.training.schedules.services import schedule_set
-from feedback_app.web.errors import Conflict
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view
 
@@ -22,9 +21,7 @@ def schedule(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Save the schedule, or show it again with its errors."""
     stored = Schedule.objects.filter(project=project).first() or Schedule(project=project)
     form = ScheduleForm.of(stored, data=request.POST)
-    valid = form.is_valid()
-    if not valid or form.is_outdated():
-        status = Conflict.status if valid else 400
+    if status := form.refusal():
         return train_page(request, project, schedule_form=form, status=status)
     values = form.changes()
     schedule_set(project=project, by=request.user, **values)

@@ -299,9 +299,13 @@ def table_lines(path: Path) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+#: The last migration of training that the earlier version had.
+EARLIER = "0011_judge"
+
+
 @pytest.mark.long
 def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) -> None:
-    """What the version wrote that had no migration of training after EARLIER."""
+    """Restore what a version wrote that had no later migration of training than EARLIER."""
     loader = MigrationLoader(None)
     later = [
         loader.get_migration(app, name)
@@ -322,9 +326,6 @@ def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) 
     assert count in manage(tmp_path / "new", "restore", str(backup))
     shown = manage(tmp_path / "new", "showmigrations", "training")
     assert f"[X] {later[-1].name}" in shown
-
-
-EARLIER = "0011_judge"
 
 
 def take_back(backup: Path, values: dict[str, Any], operation: Operation) -> None:

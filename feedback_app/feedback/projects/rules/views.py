@@ -36,10 +36,8 @@ def rules_show(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 def rules_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Save the form, or show it again with an error beside each field."""
     form = RulesForm(request.POST, instance=copy(project))
-    valid = form.is_valid()
-    if not valid or form.is_outdated():
+    if status := form.refusal():
         context = {"project": project, "form": form}
-        status = Conflict.status if valid else 400
         return render(request, "feedback/rules.html", context, status=status)
     try:
         project_change(project=project, by=request.user, changes=form.changes(), before=project)
