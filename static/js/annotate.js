@@ -8,9 +8,9 @@ import { toast } from "./toast.js";
 const desk = document.getElementById("desk");
 const banner = document.getElementById("outbox");
 let inFlight = null;
-// requests whose verdicts were kept: htmx tells of an error after the end of the request
+// requests whose verdicts were kept: htmx reports an error after the end of the request
 const keptRequests = new WeakSet();
-const REFUSED = "refused-verdicts";
+const REFUSED = `refused-verdicts:${desk.dataset.person}`;
 // in place of an item: only the one after the item on the screen is loaded ahead
 const COMING = {
   offline: "No more answers are loaded. The next one comes when the connection is back; your verdicts are kept.",
@@ -132,7 +132,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   promote();
 });
 
-// before the listener of app.js, which tells to reload the page
+// before the listener of app.js, which asks people to reload the page
 document.addEventListener("htmx:beforeSwap", (event) => {
   if (!inFlight || !event.detail.xhr.responseURL.includes("/accounts/login/")) return;
   event.detail.handled = true;
