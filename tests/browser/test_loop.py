@@ -42,6 +42,7 @@ def tiny_project(
 
 
 def say(page: Page, text: str) -> None:
+    page.wait_for_load_state()  # before the scripts run, Enter starts a new line
     page.get_by_label("Your message").fill(text)
     page.keyboard.press("Enter")
 
@@ -119,6 +120,7 @@ def test_thumb_train_release_demo(
 
     # 5. side by side, blind, with keys
     page.get_by_role("link", name="Compare").click()
+    page.wait_for_url(f"**{reverse('compare', args=[slug])}")  # until its scripts have run
     page.get_by_label("Your question").fill("Where is Rome?")
     page.keyboard.press("Enter")
     better, again = (page.get_by_role("button", name=n) for n in ("A is better", "Try again"))
