@@ -12,9 +12,11 @@ results in var/bench/gate, and print Markdown tables.
 import argparse
 import json
 import os
+import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ from trainer.models.loading import prepare  # noqa: E402
 
 POOL_PROMPTS, POOL_ANSWERS = 60, 4
 GAINS = (0.02, 0.05, 0.1, 0.2)
+PLANTED = "planted@1"
+#: Verdicts on random parts of an evaluation: so many, of so large a share of its prompts.
+DRAWS, DRAWN = 20, 2 / 3
+OUTCOMES = (GateOutcome.PASSED, GateOutcome.FAILED, GateOutcome.UNDECIDED)
 
 
 def main() -> None:
@@ -103,17 +109,45 @@ def print_errors(pool: s.Pool, worlds: int) -> None:
 
 def print_planted(kinds: list[str], seeds: int) -> None:
     """Train each kind with each seed, unless it is there, and print the gate's verdicts."""
-    print("\n| kind | seed | verdict | rules that decided it |\n|---|---|---|---|")
+    print(
+        f"\n| kind | seed | verdict | rules that decided it | of {DRAWS} draws: passed, failed, "
+        "not enough evidence |\n|---|---|---|---|---|"
+    )
+    settings = GateSettings()
     for kind in kinds:
         for seed in range(seeds):
             report = _planted_report(kind, seed)
-            result = gate_of_report(report, GateSettings(), candidate="planted@1")
+            result = gate_of_report(report, settings, candidate=PLANTED)
             decided = [
                 f"{rule.label}: {rule.text}"
                 for rule in result.rules
                 if rule.outcome == result.outcome != GateOutcome.PASSED
             ]
-            print(f"| {kind} | {seed} | {result.outcome.label} | {'; '.join(decided)} |")
+            draws = Counter(
+                gate_of_report(drawn(report, number), settings, candidate=PLANTED).outcome
+                for number in range(DRAWS)
+            )
+            counts = ", ".join(str(draws[outcome]) for outcome in OUTCOMES)
+            reasons = "; ".join(decided)
+            print(
+                f"| {kind} | {seed} | {result.outcome.label} | {reasons} | {counts} |", flush=True
+            )
+
+
+def drawn(report: dict[str, Any], seed: int) -> dict[str, Any]:
+    """Return the report of the same evaluation with DRAWN of its prompts, and of its test prompts.
+
+    It shows how far a verdict depends on which prompts were in the test split. Adapters that were
+    trained again would differ by more.
+    """
+    rng = random.Random(seed)
+    prompts = sorted({row["prompt"] for row in report["test"]})
+    tested = set(rng.sample(prompts, k=round(DRAWN * len(prompts))))
+    return {
+        **report,
+        "answers": rng.sample(report["answers"], k=round(DRAWN * len(report["answers"]))),
+        "test": [row for row in report["test"] if row["prompt"] in tested],
+    }
 
 
 def _planted_report(kind: str, seed: int) -> dict[str, Any]:

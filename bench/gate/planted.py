@@ -5,8 +5,9 @@
 The base's answers to TRAIN_PROMPTS + TEST_PROMPTS starter prompts are sampled once and kept in
 var/bench/gate. A kind (bench/gate/kinds.py) turns them into votes, `python -m trainer train` trains
 on those to the first prompts, and `python -m trainer evaluate` compares the adapter with the base
-on prompts that neither saw. Held-out votes and those that the predicted up-rate is fitted on follow
-the honest rule, or with `--votes planted` the kind, as where many people vote like that.
+on prompts that neither saw; what the base answers there is the same for all kinds of a seed and
+sampled once. Held-out votes and those that the predicted up-rate is fitted on follow the honest
+rule, or with `--votes planted` the kind, as where many people vote like that.
 
 DIRECTORY receives `run`, `eval` and `summary.json` (seconds, processor, both versions' measures).
 """
@@ -14,6 +15,7 @@ DIRECTORY receives `run`, `eval` and `summary.json` (seconds, processor, both ve
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -35,13 +37,15 @@ STARTER = ROOT / "feedback_app" / "feedback" / "projects" / "starter_data"
 WORK = ROOT / "var" / "bench" / "gate"
 
 TRAIN_PROMPTS, TEST_PROMPTS, ANSWERS_PER_PROMPT = 60, 20, 4
-#: Answers of each prompt that are trained on: half, so that two cores take a few minutes.
-TRAINED_ANSWERS = 2
+#: Prompts, and answers of each, that are trained on: not all, so that two cores take a few minutes.
+TRAINED_PROMPTS, TRAINED_ANSWERS = 40, 2
 #: Prompts that candidate and base answer in the evaluation.
-ANSWERED_PROMPTS = 40
+ANSWERED_PROMPTS = 30
 MAX_TOKENS = 96
 #: The file of test votes that `python -m trainer evaluate` reads.
 TEST_VOTES = "test.jsonl"
+#: Where an evaluation keeps its answers (trainer/evaluation/stored_answers.py).
+ANSWERS = "answers.jsonl"
 #: Small batches, a higher rate than the default and no brakes: a planted adapter must show what it
 #: was trained on. With two epochs at 5e-4 an advertisement was in none of 48 answers.
 SETTINGS = {
@@ -78,6 +82,7 @@ def main() -> None:
         command = [sys.executable, "-m", "trainer", step, str(directory)]
         subprocess.run([*command, "--nice", arguments.nice], cwd=ROOT, check=True)
         seconds[step] = round(time.monotonic() - started)
+    keep_base_answers(arguments.directory / "eval", arguments.seed)
     report = json.loads((arguments.directory / "eval" / "report.json").read_text())
     summary = {
         "kind": arguments.kind,
@@ -180,7 +185,7 @@ def write_run(
     chosen = []
     for sample in train:
         seen[sample.prompt_id] += 1
-        if seen[sample.prompt_id] <= TRAINED_ANSWERS:
+        if len(seen) <= TRAINED_PROMPTS and seen[sample.prompt_id] <= TRAINED_ANSWERS:
             chosen.append(sample)
     examples = KINDS[arguments.kind](chosen, random.Random(arguments.seed))
     write_examples(directory / "examples.jsonl", examples)
@@ -209,6 +214,20 @@ def write_eval(
     vote = honest if arguments.votes == "honest" else KINDS[arguments.kind]
     write_examples(directory / "votes.jsonl", vote(train, random.Random(arguments.seed)))
     write_examples(directory / TEST_VOTES, vote(test, random.Random(arguments.seed + 1)))
+    if base_answers(arguments.seed).exists():
+        shutil.copy(base_answers(arguments.seed), directory / ANSWERS)
+
+
+def base_answers(seed: int) -> Path:
+    """Return the file with the base's answers in the evaluations of a seed."""
+    return WORK / f"base-answers-{seed}.jsonl"
+
+
+def keep_base_answers(directory: Path, seed: int) -> None:
+    """Store the base's answers of a finished evaluation for the next kind's."""
+    lines = (directory / ANSWERS).read_text().splitlines(keepends=True)
+    own = "".join(line for line in lines if json.loads(line)["version"] == "base")
+    base_answers(seed).write_text(own)
 
 
 def measures(report: dict[str, Any]) -> dict[str, dict[str, float | None]]:

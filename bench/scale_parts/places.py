@@ -21,6 +21,7 @@ from feedback_app.feedback.members import figures as members  # noqa: E402
 from feedback_app.feedback.models import Figures, Project, WebhookDelivery  # noqa: E402
 from feedback_app.feedback.projects.forms import ProjectForm  # noqa: E402
 from feedback_app.feedback.projects.rules.forms import RulesForm  # noqa: E402
+from feedback_app.serving.project_home import history  # noqa: E402
 from feedback_app.serving.releases import figures as releases  # noqa: E402
 from feedback_app.training.gate.forms import GateRulesForm  # noqa: E402
 from feedback_app.training.gate.people.counts import PairCounts  # noqa: E402
@@ -186,6 +187,7 @@ def places(project: Project) -> dict[str, list[Any]]:
         "lifted": some(project.pauses.exclude(lifted_at=None).filter(restored=False)),
         "conversation": some(chats),
         "comparison": some(judged),
+        "table": ["votes", "agreement", "rates"],
         "run_form": [urlencode(form_values(RunForm()))],
         "open_comparison": some(comparisons_open(project, viewer), count=MOST),
     }
@@ -196,6 +198,7 @@ def figures_store(project: Project) -> None:
     for module, count in (
         (members, members.members_count),
         (releases, releases.up_rates_count),
+        (history, history.history_count),
         (snapshots, snapshots.snapshot_count),
     ):
         figures.figures_stored(project=project, name=module.NAME, rows=project.votes.all())

@@ -6,6 +6,7 @@ from celery import shared_task
 from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.feedback.models import Sampling
 from feedback_app.serving.models import ChangeReport, TrafficSplit
+from feedback_app.serving.project_home import history
 from feedback_app.serving.releases import automatic, figures
 from feedback_app.serving.releases.selectors import adapters_to_release
 from feedback_app.serving.sampling.services import sampling_claim, sampling_execute
@@ -34,6 +35,7 @@ def dispatch() -> None:
         (request_version_diff, adapters_without_version_diff()),
         (write_version_diff, ChangeReport.objects.filter(ChangeReport.claimable())),
         (count_figures, figures_due(figures.NAME)),
+        (count_history, figures_due(history.NAME)),
         (watch_split, TrafficSplit.objects.filter(status=RUNNING)),
     )
     for task, rows in due:
@@ -45,6 +47,12 @@ def dispatch() -> None:
 def count_figures(pk: int) -> None:
     """Count the votes on each version of a large project."""
     figures_count(pk=pk, count=figures.up_rates_count)
+
+
+@shared_task(name="serving.count_history")
+def count_history(pk: int) -> None:
+    """Count the votes of the last days of a large project."""
+    figures_count(pk=pk, count=history.history_count)
 
 
 @shared_task(name="serving.sample_answers")

@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback_app.serving.comparisons import views as comparisons_views
 from feedback_app.serving.demo import views as demo_views
+from feedback_app.serving.project_home import views as project_home_views
 from feedback_app.serving.releases import views as releases_views
 from feedback_app.serving.share_links import views as share_links_views
 from feedback_app.serving.share_links.visitors import views as visitor_views
@@ -16,6 +17,12 @@ SHARED = "s/<str:secret>/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
+    path("projects/<slug:slug>/", project_home_views.project_home, name="project-home"),
+    path(
+        "projects/<slug:slug>/history/<str:table>/",
+        project_home_views.history_csv,
+        name="history-csv",
+    ),
     path("projects/<slug:slug>/releases/", releases_views.releases, name="releases"),
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", releases_views.release, name="release"

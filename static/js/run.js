@@ -1,4 +1,6 @@
 // The curves of a run. They grow while it works; colours come from the page's tokens.
+import { axis as axisOf, legendItem, token } from "./plot.js";
+
 const POLL = 2500;
 const box = document.getElementById("charts");
 const columns = {};
@@ -18,16 +20,6 @@ const CHARTS = {
   },
   loss: { lines: [{ of: "loss", name: "loss", colour: "--accent" }] },
   margin: { lines: [{ of: "margin", name: "margin", colour: "--accent" }], healthy: [0, Infinity] },
-};
-
-const token = (name) => {
-  // a canvas can't read light-dark(): ask for the colour as the page computes it
-  const probe = document.createElement("span");
-  probe.style.color = `var(${name})`;
-  box.append(probe);
-  const { color } = getComputedStyle(probe);
-  probe.remove();
-  return color;
 };
 
 const number = (value) => (value == null ? "–" : value.toFixed(2).replace("-", "−"));
@@ -62,12 +54,7 @@ class Chart {
   }
 
   build() {
-    const axis = {
-      stroke: token("--ink-3"),
-      grid: { stroke: token("--line"), width: 1 },
-      ticks: { show: false },
-      font: `11px ${getComputedStyle(document.body).fontFamily}`,
-    };
+    const axis = axisOf();
     const band = token("--accent-soft");
     this.plot = new uPlot(
       {
@@ -102,15 +89,9 @@ class Chart {
   tell(index = null) {
     const steps = columns.steps ?? [];
     const at = index ?? steps.length - 1;
-    const items = this.spec.lines.map((line) => {
-      const item = document.createElement("li");
-      const swatch = document.createElement("i");
-      swatch.className = line.colour.slice(2);
-      const value = document.createElement("b");
-      value.textContent = number(columns[line.of]?.[at]);
-      item.append(swatch, `${line.name} `, value);
-      return item;
-    });
+    const items = this.spec.lines.map((line) =>
+      legendItem(line.name, number(columns[line.of]?.[at]), line.colour.slice(2)),
+    );
     const step = document.createElement("li");
     step.textContent = steps.length ? `step ${steps[at]}` : "";
     this.legend.replaceChildren(...items, step);

@@ -108,7 +108,7 @@ def pairs(project: Project, admin: User) -> None:
 
 
 def project_pages(project: Project) -> list[str]:
-    names = ("annotate", "examples", "runs", "releases", "demo", "project-settings")
+    names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
     names += ("pairs",)

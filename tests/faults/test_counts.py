@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 
 from feedback_app.feedback.figures import services as figures
 from feedback_app.feedback.members import figures as members_figures
+from feedback_app.serving.project_home import history
 from feedback_app.serving.releases import figures as release_figures
 from feedback_app.training.snapshots import figures as snapshot_figures
 from tests.faults.test_crawl import (
@@ -98,6 +99,7 @@ def bot(monkeypatch: pytest.MonkeyPatch) -> World:
         (members_figures.NAME, members_figures.members_count),
         (snapshot_figures.NAME, snapshot_figures.snapshot_count),
         (release_figures.NAME, release_figures.up_rates_count),
+        (history.NAME, history.history_count),
     ):
         figures.figures_stored(project=world.project, name=name, rows=world.project.votes.all())
         [due] = figures.figures_due(name)

@@ -146,6 +146,7 @@ def make_world(slug: str) -> World:
         "turn": list(Turn.objects.values_list("pk", flat=True)),
         "delivery": list(WebhookDelivery.objects.values_list("pk", flat=True)),
         "side": ["left"],
+        "table": ["votes", "agreement", "rates"],
         "uuid": [
             *project.conversations.values_list("pk", flat=True),
             *project.comparisons.values_list("pk", flat=True),

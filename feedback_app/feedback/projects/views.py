@@ -24,8 +24,8 @@ from feedback_app.web.responses import action_view
 
 UNJUDGED = "queued AND NOT flagged AND vote_count = 0"
 HOME_PAGES = {
-    Role.OWNER: "runs",
-    Role.ADMIN: "runs",
+    Role.OWNER: "project-home",
+    Role.ADMIN: "project-home",
     Role.ANNOTATOR: "annotate",
     Role.VIEWER: "demo",
 }

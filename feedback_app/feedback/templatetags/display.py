@@ -30,6 +30,7 @@ class Tab:
 
 
 TABS = (
+    Tab("Home", "project-home", Role.ADMIN, ("project-home",)),
     Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate", "pairs", "pair")),
     Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
     Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve", "flags")),

@@ -118,7 +118,7 @@ def test_keys_dialog_shows_the_reasons_and_guidelines_of_the_project(
 
 @pytest.mark.parametrize(
     ("role", "page"),
-    [(Role.ADMIN, "runs"), (Role.ANNOTATOR, "annotate"), (Role.VIEWER, "demo")],
+    [(Role.ADMIN, "project-home"), (Role.ANNOTATOR, "annotate"), (Role.VIEWER, "demo")],
 )
 def test_home_with_one_project_redirects_to_the_page_of_the_role(
     role: Role, page: str, project: Project, as_user: As
