@@ -1,4 +1,5 @@
-"""Votes, agreement and the up-rates of live versions by day: counted by a worker if they are many."""
+"""Votes, agreement and the up-rates of live versions by day; counted by a worker if they are many.
+"""
 
 import datetime as dt
 from collections import defaultdict
