@@ -6,6 +6,7 @@ from ninja.security import HttpBearer
 from feedback_app.accounts.models import ApiToken, Scope
 from feedback_app.accounts.tokens import token_find, token_use
 from feedback_app.api.errors import ApiError, unauthorised
+from feedback_app.feedback.access import ARCHIVED, SAFE
 
 
 class ApiRequest(HttpRequest):
@@ -33,6 +34,8 @@ class BearerToken(HttpBearer):
                 "rate_limit_error",
                 retry_after=wait,
             )
+        if token.project.archived_at and request.method not in SAFE:
+            raise ApiError(403, ARCHIVED, "project_archived", "permission_error")
         if self.scope is not None and self.scope not in token.scopes:
             raise ApiError(
                 403,

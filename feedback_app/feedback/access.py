@@ -15,6 +15,10 @@ from feedback_app.feedback.models import Pause, Project
 from feedback_app.web.errors import UserError
 from feedback_app.web.htmx import HtmxHttpRequest
 
+#: What an archived project answers to everything that would change it.
+ARCHIVED = "This project is archived: nothing in it can be changed until an owner restores it."
+SAFE = ("GET", "HEAD", "OPTIONS")
+
 P = ParamSpec("P")
 View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
 RoutedView = Callable[..., HttpResponseBase]
@@ -23,11 +27,14 @@ PAUSED = Pause.objects.filter(project=OuterRef("project"), user=OuterRef("user")
 MEMBERSHIPS = Membership.objects.select_related("project").annotate(paused=Exists(PAUSED))
 
 
-def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
+def project_view(least: Role, *, archived: bool = False) -> Callable[[View[P]], RoutedView]:
     """Pass the view its Project instead of the URL's slug.
 
     People without a membership get 404, as if the project did not exist; members whose role is too
     low get 403. `request.membership` holds the role, `request.paused` whether the person is paused.
+
+    An archived project refuses all methods but SAFE, unless `archived` says that this view also
+    works there: it takes access or data away, or restores the project.
     """
 
     def decorate(view: View[P]) -> RoutedView:
@@ -45,6 +52,8 @@ def project_view(least: Role) -> Callable[[View[P]], RoutedView]:
                     f"This page is for the role {least.label.lower()} and above. "
                     "Ask an owner of the project to change yours."
                 )
+            if membership.project.archived_at and not archived and request.method not in SAFE:
+                raise PermissionDenied(ARCHIVED)
             request.membership = membership
             request.paused = membership.paused
             return view(request, membership.project, *args, **kwargs)

@@ -23,6 +23,12 @@ WEBHOOK = "projects/<slug:slug>/webhooks/<id:pk>/"
 
 urlpatterns = [
     path("", projects_views.home, name="home"),
+    path(
+        "projects/<slug:slug>/archive/", projects_views.project_archive_view, name="project-archive"
+    ),
+    path(
+        "projects/<slug:slug>/restore/", projects_views.project_restore_view, name="project-restore"
+    ),
     path("projects/<slug:slug>/annotate/", desk_views.annotate, name="annotate"),
     path(
         "projects/<slug:slug>/annotate/status/", desk_views.annotate_status, name="annotate-status"

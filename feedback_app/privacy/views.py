@@ -86,7 +86,7 @@ def me_erase(request: HtmxHttpRequest) -> HttpResponseBase:
     return redirect("account_login")
 
 
-@project_view(Role.VIEWER)
+@project_view(Role.VIEWER, archived=True)
 @action_view
 def me_leave(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """End the own membership."""
@@ -147,7 +147,7 @@ def person_reactivate(request: HtmxHttpRequest, project: Project, pk: int) -> Ht
     return redirect("person", project.slug, pk)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def person_erase_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Erase a member from this project; their account stays."""
@@ -164,7 +164,7 @@ def person_erase_view(request: HtmxHttpRequest, project: Project, pk: int) -> Ht
     return redirect("people", project.slug)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def api_person_erase(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Erase a user of the product, who has no account here."""

@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback_app.serving.comparisons import views as comparisons_views
 from feedback_app.serving.demo import views as demo_views
+from feedback_app.serving.new_project.views import new_project
 from feedback_app.serving.project_home import views as project_home_views
 from feedback_app.serving.releases import views as releases_views
 from feedback_app.serving.share_links import views as share_links_views
@@ -17,6 +18,7 @@ SHARED = "s/<str:secret>/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
+    path("new/", new_project, name="project-new"),
     path("projects/<slug:slug>/", project_home_views.project_home, name="project-home"),
     path(
         "projects/<slug:slug>/history/<str:table>/",

@@ -135,7 +135,9 @@ class Chart {
     const spec = SPECS[this.figure.dataset.plot]();
     const [xs] = spec.data;
     if (!xs.length) {
-      this.legend.textContent = "No votes in these days.";
+      const nothing = document.createElement("li");
+      nothing.textContent = "No votes in these days.";
+      this.legend.replaceChildren(nothing);
       return;
     }
     const look = axis();

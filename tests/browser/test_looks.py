@@ -115,6 +115,8 @@ def project_pages(project: Project) -> list[str]:
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
+        reverse("project-new"),
+        reverse("project-new") + f"?like={project.slug}",
         "/me/",
         *(reverse("person", args=[project.slug, m.user_id]) for m in project.memberships.all()),
         *(reverse(name, args=[project.slug]) for name in names),

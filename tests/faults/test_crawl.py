@@ -35,6 +35,7 @@ LEAST = {
     "metrics": OPERATOR,
     "components": EVERYONE,
     "home": PERSON,
+    "project-new": PERSON,
     "me": PERSON,
     "me-export": PERSON,
     "me-erase": PERSON,
@@ -76,6 +77,8 @@ LEAST = {
     "guidelines": ANNOTATOR,
     "person-deactivate": OWNER,
     "person-reactivate": OWNER,
+    "project-archive": OWNER,
+    "project-restore": OWNER,
     **dict.fromkeys(
         """
         examples examples-export imports import-job import-columns import-start import-stop
@@ -129,7 +132,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "gate-judge": {"url": "https://93.184.215.14/v1", "model": "judge"},
 }
 #: A member whose request ends their own membership or account leaves the crawl.
-ENDS = {"me-erase", "me-leave"}
+ENDS = {"me-erase", "me-leave", "project-archive"}
 PLACE = re.compile(r"<(?:(\w+):)?(\w+)>")
 
 

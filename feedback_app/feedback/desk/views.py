@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.contrib import messages
+from django.core.exceptions import PermissionDenied
 from django.http import HttpResponse, HttpResponseBase
 from django.middleware.csrf import get_token
 from django.shortcuts import redirect, render
@@ -12,7 +13,7 @@ from django.urls import reverse
 from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role, roles_from
-from feedback_app.feedback.access import project_view, unpaused
+from feedback_app.feedback.access import ARCHIVED, project_view, unpaused
 from feedback_app.feedback.desk.forms import SkipForm, VoteForm
 from feedback_app.feedback.desk.notices import Notice, flags_notice, notices
 from feedback_app.feedback.desk.selectors import (
@@ -106,6 +107,8 @@ def desk_context(
 @page
 def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the annotation page."""
+    if project.archived_at:  # it would hand out items
+        raise PermissionDenied(ARCHIVED)
     view = view_of(request, project)
     items = items_for(request, project, view)
     context = desk_context(request, project, view, items)

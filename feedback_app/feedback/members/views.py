@@ -106,7 +106,7 @@ def invitation_mail(invitation: Invitation, *, link: str) -> bool:
     return True
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def invitation_revoke_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Revoke an invitation."""
@@ -146,7 +146,7 @@ def member_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> H
     return redirect("people", project.slug)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def member_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Remove a member."""

@@ -86,6 +86,8 @@ class Project(ProjectRules):
     live_version = models.CharField(max_length=80, default=BASE_VERSION)
     # whether a webhook gets votes; denormalised for votes (webhooks/events.py)
     votes_told = models.BooleanField(default=False)
+    # read-only since then (projects/archive.py)
+    archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

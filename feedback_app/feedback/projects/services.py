@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from django.db import transaction
 
 from feedback_app.accounts.audit import audit
-from feedback_app.accounts.models import Role, User
+from feedback_app.accounts.models import Membership, Role, User
 from feedback_app.feedback.guidelines.services import guidelines_write
 from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import (
@@ -64,3 +64,8 @@ def project_create(
             project.save(update_fields=["guidelines", "guidelines_number"])
         member_set(project=project, user=owner, role=Role.OWNER)
     return project
+
+
+def may_create_projects(user: User) -> bool:
+    """Return whether a person may create projects: who owns one, and superusers."""
+    return user.is_superuser or Membership.objects.filter(user=user, role=Role.OWNER).exists()

@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import messages
 from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
 from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseStopPolling
 
@@ -13,8 +14,9 @@ from feedback_app.accounts.models import Membership, Role
 from feedback_app.db.bounded_count import LISTED, counted, counted_of
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
+from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.feedback.projects.forms import ProjectForm, SamplingForm
-from feedback_app.feedback.projects.services import project_change
+from feedback_app.feedback.projects.services import may_create_projects, project_change
 from feedback_app.feedback.prompts.completions import sampling_cancel, sampling_request
 from feedback_app.feedback.prompts.selectors import sampling_active, sampling_latest
 from feedback_app.web.errors import Conflict, UserError
@@ -44,12 +46,42 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
             waiting=counted_of(Membership, Completion, UNJUDGED, most=LISTED),
         )
     )
-    if len(memberships) == 1 and "all" not in request.GET:
-        only = memberships[0]
-        return redirect(HOME_PAGES[Role(only.role)], only.project.slug)
+    active = [one for one in memberships if not one.project.archived_at]
+    if len(active) == 1 and "all" not in request.GET:
+        return redirect(HOME_PAGES[Role(active[0].role)], active[0].project.slug)
     for membership in memberships:
-        membership.home_page = HOME_PAGES[Role(membership.role)]  # type: ignore[attr-defined]
-    return render(request, "feedback/home.html", {"memberships": memberships, "most": LISTED})
+        page = HOME_PAGES[Role(membership.role)]
+        # there is nothing to annotate in an archived project
+        membership.home_page = (  # type: ignore[attr-defined]
+            "demo" if page == "annotate" and membership.project.archived_at else page
+        )
+    context = {
+        "memberships": active,
+        "archived": [one for one in memberships if one.project.archived_at],
+        "most": LISTED,
+        "may_create": may_create_projects(request.user),
+    }
+    return render(request, "feedback/home.html", context)
+
+
+@project_view(Role.OWNER)
+@action_view
+def project_archive_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Make the project read-only."""
+    validated(NoFields(request.POST))
+    project_archive(project=project, by=request.user)
+    messages.success(request, f"{project.name} is archived. Owners can restore it.")
+    return redirect(f"{reverse('home')}?all=1")
+
+
+@project_view(Role.OWNER, archived=True)
+@action_view
+def project_restore_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Undo the archiving."""
+    validated(NoFields(request.POST))
+    project_restore(project=project, by=request.user)
+    messages.success(request, f"{project.name} is restored.")
+    return redirect("project-home", project.slug)
 
 
 @project_view(Role.ADMIN)

@@ -50,7 +50,7 @@ def tokens_context(project: Project, form: TokenForm) -> dict[str, Any]:
     return {"project": project, "form": form, "tokens": listed}
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def token_revoke_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Revoke a token."""

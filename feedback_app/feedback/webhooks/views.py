@@ -121,7 +121,7 @@ def webhook_test(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRes
     return redirect("webhook", project.slug, pk)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def webhook_pause(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Pause the webhook."""
@@ -143,7 +143,7 @@ def webhook_resume(request: HtmxHttpRequest, project: Project, pk: int) -> HttpR
     return redirect("webhook", project.slug, pk)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def webhook_remove_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Delete the webhook with its log."""

@@ -1,4 +1,6 @@
-"""Votes, agreement and the up-rates of live versions by day; counted by a worker if they are many.
+"""Votes, agreement and the up-rates of live versions by day.
+
+A worker counts them if they are many.
 """
 
 import datetime as dt
@@ -12,7 +14,7 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 
 from feedback_app.feedback.figures.services import figures_read
-from feedback_app.feedback.models import Project, Source, Verdict
+from feedback_app.feedback.models import BASE_VERSION, Project, Source, Verdict
 from feedback_app.serving.models import Release
 
 NAME = "history"
@@ -57,7 +59,10 @@ def history(project: Project) -> History:
     if found.value is None:
         return History(known=False)
     shown = _releases(project)
-    names = list(dict.fromkeys(version for _, version in reversed(shown)))[:VERSIONS_SHOWN]
+    versions = [version for _, version in shown]
+    if all(moment >= _since() for moment, _ in shown):
+        versions.insert(0, BASE_VERSION)  # live until the first release
+    names = list(dict.fromkeys(reversed(versions)))[:VERSIONS_SHOWN]
     rates = found.value["rates"]
     return History(
         votes=found.value["votes"],

@@ -94,7 +94,8 @@ def links_open() -> QuerySet[ShareLink]:
 
 def link_find(secret: str) -> ShareLink | None:
     """Return the open link with this secret, or None; also if its version was discarded."""
-    link = links_open().select_related("project").filter(digest=digest_of(secret)).first()
+    links = links_open().select_related("project").filter(project__archived_at=None)
+    link = links.filter(digest=digest_of(secret)).first()
     if link is None or link.choice in (Conversation.LIVE, BASE_VERSION):
         return link
     return link if link.project.adapters.usable().filter(name=link.choice).exists() else None

@@ -61,7 +61,7 @@ def links_context(project: Project, form: ShareLinkForm) -> dict[str, Any]:
     }
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def share_link_revoke(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Revoke a link."""

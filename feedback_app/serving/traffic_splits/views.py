@@ -68,7 +68,7 @@ def split_change_view(request: HtmxHttpRequest, project: Project, pk: int) -> Ht
     return redirect(back)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def split_stop_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """End a split."""

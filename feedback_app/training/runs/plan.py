@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from feedback_app.db.bounded_count import counted
+from feedback_app.feedback.access import ARCHIVED
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.evaluation import prompts_available
 from feedback_app.training.gate.forecast import Forecast, forecast
@@ -107,7 +108,7 @@ def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals
     total = train_up + train_down
     lambda_d, lambda_u = lambdas(totals.train_weight_up, totals.train_weight_down)
     steps = math.ceil(total / config["batch_size"]) * config["epochs"] if total else 0
-    objections = []
+    objections = [ARCHIVED] if project.archived_at else []
     if train_up < MIN_PER_CLASS or train_down < MIN_PER_CLASS:
         objections.append(
             f"{train_up} up and {train_down} down: KTO needs at least {MIN_PER_CLASS} of each "

@@ -232,7 +232,7 @@ def misfit_send_back(
     return redirect(back)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def run_cancel_view(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
     """Cancel the run; it writes a checkpoint first if it is running."""

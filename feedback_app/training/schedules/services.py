@@ -71,7 +71,8 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
 def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:
     """Start the runs that are due; a constraint allows one active run per project."""
     started = []
-    for schedule in Schedule.objects.filter(enabled=True).select_related("project"):
+    enabled = Schedule.objects.filter(enabled=True, project__archived_at=None)
+    for schedule in enabled.select_related("project"):
         if not schedule_due(schedule=schedule, now=now):
             continue
         try:

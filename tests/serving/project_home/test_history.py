@@ -129,6 +129,15 @@ def test_rates_are_those_of_versions_that_were_live_in_these_days(
     assert found.releases == [(day(4), project.adapter_name(3))]
 
 
+def test_base_is_live_until_the_first_release(voted_project: Project) -> None:
+    today = timezone.now().date().isoformat()
+    assert history(voted_project).rates == {"base": [[today, 20, 60]]}
+    released(voted_project, 1, days_ago=2)
+    assert list(history(voted_project).rates) == ["base"]
+    Release.objects.update(since=day(DAYS + 1))
+    assert history(voted_project).rates == {}
+
+
 def test_votes_that_are_set_aside_do_not_count(
     project: Project, annotator: User, make_completions: MakeCompletions
 ) -> None:

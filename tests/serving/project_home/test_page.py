@@ -13,6 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.queue.services import item_skip
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.serving.project_home.history import DAYS
 from feedback_app.training.models import Adapter, GateOutcome, Run
 from feedback_app.training.runs.services import run_request
 from feedback_app.training.schedules.selectors import next_run
@@ -182,7 +183,7 @@ def test_plots_can_be_downloaded(voted_project: Project, admin: User, as_user: A
 
     assert table("votes") == f'"day","ups","downs"\r\n"{today}","20","40"\r\n'
     assert table("agreement") == '"day","agreeing_pairs","pairs"\r\n'
-    version = released(voted_project, 1, days_ago=1)
+    version = released(voted_project, 1, days_ago=DAYS + 1)
     voted_project.completions.update(version=version.name)
     assert table("rates") == (
         f'"day","version","ups","votes"\r\n"{today}","{version.name}","20","60"\r\n'

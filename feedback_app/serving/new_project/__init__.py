@@ -1,0 +1,1 @@
+"""Creating a project in the browser, empty or with the settings of another one."""

@@ -1,0 +1,167 @@
+"""Archived projects: read-only, out of the lists, and restorable."""
+
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from feedback_app.accounts.models import AuditEvent, Role, Scope, User
+from feedback_app.feedback.members.services import member_set
+from feedback_app.feedback.models import Project, Sampling, Vote
+from feedback_app.feedback.projects.archive import project_archive, project_restore
+from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.feedback.tokens.services import token_create
+from feedback_app.serving.share_links.services import link_create
+from feedback_app.training.runs.services import run_request
+from feedback_app.training.schedules.services import schedule_set, schedules_run
+from feedback_app.web.errors import UserError
+from tests.conftest import MakeCompletions, hand_out
+
+pytestmark = pytest.mark.django_db
+
+As = Callable[[User], Client]
+READ_ONLY = "This project is archived"
+
+
+@pytest.fixture
+def archived(voted_project: Project, admin: User) -> Project:
+    project_archive(project=voted_project, by=admin)
+    return Project.objects.get(pk=voted_project.pk)
+
+
+def test_only_owners_archive_and_restore(
+    voted_project: Project, admin: User, viewer: User, as_user: As
+) -> None:
+    second = User.objects.create_user("second@example.com")
+    member_set(project=voted_project, user=second, role=Role.ADMIN)
+    archive, restore = (
+        reverse(name, args=[voted_project.slug]) for name in ("project-archive", "project-restore")
+    )
+    settings_page = reverse("project-settings", args=[voted_project.slug])
+    assert archive not in as_user(second).get(settings_page).content.decode()
+    assert as_user(second).post(archive).status_code == 403
+
+    page = as_user(admin).post(archive, follow=True).content.decode()
+    assert "is archived. Owners can restore it." in page
+    voted_project.refresh_from_db()
+    assert voted_project.archived_at is not None
+    assert as_user(second).post(restore).status_code == 403
+
+    page = as_user(admin).post(restore, follow=True).content.decode()
+    assert "is restored." in page
+    voted_project.refresh_from_db()
+    assert voted_project.archived_at is None
+    actions = AuditEvent.objects.filter(project=voted_project).values_list("action", flat=True)
+    assert [name for name in actions if "archive" in name or "restore" in name] == [
+        "project.archive",
+        "project.restore",
+    ]
+
+
+def test_pages_can_be_read_and_say_so(archived: Project, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+    for name in ("project-home", "examples", "runs", "releases", "quality", "project-settings"):
+        page = client.get(reverse(name, args=[archived.slug]))
+        assert page.status_code == 200
+        assert "it is read-only" in page.content.decode()
+        assert reverse("project-restore", args=[archived.slug]) in page.content.decode()
+
+
+def test_nothing_is_handed_out_or_voted_on(
+    archived: Project, annotator: User, make_completions: MakeCompletions, as_user: As
+) -> None:
+    [completion] = make_completions()
+    hand_out(annotator, completion)
+    client = as_user(annotator)
+
+    desk = client.get(reverse("annotate", args=[archived.slug]))
+    vote = client.post(reverse("vote", args=[archived.slug, completion.pk]), {"verdict": "up"})
+
+    for answer in (desk, vote):
+        assert answer.status_code == 403
+        assert READ_ONLY in answer.content.decode()
+    assert not Vote.objects.filter(completion=completion).exists()
+
+
+def test_runs_by_hand_and_by_schedule_wait(archived: Project, admin: User) -> None:
+    schedule_set(
+        project=archived,
+        by=admin,
+        enabled=True,
+        min_new_examples=1,
+        min_hours=0,
+        auto_release=False,
+    )
+    with pytest.raises(UserError, match=READ_ONLY):
+        run_request(project=archived, by=admin)
+    assert schedules_run() == []
+
+    project_restore(project=archived, by=admin)
+    assert len(schedules_run()) == 1
+
+
+def test_waiting_sampling_ends(project: Project, admin: User) -> None:
+    sampling = sampling_request(project=project, answers_per_prompt=1)
+    project_archive(project=project, by=admin)
+    sampling.refresh_from_db()
+    assert sampling.status == Sampling.Status.CANCELLED
+
+
+def test_tokens_read_and_do_not_write(archived: Project, admin: User, client: Client) -> None:
+    _, secret = token_create(project=archived, name="Shop", scopes=list(Scope), by=admin)
+    headers = {"Authorization": f"Bearer {secret}"}
+
+    read = client.get(f"/api/v1/projects/{archived.slug}/prompts", headers=headers)
+    written = client.post(
+        f"/api/v1/projects/{archived.slug}/prompts",
+        {"prompts": [{"messages": [{"role": "user", "content": "Why?"}]}]},
+        content_type="application/json",
+        headers=headers,
+    )
+
+    assert read.status_code == 200
+    assert written.status_code == 403
+    assert READ_ONLY in written.json()["error"]["message"]
+
+
+def test_share_links_are_closed_until_it_is_restored(
+    voted_project: Project, admin: User, client: Client
+) -> None:
+    _, secret = link_create(
+        project=voted_project,
+        label="A customer",
+        choice="live",
+        days=1,
+        messages_limit=10,
+        messages_each=5,
+        votes_limit=10,
+        by=admin,
+    )
+    url = reverse("shared", args=[secret])
+    assert client.get(url).status_code == 200
+    project_archive(project=voted_project, by=admin)
+    assert client.get(url).status_code == 404
+    project_restore(project=voted_project, by=admin)
+    assert client.get(url).status_code == 200
+
+
+def test_access_can_still_be_taken_away(
+    archived: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    token, _ = token_create(project=archived, name="Shop", scopes=list(Scope), by=admin)
+    as_user(admin).post(reverse("token-revoke", args=[archived.slug, token.pk]))
+    token.refresh_from_db()
+    assert token.revoked_at is not None
+    as_user(annotator).post(reverse("me-leave", args=[archived.slug]))
+    assert not archived.memberships.filter(user=annotator).exists()
+
+
+def test_list_of_projects_shows_archived_ones_apart(
+    archived: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    page = as_user(admin).get("/?all=1").content.decode()
+    assert "All your projects are archived." in page
+    assert page.index("Archived</h2>") < page.index(archived.name)
+    # the only project is archived: the list, not an endless redirect
+    assert as_user(annotator).get("/").status_code == 200
