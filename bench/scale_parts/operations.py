@@ -47,11 +47,15 @@ LEFT_OUT = {
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
     "gate-judge-test": "waits for another server",
+    **dict.fromkeys(
+        "project-archive project-restore".split(), "every other request would be refused"
+    ),
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
 }
 #: The pool of ids (places.py) that a view's place takes, if it is not the first of DEFAULTS.
 PLACES = {
+    "prompt": "prompt",
     "prompt@api": "prompt",
     "completion@api": "completion",
     "vote@api": "vote",
@@ -67,7 +71,7 @@ PLACES = {
     "run-pairs": "pair_run",
     "pair": "pair",
 }
-DEFAULTS = {"number": "run", "name": "adapter", "slug": "slug"}
+DEFAULTS = {"table": "table", "number": "run", "name": "adapter", "slug": "slug"}
 #: Further requests to pages that have parameters: what is listed, filtered or ordered.
 VARIANTS = {
     "home": ["all="],
@@ -100,6 +104,7 @@ VARIANTS = {
     "flags": ["show=restored"],
     "gold": ["page=2"],
     "probes": ["page=3", "show=retired", "completion={completion}"],
+    "prompts": ["page=9", "show=retired", "text=bread", "topic=topic+7", "source=demo"],
     "people": ["sort=votes", "sort=name", "q=p", "role=annotator"],
     "runs": ["page=3", "page=9999"],
     "webhook": ["state=failed", "state=waiting", "page=3"],
@@ -177,6 +182,9 @@ POSTS: dict[str, Post] = {
     "gate-rules": Post((), {"form": "gate"}),
     "gate-rules-preview": Post((), {"form": "gate"}, headers=HTMX),
     "gate-rules-reset": Post(),
+    "prompts": Post((), {"text": "How do I bake bread?"}),
+    "prompt-retire": Post(("prompt",), before="prompt-restore"),
+    "prompt-restore": Post(("prompt",), before="prompt-retire"),
     "probe-retire": Post(("probe",), before="probe-restore"),
     "probe-restore": Post(("probe",), before="probe-retire"),
     "pair-vote": Post(("pair",), {"choice": "left"}),
@@ -224,7 +232,7 @@ POSTS: dict[str, Post] = {
 #: Pages of a person's own objects: nobody else has them.
 OWN = {"conversation", "comparison"}
 #: Both methods: the page is measured as well as the form.
-BOTH = {"project-settings", "rules", "gate-rules", "people", "tokens", "share-links"}
+BOTH = {"project-settings", "rules", "gate-rules", "people", "tokens", "share-links", "prompts"}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from feedback_app.feedback.members.invitations import views as invitation_views
 from feedback_app.feedback.probes import views as probes_views
 from feedback_app.feedback.projects import views as projects_views
 from feedback_app.feedback.projects.rules import views as rules_views
+from feedback_app.feedback.prompts import views as prompts_views
 from feedback_app.feedback.quality import views as quality_views
 from feedback_app.feedback.tokens import views as tokens_views
 from feedback_app.feedback.webhooks import views as webhooks_views
@@ -127,6 +128,18 @@ urlpatterns = [
         "projects/<slug:slug>/pauses/<id:pk>/restore/",
         gold_views.votes_restore_view,
         name="votes-restore",
+    ),
+    path("projects/<slug:slug>/prompts/", prompts_views.prompts, name="prompts"),
+    path("projects/<slug:slug>/prompts/<id:pk>/", prompts_views.prompt, name="prompt"),
+    path(
+        "projects/<slug:slug>/prompts/<id:pk>/retire/",
+        prompts_views.prompt_retire_view,
+        name="prompt-retire",
+    ),
+    path(
+        "projects/<slug:slug>/prompts/<id:pk>/restore/",
+        prompts_views.prompt_restore_view,
+        name="prompt-restore",
     ),
     path("projects/<slug:slug>/probes/", probes_views.probes, name="probes"),
     path(

@@ -111,7 +111,7 @@ def project_pages(project: Project) -> list[str]:
     names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
-    names += ("pairs",)
+    names += ("pairs", "prompts")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -127,6 +127,8 @@ def project_pages(project: Project) -> list[str]:
             reverse("probes", args=[project.slug]) + f"?completion={completion.pk}"
             for completion in project.completions.all()[:1]
         ),
+        reverse("prompts", args=[project.slug]) + "?text=nothing-like-this&show=retired",
+        *(reverse("prompt", args=[project.slug, p.pk]) for p in project.prompts.all()[:1]),
         # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),

@@ -1,13 +1,22 @@
 """Prompts, and probes: prompts whose answers the gate checks."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
 from feedback_app.feedback.models.choices import Source, Split
 from feedback_app.feedback.models.projects import Project
+
+
+class PromptQuerySet(QuerySet["Prompt"]):
+    def active(self) -> Self:
+        return self.filter(retired_at=None)
+
+    def asked(self) -> Self:
+        """Active prompts that samplings ask: not those of the demo and of the gateway's users."""
+        return self.active().filter(source=Source.IMPORT)
 
 
 class Prompt(models.Model):
@@ -20,13 +29,25 @@ class Prompt(models.Model):
     split = models.CharField(max_length=10, choices=Split.choices)
     source = models.CharField(max_length=10, choices=Source.choices, default=Source.IMPORT)
     created_at = models.DateTimeField(auto_now_add=True)
+    # null: active, so samplings and the gate ask it; answers and votes of a retired one stay
+    retired_at = models.DateTimeField(null=True, editable=False)
+
+    objects = PromptQuerySet.as_manager()
 
     class Meta:
         indexes: ClassVar = [
+            models.Index(
+                fields=["project", "-id"], condition=Q(retired_at=None), name="prompts_active"
+            ),
+            models.Index(
+                fields=["project", "-retired_at", "-id"],
+                condition=Q(retired_at__isnull=False),
+                name="prompts_retired",
+            ),
             # the questions that the demo suggests: in some projects few prompts have a topic
             models.Index(
                 fields=["project", "content_hash"], condition=~Q(topic=""), name="prompt_topics"
-            )
+            ),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["project", "content_hash"], name="one_prompt_per_hash")

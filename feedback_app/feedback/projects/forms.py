@@ -11,7 +11,15 @@ from feedback_app.web.forms import StrictFields, StrictForm
 from feedback_app.web.seen_values import SeenValues
 
 
-class SamplingForm(StrictForm):
+class SamplingBackForm(StrictForm):
+    """Which page an action on a sampling leads back to; Settings unless it says another."""
+
+    back = forms.ChoiceField(
+        required=False, choices=[("prompts", "Prompts")], widget=forms.HiddenInput
+    )
+
+
+class SamplingForm(SamplingBackForm):
     """A request for answers to every prompt."""
 
     answers_per_prompt = forms.IntegerField(

@@ -1,6 +1,6 @@
 """Creating projects and changing their settings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from django.db import transaction
 
@@ -66,6 +66,11 @@ def project_create(
     return project
 
 
-def may_create_projects(user: User) -> bool:
-    """Return whether a person may create projects: who owns one, and superusers."""
-    return user.is_superuser or Membership.objects.filter(user=user, role=Role.OWNER).exists()
+def may_create_projects(user: User, memberships: Iterable[Membership] | None = None) -> bool:
+    """Return whether a person may create projects: who owns one, and superusers.
+
+    `memberships` are the person's, if they were read already.
+    """
+    if memberships is None:
+        memberships = Membership.objects.filter(user=user, role=Role.OWNER)[:1]
+    return user.is_superuser or any(one.role == Role.OWNER for one in memberships)

@@ -11,13 +11,14 @@ from django.views.decorators.http import require_safe
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.accounts.models import Membership, Role
-from feedback_app.db.bounded_count import LISTED, counted, counted_of
+from feedback_app.db.bounded_count import LISTED, counted_of
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import BASE_VERSION, Completion, Example, Project
 from feedback_app.feedback.projects.archive import project_archive, project_restore
-from feedback_app.feedback.projects.forms import ProjectForm, SamplingForm
+from feedback_app.feedback.projects.forms import ProjectForm, SamplingBackForm, SamplingForm
 from feedback_app.feedback.projects.services import may_create_projects, project_change
 from feedback_app.feedback.prompts.completions import sampling_cancel, sampling_request
+from feedback_app.feedback.prompts.sampling_panel import sampled_versions, sampling_panel
 from feedback_app.feedback.prompts.selectors import sampling_active, sampling_latest
 from feedback_app.web.errors import Conflict, UserError
 from feedback_app.web.forms import NoFields, validated
@@ -59,7 +60,7 @@ def home(request: HtmxHttpRequest) -> HttpResponseBase:
         "memberships": active,
         "archived": [one for one in memberships if one.project.archived_at],
         "most": LISTED,
-        "may_create": may_create_projects(request.user),
+        "may_create": may_create_projects(request.user, memberships),
     }
     return render(request, "feedback/home.html", context)
 
@@ -100,11 +101,7 @@ def settings_context(project: Project, form: ProjectForm) -> dict[str, Any]:
         "project": project,
         "form": form,
         "members": project.memberships.count(),
-        "sampling": sampling_latest(project),
-        "prompts": counted(project.prompts.all(), most=LISTED),
-        "in_queue": counted(project.completions.in_queue(), most=LISTED),
-        "unjudged": counted(project.completions.in_queue().filter(vote_count=0), most=LISTED),
-        "most": LISTED,
+        **sampling_panel(project),
     }
 
 
@@ -126,8 +123,10 @@ def settings_save(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
 
 def sampling_status(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the progress of the sampling; polling ends with it."""
-    context = {"project": project, "sampling": sampling_latest(project)}
-    response = render(request, "feedback/settings.html#sampling-status", context)
+    context: dict[str, Any] = {"project": project, "sampling": sampling_latest(project)}
+    if request.GET.get("back") == "prompts":
+        context["back"] = "prompts"
+    response = render(request, "feedback/_sampling.html#sampling-status", context)
     if sampling_active(project) is None:
         response.status_code = HttpResponseStopPolling.status_code
     return response
@@ -138,26 +137,29 @@ def sampling_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 def sampling_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Have a version answer every prompt."""
     values = validated(SamplingForm(request.POST))
+    version = values["version"] or BASE_VERSION
+    if version not in sampled_versions(project):
+        raise UserError(f"{project.name} has no version {version} that can answer.")
     if sampling_active(project) is not None:
         messages.error(request, "A sampling is already running. Wait until it has finished.")
     else:
         sampling_request(
             project=project,
             answers_per_prompt=values["answers_per_prompt"],
-            version=values["version"] or BASE_VERSION,
+            version=version,
         )
         messages.success(request, "Sampling started. Answers are added to the queue as they come.")
-    return redirect("project-settings", project.slug)
+    return redirect(values["back"] or "project-settings", project.slug)
 
 
 @project_view(Role.ADMIN)
 @action_view
 def sampling_cancel_view(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """End a sampling; its answers stay in the queue."""
-    validated(NoFields(request.POST))
+    back = validated(SamplingBackForm(request.POST))["back"]
     sampling = get_object_or_404(project.samplings.select_related("project"), pk=pk)
     try:
         sampling_cancel(sampling=sampling, by=request.user)
     except UserError as error:
         messages.info(request, str(error))
-    return redirect("project-settings", project.slug)
+    return redirect(back or "project-settings", project.slug)

@@ -90,12 +90,12 @@ def completion_create(
 def sampling_request(
     *, project: Project, answers_per_prompt: int = 2, version: str = BASE_VERSION
 ) -> Sampling:
-    """Queue a sampling of every prompt."""
+    """Queue a sampling of every active prompt."""
     return Sampling.objects.create(
         project=project,
         version=version,
         answers_per_prompt=answers_per_prompt,
-        total=project.prompts.count() * answers_per_prompt,
+        total=project.prompts.asked().count() * answers_per_prompt,
     )
 
 

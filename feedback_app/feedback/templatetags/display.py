@@ -31,8 +31,9 @@ class Tab:
 
 TABS = (
     Tab("Home", "project-home", Role.ADMIN, ("project-home",)),
+    Tab("Prompts", "prompts", Role.ADMIN, ("prompts", "prompt", "imports", "import-job")),
     Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate", "pairs", "pair")),
-    Tab("Examples", "examples", Role.ADMIN, ("examples", "imports", "import-job")),
+    Tab("Examples", "examples", Role.ADMIN, ("examples",)),
     Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve", "flags")),
     Tab(
         "Train",

@@ -97,7 +97,7 @@ def compare_context(project: Project, comparison: Comparison | None) -> dict[str
 
 def ideas(project: Project, comparison: Comparison | None) -> list[Prompt]:
     """Return some of the project's prompts, different ones after each comparison."""
-    prompts = project.prompts.exclude(topic="").order_by("content_hash")
+    prompts = project.prompts.active().exclude(topic="").order_by("content_hash")
     found = prompts.filter(content_hash__gte=comparison.pk.hex if comparison else "")
     return list(found[:IDEAS_SHOWN]) or list(prompts[:IDEAS_SHOWN])
 

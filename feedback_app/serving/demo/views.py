@@ -112,7 +112,7 @@ def demo_context(
         "versions": versions_offered(project, chat.choice),
         "ideas": ()
         if shown
-        else project.prompts.exclude(topic="").order_by("content_hash")[:IDEAS_SHOWN],
+        else project.prompts.active().exclude(topic="").order_by("content_hash")[:IDEAS_SHOWN],
     }
 
 

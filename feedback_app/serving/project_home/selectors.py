@@ -133,15 +133,15 @@ def first_steps(project: Project) -> list[Step]:
     return [
         Step(
             "Add prompts",
-            "Import a file with questions, or with answers that people have voted on elsewhere.",
-            reverse("imports", args=[slug]),
-            "Import",
+            "Paste questions, or import a file, also with answers that people voted on elsewhere.",
+            reverse("prompts", args=[slug]),
+            "Prompts",
             has_prompts,
         ),
         Step(
             "Generate answers",
             f"{BASE_VERSION.capitalize()} answers every prompt; annotators judge the answers.",
-            reverse("project-settings", args=[slug]),
+            reverse("prompts", args=[slug]),
             "Sample answers",
             project.completions.exists(),
         ),

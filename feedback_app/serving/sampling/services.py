@@ -42,7 +42,7 @@ def missing(sampling: Sampling) -> list[tuple[Prompt, int]]:
     Long prompts come last: reading one takes minutes on a slow machine, and may end an engine that
     has too little memory.
     """
-    prompts = list(sampling.project.prompts.filter(source=Source.IMPORT).order_by("pk"))
+    prompts = list(sampling.project.prompts.asked().order_by("pk"))
     answered = Counter(sampling.completions.values_list("prompt_id", flat=True))
     found = [
         (prompt, index)

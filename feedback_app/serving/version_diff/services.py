@@ -21,7 +21,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim
 from feedback_app.db.heartbeats import Heartbeat
-from feedback_app.feedback.models import BASE_VERSION, Project, Source, Split
+from feedback_app.feedback.models import BASE_VERSION, Project, Split
 from feedback_app.feedback.prompts.completions import Answer, storable
 from feedback_app.serving.engine import client
 from feedback_app.serving.engine.batch import OnTokens, ask_each
@@ -60,7 +60,8 @@ def prompts_fix(project: Project) -> list[FixedPrompt]:
         if len(fixed) < FIXED_PROMPTS:
             places = sorted(set(range(FIXED_PROMPTS)) - {each.position for each in fixed})
             more = (
-                project.prompts.filter(split=Split.VALIDATION, source=Source.IMPORT)
+                project.prompts.asked()
+                .filter(split=Split.VALIDATION)
                 .exclude(pk__in=[each.prompt_id for each in fixed])
                 .order_by("content_hash")[: len(places)]
             )

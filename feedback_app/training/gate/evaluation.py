@@ -136,12 +136,12 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
 
 def prompts_available(project: Project) -> int:
     """Return how many test prompts there are, counted up to MOST_PROMPTS."""
-    return len(project.prompts.filter(split=Split.TEST).values_list("pk")[:MOST_PROMPTS])
+    return len(project.prompts.active().filter(split=Split.TEST).values_list("pk")[:MOST_PROMPTS])
 
 
 def _prompts(project: Project, count: int, seed: int) -> Iterator[str]:
     """Yield test prompts, voted or not, drawn by the seed: a larger count adds to a smaller one."""
-    ids = project.prompts.filter(split=Split.TEST).order_by().values_list("pk", flat=True)
+    ids = project.prompts.active().filter(split=Split.TEST).order_by().values_list("pk", flat=True)
     chosen = nsmallest(count, ids.iterator(chunk_size=10_000), key=lambda pk: place(str(pk), seed))
     prompts = project.prompts.in_bulk(chosen)
     for pk in chosen:
