@@ -26,7 +26,7 @@ LEFT_OUT = {
         "waits for the engine",
     ),
     **dict.fromkeys(
-        "examples-export export@api me-export import-refusals".split(),
+        "audit-export examples-export export@api me-export import-refusals".split(),
         "a download, of any size: the table of transfers",
     ),
     **dict.fromkeys(
@@ -104,6 +104,7 @@ VARIANTS = {
     "flags": ["show=restored"],
     "gold": ["page=2"],
     "probes": ["page=3", "show=retired", "completion={completion}"],
+    "audit": ["page=9", "action=run.request", "person=none", "first=2026-01-01"],
     "prompts": ["page=9", "show=retired", "text=bread", "topic=topic+7", "source=demo"],
     "people": ["sort=votes", "sort=name", "q=p", "role=annotator"],
     "runs": ["page=3", "page=9999"],

@@ -7,6 +7,7 @@ from django.conf import settings
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
 from django.db import models
+from django.db.models import Q
 from django.utils import timezone
 
 
@@ -253,7 +254,11 @@ class ApiReceipt(models.Model):
 
 
 class AuditEvent(models.Model):
-    """Who did what, and why. Written with the action, never changed."""
+    """Who did what, when, from where, and why. Written with the action, never changed.
+
+    A worker links the events into a chain of hashes (accounts/audit_chain.py): an event that was
+    changed or removed later is found.
+    """
 
     project = models.ForeignKey("feedback.Project", on_delete=models.CASCADE, related_name="+")
     # empty: the schedule, or a user who was erased
@@ -263,10 +268,24 @@ class AuditEvent(models.Model):
     action = models.CharField(max_length=40)
     target = models.CharField(max_length=200)
     reason = models.TextField(blank=True)
+    # of the client; empty for workers and commands
+    address = models.CharField(max_length=45, blank=True, default="", db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
+    # the actor's number, which stays in the chain when the account is deleted
+    actor_number = models.BigIntegerField(null=True, editable=False)
+    # whether something was removed when a person was erased; `digest` is that of the whole event
+    redacted = models.BooleanField(default=False, db_default=False, editable=False)
+    # place in the chain; empty until a worker has linked it
+    number = models.PositiveBigIntegerField(null=True, editable=False)
+    digest = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
+    chain = models.CharField(max_length=64, blank=True, default="", db_default="", editable=False)
 
     class Meta:
-        indexes: ClassVar = [models.Index(fields=["project", "-created_at"])]
+        indexes: ClassVar = [
+            models.Index(fields=["project", "-created_at"]),
+            models.Index(fields=["id"], condition=Q(number=None), name="audit_unlinked"),
+            models.Index(fields=["-number"], name="audit_linked"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.action} {self.target}"

@@ -119,6 +119,7 @@ MIDDLEWARE = [
     # every view requires a sign-in unless it is exempt
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "allauth.account.middleware.AccountMiddleware",
+    "feedback_app.config.audit_address.audited",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",

@@ -2,6 +2,8 @@
 
 from celery import shared_task
 
+from feedback_app.accounts.audit_chain import events_link
+from feedback_app.accounts.models import AuditEvent
 from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.feedback.imports.services import import_claim, import_execute
 from feedback_app.feedback.members import figures
@@ -11,14 +13,22 @@ from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_w
 
 @shared_task(name="feedback.dispatch")
 def dispatch() -> None:
-    """Send imports and webhooks that are due to workers, every few seconds."""
+    """Send imports, webhooks and audit events that are due to workers, every few seconds."""
     for job_id in ImportJob.objects.filter(ImportJob.claimable()).values_list("pk", flat=True):
         import_file.apply_async((job_id,), expires=10)
     for webhook_id in webhooks_due():
         webhook_send.apply_async((webhook_id,), expires=10)
     for pk in figures_due(figures.NAME).values_list("pk", flat=True):
         count_figures.apply_async((pk,), expires=10)
+    if AuditEvent.objects.filter(number=None).exists():
+        link_audit_events.apply_async((), expires=10)
     deliveries_expire()
+
+
+@shared_task(name="feedback.link_audit_events")
+def link_audit_events() -> None:
+    """Add new events of the audit trail to its chain."""
+    events_link()
 
 
 @shared_task(name="feedback.count_figures")

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from feedback_app.feedback.adjudication import views as adjudication_views
+from feedback_app.feedback.audit_trail import views as audit_views
 from feedback_app.feedback.desk import views as desk_views
 from feedback_app.feedback.examples import views as examples_views
 from feedback_app.feedback.exports import views as exports_views
@@ -129,6 +130,8 @@ urlpatterns = [
         gold_views.votes_restore_view,
         name="votes-restore",
     ),
+    path("projects/<slug:slug>/audit/", audit_views.audit_trail, name="audit"),
+    path("projects/<slug:slug>/audit/export/", audit_views.audit_export, name="audit-export"),
     path("projects/<slug:slug>/prompts/", prompts_views.prompts, name="prompts"),
     path("projects/<slug:slug>/prompts/<id:pk>/", prompts_views.prompt, name="prompt"),
     path(

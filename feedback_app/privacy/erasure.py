@@ -221,8 +221,11 @@ def names_erase(*, user: User, project: Project) -> None:
     entries = AuditEvent.objects.filter(project=project)
     # Earlier versions wrote names there. The name may be another member's too, so no number
     # replaces it.
-    entries.filter(action__in=("pause.begin", "pause.lift"), target=str(user)).update(target="")
-    entries.filter(action="votes.restore", target__endswith=f" of {user}").update(target="")
+    pauses = entries.filter(action__in=("pause.begin", "pause.lift"), target=str(user))
+    pauses.update(target="", redacted=True)
+    restored = entries.filter(action="votes.restore", target__endswith=f" of {user}")
+    restored.update(target="", redacted=True)
+    entries.filter(actor=user).exclude(address="").update(address="", redacted=True)
     # they hold the number of the person's votes; a page asks for them again
     Figures.objects.filter(project=project).delete()
     ApiReceipt.objects.filter(

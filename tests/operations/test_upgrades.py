@@ -42,6 +42,7 @@ ACCEPTED = {
     "0005_run_request_id": "a column that the version before does not fill",
     # the version before files new prompts as held out, which is no split any more
     "0026_three_splits": "a longer text column",
+    "0030_sampling_cancelled": "a longer text column",
     "0028_remove_heldout_percent": "a column that the version before reads",
     "0007_three_splits": "a longer text column",
     "0009_remove_held_out_counts": "columns that the version before reads",

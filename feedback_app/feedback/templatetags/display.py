@@ -62,6 +62,7 @@ TABS = (
             "api-docs",
             "webhooks",
             "webhook",
+            "audit",
         ),
     ),
 )

@@ -48,6 +48,7 @@ ROWS: dict[str, Check] = {
     "stale_claims": work.stale_claims,
     "webhooks_late": work.webhooks_late,
     "owners": people.owners,
+    "audit_trail": people.audit_trail,
     "sealed_values": people.sealed_values,
     "tokens": people.tokens_of_inactive_people,
     "share_links": people.links_of_inactive_people,

@@ -1,13 +1,16 @@
 """Checks of people and of the secrets that they made."""
 
+import datetime as dt
 from collections.abc import Iterator
+from itertools import islice
 
 from allauth.mfa.models import Authenticator
 from cryptography.fernet import InvalidToken
 from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
-from feedback_app.accounts.models import ApiToken, Membership, Role
+from feedback_app.accounts.audit_chain import chain_faults
+from feedback_app.accounts.models import ApiToken, AuditEvent, Membership, Role
 from feedback_app.accounts.sealing import unseal
 from feedback_app.feedback.models import Project, Webhook
 from feedback_app.operations.doctor.findings import Problem, listed
@@ -16,6 +19,8 @@ from feedback_app.training.models import Judge
 
 #: Sealed values that are opened: the key fits all of them or none.
 SAMPLE = 100
+#: A worker adds events to the chain within seconds.
+UNLINKED_LATE = dt.timedelta(minutes=10)
 
 
 def owners() -> Iterator[Problem]:
@@ -66,4 +71,19 @@ def links_of_inactive_people() -> Iterator[Problem]:
         yield Problem(
             f"Share links of deactivated people are open: {listed(found)}.",
             "Revoke them on the project's page of share links.",
+        )
+
+
+def audit_trail() -> Iterator[Problem]:
+    if faults := list(islice(chain_faults(), SAMPLE)):
+        texts = listed([f"event {fault.number} {fault.what}" for fault in faults])
+        yield Problem(
+            f"The audit trail was changed outside the application: {texts}.",
+            "Compare it with a backup, and find out who can write to the database.",
+        )
+    late = timezone.now() - UNLINKED_LATE
+    if waiting := AuditEvent.objects.filter(number=None, created_at__lt=late).count():
+        yield Problem(
+            f"{waiting} audit events are not in the chain of hashes yet.",
+            "Start a worker for the queue `default`, and beat.",
         )

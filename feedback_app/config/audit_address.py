@@ -1,0 +1,29 @@
+"""The client's address, for the audit trail."""
+
+from collections.abc import Callable
+
+from allauth.account.adapter import get_adapter
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest, HttpResponseBase
+
+from feedback_app.accounts.audit import audited_from
+
+
+def audited(
+    get_response: Callable[[HttpRequest], HttpResponseBase],
+) -> Callable[[HttpRequest], HttpResponseBase]:
+    """Middleware that names the client in the audit events of a request."""
+
+    def middleware(request: HttpRequest) -> HttpResponseBase:
+        with audited_from(lambda: client_address(request)):
+            return get_response(request)
+
+    return middleware
+
+
+def client_address(request: HttpRequest) -> str:
+    """Return the client's address as TRUSTED_PROXY_COUNT says; empty if it cannot be told."""
+    try:
+        return str(get_adapter(request).get_client_ip(request))
+    except PermissionDenied:
+        return ""
