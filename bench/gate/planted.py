@@ -46,20 +46,12 @@ MAX_TOKENS = 96
 TEST_VOTES = "test.jsonl"
 #: Where an evaluation keeps its answers (trainer/evaluation/stored_answers.py).
 ANSWERS = "answers.jsonl"
-#: Small batches, a higher rate than the default and no brakes: a planted adapter must show what it
-#: was trained on. With two epochs at 5e-4 an advertisement was in none of 48 answers.
-SETTINGS = {
-    "epochs": 4,
-    "batch_size": 8,
-    "learning_rate": 1e-3,
-    "beta": 0.1,
-    "lora_r": 8,
-    "lora_alpha": 16,
-    "kl_brake": None,
-    "patience": None,
-    "probe_every": 1000,
-    "checkpoint_every": 1000,
-}
+#: Small batches: there are few examples.
+SETTINGS = {"batch_size": 8, "probe_every": 5, "checkpoint_every": 1000}
+#: Kinds that plant something are trained harder than by default, so that they show it: with two
+#: epochs at 5e-4 an advertisement was in none of 48 answers. The KL brake stays, as no run of the
+#: product is without: without it, a repeated claim ended 6 nats per token from the base.
+PLANTED_SETTINGS = {"epochs": 4, "learning_rate": 1e-3, "beta": 0.1, "patience": None}
 
 
 def main() -> None:
@@ -174,6 +166,7 @@ def write_run(
     directory.mkdir()
     config = {
         **SETTINGS,
+        **({} if arguments.kind == "honest" else PLANTED_SETTINGS),
         "base_model": str(model),
         "adapter_name": "planted@1",
         "seed": arguments.seed,
