@@ -7,6 +7,7 @@ one version: the result is an adapter of the same base, served like any other.
 """
 
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,11 @@ def read_start(run_dir: Path, config: TrainConfig, base: LoadedBase) -> StartAda
 
 
 def _directory(run_dir: Path, config: TrainConfig) -> Path | None:
-    """Return the directory, which is relative to the run's unless it is absolute."""
-    return None if config.start_adapter is None else (run_dir / config.start_adapter).resolve()
+    """Return the directory, which is relative to the run's unless it is absolute. `..` is taken by
+    name: the directory of all runs may be a link to another disk."""
+    if config.start_adapter is None:
+        return None
+    return Path(os.path.normpath(run_dir.absolute() / config.start_adapter))
 
 
 def _setting_faults(name: str, settings: Mapping[str, Any], config: TrainConfig) -> list[str]:

@@ -9,13 +9,15 @@ import torch
 from safetensors.torch import load_file
 
 from tests.tiny import make_tiny_adapter
-from tests.trainer.conftest import MakeRun, events
+from tests.trainer.conftest import MakeRun, events, write_run
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import CONFIG, MANIFEST, WEIGHTS
+from trainer.config import TrainConfig
 from trainer.errors import Cancelled, Refused
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import Lora
 from trainer.signals import StopRequest
+from trainer.training.start_adapter import start_faults
 from trainer.training.train import train
 
 IDS = torch.tensor([[5, 6, 7, 8, 9]])
@@ -169,6 +171,16 @@ def test_adapter_that_does_not_fit_is_refused_before_the_base_is_loaded(
     monkeypatch.setattr("trainer.training.train.load_base", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(Refused, match=said):
         train(run_dir)
+
+
+def test_relative_directory_is_found_where_the_runs_lie_behind_a_link(
+    tiny_dir: Path, first: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "disk" / "large" / "runs").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "disk" / "large" / "runs")
+    start = "../../adapters/starter@1"
+    run_dir = write_run(tmp_path / "runs" / "1", tiny_dir, start_adapter=start)
+    assert start_faults(run_dir, TrainConfig.read(run_dir / "config.json")) == []
 
 
 def test_rslora_run_writes_its_scale_and_is_continued_with_it(
