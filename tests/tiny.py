@@ -100,6 +100,7 @@ def make_tiny_adapter(
     rank: int = 4,
     strength: float = 0.5,
     layers: Sequence[str] | None = None,
+    rslora: bool = False,
 ) -> Manifest:
     """Write a random LoRA adapter for `base` that is large enough to change its answers."""
     generator = torch.Generator().manual_seed(seed)
@@ -120,6 +121,7 @@ def make_tiny_adapter(
         "r": rank,
         "target_modules": sorted(chosen),
         "inference_mode": True,
+        "use_rslora": rslora,
     }
     return write_adapter(
         directory,

@@ -43,10 +43,17 @@ class TrainConfig:
     `gradient_checkpointing` means what fits the free memory of a GPU (trainer/planning/packs.py),
     and the default of `packs` elsewhere. `deterministic` makes a GPU repeat a run bit for bit, at
     some cost in speed (trainer/training/determinism.py); on a CPU runs repeat anyway.
+
+    `start_adapter` is the directory of an adapter, relative to the run directory or absolute, that
+    training continues: the reference is then the base with that adapter, and rewards, z₀ and
+    `kl_brake` are measured from there; None starts from the base
+    (trainer/training/start_adapter.py). Its rank, α, `use_rslora` and layers must be the run's.
+    `use_rslora` scales the adapter by α/√r instead of α/r.
     """
 
     base_model: str
     adapter_name: str
+    start_adapter: str | None = None
     loss: str = "kto"
     beta: float = 0.5
     beta_schedule: str = "constant"
@@ -58,6 +65,7 @@ class TrainConfig:
     lora_r: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
+    use_rslora: bool = False
     max_length: int = 1024
     warmup_ratio: float = 0.1
     lr_schedule: str = "linear"
@@ -193,6 +201,10 @@ def _faults(config: TrainConfig) -> list[str]:
         None
         if isinstance(config.adapter_name, str) and is_adapter_name(config.adapter_name)
         else f"adapter_name must read <project>@<n>, not {config.adapter_name!r}",
+        None
+        if config.start_adapter is None
+        or (isinstance(config.start_adapter, str) and config.start_adapter.strip())
+        else "start_adapter must name a directory or be null",
         loss_fault(config.loss),
         number("beta", low=0, high=100, above=True),
         choice_fault("beta_schedule", config.beta_schedule, ("constant", "linear_warmup")),
@@ -204,6 +216,7 @@ def _faults(config: TrainConfig) -> list[str]:
         number("lora_r", low=1, high=MAX_RANK, whole=True),
         number("lora_alpha", low=1, high=4096, whole=True),
         number("lora_dropout", low=0, high=0.9),
+        None if isinstance(config.use_rslora, bool) else "use_rslora must be true or false",
         number("max_length", low=8, high=1_000_000, whole=True),
         number("warmup_ratio", low=0, high=1),
         choice_fault("lr_schedule", config.lr_schedule, ("constant", "linear", "cosine")),

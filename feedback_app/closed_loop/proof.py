@@ -23,7 +23,7 @@ from feedback_app.feedback.prompts.services import prompts_add
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import Run
-from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.config import RunConfig, form_values
 
 Say = Callable[[str], None]
 #: (what, done, total, left of the step, left in all): progress of the present step, times in
@@ -207,9 +207,7 @@ class ClosedLoop:
     def _train(self, project: Project, admin: Person) -> Run:
         """Start a run with Train now, and wait for its end."""
         admin.get(f"/projects/{self.slug}/runs/")
-        config = {
-            key: str(value) for key, value in RunConfig(epochs=self.size.epochs).as_json().items()
-        }
+        config = form_values(RunConfig(epochs=self.size.epochs))
         admin.post(f"/projects/{self.slug}/runs/new/", dict(config))
         run = project.runs.newest_first().first()
         if run is None:

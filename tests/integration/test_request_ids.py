@@ -17,7 +17,7 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.localstack.stack import Stack
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.models import Run
-from feedback_app.training.runs.config import RUN_FIELDS, RunConfig
+from feedback_app.training.runs.config import RunConfig, form_values
 from tests.conftest import PASSWORD
 from tests.engines import PATIENCE, wait_until
 from tests.stacks import TINY, last_lines
@@ -94,7 +94,7 @@ def test_id_of_a_request_is_in_every_log_up_to_the_trainer_and_the_engine(
         )
         assert vote.status_code < 400, vote.text[:300]
         assert vote.headers["X-Request-ID"] == request_id
-        form = {name: getattr(SHORT, name) for name in RUN_FIELDS}
+        form = form_values(SHORT)
         started = client.post(f"{page}/runs/new/", data={**form, **token})
         assert started.status_code == 302, started.text[:300]
         chat = client.post(f"/demo/{project.slug}/new/", data=token).headers["Location"]

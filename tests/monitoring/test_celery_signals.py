@@ -22,7 +22,7 @@ from feedback_app.serving.engine.batch import ask_each
 from feedback_app.serving.engine.concurrency import ConcurrencyLimit
 from feedback_app.training import tasks
 from feedback_app.training.models import Run
-from feedback_app.training.runs.config import RUN_FIELDS, RunConfig
+from feedback_app.training.runs.config import RunConfig, form_values
 from feedback_app.web import log_context
 from tests.engines import wait_until
 
@@ -107,7 +107,7 @@ def test_run_is_dispatched_under_the_request_that_queued_it(
     client = Client(headers={"X-Request-ID": ID})
     client.force_login(admin)
     with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as logs:
-        form = {name: getattr(RunConfig(), name) for name in RUN_FIELDS}
+        form = form_values(RunConfig())
         answer = client.post(f"/projects/{voted_project.slug}/runs/new/", form)
     assert answer.status_code == 302, answer.content[:300]
     run = Run.objects.get()

@@ -9,18 +9,12 @@ from django.db import DatabaseError, close_old_connections, connection
 
 from feedback_app.feedback.models import BASE_VERSION, Project, Sampling
 from feedback_app.training.models import Adapter, Run
+from feedback_app.training.runs.config import RunConfig, form_values
 from tests.soak.people import Human
 
 T = TypeVar("T")
 #: Small enough for a run in half a minute on the tiny model.
-CONFIG = {
-    "epochs": "1",
-    "batch_size": "64",
-    "learning_rate": "0.0002",
-    "beta": "0.5",
-    "lora_r": "4",
-    "kl_brake": "10",
-}
+CONFIG = form_values(RunConfig(epochs=1, batch_size=64, lora_r=4, kl_brake=10))
 PLAIN = {"HX-Request": "true"}
 RETRY_SECONDS = 1.0
 #: Items of the queue, below which more are sampled.
@@ -107,7 +101,7 @@ class Admin(Human):
 
     async def train(self) -> None:
         self.requested += 1
-        await self.do("runs/new/", "train", seed=str(self.requested), **CONFIG)
+        await self.do("runs/new/", "train", **CONFIG | {"seed": str(self.requested)})
 
     async def resume(self, run: Run) -> None:
         await self.do(f"runs/{run.number}/resume/", "resume")

@@ -33,6 +33,7 @@ def adapted(base: LoadedBase, path: Path | None) -> Iterator[Lora | None]:
         base.model,
         rank=settings["r"],
         alpha=settings["lora_alpha"],
+        rslora=bool(settings.get("use_rslora")),
         only=adapted_layers(tensors),
     )
     try:

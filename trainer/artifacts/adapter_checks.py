@@ -36,7 +36,6 @@ _UNSUPPORTED = (
     "use_bdlora",
     "use_dora",
     "use_qalora",
-    "use_rslora",
     "velora_config",
 )
 # Ways to begin that move weights of the base into the adapter: it fits no untouched base.
@@ -53,6 +52,8 @@ def config_faults(raw: Mapping[str, Any], *, max_rank: int) -> tuple[int | None,
     faults += [f"{key} is not supported" for key in _UNSUPPORTED if raw.get(key)]
     if str(raw.get("init_lora_weights")).lower().startswith(_BASE_CHANGING):
         faults.append(f"init_lora_weights {raw['init_lora_weights']!r} changes the base's weights")
+    if not isinstance(raw.get("use_rslora"), bool | None):
+        faults.append(f"use_rslora must be true or false, not {raw['use_rslora']!r}")
     alpha = raw.get("lora_alpha")
     if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < 10_000:
         faults.append("lora_alpha must be a positive number")

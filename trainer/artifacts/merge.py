@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -14,7 +15,7 @@ from trainer.config import MAX_RANK
 from trainer.errors import Refused, TrainerError
 from trainer.models.layers import is_transposed, layer_shapes, linear_layers
 from trainer.models.loading import LoadedBase, load_base
-from trainer.models.lora import PREFIX, adapted_layers
+from trainer.models.lora import PREFIX, adapted_layers, scale_of
 
 _CARD = """---
 base_model: {base}
@@ -24,8 +25,8 @@ tags: [lora, kto, merged]
 
 # {name}, merged
 
-`{base_name}` with the adapter `{name}` added to its weights (W + α/r · B A, in float32, stored as
-{dtype}). Licence of the base model: {licence_text}.
+`{base_name}` with the adapter `{name}` added to its weights (W + s · B A with s = {scale}, in
+float32, stored as {dtype}). Licence of the base model: {licence_text}.
 
 | | SHA-256 |
 |---|---|
@@ -57,6 +58,7 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
     card = _CARD.format(
         base=json.dumps(model),
         base_name=model,
+        scale=f"{scale_of(_settings(adapter)):g}",
         name=manifest.name,
         licence=licence_identifier(licence),
         licence_text=licence,
@@ -83,17 +85,23 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
 
 
 def add_to_weights(base: LoadedBase, adapter: Path) -> None:
-    """W ← W + α/r · B A for each adapted layer: summed in float32, rounded once to W's type."""
-    settings = json.loads((adapter / CONFIG).read_bytes())
+    """W ← W + s · B A for each adapted layer, s the adapter's scale: summed in float32, rounded
+    once to W's type."""
+    scale = scale_of(_settings(adapter))
     tensors = load_file(adapter / WEIGHTS)
     layers = linear_layers(base.model)
     with torch.no_grad():
         for name in adapted_layers(tensors):
             a = tensors[f"{PREFIX}{name}.lora_A.weight"].float()
             b = tensors[f"{PREFIX}{name}.lora_B.weight"].float()
-            change = (settings["lora_alpha"] / settings["r"]) * (b @ a)
+            change = scale * (b @ a)
             weight = layers[name].weight
             weight.copy_(weight.float() + (change.t() if is_transposed(layers[name]) else change))
+
+
+def _settings(adapter: Path) -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((adapter / CONFIG).read_bytes())
+    return settings
 
 
 def _stored_dtype(model: str) -> str:

@@ -39,12 +39,14 @@ def model_card(
     lambdas: Lambdas,
     steps: int,
     base_sha256: str | None = None,
+    start: tuple[str, str] | None = None,
     licence: str = UNKNOWN_LICENCE,
     curve: Sequence[Mapping[str, Any]] = (),
     gate: Sequence[GateFigure] = (),
 ) -> str:
     """README.md of an adapter directory, with the front matter that model hubs read.
 
+    `start` is name and SHA-256 of the adapter that training started from, None for the base.
     `curve` holds `step` events (see read_curve), `gate` what a gate found when it has run; rewards
     and z₀ are in nats.
     """
@@ -60,7 +62,7 @@ tags: [lora, kto]
 
 A LoRA adapter (rank {config.lora_r}) for `{config.base_model}`, trained with the
 {config.loss.upper()} loss on {desirable + undesirable} answers that people judged:
-{desirable} up, {undesirable} down.
+{desirable} up, {undesirable} down.{_start(start)}
 
 It follows the verdicts of the people who voted and inherits the limits of its base model. Training
 alone does not show whether it is better than the base: compare them on test prompts.
@@ -74,7 +76,7 @@ alone does not show whether it is better than the base: compare them on test pro
 | licence | {licence} |
 """,
         "## Training\n\n"
-        + _table(("setting", "value"), _settings(config, lambdas, steps))
+        + _table(("setting", "value"), _settings(config, lambdas, steps, start))
         + _lambda_rule(config, lambdas),
     ]
     if curve:
@@ -168,12 +170,27 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
-def _settings(config: TrainConfig, lambdas: Lambdas, steps: int) -> list[tuple[str, str]]:
+def _settings(
+    config: TrainConfig, lambdas: Lambdas, steps: int, start: tuple[str, str] | None
+) -> list[tuple[str, str]]:
     """Return every field of the config that shaped the adapter, with what became of it."""
     given = {key: value for key, value in config.as_dict().items() if key not in _LEFT_OUT}
     given |= {"lambda_d": lambdas.desirable, "lambda_u": lambdas.undesirable}
+    given |= {"start_adapter": start[0] if start else None}  # its name, not where it was
     rows = [("steps", str(steps))]
     return rows + [(f"`{key}`", _number(value)) for key, value in given.items()]
+
+
+def _start(start: tuple[str, str] | None) -> str:
+    """Return what the adapter continues; nothing for one that started from the base."""
+    if start is None:
+        return ""
+    name, sha256 = start
+    return (
+        f"\n\nIt continues `{name}` (weights `{sha256}`): the matrices of that version were where "
+        "training started, and its answers the reference of the loss. What that version learned "
+        "from is in this one too."
+    )
 
 
 def _lambda_rule(config: TrainConfig, lambdas: Lambdas) -> str:

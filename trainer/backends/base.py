@@ -19,7 +19,7 @@ from trainer.backends.kv_cache import Layers, RowCache
 Ids = tuple[int, ...]
 _T = TypeVar("_T")
 
-#: (A, B) by the name of the linear layer, (rank, in) and (out, rank), B times alpha/rank.
+#: (A, B) by the name of the linear layer, (rank, in) and (out, rank), B times its scale.
 AdapterWeights: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 #: A cache of prompts that are being read.
 PromptCache: TypeAlias = RowCache | DynamicCache

@@ -11,7 +11,7 @@ from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, Manifest, verif
 from trainer.backends.base import AdapterWeights
 from trainer.errors import BadArtifact
 from trainer.models.loading import LoadedBase
-from trainer.models.lora import PREFIX, adapted_layers
+from trainer.models.lora import PREFIX, adapted_layers, scale_of
 
 MAX_RANK = 256
 
@@ -45,7 +45,7 @@ def read_adapter(
         shapes=shapes,
         name=name,
     )
-    scale = json.loads((directory / CONFIG).read_bytes())["lora_alpha"] / manifest.rank
+    scale = scale_of(json.loads((directory / CONFIG).read_bytes()))
     tensors = load_file(directory / WEIGHTS)
     weights = {
         layer: (

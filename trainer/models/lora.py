@@ -1,8 +1,10 @@
 """LoRA on the linear layers of a causal LM: put on, switched, saved under PEFT's names.
 
 y = W x + (α/r)·B A x with W frozen; A starts random, B at zero, so that the policy starts as the
-reference (Hu et al. 2021, Section 4.1). The layer is our own because PEFT's costs a fifth of the
-step here; what is written to disk is PEFT's format, and a test loads it with PEFT.
+reference (Hu et al. 2021, Section 4.1). rsLoRA multiplies by α/√r instead, so that a higher rank
+does not weaken the adapter (Kalajdzievski 2023, arXiv 2312.03732). The layer is our own because
+PEFT's costs a fifth of the step here; what is written to disk is PEFT's format, and a test loads it
+with PEFT.
 """
 
 import math
@@ -28,6 +30,20 @@ from trainer.models.layers import (
 )
 
 PREFIX = "base_model.model."
+
+
+def lora_scale(*, rank: int, alpha: float, rslora: bool) -> float:
+    """Return what B A is multiplied by: α/r, or α/√r with rsLoRA."""
+    return alpha / (math.sqrt(rank) if rslora else rank)
+
+
+def scale_of(settings: Mapping[str, Any]) -> float:
+    """Return the scale that a verified adapter_config.json asks for."""
+    return lora_scale(
+        rank=settings["r"],
+        alpha=settings["lora_alpha"],
+        rslora=bool(settings.get("use_rslora")),
+    )
 
 
 class _LowRank(torch.autograd.Function):
@@ -95,14 +111,19 @@ class LoraLinear(nn.Module):
     called, and so is every layer while dropout is on; autograd does the rest.
     """
 
-    def __init__(self, frozen: Linear, rank: int, alpha: float, dropout: float) -> None:
+    def __init__(
+        self, frozen: Linear, rank: int, alpha: float, dropout: float, *, rslora: bool = False
+    ) -> None:
         super().__init__()
         out_features, in_features = layer_shape(frozen)
         like: dict[str, Any] = {"dtype": layer_dtype(frozen), "device": frozen.weight.device}
         self.frozen = frozen
-        self.scale = alpha / rank
+        self.scale = lora_scale(rank=rank, alpha=alpha, rslora=rslora)
         self.dropout = dropout
         self.active = True
+        #: A and B of the adapter that training starts from, which the reference has; None: it has
+        #: none. While the reference runs they are in the place of the parameters' values.
+        self.start: tuple[Tensor, Tensor] | None = None
         self.lora_a = nn.Parameter(torch.zeros(rank, in_features, **like))
         self.lora_b = nn.Parameter(torch.zeros(out_features, rank, **like))
 
@@ -123,6 +144,15 @@ class LoraLinear(nn.Module):
         (y,) = _LowRank.apply(x.flatten(0, -2), (self.scale,), *parts)
         shaped: Tensor = y.view(*x.shape[:-1], -1)
         return shaped
+
+    def switch(self, active: bool) -> None:
+        """Compute as the policy (`active`) or as the reference from now on."""
+        if self.start is None:
+            self.active = active
+            return
+        kept = self.lora_a.data, self.lora_b.data
+        self.lora_a.data, self.lora_b.data = self.start
+        self.start = kept
 
     @property
     def is_plain(self) -> bool:
@@ -161,6 +191,7 @@ class Lora:
     rank: int
     alpha: float
     dropout: float
+    rslora: bool = False
 
     @classmethod
     def attach(
@@ -170,6 +201,7 @@ class Lora:
         rank: int,
         alpha: float,
         dropout: float = 0.0,
+        rslora: bool = False,
         seed: int = 0,
         only: Collection[str] | None = None,
     ) -> Self:
@@ -186,7 +218,7 @@ class Lora:
             if only is not None and name not in only:
                 continue
             parent, _, leaf = name.rpartition(".")
-            layers[name] = LoraLinear(linear, rank, alpha, dropout)
+            layers[name] = LoraLinear(linear, rank, alpha, dropout, rslora=rslora)
             setattr(model.get_submodule(parent), leaf, layers[name])
         if not layers:
             raise Refused(f"{type(model).__name__} has no linear layers that LoRA could adapt")
@@ -195,7 +227,7 @@ class Lora:
             bound = 1 / math.sqrt(layer.lora_a.shape[1])
             drawn = torch.rand(layer.lora_a.shape, generator=generator) * 2 * bound - bound
             layer.lora_a.data.copy_(drawn)
-        return cls(model, layers, rank, alpha, dropout)
+        return cls(model, layers, rank, alpha, dropout, rslora)
 
     def detach(self) -> None:
         """Put the frozen layers back; the model is the base again."""
@@ -226,6 +258,12 @@ class Lora:
         for name, parameter in own.items():
             parameter.data.copy_(tensors[name])
 
+    def start_from(self, tensors: Mapping[str, Tensor]) -> None:
+        """Begin with an adapter's matrices, as policy and as reference. Raises BadArtifact."""
+        self.load(tensors)
+        for layer in self.layers.values():
+            layer.start = layer.lora_a.detach().clone(), layer.lora_b.detach().clone()
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Inside, the model is the reference."""
@@ -242,7 +280,7 @@ class Lora:
 
     def _switch(self, active: bool) -> None:
         for layer in self.layers.values():
-            layer.active = active
+            layer.switch(active)
 
 
 def adapted_layers(names: Iterable[str]) -> list[str]:
@@ -266,7 +304,7 @@ def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
         "target_modules": target_modules(lora.model, lora.layers),
         "task_type": "CAUSAL_LM",
         "use_dora": False,
-        "use_rslora": False,
+        "use_rslora": lora.rslora,
     }
 
 

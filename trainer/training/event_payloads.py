@@ -24,6 +24,7 @@ def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[s
         "dtype": str(run.base.dtype).removeprefix("torch."),
         "precision": run.base.precision,
         "packs": run.packs,
+        "start_adapter": None if run.start is None else run.start.name,
         "processes": processes,
         "resumed_from_step": resumed_from,
         "prompts_truncated": run.truncated,

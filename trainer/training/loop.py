@@ -73,8 +73,14 @@ class Trainer:
             rank=config.lora_r,
             alpha=config.lora_alpha,
             dropout=config.lora_dropout,
+            rslora=config.use_rslora,
             seed=config.seed,
         )
+        if run.start is not None:
+            self.lora.start_from(run.start.tensors)
+        #: Whether the policy of the first step is the reference: dropout changes an adapter whose B
+        #: is not zero.
+        self.begins_as_reference = run.start is None or config.lora_dropout == 0
         self.masters = MasterWeights(self.lora)
         self.optimizer = torch.optim.AdamW(
             self.masters.tensors.values(),
@@ -86,7 +92,7 @@ class Trainer:
         self.reference = ReferenceCache(
             run_dir / "reference" if shared is None else Path(shared),
             fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}"
-            f"/{run.base.quantisation}",
+            f"/{run.base.quantisation}" + ("" if run.start is None else f"/{run.start.identity}"),
         )
         self.budget = Budget(
             pack=config.packs.token_budget, held=config.packs.held_tokens
@@ -185,7 +191,7 @@ class Trainer:
             step,
             beta=beta_at(self.config, number, self.data.total_steps),
             mean_reward=self.mean_reward or 0.0,
-            fresh=self.step == 0,
+            fresh=self.step == 0 and self.begins_as_reference,
         )
         raise_if_diverged(
             step=number,
@@ -267,10 +273,10 @@ class Trainer:
             self.events.write("warning", message=message)
 
     def _compute_reference(self, epoch: int, steps: Sequence[Step]) -> None:
-        """Compute log-probabilities of the base for all rows that the epoch scores, except cached
-        ones and those of the run's first step, which computes its own."""
+        """Compute log-probabilities of the reference for all rows that the epoch scores, except
+        cached ones and those of the run's first step, if it computes its own."""
         rows: list[Row] = []
-        for step in steps if epoch else steps[1:]:
+        for step in steps[1:] if epoch == 0 and self.begins_as_reference else steps:
             own, mismatched = self.runner.rows(step)
             rows += own + mismatched
         if self.validation_step is not None:
@@ -310,6 +316,9 @@ class Trainer:
                 "steps": position.step,
                 "seconds": position.seconds,
                 "config": config.as_dict(),
+                "start": None
+                if run.start is None
+                else {"name": run.start.name, "sha256": run.start.sha256},
             },
             card=model_card(
                 config,
@@ -318,6 +327,7 @@ class Trainer:
                 lambdas=run.lambdas,
                 steps=position.step,
                 base_sha256=run.base.fingerprint,
+                start=None if run.start is None else (run.start.name, run.start.sha256),
                 licence=base_licence(config.base_model),
                 curve=read_curve(self.run_dir / "events.jsonl", up_to=position.step),
             ),

@@ -1,10 +1,11 @@
 """log π₀ of the frozen reference, token by token, computed once a (prompt, completion) pair and
 cached on disk for every epoch, every resume and every later run on the same base.
 
-The reference is the base model with the adapter switched off: it never changes, so a run on old
-and new feedback pays for the new feedback only. The file is a line of JSON that names what the
-values belong to, then records: key (16 bytes), number of tokens (uint32), their log-probabilities
-(float32 each), CRC-32. Records are only ever appended; of two with one key the first counts.
+The reference is the base model, with the adapter that a run starts from if there is one: it never
+changes, so a run on old and new feedback pays for the new feedback only. The file is a line of JSON
+that names what the values belong to, then records: key (16 bytes), number of tokens (uint32), their
+log-probabilities (float32 each), CRC-32. Records are only ever appended; of two with one key the
+first counts.
 """
 
 import errno

@@ -16,6 +16,7 @@ from trainer.losses import MAX_LAMBDA, Lambdas, class_weights, loss_named, summe
 from trainer.models.loading import LoadedBase
 from trainer.training.checkpoint import Fit
 from trainer.training.preflight import check_trainable
+from trainer.training.start_adapter import StartAdapter, start_faults
 
 #: With fewer validation examples their loss is too noisy, with more it costs too much time.
 _LEAST_VALIDATION, _MOST_VALIDATION = 8, 64
@@ -24,7 +25,8 @@ _LEAST_VALIDATION, _MOST_VALIDATION = 8, 64
 @dataclass(frozen=True)
 class LoadedRun:
     """Config, base model and examples as token ids; `identity` names config and examples,
-    `packs` says how much is computed at a time and why."""
+    `packs` says how much is computed at a time and why, `start` is the adapter that training starts
+    from."""
 
     config: TrainConfig
     base: LoadedBase
@@ -36,6 +38,7 @@ class LoadedRun:
     identity: str
     warnings: tuple[str, ...]
     packs: str = ""
+    start: StartAdapter | None = None
 
     @property
     def desirable(self) -> int:
@@ -84,6 +87,8 @@ def read_run(run_dir: Path) -> tuple[TrainConfig, list[Example]]:
         check_trainable(loss_named(assumed.loss), examples, assumed)
     except Refused as error:
         faults += error.faults
+    if config is not None:
+        faults += start_faults(run_dir, config)
     if faults or config is None or examples is None:
         raise Refused(*faults)
     return config, examples
@@ -109,6 +114,7 @@ def load_run(
     *,
     identity: str,
     validation: Sequence[Example] = (),
+    start: StartAdapter | None = None,
 ) -> LoadedRun:
     """Tokenise the examples and weigh the classes. Raises Refused when what is left after
     tokenisation cannot be trained on."""
@@ -137,16 +143,20 @@ def load_run(
         lambdas=weights,
         identity=identity,
         warnings=_warnings(config, data, weights),
+        start=start,
     )
 
 
-def run_identity(run_dir: Path) -> str:
-    """Return a hash of the files a run reads: a checkpoint fits only the run it was made for."""
+def run_identity(run_dir: Path, start: StartAdapter | None = None) -> str:
+    """Return a hash of the files a run reads, and of the adapter it starts from: a checkpoint fits
+    only the run it was made for."""
     digest = hashlib.sha256()
     for name in ("config.json", "examples.jsonl", "validation.jsonl"):
         path = run_dir / name
         content = path.read_bytes() if path.exists() else b""
         digest.update(hashlib.sha256(content).digest())
+    if start is not None:
+        digest.update(start.identity.encode())
     return digest.hexdigest()
 
 

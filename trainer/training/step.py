@@ -86,11 +86,12 @@ class StepRunner:
         its examples (or its pairs) of weight × loss, independent of the packs and of the number of
         processes.
 
-        `mean_reward` is the running mean that BCO compares with. `fresh`: B is still zero, so the
-        policy is the reference, all rewards and z₀ are zero without another pass, and the scores of
-        the examples are stored as their reference. When memory runs out, in whichever process, the
-        step is repeated in smaller packs. Raises ProcessLost where the base is sharded: then all
-        processes must start again, with the lower budget that `on_less_memory` announces.
+        `mean_reward` is the running mean that BCO compares with. `fresh`: nothing is trained yet,
+        so the policy is the reference, all rewards and z₀ are zero without another pass, and the
+        scores of the examples are stored as their reference. When memory runs out, in whichever
+        process, the step is repeated in smaller packs. Raises ProcessLost where the base is
+        sharded: then all processes must start again, with the lower budget that `on_less_memory`
+        announces.
         """
         while True:
             self.masters.clear()

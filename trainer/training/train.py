@@ -31,6 +31,7 @@ from trainer.training.run_directory import (
     read_validation,
     run_identity,
 )
+from trainer.training.start_adapter import read_start
 
 #: Returns how much is computed at a time for a configuration and the number of its devices, and
 #: why.
@@ -118,8 +119,14 @@ def _train_config(
     try:
         config, reason = _with_packs(run_dir, config, process_group, choose_packs)
         base = _load(config, process_group)
+        start = read_start(run_dir, config, base)
         run = load_run(
-            config, examples, base, identity=run_identity(run_dir), validation=validation
+            config,
+            examples,
+            base,
+            identity=run_identity(run_dir, start),
+            validation=validation,
+            start=start,
         )
         run = replace(run, packs=reason)
         events.write("phase", phase="loading", done=1, total=1)

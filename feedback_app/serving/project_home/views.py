@@ -41,7 +41,7 @@ def project_home(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
     query_strict(request, ())
     coming = next_run(project)
     # only a run that is due may be refused; the plan reads much
-    plan = run_plan_shown(project=project, config=RunConfig().as_json()) if coming.due else None
+    plan = run_plan_shown(project=project, config=RunConfig()) if coming.due else None
     rates = up_rates(project)
     found = history(project)
     context = {

@@ -17,8 +17,9 @@ class Advice:
     text: str
 
 
-def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float) -> list[Advice]:
-    """Return warnings about the latest steps, most serious first. `metrics` is in step order."""
+def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float | None) -> list[Advice]:
+    """Return warnings about the latest steps, most serious first. `metrics` is in step order;
+    `kl_brake` is None where it is off."""
     if len(metrics) < WINDOW:
         return []
     recent = metrics[-WINDOW:]
@@ -44,7 +45,7 @@ def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float) -> list[Advice]
             )
         )
     tokens = _mean([m.completion_tokens for m in recent]) or 0
-    if tokens and recent[-1].kl > kl_brake * tokens:
+    if kl_brake is not None and tokens and recent[-1].kl > kl_brake * tokens:
         advice.append(
             Advice(
                 "The model is far from its base.",

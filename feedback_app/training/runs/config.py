@@ -4,63 +4,157 @@
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import PurePosixPath
 from typing import Any
 
+from feedback_app.training.runs.settings import (
+    BASE,
+    BY_NAME,
+    LIVE,
+    LOSSES,
+    SETTINGS,
+    WITHOUT_BETA,
+    WITHOUT_LAMBDA,
+)
 from feedback_app.web.errors import UserError
 
 #: The labels of the settings in forms and messages.
-LABELS = {
-    "epochs": "Epochs",
-    "batch_size": "Batch",
-    "learning_rate": "Learning rate",
-    "beta": "β",
-    "lora_r": "LoRA rank",
-    "kl_brake": "KL brake",
-    "seed": "Seed",
+LABELS = {setting.name: setting.label for setting in SETTINGS} | {"start_adapter": "Start from"}
+
+#: The labels by the trainer's names that are not ordinary words as well.
+NAMES = {
+    name: label
+    for name, label in LABELS.items()
+    if name not in ("loss", "patience", "quantisation", "deterministic")
 }
 
+#: The lowest and the highest value of each number.
+LIMITS = {setting.name: setting.bounds for setting in SETTINGS if setting.bounds is not None}
 
-#: The lowest and the highest value of each setting.
-LIMITS: dict[str, tuple[float, float]] = {
-    "learning_rate": (1e-7, 1e-2),
-    "beta": (0.01, 5),
-    "batch_size": (2, 256),
-    "epochs": (1, 20),
-    "lora_r": (1, 256),
-    "kl_brake": (0.01, 10),
-    "seed": (0, 2**31 - 1),
-}
+#: How the form and the command write gradient checkpointing.
+CHECKPOINTING = {"": None, "on": True, "off": False}
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of a run. λ is not one: it follows from the snapshot's example weights."""
+    """The settings of a run.
 
+    None means "by the rule" (λ), "off" (KL brake, early stopping), "automatic" (packs, gradient
+    checkpointing) or "no" (quantisation). β is None for a loss without one. `start_from` is "base"
+    or "live"; which version that is, is fixed when the run is requested. Raises UserError.
+    """
+
+    loss: str = "kto"
+    beta: float | None = 0.5
+    lambda_d: float | None = None
+    lambda_u: float | None = None
     learning_rate: float = 2e-4
-    beta: float = 0.5
     batch_size: int = 16
     epochs: int = 2
+    lr_schedule: str = "linear"
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.0
+    start_from: str = BASE
     lora_r: int = 16
-    kl_brake: float = 0.5
+    lora_alpha: int = 32
+    lora_dropout: float = 0.0
+    use_rslora: bool = False
+    kl_brake: float | None = 0.5
+    patience: int | None = 3
+    max_length: int = 1024
+    dtype: str = "auto"
+    quantisation: str | None = None
+    gradient_checkpointing: bool | None = None
+    token_budget: int | None = None
+    held_tokens: int | None = None
     seed: int = 0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
+        values = asdict(self)
         faults = [
-            f"{LABELS[name]} is {getattr(self, name):g}: choose {low:g} to {high:g}"
+            f"{LABELS[name]} is {values[name]:g}: choose {low:g} to {high:g}"
             for name, (low, high) in LIMITS.items()
-            if not low <= getattr(self, name) <= high
+            if values[name] is not None and not low <= values[name] <= high
         ]
+        faults += [
+            f"{LABELS[name]} cannot be {values[name]}"
+            for name in ("loss", "lr_schedule", "start_from", "dtype")
+            if values[name] not in dict(BY_NAME[name].choices)
+        ]
+        faults += [f"{LABELS[name]}: {fault}" for name, fault in mismatches(values).items()]
         if faults:
-            raise UserError("; ".join(faults) + ".")
+            raise UserError("; ".join(faults).rstrip(".") + ".")
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
+    @classmethod
+    def stored(cls, config: Mapping[str, Any]) -> "RunConfig":
+        """Build from a run's stored config, which may be of an earlier version."""
+        known = {name: config[name] for name in RUN_FIELDS if name in config}
+        start = {"start_from": LIVE if start_version(config) else BASE}
+        return set_values(cls(), known | start)
+
+    def as_json(self, *, start_adapter: str | None = None) -> dict[str, Any]:
+        """Return what a run stores and the trainer reads. `start_adapter` is the directory of the
+        version to start from."""
+        values = asdict(self)
+        del values["start_from"]
+        if self.beta is None:
+            del values["beta"]  # the trainer's default is there, and unused
+        return values if start_adapter is None else values | {"start_adapter": start_adapter}
+
+
+def set_values(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:
+    """Return a config with other values for some settings. Without a β among them, β follows the
+    loss. Raises UserError."""
+    values = {**asdict(config), **given}
+    if given.get("beta") is None:
+        known = RunConfig.beta if config.beta is None else config.beta
+        values["beta"] = None if values["loss"] in WITHOUT_BETA else known
+    return RunConfig(**values)
+
+
+def mismatches(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return which settings contradict others, each with a sentence."""
+    loss = values.get("loss")
+    name = dict(LOSSES).get(str(loss), "")
+    found = {}
+    if loss in WITHOUT_BETA and values.get("beta") is not None:
+        found["beta"] = f"{name} has no β. Leave it empty."
+    if loss not in WITHOUT_BETA and "beta" in values and values["beta"] is None:
+        found["beta"] = f"{name} needs a β."
+    if loss in WITHOUT_LAMBDA:
+        for key in ("lambda_d", "lambda_u"):
+            if values.get(key) is not None:
+                found[key] = f"{name} has no class weights. Leave it empty."
+    return found
+
+
+def start_version(config: Mapping[str, Any]) -> str:
+    """Return the version that a run with this stored config started from; empty for the base."""
+    return PurePosixPath(config.get("start_adapter") or "").name
+
+
+def form_initial(config: RunConfig) -> dict[str, Any]:
+    """Return a config as the initial values of the form on the Train page."""
+    checkpointing = {value: key for key, value in CHECKPOINTING.items()}
+    given = checkpointing[config.gradient_checkpointing]
+    return asdict(config) | {"gradient_checkpointing": given}
+
+
+def form_values(config: RunConfig) -> dict[str, str]:
+    """Return a config as a browser posts that form: nothing for a switch that is off."""
+    return {
+        name: "" if value is None else "on" if value is True else str(value)
+        for name, value in form_initial(config).items()
+        if value is not False
+    }
 
 
 def with_labels(text: str) -> str:
     """Replace the names that settings have in the trainer's messages by their labels."""
-    return re.sub(r"\w+", lambda word: LABELS.get(word[0], word[0]), text)
+    return re.sub(r"\w+", lambda word: NAMES.get(word[0], word[0]), text)
 
 
 RUN_FIELDS = tuple(field.name for field in fields(RunConfig))

@@ -8,6 +8,7 @@ from django.db import transaction
 
 from feedback_app.training.models import RunMetric, RunNote
 from feedback_app.training.runs.claims import RunClaim
+from feedback_app.training.runs.config import start_version
 
 METRIC_FIELDS = (
     "loss",
@@ -107,7 +108,8 @@ def note_of(claim: RunClaim, event: dict[str, Any]) -> RunNote | None:
             text += f"; resumed from step {resumed}"
     elif kind == "probe":
         text = (
-            f"Step {event['step']}: {event['kl_per_token']:.3f} nats a token away from the base, "
+            f"Step {event['step']}: {event['kl_per_token']:.3f} nats a token away from "
+            f"{start_version(claim.row.config) or 'the base'}, "
             f"measured on {event['answers']} answers"
         )
         # the second name is that of event files from before there was a validation split

@@ -1,27 +1,54 @@
 """Forms of runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from django import forms
 
-from feedback_app.training.runs.config import LABELS, LIMITS, RUN_FIELDS, RunConfig
+from feedback_app.training.runs.config import (
+    CHECKPOINTING,
+    RUN_FIELDS,
+    RunConfig,
+    form_initial,
+    mismatches,
+)
+from feedback_app.training.runs.presets import PRESETS
+from feedback_app.training.runs.settings import GROUPS, SETTINGS, WITHOUT_BETA, Setting
 from feedback_app.web.forms import StrictForm
 
 
-def number(name: str, *, help_text: str) -> Any:
-    """Return a number field with RunConfig's default and limits."""
-    default = getattr(RunConfig(), name)
-    whole = isinstance(default, int)
-    low, high = LIMITS[name]
-    attrs = {"step": 1, "min": low, "max": high} if whole else {"step": "any"}
-    kind = forms.IntegerField if whole else forms.FloatField
+def field_of(setting: Setting) -> Any:
+    """Return the form field of a setting, with RunConfig's default and the setting's limits."""
+    common: dict[str, Any] = {
+        "label": setting.label,
+        "help_text": setting.help,
+        "initial": form_initial(RunConfig())[setting.name],
+    }
+    if setting.choices:
+        if not setting.empty:
+            return forms.ChoiceField(choices=setting.choices, **common)
+        return forms.TypedChoiceField(
+            choices=setting.choices,
+            required=False,
+            empty_value=None,
+            coerce=lambda value: CHECKPOINTING.get(value, value),
+            **common,
+        )
+    if setting.bounds is None:
+        return forms.BooleanField(required=False, **common)
+    low, high = setting.bounds
+    attrs: dict[str, Any] = {"step": 1, "min": low, "max": high}
+    if not setting.whole:
+        attrs = {"step": "any"}
+    if setting.empty:
+        attrs["placeholder"] = setting.empty
+        common["help_text"] = f"{setting.help} Empty: {setting.empty}."
+    kind = forms.IntegerField if setting.whole else forms.FloatField
     return kind(
-        label=LABELS[name],
-        initial=default,
-        help_text=help_text,
+        required=not setting.empty,
         validators=[within(low, high)],
         widget=forms.NumberInput(attrs=attrs),
+        **common,
     )
 
 
@@ -41,26 +68,42 @@ class SendBackForm(StrictForm):
     take_back = forms.BooleanField(required=False)
 
 
-class RunForm(StrictForm):
-    """The settings of a run; every field has a default that was measured to work."""
+class PresetForm(StrictForm):
+    """Chooses the settings that the form of a run begins with."""
 
-    epochs = number("epochs", help_text="How often each example is seen.")
-    batch_size = number("batch_size", help_text="Examples per optimiser step.")
-    learning_rate = number(
-        "learning_rate",
-        help_text="Too low has no effect, too high damages the model.",
+    preset = forms.ChoiceField(
+        label="Preset",
+        choices=[(preset.key, preset.label) for preset in PRESETS],
+        help_text=" ".join(f"{preset.label}: {preset.help}" for preset in PRESETS),
+        # it is no part of the run's form around it
+        widget=forms.Select(attrs={"form": "preset-form"}),
     )
-    beta = number("beta", help_text="Higher keeps the model closer to its base.")
-    lora_r = number("lora_r", help_text="Size of the adapter.")
-    kl_brake = number(
-        "kl_brake",
-        help_text="KL to the base, in nats per token, at which training stops.",
-    )
-    seed = number("seed", help_text="The same seed gives the same run.")
-    auto_release = forms.BooleanField(
-        required=False,
-        label="Release automatically when the gate passes",
-    )
+
+
+class Group:
+    """A group of settings on the page."""
+
+    def __init__(self, form: "RunForm", title: str) -> None:
+        self.title = title
+        self.fields = [form[setting.name] for setting in SETTINGS if setting.group == title]
+        self.collapsed = GROUPS[title] and not any(field.errors for field in self.fields)
+
+
+class BaseRunForm(StrictForm):
+    """What a form of settings does besides having fields."""
+
+    def groups(self) -> Iterator[Group]:
+        """Yield the settings in groups, in the order of the page."""
+        return (Group(self, title) for title in GROUPS)  # type: ignore[arg-type]
+
+    def clean(self) -> dict[str, Any]:
+        found = super().clean()
+        # a β that is left empty is the default, which not every loss has
+        if "beta" in found and found["beta"] is None and found.get("loss") not in WITHOUT_BETA:
+            found["beta"] = RunConfig.beta
+        for name, fault in mismatches(found).items():
+            self.add_error(name, fault)
+        return found
 
     def problems(self) -> list[str]:
         """Return every error of the form, with the label of its field."""
@@ -73,3 +116,15 @@ class RunForm(StrictForm):
     def config(self) -> RunConfig:
         """Return the validated settings."""
         return RunConfig(**{name: self.cleaned_data[name] for name in RUN_FIELDS})
+
+
+class RunForm(BaseRunForm):
+    """The settings of a run; every field has a default that was measured to work."""
+
+    auto_release = forms.BooleanField(
+        required=False,
+        label="Release automatically when the gate passes",
+    )
+
+
+RunForm.base_fields |= {setting.name: field_of(setting) for setting in SETTINGS}

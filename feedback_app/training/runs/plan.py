@@ -3,15 +3,19 @@
 import datetime as dt
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
+from django.db.models import Exists, OuterRef
+
+from feedback_app.db import bounded_count
 from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.access import ARCHIVED
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Project, Split
 from feedback_app.training.gate.evaluation import prompts_available
 from feedback_app.training.gate.forecast import Forecast, forecast
 from feedback_app.training.gate.services import gate_settings
-from feedback_app.training.models import Run
+from feedback_app.training.models import Adapter, Run
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.settings import BY_NAME, DPO, LIVE, LOSSES, SFT, WITHOUT_LAMBDA
 from feedback_app.training.snapshots.caps import SnapshotTotals
 from feedback_app.training.snapshots.figures import snapshot_figures
 
@@ -91,7 +95,7 @@ def lambdas(desirable: float, undesirable: float) -> tuple[float, float]:
     return 1.0, 1.0
 
 
-def run_plan_shown(*, project: Project, config: dict[str, Any]) -> RunPlan | None:
+def run_plan_shown(*, project: Project, config: RunConfig) -> RunPlan | None:
     """Return the plan for the Train page, up to a minute old; None until a worker has counted the
     votes of a large project."""
     found = snapshot_figures(project)
@@ -101,27 +105,24 @@ def run_plan_shown(*, project: Project, config: dict[str, Any]) -> RunPlan | Non
     return replace(plan, counted_at=found.at)
 
 
-def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals) -> RunPlan:
-    """Return what a run would train on. `config` holds the batch size and the epochs."""
+def run_plan(*, project: Project, config: RunConfig, totals: SnapshotTotals) -> RunPlan:
+    """Return what a run with these settings would train on."""
     counts = totals.counts
     train_up, train_down = counts["train_up"], counts["train_down"]
-    total = train_up + train_down
-    lambda_d, lambda_u = lambdas(totals.train_weight_up, totals.train_weight_down)
-    steps = math.ceil(total / config["batch_size"]) * config["epochs"] if total else 0
+    total = train_up if config.loss == SFT else train_up + train_down
+    lambda_d, lambda_u = _lambdas_of(config, totals)
+    steps = math.ceil(total / config.batch_size) * config.epochs if total else 0
     objections = [ARCHIVED] if project.archived_at else []
-    if train_up < MIN_PER_CLASS or train_down < MIN_PER_CLASS:
-        objections.append(
-            f"{train_up} up and {train_down} down: KTO needs at least {MIN_PER_CLASS} of each "
-            "to learn the difference. Annotate more answers."
-        )
+    objections += loss_objections(project, config.loss, train_up, train_down)
+    objections += start_objections(project, config)
     if min(counts["test_up"], counts["test_down"]) < MIN_TEST_PER_CLASS:
         objections.append(
             f"{counts['test_up']} up and {counts['test_down']} down are test examples: the gate "
             "needs one of each at least to compare versions. Annotate more answers."
         )
-    if total < config["batch_size"]:
+    if total < config.batch_size:
         objections.append(
-            f"{total} examples are fewer than one batch of {config['batch_size']}: annotate more "
+            f"{total} examples are fewer than one batch of {config.batch_size}: annotate more "
             "or choose a smaller batch."
         )
     active = project.runs.active().first()
@@ -141,7 +142,7 @@ def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals
         lambda_d=lambda_d,
         lambda_u=lambda_u,
         steps=steps,
-        minutes=_seconds(total * config["epochs"], last) / 60,
+        minutes=_seconds(total * config.epochs, last) / 60,
         new_examples=counted(fresh),
         left_out=totals.left_out,
         restored=totals.restored,
@@ -152,8 +153,93 @@ def run_plan(*, project: Project, config: dict[str, Any], totals: SnapshotTotals
             prompts=prompts_available(project),
             ups=counts["test_up"],
             downs=counts["test_down"],
-            learned=total + counts["validation_up"] + counts["validation_down"],
+            learned=train_up + train_down + counts["validation_up"] + counts["validation_down"],
         ),
+    )
+
+
+def loss_objections(project: Project, loss: str, ups: int, downs: int) -> list[str]:
+    """Return why a loss cannot learn from the training examples, with the label of its field."""
+    label, name = BY_NAME["loss"].label, dict(LOSSES)[loss]
+    if loss == SFT:
+        if ups >= MIN_PER_CLASS:
+            return []
+        return [
+            f"{label}: {name} needs at least {MIN_PER_CLASS} ups, and there are {ups}. Annotate "
+            "more answers."
+        ]
+    if ups < MIN_PER_CLASS or downs < MIN_PER_CLASS:
+        return [
+            f"{ups} up and {downs} down: {name} needs at least {MIN_PER_CLASS} of each to learn "
+            "the difference. Annotate more answers."
+        ]
+    if loss == DPO and not _has_pairs(project):
+        return [
+            f"{label}: {name} learns from prompts with both an up and a down, and no prompt has "
+            "both. Vote on several answers of one prompt, or choose KTO."
+        ]
+    return []
+
+
+def start_objections(project: Project, config: RunConfig) -> list[str]:
+    """Return why a run cannot start from the live version, with the label of its field."""
+    if config.start_from != LIVE:
+        return []
+    adapter = live_adapter(project)
+    if adapter is None:
+        return ["Start from: no version is live. Start from the base model."]
+    stored = RunConfig.stored(adapter.run.config)
+    wrong = [
+        name
+        for name in ("lora_r", "lora_alpha", "use_rslora")
+        if getattr(config, name) != getattr(stored, name)
+    ]
+    return [
+        f"{BY_NAME[name].label}: {adapter.name} has {_written(getattr(stored, name))}, and a run "
+        "that starts from it needs the same."
+        for name in wrong
+    ]
+
+
+def live_adapter(project: Project) -> Adapter | None:
+    """Return the live version with its run; None while the base is live."""
+    adapters = project.adapters.select_related("run").defer("report", "gate")
+    return adapters.filter(name=project.live_version).first()
+
+
+def _written(value: object) -> str:
+    return {True: "it on", False: "it off"}[value] if isinstance(value, bool) else str(value)
+
+
+def _has_pairs(project: Project) -> bool:
+    """Return whether a prompt has both an up and a down for training. Where a long search finds
+    none, the trainer decides."""
+    training = project.examples.filter(split=Split.TRAIN).order_by()
+    downs = training.filter(desirable=False, completion__prompt=OuterRef("completion__prompt"))
+    ups = training.filter(desirable=True)
+    searched = list(
+        ups.annotate(paired=Exists(downs)).values_list("paired", flat=True)[: bounded_count.COUNTED]
+    )
+    return any(searched) or len(searched) == bounded_count.COUNTED
+
+
+def _lambdas_of(config: RunConfig, totals: SnapshotTotals) -> tuple[float, float]:
+    """Return (λ_D, λ_U) as given, or by the rule."""
+    if config.loss in WITHOUT_LAMBDA:
+        return 1.0, 1.0
+    ups, downs = totals.train_weight_up, totals.train_weight_down
+    given_d, given_u = config.lambda_d, config.lambda_u
+    # the rule brings λ_D·W_D / (λ_U·W_U) in [1, 4/3]: a given λ is part of its class's weight
+    if given_d is not None and given_u is None and downs:
+        ratio = given_d * ups / downs
+        return given_d, min(max(1.0, ratio * 3 / 4), ratio)
+    if given_u is not None and given_d is None and ups:
+        ratio = given_u * downs / ups
+        return min(max(1.0, ratio), ratio * 4 / 3), given_u
+    lambda_d, lambda_u = lambdas(ups, downs)
+    return (
+        lambda_d if given_d is None else given_d,
+        lambda_u if given_u is None else given_u,
     )
 
 

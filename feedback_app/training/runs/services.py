@@ -31,7 +31,9 @@ from feedback_app.training.models import (
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.fit import fit_of_rows
-from feedback_app.training.runs.plan import run_plan
+from feedback_app.training.runs.plan import live_adapter, run_plan
+from feedback_app.training.runs.presets import BY_KEY, preset_config
+from feedback_app.training.runs.settings import LIVE
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze
 from feedback_app.web.errors import UserError
@@ -48,11 +50,12 @@ def run_request(
     trigger: Run.Trigger = Run.Trigger.PERSON,
     auto_release: bool = False,
 ) -> Run:
-    """Take a snapshot of the examples and queue a run.
+    """Take a snapshot of the examples and queue a run; without a config, with the settings that the
+    form of the Train page begins with.
 
     Raises UserError with every objection that the Train page shows.
     """
-    config = config or RunConfig()
+    config = config or preset_config(BY_KEY["default"], project.base_model)
     try:
         with transaction.atomic():
             # One request at a time: the plan must still be valid when the run is created. Votes
@@ -60,7 +63,7 @@ def run_request(
             project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
             cap = people_cap(project)
             totals = snapshot_totals(project, cap)
-            plan = run_plan(project=project, config=config.as_json(), totals=totals)
+            plan = run_plan(project=project, config=config, totals=totals)
             if plan.objections:
                 raise UserError(" ".join(plan.objections))
             last = project.runs.aggregate(last=Max("number"))["last"] or 0
@@ -68,7 +71,7 @@ def run_request(
                 project=project,
                 number=last + 1,
                 snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
-                config=config.as_json(),
+                config=config.as_json(start_adapter=_start_adapter(project, config)),
                 trigger=trigger,
                 requested_by=by,
                 auto_release=auto_release,
@@ -79,6 +82,17 @@ def run_request(
         raise UserError("Another run was started just now: see the list of runs.") from error
     log.info("run_requested", run=run.pk, number=run.number, project=project.slug)
     return run
+
+
+def _start_adapter(project: Project, config: RunConfig) -> str | None:
+    """Return the directory of the live version as seen from a run's (Run.directory), if the run
+    starts from it: a version that goes live later changes nothing for this run."""
+    if config.start_from != LIVE:
+        return None
+    adapter = live_adapter(project)
+    if adapter is None:  # the plan has said so
+        raise UserError("No version is live: start from the base model.")
+    return f"../../{adapter.path}"
 
 
 def run_cancel(*, run: Run, by: User | None) -> None:

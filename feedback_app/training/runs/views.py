@@ -26,16 +26,25 @@ from feedback_app.training.gate.report import (
 )
 from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.runs.advice import run_advice
-from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.config import RunConfig, form_initial, start_version
 from feedback_app.training.runs.erasures import erased_votes
 from feedback_app.training.runs.fit import fit_of_run
-from feedback_app.training.runs.forms import RunForm, SendBackForm
+from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
 from feedback_app.training.runs.plan import run_plan_shown
+from feedback_app.training.runs.presets import BY_KEY, Preset, preset_config
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
+from feedback_app.training.runs.settings import LOSSES
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.web.errors import UserError
-from feedback_app.web.forms import NoFields, query_number, query_page, query_strict, validated
+from feedback_app.web.forms import (
+    NoFields,
+    query_choice,
+    query_number,
+    query_page,
+    query_strict,
+    validated,
+)
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.pagination import CountedPaginator
 from feedback_app.web.responses import action_view, error_response, page
@@ -46,10 +55,12 @@ PAGE_SIZE = 25
 @project_view(Role.ADMIN)
 @page
 def runs(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Show the Train page; `like` fills in the settings of that run."""
-    query_strict(request, ("page", "like"))
+    """Show the Train page; `like` fills in the settings of that run, `preset` those of a preset."""
+    query_strict(request, ("page", "like", "preset"))
     like = run_of(project, query_number(request, "like")) if "like" in request.GET else None
-    return train_page(request, project, like=like, number=query_page(request))
+    preset = BY_KEY[query_choice(request, "preset", tuple(BY_KEY))]
+    chosen = preset if "preset" in request.GET else None
+    return train_page(request, project, like=like, preset=chosen, number=query_page(request))
 
 
 def train_page(
@@ -59,22 +70,29 @@ def train_page(
     form: RunForm | None = None,
     schedule_form: ScheduleForm | None = None,
     like: Run | None = None,
+    preset: Preset | None = None,
     number: int = 1,
     status: int = 200,
 ) -> HttpResponseBase:
     """Return the Train page, with the forms as they were posted if they are passed."""
-    config = RunConfig().as_json() | ({} if like is None else like.config)
+    config = preset_config(preset or BY_KEY["default"], project.base_model)
+    if like is not None:
+        config = RunConfig.stored(like.config)
     if form is not None and form.is_valid():
-        config = form.config().as_json()
+        config = form.config()
     # not joined: a late page would join the rows of all pages before it
     adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
     rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
     schedule = Schedule.objects.filter(project=project).first() or Schedule(project=project)
+    shown = CountedPaginator(rows, PAGE_SIZE).get_page(number)
     context = {
         "project": project,
-        "form": form or RunForm(initial=config),
+        "form": form or RunForm(initial=form_initial(config)),
         "like": like,
-        "page": CountedPaginator(rows, PAGE_SIZE).get_page(number),
+        "preset": preset,
+        "preset_form": PresetForm(initial={"preset": preset.key if preset else "default"}),
+        "last": next((run for run in shown if run.facts.get("packs")), None),
+        "page": shown,
         "erased": erased_votes(project),
         "schedule": schedule,
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
@@ -83,7 +101,7 @@ def train_page(
     return render(request, "training/runs.html", context, status=status)
 
 
-def plan_context(project: Project, config: dict[str, Any]) -> dict[str, Any]:
+def plan_context(project: Project, config: RunConfig) -> dict[str, Any]:
     return {"project": project, "plan": run_plan_shown(project=project, config=config)}
 
 
@@ -96,7 +114,7 @@ def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
         context: dict[str, Any] = {"project": project, "problems": form.problems()}
     else:
         validated(form)
-        context = plan_context(project, form.config().as_json())
+        context = plan_context(project, form.config())
     return render(request, "training/runs.html#plan-answer", context)
 
 
@@ -147,7 +165,9 @@ def live_context(run: Run) -> dict[str, Any]:
         "project": run.project,
         "run": run,
         "notes": run.notes.order_by("-pk")[:NOTES_SHOWN],
-        "advice": run_advice(metrics, kl_brake=float(run.config.get("kl_brake") or 0.5)),
+        "advice": run_advice(metrics, kl_brake=run.config.get("kl_brake")),
+        "start_version": start_version(run.config),
+        "loss": dict(LOSSES).get(run.config.get("loss", "kto"), ""),
         "seconds_a_step": sum(m.seconds for m in metrics) / len(metrics) if metrics else None,
     }
 

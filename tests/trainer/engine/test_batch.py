@@ -241,6 +241,7 @@ def adapted(
             seed=number,
             rank=2 * number,
             layers=only if number == 3 else None,
+            rslora=number == 2,
         )
     stack: Decoder = request.param(base.model)
     slots = {}

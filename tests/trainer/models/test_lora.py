@@ -13,7 +13,10 @@ from transformers.pytorch_utils import Conv1D
 from tests.tiny import make_tiny_adapter, make_tiny_model
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import WEIGHTS, verify_adapter, write_adapter
+from trainer.artifacts.merge import merge
+from trainer.engine.adapters import read_adapter
 from trainer.errors import BadArtifact
+from trainer.models.layers import layer_shapes
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import Lora, LoraLinear, MasterWeights, adapter_config
 
@@ -175,10 +178,11 @@ def test_disabled_or_detached_adapter_equals_the_base(tiny: LoadedBase) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.parametrize("rslora", [False, True])
 def test_peft_loads_the_adapter_and_computes_the_same(
-    tiny: LoadedBase, tiny_dir: Path, tmp_path: Path
+    tiny: LoadedBase, tiny_dir: Path, tmp_path: Path, rslora: bool
 ) -> None:
-    lora = Lora.attach(tiny.model, rank=4, alpha=8)
+    lora = Lora.attach(tiny.model, rank=4, alpha=8, rslora=rslora)
     randomise(lora)
     write_adapter(
         tmp_path / "adapter",
@@ -199,9 +203,33 @@ def test_peft_loads_the_adapter_and_computes_the_same(
         torch.testing.assert_close(peft(IDS).logits, logits(tiny))
 
     fresh = load_base(str(tiny_dir), dtype="float32", device="cpu")
-    own = Lora.attach(fresh.model, rank=4, alpha=8)
+    own = Lora.attach(fresh.model, rank=4, alpha=8, rslora=rslora)
     own.load(load_file(tmp_path / "adapter" / WEIGHTS))
     assert torch.equal(logits(fresh), logits(tiny))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_every_loader_scales_an_rslora_adapter_as_peft_does(
+    tiny: LoadedBase, tiny_dir: Path, tmp_path: Path
+) -> None:
+    directory = tmp_path / "adapter"
+    make_tiny_adapter(directory, tiny, rank=9, rslora=True)  # α/r is 2, α/√r is 6
+    other = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    peft = PeftModel.from_pretrained(other.model, directory)
+    with torch.no_grad():
+        expected = peft(IDS).logits
+    with adapted(tiny, directory):
+        torch.testing.assert_close(logits(tiny), expected)
+    out = merge(str(tiny_dir), directory, tmp_path / "merged", dtype="float32")
+    assert "s · B A with s = 6," in (out / "README.md").read_text()
+    merged = load_base(str(out), dtype="float32", device="cpu")
+    torch.testing.assert_close(logits(merged), expected, atol=1e-4, rtol=1e-4)
+
+    _, weights = read_adapter(directory, tiny, layer_shapes(tiny.model))
+    name = "model.layers.1.mlp.down_proj"
+    a, scaled_b = weights[name]
+    layer = peft.get_submodule(f"base_model.model.{name}")
+    torch.testing.assert_close(scaled_b @ a, layer.get_delta_weight("default"))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

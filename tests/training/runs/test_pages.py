@@ -15,6 +15,7 @@ from feedback_app.feedback.models import Example, Project
 from feedback_app.training.models import Adapter, Run, RunMetric, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.claims import RunClaim, run_claim
+from feedback_app.training.runs.config import RunConfig, form_values
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_finish, run_request
 from feedback_app.training.runs.value_curve import value_curve
@@ -24,15 +25,7 @@ pytestmark = pytest.mark.django_db
 
 As = Callable[[User], Client]
 HTMX = {"HX-Request": "true"}
-FORM = {
-    "epochs": "1",
-    "batch_size": "8",
-    "learning_rate": "0.0002",
-    "beta": "0.5",
-    "lora_r": "8",
-    "kl_brake": "0.5",
-    "seed": "3",
-}
+FORM = form_values(RunConfig(epochs=1, batch_size=8, lora_r=8, seed=3))
 
 
 def url(name: str, project: Project, *args: Any) -> str:
@@ -140,7 +133,7 @@ def test_plan_follows_the_form(voted_project: Project, admin: User, as_user: As)
     assert "<html" not in large
 
 
-@pytest.mark.parametrize("change", [{"epochs": "0"}, {"beta": "x"}, {"loss": "dpo"}])
+@pytest.mark.parametrize("change", [{"epochs": "0"}, {"beta": "x"}, {"colour": "red"}])
 def test_plan_invalid_values_are_refused(
     change: dict[str, str], voted_project: Project, admin: User, as_user: As
 ) -> None:
@@ -152,13 +145,13 @@ def test_plan_invalid_values_are_refused(
 def test_plan_names_invalid_values_and_turns_the_button_off(
     voted_project: Project, admin: User, as_user: As
 ) -> None:
-    wrong = FORM | {"epochs": "0", "beta": "", "learning_rate": "7"}
+    wrong = FORM | {"epochs": "0", "batch_size": "", "learning_rate": "7"}
     answer = as_user(admin).get(url("run-plan", voted_project), wrong, headers=HTMX)
 
     assert answer.status_code == 200
     page = answer.content.decode()
     assert "Epochs: Choose 1 to 20." in page
-    assert "β: This field is required." in page
+    assert "Batch: This field is required." in page
     assert "Learning rate: Choose 1e-07 to 0.01." in page
     assert "disabled" in page
 

@@ -11,7 +11,7 @@ from feedback_app.training.runs.services import run_request
 from feedback_app.web.errors import UserError
 
 pytestmark = pytest.mark.django_db
-CONFIG = RunConfig().as_json()
+CONFIG = RunConfig()
 
 
 @pytest.mark.parametrize(

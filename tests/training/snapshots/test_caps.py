@@ -116,7 +116,7 @@ def test_snapshot_caps_votes_of_one_person_and_keeps_all_others(
 def test_plan_counts_the_snapshot_and_the_choice_is_deterministic(
     skewed: Project, admin: User, as_user: As
 ) -> None:
-    plan = run_plan_shown(project=skewed, config=RunConfig().as_json())
+    plan = run_plan_shown(project=skewed, config=RunConfig())
     assert plan is not None
     page = as_user(admin).get(reverse("runs", args=["bot"])).content.decode()
     snapshot = run_request(project=skewed, by=admin).snapshot
