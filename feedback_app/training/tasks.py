@@ -9,9 +9,10 @@ from django.utils import timezone
 
 from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
-from feedback_app.training.launchers.child_process import run_execute
+from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import PairBatch, Run
 from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.execution import run_execute
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
 
@@ -58,4 +59,4 @@ def train_run(run_id: int) -> None:
     """Execute a run."""
     claim = run_claim(run_id)
     if claim is not None:
-        run_execute(claim)
+        run_execute(claim, launcher_selected())
