@@ -33,6 +33,7 @@ from feedback_app.training.runs.forms import RunForm, SendBackForm
 from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
+from feedback_app.training.runs.waiting import place_of
 from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_number, query_page, query_strict, validated
@@ -70,11 +71,15 @@ def train_page(
     adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
     rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
     schedule = Schedule.objects.filter(project=project).first() or Schedule(project=project)
+    found = CountedPaginator(rows, PAGE_SIZE).get_page(number)
+    # a project has one at most
+    queued = next((run for run in found if run.status == Run.Status.QUEUED), None)
     context = {
         "project": project,
         "form": form or RunForm(initial=config),
         "like": like,
-        "page": CountedPaginator(rows, PAGE_SIZE).get_page(number),
+        "page": found,
+        "place": place_of(queued) if queued else None,
         "erased": erased_votes(project),
         "schedule": schedule,
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
@@ -146,6 +151,7 @@ def live_context(run: Run) -> dict[str, Any]:
     return {
         "project": run.project,
         "run": run,
+        "place": place_of(run) if run.status == Run.Status.QUEUED else None,
         "notes": run.notes.order_by("-pk")[:NOTES_SHOWN],
         "advice": run_advice(metrics, kl_brake=float(run.config.get("kl_brake") or 0.5)),
         "seconds_a_step": sum(m.seconds for m in metrics) / len(metrics) if metrics else None,

@@ -188,3 +188,14 @@ def test_run_of_the_version_before_starts_over(run: Run) -> None:
     (run.directory / "checkpoints").mkdir()
     prepare(run)
     assert (run.directory / "checkpoints").exists()
+
+
+def test_run_shares_its_base_as_when_it_began(run: Run, settings: Settings) -> None:
+    settings.TRAINER_FSDP = True
+    prepare(run)
+    config = (run.directory / "config.json").read_bytes()
+    assert json.loads(config)["fsdp"] is True
+    # a checkpoint fits only the configuration that it was made with
+    settings.TRAINER_FSDP = False
+    prepare(run)
+    assert (run.directory / "config.json").read_bytes() == config
