@@ -13,7 +13,7 @@ from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
 from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import PairBatch, Run
-from feedback_app.training.runs.execution import run_execute
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures

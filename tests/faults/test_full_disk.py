@@ -12,8 +12,8 @@ from feedback_app.training.launchers.base import DONE
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runs.claims import run_claim
-from feedback_app.training.runs.execution import run_execute
-from feedback_app.training.runs.jobs import job_run
+from feedback_app.training.runs.execution.jobs import job_run
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request, run_resume
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.long]

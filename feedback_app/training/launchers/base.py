@@ -1,6 +1,6 @@
 """The protocol of launchers: who starts `python -m trainer`, stops it and reads its output.
 
-The run's sequence (training/runs/execution.py) knows this module only. A job reads and writes its
+The run's sequence (training/runs/execution) knows this module only. A job reads and writes its
 directory; its exit codes are those of the trainer.
 """
 

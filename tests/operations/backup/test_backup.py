@@ -53,7 +53,7 @@ from feedback_app.training.models import Adapter, Judge, Run
 from feedback_app.training.registry.files import manifest_check
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.execution import run_execute
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request
 from tests.operations.world import adapter_write
 

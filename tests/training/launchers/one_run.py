@@ -14,7 +14,7 @@ def main(pk: int, root: Path) -> None:
 
     from feedback_app.training.launchers.selection import launcher_selected
     from feedback_app.training.runs.claims import run_claim
-    from feedback_app.training.runs.execution import run_execute
+    from feedback_app.training.runs.execution.sequence import run_execute
 
     settings.MODELS_ROOT, settings.ARTIFACT_ROOT = root / "models", root / "artifacts"
     claim = run_claim(pk)

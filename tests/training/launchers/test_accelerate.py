@@ -41,7 +41,7 @@ from feedback_app.training.launchers.selection import LAUNCHERS, launcher_select
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.execution import run_execute
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
 from tests.stacks import database_url

@@ -14,8 +14,8 @@ from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.execution import run_execute
-from feedback_app.training.runs.inputs import prepare
+from feedback_app.training.runs.execution.inputs import prepare
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request
 
 pytestmark = pytest.mark.django_db

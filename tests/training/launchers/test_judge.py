@@ -21,7 +21,7 @@ from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.execution import judge_asked, run_execute
+from feedback_app.training.runs.execution.sequence import judge_asked, run_execute
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 from tests.training.gate.judge.server import JudgeServer, Reply, judging, kind

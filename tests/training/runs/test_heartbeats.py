@@ -21,7 +21,7 @@ from feedback_app.training.launchers.base import DONE
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import RunClaim, run_claim
-from feedback_app.training.runs.jobs import job_run
+from feedback_app.training.runs.execution.jobs import job_run
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 

@@ -25,9 +25,9 @@ from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, Snaps
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.events import METRIC_FIELDS, events_store, read_new_events
+from feedback_app.training.runs.execution.jobs import JobEnd, job_run
+from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.fit import fit_of_run
-from feedback_app.training.runs.jobs import JobEnd, job_run
-from feedback_app.training.runs.outcomes import settle
 from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.schedules.services import schedule_set, schedules_run

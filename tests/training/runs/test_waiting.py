@@ -146,7 +146,7 @@ def test_message_about_one_run_executes_the_one_that_is_next(
     finished(one, minutes=10)
     heavy, light = run_make(one), run_make(two)
     # without input files the trainer is not started: the run fails with the reason
-    monkeypatch.setattr("feedback_app.training.runs.execution.prepare", refuse)
+    monkeypatch.setattr("feedback_app.training.runs.execution.sequence.prepare", refuse)
     for _ in range(3):  # the third finds nothing to do
         train_run(heavy.pk)
     found = {run.pk: run for run in Run.objects.filter(pk__in=[heavy.pk, light.pk])}

@@ -12,7 +12,7 @@ from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import with_labels
 from feedback_app.training.runs.events import read_new_events
-from feedback_app.training.runs.jobs import JobEnd
+from feedback_app.training.runs.execution.jobs import JobEnd
 
 MAX_ATTEMPTS = 5  # of a trainer that fails
 

@@ -26,9 +26,9 @@ from feedback_app.training.models import Run, RunNote
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
-from feedback_app.training.runs.inputs import model_path, prepare
-from feedback_app.training.runs.jobs import JobEnd, job_run
-from feedback_app.training.runs.outcomes import settle
+from feedback_app.training.runs.execution.inputs import model_path, prepare
+from feedback_app.training.runs.execution.jobs import JobEnd, job_run
+from feedback_app.training.runs.execution.outcomes import settle
 
 log = structlog.get_logger(__name__)
 
