@@ -15,6 +15,7 @@ TRAINER_ONLY = {
     "torch",
     "transformers",
     "peft",
+    "accelerate",
     "numba",
     "llvmlite",
     "safetensors",

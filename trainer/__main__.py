@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from trainer.errors import Cancelled, Refused, TrainerError
 from trainer.onednn_cache import limit_kernel_caches
 from trainer.priority import lower_priority
-from trainer.signals import StopRequest, stop_with_parent
+from trainer.signals import StopRequest, stop_with_input, stop_with_parent
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 
@@ -20,9 +21,23 @@ DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code (see trainer.errors)."""
     arguments = parser().parse_args(argv)
+    try:
+        code = _run(arguments)
+    except SystemExit as ended:  # a signal during the imports
+        code = ended.code if isinstance(ended.code, int) else 1
+    directory: Path | None = getattr(arguments, "exit_codes", None)
+    if directory is not None:
+        _exit_code_write(directory, code)
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Run the parsed subcommand; returns the exit code."""
     lower_priority(getattr(arguments, "nice", 0))
     if getattr(arguments, "stop_with_parent", False):
         stop_with_parent()
+    if getattr(arguments, "stop_with_input", False):
+        stop_with_input()
     limit_kernel_caches()
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
@@ -134,6 +149,18 @@ def _add_worker_options(command: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop as on SIGTERM when the parent process ends",
     )
+    command.add_argument(
+        "--stop-with-input",
+        action="store_true",
+        help="stop as on SIGTERM when standard input ends",
+    )
+    command.add_argument(
+        "--exit-codes",
+        type=Path,
+        metavar="DIR",
+        help="create DIR/RANK.CODE at the end: what starts several processes returns no exit code "
+        "of theirs",
+    )
 
 
 def _cancel_from_now_on() -> None:
@@ -141,6 +168,13 @@ def _cancel_from_now_on() -> None:
     would be retried."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(Cancelled.exit_code))
+
+
+def _exit_code_write(directory: Path, code: int) -> None:
+    """Create an empty file that names this process's rank and exit code: a full disk has room for
+    its name."""
+    with suppress(OSError):
+        (directory / f"{os.environ.get('RANK', '0')}.{code}").touch()
 
 
 def _train(arguments: argparse.Namespace) -> None:

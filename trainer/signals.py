@@ -58,3 +58,18 @@ def stop_with_parent(*, poll_seconds: float = 0.5) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, name="stop-with-parent", daemon=True).start()
+
+
+def stop_with_input() -> None:
+    """Ask this process to stop once its standard input ends.
+
+    A pipe reaches every process of a run, whatever lies between it and the worker: it ends when the
+    worker closes it, and also when the worker is killed. Nothing else may read standard input.
+    """
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="stop-with-input", daemon=True).start()

@@ -18,8 +18,8 @@ from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.projects.starter import starter_prompts, starter_text
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.engine.client import Engine, EngineError, Sampling, Streamed
-from feedback_app.training.launchers.child_process import model_path
 from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.inputs import model_path
 
 STREAMS = 8
 #: Streams are read at most this long: a slow machine need not finish them.

@@ -351,6 +351,18 @@ if MODE != "test" and HAS_SHARED_CACHE:
 RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)
 # niceness of the trainer, so that an engine on the same machine has priority
 TRAINER_NICE = env.int("TRAINER_NICE", 10)
+# what starts the trainer (training/launchers)
+TRAINER_LAUNCHER = env.str("TRAINER_LAUNCHER", "process")
+if TRAINER_LAUNCHER not in ("process", "accelerate"):
+    raise ImproperlyConfigured(
+        f"TRAINER_LAUNCHER is process or accelerate, not {TRAINER_LAUNCHER!r}."
+    )
+# processes of one run with accelerate; 0: one for each GPU of the worker
+TRAINER_PROCESSES = env.int("TRAINER_PROCESSES", 0)
+if TRAINER_PROCESSES < 0:
+    raise ImproperlyConfigured("TRAINER_PROCESSES is 0 or more.")
+# the processes of a run share one copy of the base model
+TRAINER_FSDP = env.bool("TRAINER_FSDP", False)
 
 # -- models and engines
 

@@ -1,4 +1,5 @@
-"""Celery tasks of training. A message may be delivered twice: the second does nothing."""
+"""Celery tasks of training. Rows say what there is to do: a message that is delivered twice finds
+nothing to do, or what is next."""
 
 import datetime as dt
 
@@ -6,14 +7,17 @@ from celery import shared_task
 from django.conf import settings
 from django.db.models import Q
 from django.utils import timezone
+from structlog.contextvars import bound_contextvars
 
 from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
-from feedback_app.training.launchers.child_process import run_execute
+from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import PairBatch, Run
-from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
+from feedback_app.web import log_context
 
 #: A message that no worker has taken for this long may be lost with the broker: send another.
 RESEND = settings.RUN_STALE_SECONDS / 2
@@ -55,7 +59,11 @@ def decide_pairs(batch_id: int) -> None:
 
 @shared_task(name="training.train_run")
 def train_run(run_id: int) -> None:
-    """Execute a run."""
-    claim = run_claim(run_id)
-    if claim is not None:
-        run_execute(claim)
+    """Execute the run that is next. The message says that run `run_id` waits: it may be another's
+    turn, whose message then wakes a worker for this one."""
+    claim = run_claim_next()
+    if claim is None:
+        return
+    # the run's own request, not that of the message's run
+    with bound_contextvars(request_id=claim.row.request_id or log_context.request_id()):
+        run_execute(claim, launcher_selected())

@@ -8,9 +8,12 @@ from pytest_django import Settings
 from feedback_app.accounts.models import User
 from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.feedback.models import Project
-from feedback_app.training.launchers.child_process import DONE, child_run, run_execute
+from feedback_app.training.launchers.base import DONE
+from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.execution.jobs import job_run
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request, run_resume
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.long]
@@ -31,7 +34,7 @@ def test_full_disk_fails_a_run_at_once_and_the_run_can_be_resumed(
     full.symlink_to("/dev/full")
     claim = run_claim(run.pk)
     assert claim is not None
-    run_execute(claim)
+    run_execute(claim, ProcessLauncher())
     run.refresh_from_db()
     assert (run.status, run.attempt) == (Run.Status.FAILED, 1)
     assert f"could not write under {settings.ARTIFACT_ROOT}" in run.error
@@ -42,5 +45,5 @@ def test_full_disk_fails_a_run_at_once_and_the_run_can_be_resumed(
     run_resume(run=run, by=admin)
     again = run_claim(run.pk)
     assert again is not None
-    order = ["train", str(run.directory)]
-    assert child_run(again, order, events=run.directory, alive=Heartbeat()) == DONE
+    ended = job_run(again, ProcessLauncher(), "train", run.directory, alive=Heartbeat())
+    assert ended.code == DONE

@@ -123,6 +123,8 @@ def run_resume(*, run: Run, by: User) -> None:
                 error="",
                 request_id=request_id(),
                 dispatched_at=None,
+                # the time between the attempts is no worker's (runs/waiting.py)
+                started_at=None,
                 finished_at=None,
             )
             if not changed:

@@ -35,6 +35,7 @@ from feedback_app.training.runs.presets import BY_KEY, Preset, preset_config
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.settings import LOSSES
 from feedback_app.training.runs.value_curve import value_curve
+from feedback_app.training.runs.waiting import place_of
 from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import (
@@ -85,6 +86,8 @@ def train_page(
     rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
     schedule = Schedule.objects.filter(project=project).first() or Schedule(project=project)
     shown = CountedPaginator(rows, PAGE_SIZE).get_page(number)
+    # a project has one at most
+    queued = next((run for run in shown if run.status == Run.Status.QUEUED), None)
     context = {
         "project": project,
         "form": form or RunForm(initial=form_initial(config)),
@@ -93,6 +96,7 @@ def train_page(
         "preset_form": PresetForm(initial={"preset": preset.key if preset else "default"}),
         "last": next((run for run in shown if run.facts.get("packs")), None),
         "page": shown,
+        "place": place_of(queued) if queued else None,
         "erased": erased_votes(project),
         "schedule": schedule,
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
@@ -164,6 +168,7 @@ def live_context(run: Run) -> dict[str, Any]:
     return {
         "project": run.project,
         "run": run,
+        "place": place_of(run) if run.status == Run.Status.QUEUED else None,
         "notes": run.notes.order_by("-pk")[:NOTES_SHOWN],
         "advice": run_advice(metrics, kl_brake=run.config.get("kl_brake")),
         "start_version": start_version(run.config),

@@ -48,11 +48,12 @@ from feedback_app.operations.backup import artifacts, tables
 from feedback_app.operations.backup.manifest import BackedUpFile, BackupError
 from feedback_app.operations.backup.services import backup_make, backup_restore, tables_all
 from feedback_app.operations.backup.tables import file_of
-from feedback_app.training.launchers.child_process import run_execute
+from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Adapter, Judge, Run
 from feedback_app.training.registry.files import manifest_check
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request
 from tests.operations.world import adapter_write
 
@@ -207,7 +208,7 @@ def test_run_trains_in_a_restored_installation(
     config = RunConfig(epochs=1, batch_size=16, kl_brake=10)
     claim = run_claim(run_request(project=project, by=admin, config=config).pk)
     assert claim is not None
-    run_execute(claim)
+    run_execute(claim, ProcessLauncher())
 
     run = Run.objects.get(number=2)
     assert run.status == Run.Status.SUCCEEDED, run.error

@@ -21,8 +21,8 @@ from feedback_app.training.gate.evaluation import (
 from feedback_app.training.gate.measures import Measures
 from feedback_app.training.gate.rules import GateResult, gate_decide
 from feedback_app.training.gate.settings import GateSettings
-from feedback_app.training.launchers.child_process import prepare
 from feedback_app.training.models import Run
+from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.services import run_request
 from tests.training.gate.reports import gate_report
 

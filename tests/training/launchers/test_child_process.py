@@ -10,10 +10,12 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Probe, Project, Split
 from feedback_app.feedback.probes.services import probe_add
 from feedback_app.training.gate.evaluation import Look, evaluation_write
-from feedback_app.training.launchers.child_process import prepare, run_execute
+from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.inputs import prepare
+from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request
 
 pytestmark = pytest.mark.django_db
@@ -89,7 +91,7 @@ def test_training_opens_no_file_with_a_test_prompt(
     claim = run_claim(run.pk)
     assert claim is not None
 
-    run_execute(claim)
+    run_execute(claim, ProcessLauncher())
 
     run.refresh_from_db()
     assert run.status == Run.Status.SUCCEEDED, run.error
@@ -132,7 +134,7 @@ def test_finished_run_has_answered_the_probes_of_its_project(
     claim = run_claim(run.pk)
     assert claim is not None
 
-    run_execute(claim)
+    run_execute(claim, ProcessLauncher())
 
     adapter = run.project.adapters.get()
     found = {entry["id"]: entry["answers"] for entry in adapter.report["probes"]}
@@ -186,3 +188,14 @@ def test_run_of_the_version_before_starts_over(run: Run) -> None:
     (run.directory / "checkpoints").mkdir()
     prepare(run)
     assert (run.directory / "checkpoints").exists()
+
+
+def test_run_shares_its_base_as_when_it_began(run: Run, settings: Settings) -> None:
+    settings.TRAINER_FSDP = True
+    prepare(run)
+    config = (run.directory / "config.json").read_bytes()
+    assert json.loads(config)["fsdp"] is True
+    # a checkpoint fits only the configuration that it was made with
+    settings.TRAINER_FSDP = False
+    prepare(run)
+    assert (run.directory / "config.json").read_bytes() == config

@@ -17,10 +17,11 @@ from feedback_app.training.gate.judge import interview
 from feedback_app.training.gate.judge.services import judge_save
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.gate.settings import GateSettings
-from feedback_app.training.launchers.child_process import judge_asked, run_execute
+from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.sequence import judge_asked, run_execute
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 from tests.training.gate.judge.server import JudgeServer, Reply, judging, kind
@@ -125,7 +126,7 @@ def test_whole_run_is_decided_by_the_judge(claim: RunClaim, server: JudgeServer)
     from tests.tiny import make_tiny_model
 
     make_tiny_model(Path(claim.row.directory).parents[2] / "models" / claim.row.project.base_model)
-    run_execute(claim)
+    run_execute(claim, ProcessLauncher())
 
     run = Run.objects.get()
     assert run.status == Run.Status.SUCCEEDED, run.error

@@ -17,9 +17,11 @@ from feedback_app.feedback.imports import services
 from feedback_app.feedback.imports.services import import_claim, import_execute
 from feedback_app.feedback.models import ImportJob, Project
 from feedback_app.training.launchers import child_process
-from feedback_app.training.launchers.child_process import DONE, child_run
+from feedback_app.training.launchers.base import DONE
+from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import RunClaim, run_claim
+from feedback_app.training.runs.execution.jobs import job_run
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 
@@ -96,6 +98,10 @@ def test_connection_of_the_heartbeats_is_closed(claim: RunClaim, settings: Setti
         used[0].cursor()
 
 
+def evaluated(claim: RunClaim, directory: Path, alive: Heartbeat) -> int:
+    return job_run(claim, ProcessLauncher(), "evaluate", directory, alive=alive).code
+
+
 def test_trainer_without_events_keeps_its_run(
     claim: RunClaim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +116,7 @@ def test_trainer_without_events_keeps_its_run(
     def work() -> None:
         try:
             with kept_alive(claim.heartbeat) as alive:
-                codes.append(child_run(claim, ["evaluate"], events=tmp_path, alive=alive))
+                codes.append(evaluated(claim, tmp_path, alive))
         finally:
             connection.close()
 
@@ -136,7 +142,7 @@ def test_trainer_has_the_configured_niceness(
     python.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n')
     python.chmod(0o755)
     monkeypatch.setattr(child_process.sys, "executable", str(python))
-    assert child_run(claim, ["evaluate"], events=tmp_path, alive=Heartbeat()) == DONE
+    assert evaluated(claim, tmp_path, Heartbeat()) == DONE
     assert "--nice 7" in (tmp_path / "arguments").read_text()
 
 
@@ -149,7 +155,7 @@ def test_trainer_of_a_lost_run_is_ended(
     monkeypatch.setattr(child_process.sys, "executable", str(python))
     Run.objects.filter(pk=claim.row.pk).update(attempt=claim.attempt + 1)
     with kept_alive(claim.heartbeat) as alive, pytest.raises(ClaimLost):
-        child_run(claim, ["evaluate"], events=tmp_path, alive=alive)
+        evaluated(claim, tmp_path, alive)
 
 
 def test_import_with_a_long_transaction_keeps_its_claim(

@@ -19,17 +19,14 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.gate.report import misfits
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.gate.settings import GateSettings
-from feedback_app.training.launchers.child_process import (
-    CANCELLED,
-    FAILED,
-    REFUSED,
-    child_run,
-    settle,
-)
+from feedback_app.training.launchers.base import CANCELLED, FAILED, REFUSED
+from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, SnapshotItem
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.events import METRIC_FIELDS, events_store, read_new_events
+from feedback_app.training.runs.execution.jobs import JobEnd, job_run
+from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
@@ -109,7 +106,7 @@ def failed(run: Run, claim: RunClaim, code: int) -> None:
     advice = "lower learning_rate or raise beta, and start a new run"
     event = {"type": "failed", "step": 2, "reason": reason, "advice": advice}
     (run.directory / "events.jsonl").write_text(json.dumps(event) + "\n")
-    settle(claim, code)
+    settle(claim, JobEnd(code))
     run.refresh_from_db()
 
 
@@ -171,8 +168,8 @@ def test_run_with_a_stop_request_starts_no_process(
     run: Run, claim: RunClaim, admin: User, tmp_path: Path
 ) -> None:
     run_cancel(run=run, by=admin)
-    code = child_run(claim, ["evaluate", str(tmp_path)], events=tmp_path, alive=Heartbeat())
-    assert code == CANCELLED
+    ended = job_run(claim, ProcessLauncher(), "evaluate", tmp_path, alive=Heartbeat())
+    assert ended.code == CANCELLED
     assert not list(tmp_path.iterdir()), "a process was started"
 
 
@@ -185,7 +182,7 @@ def test_stopped_trainer_ends_the_run_as_cancelled(
 ) -> None:
     if asked:
         run_cancel(run=run, by=admin)
-    settle(claim, code)
+    settle(claim, JobEnd(code))
     run.refresh_from_db()
     assert run.status == status
 

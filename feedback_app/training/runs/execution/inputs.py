@@ -1,0 +1,71 @@
+"""The files that the trainer reads: configuration, examples, base model."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from feedback_app.training.gate.evaluation import TEST_FILE, evaluation_directory
+from feedback_app.training.models import Run
+from feedback_app.training.snapshots.files import snapshot_write
+
+
+def prepare(run: Run) -> None:
+    """Write the trainer's input. The same rows give the same files, so it can be repeated."""
+    restart_if_outdated(run.directory)
+    # left by an attempt that was interrupted in the evaluation: while a process trains, no file
+    # holds the test split
+    (evaluation_directory(run) / TEST_FILE).unlink(missing_ok=True)
+    if not (run.directory / "examples.jsonl").exists():
+        snapshot_write(run.snapshot, run.directory)
+    path = run.directory / "config.json"
+    config = {
+        **run.config,
+        "base_model": model_path(run.project.base_model),
+        "adapter_name": run.project.adapter_name(run.number),
+        # shared by all runs: reference log-probabilities of old examples are not computed again
+        "reference_cache": str(Path(settings.ARTIFACT_ROOT) / "reference"),
+    }
+    if shares_base(path):
+        config["fsdp"] = True
+    write_json(path, config)
+
+
+def shares_base(path: Path) -> bool:
+    """Return whether the processes of a run share one copy of the base model.
+
+    A run keeps what it began with: a checkpoint fits only the configuration it was made with.
+    """
+    if path.exists():
+        return bool(json.loads(path.read_text()).get("fsdp", False))
+    return bool(settings.TRAINER_FSDP)
+
+
+def restart_if_outdated(directory: Path) -> None:
+    """Remove the files of a run that an earlier version began, so that it starts over.
+
+    Before there was a validation split, training chose its adapter by heldout.jsonl, and part of
+    those examples are test examples now. An adapter or checkpoint from then would be judged by what
+    it was chosen by.
+    """
+    outdated = directory / "heldout.jsonl"
+    if not outdated.exists():
+        return
+    for name in ("adapter", "checkpoints", "evaluation"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / "examples.jsonl").unlink(missing_ok=True)
+    outdated.unlink()  # last, so that an interrupted removal is repeated
+
+
+def model_path(base_model: str) -> str:
+    """Return the path of a local base model if it exists, else its hub id."""
+    local = Path(settings.MODELS_ROOT) / base_model
+    return str(local) if local.is_dir() else base_model
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(data, indent=1))
+    partial.replace(path)

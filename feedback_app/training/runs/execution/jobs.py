@@ -1,0 +1,75 @@
+"""One job of a run: started by a launcher, followed by its events, ended with the claim."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from django.conf import settings
+
+from feedback_app.db.claims import ClaimLost
+from feedback_app.db.heartbeats import Heartbeat
+from feedback_app.training.launchers.base import CANCELLED, Job, Launcher
+from feedback_app.training.runs.claims import RunClaim
+from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.web.log_context import request_id
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class JobEnd:
+    """How a job ended: its exit code (launchers/base.py) and the end of its output."""
+
+    code: int
+    output: str = ""
+
+
+def job_run(
+    claim: RunClaim,
+    launcher: Launcher,
+    command: Literal["train", "evaluate"],
+    directory: Path,
+    *,
+    alive: Heartbeat,
+) -> JobEnd:
+    """Run `python -m trainer COMMAND DIRECTORY` to its end and store its events.
+
+    Returns CANCELLED without starting it if the run has been cancelled. Raises ClaimLost, after
+    ending the job, if `alive` or a write of events finds the claim lost. Raises LaunchError.
+    """
+    if claim.cancel_requested():
+        return JobEnd(CANCELLED)
+    path = directory / "events.jsonl"
+    # the evaluation has its own events, read from the start in each attempt
+    training = command == "train"
+    offset = claim.row.events_offset if training else 0
+    job_id = launcher.submit(
+        Job(
+            name=f"run-{claim.row.pk}-{claim.attempt}-{command}",
+            command=command,
+            directory=directory,
+            nice=settings.TRAINER_NICE,
+            environment={"PROSPECT_REQUEST_ID": request_id()},  # in every event (trainer/events.py)
+        )
+    )
+    try:
+        stopping = False
+        while True:
+            code = launcher.poll(job_id)
+            new, offset_now = read_new_events(path, offset)
+            if alive.lost:
+                raise ClaimLost
+            if new:
+                fields = {"events_offset": offset_now} if training else {}
+                if not events_store(claim, new, **fields):
+                    raise ClaimLost
+                offset = offset_now
+            if code is not None:
+                return JobEnd(code, launcher.logs(job_id))
+            if not stopping and claim.cancel_requested():
+                launcher.cancel(job_id)
+                stopping = True
+            time.sleep(POLL_SECONDS)
+    finally:
+        launcher.end(job_id)
