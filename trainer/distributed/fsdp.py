@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -115,7 +114,7 @@ def _facts(base: LoadedBase | None, process_group: ProcessGroup) -> _Facts:
 
 def _fill(model: Any, source: Any | None, *, device: torch.device) -> None:
     """Copy the weights and buffers of the first process's model into the shares of all."""
-    weights: dict[str, Tensor] = {} if source is None else source.state_dict()
+    weights: dict[str, Any] = {} if source is None else source.state_dict()
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(model, weights, options=options)
     known = {} if source is None else dict(source.named_buffers())
