@@ -12,9 +12,8 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from trainer.backends.kv_cache import Layers, RowCache
+from trainer.backends.kv_cache import Layers, PromptRows, RowCache
 
 Ids = tuple[int, ...]
 _T = TypeVar("_T")
@@ -22,7 +21,7 @@ _T = TypeVar("_T")
 #: (A, B) by the name of the linear layer, (rank, in) and (out, rank), B times its scale.
 AdapterWeights: TypeAlias = Mapping[str, tuple[Tensor, Tensor]]
 #: A cache of prompts that are being read.
-PromptCache: TypeAlias = RowCache | DynamicCache
+PromptCache: TypeAlias = RowCache | PromptRows
 
 
 # -- packed rows

@@ -1,21 +1,74 @@
-"""Keys and values of the running rows, written in place.
+"""Keys and values of prompts and of the running rows, written in place.
 
 transformers' own cache is made for batches that begin and end together and copies itself at every
-token. Here each row has its own length: a row that joins is copied in once, a token is written
-where its row ends, and a row that leaves gives its place to the last one.
+token and every chunk of a prompt. A prompt's length is known: its memory is taken once. Of the
+running rows each has its own length: a row that joins is copied in once, a token is written where
+its row ends, and a row that leaves gives its place to the last one.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from trainer.transfers import on_device
+
 #: (keys, values) of each layer, (1, heads, positions, head size).
 Layers = Sequence[tuple[Tensor, Tensor]]
 
 _CHUNK = 128  # positions that are added at a time: growing copies everything
+
+
+class _PromptLayer(CacheLayerMixin):
+    """One layer of a PromptRows: (rows, heads, positions, head size), `filled` of them."""
+
+    is_sliding = False
+
+    def __init__(self, positions: int) -> None:
+        super().__init__()
+        self.positions = positions
+        self.filled = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take the memory of all positions; layers may differ in their shapes."""
+        self.keys, self.values = (
+            new.new_empty(*new.shape[:2], self.positions, new.shape[3])
+            for new in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write the next tokens of every row (B, H, T, D); returns all that is filled."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, self.filled = self.filled, self.filled + key_states.shape[2]
+        self.keys[:, :, start : self.filled] = key_states
+        self.values[:, :, start : self.filled] = value_states
+        return self.keys[:, :, : self.filled], self.values[:, :, : self.filled]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.filled + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.filled
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+class PromptRows(Cache):
+    """The cache of prompts that are being read together, of at most `positions` tokens. `known` are
+    keys and values that they begin with."""
+
+    def __init__(self, positions: int, known: Layers = ()) -> None:
+        super().__init__(layer_class_to_replicate=partial(_PromptLayer, positions))
+        for index, (keys, values) in enumerate(known):
+            self.update(keys, values, index)
 
 
 class _RowLayer(CacheLayerMixin):
@@ -127,7 +180,7 @@ class RowCache(Cache):
         device = self.layers[0].keys.device
         self.attended = max(self.lengths) + 1
         self.reserve(len(self.lengths), self.attended)
-        self.ends = torch.tensor(self.lengths, device=device)
+        self.ends = on_device(self.lengths, device)
         self.where = torch.arange(len(self.lengths), device=device)
         columns = torch.arange(self.attended, device=device)
         behind = columns > self.ends[:, None]

@@ -15,10 +15,12 @@ from torch import Tensor
 from trainer.backends import model_decoder
 from trainer.backends.base import Decoder, PromptCache
 from trainer.backends.kv_cache import Layers, RowCache
+from trainer.engine.cache_limits import cache_limits
 from trainer.engine.prefix_cache import PrefixCache
 from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
 from trainer.engine.text import TextStream
 from trainer.errors import Refused
+from trainer.transfers import on_device
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -26,9 +28,6 @@ FinishReason = Literal["stop", "length", "error"]
 PREFILL_TOKENS = 1024
 #: The same while answers are running, which wait for it.
 CHUNK_TOKENS = 256
-#: Positions of keys and values held at once, padding included: bounds the memory of a batch
-#: (1.5 GB for SmolLM2-135M in bfloat16).
-CACHE_POSITIONS = 65_536
 
 
 @dataclass(eq=False)
@@ -94,7 +93,9 @@ class Batch:
     """Rows of any length, adapter and sampling that are decoded together, by transformers or by
     the engine's own decoder, which has adapters of its own.
 
-    `prefix_cache` keeps keys and values for later prompts that begin the same.
+    `prefix_cache` keeps keys and values for later prompts that begin the same. `positions` of keys
+    and values, padding included, may be held at once, which those who add rows see to; by default
+    as many as the device has memory for.
     """
 
     def __init__(
@@ -102,8 +103,10 @@ class Batch:
         model: Any,
         decoder: Decoder | None = None,
         prefix_cache: PrefixCache | None = None,
+        positions: int | None = None,
     ) -> None:
         self.model = model
+        self.positions = cache_limits(model).batch if positions is None else positions
         self.rows: list[Row] = []
         self.reused_tokens = 0
         self._decoder = model_decoder(model) if decoder is None else decoder
@@ -212,15 +215,28 @@ class Batch:
             for row in rows
         ]
         tokens = choose(logits, [row.sampler for row in rows], seen)
-        for index, row in enumerate(rows):
-            wanted = row.sampler.sampling.logprobs
-            if wanted is not None and tokens[index] != NO_TOKEN:
-                row.scores.append(scored(logits[index], tokens[index], wanted))
+        _score(rows, tokens, logits)
         pieces = [(row, row.take(token)) for row, token in zip(rows, tokens, strict=True)]
         for row in rows:
             if row.finish_reason is not None:
                 self.leave(row)
         return pieces
+
+
+def _score(rows: Sequence[Row], tokens: Sequence[int], logits: Tensor) -> None:
+    """Add the log-probability of its token to each row that asks for it."""
+    wanted = {
+        index: row.sampler.sampling.logprobs
+        for index, row in enumerate(rows)
+        if row.sampler.sampling.logprobs is not None and tokens[index] != NO_TOKEN
+    }
+    if not wanted:
+        return
+    places = on_device(list(wanted), logits.device)
+    chosen = [tokens[index] for index in wanted]
+    found = scored(logits[places], chosen, list(wanted.values()))
+    for index, score in zip(wanted, found, strict=True):
+        rows[index].scores.append(score)
 
 
 def prefill_group(waiting: Sequence[Row], places: int, tokens: int = PREFILL_TOKENS) -> int:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.backends.kv_cache import Layers
+from trainer.engine.cache_limits import HOST_PREFIXES
 
-#: Positions that are entry at most (390 MB for SmolLM2-135M in bfloat16).
-MAX_POSITIONS = 16_384
 #: Shorter shared prefixes do not pay for a prefill of their own.
 MIN_SHARED = 32
 
@@ -31,7 +30,7 @@ class PrefixCache:
     Entries belong to an adapter's slot and are never used for another adapter or the base.
     """
 
-    def __init__(self, positions: int = MAX_POSITIONS) -> None:
+    def __init__(self, positions: int = HOST_PREFIXES) -> None:
         self.positions = 0
         self._limit = positions
         self._entries: OrderedDict[int, Entry] = OrderedDict()

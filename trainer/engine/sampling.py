@@ -9,11 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainer.transfers import on_device
+
 #: Tokens looked at before the whole vocabulary is sorted: most nuclei lie within the first number,
 #: nearly all within the second, and sorting 49,152 scores would cost more than the model does.
 CANDIDATES = (256, 4096)
 #: Returned for a row whose scores are NaN or infinite: no token can be chosen.
 NO_TOKEN = -1
+#: Stands for a token that the candidates so far do not decide.
+UNDECIDED = -2
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,9 @@ def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[
 
     In the order that everyone uses: repetition penalty on `seen` (Keskar et al. 2019, Section
     4.1), temperature, top-k, top-p (Holtzman et al. 2020, Section 3.1).
+
+    Scores stay on their device: the host reads the tokens, once, and once more for each further
+    stage of CANDIDATES that a row's limits reach.
     """
     plain = all(sampler.sampling.repetition_penalty == 1.0 for sampler in samplers)
     # a copy where it is written to: the caller's scores stay as they are
@@ -94,93 +101,130 @@ def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[
         if sampler.sampling.repetition_penalty != 1.0:
             scores[row] = penalised(scores[row], seen[row], sampler.sampling.repetition_penalty)
     best = scores.max(dim=-1)
-    finite = best.values.isfinite().tolist()
-    chosen = best.indices.tolist()
-    drawn = [
-        row
-        for row, sampler in enumerate(samplers)
-        if finite[row] and sampler.sampling.temperature > 0
-    ]
+    tokens = best.indices
+    drawn = [row for row, sampler in enumerate(samplers) if sampler.sampling.temperature > 0]
+    draw = None
     if drawn:
-        heat = [max(samplers[row].sampling.temperature, 1e-4) for row in drawn]
-        scaled = scores[drawn].float() / torch.tensor(heat, device=scores.device)[:, None]
-        for row, token in zip(
-            drawn, sampled(scaled.cpu(), [samplers[row] for row in drawn]), strict=True
-        ):
+        rows = on_device(drawn, scores.device)
+        given = [samplers[row].sampling for row in drawn]
+        heat = on_device([max(one.temperature, 1e-4) for one in given], scores.device)
+        scaled = scores[rows].float() / heat[:, None]
+        draw = Draw(scaled, given, [samplers[row].draw() for row in drawn])
+        tokens = tokens.index_copy(0, rows, draw.first())
+    chosen: list[int] = tokens.where(best.values.isfinite(), NO_TOKEN).tolist()
+    if draw is not None:
+        for row, token in zip(drawn, draw.rest([chosen[row] for row in drawn]), strict=True):
             chosen[row] = token
-    return [token if ok else NO_TOKEN for token, ok in zip(chosen, finite, strict=True)]
+    return chosen
 
 
 def penalised(scores: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
     """Return scores (V,) with every token of `seen` made less likely by `penalty`."""
-    where = torch.tensor(seen, device=scores.device)
+    where = on_device(seen, scores.device)
     found = scores[where]
     return scores.scatter(0, where, torch.where(found > 0, found / penalty, found * penalty))
 
 
-def scored(logits: Tensor, token: int, alternatives: int) -> TokenScore:
-    """Return how likely the model finds a token of `logits` (V,), before temperature and limits."""
+def scored(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[TokenScore]:
+    """Return how likely the model finds a token of each row of `logits` (B, V), before temperature
+    and limits, with so many alternatives."""
     shares = logits.float().log_softmax(dim=-1)
-    values, ids = shares.topk(min(alternatives, len(shares)))
-    top = tuple(zip(ids.tolist(), values.tolist(), strict=True))
-    return TokenScore(token, float(shares[token]), top)
+    values, ids = shares.topk(min(max(alternatives), shares.shape[-1]), dim=-1)
+    own = shares.gather(1, on_device([[token] for token in tokens], shares.device))
+    # one read; ids and fp32 numbers are exact in fp64
+    rows = torch.cat([own.double(), values.double(), ids.double()], dim=1).tolist()
+    count = values.shape[1]
+    return [
+        TokenScore(
+            token,
+            logprob,
+            tuple(zip(map(int, rest[count:]), rest[:count], strict=True))[:wanted],
+        )
+        for token, wanted, (logprob, *rest) in zip(tokens, alternatives, rows, strict=True)
+    ]
 
 
-def sampled(scaled: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """Return one token a row of scores (B, V) that temperature has already been applied to."""
-    given = [sampler.sampling for sampler in samplers]
-    draws = [sampler.draw() for sampler in samplers]
-    whole = scaled.logsumexp(dim=-1, keepdim=True)
-    tokens = [NO_TOKEN] * len(given)
-    left = [row for row, one in enumerate(given) if one.top_p < 1 or one.top_k]
-    for wide in CANDIDATES:
-        if not left:
-            break
-        limits, drawn = [given[row] for row in left], [draws[row] for row in left]
-        for row, token in zip(
-            left, among(scaled[left], whole[left], limits, drawn, wide), strict=True
-        ):
-            tokens[row] = token
-        left = [row for row in left if tokens[row] == NO_TOKEN]
-    for row, token in enumerate(tokens):
-        if token == NO_TOKEN:
-            tokens[row] = from_all(scaled[row], given[row], draws[row])
-    return tokens
+class Draw:
+    """One token a row of scores (R, V) that temperature has already been applied to, from one
+    uniform number a row."""
 
+    def __init__(self, scaled: Tensor, given: Sequence[Sampling], draws: Sequence[float]) -> None:
+        self._scaled = scaled
+        self._given = given
+        self._draws = draws
+        #: The logarithm of what all shares add up to, (R, 1).
+        self._whole = scaled.logsumexp(dim=-1, keepdim=True)
+        self._limited = [row for row, one in enumerate(given) if one.top_p < 1 or one.top_k]
 
-def among(
-    scaled: Tensor, whole: Tensor, given: Sequence[Sampling], draws: Sequence[float], wide: int
-) -> list[int]:
-    """Return a token of the `wide` likeliest of each row; NO_TOKEN where its limits reach farther.
+    def first(self) -> Tensor:
+        """Return tokens (R,), UNDECIDED where a row's limits reach farther than the first number of
+        CANDIDATES."""
+        rows = range(len(self._given))
+        if not self._limited:
+            return self._from_all(rows)
+        if len(self._limited) == len(rows):
+            return self._among(rows, CANDIDATES[0])
+        free = sorted(set(rows) - set(self._limited))
+        order = on_device([*self._limited, *free], self._scaled.device)
+        found = torch.cat([self._among(self._limited, CANDIDATES[0]), self._from_all(free)])
+        return torch.empty_like(found).index_copy(0, order, found)
 
-    `whole` (B, 1): the logarithm of what all shares add up to.
-    """
-    vocabulary = scaled.shape[-1]
-    wide = min(wide, vocabulary)
-    top, ids = scaled.topk(wide, dim=-1)
-    share = (top - whole).exp().double()
-    top_k = torch.tensor([one.top_k or vocabulary for one in given])[:, None]
-    top_p = torch.tensor([one.top_p for one in given], dtype=torch.float64)[:, None]
-    limited = top_k <= wide
-    share = share * (torch.arange(wide) < top_k)
-    mass = share.sum(dim=-1, keepdim=True)
-    # top-p is a share of what top-k leaves; without top-k of everything, also beyond the candidates
-    picked = pick(nucleus(share, top_p, torch.where(limited, mass, 1.0)), draws)
-    tokens = ids.gather(1, picked[:, None])
-    found: list[int] = tokens.where(limited | (mass >= top_p), NO_TOKEN)[:, 0].tolist()
-    return found
+    def rest(self, tokens: Sequence[int]) -> list[int]:
+        """Return the tokens with those decided that `first` left open."""
+        found = list(tokens)
+        for wide in (*CANDIDATES[1:], None):
+            left = [row for row, token in enumerate(found) if token == UNDECIDED]
+            if not left:
+                break
+            more = self._in_order(left) if wide is None else self._among(left, wide)
+            for row, token in zip(left, more.tolist(), strict=True):
+                found[row] = token
+        return found
 
+    def _rows(self, tensor: Tensor, rows: Sequence[int]) -> Tensor:
+        """Return some rows of a tensor; the tensor itself where all are meant."""
+        if len(rows) == len(self._given):
+            return tensor
+        return tensor[on_device(rows, tensor.device)]
 
-def from_all(scores: Tensor, sampling: Sampling, draw: float) -> int:
-    """Return a token of the whole vocabulary (V,); sorted only where a limit asks for it."""
-    share = scores.double().softmax(dim=-1)
-    top_k = sampling.top_k or len(share)
-    if sampling.top_p >= 1 and top_k >= len(share):
-        return int(pick(share[None], [draw]))
-    share, order = share.sort(descending=True)
-    share = share[None, :top_k]
-    limit = torch.tensor([[sampling.top_p]], dtype=torch.float64)
-    return int(order[pick(nucleus(share, limit, share.sum(dim=-1, keepdim=True)), [draw])])
+    def _numbers(self, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return top_k, top_p and the draw of rows, (R', 1) each, in fp64."""
+        size = self._scaled.shape[-1]
+        numbers = [
+            (self._given[row].top_k or size, self._given[row].top_p, self._draws[row])
+            for row in rows
+        ]
+        top_k, top_p, draw = on_device(numbers, self._scaled.device, torch.float64).split(1, dim=1)
+        return top_k, top_p, draw
+
+    def _among(self, rows: Sequence[int], wide: int) -> Tensor:
+        """Return a token of the `wide` likeliest of each row, UNDECIDED where its limits reach
+        farther."""
+        wide = min(wide, self._scaled.shape[-1])
+        top, ids = self._rows(self._scaled, rows).topk(wide, dim=-1)
+        share = (top - self._rows(self._whole, rows)).exp().double()
+        top_k, top_p, draw = self._numbers(rows)
+        limited = top_k <= wide
+        share = share * (torch.arange(wide, device=share.device) < top_k)
+        mass = share.sum(dim=-1, keepdim=True)
+        # top-p is a share of what top-k leaves; without top-k of everything, also beyond the
+        # candidates
+        picked = pick(nucleus(share, top_p, torch.where(limited, mass, 1.0)), draw)
+        tokens = ids.gather(1, picked[:, None])
+        return tokens.where(limited | (mass >= top_p), UNDECIDED)[:, 0]
+
+    def _from_all(self, rows: Sequence[int]) -> Tensor:
+        """Return a token of the whole vocabulary of each row, which has no limits."""
+        share = self._rows(self._scaled, rows).double().softmax(dim=-1)
+        return pick(share, self._numbers(rows)[2])
+
+    def _in_order(self, rows: Sequence[int]) -> Tensor:
+        """Return a token of the whole vocabulary of each row, sorted for its limits."""
+        share, order = self._rows(self._scaled, rows).double().softmax(dim=-1).sort(descending=True)
+        top_k, top_p, draw = self._numbers(rows)
+        share = share * (torch.arange(share.shape[-1], device=share.device) < top_k)
+        picked = pick(nucleus(share, top_p, share.sum(dim=-1, keepdim=True)), draw)
+        return order.gather(1, picked[:, None])[:, 0]
 
 
 def nucleus(share: Tensor, top_p: Tensor, whole: Tensor) -> Tensor:
@@ -190,10 +234,10 @@ def nucleus(share: Tensor, top_p: Tensor, whole: Tensor) -> Tensor:
     return share * (before < top_p * whole)
 
 
-def pick(share: Tensor, draws: Sequence[float]) -> Tensor:
-    """For each row of `share` (B, K) the index where its running sum passes its draw's part of the
-    total: never an index without a share."""
+def pick(share: Tensor, draw: Tensor) -> Tensor:
+    """For each row of `share` (B, K) the index where its running sum passes its draw's (B, 1) part
+    of the total: never an index without a share."""
     running = share.cumsum(dim=-1)
-    target = torch.tensor(draws, dtype=share.dtype)[:, None] * running[:, -1:]
+    target = draw * running[:, -1:]
     last = share.shape[-1] - 1 - (share > 0).flip(-1).int().argmax(dim=-1)
     return torch.minimum((running <= target).sum(dim=-1), last)

@@ -11,7 +11,6 @@ from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
 from trainer.engine.adapters import inside, read_adapter
 from trainer.engine.batch import (
-    CACHE_POSITIONS,
     CHUNK_TOKENS,
     PREFILL_TOKENS,
     Batch,
@@ -19,6 +18,7 @@ from trainer.engine.batch import (
     context_length,
     prefill_group,
 )
+from trainer.engine.cache_limits import cache_limits
 from trainer.engine.histograms import EngineMetrics
 from trainer.engine.jobs import Held, Inbox, Job, Piece, QueueFull, Stopped, UnknownModel
 from trainer.engine.prefix_cache import PrefixCache
@@ -69,8 +69,9 @@ class Scheduler:
         self._eos = eos_ids(base.model, base.tokenizer)
         self._decoder = serving_decoder(base.model)
         self._shapes = self._decoder.shapes
-        self._prefix_cache = PrefixCache()
-        self._batch = Batch(base.model, self._decoder, self._prefix_cache)
+        self._limits = cache_limits(base.model)  # once the weights are where they stay
+        self._prefix_cache = PrefixCache(self._limits.prefixes)
+        self._batch = self._new_batch()
         self._running: dict[Row, Job] = {}
         self._held: dict[str, Held] = {}
         self._inbox = Inbox()
@@ -325,9 +326,12 @@ class Scheduler:
         for count, row in enumerate(rows):
             reach = max(reach, row.reach)
             total = len(self._running) + count
-            if total and reach * (total + 1) > CACHE_POSITIONS:
+            if total and reach * (total + 1) > self._batch.positions:
                 return count
         return len(rows)
+
+    def _new_batch(self) -> Batch:
+        return Batch(self.base.model, self._decoder, self._prefix_cache, self._limits.batch)
 
     def _row(self, job: Job) -> Row:
         return Row.new(
@@ -347,8 +351,8 @@ class Scheduler:
         except Exception as error:  # out of memory, for example
             jobs = list(self._running.values())
             self._running.clear()
-            self._prefix_cache = PrefixCache()
-            self._batch = Batch(self.base.model, self._decoder, self._prefix_cache)
+            self._prefix_cache = PrefixCache(self._limits.prefixes)
+            self._batch = self._new_batch()
             for job in jobs:
                 self._deliver_error(job, f"The engine failed ({type(error).__name__}: {error}).")
             return

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from trainer.data.chat import eos_ids
-from trainer.engine.batch import CACHE_POSITIONS, Batch, Row, context_length, prefill_group
+from trainer.engine.batch import Batch, Row, context_length, prefill_group
 from trainer.engine.sampling import Sampling, derived_seed
 from trainer.errors import Refused, RunFailed
 
@@ -93,7 +93,7 @@ def run_rows(
     on_finished: Callable[[Row], None] | None = None,
 ) -> None:
     """Run `rows` to their end, at most `batch_size` at once and fewer where long ones would need
-    more than CACHE_POSITIONS of keys and values.
+    more keys and values than the batch may hold.
 
     Rows begin in the given order. `on_step` is called before every pass through the model,
     `on_finished` with each row that has ended well; what they raise ends the run. Returns early at
@@ -102,7 +102,7 @@ def run_rows(
     """
     waiting, finished = list(rows), 0
     longest = max((row.reach for row in rows), default=1)
-    places = max(1, min(batch_size, CACHE_POSITIONS // longest))
+    places = max(1, min(batch_size, batch.positions // longest))
     while waiting or batch.rows:
         if on_step is not None:
             on_step()

@@ -13,6 +13,7 @@ from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
 from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row, context_length
+from trainer.engine.cache_limits import cache_limits
 from trainer.engine.prefix_cache import PrefixCache
 from trainer.engine.sampling import Sampling
 from trainer.errors import RunFailed
@@ -121,13 +122,16 @@ class Versions:
         same_bits = self._decoder.batch_invariant
         run_rows(
             # a cached prefix changes no bits only if the decoder is batch invariant
-            Batch(self._base.model, self._decoder, PrefixCache() if same_bits else None),
+            Batch(self._base.model, self._decoder, self._prefixes() if same_bits else None),
             _in_order(rows),
             batch_size=DECODER_ROWS if same_bits else TRANSFORMERS_ROWS,
             on_progress=on_progress,
             on_step=on_step,
             on_finished=on_finished,
         )
+
+    def _prefixes(self) -> PrefixCache:
+        return PrefixCache(cache_limits(self._base.model).prefixes)
 
     def _broken(self, failed: Mapping[str, Question]) -> RunFailed:
         """Return an error with the versions that fail alone: through transformers, NaN of one

@@ -18,6 +18,7 @@ from trainer.forward.attention import NAME
 from trainer.forward.head import causal_lm_of, head, token_logprobs
 from trainer.forward.parallel import MIN_PACK_TOKENS, concurrent_packs, parallel_map
 from trainer.forward.segments import MIN_SHARED_TOKENS, branches, common_prefix, forest
+from trainer.transfers import on_device, to_device
 
 Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 
@@ -25,11 +26,15 @@ Row = tuple[Sequence[int], Sequence[int]]  # (prompt ids, completion ids)
 @dataclass(frozen=True)
 class TokenLogprobs:
     """log π of every completion token in nats, (N,) fp32, row after row; `owners` (N,) names the
-    row of each."""
+    row of each, `lengths` the number of each row's tokens."""
 
     values: Tensor
     owners: Tensor
-    rows: int
+    lengths: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.lengths)
 
     def sums(self) -> Tensor:
         """Return log π(y|x) of each row, (B,)."""
@@ -38,8 +43,7 @@ class TokenLogprobs:
 
     def split(self) -> list[Tensor]:
         """Return the values of each row."""
-        counts = torch.bincount(self.owners, minlength=self.rows)
-        return list(self.values.split(counts.tolist()))
+        return list(self.values.split(self.lengths))
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,7 @@ def _score_packed(model: Any, rows: Sequence[Row], *, keep: bool) -> Scored:
     with as_forest(model):
         hidden = _hidden_states(model, tree, Layout(tree, keep=kept), wanted)
     found = _gather(model, hidden, places, [completion for _, completion in rows])
-    ends = hidden.detach()[_on_device([row[0] for row in places], hidden.device)]
+    ends = hidden.detach()[on_device([row[0] for row in places], hidden.device)]
     return Scored(found, model, rows, tree, ends, kept)
 
 
@@ -229,19 +233,25 @@ def _gather(
     """Return log-probabilities from hidden states (T, D): column c of row i predicts its c-th
     token."""
     device = hidden.device
-    picked = hidden[_on_device([column for row in columns for column in row], device)]
-    targets = _on_device([token for row in completions for token in row], device)
-    lengths = _on_device([len(row) for row in completions], device)
-    owners = torch.repeat_interleave(torch.arange(len(completions), device=device), lengths)
-    return TokenLogprobs(token_logprobs(head(model), picked, targets), owners, len(completions))
+    lengths = tuple(len(row) for row in completions)
+    places, targets, owners = on_device(
+        [
+            [column for row in columns for column in row],
+            [token for row in completions for token in row],
+            [row for row, length in enumerate(lengths) for _ in range(length)],
+        ],
+        device,
+    )
+    found = token_logprobs(head(model), hidden[places], targets)
+    return TokenLogprobs(found, owners, lengths)
 
 
 def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[int]) -> Tensor:
     """Last hidden states of some columns of a packed stream, (N, D)."""
     device = next(model.parameters()).device
     decoder = causal_lm_of(model).get_decoder()
-    ids, positions = _on_device([tree.ids], device), _on_device([tree.positions], device)
-    columns = _on_device(wanted, device)
+    ids, positions = on_device([tree.ids], device), on_device([tree.positions], device)
+    columns = on_device(wanted, device)
     found = backend_for(device).hidden_states(decoder, ids, positions, layout, columns)
     if found is not None:
         return found
@@ -249,15 +259,6 @@ def _hidden_states(model: Any, tree: Forest, layout: Layout, wanted: Sequence[in
         input_ids=ids, position_ids=positions, use_cache=False, layout=layout
     ).last_hidden_state
     return every[0][columns]
-
-
-def _on_device(values: Sequence[Any], device: torch.device) -> Tensor:
-    """Whole numbers as a tensor on the device; CUDA takes them from pinned memory while it is
-    still busy with what came before."""
-    tensor = torch.tensor(values)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
 
 
 @contextmanager
@@ -297,7 +298,7 @@ def _score_separately(model: Any, rows: Sequence[Row]) -> Scored:
         ids[number, :length] = torch.tensor([*prompt, *completion][:-1])
         start = number * width + len(prompt) - 1
         columns.append(range(start, start + len(completion)))
-    hidden = causal_lm_of(model).get_decoder()(input_ids=ids.to(device), use_cache=False)
+    hidden = causal_lm_of(model).get_decoder()(input_ids=to_device(ids, device), use_cache=False)
     flat = hidden.last_hidden_state.flatten(0, 1)
     found = _gather(model, flat, columns, [completion for _, completion in rows])
     return Scored(found, model, rows, Forest((), (), (), ()), flat[:0], None)

@@ -81,5 +81,8 @@ def signed_gain(rewards: Tensor, labels: Tensor, anchor: Tensor, beta: float) ->
 def class_lambda(labels: Tensor, rewards: Tensor, lambdas: Lambdas) -> Tensor:
     """Return λ of each example's class, (B,), in the type of `rewards`."""
     return torch.where(
-        labels, rewards.new_tensor(lambdas.desirable), rewards.new_tensor(lambdas.undesirable)
+        labels,
+        # written on the device; new_tensor would copy, and wait for it
+        rewards.new_full((), lambdas.desirable),
+        rewards.new_full((), lambdas.undesirable),
     )

@@ -7,7 +7,8 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def load_base(
     served on either. Raises TrainerError with what to do if it cannot; Refused, before the weights
     are loaded, where the quantisation is impossible here or the chat template is unusable.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -106,22 +107,14 @@ def load_base(
     faults = [] if quantisation is None else quantisation_faults(quantisation, where)
     if faults:
         raise Refused(*faults)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        template_check(tokenizer)
+    with _load_errors(name):
+        tokenizer = load_tokenizer(name)
         model = AutoModelForCausalLM.from_pretrained(name, dtype=kind)
-    except (OSError, ValueError) as error:
-        raise TrainerError(
-            f"The base model {name!r} cannot be loaded: {error}. Give a directory that holds a "
-            "model or a hub id; `python -m trainer prepare` makes the packaged one ready."
-        ) from error
     model.requires_grad_(requires_grad=False)
     identity = fingerprint(model)
     if quantisation is not None:
         quantise_4bit(model, device=where, dtype=kind)
     model.to(where).eval()
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
     return LoadedBase(
         model=model,
         tokenizer=tokenizer,
@@ -132,6 +125,42 @@ def load_base(
         quantisation=quantisation,
         precision=str(precision),
     )
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a base model's tokenizer, with a token for padding. Raises TrainerError if it cannot;
+    Refused where its chat template is unusable."""
+    from transformers import AutoTokenizer
+
+    with _load_errors(name):
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    template_check(tokenizer)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def empty_model(name: str, dtype: torch.dtype) -> Any:
+    """Return the base model without weights (on the meta device), frozen and in eval mode: its
+    configuration is read, its weights are not. Raises TrainerError if it cannot."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with _load_errors(name), torch.device("meta"):
+        config = AutoConfig.from_pretrained(name)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.requires_grad_(requires_grad=False)
+    return model.eval()
+
+
+@contextmanager
+def _load_errors(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise TrainerError(
+            f"The base model {name!r} cannot be loaded: {error}. Give a directory that holds a "
+            "model or a hub id; `python -m trainer prepare` makes the packaged one ready."
+        ) from error
 
 
 def prepare(

@@ -43,6 +43,7 @@ from trainer.training.memory_budget import (
     release_memory,
 )
 from trainer.training.reference_cache import ReferenceCache, pair_key
+from trainer.transfers import on_device, to_device
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -162,7 +163,7 @@ class StepRunner:
         groups = self._packs(own)
         sizes = [sum(len(own[i][0]) + len(own[i][1]) for i in group) for group in groups]
         items = self.process_group.share(sizes)
-        anchor = unclamped = self._tensor(mean_reward)
+        anchor = unclamped = self._number(mean_reward)
         held: list[TokenLogprobs] = []
         failures = Failures(self.process_group, backend_for(self._device))
         if self.loss.anchor == "z0" and not fresh:
@@ -194,7 +195,7 @@ class StepRunner:
                     found = self.masters.gradients_of(self.loss_scale.scaled(counted))
             return loss.detach(), reward.detach(), found, scored
 
-        total = self._tensor(0.0, torch.float64)
+        total = self._number(0.0, torch.float64)
         rewards = self._zeros(len(own))
         values: dict[bytes, Tensor] = {}
         work = [] if failures else items
@@ -207,14 +208,14 @@ class StepRunner:
                     self.masters.add(gradients)
                 if item.counts:
                     total += loss.double()
-                    rewards[torch.tensor(group, device=rewards.device)] = reward.double()
+                    rewards[on_device(group, self._device)] = reward.double()
                     values.update(zip((pair_key(own[i]) for i in group), scored, strict=True))
                 self.check()
         held.clear()  # of a step that ran out of memory
         if train:
             self.process_group.sum_each(self.masters.gradients())
         # one collective, and one wait for the device
-        flags = self._tensor(failures.flags(), torch.float64)
+        flags = on_device(failures.flags(), self._device, torch.float64)
         sums = self.process_group.sum(torch.cat([flags, total[None], rewards]))
         anchors = torch.stack([anchor, unclamped]).double()
         z0_found, z0_before, *summed = torch.cat([anchors, sums]).tolist()
@@ -275,7 +276,7 @@ class StepRunner:
             if item.counts:
                 group = groups[item.piece]
                 found = self._rewards(others, self._known([mismatched[i] for i in group]))
-                rewards[torch.tensor(group, device=rewards.device)] = found.double()
+                rewards[on_device(group, self._device)] = found.double()
             self.check()
         return rewards, held
 
@@ -330,7 +331,12 @@ class StepRunner:
         return [self.reference[row] for row in rows]
 
     def _rewards(self, logprobs: TokenLogprobs, known: Sequence[Tensor]) -> Tensor:
-        ratios = logprobs.values - torch.cat(list(known)).to(logprobs.values.device)
+        # scores of the step itself are on the device already
+        together = torch.cat(list(known))
+        device = logprobs.values.device
+        ratios = logprobs.values - (
+            together if together.device == device else to_device(together, device)
+        )
         return summed_rewards(
             ratios, logprobs.owners, examples=logprobs.rows, clamp=self.loss.clamp
         )
@@ -346,21 +352,22 @@ class StepRunner:
     ) -> Tensor:
         """Return a pack's part of the step's loss, 0-dimensional."""
         chosen = [self.examples[step.examples[position]] for position in group]
-        weights = self._tensor([example.weight for example in chosen])
+        weights = on_device([example.weight for example in chosen], self._device, torch.float32)
         if isinstance(self.loss, PairLoss):
             losses = self.loss.function(rewards[0::2], rewards[1::2], beta)
             weights = torch.minimum(weights[0::2], weights[1::2])
             return (losses * weights).sum() / (len(step.examples) // 2)
         if isinstance(self.loss, LikelihoodLoss):
-            lengths = torch.bincount(logprobs.owners, minlength=logprobs.rows)
+            lengths = on_device(logprobs.lengths, self._device)
             losses = self.loss.function(logprobs.sums(), lengths)
         else:
-            labels = torch.tensor([example.label for example in chosen], device=rewards.device)
+            labels = on_device([example.label for example in chosen], self._device)
             losses = self.loss.function(rewards, labels, anchor, beta, self.lambdas)
         return (losses * weights).sum() / len(step.examples)
 
-    def _tensor(self, value: Any, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.tensor(value, dtype=dtype, device=self._device)
+    def _number(self, value: float, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return a number on the device, (). It is written there: nothing is copied."""
+        return torch.full((), value, dtype=dtype, device=self._device)
 
     def _zeros(self, count: int) -> Tensor:
         return torch.zeros(count, dtype=torch.float64, device=self._device)
@@ -370,4 +377,4 @@ class StepRunner:
         return next(iter(self.masters.tensors.values())).device
 
 
-_RELEASED = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), 0)
+_RELEASED = TokenLogprobs(torch.empty(0), torch.empty(0, dtype=torch.long), ())

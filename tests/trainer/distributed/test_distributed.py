@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,9 +19,13 @@ from safetensors.torch import load_file
 from tests.engines import PATIENCE
 from tests.tiny import tiny_tokenizer
 from tests.trainer.conftest import MakeRun, events, example
+from tests.trainer.distributed.sharing import ROWS
 from tests.trainer.models.test_families import FAMILIES
 from trainer.artifacts.adapter_directory import WEIGHTS
+from trainer.data.chat import eos_ids
 from trainer.data.examples import write_examples
+from trainer.forward.logprobs import score
+from trainer.models.loading import LoadedBase
 
 # two interpreters import torch at the same time, which is slow on a busy machine
 pytestmark = [pytest.mark.slow, pytest.mark.long]
@@ -212,6 +217,38 @@ def test_sharded_base_of_every_family_is_halved_and_computes_the_same(
             assert look["apart"] <= 2e-5, name
             assert look["slopes_apart"] <= 2e-5, name
             assert look["same_answer"], name
+
+
+def test_only_the_first_process_reads_the_weights_of_a_sharded_base(
+    tiny: LoadedBase, tiny_dir: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_dir, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    module = "tests.trainer.distributed.loading_once"
+    process = launch(started, module, str(tmp_path), str(tiny_dir), str(bare))
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    with torch.no_grad():
+        values = score(tiny.model, ROWS).logprobs.values.tolist()
+    for rank in (0, 1):
+        found = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert found["fingerprint"] == tiny.fingerprint
+        assert found["values"] == pytest.approx(values, abs=2e-5)
+        assert found["eos"] == sorted(eos_ids(tiny.model, tiny.tokenizer))
+
+
+def test_base_that_the_first_process_cannot_read_ends_all_processes(
+    tiny_dir: Path, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(tiny_dir, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    module = "tests.trainer.distributed.loading_once"
+    process = launch(started, module, str(tmp_path), str(bare), str(bare))
+    output, _ = process.communicate(timeout=DEADLINE)
+    assert process.returncode == 0, output
+    for rank in (0, 1):
+        error = json.loads((tmp_path / f"{rank}.json").read_text())["error"]
+        assert f"The base model {str(bare)!r} cannot be loaded" in error
 
 
 def wait_for(run_dir: Path, kind: str, process: subprocess.Popen[str], count: int = 1) -> None:

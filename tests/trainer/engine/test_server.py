@@ -17,6 +17,7 @@ from tests.tiny import make_tiny_adapter
 from tests.trainer.engine.conftest import NAME, Served, in_no_hurry, load, serving
 from trainer.data.chat import prompt_ids
 from trainer.engine import scheduler as scheduling
+from trainer.engine.cache_limits import CacheLimits
 from trainer.engine.http.chat import sse
 from trainer.engine.http.server import create_app
 from trainer.errors import TrainerError
@@ -379,7 +380,7 @@ def test_full_queue_returns_retry_after(tiny_dir: Path, tmp_path: Path) -> None:
 def test_answers_that_do_not_fit_together_wait_for_each_other(
     tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduling, "CACHE_POSITIONS", 600)
+    monkeypatch.setattr(scheduling, "cache_limits", lambda model: CacheLimits(600, 0))
     base = load_base(str(tiny_dir), dtype="float32", device="cpu")
     with (
         serving(base, tmp_path) as served,

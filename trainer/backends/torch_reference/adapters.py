@@ -19,6 +19,7 @@ from trainer.backends.base import AdapterWeights
 from trainer.backends.torch_reference.decoder import TransformersDecoder
 from trainer.backends.torch_reference.linears import Product, pack_head, sharing
 from trainer.models.layers import Linear, layer_dtype, layer_shape, linear_layers
+from trainer.transfers import to_device
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ class AdapterStack(TransformersDecoder):
         for count in {len(group.names) for group in self._groups}:
             owner = [slot for slot in self._stacked for _ in range(count * self._ranks[slot])]
             mine = rows == torch.tensor(owner)[None, :]
-            masks[count] = mine[:, None, :].to(**self._groups[0].like)
+            like = self._groups[0].like
+            masks[count] = to_device(mine[:, None, :].to(like["dtype"]), like["device"])
         return masks
 
     def _stack(self, slots: tuple[int, ...]) -> None:

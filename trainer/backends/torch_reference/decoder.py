@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from trainer.backends.base import AdapterWeights, PromptCache
-from trainer.backends.kv_cache import Layers, RowCache
+from trainer.backends.kv_cache import Layers, PromptRows, RowCache
+from trainer.transfers import on_device
 
 
 class TransformersDecoder:
@@ -41,10 +41,7 @@ class TransformersDecoder:
         batch."""
 
     def cache(self, rows: int, positions: int, known: Layers = ()) -> PromptCache:
-        cache = DynamicCache()
-        for index, (keys, values) in enumerate(known):
-            cache.update(keys, values, index)
-        return cache
+        return PromptRows(positions, known)
 
     def read(
         self,
@@ -58,18 +55,19 @@ class TransformersDecoder:
     ) -> Tensor:
         """Shorter parts are padded on the right: nothing looks ahead, so no mask is needed."""
         lengths = [len(part) for part in parts]
-        ids = torch.zeros(len(parts), max(lengths), dtype=torch.long)
-        for index, part in enumerate(parts):
-            ids[index, : len(part)] = torch.tensor(part)
+        width = max(lengths)
+        ids = [[*part, *[0] * (width - len(part))] for part in parts]
         ends = sorted({length - 1 for length in lengths})
         self.select(slots, [*running, *slots])
+        device = self.model.device
         logits = self.model(
-            input_ids=ids.to(self.model.device),
+            input_ids=on_device(ids, device),
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=torch.tensor(ends, device=self.model.device),
+            logits_to_keep=on_device(ends, device),
         ).logits
-        scores: Tensor = logits[range(len(parts)), [ends.index(length - 1) for length in lengths]]
+        places = on_device([ends.index(length - 1) for length in lengths], device)
+        scores: Tensor = logits[torch.arange(len(parts), device=device), places]
         return scores
 
     def step(
@@ -84,7 +82,7 @@ class TransformersDecoder:
         if kinds is not None and "sliding_attention" in kinds:  # each layer takes its own
             mask = {"full_attention": full, "sliding_attention": near}
         scores: Tensor = self.model(
-            input_ids=torch.tensor(tokens).to(self.model.device),
+            input_ids=on_device(tokens, self.model.device),
             attention_mask=mask,
             position_ids=positions,
             past_key_values=cache,
