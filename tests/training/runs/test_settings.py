@@ -13,7 +13,6 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Example, Project
-from feedback_app.training.launchers.child_process import prepare
 from feedback_app.training.models import Adapter, Erasure, Run
 from feedback_app.training.runs.config import (
     RUN_FIELDS,
@@ -24,6 +23,7 @@ from feedback_app.training.runs.config import (
     with_labels,
 )
 from feedback_app.training.runs.erasures import erased_votes
+from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.forms import RunForm
 from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, PRESETS, parameters_of, preset_config

@@ -31,6 +31,12 @@ As = Callable[[User], Client]
 NOW = timezone.now()
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages read the real time, and this module may have been imported minutes ago."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", timezone.now())
+
+
 @pytest.fixture
 def projects(admin: User) -> list[Project]:
     return [
