@@ -12,6 +12,7 @@ from feedback_app.db import bounded_count
 from feedback_app.feedback.examples import listing
 from feedback_app.feedback.models import Project, Source, Verdict
 from feedback_app.feedback.projects import views as projects_views
+from feedback_app.feedback.prompts import sampling_panel
 from feedback_app.feedback.templatetags import display
 from feedback_app.feedback.votes.services import vote_cast
 from tests.conftest import MakeCompletions
@@ -25,6 +26,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_count, "COUNTED", 3)
     monkeypatch.setattr(display, "COUNTED", 3)
     monkeypatch.setattr(projects_views, "LISTED", 3)
+    monkeypatch.setattr(sampling_panel, "LISTED", 3)
     monkeypatch.setattr(listing, "WINDOW", 3)
 
 

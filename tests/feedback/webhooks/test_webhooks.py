@@ -22,7 +22,7 @@ from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.imports.services import import_claim, import_execute, import_start
 from feedback_app.feedback.models import Project, Source, Verdict
 from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
-from feedback_app.feedback.tasks import dispatch, webhook_send
+from feedback_app.feedback.tasks import dispatch, link_audit_events, webhook_send
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.feedback.webhooks import http_client
 from feedback_app.feedback.webhooks.delivery import (
@@ -336,6 +336,7 @@ def test_tick_sends_due_events_and_deletes_old_ones(
 ) -> None:
     sent = lambda args, **_: webhook_send(*args)  # noqa: E731 - as a worker does
     monkeypatch.setattr(webhook_send, "apply_async", sent)
+    monkeypatch.setattr(link_audit_events, "apply_async", lambda args, **_: None)
     for _ in range(2):
         ping_write(webhook=made[0])
     old, new = WebhookDelivery.objects.order_by("pk")
