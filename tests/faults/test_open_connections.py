@@ -23,7 +23,7 @@ from tests.engines import PATIENCE, wait_until
 from tests.serving.engine.slow_engine import SlowEngine, slow_engine
 from tests.stacks import database_url
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow, pytest.mark.long]
 
 HALF_SENT = 140
 SIGN_IN = b"POST /accounts/login/ HTTP/1.1\r\nHost: localhost\r\n"

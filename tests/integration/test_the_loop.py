@@ -152,6 +152,7 @@ def test_run_resumes_after_its_worker_is_killed_and_makes_one_adapter(
     assert manifest["name"] == f"{project.slug}@1"
 
 
+@pytest.mark.long
 def test_cancel_stops_the_trainer_after_a_checkpoint(
     stack: Stack, world: tuple[Project, User]
 ) -> None:
@@ -247,6 +248,7 @@ def test_broker_killed_and_emptied_while_a_run_and_a_sampling_work(
     assert second.attempt == 1
 
 
+@pytest.mark.long
 def test_beat_trains_and_releases_automatically(stack: Stack, world: tuple[Project, User]) -> None:
     project, admin = world
     schedule_set(
