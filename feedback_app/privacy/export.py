@@ -193,7 +193,7 @@ PARTS = (
         "audit",
         AuditEvent.objects.all(),
         "actor",
-        ("project__slug", "action", "target", "reason", "created_at"),
+        ("project__slug", "action", "target", "reason", "address", "created_at"),
     ),
 )
 #: Models that refer to a person and are in no part, with the reason.
