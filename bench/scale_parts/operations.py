@@ -116,7 +116,7 @@ VARIANTS = {
     "run-metrics": ["after=100"],
 }
 #: The query of a view that has no page without one.
-QUERIES = {"run-plan": "{run_form}"}
+QUERIES = {"run-plan": "{run_form}", "runs-side-by-side": "run={newest_run}&run=1"}
 HTMX = {"HX-Request": "true"}
 #: Pages of which htmx requests a part, and its target.
 PARTIALS = {

@@ -8,6 +8,7 @@ from feedback_app.training.gate.people import views as people_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
+from feedback_app.training.side_by_side import views as side_by_side_views
 
 RUN = "projects/<slug:slug>/runs/<id:number>/"
 ADAPTER = "projects/<slug:slug>/adapters/<str:name>/"
@@ -16,6 +17,11 @@ urlpatterns = [
     path("projects/<slug:slug>/runs/", runs_views.runs, name="runs"),
     path("projects/<slug:slug>/runs/plan/", runs_views.run_plan_view, name="run-plan"),
     path("projects/<slug:slug>/runs/new/", runs_views.run_request_view, name="run-request"),
+    path(
+        "projects/<slug:slug>/runs/side-by-side/",
+        side_by_side_views.side_by_side,
+        name="runs-side-by-side",
+    ),
     path("projects/<slug:slug>/schedule/", schedules_views.schedule, name="schedule"),
     path("projects/<slug:slug>/gate/", gate_views.gate_rules, name="gate-rules"),
     path(

@@ -1,5 +1,5 @@
 // The plots of a project's first page. Days are UTC; a day without votes is empty.
-import { axis, legendItem, token } from "./plot.js";
+import { axis, DASHES, legendItem, token } from "./plot.js";
 
 const DAY = 86400;
 const WEEK = 7;
@@ -7,7 +7,6 @@ const FEW = 32; // days, up to which each is marked with a point
 const read = JSON.parse(document.getElementById("history-data")?.textContent ?? "null");
 const second = (day) => Date.parse(`${day}T00:00:00Z`) / 1000;
 const percent = (value) => (value == null ? "–" : `${Math.round(100 * value)} %`);
-const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 4]];
 
 // one entry for each day from the first to the last of all rows
 function days(rows) {
@@ -66,7 +65,7 @@ function ratesSpec() {
     series: names.map((_, index) => ({
       stroke: token(index === newest ? "--accent" : "--ink-3"),
       width: index === newest ? 2 : 1.5,
-      dash: dashes[newest - index],
+      dash: DASHES[newest - index],
       points: { show: xs.length < FEW, size: 5 },
       spanGaps: true,
     })),

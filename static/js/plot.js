@@ -1,5 +1,8 @@
 // What all plots share: colours of the page's tokens and the look of the axes.
 
+// of the lines of a plot with several versions or runs: the newest is solid
+export const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 4]];
+
 export function token(name, box = document.body) {
   // a canvas can't read light-dark(): ask for the colour as the page computes it
   const probe = document.createElement("span");

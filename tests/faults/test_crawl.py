@@ -87,7 +87,8 @@ LEAST = {
         pause-lift votes-restore sampling-new sampling-cancel tokens
         token-revoke people member-change member-remove invitation-revoke webhooks webhook
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
-        project-home history-csv audit audit-export prompts prompt prompt-retire prompt-restore
+        project-home history-csv runs-side-by-side audit audit-export
+        prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
         run-request schedule gate-rules gate-rules-preview gate-rules-reset gate-judge
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live

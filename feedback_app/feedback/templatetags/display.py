@@ -39,7 +39,15 @@ TABS = (
         "Train",
         "runs",
         Role.ADMIN,
-        ("runs", "run", "run-pairs", "gate-rules", "gate-rules-preview", "probes"),
+        (
+            "runs",
+            "run",
+            "runs-side-by-side",
+            "run-pairs",
+            "gate-rules",
+            "gate-rules-preview",
+            "probes",
+        ),
     ),
     Tab("Releases", "releases", Role.ADMIN, ("releases", "changes")),
     Tab(
