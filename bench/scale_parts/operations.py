@@ -26,7 +26,8 @@ LEFT_OUT = {
         "waits for the engine",
     ),
     **dict.fromkeys(
-        "audit-export examples-export export@api me-export import-refusals".split(),
+        "audit-export adapter-download examples-export export@api me-export "
+        "import-refusals".split(),
         "a download, of any size: the table of transfers",
     ),
     **dict.fromkeys(

@@ -53,6 +53,7 @@ urlpatterns = [
     path(f"{RUN}misfits/<id:pk>/", runs_views.misfit_send_back, name="misfit-send-back"),
     path(f"{RUN}cancel/", runs_views.run_cancel_view, name="run-cancel"),
     path(f"{RUN}resume/", runs_views.run_resume_view, name="run-resume"),
+    path(f"{ADAPTER}download/", registry_views.adapter_download, name="adapter-download"),
     path(f"{ADAPTER}discard/", registry_views.adapter_discard_view, name="adapter-discard"),
     path(f"{ADAPTER}restore/", registry_views.adapter_restore_view, name="adapter-restore"),
 ]

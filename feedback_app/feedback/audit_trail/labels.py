@@ -4,6 +4,7 @@ LABELS = {
     "account.deactivate": "Account deactivated",
     "account.reactivate": "Account reactivated",
     "adapter.discard": "Version discarded",
+    "adapter.download": "Version downloaded",
     "adapter.restore": "Version restored",
     "audit.export": "Audit trail exported",
     "examples.export": "Examples exported",

@@ -1,0 +1,64 @@
+"""A version's files as one ZIP archive, made while it is sent."""
+
+import json
+import zipfile
+from collections.abc import Iterator
+
+from feedback_app.training.models import Adapter
+from feedback_app.web.errors import UserError
+
+#: Bytes that are read at a time.
+CHUNK = 1024 * 1024
+
+
+class _Sink:
+    """A file that can only be written to; `taken` returns what was written since the last time."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def taken(self) -> bytes:
+        found, self._parts = b"".join(self._parts), []
+        return found
+
+
+def adapter_files(adapter: Adapter) -> list[str]:
+    """Return the names of a version's files: those of its manifest, and the manifest.
+
+    Raises UserError if one is missing.
+    """
+    directory = adapter.directory
+    try:
+        names = ["manifest.json", *json.loads((directory / "manifest.json").read_text())["files"]]
+    except (OSError, ValueError, KeyError):
+        names = []
+    # a manifest names files of its own directory only
+    present = [name for name in names if (directory / name).resolve().parent == directory.resolve()]
+    if not names or not all((directory / name).is_file() for name in present):
+        raise UserError(
+            f"The files of {adapter.name} are not all there: restore them from a backup."
+        )
+    return present
+
+
+def adapter_zip(adapter: Adapter, names: list[str]) -> Iterator[bytes]:
+    """Yield a ZIP archive of these files. Nothing is compressed: weights do not get smaller."""
+    sink = _Sink()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name in names:
+            info = zipfile.ZipInfo.from_file(adapter.directory / name, name)
+            with (adapter.directory / name).open("rb") as source, archive.open(info, "w") as target:
+                while data := source.read(CHUNK):
+                    target.write(data)
+                    yield sink.taken()
+    yield sink.taken()
