@@ -27,7 +27,7 @@ help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
 	@echo 'make loop [ARGS=…]      prove the loop: simulated votes, training, release, figures'
 	@echo 'make test [ARGS=…]      check + the whole suite; ARGS go to pytest, for example "-k vote"'
-	@echo 'make test-long          the tests that take long: about fifteen minutes'
+	@echo 'make test-long          the tests that take long: most of an hour on two cores'
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
