@@ -25,7 +25,7 @@ def tokens(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 @page
 def token_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    return render(request, "feedback/tokens.html", tokens_context(project, TokenForm()))
+    return render(request, "feedback/tokens.html", tokens_context(request, project, TokenForm()))
 
 
 @never_cache
@@ -34,20 +34,23 @@ def token_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Create a token. The secret is in this response only, so there is no redirect."""
     form = TokenForm(request.POST)
     if not form.is_valid():
-        return render(request, "feedback/tokens.html", tokens_context(project, form), status=400)
+        return render(
+            request, "feedback/tokens.html", tokens_context(request, project, form), status=400
+        )
     token, secret = token_create(
         project=project,
         name=form.cleaned_data["name"],
         scopes=[Scope(scope) for scope in form.cleaned_data["scopes"]],
         by=request.user,
     )
-    context = {**tokens_context(project, TokenForm()), "token": token, "secret": secret}
+    context = {**tokens_context(request, project, TokenForm()), "token": token, "secret": secret}
     return render(request, "feedback/tokens.html", context)
 
 
-def tokens_context(project: Project, form: TokenForm) -> dict[str, Any]:
+def tokens_context(request: HtmxHttpRequest, project: Project, form: TokenForm) -> dict[str, Any]:
     listed = project.tokens.select_related("created_by").order_by("-created_at", "-pk")
-    return {"project": project, "form": form, "tokens": listed}
+    base = request.build_absolute_uri("/v1")
+    return {"project": project, "form": form, "tokens": listed, "base": base}
 
 
 @project_view(Role.ADMIN, archived=True)
