@@ -1,0 +1,77 @@
+"""A run that is trained again from its snapshot."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+from pytest_django import Settings
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project
+from feedback_app.training.gate.services import gate_settings_save
+from feedback_app.training.launchers.child_process import ProcessLauncher
+from feedback_app.training.models import Adapter, Run
+from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.services import run_request
+from tests.stacks import TINY
+from tests.training.gate.reports import SMALL_GATE
+
+pytestmark = [pytest.mark.django_db, pytest.mark.slow]
+
+
+@pytest.fixture
+def run(voted_project: Project, admin: User, settings: Settings, tmp_path: Path) -> Run:
+    settings.MODELS_ROOT, settings.ARTIFACT_ROOT = tmp_path / "models", tmp_path / "artifacts"
+    Project.objects.filter(pk=voted_project.pk).update(base_model=TINY, max_tokens=8)
+    project = Project.objects.get(pk=voted_project.pk)
+    gate_settings_save(project=project, settings=SMALL_GATE, by=admin)
+    return run_request(project=project, by=admin, config=RunConfig(epochs=1, kl_brake=None))
+
+
+def reproduced(run: Run) -> str:
+    out = StringIO()
+    call_command("reproduce", run.project.slug, str(run.number), stdout=out)
+    return out.getvalue()
+
+
+@pytest.mark.long
+def test_run_gives_the_same_bytes_again_and_changed_ones_are_found(
+    run: Run, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    from tests.tiny import make_tiny_model
+
+    make_tiny_model(tmp_path / "models" / TINY)
+    claim = run_claim(run.pk)
+    assert claim is not None
+    run_execute(claim, ProcessLauncher())
+    run.refresh_from_db()
+    assert run.status == Run.Status.SUCCEEDED, run.error
+    adapter = Adapter.objects.get()
+
+    said = reproduced(run)
+
+    assert f"the same adapter, SHA-256 {adapter.sha256}" in said
+    assert not list((tmp_path / "artifacts" / "runs").glob("*-again"))
+
+    Adapter.objects.filter(pk=adapter.pk).update(sha256="0" * 64)
+    with pytest.raises(CommandError, match=r"another adapter.*differ by 0\.00% at most"):
+        reproduced(run)
+
+    Adapter.objects.filter(pk=adapter.pk).update(sha256=adapter.sha256)
+    run.snapshot.items.filter(split="train").first().delete()
+    with pytest.raises(CommandError, match="erased or changed since"):
+        reproduced(run)
+
+
+def test_run_without_an_adapter_cannot_be_compared(run: Run) -> None:
+    with pytest.raises(CommandError, match="has made no adapter"):
+        reproduced(run)
+
+
+def test_unknown_run_is_named(run: Run) -> None:
+    with pytest.raises(CommandError, match="bot has no run 9"):
+        call_command("reproduce", "bot", "9")
