@@ -339,9 +339,11 @@ def body_of(
     """Return the body and its content type; `number` makes it differ from earlier ones."""
     if "json" in body:
         return json.dumps(api_body(body["json"], world, number)), "application/json"
-    values = dict(world[body["form"]]) if "form" in body else dict(body)
-    known = examples_of(world)
-    values = {k: v.format(**known) if isinstance(v, str) else v for k, v in values.items()}
+    if "form" in body:  # as a page sent it: it may contain braces
+        values = dict(world[body["form"]])
+    else:
+        known = examples_of(world)
+        values = {k: v.format(**known) if isinstance(v, str) else v for k, v in body.items()}
     return urlencode(values, doseq=True), "application/x-www-form-urlencoded"
 
 
