@@ -284,7 +284,9 @@ def most_sockets(name: str, old: Figures, new: Figures) -> float:
     """
     if name.startswith("web-"):
         return SOCKETS_PER_THREAD * new.threads + OWN_SOCKETS
-    return max(old.sockets * (1 + GROWTH), old.sockets + FEW_SOCKETS)
+    # each thread of a worker opens its connection to the cache when it first needs it
+    own = new.threads if name.startswith("worker-") else FEW_SOCKETS
+    return max(old.sockets * (1 + GROWTH), old.sockets + max(own, FEW_SOCKETS))
 
 
 def more(before: dict[str, int], after: dict[str, int], *, threads: int) -> list[str]:

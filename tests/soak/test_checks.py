@@ -230,6 +230,8 @@ def test_growth_and_connections() -> None:
     assert growth("web-2", web) == []
     web = replace(old, sockets=27, descriptors=37)
     one(growth("web-2", web), "sockets")
+    assert growth("worker-default", replace(old, sockets=49, descriptors=59)) == []
+    one(growth("worker-default", replace(old, sockets=50, descriptors=60)), "sockets")
     one(found(memory=106), "memory")
     one(found(files=4), "open files")
     one(found(sockets=43), "sockets")
