@@ -33,9 +33,10 @@ def test_there_is_one_for_each_language(examples: dict[str, str]) -> None:
 
 def test_bodies_of_curl_are_valid(examples: dict[str, str]) -> None:
     chat, feedback = (json.loads(body) for body in re.findall(r"-d '(.*)'", examples["curl"]))
-    ChatAsk.model_validate(chat)
-    FeedbackAsk.model_validate(feedback)
+    assert ChatAsk.model_validate(chat).model == "live"
+    assert FeedbackAsk.model_validate(feedback).verdict == "up"
 
 
 def test_python_compiles(examples: dict[str, str]) -> None:
-    compile(examples["Python"], "example", "exec")
+    found = compile(examples["Python"], "example", "exec")
+    assert {"openai", "httpx"} <= set(found.co_names)
