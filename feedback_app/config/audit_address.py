@@ -7,6 +7,9 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase
 
 from feedback_app.accounts.audit import audited_from
+from feedback_app.accounts.models import AuditEvent
+
+LONGEST = AuditEvent._meta.get_field("address").max_length
 
 
 def audited(
@@ -24,6 +27,7 @@ def audited(
 def client_address(request: HttpRequest) -> str:
     """Return the client's address as TRUSTED_PROXY_COUNT says; empty if it cannot be told."""
     try:
-        return str(get_adapter(request).get_client_ip(request))
+        # no longer than the column, whatever a proxy sends
+        return str(get_adapter(request).get_client_ip(request))[:LONGEST]
     except PermissionDenied:
         return ""

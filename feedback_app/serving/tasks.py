@@ -36,7 +36,7 @@ def dispatch() -> None:
         (write_version_diff, ChangeReport.objects.filter(ChangeReport.claimable())),
         (count_figures, figures_due(figures.NAME)),
         (count_history, figures_due(history.NAME)),
-        (watch_split, TrafficSplit.objects.filter(status=RUNNING)),
+        (watch_split, TrafficSplit.objects.filter(status=RUNNING, project__archived_at=None)),
     )
     for task, rows in due:
         for pk in rows.values_list("pk", flat=True):

@@ -91,6 +91,9 @@ def prompt_edit(*, prompt: Prompt, text: str, topic: str, by: User) -> Prompt:
         raise UserError(f"A prompt has at most {LONGEST:,} characters.")
     with transaction.atomic():
         project = Project.objects.select_for_update(no_key=True).get(pk=prompt.project_id)
+        prompt = project.prompts.get(pk=prompt.pk)  # another tab may have changed it
+        if prompt.retired_at is not None:
+            raise UserError("This prompt is retired: restore it before you change it.")
         if text != prompt.title.strip():
             messages: list[Message] = [*prompt.messages[:-1], *_message(text)]
             messages_check(messages)

@@ -96,7 +96,7 @@ def history_count(project: Project) -> dict[str, Any]:
     for row in (
         project.votes.standing()
         .filter(created_at__gte=_since())
-        .annotate(day=TruncDate("created_at"))
+        .annotate(day=TruncDate("created_at", tzinfo=dt.UTC))
         .values("day", "verdict", "source", "completion__version", "completion__gold")
         .order_by()
         .annotate(n=Count("pk"))

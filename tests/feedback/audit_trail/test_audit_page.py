@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import reverse
 from pytest_django.fixtures import DjangoAssertNumQueries
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.config.audit_address import client_address
 from feedback_app.feedback.audit_trail.labels import LABELS
 from feedback_app.feedback.models import Project
 from feedback_app.serving.models import TrafficSplit
@@ -138,3 +139,7 @@ def test_every_action_has_a_label() -> None:
         "split."
     } <= set(LABELS)
     assert len(actions) > 50
+
+
+def test_address_of_a_broken_proxy_fits_its_column(rf: RequestFactory) -> None:
+    assert len(client_address(rf.get("/", REMOTE_ADDR="2001:" + "0" * 100))) <= 45

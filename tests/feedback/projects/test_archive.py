@@ -12,11 +12,14 @@ from feedback_app.feedback.models import Project, Sampling, Vote
 from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.tokens.services import token_create
+from feedback_app.serving import tasks as serving_tasks
+from feedback_app.serving.models import TrafficSplit
 from feedback_app.serving.share_links.services import link_create
 from feedback_app.training.runs.services import run_request
 from feedback_app.training.schedules.services import schedule_set, schedules_run
 from feedback_app.web.errors import UserError
 from tests.conftest import MakeCompletions, hand_out
+from tests.serving.project_home.test_history import released
 
 pytestmark = pytest.mark.django_db
 
@@ -165,3 +168,20 @@ def test_list_of_projects_shows_archived_ones_apart(
     assert page.index("Archived</h2>") < page.index(archived.name)
     # the only project is archived: the list, not an endless redirect
     assert as_user(annotator).get("/").status_code == 200
+
+
+def test_traffic_split_of_an_archived_project_promotes_nothing(
+    voted_project: Project, admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    candidate = released(voted_project, 1, days_ago=2, until=1)
+    split = TrafficSplit.objects.create(
+        project=voted_project, candidate=candidate, live_version="base", percent=10
+    )
+    watched: list[int] = []
+    task = serving_tasks.watch_split
+    monkeypatch.setattr(task, "apply_async", lambda ids, **_: watched.extend(ids))
+    serving_tasks.dispatch()
+    assert watched == [split.pk]
+    project_archive(project=voted_project, by=admin)
+    serving_tasks.dispatch()
+    assert watched == [split.pk]

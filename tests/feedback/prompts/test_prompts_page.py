@@ -125,6 +125,10 @@ def test_another_text_is_another_prompt_and_the_old_one_is_retired(
     assert Completion.objects.get().prompt == old
     with pytest.raises(UserError, match="already"):
         prompt_edit(prompt=new, text=old.title, topic="", by=admin)
+    # as from a second tab that still shows it
+    with pytest.raises(UserError, match="is retired"):
+        prompt_edit(prompt=old, text="Another question?", topic="", by=admin)
+    assert Prompt.objects.count() == 2
 
 
 def test_edit_keeps_earlier_messages(project: Project, admin: User) -> None:
