@@ -3,9 +3,9 @@
 PORT ?= 8000
 PY := .venv/bin/python
 # the first Python that is new enough; 3.11 is the one that is tested
-PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+PYTHON := $(or $(PYTHON),$(shell for python in python3.11 python3.12 python3.13 python3; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
-	&& { echo "$$python"; break; }; done)
+	&& { echo "$$python"; break; }; done))
 # bench-<name> runs bench/<name>.py, bench/<name>/, or bench/<name>_vs_<peer> where there is one to beat
 bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1) bench/$(1)_vs_*)))
 BENCHES := $(foreach name,trainer engine shared annotation queue scale load gate,$(if $(call bench_of,$(name)),bench-$(name)))
@@ -13,7 +13,7 @@ BENCHES := $(foreach name,trainer engine shared annotation queue scale load gate
 # for each other
 test test-long test-avx2 test-reference coverage quick: export OMP_NUM_THREADS := 1
 # one process more than cores, as some tests wait for processes of their own
-WORKERS := $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 # in alphabetical order: xdist's default, most tests first, starts the slowest files last
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # votes, the queue and everything that locks rows
@@ -43,7 +43,7 @@ help:
 	@echo 'make clean              remove .venv and caches; var/ with its votes and models stays'
 
 demo: install
-	@PORT=$(PORT) $(PY) manage.py demo $(ARGS)
+	@PORT=$(PORT) $(PY) -m feedback_app.localstack $(ARGS)
 
 loop: install
 	@$(PY) manage.py closed_loop $(ARGS)
