@@ -1,6 +1,6 @@
 """People, a project and answers to vote on: the smallest valid setup."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import hypothesis
 import pytest
@@ -14,6 +14,7 @@ from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import (
     Completion,
     Project,
+    Prompt,
     Sampling,
     Source,
     Verdict,
@@ -22,8 +23,8 @@ from feedback_app.feedback.models import (
     projects,
 )
 from feedback_app.feedback.projects.services import project_create
-from feedback_app.feedback.prompts.completions import Answer, completion_create
-from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.prompts.completions import Answer, completion_new
+from feedback_app.feedback.prompts.services import Message, content_hash, split_of
 from feedback_app.feedback.queue.services import lease_take
 
 # with a deadline an example would test the machine's load
@@ -112,6 +113,28 @@ def as_user() -> Callable[[User], Client]:
 MakeCompletions = Callable[..., list[Completion]]
 
 
+def prompts_make(project: Project, texts: Iterable[str]) -> list[Prompt]:
+    """Return imported prompts with these texts, those that are new stored at once."""
+    wanted = [[Message(role="user", content=text)] for text in texts]
+    digests = [content_hash(messages) for messages in wanted]
+    known = set(
+        project.prompts.filter(content_hash__in=digests).values_list("content_hash", flat=True)
+    )
+    Prompt.objects.bulk_create(
+        Prompt(
+            project=project,
+            content_hash=digest,
+            messages=messages,
+            source=Source.IMPORT,
+            split=split_of(digest, project=project),
+        )
+        for digest, messages in zip(digests, wanted, strict=True)
+        if digest not in known
+    )
+    found = {p.content_hash: p for p in project.prompts.filter(content_hash__in=digests)}
+    return [found[digest] for digest in digests]
+
+
 def hand_out(by: User, *completions: Completion) -> None:
     """Lease these items to a person, as if they were on their screen."""
     for completion in completions:
@@ -127,14 +150,13 @@ def make_completions(project: Project) -> MakeCompletions:
             project=of, status=Sampling.Status.DONE, total=count, done=count
         )
         start = of.prompts.count()
-        return [
-            completion_create(
+        texts = {n: f"Question number {n}?" for n in range(start, start + count)}
+        prompts = prompts_make(of, texts.values())
+        # stored at once, as many tests begin with them
+        return Completion.objects.bulk_create(
+            completion_new(
                 project=of,
-                prompt=prompt_get_or_create(
-                    project=of,
-                    messages=[{"role": "user", "content": f"Question number {number}?"}],
-                    source=Source.IMPORT,
-                ),
+                prompt=prompt,
                 answer=Answer(
                     text=f"Answer number {number}.",
                     version="base",
@@ -145,8 +167,8 @@ def make_completions(project: Project) -> MakeCompletions:
                 source=Source.IMPORT,
                 sampling=sampling if queued else None,
             )
-            for number in range(start, start + count)
-        ]
+            for number, prompt in zip(texts, prompts, strict=True)
+        )
 
     return make
 

@@ -65,8 +65,32 @@ def completion_create(
     if sampling is not None:
         last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
         position = 0 if last is None else last + 1
+    completion = completion_new(
+        project=project,
+        prompt=prompt,
+        answer=answer,
+        source=source,
+        sampling=sampling,
+        system_prompt=system_prompt,
+        position=position,
+    )
+    completion.save(force_insert=True)
+    return completion
+
+
+def completion_new(
+    *,
+    project: Project,
+    prompt: Prompt,
+    answer: Answer,
+    source: Source,
+    sampling: Sampling | None,
+    system_prompt: str | None = None,
+    position: int = 0,
+) -> Completion:
+    """Return an answer that is not stored yet; `position` is its place among its prompt's."""
     text = storable(answer.text)
-    return Completion.objects.create(
+    return Completion(
         project=project,
         prompt=prompt,
         text=text,

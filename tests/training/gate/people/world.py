@@ -9,8 +9,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project, Prompt, Source
-from feedback_app.feedback.prompts.services import prompt_get_or_create
+from feedback_app.feedback.models import Project, Prompt
 from feedback_app.training.gate.people.counts import PairCounts
 from feedback_app.training.gate.people.services import pair_judge
 from feedback_app.training.gate.people.sides import candidate_is_left
@@ -18,6 +17,7 @@ from feedback_app.training.gate.services import gate_settings, gate_settings_sav
 from feedback_app.training.models import Adapter, BlindPair, PairBatch, PairVote
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.services import run_finish, run_request
+from tests.conftest import prompts_make
 from tests.training.gate.reports import gate_report
 
 CANDIDATE, LIVE = PairVote.Choice.CANDIDATE, PairVote.Choice.LIVE
@@ -25,13 +25,7 @@ CANDIDATE, LIVE = PairVote.Choice.CANDIDATE, PairVote.Choice.LIVE
 
 def prompts_of(project: Project, count: int) -> list[Prompt]:
     """Return so many imported prompts that only these tests use."""
-    texts = [f"Question {number} of the gate?" for number in range(count)]
-    return [
-        prompt_get_or_create(
-            project=project, messages=[{"role": "user", "content": text}], source=Source.IMPORT
-        )
-        for text in texts
-    ]
+    return prompts_make(project, [f"Question {number} of the gate?" for number in range(count)])
 
 
 def people_report(
