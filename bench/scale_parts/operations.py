@@ -106,6 +106,7 @@ VARIANTS = {
     "gold": ["page=2"],
     "probes": ["page=3", "show=retired", "completion={completion}"],
     "audit": ["page=9", "action=run.request", "person=none", "first=2026-01-01"],
+    "notifications": ["page=3"],
     "prompts": ["page=9", "show=retired", "text=bread", "topic=topic+7", "source=demo"],
     "people": ["sort=votes", "sort=name", "q=p", "role=annotator"],
     "runs": ["page=3", "page=9999"],

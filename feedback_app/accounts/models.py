@@ -39,6 +39,12 @@ class User(AbstractBaseUser, PermissionsMixin):
     name = models.CharField(max_length=100, blank=True)
     is_active = models.BooleanField(default=True)
     created_at = models.DateTimeField(auto_now_add=True)
+    # the newest notification, and when the list was last opened: the bar shows the difference
+    # without a query of its own
+    notified_at = models.DateTimeField(null=True, editable=False)
+    notifications_seen_at = models.DateTimeField(null=True, editable=False)
+    # when the last e-mail digest was sent
+    digest_at = models.DateTimeField(null=True, editable=False)
 
     USERNAME_FIELD = "email"
     EMAIL_FIELD = "email"
@@ -47,6 +53,13 @@ class User(AbstractBaseUser, PermissionsMixin):
 
     def __str__(self) -> str:
         return self.name or self.email
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there are notifications since the list was last opened."""
+        if self.notified_at is None:
+            return False
+        return self.notifications_seen_at is None or self.notifications_seen_at < self.notified_at
 
     @property
     def initials(self) -> str:

@@ -100,6 +100,7 @@ INSTALLED_APPS = [
     "feedback_app.serving",
     "feedback_app.api",
     "feedback_app.privacy",
+    "feedback_app.monitoring",
     "feedback_app.config",
 ]
 
@@ -242,6 +243,13 @@ if any(OIDC.values()):
 
 vars().update(EMAIL)
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", "prospect@localhost")
+# in front of the links of mail that no request causes
+SITE_URL = env.str(
+    "SITE_URL",
+    f"https://{ALLOWED_HOSTS[0].lstrip('.')}"
+    if PRODUCTION
+    else f"http://127.0.0.1:{env.int('PORT', 8000)}",
+).rstrip("/")
 
 # -- cookies and headers
 
@@ -323,6 +331,7 @@ CELERY_BEAT_SCHEDULE = {
         "training": 3.0,
         "serving": 3.0,
         "privacy": 60.0,
+        "monitoring": 60.0,
         "api": 600.0,
     }.items()
 }

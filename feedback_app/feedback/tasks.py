@@ -8,6 +8,8 @@ from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.feedback.imports.services import import_claim, import_execute
 from feedback_app.feedback.members import figures
 from feedback_app.feedback.models import ImportJob
+from feedback_app.feedback.notifications.digest import digest_send, digests_due
+from feedback_app.feedback.notifications.services import notifications_expire
 from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_work, webhooks_due
 
 
@@ -22,13 +24,22 @@ def dispatch() -> None:
         count_figures.apply_async((pk,), expires=10)
     if AuditEvent.objects.filter(number=None).exists():
         link_audit_events.apply_async((), expires=10)
+    for user_id in digests_due():
+        send_digest.apply_async((user_id,), expires=10)
     deliveries_expire()
+    notifications_expire()
 
 
 @shared_task(name="feedback.link_audit_events")
 def link_audit_events() -> None:
     """Add new events of the audit trail to its chain."""
     events_link()
+
+
+@shared_task(name="feedback.send_digest")
+def send_digest(user_id: int) -> None:
+    """Send a person's e-mail digest; a second delivery of the message does nothing."""
+    digest_send(user_id)
 
 
 @shared_task(name="feedback.count_figures")

@@ -13,6 +13,7 @@ from feedback_app.feedback.guidelines import views as guidelines_views
 from feedback_app.feedback.imports import views as imports_views
 from feedback_app.feedback.members import views as members_views
 from feedback_app.feedback.members.invitations import views as invitation_views
+from feedback_app.feedback.notifications import views as notifications_views
 from feedback_app.feedback.probes import views as probes_views
 from feedback_app.feedback.projects import views as projects_views
 from feedback_app.feedback.projects.rules import views as rules_views
@@ -129,6 +130,12 @@ urlpatterns = [
         "projects/<slug:slug>/pauses/<id:pk>/restore/",
         gold_views.votes_restore_view,
         name="votes-restore",
+    ),
+    path("notifications/", notifications_views.notifications, name="notifications"),
+    path(
+        "projects/<slug:slug>/notifications/",
+        notifications_views.notification_choice,
+        name="notification-choice",
     ),
     path("projects/<slug:slug>/audit/", audit_views.audit_trail, name="audit"),
     path("projects/<slug:slug>/audit/export/", audit_views.audit_export, name="audit-export"),

@@ -23,6 +23,8 @@ from feedback_app.feedback.models import (
     GuidelinesVersion,
     ImportJob,
     Lease,
+    Notification,
+    NotificationChoice,
     Pause,
     Probe,
     Skip,
@@ -74,6 +76,18 @@ PARTS = (
         ),
     ),
     Part("vote_events", VoteEvent.objects.all(), "user", ("completion", *VOTE)),
+    Part(
+        "notifications",
+        Notification.objects.all(),
+        "user",
+        ("project__slug", "kind", "text", "created_at"),
+    ),
+    Part(
+        "notification_choices",
+        NotificationChoice.objects.all(),
+        "user",
+        ("project__slug", "listed", "mailed"),
+    ),
     Part(
         "pauses",
         Pause.objects.all(),

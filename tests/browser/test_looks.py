@@ -111,13 +111,14 @@ def project_pages(project: Project) -> list[str]:
     names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
-    names += ("pairs", "prompts", "audit")
+    names += ("pairs", "prompts", "audit", "notification-choice")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
         reverse("project-new"),
         reverse("project-new") + f"?like={project.slug}",
         "/me/",
+        "/notifications/",
         *(reverse("person", args=[project.slug, m.user_id]) for m in project.memberships.all()),
         *(reverse(name, args=[project.slug]) for name in names),
         reverse("quality", args=[project.slug]) + "?show=pairs",

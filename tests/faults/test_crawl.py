@@ -37,6 +37,7 @@ LEAST = {
     "home": PERSON,
     "project-new": PERSON,
     "me": PERSON,
+    "notifications": PERSON,
     "me-export": PERSON,
     "me-erase": PERSON,
     "invitation": HOLDER,
@@ -87,6 +88,7 @@ LEAST = {
         pause-lift votes-restore sampling-new sampling-cancel tokens
         token-revoke people member-change member-remove invitation-revoke webhooks webhook
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
+        notification-choice
         project-home history-csv runs-side-by-side audit audit-export adapter-download
         prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan

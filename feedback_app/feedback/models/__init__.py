@@ -14,6 +14,11 @@ from feedback_app.feedback.models.figures import Figures
 from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
 from feedback_app.feedback.models.guidelines import GuidelinesVersion
 from feedback_app.feedback.models.imports import ImportJob, ImportRefusal
+from feedback_app.feedback.models.notifications import (
+    Notification,
+    NotificationChoice,
+    NotificationKind,
+)
 from feedback_app.feedback.models.projects import Project, QueueOrder, default_reasons
 from feedback_app.feedback.models.prompts import Probe, Prompt
 from feedback_app.feedback.models.queue import Lease, Skip
@@ -37,6 +42,9 @@ __all__ = [
     "ImportJob",
     "ImportRefusal",
     "Lease",
+    "Notification",
+    "NotificationChoice",
+    "NotificationKind",
     "Pause",
     "Probe",
     "Project",

@@ -15,6 +15,12 @@ class Event(models.TextChoices):
     RUN_FINISHED = "run.finished", "A run ends"
     RELEASE_CHANGED = "release.changed", "The live version changes"
     IMPORT_FINISHED = "import.finished", "An import ends"
+    GATE_DECIDED = "gate.decided", "The gate decides about a version"
+    SPLIT_DECIDED = "split.decided", "A traffic split ends by its own rule"
+    SCHEDULE_SKIPPED = "schedule.skipped", "The schedule is due and cannot start a run"
+    QUOTA_REACHED = "quota.reached", "A share link is used up"
+    ENGINE_DOWN = "engine.down", "No engine of the base model answers"
+    DISK_LOW = "disk.low", "The disk for adapters is nearly full"
 
 
 class Webhook(models.Model):

@@ -70,6 +70,7 @@ TABS = (
             "api-docs",
             "webhooks",
             "webhook",
+            "notification-choice",
             "audit",
         ),
     ),

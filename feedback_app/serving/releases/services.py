@@ -2,12 +2,15 @@
 
 import structlog
 from django.db import IntegrityError, transaction
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.feedback.models import BASE_VERSION, NotificationKind, Project
 from feedback_app.feedback.models.webhooks import Event
+from feedback_app.feedback.notifications.services import notify
+from feedback_app.feedback.prompts.completions import version_number
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.feedback.webhooks.events import event_write
 from feedback_app.serving.engine.client import Engine, EngineError, Sampling
@@ -141,6 +144,7 @@ def release_flip(
                 reason=reason if passed else f"The gate was not passed. {reason}".strip(),
             )
             split_after_release(project=project, version=release.version, by=by, reason=reason)
+            release_notify(release, before=before, by=by)
             event_write(
                 project=project,
                 event=Event.RELEASE_CHANGED,
@@ -155,3 +159,18 @@ def release_flip(
         raise lost from error
     project.live_version = release.version
     return release
+
+
+def release_notify(release: Release, *, before: Release | None, by: User | None) -> None:
+    """Tell the project's admins what is live now; an earlier version than before is a step back."""
+    earlier = before.version if before else BASE_VERSION
+    is_back = version_number(release.version) < version_number(earlier)
+    text = f"{release.version} is live instead of {earlier}. {release.reason}"
+    notify(
+        project=release.project,
+        kind=NotificationKind.ROLLED_BACK if is_back else NotificationKind.RELEASED,
+        key=str(release.pk),
+        text=text.strip(),
+        path=reverse("releases", args=[release.project.slug]),
+        by=by,
+    )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from django.db import transaction
 from django.db.models import F, QuerySet
 from django.dispatch import receiver
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
@@ -18,7 +19,16 @@ from feedback_app.accounts.models import User
 from feedback_app.accounts.tokens import digest_of
 from feedback_app.db.rate_limit import minute_take
 from feedback_app.feedback.members.services import admin_rights_end
-from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source, Verdict, Vote
+from feedback_app.feedback.models import (
+    BASE_VERSION,
+    Completion,
+    NotificationKind,
+    Project,
+    Source,
+    Verdict,
+    Vote,
+)
+from feedback_app.feedback.notifications.services import notify
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.demo.conversations import version_exists
 from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor
@@ -27,6 +37,8 @@ from feedback_app.web.errors import UserError
 PREFIX_LENGTH = 6
 VISITOR_MESSAGES_A_MINUTE = 6
 LINK_MESSAGES_A_MINUTE = 60
+#: So many messages before a link's limit its counter is read again, to notice who takes the last.
+NEARLY = 50
 
 
 class LimitReached(UserError):
@@ -139,6 +151,21 @@ def message_count(*, link: ShareLink, visitor: ShareVisitor) -> None:
             "This link has reached its limit of messages. Ask the person who sent it to you for "
             "a new one."
         )
+    if link.messages_used + NEARLY >= link.messages_limit:
+        used_up_notify(link, "messages")
+
+
+def used_up_notify(link: ShareLink, what: str) -> None:
+    """Tell the project's admins once that a link has used up its messages or votes."""
+    used = {f"{what}_used__gte": F(f"{what}_limit")}
+    if ShareLink.objects.filter(pk=link.pk, **used).exists():
+        notify(
+            project=link.project,
+            kind=NotificationKind.QUOTA_REACHED,
+            key=f"{link.pk}:{what}",
+            text=f"The share link “{link.label}” has used up its {what}.",
+            path=reverse("share-links", args=[link.project.slug]),
+        )
 
 
 def visitor_vote(
@@ -159,6 +186,8 @@ def visitor_vote(
                     "This link has reached its limit of thumbs: this one was not saved. Thank you."
                 )
             ShareLink.objects.filter(pk=link.pk).update(votes_used=F("votes_used") + 1)
+            if locked.votes_used + 1 >= locked.votes_limit:
+                used_up_notify(link, "votes")
         vote_cast(
             completion=completion,
             verdict=verdict,

@@ -12,11 +12,13 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from django.db.models import Q
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Completion, Project
+from feedback_app.feedback.models import Completion, NotificationKind, Project
+from feedback_app.feedback.notifications.services import notify
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Assignment, AssignmentAnswer, Conversation, TrafficSplit
@@ -145,6 +147,14 @@ def split_close(
     if not ended:
         return None  # another process ended it first
     audit(project=project, actor=by, action=f"split.{status}", target=str(split), reason=reason)
+    if by is None:
+        notify(
+            project=project,
+            kind=NotificationKind.SPLIT_DECIDED,
+            key=str(split.pk),
+            text=f"{split} has ended. {reason}".strip(),
+            path=reverse("releases", args=[project.slug]),
+        )
     return split
 
 

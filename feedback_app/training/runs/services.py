@@ -6,13 +6,15 @@ from typing import Any
 import structlog
 from django.db import IntegrityError, transaction
 from django.db.models import Max
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.services import examples_mark_used
-from feedback_app.feedback.models import Completion, Project, Split
+from feedback_app.feedback.models import Completion, NotificationKind, Project, Split
 from feedback_app.feedback.models.webhooks import Event
+from feedback_app.feedback.notifications.services import notify
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
 from feedback_app.training.gate.people.services import (
@@ -174,7 +176,8 @@ def run_end(
 def run_event_write(
     run: Run, *, status: Run.Status, error: str = "", adapter: Adapter | None = None
 ) -> None:
-    """Write the webhook event of an ended run. Call it in the transaction that ends it."""
+    """Tell webhooks and admins that a run has ended. Call it in the transaction that ends it."""
+    run_notify(run, status=status, error=error, adapter=adapter)
     event_write(
         project=run.project,
         event=Event.RUN_FINISHED,
@@ -189,6 +192,22 @@ def run_event_write(
             "gate_outcome": adapter.gate_outcome if adapter else None,
         },
     )
+
+
+def run_notify(run: Run, *, status: Run.Status, error: str, adapter: Adapter | None) -> None:
+    """Tell the project's admins how a run ended; of a cancelled one they are not told."""
+    key = f"{run.pk}:{timezone.now().timestamp():.6f}"
+    path = reverse("run", args=[run.project.slug, run.number])
+    if status == Run.Status.FAILED:
+        text = f"{run} failed. {error}"
+        notify(project=run.project, kind=NotificationKind.RUN_FAILED, key=key, text=text, path=path)
+    if adapter is None:
+        return
+    text = f"{run} has made {adapter.name}."
+    notify(project=run.project, kind=NotificationKind.RUN_FINISHED, key=key, text=text, path=path)
+    kind = NotificationKind.GATE_PASSED if adapter.gate_won else NotificationKind.GATE_FAILED
+    text = f"{adapter.name}: {adapter.gate['sentence']}"
+    notify(project=run.project, kind=kind, key=key, text=text, path=path)
 
 
 def run_finish(

@@ -1,14 +1,17 @@
 """Services of schedules: runs that start when there are enough new examples."""
 
 import datetime as dt
+import hashlib
 
 import structlog
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import NotificationKind, Project
+from feedback_app.feedback.notifications.services import notify
 from feedback_app.training.models import (
     Run,
     Schedule,
@@ -86,4 +89,18 @@ def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:
             )
         except UserError as objection:
             log.info("schedule_waits", project=schedule.project.slug, why=str(objection))
+            schedule_notify(schedule.project, str(objection), now=now or timezone.now())
     return started
+
+
+def schedule_notify(project: Project, why: str, *, now: dt.datetime) -> None:
+    """Tell the project's admins why a run that is due does not start; once a day for a reason."""
+    digest = hashlib.sha256(why.encode()).hexdigest()[:16]
+    with transaction.atomic():
+        notify(
+            project=project,
+            kind=NotificationKind.SCHEDULE_SKIPPED,
+            key=f"{now:%Y-%m-%d}:{digest}",
+            text=f"A run is due and does not start. {why}",
+            path=reverse("runs", args=[project.slug]),
+        )
