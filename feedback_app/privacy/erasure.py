@@ -167,6 +167,7 @@ def erasure_finish(claim: ErasureClaim) -> None:
     user = User.objects.filter(pk=erasure.person).first()
     if user is not None:
         votes_erase(user=user, project=erasure.project, note=note)
+        corrections_erase(user=user, project=erasure.project)
         conversations_erase(user=user, project=erasure.project)
         names_erase(user=user, project=erasure.project)
     with transaction.atomic():
@@ -176,6 +177,12 @@ def erasure_finish(claim: ErasureClaim) -> None:
             raise ClaimLost
         if erasure.account:
             account_delete(erasure.person)
+
+
+def corrections_erase(*, user: User, project: Project) -> None:
+    """Delete the answers that the person has written in place of a model's."""
+    with transaction.atomic():
+        Completion.objects.filter(project=project, correction__user=user).delete()
 
 
 def conversations_erase(*, user: User, project: Project) -> None:

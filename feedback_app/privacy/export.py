@@ -18,6 +18,7 @@ from feedback_app.accounts.models import (
 )
 from feedback_app.feedback.models import (
     Adjudication,
+    Correction,
     GoldAnswer,
     GoldItem,
     GuidelinesVersion,
@@ -74,6 +75,12 @@ PARTS = (
             "reasons",
             "comment",
         ),
+    ),
+    Part(
+        "corrections",
+        Correction.objects.all(),
+        "user",
+        ("original__project__slug", "original", "original__text", "completion__text", "created_at"),
     ),
     Part("vote_events", VoteEvent.objects.all(), "user", ("completion", *VOTE)),
     Part(

@@ -183,6 +183,32 @@ document.addEventListener("htmx:oobAfterSwap", (event) => {
   for (const row of document.querySelectorAll("#history-list li:nth-child(n + 11)")) row.remove();
 });
 
+// -- corrections
+
+// the field begins with the answer's own text, once it is opened
+function correctionOf(details) {
+  const field = details.querySelector("textarea");
+  if (!field.value) field.value = field.dataset.text;
+  return field;
+}
+
+document.addEventListener("toggle", (event) => {
+  if (event.target.matches?.("[data-correction]") && event.target.open) correctionOf(event.target);
+}, true);
+
+// before htmx: a text that somebody wrote is not dropped with an up or a skip
+document.addEventListener("submit", (event) => {
+  const field = event.target.querySelector?.("#correction");
+  if (!field) return;
+  if (field.value.trim() === field.dataset.text.trim()) field.value = "";
+  const button = event.submitter;
+  if (!field.value || (button?.name === "verdict" && button.value === "down")) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  toast({ level: "error", text: "You have corrected the answer: save the correction, or empty its field first." });
+  field.focus();
+}, true);
+
 // -- keys and swipes
 
 const press = (selector) => () => {
@@ -190,7 +216,7 @@ const press = (selector) => () => {
   if (!button) return false;
   button.click();
 };
-const verdict = (value) => press(`#verdicts [value=${value}]`);
+const verdict = (value) => press(`#verdicts .verdict[value=${value}]`);
 const undo = () => (document.querySelector("[data-undo-now]") ?? document.querySelector("[data-undo] button"))?.click();
 const fold = (id) => () => {
   const details = document.getElementById(id);
@@ -223,6 +249,12 @@ hotkeys(
       comment.open = true;
       comment.querySelector("textarea").focus();
     },
+    e: () => {
+      const correction = document.querySelector("[data-correction]");
+      if (!correction) return false;
+      correction.open = true;
+      correctionOf(correction).focus();
+    },
     g: fold("guidelines"),
     "?": () => document.getElementById("keys").showModal(),
     Enter: (event) => (event.target === document.body ? document.getElementById("item")?.focus() : false),
@@ -232,7 +264,7 @@ hotkeys(
 );
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && event.target.id === "comment") event.target.blur();
+  if (event.key === "Escape" && ["comment", "correction"].includes(event.target.id)) event.target.blur();
 });
 
 let start = null;

@@ -381,3 +381,39 @@ def test_swipe_right_votes_up(
 
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the vote")
+
+
+def test_answer_is_corrected_in_place(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    first, second, third = make_completions(3)
+    page = new_page(annotator)
+    open_desk(page, project)
+
+    page.keyboard.press("e")
+    field = page.locator("#correction")
+    expect(field).to_be_focused()
+    expect(field).to_have_value(first.text)
+    field.press("End")
+    field.type(" With a reason.")
+    # an up would drop what was written
+    page.locator("#verdicts .verdict[value=up]").click()
+    expect(page.locator("#toasts")).to_contain_text("You have corrected the answer")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
+    assert not Vote.objects.exists()
+
+    page.get_by_role("button", name="Save correction").click()
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    expect(page.locator("#last")).to_contain_text("Down, because")
+    written = Completion.objects.get(version="edited")
+    assert written.text == f"{first.text} With a reason."
+    assert verdicts() == {first.pk: "down", written.pk: "up"}
+
+    # opened and left as it was: a verdict as any other
+    page.keyboard.press("e")
+    field = page.locator("#correction")
+    expect(field).to_have_value(second.text)
+    field.press("Escape")
+    page.keyboard.press("u")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    assert verdicts()[second.pk] == "up"

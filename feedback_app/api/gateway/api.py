@@ -24,7 +24,7 @@ from feedback_app.api.gateway.schemas import (
 )
 from feedback_app.feedback.models import BASE_VERSION, Completion, Source, Verdict
 from feedback_app.feedback.tokens.services import voter_of
-from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.feedback.votes.corrections import vote_cast_corrected
 from feedback_app.serving.demo.events import event_stream
 from feedback_app.serving.open_answers.services import TooManyAnswers, token_place
 
@@ -83,13 +83,14 @@ def feedback(request: ApiRequest, ask: FeedbackAsk) -> FeedbackAnswer:
             "completion_not_found",
             param="completion_id",
         )
-    vote = vote_cast(
+    vote = vote_cast_corrected(
         completion=completion,
         verdict=Verdict(ask.verdict),
         by=voter_of(token=token, name=ask.user),
         source=Source.API,
         reasons=ask.reasons,
         comment=ask.comment,
+        correction=ask.correction,
     )
     return FeedbackAnswer(
         completion_id=completion.pk,

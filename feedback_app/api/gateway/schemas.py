@@ -144,6 +144,17 @@ class FeedbackAsk(Strict):
         | None
     ) = None
     comment: Annotated[Text, Field(max_length=2_000)] | None = None
+    correction: (
+        Annotated[
+            Text,
+            Field(
+                max_length=20_000,
+                description="The answer as it should have been, with `down`: it becomes an example "
+                "of its own with the user's up",
+            ),
+        ]
+        | None
+    ) = None
     user: (
         Annotated[
             Text,

@@ -17,6 +17,7 @@ class VoteForm(StrictForm):
     reasons = forms.Field(required=False)
     chips = forms.BooleanField(required=False)
     comment = forms.CharField(required=False)
+    correction = forms.CharField(required=False, strip=False)
 
     def reasons_given(self) -> list[str] | None:
         """Return the reasons that were sent, or None to leave them as they are."""
@@ -35,6 +36,7 @@ class SkipForm(StrictForm):
 
     flag = forms.BooleanField(required=False)
     # of the form's verdicts
+    correction = forms.CharField(required=False)
     first = forms.BooleanField(required=False)
     reason = forms.CharField(required=False, max_length=200)
     comment = forms.CharField(required=False)

@@ -7,6 +7,7 @@ from feedback_app.db.write_lock import write_transaction
 from feedback_app.feedback.flags.services import flag_check
 from feedback_app.feedback.models import Completion, Project, Source, Vote
 from feedback_app.feedback.queue.services import QueueView, item_skip, items_take
+from feedback_app.feedback.votes.corrections import correction_check, correction_write
 from feedback_app.feedback.votes.counts import rate_limit_check, rate_limit_check_noted
 from feedback_app.feedback.votes.rows import handed_out_lock
 from feedback_app.feedback.votes.services import VoteInput, vote_undo, vote_write
@@ -30,8 +31,11 @@ def vote_and_take_next(
     by: User,
     view: QueueView | None,
     replaces: bool,
+    correction: str | None = None,
 ) -> Step:
     """Store a verdict and take the next items of the view, if there is one, in one transaction.
+
+    `correction` is the text that the person wrote in place of the answer, with a down.
 
     The vote locks one row and the queue skips locked rows, so concurrent calls do not wait for each
     other. Raise Completion.DoesNotExist, UserError, RateLimited, or VoteKept for a verdict that
@@ -40,6 +44,7 @@ def vote_and_take_next(
     # a response with the next items notes who has reached the limit, so few votes need the count
     check = rate_limit_check if view is None else rate_limit_check_noted
     check(project=project, by=by, completion=pk)
+    text = correction_check(correction, vote_input.verdict)
     changes = vote_input.changes(project)
     with write_transaction():
         locked = handed_out_lock(pk, project=project, by=by, voting=True)
@@ -47,6 +52,8 @@ def vote_and_take_next(
             locked, by=by, source=Source.ANNOTATE, changes=changes, replaces=replaces
         )
         vote_event_write(project, vote)
+        if text is not None:
+            correction_write(locked, project=project, text=text, by=by, source=Source.ANNOTATE)
         items = items_take(project=project, by=by, view=view) if view is not None else []
         return Step(vote, first, items)
 

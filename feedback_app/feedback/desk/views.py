@@ -170,6 +170,7 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
                 by=request.user,
                 view=next_of,
                 replaces=not form.cleaned_data["first"],
+                correction=form.cleaned_data["correction"],
             )
     except VoteKept as error:
         return vote_kept_answer(request, project, pk, why=str(error), verdict=verdict)

@@ -14,9 +14,18 @@ from django.http import HttpRequest
 
 from feedback_app.accounts.models import Membership
 from feedback_app.db import bounded_count
-from feedback_app.feedback.models import Completion, Example, Project, Split, Vote
+from feedback_app.feedback.models import (
+    EDITED_VERSION,
+    Completion,
+    Correction,
+    Example,
+    Project,
+    Split,
+    Vote,
+)
 from feedback_app.feedback.prompts.selectors import distinct_values
 from feedback_app.web.forms import query_choice, query_strict
+from feedback_app.web.word_diff import differences
 
 LABELS = ("", "up", "down", "tie")
 SPLITS = ("", *Split.values)
@@ -140,8 +149,15 @@ class ExampleFilter:
 
 
 def answers_of(rows: Iterable[Example | Completion]) -> list[Completion]:
-    """Return the completions of a page."""
-    return [row.completion if isinstance(row, Example) else row for row in rows]
+    """Return the completions of a page; a corrected one has `pieces`, its text with the words
+    marked that differ from the original's."""
+    found = [row.completion if isinstance(row, Example) else row for row in rows]
+    corrected = {row.pk: row for row in found if row.version == EDITED_VERSION}
+    corrections = Correction.objects.filter(completion__in=corrected).select_related("original")
+    for correction in corrections.defer("original__token_ids", "original__prompt_token_ids"):
+        row = corrected[correction.completion_id]
+        row.original_pieces, row.pieces, _ = differences(correction.original.text, row.text)
+    return found
 
 
 def versions_answered(project: Project) -> list[str]:

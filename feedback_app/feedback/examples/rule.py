@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from feedback_app.feedback.models import Completion, Example, Verdict
+from feedback_app.feedback.models import EDITED_VERSION, Completion, Example, Verdict
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,13 @@ def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | Non
     values = example_values(completion, verdicts)
     if values is None:
         return None
+    weight = values.weight
+    if completion.version == EDITED_VERSION:
+        weight *= completion.project.edited_weight / 100
     return Example(
         completion=completion,
         project_id=completion.project_id,
         desirable=values.desirable,
-        weight=values.weight,
+        weight=weight,
         split=completion.prompt.split,
     )

@@ -3,12 +3,14 @@
 from feedback_app.feedback.models.adjudication import Adjudication
 from feedback_app.feedback.models.choices import (
     BASE_VERSION,
+    EDITED_VERSION,
     IMPORTED_VERSION,
     Source,
     Split,
     Verdict,
 )
 from feedback_app.feedback.models.completions import Completion, CompletionQuerySet
+from feedback_app.feedback.models.corrections import Correction
 from feedback_app.feedback.models.examples import Example, ExampleQuerySet
 from feedback_app.feedback.models.figures import Figures
 from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
@@ -28,10 +30,12 @@ from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDeliver
 
 __all__ = [
     "BASE_VERSION",
+    "EDITED_VERSION",
     "IMPORTED_VERSION",
     "Adjudication",
     "Completion",
     "CompletionQuerySet",
+    "Correction",
     "Event",
     "Example",
     "ExampleQuerySet",

@@ -8,6 +8,9 @@ BASE_VERSION = "base"
 #: The version of imported answers, whose model is unknown.
 IMPORTED_VERSION = "import"
 
+#: The version of answers that a person has corrected (votes/corrections.py).
+EDITED_VERSION = "edited"
+
 
 class Verdict(models.TextChoices):
     """One person's opinion of one completion."""

@@ -21,6 +21,8 @@ class ProjectRules(models.Model):
     person_share = models.PositiveSmallIntegerField(default=50)
     # this many votes of a person are always included
     person_floor = models.PositiveIntegerField(default=500)
+    # the weight of a corrected answer's example, in percent of an answer's own
+    edited_weight = models.PositiveSmallIntegerField(default=100, db_default=100)
     # on average one gold item in this many items; 0: none
     gold_every = models.PositiveSmallIntegerField(default=0)
     gold_feedback = models.CharField(
@@ -38,6 +40,9 @@ class ProjectRules(models.Model):
 RULE_CONSTRAINTS: list[models.BaseConstraint] = [
     models.CheckConstraint(
         condition=Q(person_share__gte=1) & Q(person_share__lte=100), name="person_share_1_to_100"
+    ),
+    models.CheckConstraint(
+        condition=Q(edited_weight__gte=1) & Q(edited_weight__lte=100), name="edited_weight_1_to_100"
     ),
     models.CheckConstraint(
         condition=Q(gold_least__lte=100) & Q(gold_window__gte=1), name="gold_least_of_window"

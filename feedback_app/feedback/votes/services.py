@@ -25,6 +25,7 @@ from feedback_app.feedback.votes.counts import (
     vote_counts_forget,
 )
 from feedback_app.feedback.votes.rows import completion_lock, is_hasty, vote_first
+from feedback_app.feedback.votes.withdrawal import correction_withdraw
 from feedback_app.feedback.webhooks.events import vote_event_write
 from feedback_app.web.errors import UserError
 
@@ -143,6 +144,8 @@ def vote_write(
             guidelines_number=vote.guidelines_number,
         )
         example_refresh(completion=locked)
+        if vote.verdict == Verdict.UP and not first:
+            correction_withdraw(original=locked, by=by)
         if first and locked.gold and source == Source.ANNOTATE:
             gold_answer_record(vote)
     # an item that the person holds was not skipped
@@ -164,6 +167,8 @@ def vote_undo(*, completion: Completion, by: User, source: Source) -> bool:
             undone.delete()
             VoteEvent.objects.create(completion=locked, user=by, verdict="", source=source)
             example_refresh(completion=locked)
+            if undone.verdict == Verdict.DOWN:
+                correction_withdraw(original=locked, by=by)
             vote_counts_forget(project=completion.project, user=by)
         skips = Skip.objects.filter(completion=locked)
         skipped = skips.filter(user=by, created_at__gt=timezone.now() - UNDO_SKIP).first()

@@ -196,3 +196,16 @@ def test_any_body_gets_an_answer_that_matches_the_schema(
     assert answer.status_code in (200, 400, 404, 503)
     if answer.status_code != 200:
         fault(answer)
+
+
+def test_correction_becomes_an_example_of_its_own(program: Program, answer: Completion) -> None:
+    said = program.thumb(answer.pk, "down", correction="Hello! How can I help?", user="jo")
+    assert said.status_code == 200
+    rows = Example.objects.values_list("completion__text", "desirable")
+    assert dict(rows) == {"Hello.": False, "Hello! How can I help?": True}
+    assert set(Vote.objects.values_list("source", flat=True)) == {"api"}
+
+    refused = program.thumb(answer.pk, "up", correction="Hi!", user="ann")
+    assert refused.status_code == 400
+    assert "A correction goes with down" in refused.json()["error"]["message"]
+    assert Vote.objects.count() == 2

@@ -16,7 +16,7 @@ from feedback_app.feedback.prompts.services import prompt_get_or_create
 from feedback_app.serving.models import ChangeReport, FixedAnswer
 from feedback_app.serving.releases.services import release_promote
 from feedback_app.serving.version_diff import services
-from feedback_app.serving.version_diff.page import differences, rows_of
+from feedback_app.serving.version_diff.page import rows_of
 from feedback_app.serving.version_diff.services import (
     adapters_without_version_diff,
     prompts_fix,
@@ -26,6 +26,7 @@ from feedback_app.serving.version_diff.services import (
 )
 from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
+from feedback_app.web.word_diff import differences
 from tests.served import MakeAdapter
 
 served_tests = [pytest.mark.django_db, pytest.mark.slow]
