@@ -17,8 +17,9 @@ WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 
 # in alphabetical order: xdist's default, most tests first, starts the slowest files last
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # votes, the queue and everything that locks rows
-DATABASE_TESTS := tests/db tests/feedback tests/faults/test_annotating.py tests/faults/test_erase.py
-OTHER_DATABASE_TESTS := $(addprefix tests/,accounts training privacy operations monitoring serving api closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
+LOCKING := $(addprefix tests/feedback/,votes queue desk gold adjudication flags)
+DATABASE_TESTS := tests/db $(LOCKING) tests/faults/test_annotating.py tests/faults/test_erase.py
+OTHER_DATABASE_TESTS := tests/feedback $(addprefix --ignore=,$(LOCKING)) $(addprefix tests/,accounts training privacy operations monitoring serving api closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
 .PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick check soak evidence sbom audit bench $(BENCHES) install install-test clean

@@ -1,5 +1,6 @@
 """State machines of hypothesis on a database: each example is rolled back."""
 
+import pytest
 from django.db import transaction
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
@@ -18,7 +19,11 @@ class DatabaseMachine(RuleBasedStateMachine):
         self.transaction.__exit__(None, None, None)
 
 
-def run_machine(machine: type[DatabaseMachine], *, examples: int = 25, steps: int = 30) -> None:
+#: How many sequences of steps a machine tries: some in `make test`, many in `make test-long`.
+EXAMPLES = pytest.mark.parametrize("examples", [8, pytest.param(40, marks=pytest.mark.long)])
+
+
+def run_machine(machine: type[DatabaseMachine], *, examples: int, steps: int = 30) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(

@@ -37,8 +37,9 @@ STARTER = ROOT / "feedback_app" / "feedback" / "projects" / "starter_data"
 WORK = ROOT / "var" / "bench" / "gate"
 
 TRAIN_PROMPTS, TEST_PROMPTS, ANSWERS_PER_PROMPT = 60, 20, 4
-#: Prompts, and answers of each, that are trained on: not all, so that two cores take a few minutes.
-TRAINED_PROMPTS, TRAINED_ANSWERS = 40, 2
+#: Prompts that are trained on, and answers to each that are voted on: not all, so that two cores
+#: take a few minutes.
+TRAINED_PROMPTS, VOTED_ANSWERS = 20, 2
 #: Prompts that candidate and base answer in the evaluation.
 ANSWERED_PROMPTS = 30
 MAX_TOKENS = 96
@@ -61,6 +62,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directory", required=True, type=Path, help="must not exist")
     parser.add_argument("--votes", default="honest", choices=["honest", "planted"])
+    parser.add_argument("--trained", type=int, default=TRAINED_PROMPTS, help="prompts voted on")
+    parser.add_argument(
+        "--answered", type=int, default=ANSWERED_PROMPTS, help="prompts of the gate"
+    )
     parser.add_argument("--nice", default="10", help="priority of training and evaluation")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True)
@@ -159,6 +164,17 @@ def split(samples: list[Sample]) -> tuple[list[Sample], list[Sample]]:
     )
 
 
+def few(samples: list[Sample]) -> list[Sample]:
+    """Return the first VOTED_ANSWERS samples of each prompt: enough to vote on."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for sample in samples:
+        seen[sample.prompt_id] += 1
+        if seen[sample.prompt_id] <= VOTED_ANSWERS:
+            chosen.append(sample)
+    return chosen
+
+
 def write_run(
     directory: Path, samples: list[Sample], model: Path, arguments: argparse.Namespace
 ) -> None:
@@ -174,12 +190,8 @@ def write_run(
     }
     (directory / "config.json").write_text(json.dumps(config, indent=1))
     train, _ = split(samples)
-    seen: Counter[str] = Counter()
-    chosen = []
-    for sample in train:
-        seen[sample.prompt_id] += 1
-        if len(seen) <= TRAINED_PROMPTS and seen[sample.prompt_id] <= TRAINED_ANSWERS:
-            chosen.append(sample)
+    asked = sorted({sample.prompt_id for sample in train})[: arguments.trained]
+    chosen = [sample for sample in few(train) if sample.prompt_id in asked]
     examples = KINDS[arguments.kind](chosen, random.Random(arguments.seed))
     write_examples(directory / "examples.jsonl", examples)
 
@@ -201,9 +213,10 @@ def write_eval(
         "seed": 1000 + arguments.seed,
     }
     (directory / "evaluate.json").write_text(json.dumps(config, indent=1))
-    prompts = starter_prompts("unseen.jsonl", ANSWERED_PROMPTS)
+    prompts = starter_prompts("unseen.jsonl", arguments.answered)
     (directory / "prompts.jsonl").write_text("".join(json.dumps(one) + "\n" for one in prompts))
-    train, test = split(samples)
+    train, test = split(few(samples))
+    train = train[: 2 * VOTED_ANSWERS * arguments.trained]
     vote = honest if arguments.votes == "honest" else KINDS[arguments.kind]
     write_examples(directory / "votes.jsonl", vote(train, random.Random(arguments.seed)))
     write_examples(directory / TEST_VOTES, vote(test, random.Random(arguments.seed + 1)))

@@ -11,15 +11,20 @@ from feedback_app.feedback.models import Completion, Example, GoldItem, Source, 
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.web.errors import UserError
 from tests.conftest import MakeCompletions
-from tests.state_machine import DatabaseMachine, run_machine
+from tests.state_machine import EXAMPLES, DatabaseMachine, run_machine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 ITEMS, PEOPLE = st.integers(0, 2), st.integers(0, 2)
 VERDICTS = st.sampled_from([Verdict.UP, Verdict.DOWN])
 
 
+@EXAMPLES
 def test_examples_are_what_the_votes_amount_to(
-    annotator: User, second_annotator: User, admin: User, make_completions: MakeCompletions
+    annotator: User,
+    second_annotator: User,
+    admin: User,
+    make_completions: MakeCompletions,
+    examples: int,
 ) -> None:
     people = [annotator, second_annotator, admin]
     items = make_completions(3)
@@ -125,4 +130,4 @@ def test_examples_are_what_the_votes_amount_to(
                 assert examples.get(pk) == pytest.approx(self.expected(item))
                 assert counts[pk] == sum(1 for of, _ in self.votes if of == item)
 
-    run_machine(Votes)
+    run_machine(Votes, examples=examples)

@@ -461,7 +461,7 @@ def doctor(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_command_reports_a_new_installation_without_processes(tmp_path: Path) -> None:
     env = {
         "PROSPECT_VAR": str(tmp_path / "var"),
@@ -487,7 +487,7 @@ def test_command_reports_a_new_installation_without_processes(tmp_path: Path) ->
     assert "Not checked because of the above: " in shown.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_missing_workers_and_beat_are_found(valkey: str, tmp_path: Path) -> None:
     """In a process of its own: Celery keeps the broker that it was configured with."""
     env = {"PROSPECT_VAR": str(tmp_path / "var"), "REDIS_URL": valkey}

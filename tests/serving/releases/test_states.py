@@ -12,7 +12,7 @@ from feedback_app.training.models import Adapter
 from feedback_app.training.registry.services import adapter_discard, adapter_restore
 from feedback_app.web.errors import UserError
 from tests.served import MakeAdapter
-from tests.state_machine import DatabaseMachine, run_machine
+from tests.state_machine import EXAMPLES, DatabaseMachine, run_machine
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 NUMBERS = st.integers(1, 3)
@@ -20,8 +20,9 @@ NUMBERS = st.integers(1, 3)
 LATE = st.booleans()
 
 
+@EXAMPLES
 def test_one_live_version_that_is_usable(
-    served: Project, make_adapter: MakeAdapter, admin: User
+    served: Project, make_adapter: MakeAdapter, admin: User, examples: int
 ) -> None:
     names = {n: make_adapter(n, gate_won=n != 3).name for n in (1, 2, 3)}
     numbers = {name: number for number, name in names.items()} | {BASE_VERSION: 0}
@@ -113,4 +114,4 @@ def test_one_live_version_that_is_usable(
             assert {numbers[name] for name in gone} == self.discarded
             assert self.live not in self.discarded
 
-    run_machine(Releases, examples=15, steps=20)
+    run_machine(Releases, examples=examples, steps=20)

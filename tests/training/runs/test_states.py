@@ -20,7 +20,7 @@ from feedback_app.training.runs.services import (
     run_resume,
 )
 from feedback_app.web.errors import UserError
-from tests.state_machine import DatabaseMachine, run_machine
+from tests.state_machine import EXAMPLES, DatabaseMachine, run_machine
 from tests.training.gate.reports import gate_report
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
@@ -28,7 +28,10 @@ PICKS = st.integers(0, 1_000)
 LONG_AGO = dt.timedelta(days=1)
 
 
-def test_one_worker_a_run_and_one_adapter(voted_project: Project, admin: User) -> None:
+@EXAMPLES
+def test_one_worker_a_run_and_one_adapter(
+    voted_project: Project, admin: User, examples: int
+) -> None:
     class Runs(DatabaseMachine):
         """`status` of each run by number; `owner`: the only claim whose writes may count."""
 
@@ -168,4 +171,4 @@ def test_one_worker_a_run_and_one_adapter(voted_project: Project, admin: User) -
             assert sorted(registered) == sorted(self.adapters)
             assert len(self.active()) <= 1
 
-    run_machine(Runs)
+    run_machine(Runs, examples=examples)
