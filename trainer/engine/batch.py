@@ -17,7 +17,15 @@ from trainer.backends.base import Decoder, PromptCache
 from trainer.backends.kv_cache import Layers, RowCache
 from trainer.engine.cache_limits import cache_limits
 from trainer.engine.prefix_cache import PrefixCache
-from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, TokenScore, choose, scored
+from trainer.engine.sampling import (
+    NO_TOKEN,
+    Earlier,
+    Sampler,
+    Sampling,
+    TokenScore,
+    choose,
+    scored,
+)
 from trainer.engine.text import TextStream
 from trainer.errors import Refused
 from trainer.transfers import on_device
@@ -209,12 +217,8 @@ class Batch:
         self.rows.pop()
 
     def _take(self, rows: Sequence[Row], logits: Tensor) -> list[tuple[Row, str]]:
-        # only a penalty needs the earlier tokens
-        seen = [
-            [*row.prompt, *row.token_ids] if row.sampler.sampling.repetition_penalty != 1 else []
-            for row in rows
-        ]
-        tokens = choose(logits, [row.sampler for row in rows], seen)
+        before = [Earlier(row.prompt, row.token_ids) for row in rows]
+        tokens = choose(logits, [row.sampler for row in rows], before)
         _score(rows, tokens, logits)
         pieces = [(row, row.take(token)) for row, token in zip(rows, tokens, strict=True)]
         for row in rows:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,9 @@ class Sampling:
     top_p: float = 0.95
     top_k: int = 0
     repetition_penalty: float = 1.0
+    # subtracted from the score of each token written so far: once, and as often as it was written
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None  # alternatives reported with each token; 0: the token alone
@@ -43,12 +47,33 @@ class Sampling:
                 (not 0 < self.top_p <= 1, "top_p must be above 0 and at most 1"),
                 (self.top_k < 0, "top_k must be 0 (all) or more"),
                 (not 0 < self.repetition_penalty < math.inf, "repetition_penalty must be above 0"),
+                (
+                    not (abs(self.presence_penalty) <= 2 and abs(self.frequency_penalty) <= 2),
+                    "presence_penalty and frequency_penalty must be from -2 to 2",
+                ),
                 (any(not stop for stop in self.stop), "stop strings must not be empty"),
             )
             if wrong
         ]
         if faults:
             raise ValueError("; ".join(faults))
+
+    @property
+    def penalises(self) -> bool:
+        """Whether the tokens so far change the scores of the next one."""
+        return (
+            self.repetition_penalty != 1
+            or self.presence_penalty != 0
+            or self.frequency_penalty != 0
+        )
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """The tokens before the next one: the prompt's, and those written so far."""
+
+    prompt: Sequence[int] = ()
+    written: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -85,21 +110,22 @@ def derived_seed(seed: int | None, index: int) -> int | None:
     return int.from_bytes(digest[:8], "big") % 2**63
 
 
-def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[int]]) -> list[int]:
+def choose(logits: Tensor, samplers: Sequence[Sampler], before: Sequence[Earlier]) -> list[int]:
     """Return one token for each row of `logits` (B, V); NO_TOKEN where the scores are not finite.
 
-    In the order that everyone uses: repetition penalty on `seen` (Keskar et al. 2019, Section
-    4.1), temperature, top-k, top-p (Holtzman et al. 2020, Section 3.1).
+    In the order that everyone uses: repetition penalty on all tokens `before` (Keskar et al. 2019,
+    Section 4.1), presence and frequency penalty on those written (OpenAI's API), temperature,
+    top-k, top-p (Holtzman et al. 2020, Section 3.1).
 
     Scores stay on their device: the host reads the tokens, once, and once more for each further
     stage of CANDIDATES that a row's limits reach.
     """
-    plain = all(sampler.sampling.repetition_penalty == 1.0 for sampler in samplers)
+    plain = not any(sampler.sampling.penalises for sampler in samplers)
     # a copy where it is written to: the caller's scores stay as they are
     scores = logits if plain else logits.to(torch.float32, copy=True)
     for row, sampler in enumerate(samplers):
-        if sampler.sampling.repetition_penalty != 1.0:
-            scores[row] = penalised(scores[row], seen[row], sampler.sampling.repetition_penalty)
+        if sampler.sampling.penalises:
+            scores[row] = penalised(scores[row], before[row], sampler.sampling)
     best = scores.max(dim=-1)
     tokens = best.indices
     drawn = [row for row, sampler in enumerate(samplers) if sampler.sampling.temperature > 0]
@@ -118,11 +144,22 @@ def choose(logits: Tensor, samplers: Sequence[Sampler], seen: Sequence[Sequence[
     return chosen
 
 
-def penalised(scores: Tensor, seen: Sequence[int], penalty: float) -> Tensor:
-    """Return scores (V,) with every token of `seen` made less likely by `penalty`."""
-    where = on_device(seen, scores.device)
-    found = scores[where]
-    return scores.scatter(0, where, torch.where(found > 0, found / penalty, found * penalty))
+def penalised(scores: Tensor, before: Earlier, sampling: Sampling) -> Tensor:
+    """Return scores (V,) with the penalties for the tokens `before` the next one."""
+    if sampling.repetition_penalty != 1:
+        where = on_device([*before.prompt, *before.written], scores.device)
+        found, penalty = scores[where], sampling.repetition_penalty
+        less = torch.where(found > 0, found / penalty, found * penalty)
+        scores = scores.scatter(0, where, less)
+    counts = Counter(before.written)
+    if counts and (sampling.presence_penalty or sampling.frequency_penalty):
+        amounts = [
+            sampling.presence_penalty + sampling.frequency_penalty * count
+            for count in counts.values()
+        ]
+        where = on_device(list(counts), scores.device)
+        scores = scores.index_add(0, where, -on_device(amounts, scores.device).to(scores.dtype))
+    return scores
 
 
 def scored(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[TokenScore]:

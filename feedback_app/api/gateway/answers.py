@@ -79,6 +79,9 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
             temperature=usual.temperature if ask.temperature is None else ask.temperature,
             top_p=usual.top_p if ask.top_p is None else ask.top_p,
             seed=ask.seed,
+            stop=(ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop or ()),
+            presence_penalty=ask.presence_penalty or 0,
+            frequency_penalty=ask.frequency_penalty or 0,
         ),
     )
 
@@ -150,7 +153,8 @@ def answer_pieces(chat: ChatRequest, *, into: Reply) -> Iterator[str]:
                         return
     finally:
         if into.completion is not None:
-            answer_finish(into.completion, reply=into)
+            # with stop texts the ids go on to the one that ended the answer
+            answer_finish(into.completion, reply=into, with_ids=not chat.sampling.stop)
 
 
 def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
@@ -173,8 +177,8 @@ def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
         )
 
 
-def answer_finish(completion: Completion, *, reply: Reply) -> None:
-    """Store the text and token ids of an answer; it may have votes already.
+def answer_finish(completion: Completion, *, reply: Reply, with_ids: bool = True) -> None:
+    """Store the text of an answer, and its token ids if they spell it; it may have votes already.
 
     An answer that was aborted before its first piece is deleted: no client knows of it.
     """
@@ -187,7 +191,7 @@ def answer_finish(completion: Completion, *, reply: Reply) -> None:
     completion.finish_reason = reply.finish_reason
     completion.prompt_token_ids = reply.prompt_token_ids
     # the ids of an aborted stream may lag behind its text
-    completion.token_ids = None if aborted else reply.token_ids
+    completion.token_ids = reply.token_ids if with_ids and not aborted else None
     with transaction.atomic():
         locked = Completion.objects.select_for_update().filter(pk=completion.pk).first()
         if locked is None:

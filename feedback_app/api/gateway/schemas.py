@@ -55,6 +55,25 @@ class StreamOptions(Strict):
     include_usage: bool = False
 
 
+#: A text that ends the answer; the answer does not contain it.
+Stop = Annotated[Text, Field(min_length=1, max_length=200)]
+
+
+class ResponseFormat(BaseModel):
+    """OpenAI's choice of a format. Engines write text; JSON is not enforced, so it is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["text"]
+
+    @field_validator("type", mode="before")
+    @classmethod
+    def text_only(cls, value: object) -> object:
+        if value in ("json_object", "json_schema"):
+            raise ValueError("only text is supported: ask for JSON in the prompt and check it")
+        return value
+
+
 class ChatAsk(Strict):
     """`POST /v1/chat/completions`. Other fields are not supported and rejected."""
 
@@ -76,6 +95,10 @@ class ChatAsk(Strict):
     temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
     top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=4)] | None = None
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
+    response_format: ResponseFormat | None = None
     n: Literal[1] | None = None
     user: (
         Annotated[

@@ -44,6 +44,9 @@ class Sampling:
     temperature: float
     top_p: float
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0
+    frequency_penalty: float = 0
 
 
 def engine_urls(base_model: str) -> list[str]:
@@ -330,6 +333,11 @@ class Engine:
         }
         if sampling.seed is not None:
             body["seed"] = sampling.seed
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        for name in ("presence_penalty", "frequency_penalty"):
+            if value := getattr(sampling, name):
+                body[name] = value
         return body
 
     def _with_adapter(self, url: str, version: str, call: Callable[[], Any]) -> Any:

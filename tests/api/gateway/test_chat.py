@@ -441,3 +441,46 @@ def test_stream_escapes_unicode_line_separators() -> None:
     text = "one\x85two\u2028three"
     (line,) = sse({"text": text}).splitlines()[:-1]
     assert json.loads(line.removeprefix("data: ")) == {"text": text}
+
+
+def test_answer_ends_before_a_stop_text(program: Program) -> None:
+    whole = program.ask(temperature=0, max_tokens=12).json()["choices"][0]["message"]["content"]
+    stop = whole[len(whole) // 2 :][:3]
+    cut = program.ask(temperature=0, max_tokens=12, stop=[stop, "never written"])
+    assert cut.status_code == 200
+    assert cut.json()["choices"][0]["message"]["content"] == whole[: whole.index(stop)]
+    stored = Completion.objects.latest("pk")
+    assert stored.text == whole[: whole.index(stop)]
+    assert stored.token_ids is None  # they would go on to the stop text
+
+
+def test_penalties_change_what_is_written(program: Program) -> None:
+    def text(**penalties: float) -> str:
+        said = program.ask(temperature=0, max_tokens=24, **penalties)
+        assert said.status_code == 200, said.content
+        return str(said.json()["choices"][0]["message"]["content"])
+
+    assert text() != text(frequency_penalty=2) or text() != text(presence_penalty=2)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("stop", [], None),
+        ("stop", ["a", "b", "c", "d", "e"], "stop"),
+        ("stop", "", "stop"),
+        ("presence_penalty", 2.5, "presence_penalty"),
+        ("response_format", {"type": "text"}, None),
+        ("response_format", {"type": "json_object"}, "only text is supported"),
+        ("tools", [], "tools"),
+    ],
+)
+def test_fields_that_no_engine_keeps_are_refused_with_the_reason(
+    program: Program, field: str, value: object, named: str | None
+) -> None:
+    said = program.ask(max_tokens=2, **{field: value})
+    if named is None:
+        assert said.status_code == 200, said.content
+    else:
+        assert said.status_code == 400
+        assert named in said.content.decode()

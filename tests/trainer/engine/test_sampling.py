@@ -12,16 +12,24 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from trainer.engine.sampling import NO_TOKEN, Sampler, Sampling, choose, derived_seed
+from trainer.engine.sampling import (
+    NO_TOKEN,
+    Earlier,
+    Sampler,
+    Sampling,
+    choose,
+    derived_seed,
+)
 
 pytestmark = pytest.mark.slow
 
 DRAWS = 2000
+ZERO = Earlier(prompt=[0])
 
 
 def draws(logits: torch.Tensor, sampling: Sampling, count: int = DRAWS) -> Counter[int]:
     sampler = Sampler(sampling)
-    return Counter(choose(logits[None], [sampler], [[0]])[0] for _ in range(count))
+    return Counter(choose(logits[None], [sampler], [ZERO])[0] for _ in range(count))
 
 
 def oracle(logits: torch.Tensor, sampling: Sampling, seen: list[int]) -> torch.Tensor:
@@ -81,24 +89,49 @@ def test_nucleus_is_a_share_of_all_tokens_not_of_the_candidates() -> None:
 
 def test_temperature_zero_takes_the_most_likely_token_without_a_draw() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9]])
-    assert choose(logits, [Sampler(Sampling(temperature=0))], [[0]]) == [1]
+    assert choose(logits, [Sampler(Sampling(temperature=0))], [ZERO]) == [1]
 
 
 def test_repetition_penalty_changes_the_most_likely_token() -> None:
     logits = torch.tensor([[3.0, 2.9, -1.0]])
     greedy = Sampler(Sampling(temperature=0, repetition_penalty=2.0))
-    assert choose(logits, [greedy], [[0]]) == [1]
+    assert choose(logits, [greedy], [ZERO]) == [1]
     # a penalty also makes negative logits more negative
-    assert choose(torch.tensor([[-1.0, -1.5]]), [greedy], [[0]]) == [1]
+    assert choose(torch.tensor([[-1.0, -1.5]]), [greedy], [ZERO]) == [1]
+
+
+def test_presence_and_frequency_penalties_count_what_was_written() -> None:
+    logits = torch.tensor([[3.0, 2.5, -1.0]])
+    before = [Earlier(prompt=[0, 0, 0], written=[1, 0])]
+
+    def chosen(**penalties: float) -> int:
+        return choose(logits, [Sampler(Sampling(temperature=0, **penalties))], before)[0]
+
+    assert chosen(presence_penalty=2.0) == 0  # both were written once
+    assert chosen(frequency_penalty=0.3) == 0
+    before = [Earlier(prompt=[1, 1, 1], written=[0, 0])]
+    assert chosen(presence_penalty=0.4) == 0
+    assert chosen(presence_penalty=0.6) == 1
+    assert chosen(frequency_penalty=0.2) == 0
+    assert chosen(frequency_penalty=0.3) == 1  # twice 0.3
+    assert chosen(presence_penalty=-1.0) == 0
+    assert logits.tolist() == [[3.0, 2.5, -1.0]]
+
+
+@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
+def test_penalties_have_bounds(penalty: str) -> None:
+    for wrong in (2.1, -2.1, float("nan")):
+        with pytest.raises(ValueError, match="from -2 to 2"):
+            Sampling(**{penalty: wrong})
 
 
 def test_row_draws_the_same_tokens_in_any_batch() -> None:
     logits = torch.randn(3, 400, generator=torch.Generator().manual_seed(1))
     hot = Sampling(temperature=1.0, top_p=0.95, seed=11)
     cold, pure = Sampling(temperature=0), Sampling(temperature=1.0, top_p=1.0, seed=12)
-    alone = [choose(logits[:1], [sampler], [[0]]) for sampler in [Sampler(hot)] for _ in range(5)]
+    alone = [choose(logits[:1], [sampler], [ZERO]) for sampler in [Sampler(hot)] for _ in range(5)]
     sampler, others = Sampler(hot), [Sampler(cold), Sampler(pure)]
-    beside = [choose(logits, [sampler, *others], [[0]] * 3)[:1] for _ in range(5)]
+    beside = [choose(logits, [sampler, *others], [ZERO] * 3)[:1] for _ in range(5)]
     assert beside == alone
 
 
@@ -107,7 +140,7 @@ def test_logits_that_are_not_finite_give_no_token() -> None:
     logits[1, 5] = torch.nan
     logits[2, 5] = torch.inf
     samplers = [Sampler(Sampling(seed=1)) for _ in range(3)]
-    chosen = choose(logits, samplers, [[0]] * 3)
+    chosen = choose(logits, samplers, [ZERO] * 3)
     assert chosen[0] >= 0
     assert chosen[1:] == [NO_TOKEN, NO_TOKEN]
 

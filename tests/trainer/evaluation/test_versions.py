@@ -52,12 +52,12 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, int], Tensor]:
     found: dict[tuple[int, int], Tensor] = {}
     choose = batch.choose
 
-    def watched(scores: Tensor, samplers: list[Sampler], seen: Any) -> list[int]:
+    def watched(scores: Tensor, samplers: list[Sampler], before: Any) -> list[int]:
         for row, sampler in zip(scores, samplers, strict=True):
             seed = sampler.sampling.seed or 0
             number = sum(one == seed for one, _ in found)
             found[seed, number] = row.clone()
-        return choose(scores, samplers, seen)
+        return choose(scores, samplers, before)
 
     monkeypatch.setattr(batch, "choose", watched)
     return found

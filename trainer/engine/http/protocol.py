@@ -62,6 +62,8 @@ class ChatRequest(BaseModel):
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=-1)] = 0
     repetition_penalty: Annotated[Number, Field(gt=0, le=10)] = 1.0
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = None
     n: Literal[1] | None = None  # one answer a request: ask again for another
@@ -90,6 +92,8 @@ class ChatRequest(BaseModel):
             top_p=self.top_p,
             top_k=max(self.top_k, 0),
             repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
             seed=self.seed,
             stop=tuple(stop),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
