@@ -17,7 +17,6 @@ class VoteForm(StrictForm):
     reasons = forms.Field(required=False)
     chips = forms.BooleanField(required=False)
     comment = forms.CharField(required=False)
-    correction = forms.CharField(required=False, strip=False)
 
     def reasons_given(self) -> list[str] | None:
         """Return the reasons that were sent, or None to leave them as they are."""
@@ -28,7 +27,14 @@ class VoteForm(StrictForm):
         return self.cleaned_data["comment"] or None
 
 
-VoteForm.base_fields = SharedFields(VoteForm.base_fields)
+class CorrectedVoteForm(VoteForm):
+    """A verdict; with a down, the answer as it should have been."""
+
+    correction = forms.CharField(required=False, strip=False)
+
+
+for form in (VoteForm, CorrectedVoteForm):
+    form.base_fields = SharedFields(form.base_fields)
 
 
 class SkipForm(StrictForm):

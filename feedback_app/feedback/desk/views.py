@@ -14,7 +14,7 @@ from django_htmx.http import HttpResponseClientRefresh, HttpResponseStopPolling
 
 from feedback_app.accounts.models import Role, roles_from
 from feedback_app.feedback.access import ARCHIVED, project_view, unpaused
-from feedback_app.feedback.desk.forms import SkipForm, VoteForm
+from feedback_app.feedback.desk.forms import CorrectedVoteForm, SkipForm
 from feedback_app.feedback.desk.notices import Notice, flags_notice, notices
 from feedback_app.feedback.desk.selectors import (
     EmptyQueue,
@@ -157,7 +157,7 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
     same_person(request)
     unpaused(request)
     view = view_of(request, project)
-    form = VoteForm(request.POST)
+    form = CorrectedVoteForm(request.POST)
     verdict = Verdict(validated(form)["verdict"])
     vote_input = VoteInput(verdict, form.reasons_given(), form.comment_given())
     next_of = view if at_desk(request) else None

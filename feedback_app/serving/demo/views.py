@@ -13,9 +13,17 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.access import project_view, unpaused
-from feedback_app.feedback.desk.forms import VoteForm
-from feedback_app.feedback.models import Completion, Project, Source, Verdict, Vote
-from feedback_app.feedback.votes.services import vote_cast, vote_undo
+from feedback_app.feedback.desk.forms import CorrectedVoteForm
+from feedback_app.feedback.models import (
+    Completion,
+    Correction,
+    Project,
+    Source,
+    Verdict,
+    Vote,
+)
+from feedback_app.feedback.votes.corrections import vote_cast_corrected
+from feedback_app.feedback.votes.services import vote_undo
 from feedback_app.serving.demo.conversations import (
     conversation_choose,
     turn_again,
@@ -56,6 +64,8 @@ class Links:
     vote: str
     undo: str
     again: str
+    #: whether the person may write what the answer should have been
+    corrects: bool = False
 
 
 def demo_links(project: Project) -> Callable[[Turn], Links]:
@@ -67,6 +77,7 @@ def demo_links(project: Project) -> Callable[[Turn], Links]:
             vote=reverse("demo-vote", args=answer),
             undo=reverse("demo-undo", args=answer),
             again=reverse("turn-again", args=[project.slug, turn.conversation_id, turn.pk]),
+            corrects=True,
         )
 
     return links
@@ -77,14 +88,19 @@ def with_votes(
 ) -> list[Turn]:
     """Return the turns with what the page shows of them.
 
-    Each gets `links`; `mine`, this person's vote on its answer or None; and `new_version`, set
-    where the version differs from that of the turn before; `before` is the version ahead of the
-    first.
+    Each gets `links`; `mine` and `correction`, this person's vote on its answer and what they wrote
+    in its place, or None; and `new_version`, set where the version differs from that of the turn
+    before; `before` is the version ahead of the first.
     """
     turns = list(turns)
     ids = [turn.completion_id for turn in turns if turn.completion_id]
     mine = {vote.completion_id: vote for vote in Vote.objects.filter(user=of, completion__in=ids)}
+    downs = [pk for pk, vote in mine.items() if vote.verdict == Verdict.DOWN]
+    # without downs Django answers this without a query
+    corrections = Correction.objects.filter(user=of, original__in=downs, withdrawn_at=None)
+    corrected = dict(corrections.values_list("original_id", "completion__text"))
     for turn in turns:
+        turn.correction = corrected.get(turn.completion_id or 0)  # type: ignore[attr-defined]
         turn.links = links(turn)  # type: ignore[attr-defined]
         turn.mine = mine.get(turn.completion_id or 0)  # type: ignore[attr-defined]
         version = turn.completion.version if turn.completion else before
@@ -265,10 +281,11 @@ def demo_vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespon
     """Cast a vote on an answer."""
     unpaused(request)
     completion = own_completion(request, project, pk)
-    form = VoteForm(request.POST)
+    form = CorrectedVoteForm(request.POST)
     values = validated(form)
-    vote_cast(
+    vote_cast_corrected(
         completion=completion,
+        correction=values["correction"],
         verdict=Verdict(values["verdict"]),
         by=request.user,
         source=Source.DEMO,

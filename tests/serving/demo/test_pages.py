@@ -443,6 +443,29 @@ def test_demo_thumb_is_a_vote_and_can_be_changed_and_undone(
     assert b'aria-pressed="true"' not in gone.content
 
 
+def test_demo_answer_can_be_corrected(answered: Turn, viewer: User, as_user: As) -> None:
+    project, client = answered.conversation.project, as_user(viewer)
+    target = url("demo-vote", project, answered.completion_id)
+    htmx = {"HX-Request": "true"}
+    assert (
+        "Correct the answer"
+        not in client.post(target, {"verdict": "up"}, headers=htmx).content.decode()
+    )
+    assert (
+        "Correct the answer"
+        in client.post(target, {"verdict": "down"}, headers=htmx).content.decode()
+    )
+
+    fields = {"verdict": "down", "correction": "As it should be."}
+    shown = client.post(target, fields, headers=htmx).content.decode()
+    assert "Corrected" in shown
+    assert "As it should be." in shown
+    written = Completion.objects.get(version="edited")
+    assert (written.source, written.text) == ("demo", "As it should be.")
+    votes = dict(Vote.objects.values_list("completion_id", "verdict"))
+    assert votes == {answered.completion_id: "down", written.pk: "up"}
+
+
 def test_demo_vote_on_an_annotation_answer_is_404(
     served: Project, viewer: User, as_user: As, make_completions: Any
 ) -> None:
