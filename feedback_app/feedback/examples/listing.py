@@ -156,7 +156,8 @@ def answers_of(rows: Iterable[Example | Completion]) -> list[Completion]:
     corrections = Correction.objects.filter(completion__in=corrected).select_related("original")
     for correction in corrections.defer("original__token_ids", "original__prompt_token_ids"):
         row = corrected[correction.completion_id]
-        row.original_pieces, row.pieces, _ = differences(correction.original.text, row.text)
+        before, after, _ = differences(correction.original.text, row.text)
+        row.original_pieces, row.pieces = before, after  # type: ignore[attr-defined]
     return found
 
 
