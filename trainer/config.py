@@ -37,7 +37,7 @@ class TrainConfig:
     counts probes in a row with a rising validation loss. `reference_cache` is a directory that
     several runs share; None keeps the cache in the run's own. `dtype` "float16" is for GPUs without
     bfloat16 units and scales the loss (training/loss_scale.py). `quantisation` "4bit" holds the
-    base in four bits (CUDA); `gradient_checkpointing` computes a layer's activations again instead
+    base in four bits; `gradient_checkpointing` computes a layer's activations again instead
     of keeping them; `fsdp` spreads the base over the processes that train together
     (trainer/distributed/fsdp.py). None for `token_budget`, `held_tokens` and
     `gradient_checkpointing` means what fits the free memory of a GPU (trainer/planning/packs.py),
@@ -179,6 +179,14 @@ def choice_fault(name: str, value: object, choices: tuple[str, ...]) -> str | No
     return f"{name} must be one of {', '.join(choices)}, not {value!r}"
 
 
+def quantisation_fault(value: object) -> str | None:
+    """Return what is wrong with a quantisation; whether the machine has it is seen when a base is
+    loaded (trainer/models/quantisation.py)."""
+    if value in (None, "4bit"):
+        return None
+    return f"quantisation must be 4bit or null, not {value!r}"
+
+
 def device_fault(device: object) -> str | None:
     """Return what is wrong with a device's name; whether the machine has it is seen when it is
     used."""
@@ -233,9 +241,7 @@ def _faults(config: TrainConfig) -> list[str]:
         else "reference_cache must name a directory",
         number("checkpoint_every", low=1, whole=True),
         choice_fault("dtype", config.dtype, ("auto", "float32", "bfloat16", "float16")),
-        None
-        if config.quantisation in (None, "4bit")
-        else f"quantisation must be 4bit or null, not {config.quantisation!r}",
+        quantisation_fault(config.quantisation),
         None
         if config.gradient_checkpointing is None or isinstance(config.gradient_checkpointing, bool)
         else "gradient_checkpointing must be true, false or null",

@@ -199,7 +199,8 @@ SETTINGS = (
     Setting(
         "quantisation",
         "Quantisation",
-        "4-bit holds the base model in a quarter of its memory. It needs a worker with a CUDA GPU.",
+        "4-bit holds the base model in a quarter of its memory, in training and in the gate. The "
+        "engine should hold it so too (ENGINE_QUANTISATION). Slow on CPUs.",
         MEMORY,
         choices=(("", "None"), ("4bit", "4-bit")),
         empty="none",
