@@ -10,6 +10,9 @@ GROUPS = {LOSS: False, OPTIMISER: False, ADAPTER: False, STOPPING: False, MEMORY
 
 SFT, DPO = "sft", "dpo"
 BASE, LIVE = "base", "live"
+PISSA = "pissa"
+#: PiSSA saves twice the rank, and a version may have at most 256.
+PISSA_MAX_RANK = 128
 
 LOSSES = (
     ("kto", "KTO"),
@@ -156,6 +159,21 @@ SETTINGS = (
         "Rank-stabilised scaling (rsLoRA)",
         "Multiplies by α/√rank instead: a high rank keeps its effect.",
         ADAPTER,
+    ),
+    Setting(
+        "target_modules",
+        "Adapted layers",
+        "Which layers the adapter changes. Fewer make a smaller adapter that learns less.",
+        ADAPTER,
+        choices=(("all", "All"), ("attention", "Attention"), ("mlp", "MLP")),
+    ),
+    Setting(
+        "lora_init",
+        "Initial adapter",
+        "PiSSA starts from the strongest directions of the base’s weights and often learns faster. "
+        "The version has twice the rank, which the engine must allow.",
+        ADAPTER,
+        choices=(("default", "LoRA: no effect"), (PISSA, "PiSSA")),
     ),
     Setting(
         "kl_brake",
