@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from trainer.errors import Refused
@@ -91,6 +90,9 @@ class PeftLora(Lora):
         The same seed gives the same adapter, and without PiSSA the one that Lora.attach gives.
         Raises Refused when there is no layer to adapt, or PiSSA cannot start in one.
         """
+        # it asks for the GPU's properties, and imports whatever of its kind is installed
+        from peft import LoraConfig, inject_adapter_in_model
+
         chosen = {
             name: layer
             for name, layer in linear_layers(model).items()
