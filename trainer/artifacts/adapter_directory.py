@@ -129,13 +129,14 @@ def verify_adapter(
     max_rank: int,
     shapes: Shapes | None = None,
     name: str | None = None,
+    dora: bool = False,
 ) -> Manifest:
     """Check every file of an adapter directory and return its manifest.
 
     Held are: the kind of each file, its SHA-256, PEFT's settings, rank, types and finite values of
     all matrices; `base_fingerprint`, the loaded base's; `shapes`, (out, in) of the base's linear
-    layers; and the `name` it must bear. None skips one of the last three. Raises BadArtifact with
-    all faults found, not only the first.
+    layers; and the `name` it must bear. None skips one of the last three. `dora` allows DoRA,
+    which is merged and not served. Raises BadArtifact with all faults found, not only the first.
     """
     path = Path(path)
     if path.is_symlink() or not path.is_dir():
@@ -160,11 +161,12 @@ def verify_adapter(
     settings, settings_faults = _read_json(path / CONFIG)
     faults += settings_faults
     if settings is not None:
-        rank, settings_faults = config_faults(settings, max_rank=max_rank)
+        dora = dora and bool(settings.get("use_dora"))
+        rank, settings_faults = config_faults(settings, max_rank=max_rank, dora=dora)
         faults += [f"{CONFIG}: {fault}" for fault in settings_faults]
     if manifest is not None and rank is not None and manifest.rank != rank:
         faults.append(f"manifest.json says rank {manifest.rank}, {CONFIG} says {rank}")
-    faults += tensor_faults(path / WEIGHTS, rank=rank, shapes=shapes)
+    faults += tensor_faults(path / WEIGHTS, rank=rank, shapes=shapes, dora=dora)
     if faults or manifest is None:
         raise BadArtifact(*faults, path=path)
     return manifest

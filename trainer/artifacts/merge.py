@@ -25,7 +25,7 @@ tags: [lora, kto, merged]
 
 # {name}, merged
 
-`{base_name}` with the adapter `{name}` added to its weights (W + s · B A with s = {scale}, in
+`{base_name}` with the adapter `{name}` added to its weights (W + s · B A with s = {scale}{rows}, in
 float32, stored as {dtype}). Licence of the base model: {licence_text}.
 
 | | SHA-256 |
@@ -44,13 +44,15 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
     """
     if out.exists() or out.is_symlink():
         raise Refused(f"{out} exists already: name a directory that does not, nothing is replaced")
-    verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK)  # before the base is loaded
+    # before the base is loaded
+    verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK, dora=True)
     base = load_base(model, dtype=_stored_dtype(model) if dtype == "auto" else dtype, device="cpu")
     manifest = verify_adapter(
         adapter,
         base_fingerprint=base.fingerprint,
         max_rank=MAX_RANK,
         shapes=layer_shapes(base.model),
+        dora=True,
     )
     add_to_weights(base, adapter)
 
@@ -58,6 +60,7 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
     card = _CARD.format(
         base=json.dumps(model),
         base_name=model,
+        rows=", rows of DoRA's lengths" if _settings(adapter).get("use_dora") else "",
         scale=f"{scale_of(_settings(adapter)):g}",
         name=manifest.name,
         licence=licence_identifier(licence),
@@ -86,17 +89,22 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
 
 def add_to_weights(base: LoadedBase, adapter: Path) -> None:
     """W ← W + s · B A for each adapted layer, s the adapter's scale: summed in float32, rounded
-    once to W's type."""
-    scale = scale_of(_settings(adapter))
+    once to W's type. With DoRA each of its rows then gets the length that was learned."""
+    settings = _settings(adapter)
+    scale = scale_of(settings)
     tensors = load_file(adapter / WEIGHTS)
     layers = linear_layers(base.model)
     with torch.no_grad():
         for name in adapted_layers(tensors):
             a = tensors[f"{PREFIX}{name}.lora_A.weight"].float()
             b = tensors[f"{PREFIX}{name}.lora_B.weight"].float()
-            change = scale * (b @ a)
             weight = layers[name].weight
-            weight.copy_(weight.float() + (change.t() if is_transposed(layers[name]) else change))
+            transposed = is_transposed(layers[name])
+            merged = (weight.t() if transposed else weight).float() + scale * (b @ a)
+            if settings.get("use_dora"):
+                length = tensors[f"{PREFIX}{name}.lora_magnitude_vector"].float()
+                merged *= (length / merged.norm(dim=1))[:, None]
+            weight.copy_(merged.t() if transposed else merged)
 
 
 def _settings(adapter: Path) -> dict[str, Any]:

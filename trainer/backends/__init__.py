@@ -1,9 +1,10 @@
 """Backends: how training and serving compute on a kind of device.
 
 `backend_for` is the only way to reach one. The compiled CPU backend needs the packages of the extra
-`cpu` (numba and llvmlite) and is imported when it is selected; everything works without it through
-the reference backend. `PROSPECT_BACKEND=torch_reference` in the environment selects the reference
-everywhere, for example to compare results.
+`cpu` (numba and llvmlite) and is imported when it is selected, as is the CUDA backend; everything
+works without them through the reference backend. `PROSPECT_BACKEND=torch_reference` in the
+environment selects the reference everywhere, for example to compare results; `cuda` selects the
+CUDA backend, whose attention without gradients runs on CPUs too.
 """
 
 import os
@@ -24,6 +25,7 @@ VARIABLE = "PROSPECT_BACKEND"
 CPU_PACKAGES = ("numba", "llvmlite")
 
 _REFERENCE = TorchReference()
+_CUDA = "cuda"
 
 
 def backend_for(device: torch.device | str) -> Backend:
@@ -32,14 +34,15 @@ def backend_for(device: torch.device | str) -> Backend:
     Raises Refused when PROSPECT_BACKEND names an unknown backend.
     """
     forced = os.environ.get(VARIABLE, "")
-    if forced not in ("", _REFERENCE.name):
+    if forced not in ("", _REFERENCE.name, _CUDA):
         raise Refused(
-            f"{VARIABLE} is {forced!r}: use {_REFERENCE.name!r}, or unset it to choose the backend "
-            "by device."
+            f"{VARIABLE} is {forced!r}: use {_REFERENCE.name!r} or {_CUDA!r}, or unset it to "
+            "choose the backend by device."
         )
-    if not forced and torch.device(device).type == "cpu":
+    kind = torch.device(device).type
+    if not forced and kind == "cpu":
         return _cpu() or _REFERENCE
-    return _REFERENCE
+    return _cuda() if forced == _CUDA or (not forced and kind == "cuda") else _REFERENCE
 
 
 def serving_decoder(model: Any) -> Decoder:
@@ -52,6 +55,13 @@ def serving_decoder(model: Any) -> Decoder:
 def model_decoder(model: Any) -> Decoder:
     """Return a decoder that runs the model as it is and leaves it usable; it takes no adapters."""
     return TransformersDecoder(model)
+
+
+@cache
+def _cuda() -> Backend:
+    """Return the CUDA backend."""
+    found: Backend = import_module("trainer.backends.cuda").CudaBackend()
+    return found
 
 
 @cache

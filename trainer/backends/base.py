@@ -194,6 +194,10 @@ class Backend(Protocol):
 
     # training
 
+    #: Whether training uses PEFT's layers. The compiled decoder runs those of
+    #: trainer/models/lora.py together, which saves a fifth of a step.
+    peft_layers: bool
+
     def target_logprobs(
         self, logits: Tensor, targets: Tensor, found: Tensor, *, slopes: bool
     ) -> None:

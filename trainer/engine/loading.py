@@ -11,17 +11,20 @@ from trainer.models.loading import LoadedBase, load_base, resolve_device
 from trainer.precision import automatic_precision
 
 
-def load_served(name: str, *, dtype: str = "auto", device: str = "auto") -> LoadedBase:
+def load_served(
+    name: str, *, dtype: str = "auto", device: str = "auto", quantisation: str | None = None
+) -> LoadedBase:
     """Load a base model for `Batch`: as `load_base`, but `auto` suits decoding.
 
     Decoding reads all weights for each token, so it is bound by memory. Where the compiled decoder
     runs the model, weights stay in bfloat16 even on a CPU without bfloat16 units: they are widened
     to float32 in registers, and half as many bytes are read. Everything else takes the type that
-    the device computes in. Raises what `load_base` raises.
+    the device computes in, and so does a quantised base, which the compiled decoder does not run.
+    Raises what `load_base` raises.
     """
     where = resolve_device(device)
-    if dtype != "auto" or where.type != "cpu":
-        return load_base(name, dtype=dtype, device=device)
+    if dtype != "auto" or where.type != "cpu" or quantisation is not None:
+        return load_base(name, dtype=dtype, device=device, quantisation=quantisation)
     precision = automatic_precision(where)
     if precision.dtype != torch.float32 or not _may_be_served(name, where):
         return load_base(name, device="cpu")

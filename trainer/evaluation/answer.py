@@ -19,9 +19,10 @@ def answer(
     sampling: Sampling,
     dtype: str,
     device: str,
+    quantisation: str | None = None,
 ) -> list[str]:
     """Return the text of one answer to each prompt. Raises BadArtifact or TrainerError."""
-    base = load_served(model, dtype=dtype, device=device)
+    base = load_served(model, dtype=dtype, device=device, quantisation=quantisation)
     version = "the base" if adapter is None else adapter.name
     before = [] if system is None else [{"role": "system", "content": system}]
     questions = [

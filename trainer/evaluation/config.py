@@ -4,7 +4,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.config import choice_fault, device_fault, number_fault, read_json
+from trainer.config import (
+    choice_fault,
+    device_fault,
+    number_fault,
+    quantisation_fault,
+    read_json,
+)
 from trainer.data.examples import (
     Message,
     message_faults,
@@ -41,7 +47,9 @@ class EvalConfig:
     """`evaluate.json`. The first of `candidates` is the one that is to be judged.
 
     `kl_prompts` is the number of prompts KL is estimated on (at most all), `languages` are those of
-    the neutral passages (measures/neutral_text.py: LANGUAGES). An evaluation is continued by a
+    the neutral passages (measures/neutral_text.py: LANGUAGES). `quantisation` is that of the run
+    whose adapter is judged: all candidates and the base are measured on the base that it was
+    trained on. An evaluation is continued by a
     call with more `answers_per_prompt` or prompts.
     """
 
@@ -55,6 +63,7 @@ class EvalConfig:
     seed: int = 0
     dtype: str = "auto"
     device: str = "auto"
+    quantisation: str | None = None
     beta: float | None = None
     languages: tuple[str, ...] = LANGUAGES
 
@@ -80,6 +89,7 @@ class EvalConfig:
                 "dtype", raw.get("dtype", "auto"), ("auto", "float32", "bfloat16", "float16")
             ),
             device_fault(raw.get("device", "auto")),
+            quantisation_fault(raw.get("quantisation")),
             _language_fault(raw.get("languages", [*LANGUAGES])),
         ]
         if raw.get("beta") is not None:

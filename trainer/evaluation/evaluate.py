@@ -83,7 +83,12 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
         )
     gc.collect()  # free the serving model before the scoring model is loaded
     report("loading", 1, 2)
-    base = load_base(config.base_model, dtype=config.dtype, device=config.device)
+    base = load_base(
+        config.base_model,
+        dtype=config.dtype,
+        device=config.device,
+        quantisation=config.quantisation,
+    )
     report("loading", 2, 2)
     flat = {name: [a for group in each.answers for a in group] for name, each in found.items()}
     # the votes, the test examples, then each version twice: its answers and its scores

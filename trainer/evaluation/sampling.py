@@ -71,7 +71,12 @@ def sampled(
     through the model; what they raise ends the sampling, and finished answers are kept. Raises
     what Versions raises.
     """
-    base = load_served(config.base_model, dtype=config.dtype, device=config.device)
+    base = load_served(
+        config.base_model,
+        dtype=config.dtype,
+        device=config.device,
+        quantisation=config.quantisation,
+    )
     report("loading", 1, 2)
     contexts = {
         prompt.id: tuple(prompt_ids(base.tokenizer, prompt.as_dicts())) for prompt in prompts
@@ -158,7 +163,8 @@ def _question(config: EvalConfig, place: Place, prompt: tuple[int, ...]) -> Ques
 def _model_id(base: LoadedBase) -> list[object]:
     """Return what identifies the base and how it computes."""
     ends = sorted(eos_ids(base.model, base.tokenizer))
-    return [base.fingerprint, str(base.dtype), base.device.type, ends]
+    packed = [] if base.quantisation is None else [base.quantisation]
+    return [base.fingerprint, str(base.dtype), base.device.type, ends, *packed]
 
 
 def _key(model: Sequence[object], version: Version, question: Question) -> str:

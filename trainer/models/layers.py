@@ -27,6 +27,11 @@ Linear: TypeAlias = nn.Linear | Conv1D
 #: Parts of a module's name below which nothing is adapted: routers, and what they route to.
 _ROUTED = {"experts", "gate", "router", "shared_expert_gate"}
 
+#: Parts of the names of attention modules.
+_ATTENTION = {"self_attn", "attn", "attention"}
+#: What a run may adapt (TrainConfig.target_modules).
+TARGETS = ("all", "attention", "mlp")
+
 
 def linear_layers(model: Any) -> dict[str, Linear]:
     """Return every layer that an adapter sits on, by name, in the model's order.
@@ -44,6 +49,16 @@ def linear_layers(model: Any) -> dict[str, Linear]:
         and id(module) in decoder
         and _ROUTED.isdisjoint(name.split("."))
     }
+
+
+def layers_of(model: Any, targets: str) -> list[str]:
+    """Return the names of the layers that `target_modules` of a run means: those of the attention,
+    those of the MLPs, or all."""
+    names = list(linear_layers(model))
+    if targets == "all":
+        return names
+    wanted = targets == "attention"
+    return [name for name in names if wanted != _ATTENTION.isdisjoint(name.split("."))]
 
 
 def is_transposed(layer: Linear) -> bool:

@@ -3,8 +3,8 @@
 y = W x + (α/r)·B A x with W frozen; A starts random, B at zero, so that the policy starts as the
 reference (Hu et al. 2021, Section 4.1). rsLoRA multiplies by α/√r instead, so that a higher rank
 does not weaken the adapter (Kalajdzievski 2023, arXiv 2312.03732). The layer is our own because
-PEFT's costs a fifth of the step here; what is written to disk is PEFT's format, and a test loads it
-with PEFT.
+PEFT's costs a fifth of the step on CPUs; what is written to disk is PEFT's format, and a test loads
+it with PEFT. The other backends train PEFT's layers (peft_lora.py).
 """
 
 import math
@@ -184,14 +184,16 @@ def together(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
 
 @dataclass(frozen=True)
 class Lora:
-    """The adapter of a model: its layers by the name of the linear layer they wrap."""
+    """The adapter of a model: its layers by the name of the linear layer they wrap, LoraLinear here
+    and PEFT's in trainer/models/peft_lora.py. `dora` is always false here."""
 
     model: Any
-    layers: Mapping[str, LoraLinear]
+    layers: Mapping[str, Any]
     rank: int
     alpha: float
     dropout: float
     rslora: bool = False
+    dora: bool = False
 
     @classmethod
     def attach(
@@ -222,11 +224,7 @@ class Lora:
             setattr(model.get_submodule(parent), leaf, layers[name])
         if not layers:
             raise Refused(f"{type(model).__name__} has no linear layers that LoRA could adapt")
-        generator = torch.Generator().manual_seed(seed)
-        for layer in layers.values():
-            bound = 1 / math.sqrt(layer.lora_a.shape[1])
-            drawn = torch.rand(layer.lora_a.shape, generator=generator) * 2 * bound - bound
-            layer.lora_a.data.copy_(drawn)
+        draw_first([layer.lora_a for layer in layers.values()], seed=seed)
         return cls(model, layers, rank, alpha, dropout, rslora)
 
     def detach(self) -> None:
@@ -261,8 +259,26 @@ class Lora:
     def start_from(self, tensors: Mapping[str, Tensor]) -> None:
         """Begin with an adapter's matrices, as policy and as reference. Raises BadArtifact."""
         self.load(tensors)
+        self.start_here()
+
+    def start_here(self) -> None:
+        """Make the adapter as it is now a part of the reference."""
         for layer in self.layers.values():
             layer.start = layer.lora_a.detach().clone(), layer.lora_b.detach().clone()
+
+    def saved(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return what to store of these values of the parameters."""
+        return {name: tensor.to(dtype) for name, tensor in tensors.items()}
+
+    @property
+    def saved_rank(self) -> int:
+        """Return the rank of what is stored."""
+        return self.rank
+
+    @property
+    def saved_alpha(self) -> float:
+        """Return the α of what is stored."""
+        return self.alpha
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -283,6 +299,15 @@ class Lora:
             layer.switch(active)
 
 
+def draw_first(matrices: Iterable[Tensor], *, seed: int) -> None:
+    """Fill A matrices (r, in) with their first values: the same ones in every implementation."""
+    generator = torch.Generator().manual_seed(seed)
+    for matrix in matrices:
+        bound = 1 / math.sqrt(matrix.shape[1])
+        drawn = torch.rand(matrix.shape, generator=generator) * 2 * bound - bound
+        matrix.data.copy_(drawn)
+
+
 def adapted_layers(names: Iterable[str]) -> list[str]:
     """Return the layers that matrices under PEFT's names belong to."""
     return sorted({name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in names})
@@ -296,14 +321,14 @@ def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
         "fan_in_fan_out": any(is_transposed(layer.frozen) for layer in lora.layers.values()),
         "inference_mode": True,
         "init_lora_weights": True,
-        "lora_alpha": lora.alpha,
+        "lora_alpha": lora.saved_alpha,
         "lora_dropout": lora.dropout,
         "modules_to_save": None,
         "peft_type": "LORA",
-        "r": lora.rank,
+        "r": lora.saved_rank,
         "target_modules": target_modules(lora.model, lora.layers),
         "task_type": "CAUSAL_LM",
-        "use_dora": False,
+        "use_dora": lora.dora,
         "use_rslora": lora.rslora,
     }
 

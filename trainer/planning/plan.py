@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
+from trainer.backends import backend_for
 from trainer.config import TrainConfig, read_json
 from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples
@@ -110,6 +111,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         "estimated_seconds": round(seconds),
         "device": f"{device.type}, {precision.name}",
         "precision": str(precision),
+        "adapter": _adapter_label(config, device),
         "packs": {**asdict(chosen), "reason": reason},
         "memory": _memory(config.with_packs(chosen), architecture, tokenised, steps, here).parts(),
         "devices": [
@@ -146,6 +148,7 @@ def as_text(found: Mapping[str, Any]) -> str:
         f"λ is {found['lambda_d']:.2f} for ups and {found['lambda_u']:.2f} for downs (summed "
         f"weights {found['weight_d']:.4g} and {found['weight_u']:.4g}).",
         f"Precision here: {found['precision']}.",
+        f"Adapter here: {found['adapter']}.",
         f"At a time here: {found['packs']['reason']}.",
         "",
         "Memory of one device, GiB:",
@@ -157,6 +160,19 @@ def as_text(found: Mapping[str, Any]) -> str:
         for title, memory in rows
     ]
     return "\n".join(lines)
+
+
+def _adapter_label(config: TrainConfig, device: torch.device) -> str:
+    """Return what is trained, on which layers, and whose code computes it here."""
+    kind = "DoRA" if config.use_dora else "PiSSA" if config.lora_init == "pissa" else "LoRA"
+    rank = f"rank {config.lora_r}"
+    if config.lora_init == "pissa":
+        rank += f", saved with rank {2 * config.lora_r}"
+    layers = {"all": "all layers", "attention": "the attention", "mlp": "the MLPs"}
+    peft = config.needs_peft or backend_for(device).peft_layers
+    code = "PEFT's layers" if peft else "layers of our own"
+    served = "; no engine serves it: merge it" if config.use_dora else ""
+    return f"{kind} of {rank} on {layers[config.target_modules]}, in {code}{served}"
 
 
 def _base_label(setup: Setup) -> str:

@@ -20,7 +20,7 @@ from trainer.evaluation.kl_probe import KlProbe
 from trainer.events import EventLog
 from trainer.forward.logprobs import Row, shares_prefixes
 from trainer.losses import loss_named, update_anchor
-from trainer.models.lora import Lora, MasterWeights, adapter_config
+from trainer.models.lora import MasterWeights, adapter_config
 from trainer.signals import StopRequest
 from trainer.training.checkpoint import Fit, Position, load_best, load_checkpoint, save_checkpoint
 from trainer.training.early_stopping import (
@@ -38,6 +38,7 @@ from trainer.training.memory_budget import Budget
 from trainer.training.reference_cache import ReferenceCache, complete
 from trainer.training.run_directory import LoadedRun, write_fit
 from trainer.training.schedule import beta_at, learning_rate
+from trainer.training.start_adapter import new_adapter, start_identity
 from trainer.training.step import StepResult, StepRunner
 
 
@@ -68,19 +69,13 @@ class Trainer:
         # Tested once a model, before dropout is on: a later test would draw random numbers that a
         # resumed run does not draw.
         shares_prefixes(run.base.model)
-        self.lora = Lora.attach(
-            run.base.model,
-            rank=config.lora_r,
-            alpha=config.lora_alpha,
-            dropout=config.lora_dropout,
-            rslora=config.use_rslora,
-            seed=config.seed,
-        )
+        self.lora = new_adapter(run.base, config, sharded=self.process_group.sharded)
         if run.start is not None:
             self.lora.start_from(run.start.tensors)
         #: Whether the policy of the first step is the reference: dropout changes an adapter whose B
         #: is not zero.
-        self.begins_as_reference = run.start is None or config.lora_dropout == 0
+        zero = run.start is None and config.lora_init == "default"
+        self.begins_as_reference = zero or config.lora_dropout == 0
         self.masters = MasterWeights(self.lora)
         self.optimizer = torch.optim.AdamW(
             self.masters.tensors.values(),
@@ -92,7 +87,7 @@ class Trainer:
         self.reference = ReferenceCache(
             run_dir / "reference" if shared is None else Path(shared),
             fingerprint=f"{run.base.fingerprint}/{run.base.dtype}/{run.base.device.type}"
-            f"/{run.base.quantisation}" + ("" if run.start is None else f"/{run.start.identity}"),
+            f"/{run.base.quantisation}{start_identity(config, run.start)}",
         )
         self.budget = Budget(
             pack=config.packs.token_budget, held=config.packs.held_tokens
@@ -302,11 +297,11 @@ class Trainer:
         manifest = write_adapter(
             self.run_dir / "adapter",
             name=config.adapter_name,
-            tensors={name: tensor.to(run.base.dtype) for name, tensor in tensors.items()},
+            tensors=self.lora.saved(tensors, run.base.dtype),
             adapter_config=adapter_config(self.lora, base_model=config.base_model),
             base_model=config.base_model,
             base_sha256=run.base.fingerprint,
-            rank=config.lora_r,
+            rank=self.lora.saved_rank,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             train={
                 "desirable": run.desirable,

@@ -1,4 +1,5 @@
-"""The adapter that a run starts from: `start_adapter` of its configuration.
+"""The adapter of a run on its first values, and the one that it starts from: `start_adapter` of its
+configuration.
 
 The run's own adapter begins with the matrices of that one, and the reference is the policy with
 them: rewards, z₀ and the KL brake measure the distance from the version that the run continues, as
@@ -20,11 +21,13 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, verify_adapter
+from trainer.backends import backend_for
 from trainer.config import MAX_RANK, TrainConfig
 from trainer.errors import BadArtifact, TrainerError
-from trainer.models.layers import layer_shapes, linear_layers
+from trainer.models.layers import layer_shapes, layers_of
 from trainer.models.loading import LoadedBase
-from trainer.models.lora import adapted_layers, scale_of
+from trainer.models.lora import Lora, adapted_layers, scale_of
+from trainer.models.peft_lora import PeftLora
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def start_faults(run_dir: Path, config: TrainConfig) -> list[str]:
         layers = adapted_layers(file.keys())
     return [
         *_setting_faults(directory.name, json.loads((directory / CONFIG).read_bytes()), config),
-        *_layer_faults(directory.name, layers, config.base_model),
+        *_layer_faults(directory.name, layers, config),
     ]
 
 
@@ -75,6 +78,36 @@ def read_start(run_dir: Path, config: TrainConfig, base: LoadedBase) -> StartAda
     return StartAdapter(
         manifest.name, manifest.sha256, scale_of(settings), load_file(directory / WEIGHTS)
     )
+
+
+def new_adapter(base: LoadedBase, config: TrainConfig, *, sharded: bool = False) -> Lora:
+    """Return the run's adapter on its first values: in PEFT's layers where the backend has none of
+    its own or only PEFT computes the variant. Raises Refused.
+
+    PEFT's layers are not used on a base that is spread over processes.
+    """
+    given: dict[str, Any] = {
+        "rank": config.lora_r,
+        "alpha": config.lora_alpha,
+        "dropout": config.lora_dropout,
+        "rslora": config.use_rslora,
+        "seed": config.seed,
+        "only": layers_of(base.model, config.target_modules),
+    }
+    if not config.needs_peft and (sharded or not backend_for(base.device).peft_layers):
+        return Lora.attach(base.model, **given)
+    return PeftLora.attach(base.model, dora=config.use_dora, init=config.lora_init, **given)
+
+
+def start_identity(config: TrainConfig, start: StartAdapter | None) -> str:
+    """Return what names the reference besides the base; empty where it is the base. With PiSSA it
+    is the base up to rounding."""
+    if start is not None:
+        return f"/{start.identity}"
+    if config.lora_init != "pissa":
+        return ""
+    settings = (config.lora_r, config.lora_alpha, config.use_rslora, config.target_modules)
+    return f"/pissa {settings} {config.seed}"
 
 
 def _directory(run_dir: Path, config: TrainConfig) -> Path | None:
@@ -99,18 +132,19 @@ def _setting_faults(name: str, settings: Mapping[str, Any], config: TrainConfig)
     ]
 
 
-def _layer_faults(name: str, layers: Collection[str], base_model: str) -> list[str]:
+def _layer_faults(name: str, layers: Collection[str], config: TrainConfig) -> list[str]:
     """Return how the adapter's layers differ from those that a new adapter would have."""
+    base_model = config.base_model
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base_model))
     except (OSError, ValueError) as error:
         raise TrainerError(f"The base model {base_model!r} cannot be loaded: {error}") from error
-    wanted, found = set(linear_layers(model)), set(layers)
+    wanted, found = set(layers_of(model, config.target_modules)), set(layers)
     if wanted == found:
         return []
     first = sorted(wanted ^ found)[0]
     return [
-        f"start_adapter {name} has other layers than an adapter of this base: {first} is "
+        f"start_adapter {name} has other layers than an adapter of this run: {first} is "
         + ("missing" if first in wanted else "too many")
     ]

@@ -69,7 +69,10 @@ ENGINES: dict[str, Check] = {
     "engine_models": engines.base_models,
 }
 #: These need both.
-ENGINES_AND_ROWS: dict[str, Check] = {"live_adapters_loaded": engines.live_adapters_loaded}
+ENGINES_AND_ROWS: dict[str, Check] = {
+    "live_adapters_loaded": engines.live_adapters_loaded,
+    "live_adapters_quantised": engines.live_adapters_quantised,
+}
 
 
 @dataclass

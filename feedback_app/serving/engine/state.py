@@ -1,5 +1,7 @@
 """Which models an engine serves, for checks of the installation."""
 
+from typing import Any
+
 import httpx
 
 from feedback_app.serving.engine.stream import EngineError
@@ -12,10 +14,22 @@ def engine_models(url: str) -> list[str]:
 
     Raises EngineError if it does not answer, or is no engine.
     """
+    return list(_models(url))
+
+
+def engine_quantisation(url: str, base_model: str) -> str:
+    """Return how an engine holds its base model: "4bit", "none", or "" where it does not say so
+    (vLLM), or serves another model. Raises EngineError as engine_models does."""
+    entry = _models(url).get(base_model, {})
+    return str(entry["quantisation"] or "none") if "quantisation" in entry else ""
+
+
+def _models(url: str) -> dict[str, dict[str, Any]]:
+    """Return what an engine says of its models, by name. Raises EngineError."""
     try:
         response = httpx.get(f"{url}/v1/models", timeout=SECONDS)
         response.raise_for_status()
-        return [str(model["id"]) for model in response.json()["data"]]
+        return {str(model["id"]): dict(model) for model in response.json()["data"]}
     except httpx.HTTPStatusError as error:
         raise EngineError(f"HTTP status {error.response.status_code}.") from error
     except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:

@@ -113,6 +113,8 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
         "top_p": project.top_p,
         "answers_per_prompt": look.answers,
         "seed": seed,
+        # new, live and base are compared on the base that the run trained on
+        "quantisation": run.config.get("quantisation"),
     }
     _write(directory / "evaluate.json", [json.dumps(config, indent=1)])
     test = (

@@ -14,6 +14,8 @@ from feedback_app.training.runs.settings import (
     BY_NAME,
     LIVE,
     LOSSES,
+    PISSA,
+    PISSA_MAX_RANK,
     SETTINGS,
     WITHOUT_BETA,
     WITHOUT_LAMBDA,
@@ -32,6 +34,9 @@ NAMES = {
 
 #: The lowest and the highest value of each number.
 LIMITS = {setting.name: setting.bounds for setting in SETTINGS if setting.bounds is not None}
+
+#: Settings that must have one of their choices.
+CHOSEN = ("loss", "lr_schedule", "start_from", "target_modules", "lora_init", "dtype")
 
 #: How the form and the command write gradient checkpointing.
 CHECKPOINTING = {"": None, "on": True, "off": False}
@@ -61,6 +66,8 @@ class RunConfig:
     lora_alpha: int = 32
     lora_dropout: float = 0.0
     use_rslora: bool = False
+    target_modules: str = "all"
+    lora_init: str = "default"
     kl_brake: float | None = 0.5
     patience: int | None = 3
     max_length: int = 1024
@@ -81,7 +88,7 @@ class RunConfig:
         ]
         faults += [
             f"{LABELS[name]} cannot be {values[name]}"
-            for name in ("loss", "lr_schedule", "start_from", "dtype")
+            for name in CHOSEN
             if values[name] not in dict(BY_NAME[name].choices)
         ]
         faults += [f"{LABELS[name]}: {fault}" for name, fault in mismatches(values).items()]
@@ -128,6 +135,25 @@ def mismatches(values: Mapping[str, Any]) -> dict[str, str]:
         for key in ("lambda_d", "lambda_u"):
             if values.get(key) is not None:
                 found[key] = f"{name} has no class weights. Leave it empty."
+    if values.get("lora_init") == PISSA:
+        found |= _pissa_mismatches(values)
+    return found
+
+
+def _pissa_mismatches(values: Mapping[str, Any]) -> dict[str, str]:
+    """Return which settings PiSSA excludes, each with a sentence; the trainer excludes them too."""
+    found = {}
+    if values.get("quantisation"):
+        found["quantisation"] = (
+            "PiSSA takes a part out of the base’s weights, which 4-bit holds packed. Leave one of "
+            "them out."
+        )
+    if values.get("start_from") == LIVE:
+        found["start_from"] = "PiSSA starts from the base model alone."
+    if (values.get("lora_r") or 0) > PISSA_MAX_RANK:
+        found["lora_r"] = (
+            f"PiSSA saves an adapter of twice the rank: choose at most {PISSA_MAX_RANK}."
+        )
     return found
 
 

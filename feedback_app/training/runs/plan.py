@@ -15,7 +15,15 @@ from feedback_app.training.gate.forecast import Forecast, forecast
 from feedback_app.training.gate.services import gate_settings
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.settings import BY_NAME, DPO, LIVE, LOSSES, SFT, WITHOUT_LAMBDA
+from feedback_app.training.runs.settings import (
+    BY_NAME,
+    DPO,
+    LIVE,
+    LOSSES,
+    PISSA,
+    SFT,
+    WITHOUT_LAMBDA,
+)
 from feedback_app.training.snapshots.caps import SnapshotTotals
 from feedback_app.training.snapshots.figures import snapshot_figures
 
@@ -189,13 +197,17 @@ def start_objections(project: Project, config: RunConfig) -> list[str]:
     if adapter is None:
         return ["Start from: no version is live. Start from the base model."]
     stored = RunConfig.stored(adapter.run.config)
-    wrong = [
-        name
-        for name in ("lora_r", "lora_alpha", "use_rslora")
-        if getattr(config, name) != getattr(stored, name)
-    ]
+    # PiSSA saves twice the rank, with twice the α
+    times = 2 if stored.lora_init == PISSA else 1
+    needed = {
+        "lora_r": times * stored.lora_r,
+        "lora_alpha": times * stored.lora_alpha,
+        "use_rslora": stored.use_rslora,
+        "target_modules": stored.target_modules,
+    }
+    wrong = [name for name, value in needed.items() if getattr(config, name) != value]
     return [
-        f"{BY_NAME[name].label}: {adapter.name} has {_written(getattr(stored, name))}, and a run "
+        f"{BY_NAME[name].label}: {adapter.name} has {_written(name, needed[name])}, and a run "
         "that starts from it needs the same."
         for name in wrong
     ]
@@ -207,7 +219,11 @@ def live_adapter(project: Project) -> Adapter | None:
     return adapters.filter(name=project.live_version).first()
 
 
-def _written(value: object) -> str:
+def _written(name: str, value: object) -> str:
+    """Return a setting's value as the form shows it."""
+    choices = dict(BY_NAME[name].choices)
+    if isinstance(value, str) and value in choices:
+        return choices[value]
     return {True: "it on", False: "it off"}[value] if isinstance(value, bool) else str(value)
 
 

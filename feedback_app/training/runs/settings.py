@@ -10,6 +10,9 @@ GROUPS = {LOSS: False, OPTIMISER: False, ADAPTER: False, STOPPING: False, MEMORY
 
 SFT, DPO = "sft", "dpo"
 BASE, LIVE = "base", "live"
+PISSA = "pissa"
+#: PiSSA saves twice the rank, and a version may have at most 256.
+PISSA_MAX_RANK = 128
 
 LOSSES = (
     ("kto", "KTO"),
@@ -158,6 +161,21 @@ SETTINGS = (
         ADAPTER,
     ),
     Setting(
+        "target_modules",
+        "Adapted layers",
+        "Which layers the adapter changes. Fewer make a smaller adapter that learns less.",
+        ADAPTER,
+        choices=(("all", "All"), ("attention", "Attention"), ("mlp", "MLP")),
+    ),
+    Setting(
+        "lora_init",
+        "Initial adapter",
+        "PiSSA starts from the strongest directions of the base’s weights and often learns faster. "
+        "The version has twice the rank, which the engine must allow.",
+        ADAPTER,
+        choices=(("default", "LoRA: no effect"), (PISSA, "PiSSA")),
+    ),
+    Setting(
         "kl_brake",
         "KL brake",
         "KL to where training started, in nats per token, at which it stops.",
@@ -199,7 +217,8 @@ SETTINGS = (
     Setting(
         "quantisation",
         "Quantisation",
-        "4-bit holds the base model in a quarter of its memory. It needs a worker with a CUDA GPU.",
+        "4-bit holds the base model in a quarter of its memory, in training and in the gate. The "
+        "engine should hold it so too (ENGINE_QUANTISATION). Slow on CPUs.",
         MEMORY,
         choices=(("", "None"), ("4bit", "4-bit")),
         empty="none",

@@ -365,6 +365,15 @@ def test_engine_problems_are_found(world: World, engine: RunningEngine, settings
     assert "has not loaded bot@77" in problem.what
     assert problem.warning
 
+    adapter = world.adapter
+    Project.objects.update(live_version=adapter.name)
+    assert found("live_adapters_quantised") == []
+    Run.objects.filter(pk=adapter.run_id).update(config={"quantisation": "4bit"})
+    [problem] = found("live_adapters_quantised")
+    assert f"{adapter.name} was trained and judged with quantisation 4bit" in problem.what
+    assert "ENGINE_QUANTISATION=4bit" in problem.do
+    assert problem.warning
+
     settings.ENGINES = {"other": engine.url}
     assert "serves tiny" in found("engine_models")[0].what
     assert "not other" in found("engine_models")[0].what

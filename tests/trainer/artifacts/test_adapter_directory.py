@@ -126,7 +126,7 @@ def test_written_adapter_verifies_and_records_its_identity(tmp_path: Path) -> No
         (lambda path: (path / MANIFEST).write_text("{"), "not valid JSON"),
         (lambda path: (path / MANIFEST).write_text("[]"), "must hold a JSON object"),
         (both(change_json(CONFIG, peft_type="LOHA"), rehash), "only LORA is served"),
-        (both(change_json(CONFIG, use_dora=True), rehash), "use_dora is not supported"),
+        (both(change_json(CONFIG, use_dora=True), rehash), "use_dora is not served"),
         (both(change_json(CONFIG, use_rslora="no"), rehash), "use_rslora must be true or false"),
         (both(change_json(CONFIG, arrow_config={"top_k": 1}), rehash), "arrow_config is not"),
         (both(change_json(CONFIG, init_lora_weights="pissa_niter_4"), rehash), "changes the base"),

@@ -93,10 +93,15 @@ def test_importing_loads_no_compiler(machine: str) -> None:
     assert out.split() == [f"{module}:" for module in MODULES]
 
 
-def test_a_cuda_device_takes_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_device_takes_the_cuda_backend_and_others_the_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
+    assert backend_for("cuda").name == "cuda"
+    assert backend_for(torch.device("cuda", 1)).name == "cuda"
+    assert backend_for("xpu").name == "torch_reference"
+    monkeypatch.setenv(VARIABLE, "torch_reference")
     assert backend_for("cuda").name == "torch_reference"
-    assert backend_for(torch.device("cuda", 1)).name == "torch_reference"
 
 
 @needs_compiled
@@ -106,11 +111,15 @@ def test_a_cpu_takes_compiled_code_unless_the_reference_is_forced(
     assert backend_for("cpu").name == "cpu"
     monkeypatch.setenv(VARIABLE, "torch_reference")
     assert backend_for("cpu").name == "torch_reference"
+    monkeypatch.setenv(VARIABLE, "cuda")
+    assert backend_for("cpu").name == "cuda"
 
 
 def test_an_unknown_backend_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "fast")
-    with pytest.raises(Refused, match=r"PROSPECT_BACKEND is 'fast': use 'torch_reference', or"):
+    with pytest.raises(
+        Refused, match=r"PROSPECT_BACKEND is 'fast': use 'torch_reference' or 'cuda', or"
+    ):
         backend_for("cpu")
 
 

@@ -259,7 +259,7 @@ def test_invalid_adapter_is_refused_with_all_reasons(
     finally:
         shutil.rmtree(directory)
     assert "README.md is not the file that was written" in message
-    assert "use_dora is not supported" in message
+    assert "use_dora is not served" in message
     refusal(client.post(CHAT, json=body(model="bad@1")), 404)
 
 

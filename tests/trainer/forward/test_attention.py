@@ -17,7 +17,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from trainer.backends import VARIABLE
+from trainer.backends import VARIABLE, backend_for
 from trainer.forward import attention
 from trainer.forward.logprobs import Row, score, shares_prefixes
 
@@ -91,14 +91,16 @@ def gradients(model: Any) -> dict[str, torch.Tensor]:
     return found
 
 
-@pytest.fixture(params=["default", "torch_reference"])
+@pytest.fixture(params=["default", "torch_reference", "cuda"])
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Use the CPU's backend, and the reference that accelerators use."""
-    if request.param == "torch_reference":
+    """Use the CPU's backend, the reference that accelerators use, and CUDA's: FlexAttention where
+    no gradient is asked for."""
+    if request.param != "default":
         monkeypatch.setenv(VARIABLE, request.param)
     return str(request.param)
 
 
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("config", FAMILIES, ids=lambda config: config.model_type)
 def test_packed_rows_equal_each_row_alone(config: Any, backend: str) -> None:
     torch.manual_seed(0)
@@ -126,6 +128,10 @@ def test_packed_rows_equal_each_row_alone(config: Any, backend: str) -> None:
     with torch.no_grad():
         mismatched = torch.stack([plainly(model, row) for row in rows])
     torch.testing.assert_close(scored.others(OTHERS).sums(), mismatched, rtol=1e-5, atol=1e-4)
+    with torch.no_grad():
+        bare = score(model, ROWS, keep=True)
+        torch.testing.assert_close(bare.logprobs.sums(), expected, rtol=1e-5, atol=1e-4)
+    assert backend_for("cpu").new_warnings() == []
 
 
 def test_attention_of_the_model_is_restored_afterwards() -> None:

@@ -11,10 +11,9 @@ from gguf import GGMLQuantizationType, GGUFWriter
 
 from tests.tiny import make_tiny_model
 from trainer.artifacts.model_card import base_licence
-from trainer.errors import Refused, TrainerError
+from trainer.errors import TrainerError
 from trainer.models import loading as models
 from trainer.models.loading import LoadedBase, load_base, prepare, resolve_device
-from trainer.models.quantisation import quantisation_faults
 from trainer.precision import resolve_precision
 
 pytestmark = pytest.mark.slow
@@ -55,25 +54,6 @@ def test_configured_type_is_used() -> None:
 def test_directory_without_a_model_is_refused_with_advice(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="python -m trainer prepare"):
         load_base(str(tmp_path))
-
-
-# -- 4-bit weights
-
-
-def test_four_bit_weights_are_refused_where_unsupported(tiny_dir: Path) -> None:
-    with pytest.raises(Refused, match="need a CUDA device, not cpu: leave quantisation out"):
-        load_base(str(tiny_dir), device="cpu", quantisation="4bit")
-    with pytest.raises(Refused, match="must be '4bit' or left out, not '3bit'"):
-        load_base(str(tiny_dir), device="cpu", quantisation="3bit")
-
-
-def test_all_reasons_against_four_bit_weights_are_given_before_loading(tmp_path: Path) -> None:
-    faults = quantisation_faults("4bit", torch.device("cpu"), installed=False)
-    assert len(faults) == 2
-    assert "install it" in faults[1]
-    assert len(quantisation_faults("4bit", torch.device("cpu"), installed=True)) == 1
-    with pytest.raises(Refused, match="CUDA"):
-        load_base(str(tmp_path / "no model here"), device="cpu", quantisation="4bit")
 
 
 # -- the packaged model

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.trainer.conftest import MakeRun, events, example
 from trainer.__main__ import main
+from trainer.backends import VARIABLE
 from trainer.errors import Refused
 from trainer.planning.plan import as_text, plan, plan_model
 from trainer.training.train import train
@@ -59,6 +61,24 @@ def test_plan_estimates_memory_here_and_on_other_devices(make_run: MakeRun) -> N
     assert {devices for devices, _ in kinds} == {1, 2, 4, 8}
     by_kind = {kind: row["memory"] for kind, row in zip(kinds, found["devices"], strict=True)}
     assert by_kind[1, "4-bit"]["base"] < by_kind[1, "bfloat16"]["base"] < here["base"]
+
+
+def test_plan_says_what_adapter_is_trained_and_by_whose_code(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def planned(**settings: Any) -> str:
+        return str(plan(make_run(f"run {len(said)}", **settings))["adapter"])
+
+    said: list[str] = []
+    said.append(planned(use_dora=True, target_modules="mlp"))
+    said.append(planned(lora_init="pissa"))
+    monkeypatch.setenv(VARIABLE, "torch_reference")
+    said.append(planned(target_modules="attention"))
+    assert said == [
+        "DoRA of rank 4 on the MLPs, in PEFT's layers; no engine serves it: merge it",
+        "PiSSA of rank 4, saved with rank 8 on all layers, in PEFT's layers",
+        "LoRA of rank 4 on the attention, in PEFT's layers",
+    ]
 
 
 def test_more_tokens_at_a_time_need_more_memory(make_run: MakeRun) -> None:

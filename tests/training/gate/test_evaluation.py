@@ -25,6 +25,7 @@ from feedback_app.training.models import Run
 from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.services import run_request
 from tests.training.gate.reports import gate_report
+from trainer.evaluation.config import EvalConfig
 
 SETTINGS = GateSettings()
 
@@ -128,6 +129,16 @@ def test_prediction_learns_from_training_and_validation_votes_only(run: Run) -> 
     }
     assert ids("votes.jsonl") == by_split["train"] | by_split["validation"]
     assert ids("test.jsonl") == by_split["test"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("quantisation", [None, "4bit"])
+def test_versions_are_compared_on_the_base_that_the_run_trained_on(
+    run: Run, quantisation: str | None
+) -> None:
+    run.config = {**run.config, "quantisation": quantisation}
+    directory = evaluation_write(run, Look(3), base_model="model")
+    assert EvalConfig.read(directory / "evaluate.json").quantisation == quantisation
 
 
 @pytest.mark.django_db

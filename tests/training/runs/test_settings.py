@@ -51,6 +51,7 @@ OTHER = RunConfig(
     lora_alpha=16,
     lora_dropout=0.1,
     use_rslora=True,
+    target_modules="attention",
     kl_brake=None,
     patience=None,
     max_length=512,
@@ -98,17 +99,21 @@ def test_every_setting_has_label_help_and_bounds_that_the_trainer_accepts() -> N
         assert setting.help.endswith(".")
         for bound in setting.bounds or ():
             trainer_config(set_values(RunConfig(), {setting.name: bound}))
-    for name in ("lr_schedule", "dtype", "loss"):
+    for name in ("lr_schedule", "dtype", "loss", "target_modules", "lora_init"):
         (setting,) = [one for one in SETTINGS if one.name == name]
         for value, _ in setting.choices:
             trainer_config(set_values(RunConfig(), {name: value}))
 
 
-@pytest.mark.parametrize("config", [RunConfig(), OTHER, RunConfig(loss="sft", beta=None)])
+@pytest.mark.parametrize(
+    "config",
+    [RunConfig(), OTHER, RunConfig(loss="sft", beta=None), RunConfig(lora_init="pissa")],
+)
 def test_form_gives_back_what_it_is_filled_with(config: RunConfig) -> None:
-    assert {one.name for one in fields(RunConfig) if getattr(OTHER, one.name) == one.default} == (
-        set()
-    )
+    # PiSSA starts from no version, and from no packed base
+    assert {one.name for one in fields(RunConfig) if getattr(OTHER, one.name) == one.default} == {
+        "lora_init"
+    }
     form = RunForm(form_values(config))
     assert form.is_valid(), form.errors
     assert form.config() == config
@@ -123,6 +128,10 @@ def test_form_gives_back_what_it_is_filled_with(config: RunConfig) -> None:
         ({"loss": "sft", "beta": "0.3"}, "β: SFT on the ups has no β. Leave it empty."),
         ({"loss": "dpo", "lambda_d": "2"}, "λ of ups: DPO has no class weights. Leave it empty."),
         ({"loss": "sft", "beta": "", "lambda_u": "2"}, "λ of downs: SFT on the ups has no class"),
+        ({"lora_init": "pissa", "quantisation": "4bit"}, "Quantisation: PiSSA takes a part out"),
+        ({"lora_init": "pissa", "start_from": "live"}, "Start from: PiSSA starts from the base"),
+        ({"lora_init": "pissa", "lora_r": "129"}, "LoRA rank: PiSSA saves an adapter of twice"),
+        ({"target_modules": "head"}, "Adapted layers: Select a valid choice."),
         ({"loss": "ppo"}, "Loss: Select a valid choice."),
         ({"patience": "0"}, "Early stopping: Choose 1 to 100."),
         ({"learning_rate": ""}, "Learning rate: This field is required."),
@@ -324,6 +333,22 @@ def test_another_rank_than_the_live_version_is_refused(live: Adapter, admin: Use
 
 
 @pytest.mark.django_db
+def test_version_of_a_pissa_run_is_continued_with_twice_its_rank(
+    live: Adapter, admin: User
+) -> None:
+    stored = RunConfig(lora_init="pissa", lora_r=8, lora_alpha=12, target_modules="attention")
+    Run.objects.filter(pk=live.run_id).update(config=stored.as_json())
+    same = RunConfig(start_from=LIVE, lora_r=8, lora_alpha=12)
+    with pytest.raises(UserError) as caught:
+        run_request(project=live.project, by=admin, config=same)
+    assert f"LoRA rank: {live.name} has 16," in str(caught.value)
+    assert f"LoRA α: {live.name} has 24," in str(caught.value)
+    assert f"Adapted layers: {live.name} has Attention," in str(caught.value)
+    twice = RunConfig(start_from=LIVE, lora_r=16, lora_alpha=24, target_modules="attention")
+    assert run_request(project=live.project, by=admin, config=twice).pk
+
+
+@pytest.mark.django_db
 def test_erased_votes_count_in_versions_that_continue_the_one_they_trained(
     live: Adapter, admin: User
 ) -> None:
@@ -352,11 +377,12 @@ def test_command_takes_every_setting(live: Adapter) -> None:
     given[given.index("--lora-r") + 1] = "16"
     given[given.index("--lora-alpha") + 1] = "32"
     given[given.index("--use-rslora")] = "--no-use-rslora"
+    given[given.index("--target-modules") + 1] = "all"
     out = StringIO()
     call_command("train", "--project", live.project.slug, *given, stdout=out)
     run = Run.objects.newest_first()[0]
     assert f"Run {run.number} waits" in out.getvalue()
-    same = {"lora_r": 16, "lora_alpha": 32, "use_rslora": False}
+    same = {"lora_r": 16, "lora_alpha": 32, "use_rslora": False, "target_modules": "all"}
     expected = OTHER.as_json(start_adapter=f"../../{live.path}") | same
     assert run.config == expected
 

@@ -19,6 +19,7 @@ class CpuBackend:
     """trainer.backends.base.Backend over compiled loops."""
 
     name = "cpu"
+    peft_layers = False
 
     def target_logprobs(
         self, logits: Tensor, targets: Tensor, found: Tensor, *, slopes: bool

@@ -13,6 +13,7 @@ class TorchReference:
     """trainer.backends.base.Backend over transformers' own modules."""
 
     name = "torch_reference"
+    peft_layers = True
 
     def target_logprobs(
         self, logits: Tensor, targets: Tensor, found: Tensor, *, slopes: bool

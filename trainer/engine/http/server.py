@@ -71,7 +71,8 @@ class Api:
 
     async def models(self, request: Request) -> Response:
         entry = {"object": "model", "created": self.started, "owned_by": "prospect"}
-        base = {"id": self.name, "parent": None, **entry}
+        packed = self.scheduler.base.quantisation
+        base = {"id": self.name, "parent": None, "quantisation": packed, **entry}
         adapters = [
             {"id": held.name, "parent": self.name, "root": str(held.path), **entry}
             for held in self.scheduler.adapters()
@@ -151,7 +152,13 @@ def create_app(
         scheduler.start()
         api.loaded = scheduler
         base = scheduler.base
-        log.info("serving", model=name, device=str(base.device), precision=base.precision)
+        log.info(
+            "serving",
+            model=name,
+            device=str(base.device),
+            precision=base.precision,
+            quantisation=base.quantisation,
+        )
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -200,7 +207,8 @@ def main(options: argparse.Namespace) -> None:
 
     def make() -> Scheduler:
         options.artifacts.mkdir(parents=True, exist_ok=True)
-        base = load_served(options.model, dtype=options.dtype)
+        packed = None if options.quantisation == "none" else options.quantisation
+        base = load_served(options.model, dtype=options.dtype, quantisation=packed)
         scheduler = Scheduler(base, options.artifacts, name=name, on_crash=give_up)
         release_free_memory()
         return scheduler

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from django.conf import settings
+from django.db.models import F
 
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.operations.doctor.findings import Problem, listed, reason
 from feedback_app.serving.engine.client import EngineError, engine_urls
-from feedback_app.serving.engine.state import engine_models
+from feedback_app.serving.engine.state import engine_models, engine_quantisation
+from feedback_app.training.models import Adapter
 
 
 def engines() -> Iterator[tuple[str, str, list[str] | EngineError]]:
@@ -61,6 +63,25 @@ def live_adapters_loaded() -> Iterator[Problem]:
                 "Ask the demo one question; if this stays, look at the engine's log.",
                 warning=True,
             )
+
+
+def live_adapters_quantised() -> Iterator[Problem]:
+    """The gate has judged a version on the base that it was trained on."""
+    live = Adapter.objects.filter(name=F("project__live_version")).order_by("pk")
+    rows = list(live.values_list("name", "project__base_model", "run__config"))
+    for base_model, url, found in engines():
+        if isinstance(found, EngineError):
+            continue
+        held = engine_quantisation(url, base_model)
+        for name, base, config in rows:
+            trained = config.get("quantisation") or "none"
+            if held and base == base_model and trained != held:
+                yield Problem(
+                    f"{name} was trained and judged with quantisation {trained}, but the engine at "
+                    f"{url} holds {base_model} with quantisation {held}.",
+                    f"Start the engine with ENGINE_QUANTISATION={trained}.",
+                    warning=True,
+                )
 
 
 def model_directories() -> Iterator[Problem]:
