@@ -69,6 +69,7 @@ PLACES = {
     "comparison": "comparison",
     "conversation": "conversation",
     "run-live": "running",
+    "completion-lineage": "trained",
     "run-pairs": "pair_run",
     "pair": "pair",
 }
@@ -115,6 +116,7 @@ VARIANTS = {
     "votes@api": ["completion_id={completion}", "limit=100", "cursor={votes_cursor}"],
     "examples@api": ["split=test", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
+    "lineage": ["page=9", "split=test", "show=people", "person={person}"],
 }
 #: The query of a view that has no page without one.
 QUERIES = {"run-plan": "{run_form}", "runs-side-by-side": "run={newest_run}&run=1"}
