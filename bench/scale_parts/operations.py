@@ -26,7 +26,7 @@ LEFT_OUT = {
         "waits for the engine",
     ),
     **dict.fromkeys(
-        "audit-export adapter-download examples-export export@api me-export "
+        "audit-export adapter-download dossier examples-export export@api me-export "
         "import-refusals".split(),
         "a download, of any size: the table of transfers",
     ),

@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback_app.serving.comparisons import views as comparisons_views
 from feedback_app.serving.demo import views as demo_views
+from feedback_app.serving.dossier.views import dossier
 from feedback_app.serving.lineage import views as lineage_views
 from feedback_app.serving.new_project.views import new_project
 from feedback_app.serving.project_home import views as project_home_views
@@ -31,9 +32,8 @@ urlpatterns = [
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", releases_views.release, name="release"
     ),
-    path(
-        "projects/<slug:slug>/adapters/<str:name>/lineage/", lineage_views.lineage, name="lineage"
-    ),
+    path("projects/<slug:slug>/adapters/<str:name>/dossier/", dossier, name="dossier"),
+    path(LINEAGE, lineage_views.lineage, name="lineage"),
     path(
         "projects/<slug:slug>/completions/<id:pk>/lineage/",
         lineage_views.completion_lineage,

@@ -7,6 +7,7 @@ LABELS = {
     "adapter.download": "Version downloaded",
     "adapter.restore": "Version restored",
     "audit.export": "Audit trail exported",
+    "dossier.write": "Dossier downloaded",
     "examples.export": "Examples exported",
     "flag.again": "Flag set again",
     "flag.restore": "Flagged answer restored",

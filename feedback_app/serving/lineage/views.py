@@ -9,6 +9,7 @@ from django.shortcuts import get_object_or_404, render
 from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Completion, Project, Split
+from feedback_app.serving.dossier.signed_file import fingerprints
 from feedback_app.serving.lineage.selectors import (
     ingredients,
     items_of_completion,
@@ -46,6 +47,7 @@ def lineage(request: HtmxHttpRequest, project: Project, name: str) -> HttpRespon
         "show": show,
         "split": split,
         "splits": Split.choices,
+        "fingerprints": fingerprints(),
         "person": person,
         "query": urlencode(
             {
