@@ -36,7 +36,7 @@ LEFT_OUT = {
     ),
     "run-request": "takes a snapshot: the table of transfers",
     **dict.fromkeys(
-        "me-erase me-leave person-erase api-person-erase member-remove".split(),
+        "me-erase me-leave person-erase api-person-erase member-remove completion-erase".split(),
         "removes the person who asks, or one per request",
     ),
     **dict.fromkeys(
@@ -51,6 +51,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         "project-archive project-restore".split(), "every other request would be refused"
     ),
+    "erasure-status": "by a signed link, and about one erasure",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
 }

@@ -68,6 +68,7 @@ TABS = (
             "rules",
             "people",
             "person",
+            "erasures",
             "api-docs",
             "webhooks",
             "webhook",

@@ -9,22 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.db.models import Exists, OuterRef, Prefetch, QuerySet
-from django.db.models.fields.json import KeyTextTransform
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Vote, VoteEvent
-from feedback_app.feedback.prompts.completions import version_number
 from feedback_app.serving.lineage.votes import VoteThen, events_of, votes_then
 from feedback_app.serving.models import Release
 from feedback_app.training.models import Adapter, Run, Snapshot, SnapshotItem
-from feedback_app.training.runs.config import RUN_FIELDS, start_version
+from feedback_app.training.runs.config import RUN_FIELDS
 from feedback_app.training.runs.settings import BY_NAME
+from feedback_app.training.runs.starts import Starts, runs_after, runs_before, starts_of
 from feedback_app.training.side_by_side.selectors import setting_shown
 
-#: Releases, and versions that were started from a version, that are shown.
+#: Releases of a version that are shown.
 SHOWN = 25
-#: Runs of a project, newest first, in which versions that were started from another are looked for.
-RUNS_READ = 1_000
 #: Newest votes of a person of which the examples are listed.
 VOTES_READ = 2_000
 
@@ -86,8 +83,8 @@ def version_lineage(adapter: Adapter) -> VersionLineage:
         snapshot=run.snapshot,
         manifest=manifest_of(adapter),
         settings=[(BY_NAME[name].label, setting_shown(run, name)) for name in RUN_FIELDS],
-        before=versions_before(project, run.number, starts),
-        after=versions_after(project, run.number, starts),
+        before=[project.adapter_name(number) for number in runs_before(run.number, starts)],
+        after=versions_after(run, starts),
         releases=list(releases),
     )
 
@@ -101,34 +98,9 @@ def manifest_of(adapter: Adapter) -> dict[str, Any]:
     return manifest if isinstance(manifest, dict) else {}
 
 
-def starts_of(project: Project) -> dict[int, int]:
-    """Return the number of the version that each run was started from, by the run's number; runs
-    from the base are left out."""
-    before = KeyTextTransform("start_adapter", "config")
-    runs = project.runs.filter(config__start_adapter__isnull=False).newest_first()
-    rows = runs.annotate(before=before).values_list("number", "before")[:RUNS_READ]
-    starts = {
-        number: version_number(start_version({"start_adapter": path})) for number, path in rows
-    }
-    return {number: start for number, start in starts.items() if start}
-
-
-def versions_before(project: Project, number: int, starts: Mapping[int, int]) -> list[str]:
-    """Return the versions that a run's version was started from, nearest first."""
-    found: list[int] = []
-    while (number := starts.get(number, 0)) and number not in found:
-        found.append(number)
-    return [project.adapter_name(each) for each in found]
-
-
-def versions_after(project: Project, number: int, starts: Mapping[int, int]) -> list[str]:
-    """Return the versions that were started from a run's version, also through others."""
-    found: set[int] = set()
-    fresh = {number}
-    while fresh:
-        fresh = {run for run, start in starts.items() if start in fresh} - found
-        found |= fresh
-    return [project.adapter_name(each) for each in sorted(found)]
+def versions_after(run: Run, starts: Starts) -> list[str]:
+    """Return the versions that were started from a run's version, oldest first."""
+    return [run.project.adapter_name(number) for number in sorted(runs_after([run.number], starts))]
 
 
 def items_of_snapshot(
@@ -189,14 +161,14 @@ def uses_of(items: Iterable[SnapshotItem], project: Project) -> list[Use]:
     return [_use(item, project, events[item.completion_id], starts) for item in rows]
 
 
-def _use(
-    item: SnapshotItem, project: Project, events: list[VoteEvent], starts: Mapping[int, int]
-) -> Use:
+def _use(item: SnapshotItem, project: Project, events: list[VoteEvent], starts: Starts) -> Use:
     run = next(iter(item.snapshot.runs.all()), None)
+    if run is not None:
+        run.project = project
     return Use(
         item=item,
         run=run,
         adapter=getattr(run, "adapter", None) if run else None,
         votes=votes_then(events, item.snapshot.created_at),
-        after=versions_after(project, run.number, starts) if run else [],
+        after=versions_after(run, starts) if run else [],
     )
