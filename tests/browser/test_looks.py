@@ -111,7 +111,7 @@ def project_pages(project: Project) -> list[str]:
     names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
-    names += ("pairs", "prompts", "audit")
+    names += ("pairs", "prompts", "audit", "erasures")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",

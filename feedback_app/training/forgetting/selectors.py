@@ -119,7 +119,7 @@ def _of_live(erasure: Erasure, again: Run | None) -> tuple[str, str]:
     due = "" if erasure.due_at is None else day(erasure.due_at)
     base = f"Unless that changes, the base model replaces the live version on {due}."
     if again is None and erasure.problem:
-        return "refused", f"The live version cannot be trained again: {erasure.problem} {base}"
+        return "refused", f"Too few examples are left to train the live version again. {base}"
     if again is None:
         return "waiting", "The live version is going to be trained again without it."
     if again.active:

@@ -1,6 +1,7 @@
 """After an erasure: the live version is trained again without it, and the others are deleted."""
 
 import datetime as dt
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from feedback_app.serving.models import Release, TrafficSplit
 from feedback_app.serving.releases.selectors import adapters_to_release
 from feedback_app.serving.releases.services import release_flip, release_promote
 from feedback_app.training.forgetting.selectors import Forgetting, forgettings
+from feedback_app.training.gate.evaluation import Look, evaluation_write
 from feedback_app.training.models import Adapter, Erasure, Run
 from feedback_app.training.registry.services import adapter_restore
 from feedback_app.training.runs.services import run_request
@@ -148,6 +150,18 @@ def test_live_version_is_replaced_by_one_without_the_person_and_deleted(
     assert {"adapter.lock", "adapter.delete"} <= set(actions)
 
 
+def test_gate_of_a_run_after_an_erasure_compares_with_the_base(
+    live: Adapter, voted_project: Project, admin: User, bob: User
+) -> None:
+    erased(bob, voted_project, admin)
+    project_forget(voted_project.pk)
+    again = voted_project.runs.get(retrains=live.run)
+    again.directory.mkdir(parents=True)
+    directory = evaluation_write(again, Look(1), base_model="x")
+    compared = json.loads((directory / "evaluate.json").read_text())["candidates"]
+    assert [each["name"] for each in compared] == ["bot@2", "base"]
+
+
 def test_base_goes_live_at_the_deadline_if_the_gate_is_not_passed(
     live: Adapter, voted_project: Project, admin: User, bob: User, as_user: As
 ) -> None:
@@ -182,7 +196,8 @@ def test_too_few_examples_are_said_and_the_base_goes_live(
     assert not voted_project.runs.filter(retrains=live.run).exists()
     found = state(erasure)
     assert found.code == "refused"
-    assert "needs at least" in found.sentence
+    assert found.sentence.startswith("Too few examples are left")
+    assert "needs at least" in erasure.problem
     deadline_passes(erasure)
     assert state(erasure).code == "deleted"
     assert voted_project.releases.get(live=True).adapter is None
