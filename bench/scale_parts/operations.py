@@ -26,7 +26,7 @@ LEFT_OUT = {
         "waits for the engine",
     ),
     **dict.fromkeys(
-        "audit-export adapter-download examples-export export@api me-export "
+        "audit-export adapter-download dossier examples-export export@api me-export "
         "import-refusals".split(),
         "a download, of any size: the table of transfers",
     ),
@@ -36,7 +36,7 @@ LEFT_OUT = {
     ),
     "run-request": "takes a snapshot: the table of transfers",
     **dict.fromkeys(
-        "me-erase me-leave person-erase api-person-erase member-remove".split(),
+        "me-erase me-leave person-erase api-person-erase member-remove completion-erase".split(),
         "removes the person who asks, or one per request",
     ),
     **dict.fromkeys(
@@ -51,6 +51,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         "project-archive project-restore".split(), "every other request would be refused"
     ),
+    "erasure-status": "by a signed link, and about one erasure",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
 }
@@ -69,6 +70,7 @@ PLACES = {
     "comparison": "comparison",
     "conversation": "conversation",
     "run-live": "running",
+    "completion-lineage": "trained",
     "run-pairs": "pair_run",
     "pair": "pair",
 }
@@ -116,6 +118,7 @@ VARIANTS = {
     "votes@api": ["completion_id={completion}", "limit=100", "cursor={votes_cursor}"],
     "examples@api": ["split=test", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
+    "lineage": ["page=9", "split=test", "show=people", "person={person}"],
 }
 #: The query of a view that has no page without one.
 QUERIES = {"run-plan": "{run_form}", "runs-side-by-side": "run={newest_run}&run=1"}

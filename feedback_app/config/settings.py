@@ -373,6 +373,11 @@ if TRAINER_PROCESSES < 0:
 # the processes of a run share one copy of the base model
 TRAINER_FSDP = env.bool("TRAINER_FSDP", False)
 
+# days after an erasure until the versions that had used what was erased are deleted
+ERASURE_DAYS = env.int("ERASURE_DAYS", 30)
+if ERASURE_DAYS < 1:
+    raise ImproperlyConfigured("ERASURE_DAYS is 1 or more.")
+
 # -- models and engines
 
 BASE_MODEL = env.str("BASE_MODEL", "SmolLM2-135M-Instruct")

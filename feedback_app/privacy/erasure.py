@@ -1,10 +1,12 @@
 """Erasing a person: from one project, or with their account from all of them."""
 
+import datetime as dt
 from collections.abc import Iterable
 
 import structlog
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, F, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit, person_name
@@ -27,11 +29,14 @@ from feedback_app.feedback.models import (
     Project,
     Prompt,
     Source,
+    Verdict,
     Vote,
+    VoteEvent,
 )
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
-from feedback_app.training.models import Erasure, PairVote, Run, SnapshotItem
+from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
+from feedback_app.training.models import Erasure, PairVote, SnapshotItem
 
 log = structlog.get_logger(__name__)
 
@@ -103,32 +108,58 @@ def erasure_begin(*, project: Project, user: User, by: User | None, account: boo
         account=account,
         by=by,
         runs=runs,
+        due_at=due_after(runs),
         # claimed from the start, so that no worker takes it at the same time
         attempt=1,
         heartbeat_at=timezone.now(),
     )
-    names = ", ".join(erasure.adapter_names)
-    reason = f"Their votes were used by {names}: train again to be without them." if names else ""
     audit(
         project=project,
         actor=by,
         action="person.erase",
         target=person_name(user),
-        reason=reason,
+        reason=used_text(erasure),
     )
     return Claim(erasure, erasure.attempt)
 
 
-def runs_with(*, project: Project, user: User) -> list[int]:
-    """Return the numbers of the runs that used, or will use, answers that this person judged."""
-    judged = SnapshotItem.objects.filter(
-        snapshot=OuterRef("snapshot"),
-        completion__votes__user=user,
-        completion__votes__source__in=set(Source) - {Source.IMPORT},
-        completion__votes__created_at__lte=OuterRef("snapshot__created_at"),
+def due_after(runs: list[int]) -> dt.datetime | None:
+    """Return by when the versions of these runs are gone; None if there are none."""
+    return timezone.now() + dt.timedelta(days=settings.ERASURE_DAYS) if runs else None
+
+
+def used_text(erasure: Erasure) -> str:
+    """Return which versions had used what was erased, and what becomes of them."""
+    names = ", ".join(erasure.adapter_names)
+    if erasure.due_at is None:
+        return ""
+    return (
+        f"{names} had used it: what is live is trained again without it, and they are deleted "
+        f"after {erasure.due_at:%d %B %Y}."
     )
-    ended = (Run.Status.FAILED, Run.Status.CANCELLED)
-    runs = project.runs.exclude(status__in=ended).filter(Exists(judged))
+
+
+def runs_with(*, project: Project, user: User) -> list[int]:
+    """Return the numbers of the runs that used, or will use, answers that this person judged, or
+    answers to questions that only they asked."""
+    events = VoteEvent.objects.filter(
+        completion=OuterRef("completion"),
+        user=user,
+        created_at__lte=OuterRef("snapshot__created_at"),
+    )
+    judged = (
+        SnapshotItem.objects.filter(
+            snapshot=OuterRef("snapshot"),
+            completion__vote_events__user=user,
+            completion__vote_events__source__in=set(Source) - {Source.IMPORT},
+        )
+        # a vote that was undone before counted for nothing; one that was undone later did
+        .annotate(then=Subquery(events.order_by("-created_at", "-pk").values("verdict")[:1]))
+        .filter(then__in=Verdict.values)
+    )
+    own = prompts_of_person_only(answers_of(user=user, project=project), project=project, user=user)
+    asked = SnapshotItem.objects.filter(snapshot=OuterRef("snapshot"), completion__prompt__in=own)
+    runs = project.runs.exclude(status__in=ENDED).filter(Exists(judged) | Exists(asked))
     return list(runs.order_by("number").values_list("number", flat=True))
 
 
@@ -164,7 +195,8 @@ def erasure_finish(claim: ErasureClaim) -> None:
         if not written:
             raise ClaimLost
 
-    user = User.objects.filter(pk=erasure.person).first()
+    person = erasure.person or 0
+    user = User.objects.filter(pk=person).first()
     if user is not None:
         votes_erase(user=user, project=erasure.project, note=note)
         corrections_erase(user=user, project=erasure.project)
@@ -172,11 +204,11 @@ def erasure_finish(claim: ErasureClaim) -> None:
         names_erase(user=user, project=erasure.project)
     with transaction.atomic():
         # of two erasures of one account that end at once, the later one deletes the account
-        User.objects.select_for_update().filter(pk=erasure.person).first()
+        User.objects.select_for_update().filter(pk=person).first()
         if not claim.update(finished_at=timezone.now()):
             raise ClaimLost
         if erasure.account:
-            account_delete(erasure.person)
+            account_delete(person)
 
 
 def corrections_erase(*, user: User, project: Project) -> None:
@@ -194,17 +226,23 @@ def conversations_erase(*, user: User, project: Project) -> None:
     conversations = Conversation.objects.filter(user=user, **of_project)
     comparisons = Comparison.objects.filter(user=user, **of_project)
     with transaction.atomic():
-        answers = set(
-            Turn.objects.filter(
-                conversation__in=conversations, completion__isnull=False
-            ).values_list("completion", flat=True)
-        )
-        for pair in comparisons.values_list("left", "right"):
-            answers.update(pk for pk in pair if pk is not None)
+        answers = answers_of(user=user, project=project)
         prompts = prompts_of_person_only(answers, project=project, user=user)
+        items = SnapshotItem.objects.filter(completion__prompt__in=prompts)
+        failed_run_files_remove(items.values_list("snapshot", flat=True).distinct())
         comparisons.delete()
         conversations.delete()
         Prompt.objects.filter(pk__in=prompts).delete()
+
+
+def answers_of(*, user: User, project: Project) -> set[int]:
+    """Return the ids of the answers in the person's conversations and comparisons."""
+    turns = Turn.objects.filter(conversation__user=user, conversation__project=project)
+    answers = set(turns.exclude(completion=None).values_list("completion", flat=True))
+    comparisons = Comparison.objects.filter(user=user, project=project)
+    for pair in comparisons.values_list("left", "right"):
+        answers.update(pk for pk in pair if pk is not None)
+    return answers
 
 
 def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: User) -> list[int]:

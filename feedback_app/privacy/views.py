@@ -18,8 +18,9 @@ from feedback_app.feedback.members.services import may_give, member_remove
 from feedback_app.feedback.members.views import member_of, revoked_text
 from feedback_app.feedback.models import Project
 from feedback_app.privacy.activity import days_of, work_in
-from feedback_app.privacy.erasure import person_erase, projects_of
+from feedback_app.privacy.erasure import person_erase, projects_of, used_text
 from feedback_app.privacy.export import person_json
+from feedback_app.privacy.forgetting.links import erasure_link
 from feedback_app.privacy.forms import ApiPersonForm, EraseForm
 from feedback_app.training.models import Erasure
 from feedback_app.web.errors import UserError
@@ -78,12 +79,13 @@ def me_erase(request: HtmxHttpRequest) -> HttpResponseBase:
     person = User.objects.get(pk=request.user.pk)
     try:
         validated(EraseForm(request.POST, user=person))
-        person_erase(user=person, by=person)
+        erased = person_erase(user=person, by=person)
     except UserError as error:
         return error_response(request, str(error), back=reverse("me"))
     logout(request)
     messages.success(request, "Your account and your data have been erased.")
-    return redirect("account_login")
+    used = [erasure for erasure in erased if erasure.due_at is not None]
+    return redirect(erasure_link(used) if used else "account_login")
 
 
 @project_view(Role.VIEWER, archived=True)
@@ -177,9 +179,8 @@ def api_person_erase(request: HtmxHttpRequest, project: Project) -> HttpResponse
 
 def erasure_message(request: HtmxHttpRequest, erasure: Erasure) -> None:
     """Show what was erased, and which versions had used it."""
-    names = ", ".join(erasure.adapter_names)
     votes = f"{erasure.votes} vote{'' if erasure.votes == 1 else 's'}"
     text = f"Erased, with {votes}. Examples that are gone: {erasure.examples_gone}."
-    if names:
-        text += f" {names} had used them: train again to be without them."
+    if used := used_text(erasure):
+        text += f" {used} Erasures has the link for the person."
     messages.success(request, text)

@@ -18,6 +18,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.training.forgetting.snapshots import snapshots_forget
 from feedback_app.training.models import PairVote
 
 CHUNK = 500
@@ -42,8 +43,12 @@ def votes_erase(*, user: User, project: Project, note: Callable[[VotesErased], o
     while ids := list(mine.values_list("completion", flat=True)[:CHUNK]):
         with write_transaction():
             note(chunk_erase(user=user, ids=ids))
+    undone = VoteEvent.objects.filter(user=user, completion__project=project)
+    while ids := sorted(set(undone.values_list("completion", flat=True)[:CHUNK])):
+        with write_transaction():
+            events_erase(user=user, completions=completions_locked(ids))
     with write_transaction():
-        for model in (VoteEvent, Skip, Lease):  # also events of undone votes
+        for model in (Skip, Lease):
             model._default_manager.filter(user=user, completion__project=project).delete()
         PairVote.objects.filter(user=user, pair__batch__project=project).delete()
         for judged in (GoldAnswer, Pause):
@@ -66,9 +71,21 @@ def imports_keep(*, user: User, project: Project) -> None:
 
 def chunk_erase(*, user: User, ids: list[int]) -> VotesErased:
     """Delete the votes on these completions. Call it in a transaction."""
-    rows = Completion.objects.select_related("prompt").defer("token_ids", "prompt_token_ids")
-    completions = list(rows.select_for_update(of=("self",)).filter(pk__in=ids).order_by("pk"))
-    VoteEvent.objects.filter(completion__in=ids, user=user).delete()
+    completions = completions_locked(ids)
+    events_erase(user=user, completions=completions)
     votes = Vote.objects.filter(completion__in=ids, user=user).delete()[0]
     gone, changed = examples_refresh_locked(completions)
     return VotesErased(votes=votes, gone=len(gone), changed=changed)
+
+
+def completions_locked(ids: list[int]) -> list[Completion]:
+    """Lock these completions, in the order of their ids."""
+    rows = Completion.objects.select_related("prompt", "gold_item", "adjudication")
+    light = rows.defer("token_ids", "prompt_token_ids").select_for_update(of=("self",))
+    return list(light.filter(pk__in=ids).order_by("pk"))
+
+
+def events_erase(*, user: User, completions: list[Completion]) -> None:
+    """Delete the person's vote events on locked completions, and what they did to snapshots."""
+    snapshots_forget(user=user, completions=completions)
+    VoteEvent.objects.filter(completion__in=completions, user=user).delete()

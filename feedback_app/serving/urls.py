@@ -4,6 +4,8 @@ from django.urls import path
 
 from feedback_app.serving.comparisons import views as comparisons_views
 from feedback_app.serving.demo import views as demo_views
+from feedback_app.serving.dossier.views import dossier
+from feedback_app.serving.lineage import views as lineage_views
 from feedback_app.serving.new_project.views import new_project
 from feedback_app.serving.project_home import views as project_home_views
 from feedback_app.serving.releases import views as releases_views
@@ -13,6 +15,7 @@ from feedback_app.serving.traffic_splits import views as traffic_splits_views
 from feedback_app.serving.version_diff import views as version_diff_views
 
 CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
+LINEAGE = "projects/<slug:slug>/adapters/<str:name>/lineage/"
 CHANGES = "projects/<slug:slug>/adapters/<str:name>/changes/"
 SHARED = "s/<str:secret>/"
 COMPARE = "demo/<slug:slug>/compare/"
@@ -28,6 +31,13 @@ urlpatterns = [
     path("projects/<slug:slug>/releases/", releases_views.releases, name="releases"),
     path(
         "projects/<slug:slug>/adapters/<str:name>/release/", releases_views.release, name="release"
+    ),
+    path("projects/<slug:slug>/adapters/<str:name>/dossier/", dossier, name="dossier"),
+    path(LINEAGE, lineage_views.lineage, name="lineage"),
+    path(
+        "projects/<slug:slug>/completions/<id:pk>/lineage/",
+        lineage_views.completion_lineage,
+        name="completion-lineage",
     ),
     path(CHANGES, version_diff_views.version_diff, name="changes"),
     path(f"{CHANGES}progress/", version_diff_views.version_diff_progress, name="changes-progress"),

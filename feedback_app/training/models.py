@@ -12,6 +12,7 @@ from feedback_app.feedback.models import Completion, Project, Prompt, Split
 from feedback_app.training.querysets import (
     AdapterQuerySet,
     BlindPairQuerySet,
+    ErasureQuerySet,
     PairBatchQuerySet,
     RunQuerySet,
 )
@@ -87,6 +88,7 @@ class Run(Claimable):
     class Trigger(models.TextChoices):
         PERSON = "person", "By hand"
         SCHEDULE = "schedule", "By schedule"
+        ERASURE = "erasure", "After an erasure"
 
     #: Phases of the trainer while it trains, as the page of a run names them.
     PHASES: ClassVar[dict[str, str]] = {
@@ -101,6 +103,10 @@ class Run(Claimable):
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
     number = models.PositiveIntegerField()
     snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="runs")
+    # the run that this one repeats without what was erased since (training/forgetting)
+    retrains = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, related_name="retrainings"
+    )
     config: Any = models.JSONField(default=dict)
     trigger = models.CharField(max_length=8, choices=Trigger.choices)
     requested_by = models.ForeignKey(
@@ -274,6 +280,9 @@ class Adapter(models.Model):
     gate_outcome = models.CharField(max_length=9, choices=GateOutcome.choices, blank=True)
     gate_won = models.BooleanField(default=False)
     discarded_at = models.DateTimeField(null=True)
+    # it learned from what was erased since: discarded for good, without files from `deleted_at` on
+    locked_at = models.DateTimeField(null=True)
+    deleted_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
     objects = AdapterQuerySet.as_manager()
@@ -404,16 +413,20 @@ class Schedule(models.Model):
 
 
 class Erasure(Claimable):
-    """The removal of a person's votes from a project, and which runs had used them.
+    """The removal of a person's votes, or of an answer with its example, from a project, and which
+    runs had used them.
 
     The row is created before anything is deleted and finished at the end, so that another worker
-    can resume an interrupted erasure. It holds no name, only the id of the deleted account.
+    can resume an interrupted erasure. It holds no name, only the id of the deleted account or
+    answer. Versions that had used it are gone at `deleted_at`, soon after `due_at`.
     """
 
     CLAIMED: ClassVar[dict[str, Any]] = {}
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="erasures")
-    person = models.PositiveBigIntegerField()
+    # one of both: the account's id, or the id of the answer
+    person = models.PositiveBigIntegerField(null=True)
+    completion = models.PositiveBigIntegerField(null=True)
     # the account is deleted as well
     account = models.BooleanField()
     by = models.ForeignKey(
@@ -424,19 +437,39 @@ class Erasure(Claimable):
     examples_changed = models.PositiveIntegerField(default=0)
     # numbers of the runs whose snapshots had used the votes
     runs: Any = models.JSONField(default=list)
+    # by when no version that used it is left; empty: none had used it
+    due_at = models.DateTimeField(null=True)
+    # when the last of them was deleted
+    deleted_at = models.DateTimeField(null=True)
+    # why no run without it can be started
+    problem = models.TextField(blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
 
+    objects = ErasureQuerySet.as_manager()
+
     class Meta:
+        constraints: ClassVar = [
+            models.CheckConstraint(
+                condition=Q(person=None, completion__isnull=False)
+                | Q(person__isnull=False, completion=None),
+                name="erasure_of_one",
+            )
+        ]
         indexes: ClassVar = [
             models.Index(fields=["project", "-created_at"], name="erasure_list"),
+            models.Index(
+                fields=["project"],
+                condition=Q(due_at__isnull=False, deleted_at=None),
+                name="erasure_pending",
+            ),
             models.Index(
                 fields=["person"], condition=Q(finished_at=None), name="erasure_unfinished"
             ),
         ]
 
     def __str__(self) -> str:
-        return f"erasure of person {self.person}"
+        return f"erasure of {self.subject}"
 
     @classmethod
     def waiting(cls) -> Q:
@@ -445,6 +478,13 @@ class Erasure(Claimable):
     @classmethod
     def working(cls) -> Q:
         return Q(finished_at=None, heartbeat_at__isnull=False)
+
+    @property
+    def subject(self) -> str:
+        """Return what was erased, by its number."""
+        if self.person is None:
+            return f"answer {self.completion}"
+        return f"person {self.person}"
 
     @property
     def adapter_names(self) -> list[str]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from feedback_app.training.models import (  # noqa: F401 - the type parameters
         Adapter,
         BlindPair,
+        Erasure,
         PairBatch,
         Run,
     )
@@ -29,6 +30,10 @@ class RunQuerySet(QuerySet["Run"]):
     def newest_first(self) -> Self:
         return self.order_by("-number")
 
+    def on_new_examples(self) -> Self:
+        """Runs that took a snapshot of the examples of their time, unlike one after an erasure."""
+        return self.exclude(trigger="erasure")
+
 
 class AdapterQuerySet(QuerySet["Adapter"]):
     def usable(self) -> Self:
@@ -36,6 +41,12 @@ class AdapterQuerySet(QuerySet["Adapter"]):
 
     def newest_first(self) -> Self:
         return self.order_by("-pk")
+
+
+class ErasureQuerySet(QuerySet["Erasure"]):
+    def pending(self) -> Self:
+        """Erasures that are done and of which a version is left that had used what was erased."""
+        return self.filter(due_at__isnull=False, deleted_at=None, finished_at__isnull=False)
 
 
 class PairBatchQuerySet(QuerySet["PairBatch"]):

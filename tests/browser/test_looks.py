@@ -111,7 +111,7 @@ def project_pages(project: Project) -> list[str]:
     names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
-    names += ("pairs", "prompts", "audit", "notification-choice")
+    names += ("pairs", "prompts", "audit", "notification-choice", "erasures")
     runs = project.runs.values_list("number", flat=True)
     return [
         "/?all=1",
@@ -142,6 +142,11 @@ def project_pages(project: Project) -> list[str]:
             for batch in project.pair_batches.exclude(end="")
         ),
         *(reverse("changes", args=[project.slug, a.name]) for a in project.adapters.all()),
+        *(reverse("lineage", args=[project.slug, a.name]) for a in project.adapters.all()[:1]),
+        *(
+            reverse("completion-lineage", args=[project.slug, completion.pk])
+            for completion in project.completions.order_by("pk")[:1]
+        ),
         *(reverse("comparison", args=[project.slug, c.pk]) for c in project.comparisons.all()),
         *(reverse("webhook", args=[project.slug, w.pk]) for w in project.webhooks.all()),
         *(reverse("import-job", args=[project.slug, job.pk]) for job in project.import_jobs.all()),

@@ -41,6 +41,7 @@ LEAST = {
     "me-export": PERSON,
     "me-erase": PERSON,
     "invitation": HOLDER,
+    "erasure-status": HOLDER,
     "shared": HOLDER,
     "shared-send": HOLDER,
     "shared-new": HOLDER,
@@ -90,6 +91,7 @@ LEAST = {
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
         notification-choice
         project-home history-csv runs-side-by-side audit audit-export adapter-download
+        lineage completion-lineage dossier erasures completion-erase
         prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
         run-request schedule gate-rules gate-rules-preview gate-rules-reset gate-judge

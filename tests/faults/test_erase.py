@@ -164,20 +164,20 @@ def test_versions_trained_on_the_votes_are_named_until_replaced(
     Project.objects.filter(pk=voted_project.pk).update(live_version="bot@1")
     owner = as_user(admin)
     train = reverse("runs", args=["bot"])
-    assert b"learned from people" not in owner.get(train).content
+    assert b"had learned from" not in owner.get(train).content
 
     path = reverse("person-erase", args=["bot", annotator.pk])
     text = owner.post(path, {"email": annotator.email}, follow=True).content.decode()
 
-    assert "bot@1, bot@3 had used them: train again" in text
+    assert "bot@1, bot@3 had used it: what is live is trained again without it" in text
     [erasure] = Erasure.objects.all()
     assert (erasure.runs, erasure.by) == ([run.number, under_way.number], admin)
     event = AuditEvent.objects.get(action="person.erase")
     assert (event.actor, event.target) == (admin, f"person {annotator.pk}")
-    assert "bot@1, bot@3: train again" in event.reason
-    assert b"bot@1 learned from people who are erased since" in owner.get(train).content
+    assert "bot@1, bot@3 had used it" in event.reason
+    assert b"bot@1 had learned from what was erased since" in owner.get(train).content
     Project.objects.filter(pk=voted_project.pk).update(live_version="bot@4")
-    assert b"learned from people" not in owner.get(train).content
+    assert b"had learned from" not in owner.get(train).content
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from trainer.artifacts.environment import hardware, libraries
 from trainer.data.batches import Step
 from trainer.forward.logprobs import shares_prefixes
 from trainer.training.run_directory import LoadedRun
@@ -30,6 +31,8 @@ def start_values(run: LoadedRun, *, resumed_from: int, processes: int) -> dict[s
         "prompts_truncated": run.truncated,
         "tokens_cut": run.tokens_cut,
         "shares_prefixes": shares_prefixes(run.base.model),
+        "libraries": libraries(),
+        "hardware": hardware(),
     }
 
 

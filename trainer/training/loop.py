@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from trainer.artifacts.adapter_directory import Manifest, write_adapter
+from trainer.artifacts.environment import hardware, libraries
 from trainer.artifacts.model_card import base_licence, model_card, read_curve
 from trainer.backends import backend_for
 from trainer.data.batches import Step, StepsOf
@@ -314,6 +315,8 @@ class Trainer:
                 "start": None
                 if run.start is None
                 else {"name": run.start.name, "sha256": run.start.sha256},
+                "libraries": libraries(),
+                "hardware": hardware(),
             },
             card=model_card(
                 config,

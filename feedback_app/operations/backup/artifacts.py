@@ -43,8 +43,9 @@ def artifacts_named() -> NamedArtifacts:
     root = str(settings.ARTIFACT_ROOT)
     jobs = ImportJob.objects.filter(uploaded=True, status__in=OPEN_IMPORTS)
     runs = Run.objects.order_by("pk").values_list("pk", "status")
+    kept = Adapter.objects.filter(deleted_at=None)
     return NamedArtifacts(
-        adapters=dict(Adapter.objects.order_by("pk").values_list("name", "path")),
+        adapters=dict(kept.order_by("pk").values_list("name", "path")),
         runs={f"runs/{pk}": status != Run.Status.SUCCEEDED for pk, status in runs},
         imports=[
             str(Path(path).relative_to(root))

@@ -17,6 +17,7 @@ from feedback_app.serving.engine.client import Engine, EngineError, Sampling
 from feedback_app.serving.models import Release
 from feedback_app.serving.traffic_splits.assignments import RUNNING, split_after_release
 from feedback_app.training.models import Adapter
+from feedback_app.training.registry.services import locked_text
 from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
@@ -55,6 +56,8 @@ def release_promote(
     `adapter=None` is the base model. Raises EngineError or UserError; then nothing changed.
     Streams in progress finish on the version they began with.
     """
+    if adapter is not None and adapter.locked_at is not None:
+        raise UserError(locked_text(adapter))
     if adapter is not None and adapter.discarded_at is not None:
         raise UserError(f"{adapter.name} was discarded: restore it first.")
     before = project.releases.filter(live=True).first()

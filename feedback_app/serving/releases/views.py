@@ -18,6 +18,7 @@ from feedback_app.serving.releases.timeline import (
     timeline,
 )
 from feedback_app.serving.traffic_splits.report import ended_splits, running_split, split_report
+from feedback_app.training.forgetting.selectors import forgetting_of_live
 from feedback_app.training.models import Adapter
 from feedback_app.training.registry.forms import AdapterForm
 from feedback_app.web.errors import UserError
@@ -42,6 +43,7 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "entries": entries,
         "candidates": candidates(project, rates),
         "fell_back": fallback_of(entries),
+        "forgetting": forgetting_of_live(project),
         "base_is_live": base_is_live(project),
         "base_rate": rates.get(BASE_VERSION),
         "rates_known": counted.known,

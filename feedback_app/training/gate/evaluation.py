@@ -101,7 +101,8 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
         {"name": project.adapter_name(run.number), "path": str(run.directory / "adapter")}
     ]
     live = project.adapters.filter(name=project.live_version).first()
-    if live is not None:
+    # after an erasure the live version is about to be deleted: what would be left is the base
+    if live is not None and run.retrains_id is None:
         candidates.append({"name": live.name, "path": str(live.directory)})
     candidates.append({"name": BASE_VERSION, "path": None})
     seed = int(run.config.get("seed", 0))

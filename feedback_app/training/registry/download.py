@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterator
 
 from feedback_app.training.models import Adapter
+from feedback_app.training.registry.services import locked_text
 from feedback_app.web.errors import UserError
 
 #: Bytes that are read at a time.
@@ -35,8 +36,10 @@ class _Sink:
 def adapter_files(adapter: Adapter) -> list[str]:
     """Return the names of a version's files: those of its manifest, and the manifest.
 
-    Raises UserError if one is missing.
+    Raises UserError if one is missing, or if the version is locked.
     """
+    if adapter.locked_at is not None:
+        raise UserError(locked_text(adapter))
     directory = adapter.directory
     try:
         names = ["manifest.json", *json.loads((directory / "manifest.json").read_text())["files"]]

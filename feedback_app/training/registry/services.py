@@ -22,7 +22,13 @@ def adapter_discard(*, adapter: Adapter, by: User) -> None:
 
 
 def adapter_restore(*, adapter: Adapter, by: User) -> None:
-    """Restore a discarded version, whose files were kept."""
+    """Restore a discarded version, whose files were kept. Raises UserError if it is locked."""
     with transaction.atomic():
-        Adapter.objects.filter(pk=adapter.pk).update(discarded_at=None)
+        if not Adapter.objects.filter(pk=adapter.pk, locked_at=None).update(discarded_at=None):
+            raise UserError(locked_text(adapter))
         audit(project=adapter.project, actor=by, action="adapter.restore", target=adapter.name)
+
+
+def locked_text(adapter: Adapter) -> str:
+    """Return why a version that is locked cannot be used."""
+    return f"{adapter.name} learned from what was erased since: it is locked and will be deleted."

@@ -43,7 +43,10 @@ def adapter_restore_view(request: HtmxHttpRequest, project: Project, name: str) 
     """Restore a discarded version."""
     validated(NoFields(request.POST))
     adapter = adapter_of(project, name)
-    adapter_restore(adapter=adapter, by=request.user)
+    try:
+        adapter_restore(adapter=adapter, by=request.user)
+    except UserError as error:
+        return error_response(request, str(error), back=run_url(project, adapter))
     messages.success(request, f"{name} was restored.")
     return redirect(run_url(project, adapter))
 

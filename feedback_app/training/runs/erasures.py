@@ -1,11 +1,9 @@
 """Votes of erased people in the live version, for the Train page."""
 
-from django.db.models.fields.json import KeyTextTransform
-
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.prompts.completions import version_number
 from feedback_app.training.models import Erasure
-from feedback_app.training.runs.config import start_version
+from feedback_app.training.runs.starts import runs_before, starts_of
 
 ERASURES_READ = 200
 
@@ -29,11 +27,4 @@ def runs_behind(project: Project, version: str) -> set[int]:
     """Return the numbers of the runs that a version learned from: its own, and those of the
     versions that it was started from."""
     number = version_number(version)
-    before = KeyTextTransform("start_adapter", "config")
-    started = project.runs.filter(config__start_adapter__isnull=False)
-    starts = dict(started.annotate(before=before).values_list("number", "before"))
-    found: set[int] = set()
-    while number and number not in found:
-        found.add(number)
-        number = version_number(start_version({"start_adapter": starts.get(number)}))
-    return found
+    return {number, *runs_before(number, starts_of(project))} if number else set()

@@ -136,7 +136,8 @@ def run_plan(*, project: Project, config: RunConfig, totals: SnapshotTotals) -> 
     active = project.runs.active().first()
     if active is not None:
         objections.append(f"Run {active.number} is in progress: wait for it or cancel it.")
-    last = project.runs.filter(status=Run.Status.SUCCEEDED).newest_first().first()
+    succeeded = project.runs.on_new_examples().filter(status=Run.Status.SUCCEEDED)
+    last = succeeded.newest_first().first()
     fresh = project.examples.all()
     if last is not None:
         fresh = fresh.filter(created_at__gt=last.created_at)

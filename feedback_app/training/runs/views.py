@@ -13,6 +13,7 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.services import adjudication_request, adjudication_withdraw
 from feedback_app.feedback.models import Project
+from feedback_app.training.forgetting.selectors import forgetting_of_live
 from feedback_app.training.gate.people.selectors import batch_progress
 from feedback_app.training.gate.report import (
     changes,
@@ -98,6 +99,7 @@ def train_page(
         "page": shown,
         "place": place_of(queued) if queued else None,
         "erased": erased_votes(project),
+        "forgetting": forgetting_of_live(project),
         "schedule": schedule,
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
         **plan_context(project, config),

@@ -34,14 +34,14 @@ class NextRun:
 def next_run(project: Project, *, now: dt.datetime | None = None) -> NextRun:
     """Return what the schedule waits for, by the rules of `schedule_due`."""
     now = now or timezone.now()
-    last = project.runs.newest_first().first()
+    last = project.runs.on_new_examples().newest_first().first()
     schedule = Schedule.objects.filter(project=project, enabled=True).first()
     fresh = project.examples.all()
     if last is not None:
         fresh = fresh.filter(created_at__gt=last.created_at)
     bound = COUNTED if schedule is None else max(COUNTED, schedule.min_new_examples)
     new = counted(fresh, most=bound)
-    active = last if last is not None and last.active else None
+    active = project.runs.active().first()
     if schedule is None:
         return NextRun(active, None, new)
     earliest = None if last is None else last.created_at + dt.timedelta(hours=schedule.min_hours)

@@ -61,10 +61,12 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
     now = now or timezone.now()
     if not schedule.enabled:
         return False
-    last = schedule.project.runs.newest_first().first()
+    if schedule.project.runs.active().exists():
+        return False
+    last = schedule.project.runs.on_new_examples().newest_first().first()
     fresh = schedule.project.examples.all()
     if last is not None:
-        if last.active or now - last.created_at < dt.timedelta(hours=schedule.min_hours):
+        if now - last.created_at < dt.timedelta(hours=schedule.min_hours):
             return False
         fresh = fresh.filter(created_at__gt=last.created_at)
     # not one row more is counted than it takes

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from django.db import connection
+from django.db.models import Count
 
 from feedback_app.db.batches import batched
 from feedback_app.feedback.models import Example, Project
@@ -58,6 +59,35 @@ def items_copy(project: Project, *, snapshot: Snapshot) -> None:
     """  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(copy, [snapshot.pk, project.pk])
+
+
+def snapshot_copy(snapshot: Snapshot) -> Snapshot:
+    """Copy a snapshot with its examples as they are now. Call it in a transaction.
+
+    The copy keeps the time: it says which votes the examples follow from.
+    """
+    copy = Snapshot.objects.create(
+        project_id=snapshot.project_id,
+        train_up=0,
+        train_down=0,
+        left_out=snapshot.left_out,
+        left_out_people=snapshot.left_out_people,
+    )
+    quote = connection.ops.quote_name
+    items = quote(SnapshotItem._meta.db_table)
+    statement = f"""
+        INSERT INTO {items} (snapshot_id, completion_id, desirable, weight, split)
+        SELECT %s, completion_id, desirable, weight, split FROM {items}
+        WHERE snapshot_id = %s ORDER BY completion_id
+    """  # noqa: S608
+    with connection.cursor() as cursor:
+        cursor.execute(statement, [copy.pk, snapshot.pk])
+    counted = copy.items.order_by().values_list("split", "desirable").annotate(n=Count("pk"))
+    for split, desirable, n in counted:
+        setattr(copy, f"{split}_{'up' if desirable else 'down'}", n)
+    copy.created_at = snapshot.created_at
+    copy.save()
+    return copy
 
 
 def items_create(items: Iterable[SnapshotItem]) -> None:

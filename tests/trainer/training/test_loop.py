@@ -47,6 +47,10 @@ def test_run_writes_adapter_fit_and_events(make_run: MakeRun) -> None:
     assert (start["examples"], start["desirable"], start["undesirable"]) == (9, 5, 4)
     assert (start["lambda_d"], start["lambda_u"]) == (1.0, 1.0)
     assert start["resumed_from_step"] == 0
+    assert start["libraries"]["torch"] == torch.__version__
+    assert start["hardware"]["processor"]
+    assert start["hardware"]["cores"] > 0
+    assert manifest.train["libraries"] == start["libraries"]
     steps = events(run_dir, "step")
     assert [found["step"] for found in steps] == [1, 2, 3, 4, 5, 6]
     assert steps[0]["kl"] == pytest.approx(0, abs=1e-5)  # at the start π equals π₀

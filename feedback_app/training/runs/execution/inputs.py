@@ -25,12 +25,20 @@ def prepare(run: Run) -> None:
         **run.config,
         "base_model": model_path(run.project.base_model),
         "adapter_name": run.project.adapter_name(run.number),
-        # shared by all runs: reference log-probabilities of old examples are not computed again
-        "reference_cache": str(Path(settings.ARTIFACT_ROOT) / "reference"),
+        "reference_cache": reference_cache(run),
     }
     if shares_base(path):
         config["fsdp"] = True
     write_json(path, config)
+
+
+def reference_cache(run: Run) -> str | None:
+    """Return the directory that all runs share, so that reference log-probabilities of old examples
+    are not computed again. A run after an erasure takes nothing over from runs before it: its bytes
+    are those of a run that never had what was erased."""
+    if run.retrains_id is not None:
+        return None
+    return str(Path(settings.ARTIFACT_ROOT) / "reference")
 
 
 def shares_base(path: Path) -> bool:

@@ -1,0 +1,1 @@
+"""Where a version came from, and which versions an example or a vote went into."""

@@ -1,0 +1,1 @@
+"""Snapshots and versions without what was erased."""
