@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from artifact_store.selection import is_url
 from feedback_app.localstack.paths import FILES, HOME, private_directory
 
 django_stubs_ext.monkeypatch()
@@ -34,7 +35,13 @@ EXAMPLE_SECRET = "change-me"  # noqa: S105 - the value of .env.example, refused 
 VAR = Path(env.str("PROSPECT_VAR", str(HOME / "var"))).resolve()
 private_directory(VAR)
 MODELS_ROOT = VAR / "models"
-ARTIFACT_ROOT = Path(env.str("ARTIFACT_ROOT", str(VAR / "artifacts"))).resolve()
+# A directory, or the URL of an object store (feedback_app/artifacts.py). With a URL, ARTIFACT_ROOT
+# is the directory of this host that trees of the store are worked on in.
+ARTIFACT_URL = env.str("ARTIFACT_ROOT", "")
+if not is_url(ARTIFACT_URL):
+    ARTIFACT_ROOT, ARTIFACT_URL = Path(ARTIFACT_URL or VAR / "artifacts").resolve(), ""
+else:
+    ARTIFACT_ROOT = Path(env.str("ARTIFACT_CACHE", str(VAR / "artifacts"))).resolve()
 
 
 def local_secret() -> str:

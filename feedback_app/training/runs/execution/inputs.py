@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 
+from feedback_app.artifacts import artifact_store
 from feedback_app.training.gate.evaluation import TEST_FILE, evaluation_directory
 from feedback_app.training.models import Run
 from feedback_app.training.snapshots.files import snapshot_write
@@ -25,12 +26,20 @@ def prepare(run: Run) -> None:
         **run.config,
         "base_model": model_path(run.project.base_model),
         "adapter_name": run.project.adapter_name(run.number),
-        # shared by all runs: reference log-probabilities of old examples are not computed again
-        "reference_cache": str(Path(settings.ARTIFACT_ROOT) / "reference"),
+        "reference_cache": reference_cache(),
     }
     if shares_base(path):
         config["fsdp"] = True
     write_json(path, config)
+
+
+def reference_cache() -> str | None:
+    """Return the directory of reference log-probabilities that all runs share, so that those of old
+    examples are not computed again. None with an object store: then each run has its own, which
+    begins with that of the run before (storage.py), and travels with its checkpoints."""
+    if artifact_store().remote:
+        return None
+    return str(Path(settings.ARTIFACT_ROOT) / "reference")
 
 
 def shares_base(path: Path) -> bool:

@@ -12,6 +12,7 @@ from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.training.launchers.base import CANCELLED, Job, Launcher
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.web.log_context import request_id
 
 POLL_SECONDS = 0.5
@@ -32,11 +33,13 @@ def job_run(
     directory: Path,
     *,
     alive: Heartbeat,
+    files: RunFiles,
 ) -> JobEnd:
     """Run `python -m trainer COMMAND DIRECTORY` to its end and store its events.
 
-    Returns CANCELLED without starting it if the run has been cancelled. Raises ClaimLost, after
-    ending the job, if `alive` or a write of events finds the claim lost. Raises LaunchError.
+    Each new checkpoint goes to the artifact store. Returns CANCELLED without starting it if the
+    run has been cancelled. Raises ClaimLost, after ending the job, if `alive` or a write of events
+    finds the claim lost. Raises StoreError and LaunchError.
     """
     if claim.cancel_requested():
         return JobEnd(CANCELLED)
@@ -65,11 +68,14 @@ def job_run(
                 if not events_store(claim, new, **fields):
                     raise ClaimLost
                 offset = offset_now
+                if any(event.get("type") == "checkpoint" for event in new):
+                    files.checkpointed()
             if code is not None:
                 return JobEnd(code, launcher.logs(job_id))
             if not stopping and claim.cancel_requested():
                 launcher.cancel(job_id)
                 stopping = True
+            files.push_due()
             time.sleep(POLL_SECONDS)
     finally:
         launcher.end(job_id)
