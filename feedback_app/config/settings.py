@@ -360,9 +360,30 @@ RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)
 TRAINER_NICE = env.int("TRAINER_NICE", 10)
 # what starts the trainer (training/launchers)
 TRAINER_LAUNCHER = env.str("TRAINER_LAUNCHER", "process")
-if TRAINER_LAUNCHER not in ("process", "accelerate"):
+# those that a project may choose (Settings of the project)
+TRAINER_LAUNCHERS = env.list("TRAINER_LAUNCHERS", default=[TRAINER_LAUNCHER])
+for launcher_name in (TRAINER_LAUNCHER, *TRAINER_LAUNCHERS):
+    if launcher_name not in ("process", "accelerate", "ray"):
+        raise ImproperlyConfigured(
+            "TRAINER_LAUNCHER and TRAINER_LAUNCHERS name process, accelerate or ray, "
+            f"not {launcher_name!r}."
+        )
+# the dashboard of a Ray cluster, its token, the interpreter of its nodes, and what a job takes
+RAY_ADDRESS = env.str("RAY_ADDRESS", "")
+RAY_AUTH_TOKEN = env.str("RAY_AUTH_TOKEN", "")
+RAY_PYTHON = env.str("RAY_PYTHON", "python")
+RAY_CPUS = env.float("RAY_CPUS", 1.0)
+RAY_GPUS = env.float("RAY_GPUS", 1.0)
+# worker hours and cost after which a run is ended (training/runs/limits.py); 0: no limit
+RUN_MAX_HOURS = env.float("RUN_MAX_HOURS", 0.0)
+RUN_MAX_COST = env.float("RUN_MAX_COST", 0.0)
+WORKER_HOUR_PRICE = env.float("WORKER_HOUR_PRICE", 0.0)
+if min(RUN_MAX_HOURS, RUN_MAX_COST, WORKER_HOUR_PRICE) < 0 or (
+    RUN_MAX_COST and not WORKER_HOUR_PRICE
+):
     raise ImproperlyConfigured(
-        f"TRAINER_LAUNCHER is process or accelerate, not {TRAINER_LAUNCHER!r}."
+        "RUN_MAX_HOURS, RUN_MAX_COST and WORKER_HOUR_PRICE are 0 or more, and RUN_MAX_COST needs "
+        "WORKER_HOUR_PRICE."
     )
 # processes of one run with accelerate; 0: one for each GPU of the worker
 TRAINER_PROCESSES = env.int("TRAINER_PROCESSES", 0)

@@ -39,7 +39,15 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("package", sorted(OURS))
 def test_every_import_is_a_runtime_dependency(package: str) -> None:
     extras = PROJECT["optional-dependencies"]
-    runtime = names([*PROJECT["dependencies"], *extras["cpu"], *extras["s3"], *extras["sentry"], *extras["otel"]])
+    runtime = names(
+        [
+            *PROJECT["dependencies"],
+            *extras["cpu"],
+            *extras["s3"],
+            *extras["sentry"],
+            *extras["otel"],
+        ]
+    )
     providers = packages_distributions()
     outside = {
         name: path.relative_to(ROOT)

@@ -13,6 +13,7 @@ from feedback_app.training.launchers.base import CANCELLED, Job, Launcher
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.runs.execution.storage import RunFiles
+from feedback_app.training.runs.limits import RunLimit, run_limit
 from feedback_app.web.log_context import request_id
 
 POLL_SECONDS = 0.5
@@ -20,10 +21,12 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: its exit code (launchers/base.py) and the end of its output."""
+    """How a job ended: its exit code (launchers/base.py), the end of its output, and why."""
 
     code: int
     output: str = ""
+    # the limit for which it was ended
+    limit: RunLimit | None = None
 
 
 def job_run(
@@ -57,6 +60,7 @@ def job_run(
         )
     )
     try:
+        limit, over = run_limit(claim.row), False
         stopping = False
         while True:
             code = launcher.poll(job_id)
@@ -71,8 +75,9 @@ def job_run(
                 if any(event.get("type") == "checkpoint" for event in new):
                     files.checkpointed()
             if code is not None:
-                return JobEnd(code, launcher.logs(job_id))
-            if not stopping and claim.cancel_requested():
+                return JobEnd(code, launcher.logs(job_id), limit if over else None)
+            over = over or (limit is not None and limit.reached(claim.row))
+            if not stopping and (over or claim.cancel_requested()):
                 launcher.cancel(job_id)
                 stopping = True
             files.push_due()
