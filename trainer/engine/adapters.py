@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from artifact_store.base import ArtifactStore
+from artifact_store.errors import StoreDamaged
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, Manifest, verify_adapter
 from trainer.backends.base import AdapterWeights
 from trainer.errors import BadArtifact
@@ -32,13 +33,17 @@ def inside(root: Path, path: str) -> Path:
 
 
 def fetched(store: ArtifactStore | None, directory: Path) -> None:
-    """Bring an adapter to this host unless it is here. Raises StoreError.
+    """Bring an adapter to this host unless it is here. Raises BadArtifact if it is damaged in the
+    store, and StoreUnreachable.
 
     `store` works below the artifact root that `directory` is in; None for a root that all hosts
     see.
     """
-    if store is not None and not directory.is_dir():
-        store.fetch(directory.relative_to(store.local.resolve()).as_posix())
+    if store is not None:
+        try:
+            store.fetch(directory.relative_to(store.local.resolve()).as_posix())
+        except StoreDamaged as error:
+            raise BadArtifact(str(error), path=directory) from error
 
 
 def read_adapter(

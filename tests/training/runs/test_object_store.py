@@ -113,10 +113,12 @@ def test_run_of_a_lost_worker_resumes_on_an_empty_host_to_the_same_adapter(
     trainer = str(lost / "artifacts" / run.tree)
     wait_until(lambda: not in_use(trainer), what="the end of the killed worker's trainer")
     assert not (lost / "artifacts" / run.tree / "adapter").exists(), "killed too late"
-    shutil.rmtree(lost)
+    shutil.rmtree(lost / "artifacts")
     Run.objects.filter(pk=run.pk).update(heartbeat_at=timezone.now() - dt.timedelta(hours=1))
 
     settings.ARTIFACT_ROOT = root / "other host"
+    # base models are at the same path on all hosts: it is part of a checkpoint's identity
+    settings.MODELS_ROOT = lost / "models"
     execute(run)
 
     assert run.status == Run.Status.SUCCEEDED, run.error
