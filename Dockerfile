@@ -33,7 +33,8 @@ COPY tools/health.py ./tools/
 COPY static ./static
 COPY templates ./templates
 COPY feedback_app ./feedback_app
-RUN python -m compileall -q feedback_app
+COPY artifact_store ./artifact_store
+RUN python -m compileall -q feedback_app artifact_store
 
 FROM base AS web
 RUN python tools/image_requirements.py web > /tmp/requirements.txt \

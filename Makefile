@@ -88,7 +88,7 @@ quick: install-test
 check: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy -p feedback_app -p trainer
+	@.venv/bin/mypy -p feedback_app -p trainer -p artifact_store
 	@.venv/bin/lint-imports
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
 	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js

@@ -31,7 +31,7 @@ from feedback_app.feedback.queue.services import lease_take
 hypothesis.settings.register_profile("suite", deadline=None)
 hypothesis.settings.load_profile("suite")
 
-pytest_plugins = ["tests.stacks", "tests.served"]
+pytest_plugins = ["tests.stacks", "tests.served", "tests.s3"]
 PASSWORD = "correct horse battery"
 
 

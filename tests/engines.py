@@ -79,11 +79,16 @@ def run_engine(
     served_name: str,
     port: int | None = None,
     log_name: str = "engine.log",
+    store: str = "",
 ) -> Iterator[RunningEngine]:
-    """Run `python -m trainer serve` in float32 until the block ends."""
+    """Run `python -m trainer serve` in float32 until the block ends.
+
+    With `store`, the URL of an object store, `artifacts` is its cache.
+    """
     port = free_port() if port is None else port
     command = [sys.executable, "-m", "trainer", "serve", "--model", str(model)]
-    options = ["--artifacts", str(artifacts), "--port", str(port), "--dtype", "float32"]
+    root = ["--artifacts", store or str(artifacts), "--artifact-cache", str(artifacts)]
+    options = [*root, "--port", str(port), "--dtype", "float32"]
     artifacts.mkdir(parents=True, exist_ok=True)
     with (artifacts / log_name).open("wb") as log:
         process = subprocess.Popen(

@@ -1,8 +1,8 @@
 """Print what an image installs, one requirement a line: `tools/image_requirements.py IMAGE`.
 
 IMAGE is `web` (no libraries of the trainer and the engine), `trainer` (everything, for CPUs) or
-`trainer-cuda` (everything, without the compiler of the CPU kernels); both trainer images can hold a
-base in four bits. Reads pyproject.toml of the current directory.
+`trainer-cuda` (everything, without the compiler of the CPU kernels), each with the extra s3; both
+trainer images can hold a base in four bits. Reads pyproject.toml of the current directory.
 """
 
 import re
@@ -35,13 +35,14 @@ def name_of(requirement: str) -> str:
 
 def requirements(project: dict, image: str) -> list[str]:
     """Return the requirements of an image. Raises KeyError for an unknown one."""
-    extra = project["optional-dependencies"]
-    left_out, extras = {
+    extras = project["optional-dependencies"]
+    left_out, more = {
         "web": (TRAINER_ONLY | ONE_MACHINE_ONLY, []),
-        "trainer": (ONE_MACHINE_ONLY, [*extra["cpu"], *extra["quantised"]]),
-        "trainer-cuda": (ONE_MACHINE_ONLY, extra["quantised"]),
+        "trainer": (ONE_MACHINE_ONLY, [*extras["cpu"], *extras["quantised"]]),
+        "trainer-cuda": (ONE_MACHINE_ONLY, extras["quantised"]),
     }[image]
-    return [line for line in [*project["dependencies"], *extras] if name_of(line) not in left_out]
+    lines = [*project["dependencies"], *extras["s3"], *more]
+    return [line for line in lines if name_of(line) not in left_out]
 
 
 if __name__ == "__main__":

@@ -111,7 +111,19 @@ def parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="run the engine")
     serve.add_argument("--model", required=True, help="directory or hub id of the base model")
-    serve.add_argument("--artifacts", required=True, type=Path, help="root of all adapters")
+    serve.add_argument(
+        "--artifacts",
+        required=True,
+        help="root of all adapters: a directory, or s3://BUCKET/PREFIX",
+    )
+    serve.add_argument(
+        "--artifact-cache",
+        type=Path,
+        default=Path("var/artifacts"),
+        metavar="DIR",
+        help="where the adapters of an object store are kept on this host; the web app must have "
+        "the same path",
+    )
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument(
         "--allowed-host",

@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from artifact_store.selection import is_url
 from feedback_app.localstack.paths import FILES, HOME, private_directory
 
 django_stubs_ext.monkeypatch()
@@ -34,7 +35,13 @@ EXAMPLE_SECRET = "change-me"  # noqa: S105 - the value of .env.example, refused 
 VAR = Path(env.str("PROSPECT_VAR", str(HOME / "var"))).resolve()
 private_directory(VAR)
 MODELS_ROOT = VAR / "models"
-ARTIFACT_ROOT = Path(env.str("ARTIFACT_ROOT", str(VAR / "artifacts"))).resolve()
+# A directory, or the URL of an object store (feedback_app/artifacts.py). With a URL, ARTIFACT_ROOT
+# is the directory of this host that trees of the store are worked on in.
+ARTIFACT_URL = env.str("ARTIFACT_ROOT", "")
+if not is_url(ARTIFACT_URL):
+    ARTIFACT_ROOT, ARTIFACT_URL = Path(ARTIFACT_URL or VAR / "artifacts").resolve(), ""
+else:
+    ARTIFACT_ROOT = Path(env.str("ARTIFACT_CACHE", str(VAR / "artifacts"))).resolve()
 
 
 def local_secret() -> str:
@@ -362,9 +369,30 @@ RUN_STALE_SECONDS = env.int("RUN_STALE_SECONDS", 60)
 TRAINER_NICE = env.int("TRAINER_NICE", 10)
 # what starts the trainer (training/launchers)
 TRAINER_LAUNCHER = env.str("TRAINER_LAUNCHER", "process")
-if TRAINER_LAUNCHER not in ("process", "accelerate"):
+# those that a project may choose (Settings of the project)
+TRAINER_LAUNCHERS = env.list("TRAINER_LAUNCHERS", default=[TRAINER_LAUNCHER])
+for launcher_name in (TRAINER_LAUNCHER, *TRAINER_LAUNCHERS):
+    if launcher_name not in ("process", "accelerate", "ray"):
+        raise ImproperlyConfigured(
+            "TRAINER_LAUNCHER and TRAINER_LAUNCHERS name process, accelerate or ray, "
+            f"not {launcher_name!r}."
+        )
+# the dashboard of a Ray cluster, its token, the interpreter of its nodes, and what a job takes
+RAY_ADDRESS = env.str("RAY_ADDRESS", "")
+RAY_AUTH_TOKEN = env.str("RAY_AUTH_TOKEN", "")
+RAY_PYTHON = env.str("RAY_PYTHON", "python")
+RAY_CPUS = env.float("RAY_CPUS", 1.0)
+RAY_GPUS = env.float("RAY_GPUS", 1.0)
+# worker hours and cost after which a run is ended (training/runs/limits.py); 0: no limit
+RUN_MAX_HOURS = env.float("RUN_MAX_HOURS", 0.0)
+RUN_MAX_COST = env.float("RUN_MAX_COST", 0.0)
+WORKER_HOUR_PRICE = env.float("WORKER_HOUR_PRICE", 0.0)
+if min(RUN_MAX_HOURS, RUN_MAX_COST, WORKER_HOUR_PRICE) < 0 or (
+    RUN_MAX_COST and not WORKER_HOUR_PRICE
+):
     raise ImproperlyConfigured(
-        f"TRAINER_LAUNCHER is process or accelerate, not {TRAINER_LAUNCHER!r}."
+        "RUN_MAX_HOURS, RUN_MAX_COST and WORKER_HOUR_PRICE are 0 or more, and RUN_MAX_COST needs "
+        "WORKER_HOUR_PRICE."
     )
 # processes of one run with accelerate; 0: one for each GPU of the worker
 TRAINER_PROCESSES = env.int("TRAINER_PROCESSES", 0)

@@ -160,9 +160,14 @@ class Run(Claimable):
         return self.status in self.ACTIVE
 
     @property
+    def tree(self) -> str:
+        """Return the name of the run's directory in the artifact store."""
+        return f"runs/{self.pk}"
+
+    @property
     def directory(self) -> Path:
-        """Return the working directory of the trainer."""
-        return Path(settings.ARTIFACT_ROOT) / "runs" / str(self.pk)
+        """Return the working directory of the trainer, on this host."""
+        return Path(settings.ARTIFACT_ROOT) / self.tree
 
     @property
     def phase_label(self) -> str:
@@ -292,6 +297,7 @@ class Adapter(models.Model):
 
     @property
     def directory(self) -> Path:
+        """Return where the files are on this host, once they were fetched (registry/files.py)."""
         return Path(settings.ARTIFACT_ROOT) / self.path
 
 

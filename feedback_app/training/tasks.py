@@ -66,4 +66,4 @@ def train_run(run_id: int) -> None:
         return
     # the run's own request, not that of the message's run
     with bound_contextvars(request_id=claim.row.request_id or log_context.request_id()):
-        run_execute(claim, launcher_selected())
+        run_execute(claim, launcher_selected(claim.row.project))

@@ -50,7 +50,11 @@ COMPOSE_ONLY = {
     "VLLM_VERSION",
 }
 #: read by tempfile, the Hugging Face hub, tini and CUDA
-READ_BY_OTHERS = {"TMPDIR", "HF_TOKEN", "TINI_KILL_PROCESS_GROUP", "CUDA_VISIBLE_DEVICES"}
+READ_BY_OTHERS = {
+    *("TMPDIR", "HF_TOKEN", "TINI_KILL_PROCESS_GROUP", "CUDA_VISIBLE_DEVICES"),
+    # every client of S3
+    *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
+}
 
 
 def split_shell(line: str) -> Iterator[list[str]]:

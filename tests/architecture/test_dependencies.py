@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(settings.BASE_DIR)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OURS = {"feedback_app", "trainer"}
+OURS = {"feedback_app", "trainer", "artifact_store"}
 
 
 def canonical(name: str) -> str:
@@ -39,7 +39,15 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("package", sorted(OURS))
 def test_every_import_is_a_runtime_dependency(package: str) -> None:
     extras = PROJECT["optional-dependencies"]
-    runtime = names([*PROJECT["dependencies"], *extras["cpu"], *extras["sentry"], *extras["otel"]])
+    runtime = names(
+        [
+            *PROJECT["dependencies"],
+            *extras["cpu"],
+            *extras["s3"],
+            *extras["sentry"],
+            *extras["otel"],
+        ]
+    )
     providers = packages_distributions()
     outside = {
         name: path.relative_to(ROOT)

@@ -78,7 +78,7 @@ def test_no_model_module_or_page_uses_a_banned_synonym() -> None:
     assert {name.lower() for name in model_names()} & BANNED == set()
     modules = {
         path.stem
-        for part in ("feedback_app", "trainer")
+        for part in ("feedback_app", "trainer", "artifact_store")
         for path in (ROOT / part).rglob("*")
         if path.suffix in ("", ".py") and "migrations" not in path.parts
     }

@@ -6,7 +6,7 @@ from pathlib import Path
 from django.conf import settings
 
 ROOT = Path(settings.BASE_DIR)
-PARTS = ("feedback_app", "trainer", "tools", "bench")
+PARTS = ("feedback_app", "trainer", "artifact_store", "tools", "bench")
 #: Modules and subpackages on one level: about as many as a reader can survey.
 MOST_MODULES = 15
 #: A layer is a module in a capability's package, never a prefix or suffix of a module's name.

@@ -14,6 +14,7 @@ from feedback_app.training.models import Run, RunNote
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.execution.jobs import job_run
 from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.training.runs.services import run_request, run_resume
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow, pytest.mark.long]
@@ -45,5 +46,12 @@ def test_full_disk_fails_a_run_at_once_and_the_run_can_be_resumed(
     run_resume(run=run, by=admin)
     again = run_claim(run.pk)
     assert again is not None
-    ended = job_run(again, ProcessLauncher(), "train", run.directory, alive=Heartbeat())
+    ended = job_run(
+        again,
+        ProcessLauncher(),
+        "train",
+        run.directory,
+        alive=Heartbeat(),
+        files=RunFiles(again, alive=Heartbeat()),
+    )
     assert ended.code == DONE

@@ -15,7 +15,8 @@ pytestmark = pytest.mark.long
 ROOT = Path(settings.BASE_DIR)
 BUILT_FROM = (
     *("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md"),
-    *("Procfile", "manage.py", "feedback_app", "trainer", "templates", "static", "tools"),
+    *("Procfile", "manage.py", "feedback_app", "trainer", "artifact_store"),
+    *("templates", "static", "tools"),
 )
 FOUND = """
 import json, pathlib, feedback_app, trainer

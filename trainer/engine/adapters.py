@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from artifact_store.base import ArtifactStore
+from artifact_store.errors import StoreDamaged
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, Manifest, verify_adapter
 from trainer.backends.base import AdapterWeights
 from trainer.errors import BadArtifact
@@ -28,6 +30,20 @@ def inside(root: Path, path: str) -> Path:
     if not directory.is_relative_to(root.resolve()) or directory == root.resolve():
         raise BadArtifact("it is outside the artifact root", path=directory)
     return directory
+
+
+def fetched(store: ArtifactStore | None, directory: Path) -> None:
+    """Bring an adapter to this host unless it is here. Raises BadArtifact if it is damaged in the
+    store, and StoreUnreachable.
+
+    `store` works below the artifact root that `directory` is in; None for a root that all hosts
+    see.
+    """
+    if store is not None:
+        try:
+            store.fetch(directory.relative_to(store.local.resolve()).as_posix())
+        except StoreDamaged as error:
+            raise BadArtifact(str(error), path=directory) from error
 
 
 def read_adapter(

@@ -7,9 +7,10 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+from artifact_store.base import ArtifactStore
 from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
-from trainer.engine.adapters import inside, read_adapter
+from trainer.engine.adapters import fetched, inside, read_adapter
 from trainer.engine.batch import (
     CHUNK_TOKENS,
     PREFILL_TOKENS,
@@ -42,7 +43,8 @@ SHUTTING_DOWN = "The engine is shutting down: try again in a moment."
 class Scheduler:
     """Runs from `start` to `stop`; every public method may be called from any thread.
 
-    `on_crash` is called when the model's thread ends with an unexpected error.
+    `store` brings adapters that are not below `artifact_root` yet. `on_crash` is called when the
+    model's thread ends with an unexpected error.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Scheduler:
         max_batch: int = MAX_BATCH,
         max_queue: int = MAX_QUEUE,
         max_adapters: int = MAX_ADAPTERS,
+        store: ArtifactStore | None = None,
         on_crash: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.base = base
@@ -65,6 +68,7 @@ class Scheduler:
         self._max_batch = max_batch
         self._max_queue = max_queue
         self._max_adapters = max_adapters
+        self._store = store
         self._on_crash = on_crash
         self._eos = eos_ids(base.model, base.tokenizer)
         self._decoder = serving_decoder(base.model)
@@ -141,7 +145,8 @@ class Scheduler:
         """Verify and load an adapter while answers continue; loading it twice has no effect.
 
         At the limit the least recently requested adapter is unloaded, unless an answer needs it.
-        Raises BadArtifact with every fault. Blocks until requests may name the adapter.
+        Raises BadArtifact with every fault, and StoreError. Blocks until requests may name the
+        adapter.
         """
         began = time.perf_counter()
         try:
@@ -180,6 +185,7 @@ class Scheduler:
                 return known, False
             if name == self.name:
                 raise BadArtifact(f"{name} is the base model's name", path=directory)
+            fetched(self._store, directory)
             _, weights = read_adapter(directory, self.base, self._shapes, name=name)
             self._make_room(directory)
             held = Held(name, directory, self._between_steps(lambda: self._decoder.attach(weights)))

@@ -25,6 +25,14 @@ class QueueOrder(models.TextChoices):
     UPLOADED = "uploaded", "Upload order"
 
 
+class Priority(models.TextChoices):
+    """A project's share of the workers (training/runs/waiting.py)."""
+
+    LOW = "low", "Low"
+    NORMAL = "normal", "Normal"
+    HIGH = "high", "High"
+
+
 def default_reasons() -> dict[str, list[dict[str, str]]]:
     """Return reason chips: keys are stored with votes, labels are shown."""
     return {
@@ -86,6 +94,17 @@ class Project(ProjectRules):
     live_version = models.CharField(max_length=80, default=BASE_VERSION)
     # whether a webhook gets votes; denormalised for votes (webhooks/events.py)
     votes_told = models.BooleanField(default=False)
+    # what starts its runs; empty: TRAINER_LAUNCHER (training/launchers/selection.py)
+    launcher = models.CharField(max_length=20, blank=True, default="", db_default="")
+    # worker hours after which a run is ended; None: the installation's limit alone
+    run_hours = models.FloatField(null=True, blank=True)
+    priority = models.CharField(
+        max_length=6,
+        choices=Priority.choices,
+        default=Priority.NORMAL,
+        db_default=Priority.NORMAL,
+        editable=False,
+    )
     # read-only since then (projects/archive.py)
     archived_at = models.DateTimeField(null=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)

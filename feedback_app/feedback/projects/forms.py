@@ -3,12 +3,19 @@
 from typing import Any, ClassVar
 
 from django import forms
+from django.conf import settings
 
 from feedback_app.feedback.models import Project, Verdict
 from feedback_app.feedback.models.projects import TEST_PERCENT, VALIDATION_PERCENT
 from feedback_app.feedback.projects.reasons import chips_read, chips_text
 from feedback_app.web.forms import StrictFields, StrictForm
 from feedback_app.web.seen_values import SeenValues
+
+LAUNCHER_LABELS = {
+    "process": "One device",
+    "accelerate": "All devices of the worker",
+    "ray": "Ray cluster",
+}
 
 
 class SamplingBackForm(StrictForm):
@@ -26,6 +33,17 @@ class SamplingForm(SamplingBackForm):
         min_value=1, max_value=8, initial=2, label="Answers per prompt"
     )
     version = forms.CharField(label="Version", required=False)
+
+
+def launcher_field() -> forms.ChoiceField:
+    """Return the choice among the launchers that the installation allows."""
+    allowed = [(name, LAUNCHER_LABELS[name]) for name in settings.TRAINER_LAUNCHERS]
+    return forms.ChoiceField(
+        required=False,
+        label="Launcher",
+        help_text="What starts the runs of this project.",
+        choices=[("", "The installation's default"), *allowed],
+    )
 
 
 class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
@@ -54,6 +72,8 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens",
             "temperature",
             "top_p",
+            "launcher",
+            "run_hours",
         ]
         labels: ClassVar = {
             "overlap": "Votes per answer",
@@ -62,6 +82,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "test_percent": "Test prompts, %",
             "max_tokens": "Maximum answer length",
             "top_p": "Top-p",
+            "run_hours": "Most hours of a run",
         }
         help_texts: ClassVar = {
             "system_prompt": "Starts every conversation, in sampling, training and the demo.",
@@ -75,6 +96,8 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": "Tokens; one is about three quarters of a word.",
             "temperature": "0 always takes the most likely token; 0.8 varies.",
             "top_p": "Samples from the most likely tokens that add up to this probability.",
+            "run_hours": "A run that takes longer writes a checkpoint and ends; it can be resumed. "
+            "Empty: no limit but the installation's.",
         }
         widgets: ClassVar = {
             "system_prompt": forms.Textarea(attrs={"rows": 3}),
@@ -85,10 +108,12 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": forms.NumberInput(attrs={"min": 1, "max": 2048}),
             "temperature": forms.NumberInput(attrs={"min": 0, "max": 2, "step": "any"}),
             "top_p": forms.NumberInput(attrs={"min": 0.01, "max": 1, "step": "any"}),
+            "run_hours": forms.NumberInput(attrs={"min": 0.1, "max": 720, "step": "any"}),
         }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.fields["launcher"] = launcher_field()
         for verdict in Verdict.values:
             chips = self.instance.reasons.get(verdict, [])
             self.initial[f"reasons_{verdict}"] = chips_text(chips)
@@ -104,6 +129,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": (1, 2048),
             "temperature": (0, 2),
             "top_p": (0.01, 1),
+            "run_hours": (0.1, 720),
         }
         for name, (low, high) in limits.items():
             value = values.get(name)

@@ -11,6 +11,7 @@ from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import (
     Project,
 )
+from feedback_app.feedback.models.projects import Priority
 from feedback_app.web.errors import Conflict
 
 
@@ -64,6 +65,13 @@ def project_create(
             project.save(update_fields=["guidelines", "guidelines_number"])
         member_set(project=project, user=owner, role=Role.OWNER)
     return project
+
+
+def project_priority_set(*, project: Project, priority: Priority) -> None:
+    """Set a project's share of the workers. For the operator of the installation."""
+    with transaction.atomic():
+        Project.objects.filter(pk=project.pk).update(priority=priority)
+        audit(project=project, actor=None, action="project.priority", target=priority)
 
 
 def may_create_projects(user: User, memberships: Iterable[Membership] | None = None) -> bool:

@@ -3,6 +3,7 @@
 Everything else under ARTIFACT_ROOT can be computed again (`reference/`) or belongs to no row.
 """
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,10 @@ from pathlib import Path
 
 from django.conf import settings
 
+from artifact_store.errors import StoreDamaged, StoreError
+from artifact_store.objects import MARKER
+from artifact_store.selection import store_of
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import ImportJob
 from feedback_app.operations.backup.manifest import (
     BackedUpFile,
@@ -85,12 +90,33 @@ def adapters_and_runs_copy(named: NamedArtifacts, into: Path, manifest: Manifest
 
 def tree_copy(path: str, into: Path, manifest: Manifest, *, skip: str = "") -> int:
     """Copy a directory under the artifact root; return the number of bytes."""
+    if artifact_store().remote:
+        return tree_fetch(path, into, manifest, skip=skip)
     root = Path(settings.ARTIFACT_ROOT)
     size = 0
     for file in files_below(root / path, skip=skip):
         name = str(file.relative_to(root))
         if file_copy(name, into, manifest):
             size += manifest.files[f"{FOLDER}/{name}"].bytes
+    return size
+
+
+def tree_fetch(path: str, into: Path, manifest: Manifest, *, skip: str) -> int:
+    """Fetch a tree of the object store into the backup; return the number of bytes.
+
+    What is damaged there is noted as missing. Raises StoreUnreachable.
+    """
+    root = into / FOLDER
+    try:
+        store_of(settings.ARTIFACT_URL, cache=root).pull(path)
+    except StoreDamaged as error:
+        manifest.missing.append(str(error))
+    (root / path / MARKER).unlink(missing_ok=True)
+    size = 0
+    for file in files_below(root / path, skip=skip):
+        found = BackedUpFile.of(file)
+        manifest.files[f"{FOLDER}/{file.relative_to(root)}"] = found
+        size += found.bytes
     return size
 
 
@@ -126,8 +152,13 @@ def file_copy(name: str, into: Path, manifest: Manifest) -> bool:
 
 def artifacts_require_none(manifest: Manifest) -> None:
     """Raise BackupError if a folder that the backup fills has anything in it."""
-    root = Path(settings.ARTIFACT_ROOT)
+    root, store = Path(settings.ARTIFACT_ROOT), artifact_store()
     for folder in sorted({target.relative_to(root).parts[0] for target in targets_of(manifest)}):
+        if store.remote and store.has(folder):
+            raise BackupError(
+                f"The installation is not empty: {settings.ARTIFACT_URL}/{folder} has objects. "
+                "Restore with an empty ARTIFACT_ROOT, or move them away."
+            )
         if (root / folder).exists() and any((root / folder).iterdir()):
             raise BackupError(
                 f"The installation is not empty: there are files in {root / folder}. "
@@ -142,11 +173,26 @@ def artifacts_restore(directory: Path, manifest: Manifest, say: Say) -> None:
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(directory / FOLDER / target.relative_to(root), target)
+    trees_push()
     say(f"  {len(targets)} files of artifacts")
+
+
+def trees_push() -> None:
+    """Store the trees that the rows name. Raises StoreError."""
+    store = artifact_store()
+    if not store.remote:
+        return
+    for path in Adapter.objects.values_list("path", flat=True):
+        if store.path(path).is_dir():
+            store.push(path)
+    for run in Run.objects.only("pk", "attempt"):
+        if run.directory.is_dir():
+            store.push(run.tree, max(run.attempt, 1))
 
 
 def artifacts_remove(manifest: Manifest) -> None:
     """Delete what artifacts_restore has copied, and the folders that became empty."""
+    trees_remove(manifest)
     root = Path(settings.ARTIFACT_ROOT)
     folders = set()
     for target in targets_of(manifest):
@@ -155,6 +201,15 @@ def artifacts_remove(manifest: Manifest) -> None:
     for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
         if folder.parts and (root / folder).is_dir() and not any((root / folder).iterdir()):
             (root / folder).rmdir()
+
+
+def trees_remove(manifest: Manifest) -> None:
+    """Remove the trees of a restore that failed from the object store; best effort."""
+    store = artifact_store()
+    trees = {"/".join(name.split("/")[1:3]) for name in manifest.files if name.startswith(FOLDER)}
+    with contextlib.suppress(StoreError):
+        for tree in sorted(trees):
+            store.remove(tree)
 
 
 def targets_of(manifest: Manifest) -> list[Path]:

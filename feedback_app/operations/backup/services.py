@@ -19,6 +19,7 @@ from django.db.models import Value
 from django.db.models.functions import Replace
 from django.utils import timezone
 
+from artifact_store.errors import StoreError
 from feedback_app.accounts.sealing import seal, unseal
 from feedback_app.db.next_ids import next_ids_read, next_ids_write
 from feedback_app.db.read_snapshot import read_snapshot
@@ -227,6 +228,8 @@ def errors_explained(directory: Path, action: str) -> Iterator[None]:
     """Turn errors of disk and database into BackupErrors that say what to do."""
     try:
         yield
+    except StoreError as error:
+        raise BackupError(f"Could not {action}, and nothing was kept: {error}.") from error
     except OSError as error:
         where = error.filename or directory
         advice = "Check the disk and the permissions, then try again"

@@ -29,6 +29,7 @@ CONFIGURATION: dict[str, Check] = {
     "permissions": configuration.permissions,
     "static_files": configuration.static_files,
     "artifact_root": artifacts.root_writable,
+    "artifact_store": artifacts.store_answers,
     "space": artifacts.space,
 }
 DATABASE: dict[str, Check] = {

@@ -13,13 +13,14 @@ import structlog
 from django.conf import settings
 from django.db.models import Q
 
+from artifact_store.errors import StoreError
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.engine.replicas import usable, went_down
 from feedback_app.serving.engine.stream import ABORTED, AdapterBroken, EngineError, Streamed, pieces
 from feedback_app.training.models import Adapter
-from feedback_app.training.registry.files import BadAdapter, manifest_check
+from feedback_app.training.registry.files import BadAdapter, adapter_fetch
 from feedback_app.web import log_context
 
 log = structlog.get_logger(__name__)
@@ -302,10 +303,12 @@ class Engine:
         vLLM checks no hash, and weights that are not finite spoil the answers of all versions.
         """
         try:
-            manifest_check(adapter.directory, name=adapter.name)
+            directory = adapter_fetch(adapter)
         except BadAdapter as error:
             raise EngineError(str(error), status=httpx.codes.UNPROCESSABLE_ENTITY) from error
-        body = {"lora_name": adapter.name, "lora_path": str(adapter.directory)}
+        except StoreError as error:  # says nothing of the version
+            raise EngineError(str(error), status=httpx.codes.INTERNAL_SERVER_ERROR) from error
+        body = {"lora_name": adapter.name, "lora_path": str(directory)}
         try:
             self._post(url, "/v1/load_lora_adapter", body)
         except EngineError as error:

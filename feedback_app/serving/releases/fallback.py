@@ -2,6 +2,7 @@
 
 import structlog
 
+from artifact_store.errors import StoreError
 from feedback_app.accounts.audit import audit
 from feedback_app.feedback.models import Project
 from feedback_app.serving.engine.client import AdapterBroken, EngineError
@@ -9,7 +10,7 @@ from feedback_app.serving.models import TrafficSplit
 from feedback_app.serving.releases.services import release_promote
 from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
 from feedback_app.training.models import Adapter
-from feedback_app.training.registry.files import BadAdapter, manifest_check
+from feedback_app.training.registry.files import BadAdapter, adapter_fetch
 from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
@@ -45,9 +46,11 @@ def version_fallback(project: Project, *, version: str, error: AdapterBroken) ->
 def damage(adapter: Adapter) -> str | None:
     """Return what is wrong with an adapter's files, or None."""
     try:
-        manifest_check(adapter.directory, name=adapter.name)
+        adapter_fetch(adapter)
     except BadAdapter as error:
         return str(error)
+    except StoreError:
+        return None  # the files may be good: nothing is changed because the store is away
     return None
 
 

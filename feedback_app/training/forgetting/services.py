@@ -9,6 +9,7 @@ from django.db.models import Max
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Adapter, Run, Snapshot, SnapshotItem
 from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS, loss_objections
@@ -98,9 +99,11 @@ def run_files_delete(run: Run) -> None:
     """Delete all files of a run and of its version, and what the database has of their answers.
 
     Hashes, settings, curves and the gate's verdict stay. Call it for a locked version, or for a run
-    without one. It can be repeated.
+    without one. It can be repeated. Raises StoreError.
     """
     adapter = Adapter.objects.filter(run=run).first()
+    for tree in (run.tree, *([adapter.path] if adapter else [])):
+        artifact_store().remove(tree)
     for directory in (
         run.directory,
         run.directory.with_name(f"{run.pk}-again"),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from feedback_app.accounts.models import User
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.examples.rule import ExampleValues, values_of_votes
 from feedback_app.feedback.models import Completion, Vote, VoteEvent
 from feedback_app.training.models import Run, Snapshot, SnapshotItem
@@ -136,5 +137,6 @@ def failed_run_files_remove(snapshots: Iterable[int]) -> None:
     If such a run is resumed it starts over, from its snapshot as it is then.
     """
     for run in Run.objects.filter(snapshot__in=list(snapshots), status__in=ENDED):
+        artifact_store().remove(run.tree)
         shutil.rmtree(run.directory, ignore_errors=True)
         Run.objects.filter(pk=run.pk).update(events_offset=0)

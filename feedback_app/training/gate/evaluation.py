@@ -13,6 +13,7 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import BASE_VERSION, Project, Split
 from feedback_app.training.gate.probes import probes_judged
 from feedback_app.training.gate.rules import GateResult
@@ -103,7 +104,7 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
     live = project.adapters.filter(name=project.live_version).first()
     # after an erasure the live version is about to be deleted: what would be left is the base
     if live is not None and run.retrains_id is None:
-        candidates.append({"name": live.name, "path": str(live.directory)})
+        candidates.append({"name": live.name, "path": str(artifact_store().fetch(live.path))})
     candidates.append({"name": BASE_VERSION, "path": None})
     seed = int(run.config.get("seed", 0))
     config = {

@@ -4,6 +4,8 @@ import json
 import zipfile
 from collections.abc import Iterator
 
+from artifact_store.errors import StoreError
+from feedback_app.artifacts import artifact_store
 from feedback_app.training.models import Adapter
 from feedback_app.training.registry.services import locked_text
 from feedback_app.web.errors import UserError
@@ -40,7 +42,10 @@ def adapter_files(adapter: Adapter) -> list[str]:
     """
     if adapter.locked_at is not None:
         raise UserError(locked_text(adapter))
-    directory = adapter.directory
+    try:
+        directory = artifact_store().fetch(adapter.path)
+    except StoreError as error:
+        raise UserError(f"The files of {adapter.name} cannot be read now. {error}.") from error
     try:
         names = ["manifest.json", *json.loads((directory / "manifest.json").read_text())["files"]]
     except (OSError, ValueError, KeyError):

@@ -7,7 +7,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
+from artifact_store.errors import StoreDamaged
+from feedback_app.artifacts import artifact_store
+from feedback_app.training.models import Adapter
+
+#: The folder of all registered adapters under the artifact root.
+FOLDER = "adapters"
 
 
 class BadAdapter(Exception):
@@ -43,20 +48,17 @@ def manifest_check(directory: Path, *, name: str) -> dict[str, Any]:
     return manifest
 
 
-def adapter_directory(name: str) -> Path:
-    """Return the directory of a registered adapter."""
-    return Path(settings.ARTIFACT_ROOT) / "adapters" / name
-
-
 def adapter_publish(source: Path, *, name: str) -> tuple[str, str]:
-    """Copy a finished adapter into the registry; return (path under the root, sha256).
+    """Copy a finished adapter into the registry and store it; return (path under the root, sha256).
 
     Linked into a sibling and renamed: there is never half an adapter. Called again after a crash
-    it finds the adapter in place. Raises BadAdapter if other weights have this name.
+    it finds the adapter in place. Raises StoreError, and BadAdapter if other weights have this
+    name.
     """
     manifest = manifest_check(source, name=name)
     sha256 = str(manifest["files"]["adapter_model.safetensors"])
-    target = adapter_directory(name)
+    tree = f"{FOLDER}/{name}"
+    target = artifact_store().fetch(tree)
     if not target.exists():
         partial = target.with_name(f".{name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -67,7 +69,29 @@ def adapter_publish(source: Path, *, name: str) -> tuple[str, str]:
             f"{target} holds other weights of the name {name}, perhaps of an earlier database: "
             "move it away"
         )
-    return str(target.relative_to(settings.ARTIFACT_ROOT)), sha256
+    artifact_store().push(tree)
+    return tree, sha256
+
+
+def adapter_fetch(adapter: Adapter) -> Path:
+    """Bring the files of a registered adapter to this host, verify them and return the directory.
+
+    Files that are damaged here are brought once more. Raises BadAdapter if they are missing or
+    differ from their hashes, and StoreUnreachable if the artifact store cannot be asked.
+    """
+    store = artifact_store()
+    try:
+        directory = store.fetch(adapter.path)
+        try:
+            manifest_check(directory, name=adapter.name)
+        except BadAdapter:
+            if not store.remote:
+                raise
+            store.fetch(adapter.path, again=True)
+            manifest_check(directory, name=adapter.name)
+    except StoreDamaged as error:
+        raise BadAdapter(f"{adapter.name}: {error}") from error
+    return directory
 
 
 def link_or_copy(source: str, target: str) -> None:

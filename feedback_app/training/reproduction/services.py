@@ -13,6 +13,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from artifact_store.errors import StoreError
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import Split
 from feedback_app.training.launchers.base import DONE, Job, Launcher
 from feedback_app.training.models import Adapter, Run
@@ -62,6 +64,12 @@ def run_reproduce(
     adapter = Adapter.objects.filter(run=run).first()
     if adapter is None:
         raise UserError(f"{run} has made no adapter: there is nothing to compare with.")
+    try:  # its configuration, and the adapter that it started from
+        artifact_store().pull(run.tree)
+        if start := run.config.get("start_adapter"):
+            artifact_store().fetch(str(start).removeprefix("../../"))
+    except StoreError as error:
+        raise UserError(f"The files of {run} cannot be read: {error}.") from error
     directory = run.directory.with_name(f"{run.pk}-again")
     shutil.rmtree(directory, ignore_errors=True)
     try:

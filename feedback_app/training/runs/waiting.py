@@ -1,7 +1,9 @@
 """Which waiting run a worker takes next, and when a waiting run may start.
 
 Projects share the workers: next is the run of the project that had the least worker time in the
-last 24 hours, then the one that was requested first. A project has at most one active run.
+last 24 hours, divided by the weight of its priority; among equals that of the higher priority, then
+the one that was requested first. No project is kept waiting for good. A project has at most one
+active run.
 """
 
 import datetime as dt
@@ -14,11 +16,14 @@ from django.db.models import OuterRef, Subquery
 from django.utils import timezone
 
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.models.projects import Priority
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import RunClaim, run_claim
 
 #: How far back worker time counts.
 WINDOW = dt.timedelta(hours=24)
+#: The share of a project by its priority, relative to the others that wait.
+WEIGHTS = {Priority.LOW: 0.25, Priority.NORMAL: 1.0, Priority.HIGH: 4.0}
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,13 @@ def run_claim_next() -> RunClaim | None:
 def waiting_runs(now: dt.datetime | None = None) -> list[Run]:
     """Return the waiting and abandoned runs in the order in which workers take them."""
     spent = worker_seconds(now or timezone.now())
-    runs = Run.objects.filter(Run.claimable()).select_related("snapshot")
-    return sorted(runs, key=lambda run: (spent[run.project_id], run.created_at, run.pk))
+    runs = Run.objects.filter(Run.claimable()).select_related("snapshot", "project")
+
+    def key(run: Run) -> tuple[float, float, dt.datetime, int]:
+        weight = WEIGHTS[Priority(run.project.priority)]
+        return spent[run.project_id] / weight, -weight, run.created_at, run.pk
+
+    return sorted(runs, key=key)
 
 
 def worker_seconds(now: dt.datetime) -> defaultdict[int, float]:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
@@ -153,3 +154,27 @@ def test_settings_changed_between_reading_and_writing_are_not_overwritten(
     with pytest.raises(Conflict):
         project_change(project=project, by=admin, changes={"name": "B"}, before=stale)
     project_change(project=project, by=admin, changes={"overlap": 2}, before=stale)
+
+
+def test_project_chooses_an_allowed_launcher_and_a_limit_of_its_runs(
+    project: Project, admin: User, as_user: As, settings: Settings
+) -> None:
+    settings.TRAINER_LAUNCHERS = ["process", "accelerate"]
+    client, url = as_user(admin), reverse("project-settings", args=["bot"])
+    shown = shown_form(client.get(url))
+    saved = shown | {"launcher": "accelerate", "run_hours": "2.5"}
+    assert client.post(url, saved).status_code == 302
+    project.refresh_from_db()
+    assert (project.launcher, project.run_hours) == ("accelerate", 2.5)
+
+    refused = client.post(url, shown_form(client.get(url)) | {"launcher": "ray", "run_hours": "0"})
+    assert refused.status_code == 400
+    assert "ray is not one of the available choices" in texts(refused)
+    assert "Choose 0.1 to 720" in texts(refused)
+
+    # the installation allows it no more: the page still opens and can be saved
+    settings.TRAINER_LAUNCHERS = ["process"]
+    shown = shown_form(client.get(url))
+    assert client.post(url, shown | {"launcher": "", "run_hours": ""}).status_code == 302
+    project.refresh_from_db()
+    assert (project.launcher, project.run_hours) == ("", None)

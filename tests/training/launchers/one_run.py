@@ -19,7 +19,7 @@ def main(pk: int, root: Path) -> None:
     settings.MODELS_ROOT, settings.ARTIFACT_ROOT = root / "models", root / "artifacts"
     claim = run_claim(pk)
     assert claim is not None
-    run_execute(claim, launcher_selected())
+    run_execute(claim, launcher_selected(claim.row.project))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from feedback_app.training.launchers.base import (
 )
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.launchers.exit_codes import exit_codes_directory
+from feedback_app.training.launchers.ray_jobs import RayLauncher
 from feedback_app.training.launchers.selection import LAUNCHERS, launcher_selected
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
@@ -77,7 +78,7 @@ def execute(run: Run) -> Run:
     """Execute the run in this process, as a worker does."""
     claim = run_claim(run.pk)
     assert claim is not None
-    run_execute(claim, launcher_selected())
+    run_execute(claim, launcher_selected(run.project))
     run.refresh_from_db()
     return run
 
@@ -285,6 +286,16 @@ def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_launcher_can_be_selected(settings: Settings) -> None:
     found = set()
+    settings.RAY_ADDRESS = "http://127.0.0.1:8265"
     for settings.TRAINER_LAUNCHER in LAUNCHERS:
-        found.add(type(launcher_selected()))
-    assert found == {ProcessLauncher, AccelerateLauncher}
+        found.add(type(launcher_selected(Project())))
+    assert found == {ProcessLauncher, AccelerateLauncher, RayLauncher}
+
+
+def test_project_chooses_among_the_launchers_that_its_worker_allows(settings: Settings) -> None:
+    project = Project(launcher="accelerate")
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "process", ["process"]
+    assert type(launcher_selected(project)) is ProcessLauncher
+    settings.TRAINER_LAUNCHERS = ["process", "accelerate"]
+    assert type(launcher_selected(project)) is AccelerateLauncher
+    assert type(launcher_selected(Project())) is ProcessLauncher

@@ -22,6 +22,7 @@ from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.execution.jobs import job_run
+from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.training.runs.services import run_request
 from tests.engines import wait_until
 
@@ -99,7 +100,14 @@ def test_connection_of_the_heartbeats_is_closed(claim: RunClaim, settings: Setti
 
 
 def evaluated(claim: RunClaim, directory: Path, alive: Heartbeat) -> int:
-    return job_run(claim, ProcessLauncher(), "evaluate", directory, alive=alive).code
+    return job_run(
+        claim,
+        ProcessLauncher(),
+        "evaluate",
+        directory,
+        alive=alive,
+        files=RunFiles(claim, alive=alive),
+    ).code
 
 
 def test_trainer_without_events_keeps_its_run(

@@ -27,6 +27,7 @@ from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.events import METRIC_FIELDS, events_store, read_new_events
 from feedback_app.training.runs.execution.jobs import JobEnd, job_run
 from feedback_app.training.runs.execution.outcomes import settle
+from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_cancel, run_finish, run_request, run_resume
 from feedback_app.training.runs.value_curve import value_curve
@@ -168,7 +169,14 @@ def test_run_with_a_stop_request_starts_no_process(
     run: Run, claim: RunClaim, admin: User, tmp_path: Path
 ) -> None:
     run_cancel(run=run, by=admin)
-    ended = job_run(claim, ProcessLauncher(), "evaluate", tmp_path, alive=Heartbeat())
+    ended = job_run(
+        claim,
+        ProcessLauncher(),
+        "evaluate",
+        tmp_path,
+        alive=Heartbeat(),
+        files=RunFiles(claim, alive=Heartbeat()),
+    )
     assert ended.code == CANCELLED
     assert not list(tmp_path.iterdir()), "a process was started"
 

@@ -8,14 +8,16 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.projects.services import project_create
 from feedback_app.training.models import Run, Snapshot
@@ -304,3 +306,34 @@ def test_three_workers_lose_no_run_and_execute_none_twice_when_one_is_killed(
     assert {pk for pk, attempt in attempts.items() if attempt != 1} == {held}
     assert attempts[held] == 2
     assert all(worker.of("ended") for worker in workers[1:]), "one worker did everything"
+
+
+@pytest.mark.django_db
+def test_priority_is_a_share_of_the_workers_and_keeps_nobody_waiting_for_good(
+    projects: list[Project],
+) -> None:
+    low, normal, high = projects
+    call_command("set_priority", "one", "low", stdout=StringIO())
+    call_command("set_priority", "three", "high", stdout=StringIO())
+    assert AuditEvent.objects.filter(project=low, action="project.priority", target="low").exists()
+    runs = [
+        run_make(project, created_at=NOW - dt.timedelta(minutes=at))
+        for project, at in ((low, 9), (normal, 8), (high, 7))
+    ]
+    # nobody has had any time: the higher priority first, whoever asked first
+    assert [run.project_id for run in waiting_runs(NOW)] == [high.pk, normal.pk, low.pk]
+
+    # 60 / 4 is less than 20 / 1 and 10 / 0.25
+    for project, minutes in ((high, 60), (normal, 20), (low, 10)):
+        finished(project, minutes=minutes)
+    assert [run.project_id for run in waiting_runs(NOW)] == [high.pk, normal.pk, low.pk]
+
+    finished(high, minutes=180)
+    assert [run.project_id for run in waiting_runs(NOW)] == [normal.pk, low.pk, high.pk]
+    assert len(runs) == 3
+
+
+@pytest.mark.django_db
+def test_priority_of_an_unknown_project_is_refused() -> None:
+    with pytest.raises(CommandError, match="no project 'nobody'"):
+        call_command("set_priority", "nobody", "high")

@@ -21,6 +21,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from artifact_store.errors import StoreError
+from artifact_store.selection import store_of
 from trainer.backends import backend_for
 from trainer.engine.http import chat
 from trainer.engine.http.errors import Refusal, on_refusal
@@ -92,6 +94,11 @@ class Api:
             raise Refusal(400, f"{body.lora_name} was not loaded: {error}") from error
         except Stopped as error:
             raise Refusal(503, str(error), "server_error") from error
+        except StoreError as error:
+            log.warning("adapter_not_fetched", adapter=body.lora_name, why=str(error))
+            raise Refusal(
+                500, f"{body.lora_name} was not loaded: {error}", "server_error"
+            ) from error
         log.info("adapter_loaded", adapter=body.lora_name)
         return PlainTextResponse(f"{body.lora_name} is loaded.")
 
@@ -206,10 +213,11 @@ def main(options: argparse.Namespace) -> None:
     failures: list[Exception] = []
 
     def make() -> Scheduler:
-        options.artifacts.mkdir(parents=True, exist_ok=True)
+        store = store_of(options.artifacts, cache=options.artifact_cache)
+        store.local.mkdir(parents=True, exist_ok=True)
         packed = None if options.quantisation == "none" else options.quantisation
         base = load_served(options.model, dtype=options.dtype, quantisation=packed)
-        scheduler = Scheduler(base, options.artifacts, name=name, on_crash=give_up)
+        scheduler = Scheduler(base, store.local, name=name, store=store, on_crash=give_up)
         release_free_memory()
         return scheduler
 

@@ -8,9 +8,12 @@ from pathlib import Path
 from django.conf import settings
 from django.db.models import F, Q
 
+from artifact_store.base import ArtifactStore
+from artifact_store.errors import StoreError, StoreUnreachable
+from feedback_app.artifacts import artifact_store
 from feedback_app.operations.doctor.findings import Problem, listed
 from feedback_app.training.models import Adapter
-from feedback_app.training.registry.files import BadAdapter, manifest_check
+from feedback_app.training.registry.files import BadAdapter, adapter_fetch
 
 #: A run's checkpoints and the next adapter need about this much.
 LEAST_FREE_BYTES = 2 * 2**30
@@ -29,6 +32,16 @@ def root_writable() -> Iterator[Problem]:
         )
 
 
+def store_answers() -> Iterator[Problem]:
+    try:
+        artifact_store().check()
+    except StoreError as error:
+        yield Problem(
+            f"{error}: runs and versions cannot be stored or fetched.",
+            "Compare ARTIFACT_ROOT, AWS_ENDPOINT_URL and the credentials, and start the store.",
+        )
+
+
 def space() -> Iterator[Problem]:
     paths = [path for path in (Path(settings.ARTIFACT_ROOT), Path(settings.VAR)) if path.exists()]
     for path in {path.stat().st_dev: path for path in paths}.values():
@@ -43,7 +56,9 @@ def live_adapters_intact() -> Iterator[Problem]:
     live = Q(name=F("project__live_version")) | Q(traffic_splits__status="running")
     for adapter in Adapter.objects.filter(live).distinct().order_by("pk"):
         try:
-            manifest_check(adapter.directory, name=adapter.name)
+            adapter_fetch(adapter)
+        except StoreUnreachable:
+            return  # `artifact_store` says so
         except BadAdapter as error:
             yield Problem(
                 f"A version that answers people is damaged on disk: {error}.",
@@ -53,9 +68,21 @@ def live_adapters_intact() -> Iterator[Problem]:
 
 def adapters_present() -> Iterator[Problem]:
     usable = Adapter.objects.filter(discarded_at=None).order_by("pk")
-    missing = [a.name for a in usable if not (a.directory / "manifest.json").exists()]
+    store = artifact_store()
+    try:
+        missing = [a.name for a in usable if not adapter_present(store, a)]
+    except StoreError:
+        return  # `artifact_store` says so
     if missing:
+        root = settings.ARTIFACT_URL or settings.ARTIFACT_ROOT
         yield Problem(
-            f"Adapters without files under {settings.ARTIFACT_ROOT}: {listed(missing)}.",
+            f"Adapters without files under {root}: {listed(missing)}.",
             "Mount the right ARTIFACT_ROOT, restore them from a backup, or discard them.",
         )
+
+
+def adapter_present(store: ArtifactStore, adapter: Adapter) -> bool:
+    """Return whether the files of an adapter are where every host finds them."""
+    if store.remote:
+        return store.has(adapter.path)
+    return (adapter.directory / "manifest.json").exists()

@@ -31,7 +31,7 @@ class Command(BaseCommand):
             raise CommandError(f"{options['project']} has no run {options['run']}.")
         try:
             found = run_reproduce(
-                run, launcher_selected(), keep=options["keep"], progress=self.progress
+                run, launcher_selected(run.project), keep=options["keep"], progress=self.progress
             )
         except (UserError, LaunchError) as error:
             raise CommandError(str(error)) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 
+from feedback_app.artifacts import artifact_store
 from feedback_app.training.gate.evaluation import TEST_FILE, evaluation_directory
 from feedback_app.training.models import Run
 from feedback_app.training.snapshots.files import snapshot_write
@@ -33,10 +34,14 @@ def prepare(run: Run) -> None:
 
 
 def reference_cache(run: Run) -> str | None:
-    """Return the directory that all runs share, so that reference log-probabilities of old examples
-    are not computed again. A run after an erasure takes nothing over from runs before it: its bytes
-    are those of a run that never had what was erased."""
-    if run.retrains_id is not None:
+    """Return the directory of reference log-probabilities that all runs share, so that those of old
+    examples are not computed again.
+
+    None with an object store: then each run has its own, which begins with that of the run before
+    (storage.py), and travels with its checkpoints. None after an erasure as well: such a run takes
+    nothing over from runs before it, so its bytes are those of a run that never had what was erased.
+    """
+    if artifact_store().remote or run.retrains_id is not None:
         return None
     return str(Path(settings.ARTIFACT_ROOT) / "reference")
 

@@ -12,6 +12,8 @@ from feedback_app.db.heartbeats import Heartbeat
 from feedback_app.training.launchers.base import CANCELLED, Job, Launcher
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
+from feedback_app.training.runs.execution.storage import RunFiles
+from feedback_app.training.runs.limits import RunLimit, run_limit
 from feedback_app.web.log_context import request_id
 
 POLL_SECONDS = 0.5
@@ -19,10 +21,12 @@ POLL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class JobEnd:
-    """How a job ended: its exit code (launchers/base.py) and the end of its output."""
+    """How a job ended: its exit code (launchers/base.py), the end of its output, and why."""
 
     code: int
     output: str = ""
+    # the limit for which it was ended
+    limit: RunLimit | None = None
 
 
 def job_run(
@@ -32,11 +36,13 @@ def job_run(
     directory: Path,
     *,
     alive: Heartbeat,
+    files: RunFiles,
 ) -> JobEnd:
     """Run `python -m trainer COMMAND DIRECTORY` to its end and store its events.
 
-    Returns CANCELLED without starting it if the run has been cancelled. Raises ClaimLost, after
-    ending the job, if `alive` or a write of events finds the claim lost. Raises LaunchError.
+    Each new checkpoint goes to the artifact store. Returns CANCELLED without starting it if the
+    run has been cancelled. Raises ClaimLost, after ending the job, if `alive` or a write of events
+    finds the claim lost. Raises StoreError and LaunchError.
     """
     if claim.cancel_requested():
         return JobEnd(CANCELLED)
@@ -54,6 +60,7 @@ def job_run(
         )
     )
     try:
+        limit, over = run_limit(claim.row), False
         stopping = False
         while True:
             code = launcher.poll(job_id)
@@ -65,11 +72,15 @@ def job_run(
                 if not events_store(claim, new, **fields):
                     raise ClaimLost
                 offset = offset_now
+                if any(event.get("type") == "checkpoint" for event in new):
+                    files.checkpointed()
             if code is not None:
-                return JobEnd(code, launcher.logs(job_id))
-            if not stopping and claim.cancel_requested():
+                return JobEnd(code, launcher.logs(job_id), limit if over else None)
+            over = over or (limit is not None and limit.reached(claim.row))
+            if not stopping and (over or claim.cancel_requested()):
                 launcher.cancel(job_id)
                 stopping = True
+            files.push_due()
             time.sleep(POLL_SECONDS)
     finally:
         launcher.end(job_id)

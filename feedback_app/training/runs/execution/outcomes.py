@@ -24,6 +24,8 @@ def settle(claim: RunClaim, ended: JobEnd) -> None:
     stopped = code in (CANCELLED, -signal.SIGTERM)
     if stopped and claim.cancel_requested():
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
+    elif stopped and ended.limit is not None:
+        services.run_end(claim=claim, status=Run.Status.FAILED, error=ended.limit.message)
     elif code in (REFUSED, FAILED):
         services.run_end(
             claim=claim,

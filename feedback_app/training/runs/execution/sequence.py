@@ -29,6 +29,7 @@ from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.execution.inputs import model_path, prepare
 from feedback_app.training.runs.execution.jobs import JobEnd, job_run
 from feedback_app.training.runs.execution.outcomes import settle
+from feedback_app.training.runs.execution.storage import RunFiles
 
 log = structlog.get_logger(__name__)
 
@@ -60,19 +61,23 @@ def train_and_evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat
     run = claim.row
     if claim.attempt > MAX_CLAIMS:
         raise RunHopeless(f"{claim.attempt} workers in a row died while executing this run")
+    files = RunFiles(claim, alive=heartbeat)
+    files.begin()
     prepare(run)
     # returns at once if an earlier attempt has finished training
-    ended = job_run(claim, launcher, "train", run.directory, alive=heartbeat)
+    ended = job_run(claim, launcher, "train", run.directory, alive=heartbeat, files=files)
+    files.push()
     if ended.code == DONE:
         claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
-        ended = evaluate(claim, launcher, heartbeat)
+        ended = evaluate(claim, launcher, heartbeat, files)
         if ended.code == DONE:
             finish(claim)
+            files.push_finished()
             return
     settle(claim, ended)
 
 
-def evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat) -> JobEnd:
+def evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat, files: RunFiles) -> JobEnd:
     """Compare the new adapter with live and base; look a second time, at more answers, if the first
     look decides too little. Returns how the last job ended.
 
@@ -85,7 +90,7 @@ def evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat) -> JobEn
     ended, seconds, judge_seconds = JobEnd(DONE), 0.0, 60 * settings.judge_minutes
     for last in (False, True):
         directory = evaluation_write(run, look, base_model=base_model)
-        ended = job_run(claim, launcher, "evaluate", directory, alive=heartbeat)
+        ended = job_run(claim, launcher, "evaluate", directory, alive=heartbeat, files=files)
         if ended.code != DONE:
             break
         if settings.primary == "judge":

@@ -1,0 +1,19 @@
+"""The artifact store of a root: a path or a URL."""
+
+from pathlib import Path
+
+from artifact_store.base import ArtifactStore
+
+
+def is_url(root: str) -> bool:
+    """Return whether a root names an object store instead of a directory."""
+    return "://" in root
+
+
+def store_of(root: str, *, cache: Path) -> ArtifactStore:
+    """Return the store of a root. `cache` is where a URL's trees are worked on."""
+    if not is_url(root):
+        return ArtifactStore(Path(root).resolve())
+    from artifact_store.objects import ObjectStore
+
+    return ObjectStore(cache.resolve(), root.rstrip("/"))

@@ -1,0 +1,185 @@
+"""The launcher `ray`: what it asks of Ray Jobs, and what it makes of the answers.
+
+The last test needs a real cluster of two nodes: RAY_TEST_ADDRESS names its dashboard.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pytest_django import Settings
+
+from feedback_app.training.launchers import ray_jobs
+from feedback_app.training.launchers.base import CANCELLED, DONE, REFUSED, Job, LaunchError
+from feedback_app.training.launchers.ray_jobs import NODE_LOST, RayLauncher
+
+
+class Cluster:
+    """Answers of Ray's dashboard, as its documentation describes them, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.asked: list[str] = []
+        self.headers: list[httpx.Headers] = []
+        self.away = False
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append(f"{request.method} {request.url.path}")
+        self.headers.append(request.headers)
+        if self.away:
+            raise httpx.ConnectError("refused", request=request)
+        parts = request.url.path.strip("/").split("/")
+        if request.method == "POST" and len(parts) == 2:
+            body = json.loads(request.content)
+            self.jobs[body["submission_id"]] = {**body, "status": "PENDING"}
+            return httpx.Response(200, json={"submission_id": body["submission_id"]})
+        if len(parts) == 2:
+            return httpx.Response(200, json=list(self.jobs.values()))
+        if parts[2] not in self.jobs:
+            return httpx.Response(404, text=f"Job {parts[2]} does not exist")
+        job = self.jobs[parts[2]]
+        if parts[-1] == "stop":
+            job["status"] = "STOPPED"
+            return httpx.Response(200, json={"stopped": True})
+        return httpx.Response(200, json=job)
+
+
+@pytest.fixture
+def cluster(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster()
+    settings.RAY_ADDRESS, settings.RAY_AUTH_TOKEN = "http://ray:8265", "token-of-the-cluster"
+    settings.RAY_CPUS, settings.RAY_GPUS, settings.RAY_PYTHON = 2.0, 1.0, "/opt/python"
+    monkeypatch.setattr(ray_jobs, "POLL_SECONDS", 0.0)
+
+    client = httpx.Client
+
+    def connected(**options: Any) -> httpx.Client:
+        return client(**options, transport=httpx.MockTransport(made.answer))
+
+    monkeypatch.setattr(ray_jobs.httpx, "Client", connected)
+    return made
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job(
+        name="run-7-1-train",
+        command="train",
+        directory=tmp_path / "a run",
+        nice=10,
+        environment={"PROSPECT_REQUEST_ID": "abc"},
+    )
+
+
+def test_job_has_the_trainers_command_its_resources_and_the_clusters_token(
+    cluster: Cluster, job: Job
+) -> None:
+    RayLauncher().submit(job)
+    (sent,) = cluster.jobs.values()
+    directory = str(job.directory)
+    assert sent["entrypoint"] == (
+        f"exec /opt/python -m trainer train '{directory}' --nice 10 --stop-with-parent "
+        f">> '{directory}/trainer.log' 2>&1"
+    )
+    assert (sent["entrypoint_num_cpus"], sent["entrypoint_num_gpus"]) == (2, 1)
+    assert sent["runtime_env"]["env_vars"]["PROSPECT_REQUEST_ID"] == "abc"
+    assert sent["runtime_env"]["env_vars"]["RAY_JOB_STOP_WAIT_TIME_S"] == "60"
+    assert {found["Authorization"] for found in cluster.headers} == {"Bearer token-of-the-cluster"}
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ({"status": "PENDING"}, None),
+        ({"status": "RUNNING"}, None),
+        ({"status": "SUCCEEDED", "driver_exit_code": 0}, DONE),
+        ({"status": "FAILED", "driver_exit_code": 4}, REFUSED),
+        ({"status": "FAILED", "driver_exit_code": -9}, -9),
+        # the node was lost
+        ({"status": "FAILED", "driver_exit_code": None}, NODE_LOST),
+        # somebody else stopped it
+        ({"status": "STOPPED"}, NODE_LOST),
+    ],
+)
+def test_state_of_a_job_is_the_trainers_exit_code(
+    cluster: Cluster, job: Job, found: dict[str, Any], code: int | None
+) -> None:
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    cluster.jobs[name] |= found
+    assert launcher.poll(name) == code
+
+
+def test_cancelled_job_ends_as_cancelled(cluster: Cluster, job: Job) -> None:
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    launcher.cancel(name)
+    assert launcher.poll(name) == CANCELLED
+    launcher.end(name)
+
+
+def test_next_attempt_stops_the_job_that_a_killed_worker_has_left(
+    cluster: Cluster, job: Job
+) -> None:
+    RayLauncher().submit(job)
+    other = Job(name="run-8-1-train", command="train", directory=job.directory / "other")
+    RayLauncher().submit(other)
+    cluster.asked.clear()
+
+    RayLauncher().submit(Job(name="run-7-2-train", command="train", directory=job.directory))
+
+    stopped = cluster.asked.index("POST /api/jobs/run-7-1-train/stop")
+    assert stopped < cluster.asked.index("POST /api/jobs/")
+    assert cluster.jobs["run-8-1-train"]["status"] == "PENDING"
+
+
+def test_silent_cluster_is_asked_again_and_then_the_job_counts_as_lost(
+    cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    cluster.away = True
+    assert launcher.poll(name) is None
+    monkeypatch.setattr(ray_jobs, "SILENCE_SECONDS", 0.0)
+    assert launcher.poll(name) == NODE_LOST
+
+
+@pytest.mark.parametrize("break_it", ["away", "address"])
+def test_cluster_that_cannot_be_used_is_named(
+    cluster: Cluster, job: Job, settings: Settings, break_it: str
+) -> None:
+    if break_it == "address":
+        settings.RAY_ADDRESS = ""
+        with pytest.raises(LaunchError, match="RAY_ADDRESS is not set"):
+            RayLauncher()
+        return
+    cluster.away = True
+    with pytest.raises(LaunchError, match="http://ray:8265 did not take the job"):
+        RayLauncher().submit(job)
+
+
+def test_refusal_of_the_cluster_is_reported_with_its_text(
+    cluster: Cluster, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, text="Unauthorized: missing authentication token")
+
+    answer: Callable[[httpx.Request], httpx.Response] = refuse
+    monkeypatch.setattr(cluster, "answer", answer)
+    monkeypatch.setattr(
+        ray_jobs.httpx,
+        "Client",
+        lambda **options: _client(answer, **options),
+    )
+    with pytest.raises(LaunchError, match="HTTP 401: Unauthorized"):
+        RayLauncher().submit(job)
+
+
+REAL_CLIENT = httpx.Client
+
+
+def _client(answer: Callable[[httpx.Request], httpx.Response], **options: Any) -> httpx.Client:
+    return REAL_CLIENT(**options, transport=httpx.MockTransport(answer))
