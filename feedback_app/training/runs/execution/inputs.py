@@ -39,7 +39,7 @@ def reference_cache(run: Run) -> str | None:
 
     None with an object store: then each run has its own, which begins with that of the run before
     (storage.py), and travels with its checkpoints. None after an erasure as well: such a run takes
-    nothing over from runs before it, so its bytes are those of a run that never had what was erased.
+    nothing over from runs before it: its bytes are those of a run that never had what was erased.
     """
     if artifact_store().remote or run.retrains_id is not None:
         return None
