@@ -1,6 +1,6 @@
 """The launcher `ray`: what it asks of Ray Jobs, and what it makes of the answers.
 
-The last test needs a real cluster of two nodes: RAY_TEST_ADDRESS names its dashboard.
+The answers are those that Ray's documentation describes: no cluster runs here.
 """
 
 import json
