@@ -37,6 +37,7 @@ LABELS = {
     "probe.retire": "Probe retired",
     "project.archive": "Project archived",
     "project.create": "Project created",
+    "project.priority": "Priority changed",
     "project.restore": "Project restored",
     "project.rules": "Rules for votes changed",
     "project.settings": "Settings changed",

@@ -76,8 +76,8 @@ def forgetting_of_live(project: Project) -> Forgetting | None:
     """Return the erasure that is due first and that the live version has not forgotten yet."""
     if not version_number(project.live_version):
         return None
-    pending = Erasure.objects.filter(project=project).pending().order_by("due_at")[:PENDING_READ]
-    found = forgettings(project, pending)
+    pending = Erasure.objects.filter(project=project).pending().order_by("due_at")
+    found = forgettings(project, rows) if (rows := list(pending[:PENDING_READ])) else []
     return next((each for each in found if each.code != "replaced"), None)
 
 

@@ -167,9 +167,10 @@ def test_finished_runs_releases_and_imports_are_sent(
         ("run.finished", 3, "cancelled", None, ""),
     ]
     rest = [each for each in events_sent(receiver) if each["type"] != "run.finished"]
-    assert facts(rest[0], "version", "before") == ("release.changed", "bot@1", "base")
-    assert facts(rest[1], "status", "rows", "imported") == ("import.finished", "done", 1, 1)
-    assert len(rest) == 2
+    assert facts(rest[0], "path") == ("gate.decided", "/projects/bot/runs/1/")
+    assert facts(rest[1], "version", "before") == ("release.changed", "bot@1", "base")
+    assert facts(rest[2], "status", "rows", "imported") == ("import.finished", "done", 1, 1)
+    assert len(rest) == 3
 
 
 def import_a_row(project: Project, admin: User) -> None:
