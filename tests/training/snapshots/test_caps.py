@@ -211,6 +211,7 @@ def test_rules_are_saved_and_validated(project: Project, admin: User, as_user: A
     url = reverse("rules", args=["bot"])
     good = {"votes_per_hour": "600", "person_share": "30", "person_floor": "50"}
     good |= {"gold_every": "20", "gold_feedback": "after", "gold_least": "70", "gold_window": "10"}
+    good["edited_weight"] = "80"
     client = as_user(admin)
 
     assert b"Saved." in client.post(url, good, follow=True).content
