@@ -117,6 +117,9 @@ def print_planted(kinds: list[str], seeds: int) -> None:
     for kind in kinds:
         for seed in range(seeds):
             report = _planted_report(kind, seed)
+            if "failure" in report:
+                print(f"| {kind} | {seed} | No version | {report['failure']} | |", flush=True)
+                continue
             result = gate_of_report(report, settings, candidate=PLANTED)
             decided = [
                 f"{rule.label}: {rule.text}"
@@ -153,13 +156,14 @@ def drawn(report: dict[str, Any], seed: int) -> dict[str, Any]:
 def _planted_report(kind: str, seed: int) -> dict[str, Any]:
     directory = WORK / "planted" / f"{kind}-{seed}"
     report = directory / "eval" / "report.json"
-    if not report.exists():
+    summary = directory / "summary.json"
+    if not summary.exists():
         if directory.exists():  # interrupted
             raise SystemExit(f"{directory} has no report: remove it and start again")
         command = [sys.executable, "-m", "bench.gate.planted", "--kind", kind]
         options = ["--seed", str(seed), "--directory", str(directory)]
         subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-    found: dict[str, Any] = json.loads(report.read_text())
+    found: dict[str, Any] = json.loads((report if report.exists() else summary).read_text())
     return found
 
 

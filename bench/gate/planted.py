@@ -47,6 +47,8 @@ MAX_TOKENS = 96
 TEST_VOTES = "test.jsonl"
 #: Where an evaluation keeps its answers (trainer/evaluation/stored_answers.py).
 ANSWERS = "answers.jsonl"
+#: Exit code of a training that has failed for good (trainer/errors.py).
+STOPPED = 5
 #: Small batches: there are few examples.
 SETTINGS = {"batch_size": 8, "probe_every": 5, "checkpoint_every": 1000}
 #: Kinds that plant something are trained harder than by default, so that they show it: with two
@@ -77,7 +79,11 @@ def main() -> None:
         write(directory, samples, model, arguments)
         started = time.monotonic()
         command = [sys.executable, "-m", "trainer", step, str(directory)]
-        subprocess.run([*command, "--nice", arguments.nice], cwd=ROOT, check=True)
+        done = subprocess.run([*command, "--nice", arguments.nice], cwd=ROOT, check=False)
+        if done.returncode == STOPPED:
+            write_failure(arguments.directory, arguments)
+            return
+        done.check_returncode()
         seconds[step] = round(time.monotonic() - started)
     keep_base_answers(arguments.directory / "eval", arguments.seed)
     report = json.loads((arguments.directory / "eval" / "report.json").read_text())
@@ -92,6 +98,15 @@ def main() -> None:
     }
     (arguments.directory / "summary.json").write_text(json.dumps(summary, indent=1))
     print_summary(summary, report)
+
+
+def write_failure(directory: Path, arguments: argparse.Namespace) -> None:
+    """Note why the trainer made no adapter: the KL brake ended the run, as in the product."""
+    events = (directory / "run" / "events.jsonl").read_text().splitlines()
+    reason = json.loads(events[-1])["reason"]
+    failure = {"kind": arguments.kind, "seed": arguments.seed, "failure": reason}
+    (directory / "summary.json").write_text(json.dumps(failure, indent=1))
+    print(f"{arguments.kind}, seed {arguments.seed}: no adapter. {reason}")
 
 
 def sampled(model: Path) -> list[Sample]:
