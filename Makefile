@@ -22,7 +22,7 @@ DATABASE_TESTS := tests/db $(LOCKING) tests/faults/test_annotating.py tests/faul
 OTHER_DATABASE_TESTS := tests/feedback $(addprefix --ignore=,$(LOCKING)) $(addprefix tests/,accounts training privacy operations monitoring serving api closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick check soak evidence sbom audit bench $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick check soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -32,6 +32,7 @@ help:
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
+	@echo 'make test-gpu           tests and figures on one NVIDIA GPU, in eight minutes at most'
 	@echo 'make coverage           the tests of `make test`, and the share of lines that they run'
 	@echo 'make quick              lint and the fast tests'
 	@echo 'make soak [ARGS=…]      twenty minutes of use while parts are killed; ARGS="--minutes 5 --seed 3"'
@@ -75,6 +76,12 @@ test-avx2: install-test
 # The trainer and the engine without compiled code, as on a GPU or without the extra `cpu`.
 test-reference: install-test
 	@PROSPECT_BACKEND=torch_reference $(PYTEST) -m 'not browser and not long' tests/trainer tests/engine_contract $(ARGS)
+
+# Needs a GPU, torch, transformers and pytest, and installs nothing: .venv where there is one, else
+# the Python that GPU_PYTHON names.
+GPU_PYTHON ?= $(if $(wildcard $(PY)),$(PY),python3)
+test-gpu:
+	@$(GPU_PYTHON) -m bench.gpu $(ARGS)
 
 # In an environment of its own under var/pythons: .venv keeps its Python.
 test-python:
