@@ -416,4 +416,4 @@ def test_answer_is_corrected_in_place(
     field.press("Escape")
     page.keyboard.press("u")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
-    assert verdicts()[second.pk] == "up"
+    wait_until(lambda: verdicts().get(second.pk) == "up")

@@ -1,6 +1,5 @@
 """The models of the feedback app, one module per subject. Import them from here."""
 
-from feedback_app.feedback.models.adjudication import Adjudication
 from feedback_app.feedback.models.choices import (
     BASE_VERSION,
     EDITED_VERSION,
@@ -10,7 +9,6 @@ from feedback_app.feedback.models.choices import (
     Verdict,
 )
 from feedback_app.feedback.models.completions import Completion, CompletionQuerySet
-from feedback_app.feedback.models.corrections import Correction
 from feedback_app.feedback.models.examples import Example, ExampleQuerySet
 from feedback_app.feedback.models.figures import Figures
 from feedback_app.feedback.models.gold import GoldAnswer, GoldItem, Pause
@@ -25,7 +23,13 @@ from feedback_app.feedback.models.projects import Project, QueueOrder, default_r
 from feedback_app.feedback.models.prompts import Probe, Prompt
 from feedback_app.feedback.models.queue import Lease, Skip
 from feedback_app.feedback.models.sampling import Sampling
-from feedback_app.feedback.models.votes import Vote, VoteEvent, VoteQuerySet
+from feedback_app.feedback.models.votes import (
+    Adjudication,
+    Correction,
+    Vote,
+    VoteEvent,
+    VoteQuerySet,
+)
 from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 
 __all__ = [

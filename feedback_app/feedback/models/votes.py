@@ -1,4 +1,4 @@
-"""Votes and their event log."""
+"""Votes with their event log, corrections, and final verdicts."""
 
 from typing import Any, ClassVar, Self
 
@@ -85,3 +85,77 @@ class VoteEvent(GuidedVote):
 
     def __str__(self) -> str:
         return f"{self.verdict or 'undone'} by {self.user_id}"
+
+
+class Correction(models.Model):
+    """One person's correction of one answer; a withdrawn one no longer counts.
+
+    The answer has their down vote, the corrected text is a completion of its own with their up.
+    """
+
+    original = models.ForeignKey(
+        "feedback.Completion", on_delete=models.CASCADE, related_name="corrections"
+    )
+    completion = models.OneToOneField(
+        "feedback.Completion", on_delete=models.CASCADE, related_name="correction"
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="corrections"
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    # kept, so that the text is found when its writer is erased
+    withdrawn_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["original", "user"],
+                condition=Q(withdrawn_at=None),
+                name="one_correction_per_person",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"of {self.original_id} by {self.user_id}"
+
+
+class Adjudication(models.Model):
+    """A request for a final verdict on a completion, and the verdict.
+
+    Contested completions need no row. `open` marks a request that is not answered yet; a `verdict`
+    decides the example.
+    """
+
+    completion = models.OneToOneField(
+        "feedback.Completion",
+        on_delete=models.CASCADE,
+        related_name="adjudication",
+        primary_key=True,
+    )
+    project = models.ForeignKey(
+        "feedback.Project", on_delete=models.CASCADE, related_name="adjudications"
+    )
+    open = models.BooleanField(default=False)
+    # why it was requested; empty: it was contested, not requested
+    asked = models.CharField(max_length=200, blank=True)
+    asked_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    asked_at = models.DateTimeField(null=True)
+    # empty: no verdict yet
+    verdict = models.CharField(max_length=4, choices=[("up", "Up"), ("down", "Down")], blank=True)
+    why = models.CharField(max_length=500, blank=True)
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    resolved_at = models.DateTimeField(null=True)
+
+    class Meta:
+        db_table = "feedback_resolution"
+        indexes: ClassVar = [
+            models.Index(fields=["project", "asked_at"], condition=Q(open=True), name="asked"),
+            models.Index(fields=["project", "-resolved_at"], name="resolved"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verdict or 'open'}: {self.completion_id}"
