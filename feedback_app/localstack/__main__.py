@@ -15,7 +15,8 @@ def start(arguments: list[str]) -> None:
 
     The supervisor is a program of its own, so that it keeps none of the modules loaded here.
     """
-    environ.Env.read_env(HOME / ".env")
+    if (HOME / ".env").exists():
+        environ.Env.read_env(HOME / ".env")
     var = Path(os.environ.get("PROSPECT_VAR") or HOME / "var")
     os.environ["PROSPECT_VAR"] = str(var.resolve())
     os.chdir(FILES)

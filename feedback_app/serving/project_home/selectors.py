@@ -14,8 +14,8 @@ from feedback_app.feedback.prompts.completions import version_number
 from feedback_app.feedback.prompts.selectors import sampling_stuck
 from feedback_app.serving.models import Release
 from feedback_app.serving.releases.timeline import fallback_of, timeline
+from feedback_app.training.forgetting.erased_votes import erased_votes
 from feedback_app.training.models import Adapter, BlindPair, GateOutcome, PairBatch, Run
-from feedback_app.training.runs.erasures import erased_votes
 
 #: Versions that wait for a release are listed up to this number.
 VERSIONS_LISTED = 3

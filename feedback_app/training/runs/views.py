@@ -13,6 +13,7 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.services import adjudication_request, adjudication_withdraw
 from feedback_app.feedback.models import Project
+from feedback_app.training.forgetting.erased_votes import erased_votes
 from feedback_app.training.forgetting.selectors import forgetting_of_live
 from feedback_app.training.gate.people.selectors import batch_progress
 from feedback_app.training.gate.report import (
@@ -28,7 +29,6 @@ from feedback_app.training.gate.report import (
 from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.config import RunConfig, form_initial, start_version
-from feedback_app.training.runs.erasures import erased_votes
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
 from feedback_app.training.runs.plan import run_plan_shown

@@ -13,6 +13,7 @@ from django.urls import reverse
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Example, Project
+from feedback_app.training.forgetting.erased_votes import erased_votes
 from feedback_app.training.models import Adapter, Erasure, Run
 from feedback_app.training.runs.config import (
     RUN_FIELDS,
@@ -22,7 +23,6 @@ from feedback_app.training.runs.config import (
     start_version,
     with_labels,
 )
-from feedback_app.training.runs.erasures import erased_votes
 from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.forms import RunForm
 from feedback_app.training.runs.plan import run_plan_shown
