@@ -1,5 +1,6 @@
 """A corrected answer: the original is a down and the text an up, and both follow the vote."""
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -136,8 +137,7 @@ def test_examples_page_marks_what_was_changed(
     correct(original, annotator, "Answer number one.")
     page = as_user(admin).get(reverse("examples", args=[project.slug])).content.decode()
     assert "Corrected answer" in page
-    assert "<mark>one.</mark>" in page
-    assert "<mark>0.</mark>" in page
+    assert re.findall(r"<mark\s*>(.*?)</mark>", page) == ["0.", "one."]
 
 
 def test_erased_person_leaves_no_text(
