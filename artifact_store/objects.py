@@ -19,8 +19,6 @@ from artifact_store.errors import StoreDamaged, StoreError, StoreUnreachable
 from artifact_store.files import Changed, StoredFile, bounded, file_matches, files_of, stored_file
 
 INDEX = "index.json"
-#: In a local tree: the generation that it belongs to.
-MARKER = ".generation"
 _FORMAT = 1
 #: How often a push or pull begins again because files or objects change meanwhile.
 _TRIES = 5
@@ -84,7 +82,7 @@ class ObjectStore(ArtifactStore):
     def fetch(self, tree: str, *, again: bool = False) -> Path:
         local = self.path(tree)
         if again:
-            (local / MARKER).unlink(missing_ok=True)
+            marker_of(local).unlink(missing_ok=True)
         return local if _marker_read(local) else self.pull(tree)
 
     def pull(self, tree: str) -> Path:
@@ -192,7 +190,7 @@ class ObjectStore(ArtifactStore):
         """Upload contents that are not `present` yet; return the files as they were."""
         for _ in range(_TRIES):
             try:
-                files = dict(files_of(self.path(tree), skip={MARKER, *leave_out}))
+                files = dict(files_of(self.path(tree), skip=set(leave_out)))
                 for name, file in files.items():
                     if file.sha256 not in present:
                         self._upload_one(filesystem, base, self.path(tree) / name, file)
@@ -220,7 +218,7 @@ class ObjectStore(ArtifactStore):
         for name, file in files.items():
             if not file_matches(local / name, file):
                 self._download_one(filesystem, f"{base}/{file.sha256}", local / name, file)
-        wanted = {local / name for name in files} | {local / MARKER}
+        wanted = {local / name for name in files}
         for path in sorted(local.rglob("*"), reverse=True):
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
@@ -263,15 +261,24 @@ class ObjectStore(ArtifactStore):
             filesystem.rm_file(path)
 
 
+def marker_of(local: Path) -> Path:
+    """Return the file that names the generation of a local tree.
+
+    It is beside the tree: an adapter with a file that its manifest does not list is refused.
+    """
+    return local.with_name(f".{local.name}.generation")
+
+
 def _marker_read(local: Path) -> int:
     """Return the generation that a local tree belongs to; 0 if there is none."""
     try:
-        return int((local / MARKER).read_text())
+        return int(marker_of(local).read_text()) if local.is_dir() else 0
     except (OSError, ValueError):
         return 0
 
 
 def _marker_write(local: Path, generation: int) -> None:
-    partial = local / f"{MARKER}.partial"
+    marker = marker_of(local)
+    partial = marker.with_suffix(".partial")
     partial.write_text(str(generation))
-    partial.replace(local / MARKER)
+    partial.replace(marker)

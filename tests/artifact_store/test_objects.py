@@ -7,7 +7,7 @@ import pytest
 
 from artifact_store.base import ArtifactStore
 from artifact_store.errors import StoreDamaged, StoreUnreachable
-from artifact_store.objects import MARKER, ObjectStore
+from artifact_store.objects import ObjectStore
 from artifact_store.selection import store_of
 from tests.s3 import BUCKET, Bucket, Server
 
@@ -39,7 +39,7 @@ def read(store: ArtifactStore, tree: str = TREE) -> dict[str, str]:
     return {
         path.relative_to(root).as_posix(): path.read_text()
         for path in root.rglob("*")
-        if path.is_file() and path.name != MARKER
+        if path.is_file()
     }
 
 

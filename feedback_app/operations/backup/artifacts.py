@@ -12,7 +12,7 @@ from pathlib import Path
 from django.conf import settings
 
 from artifact_store.errors import StoreDamaged, StoreError
-from artifact_store.objects import MARKER
+from artifact_store.objects import marker_of
 from artifact_store.selection import store_of
 from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import ImportJob
@@ -111,7 +111,7 @@ def tree_fetch(path: str, into: Path, manifest: Manifest, *, skip: str) -> int:
         store_of(settings.ARTIFACT_URL, cache=root).pull(path)
     except StoreDamaged as error:
         manifest.missing.append(str(error))
-    (root / path / MARKER).unlink(missing_ok=True)
+    marker_of(root / path).unlink(missing_ok=True)
     size = 0
     for file in files_below(root / path, skip=skip):
         found = BackedUpFile.of(file)

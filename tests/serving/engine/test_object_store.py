@@ -38,7 +38,8 @@ def test_engine_fetches_an_adapter_that_its_host_does_not_have(
             body = {"lora_name": name, "lora_path": str(cache / "adapters" / name)}
             return httpx.post(f"{engine.url}/v1/load_lora_adapter", json=body, timeout=120)
 
-        assert load("bot@1").status_code == 200
+        loaded = load("bot@1")
+        assert loaded.status_code == 200, loaded.text
         answer = httpx.post(
             f"{engine.url}/v1/chat/completions",
             json={
