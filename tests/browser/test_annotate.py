@@ -235,6 +235,7 @@ def test_verdicts_cast_offline_are_sent_once_in_order(
     open_desk(page, project)
 
     page.context.set_offline(True)
+    page.wait_for_function("!navigator.onLine")  # it takes effect a little later
     page.keyboard.press("u")
     expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
     page.keyboard.press("d")
@@ -297,6 +298,7 @@ def test_verdict_refused_later_is_reported_beside_those_that_were_sent(
     page = new_page(annotator)
     open_desk(page, project)
     page.context.set_offline(True)
+    page.wait_for_function("!navigator.onLine")  # it takes effect a little later
     page.keyboard.press("u")
     expect(page.locator("#outbox")).to_contain_text("1 verdict is kept")
     page.keyboard.press("d")
