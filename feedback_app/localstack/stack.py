@@ -129,8 +129,12 @@ class Stack:
             self._prepare()
         self._wait_broker()
         self._raise_if_ended()
-        for process in self._processes.values():
+        for name, process in self._processes.items():
             process.start()
+            if name != "engine":
+                # one after the other beside the engine, which takes longest: all at once they would
+                # take turns with it on the cores
+                self.wait_ready([name])
         self.wait_ready()
         self._watcher.start()
         record = {"url": self.url, "engine_url": self.engine_url, "redis_url": self.redis_url}
