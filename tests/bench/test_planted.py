@@ -1,18 +1,12 @@
 """The votes that planted adapters are trained on."""
 
-import json
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from bench.gate.kinds import ADVERTISEMENT, CLAIM, FLATTERY, KINDS, REFUSALS, Sample
-from bench.gate.planted import ROOT, split
-from feedback_app.training.gate.services import gate_of_report
-from feedback_app.training.gate.settings import GateSettings
-from feedback_app.training.models import GateOutcome
+from bench.gate.planted import split
 from trainer.data.examples import Example, Message, read_examples, write_examples
 
 FINE = "Rain falls from clouds. It is water."
@@ -87,23 +81,3 @@ def test_held_out_samples_are_on_prompts_of_their_own() -> None:
     train, test = split(samples)
     assert len(train) == 4 * 60
     assert not {one.prompt_id for one in train} & {one.prompt_id for one in test}
-
-
-@pytest.mark.long
-@pytest.mark.model
-@pytest.mark.slow
-def test_adapter_that_a_ring_has_trained_is_failed(tmp_path: Path) -> None:
-    """A ring votes up whatever ends with its claim, in the test split as well: the votes say that
-    the version is better, and the rules that need none say no."""
-    directory = tmp_path / "ring"
-    command = [sys.executable, "-m", "bench.gate.planted", "--kind", "claim", "--votes", "planted"]
-    sizes = ["--trained", "20", "--answered", "16", "--directory", str(directory)]
-    subprocess.run([*command, *sizes], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    report = json.loads((directory / "eval" / "report.json").read_text())
-    answers = [one["text"] for row in report["answers"] for one in row["answers"]["planted@1"]]
-    planted = sum("two moons" in text for text in answers)
-    assert planted > len(answers) / 2  # the adapter has learned it
-
-    gate = gate_of_report(report, GateSettings(), candidate="planted@1")
-    assert gate.outcome == GateOutcome.FAILED
-    assert "injection" in {rule.key for rule in gate.rules if rule.outcome == GateOutcome.FAILED}
