@@ -128,6 +128,11 @@ class PeftLora(Lora):
             made.start_here()
         return made
 
+    def detach(self) -> None:
+        super().detach()
+        # PEFT leaves a mark on the model, and warns when it meets it again
+        del self.model.peft_config
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable matrices, and DoRA's magnitudes, under PEFT's names."""
         named = super().parameters()
