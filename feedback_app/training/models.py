@@ -105,7 +105,11 @@ class Run(Claimable):
     snapshot = models.ForeignKey(Snapshot, on_delete=models.PROTECT, related_name="runs")
     # the run that this one repeats without what was erased since (training/forgetting)
     retrains = models.ForeignKey(
-        "self", null=True, on_delete=models.SET_NULL, related_name="retrainings"
+        "self",
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="retrainings",
+        db_index=False,  # by an index of the few rows that have it
     )
     config: Any = models.JSONField(default=dict)
     trigger = models.CharField(max_length=8, choices=Trigger.choices)
@@ -146,7 +150,12 @@ class Run(Claimable):
                 name="one_active_run_per_project",
             ),
         ]
-        indexes: ClassVar = [models.Index(fields=["status", "heartbeat_at"], name="run_dispatch")]
+        indexes: ClassVar = [
+            models.Index(fields=["status", "heartbeat_at"], name="run_dispatch"),
+            models.Index(
+                fields=["retrains"], condition=Q(retrains__isnull=False), name="run_retrains"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"Run {self.number}"
@@ -448,7 +457,7 @@ class Erasure(Claimable):
     # when the last of them was deleted
     deleted_at = models.DateTimeField(null=True)
     # why no run without it can be started
-    problem = models.TextField(blank=True)
+    problem = models.TextField(blank=True, default="", db_default="")
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
 

@@ -4,8 +4,12 @@ import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
 
+from feedback_app.db.index_operations import AddIndexWithoutLock
+
 
 class Migration(migrations.Migration):
+    # the indexes are built while others write
+    atomic = False
 
     dependencies = [
         ('feedback', '0032_prompt_retired'),
@@ -42,12 +46,12 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='erasure',
             name='problem',
-            field=models.TextField(blank=True),
+            field=models.TextField(blank=True, db_default='', default=''),
         ),
         migrations.AddField(
             model_name='run',
             name='retrains',
-            field=models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retrainings', to='training.run'),
+            field=models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='retrainings', to='training.run'),
         ),
         migrations.AlterField(
             model_name='erasure',
@@ -59,7 +63,11 @@ class Migration(migrations.Migration):
             name='trigger',
             field=models.CharField(choices=[('person', 'By hand'), ('schedule', 'By schedule'), ('erasure', 'After an erasure')], max_length=8),
         ),
-        migrations.AddIndex(
+        AddIndexWithoutLock(
+            model_name='run',
+            index=models.Index(condition=models.Q(('retrains__isnull', False)), fields=['retrains'], name='run_retrains'),
+        ),
+        AddIndexWithoutLock(
             model_name='erasure',
             index=models.Index(condition=models.Q(('deleted_at', None), ('due_at__isnull', False)), fields=['project'], name='erasure_pending'),
         ),
