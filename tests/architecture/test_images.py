@@ -240,7 +240,12 @@ def test_packages_of_the_web_image_suffice(name: str, web_image: Path, tmp_path:
         if not {canonicalize_name(provider) for provider in providers} & allowed
     }
     # pip and setuptools are in the base image
-    blocked = (blocked | HEAVY | {"trainer"}) - {"feedback_app", "pip", "setuptools"}
+    blocked = (blocked | HEAVY | {"trainer"}) - {
+        "artifact_store",
+        "feedback_app",
+        "pip",
+        "setuptools",
+    }
     blocked -= set(sys.stdlib_module_names)
     assert {"torch", "trl", "pytest"} <= blocked
     before = sorted(web_image.rglob("*"))
