@@ -22,6 +22,8 @@ from feedback_app.web.errors import UserError
 
 #: Characters; the longest answers of a model have fewer.
 LIMIT = 20_000
+#: How often a person may write an answer anew: each text is a row that stays.
+TIMES = 10
 
 
 def correction_check(text: str | None, verdict: Verdict) -> str | None:
@@ -42,7 +44,7 @@ def correction_write(
 
     The text becomes a completion of the version EDITED_VERSION with the person's up. One that they
     wrote earlier is withdrawn, unless it is the same. Return None if nothing was changed in the
-    answer. Call it in the transaction of the vote.
+    answer. Raise UserError after TIMES corrections. Call it in the transaction of the vote.
     """
     if text == locked.text.strip():
         return None
@@ -50,6 +52,8 @@ def correction_write(
     earlier = known.select_related("completion").first()
     if earlier is not None and earlier.completion.text == text:
         return earlier.completion
+    if Correction.objects.filter(original=locked, user=by).count() >= TIMES:
+        raise UserError(f"You have corrected this answer {TIMES} times: the last text stays.")
     correction_withdraw(original=locked, by=by)
     written = completion_create(
         project=project,

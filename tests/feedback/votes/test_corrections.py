@@ -18,9 +18,10 @@ from feedback_app.feedback.models import (
     Verdict,
     Vote,
 )
-from feedback_app.feedback.votes.corrections import LIMIT, vote_cast_corrected
+from feedback_app.feedback.votes.corrections import LIMIT, TIMES, vote_cast_corrected
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.privacy.erasure import person_erase
+from feedback_app.web.errors import UserError
 from tests.conftest import MakeCompletions, hand_out
 
 pytestmark = pytest.mark.django_db
@@ -103,6 +104,26 @@ def test_new_correction_replaces_the_earlier_one(
     correct(original, annotator)
     correct(original, annotator, "Better still.")
     assert labels(project) == {original.text: False, "Better still.": True}
+
+
+def test_answer_is_corrected_a_bounded_number_of_times(
+    project: Project, original: Completion, annotator: User
+) -> None:
+    for number in range(TIMES):
+        correct(original, annotator, f"Text {number}.")
+    with pytest.raises(UserError, match="10 times"):
+        correct(original, annotator, "One more.")
+    assert labels(project) == {original.text: False, f"Text {TIMES - 1}.": True}
+
+
+def test_markup_in_a_correction_is_shown_as_text(
+    project: Project, admin: User, original: Completion, annotator: User, as_user: AsUser
+) -> None:
+    correct(original, annotator, "<script>alert(1)</script> <b hx-get='/'>x</b>")
+    page = as_user(admin).get(reverse("examples", args=[project.slug])).content.decode()
+    assert "<script>alert" not in page
+    assert "<b hx-get" not in page
+    assert "&lt;script&gt;" in page
 
 
 def test_undo_takes_both_back(project: Project, original: Completion, annotator: User) -> None:
