@@ -15,7 +15,7 @@ from feedback_app.serving.models import ChangeReport, FixedAnswer, TrafficSplit
 from feedback_app.serving.releases.automatic import live_version_claimed
 from feedback_app.serving.releases.services import release_flip, release_promote
 from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
-from feedback_app.training.forgetting.selectors import Tainted, tainted_runs
+from feedback_app.training.forgetting.selectors import Affected, affected_runs
 from feedback_app.training.forgetting.services import run_files_delete, run_retrain, versions_lock
 from feedback_app.training.models import Adapter, Erasure, Run
 from feedback_app.training.runs.services import run_cancel
@@ -34,22 +34,22 @@ def project_forget(project_id: int) -> None:
     erasures = list(Erasure.objects.filter(project=project).pending().order_by("due_at"))
     if not erasures:
         return
-    tainted = tainted_runs(project, erasures)
-    lock(project, tainted)
+    affected = affected_runs(project, erasures)
+    lock(project, affected)
     now = timezone.now()
     due = [erasure for erasure in erasures if erasure.due_at is not None and erasure.due_at <= now]
     live = version_number(project.live_version)
-    if any(live in tainted.runs[erasure.pk] for erasure in due):
+    if any(live in affected.runs[erasure.pk] for erasure in due):
         base_go_live(project)
-    elif live in tainted.all:
-        live_retrain(project, live, tainted, erasures)
+    elif live in affected.all:
+        live_retrain(project, live, affected, erasures)
     for erasure in due:
-        versions_delete(project, erasure, tainted)
+        versions_delete(project, erasure, affected)
 
 
-def lock(project: Project, tainted: Tainted) -> None:
-    """Lock the tainted versions that are not live, and end a traffic split that one is part of."""
-    for adapter in versions_lock(project=project, numbers=tainted.all):
+def lock(project: Project, affected: Affected) -> None:
+    """Lock the affected versions that are not live, and end a traffic split that one is part of."""
+    for adapter in versions_lock(project=project, numbers=affected.all):
         log.info("version_locked", adapter=adapter.name)
     split = project.traffic_splits.filter(status=RUNNING, candidate__locked_at__isnull=False)
     if split.exists():
@@ -63,23 +63,23 @@ def lock(project: Project, tainted: Tainted) -> None:
 
 
 def live_retrain(
-    project: Project, live: int, tainted: Tainted, erasures: list[Erasure]
+    project: Project, live: int, affected: Affected, erasures: list[Erasure]
 ) -> Run | None:
     """Queue the next run that is needed to replace the live version; None if there is nothing to
     do, or another run is active.
 
-    A version that was started from tainted ones takes several: the first of those is trained again,
+    A version that was started from affected ones takes several: the first of those is trained again,
     then the next one from it. The last one has automatic release: serving does that.
     """
     if project.archived_at is not None or project.runs.active().exists():
         return None
     replaced: dict[int, Adapter] = {}
-    for number in tainted.chain(live):
+    for number in affected.chain(live):
         run = project.runs.select_related("project", "snapshot").get(number=number)
-        clean = run.retrainings.exclude(number__in=tainted.all).select_related("adapter")
+        clean = run.retrainings.exclude(number__in=affected.all).select_related("adapter")
         newest = clean.order_by("-number").first()
         if newest is None:
-            start = replaced.get(tainted.starts.get(number, 0))
+            start = replaced.get(affected.starts.get(number, 0))
             return retrain(run, start=start, release=number == live, erasures=erasures)
         adapter: Adapter | None = getattr(newest, "adapter", None)
         if adapter is None:
@@ -121,14 +121,14 @@ def base_go_live(project: Project) -> None:
                 )
 
 
-def versions_delete(project: Project, erasure: Erasure, tainted: Tainted) -> None:
+def versions_delete(project: Project, erasure: Erasure, affected: Affected) -> None:
     """Delete the versions that had used what was erased, and end the erasure once all are gone.
 
     One that is still live, or whose run is still active, is left for the next call.
     """
-    numbers = tainted.runs[erasure.pk]
+    numbers = affected.runs[erasure.pk]
     project.refresh_from_db(fields=["live_version"])
-    lock(project, tainted)
+    lock(project, affected)
     left = False
     for run in project.runs.filter(number__in=numbers).select_related("project").order_by("number"):
         if run.active:

@@ -14,7 +14,7 @@ PENDING_READ = 200
 
 
 @dataclass(frozen=True)
-class Tainted:
+class Affected:
     """The runs of a project that had used what was erased, directly or through the version that
     they were started from: by erasure, and of all pending erasures together."""
 
@@ -27,7 +27,7 @@ class Tainted:
 
     def chain(self, number: int) -> list[int]:
         """Return the runs to be trained again to replace a version, in their order: from the first
-        tainted version behind it to itself."""
+        affected version behind it to itself."""
         behind = [*reversed(runs_before(number, self.starts)), number]
         return [each for each in behind if each in self.all]
 
@@ -51,10 +51,10 @@ class Forgetting:
         return self.code in ("refused", "failed", "gate")
 
 
-def tainted_runs(project: Project, erasures: Iterable[Erasure]) -> Tainted:
+def affected_runs(project: Project, erasures: Iterable[Erasure]) -> Affected:
     """Return which runs had used what these erasures removed."""
     starts = starts_of(project)
-    return Tainted(
+    return Affected(
         starts,
         {e.pk: frozenset({*e.runs, *runs_after(e.runs, starts)}) for e in erasures},
     )
@@ -66,10 +66,10 @@ def forgettings(project: Project, erasures: Iterable[Erasure]) -> list[Forgettin
     pending = list(
         Erasure.objects.filter(project=project).pending().order_by("due_at")[:PENDING_READ]
     )
-    tainted = tainted_runs(project, {e.pk: e for e in (*pending, *rows)}.values())
+    affected = affected_runs(project, {e.pk: e for e in (*pending, *rows)}.values())
     live = version_number(project.live_version)
     again = retraining_of(project, live) if live else None
-    return [_state(erasure, project, live, again, tainted) for erasure in rows]
+    return [_state(erasure, project, live, again, affected) for erasure in rows]
 
 
 def forgetting_of_live(project: Project) -> Forgetting | None:
@@ -88,9 +88,9 @@ def retraining_of(project: Project, number: int) -> Run | None:
 
 
 def _state(
-    erasure: Erasure, project: Project, live: int, again: Run | None, tainted: Tainted
+    erasure: Erasure, project: Project, live: int, again: Run | None, affected: Affected
 ) -> Forgetting:
-    runs = tainted.runs[erasure.pk]
+    runs = affected.runs[erasure.pk]
     versions = [project.adapter_name(number) for number in sorted(runs)]
     if erasure.finished_at is None:
         return Forgetting(erasure, "erasing", "It is being erased.", versions)
@@ -108,7 +108,7 @@ def _state(
             f"{day(erasure.due_at)}."
         )
         return Forgetting(erasure, "replaced", text, versions)
-    if again is not None and again.number in tainted.all:
+    if again is not None and again.number in affected.all:
         again = None  # what was erased later was in it
     code, text = _of_live(erasure, again)
     return Forgetting(erasure, code, text, versions, again)
