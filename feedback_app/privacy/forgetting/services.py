@@ -68,7 +68,7 @@ def live_retrain(
     """Queue the next run that is needed to replace the live version; None if there is nothing to
     do, or another run is active.
 
-    A version that was started from affected ones takes several: the first of those is trained again,
+    A version that was started from affected ones takes several: their first one is trained again,
     then the next one from it. The last one has automatic release: serving does that.
     """
     if project.archived_at is not None or project.runs.active().exists():
