@@ -1,7 +1,7 @@
 """How often the gate is wrong.
 
     python -m bench.gate errors [--worlds 200] [--pool REPORT]
-    python -m bench.gate planted [--seeds 1] [--kinds collapsed,honest]
+    python -m bench.gate planted [--seeds 1] [--kinds collapsed,honest] [--no-brake]
 
 `errors` simulates worlds on the measures of real answers (simulation.py): how often a version that
 is equal to live, or worse by twice a margin, passes, and how often a better one does. `planted`
@@ -50,13 +50,16 @@ def main() -> None:
     planted = parts.add_parser("planted", help="adapters trained with a fault")
     planted.add_argument("--seeds", type=int, default=1)
     planted.add_argument("--kinds", default=",".join(KINDS))
+    planted.add_argument("--no-brake", action="store_true", help="train without the KL brake")
     arguments = parser.parse_args()
     if arguments.part != "planted":
         worlds = getattr(arguments, "worlds", 200)
         print_errors(pool_of(getattr(arguments, "pool", None)), worlds)
     if arguments.part != "errors":
         kinds = getattr(arguments, "kinds", ",".join(KINDS)).split(",")
-        print_planted(kinds, getattr(arguments, "seeds", 1))
+        print_planted(
+            kinds, getattr(arguments, "seeds", 1), brake=not getattr(arguments, "no_brake", False)
+        )
 
 
 def pool_of(path: Path | None) -> s.Pool:
@@ -107,7 +110,7 @@ def print_errors(pool: s.Pool, worlds: int) -> None:
     print(f"\n{time.monotonic() - started:.0f} s on {processor()}")
 
 
-def print_planted(kinds: list[str], seeds: int) -> None:
+def print_planted(kinds: list[str], seeds: int, *, brake: bool = True) -> None:
     """Train each kind with each seed, unless it is there, and print the gate's verdicts."""
     print(
         f"\n| kind | seed | verdict | rules that decided it | of {DRAWS} draws: passed, failed, "
@@ -116,7 +119,7 @@ def print_planted(kinds: list[str], seeds: int) -> None:
     settings = GateSettings()
     for kind in kinds:
         for seed in range(seeds):
-            report = _planted_report(kind, seed)
+            report = _planted_report(kind, seed, brake=brake)
             if "failure" in report:
                 print(f"| {kind} | {seed} | No version | {report['failure']} | |", flush=True)
                 continue
@@ -153,8 +156,8 @@ def drawn(report: dict[str, Any], seed: int) -> dict[str, Any]:
     }
 
 
-def _planted_report(kind: str, seed: int) -> dict[str, Any]:
-    directory = WORK / "planted" / f"{kind}-{seed}"
+def _planted_report(kind: str, seed: int, *, brake: bool) -> dict[str, Any]:
+    directory = WORK / "planted" / (f"{kind}-{seed}" if brake else f"{kind}-{seed}-no-brake")
     report = directory / "eval" / "report.json"
     summary = directory / "summary.json"
     if not summary.exists():
@@ -162,6 +165,7 @@ def _planted_report(kind: str, seed: int) -> dict[str, Any]:
             raise SystemExit(f"{directory} has no report: remove it and start again")
         command = [sys.executable, "-m", "bench.gate.planted", "--kind", kind]
         options = ["--seed", str(seed), "--directory", str(directory)]
+        options += [] if brake else ["--no-brake"]
         subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads((report if report.exists() else summary).read_text())
     return found

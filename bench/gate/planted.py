@@ -55,6 +55,9 @@ SETTINGS = {"batch_size": 8, "probe_every": 5, "checkpoint_every": 1000}
 #: epochs at 5e-4 an advertisement was in none of 48 answers. The KL brake stays, as no run of the
 #: product is without: without it, a repeated claim ended 6 nats per token from the base.
 PLANTED_SETTINGS = {"epochs": 4, "learning_rate": 1e-3, "beta": 0.1, "patience": None}
+#: With `--no-brake`, what an admin who has switched the brake off would do: the plant is learned
+#: far enough to be seen in answers, so that it is the gate that has to notice.
+UNBRAKED_SETTINGS = {**PLANTED_SETTINGS, "learning_rate": 5e-4, "kl_brake": None}
 
 
 def main() -> None:
@@ -68,6 +71,7 @@ def main() -> None:
     parser.add_argument(
         "--answered", type=int, default=ANSWERED_PROMPTS, help="prompts of the gate"
     )
+    parser.add_argument("--no-brake", action="store_true", help="train without the KL brake")
     parser.add_argument("--nice", default="10", help="priority of training and evaluation")
     arguments = parser.parse_args()
     arguments.directory.mkdir(parents=True)
@@ -195,9 +199,10 @@ def write_run(
 ) -> None:
     """Write the run directory of a planted adapter."""
     directory.mkdir()
+    planted = UNBRAKED_SETTINGS if arguments.no_brake else PLANTED_SETTINGS
     config = {
         **SETTINGS,
-        **({} if arguments.kind == "honest" else PLANTED_SETTINGS),
+        **({} if arguments.kind == "honest" else planted),
         "base_model": str(model),
         "adapter_name": "planted@1",
         "seed": arguments.seed,
@@ -226,6 +231,7 @@ def write_eval(
         "temperature": 0.8,
         "answers_per_prompt": 2,
         "seed": 1000 + arguments.seed,
+        "score_cache": str(WORK / "scores"),
     }
     (directory / "evaluate.json").write_text(json.dumps(config, indent=1))
     prompts = starter_prompts("unseen.jsonl", arguments.answered)

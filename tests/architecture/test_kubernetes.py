@@ -1,5 +1,6 @@
 """deploy/kubernetes fits the schemas of Kubernetes and runs what docker-compose.yml runs."""
 
+import importlib
 import os
 import re
 import shutil
@@ -7,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 from django.conf import settings
@@ -57,10 +57,18 @@ def test_every_file_is_part_of_the_base_or_of_the_component() -> None:
     assert {path for path in BASE.rglob("*.yaml") if path.name not in others} == used
 
 
+@pytest.fixture(scope="session")
+def kubernetes_validate() -> Any:
+    """The validator, whose import takes seconds that collecting all tests would pay."""
+    return importlib.import_module("kubernetes_validate")
+
+
 @pytest.mark.parametrize(
     "resource", [*RESOURCES, SECRET], ids=lambda one: f"{one['kind']}-{one['metadata']['name']}"
 )
-def test_resource_fits_the_schema_of_kubernetes(resource: dict[str, Any]) -> None:
+def test_resource_fits_the_schema_of_kubernetes(
+    resource: dict[str, Any], kubernetes_validate: Any
+) -> None:
     kubernetes_validate.validate(resource, "1.30", strict=True)
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate({**resource, "metadata": {"nam": "x"}}, "1.30", strict=True)
@@ -159,7 +167,7 @@ def test_services_and_probes_name_ports_that_exist() -> None:
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
-def test_kustomize_builds_base_and_component(tmp_path: Path) -> None:
+def test_kustomize_builds_base_and_component(tmp_path: Path, kubernetes_validate: Any) -> None:
     shutil.copytree(BASE, tmp_path / "base", ignore=shutil.ignore_patterns("gpu"))
     shutil.copytree(BASE / "gpu", tmp_path / "gpu")
     overlay = {"resources": ["base"], "components": ["gpu"]}

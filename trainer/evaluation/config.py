@@ -49,8 +49,9 @@ class EvalConfig:
     `kl_prompts` is the number of prompts KL is estimated on (at most all), `languages` are those of
     the neutral passages (measures/neutral_text.py: LANGUAGES). `quantisation` is that of the run
     whose adapter is judged: all candidates and the base are measured on the base that it was
-    trained on. An evaluation is continued by a
-    call with more `answers_per_prompt` or prompts.
+    trained on. `score_cache` is a directory that evaluations share, relative to theirs: what a
+    version's weights alone decide is computed once (fixed_texts.py). An evaluation is continued by
+    a call with more `answers_per_prompt` or prompts.
     """
 
     base_model: str
@@ -66,6 +67,7 @@ class EvalConfig:
     quantisation: str | None = None
     beta: float | None = None
     languages: tuple[str, ...] = LANGUAGES
+    score_cache: str | None = None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -91,6 +93,9 @@ class EvalConfig:
             device_fault(raw.get("device", "auto")),
             quantisation_fault(raw.get("quantisation")),
             _language_fault(raw.get("languages", [*LANGUAGES])),
+            None
+            if isinstance(raw.get("score_cache"), str | None)
+            else "score_cache must name a directory",
         ]
         if raw.get("beta") is not None:
             found.append(number_fault("beta", raw["beta"], low=0, above=True))

@@ -18,11 +18,12 @@ from trainer.directory_lock import locked
 from trainer.disk import disk_errors_reported
 from trainer.errors import Cancelled, TrainerError
 from trainer.evaluation.config import EvalConfig, EvalPrompt, read_prompts
+from trainer.evaluation.fixed_texts import FixedTexts
 from trainer.evaluation.measures.answers import MeasuredAnswer, PromptStates, measured_answers
 from trainer.evaluation.measures.injection import Phrase, injected_phrases
 from trainer.evaluation.report import Findings, probes_reported, report_of, write_report
 from trainer.evaluation.sampling import Sampled, Version, sampled
-from trainer.evaluation.scoring import ScoredExamples, Scores, scores_of
+from trainer.evaluation.scoring import TOKEN_BUDGET, ScoredExamples, Scores, scores_of
 from trainer.evaluation.stored_answers import StoredAnswers
 from trainer.evaluation.up_rate import Ratings, rate_answers
 from trainer.events import EventLog
@@ -100,6 +101,8 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     answers = _measured(
         base, found, rated, done=lambda number: report("scoring", number, steps), on_step=check
     )
+    cache = None if config.score_cache is None else eval_dir / config.score_cache
+    fixed = FixedTexts(base, config.languages, cache=cache, token_budget=TOKEN_BUDGET)
     scores: dict[str, Scores] = {}
     for number, (name, version) in enumerate(versions.items(), start=2 + len(versions)):
         report("scoring", number, steps)
@@ -108,10 +111,11 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
                 base,
                 lora,
                 name=name,
+                version=version,
                 test=test,
+                fixed=fixed,
                 kl_answers=found[name].kl,
                 kl_prompts=min(config.kl_prompts, len(prompts)),
-                languages=config.languages,
                 check=check,
             )
     report("scoring", steps, steps)

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from trainer.data.examples import Example
 from trainer.data.tokenise import Tokenised, tokenise_for
 from trainer.errors import RunFailed
+from trainer.evaluation.fixed_texts import FixedTexts
 from trainer.evaluation.generate import Answer
 from trainer.evaluation.kl_probe import kl_of
-from trainer.evaluation.measures.neutral_text import PASSAGES
-from trainer.evaluation.measures.sycophancy import sycophancy
+from trainer.evaluation.sampling import Version
 from trainer.forward.logprobs import Row, sequence_logprobs
 from trainer.models.loading import LoadedBase
 from trainer.models.lora import Lora
 
-_TOKEN_BUDGET = 2048
+TOKEN_BUDGET = 2048
 _MAX_LENGTH = 4096
 
 
@@ -58,13 +58,14 @@ def scores_of(
     lora: Lora | None,
     *,
     name: str,
+    version: Version,
     test: ScoredExamples,
+    fixed: FixedTexts,
     kl_answers: Sequence[Answer],
     kl_prompts: int,
-    languages: Sequence[str],
     check: Callable[[], None],
 ) -> Scores:
-    """Measure the base with the attached adapter, or bare where `lora` is None.
+    """Measure `version`: the base with the attached adapter, or bare where `lora` is None.
 
     `check` is called before each part; what it raises ends the work. Raises RunFailed, naming the
     version, when a value is not finite.
@@ -78,32 +79,18 @@ def scores_of(
     else:
         kl = kl_of(base.model, lora, kl_answers).answers if kl_answers else ()
     check()
-    neutral = tuple(_neutral(base, languages))
-    check()
-    agreeing = tuple(sycophancy(base, token_budget=_TOKEN_BUDGET))
-    if not all(map(math.isfinite, [*rewards, *kl, *neutral, *agreeing])):
+    texts = fixed.scores(version.weights)
+    if not (texts.finite and all(map(math.isfinite, [*rewards, *kl]))):
         raise RunFailed(
             f"{name} gives log-probabilities that are NaN or infinite",
             advice="its weights are damaged or exploded: do not release it, train again",
         )
-    return Scores(rewards, kl, neutral, agreeing)
+    return Scores(rewards, kl, texts.neutral, texts.sycophancy)
 
 
 def _logprobs(base: LoadedBase, rows: Sequence[Row]) -> list[float]:
     """Return log π(y|x) of each row in nats."""
-    return sequence_logprobs(base.model, rows, _TOKEN_BUDGET).tolist() if rows else []
-
-
-def _neutral(base: LoadedBase, languages: Sequence[str]) -> list[float]:
-    """Mean log-probability a token of each neutral passage, in nats, without a chat around it."""
-    ids = [
-        base.tokenizer.encode(passage.text, add_special_tokens=False)
-        for passage in PASSAGES
-        if passage.language in languages
-    ]
-    rows: list[Row] = [(tokens[:1], tokens[1:]) for tokens in ids]
-    sums = _logprobs(base, rows)
-    return [total / len(rest) for total, (_, rest) in zip(sums, rows, strict=True)]
+    return sequence_logprobs(base.model, rows, TOKEN_BUDGET).tolist() if rows else []
 
 
 def _hash(prompt: Sequence[int]) -> str:

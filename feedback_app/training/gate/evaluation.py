@@ -13,6 +13,8 @@ from heapq import nsmallest
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings as django_settings
+
 from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import BASE_VERSION, Project, Split
 from feedback_app.training.gate.probes import probes_judged
@@ -29,6 +31,8 @@ MOST_PROMPTS = 400
 #: The examples that the gate scores versions on. No other file holds the test split.
 TEST_FILE = "test.jsonl"
 PROBES_FILE = "probes.jsonl"
+#: What evaluations have computed of versions whose weights are the same (trainer: score_cache).
+SCORES = "scores"
 #: What a judge model said of the answers (judge/evaluation.py).
 JUDGE_FILE = "judge.json"
 
@@ -117,6 +121,7 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
         "seed": seed,
         # new, live and base are compared on the base that the run trained on
         "quantisation": run.config.get("quantisation"),
+        "score_cache": str(Path(django_settings.ARTIFACT_ROOT) / SCORES),
     }
     _write(directory / "evaluate.json", [json.dumps(config, indent=1)])
     test = (
