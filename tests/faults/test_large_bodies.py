@@ -115,14 +115,15 @@ def test_upload_above_the_limit_of_forms_is_accepted_with_a_csrf_token_only(
 # -- a real server
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """Run the web process of the Procfile; yield its URL and the directory of temporary files."""
-    temporary = tmp_path / "tmp"
+    directory = tmp_path_factory.mktemp("server")
+    temporary = directory / "tmp"
     temporary.mkdir()
     env: dict[str, str | None] = {
         "PROSPECT_ENV": "test",
-        "PROSPECT_VAR": str(tmp_path / "var"),
+        "PROSPECT_VAR": str(directory / "var"),
         "DATABASE_URL": None,
         "REDIS_URL": None,
         "PORT": None,

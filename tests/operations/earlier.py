@@ -12,6 +12,7 @@ import django
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
 from django.utils import timezone
 
 #: The first state that had the whole loop (2026-11-24), before imports, queues and gold.
@@ -42,8 +43,19 @@ def main() -> None:
 def state_at(targets: dict[str, str]) -> Any:
     """Migrate to a state and return its models."""
     executor = MigrationExecutor(connection)
+    executor.loader = one_by_one()
     executor.migrate(list(targets.items()))
-    return MigrationExecutor(connection).loader.project_state(list(targets.items())).apps
+    return executor.loader.project_state(list(targets.items())).apps
+
+
+def one_by_one() -> MigrationLoader:
+    """Return the migrations without the squashed ones, which would lead past earlier states."""
+    loader = MigrationLoader(connection, replace_migrations=False)
+    for node, migration in loader.disk_migrations.items():
+        if migration.replaces:
+            loader.graph.remove_replacement_node(node, migration.replaces)
+            loader.applied_migrations.pop(node, None)
+    return loader
 
 
 def fill_first(apps: Any) -> None:

@@ -51,11 +51,17 @@ ACCEPTED = {
 
 @pytest.fixture
 def empty_database(tmp_path: Path) -> Iterator[str]:
-    """The URL of a database without tables, of the same kind as the suite's."""
+    with database_without_tables(tmp_path, "earlier") as url:
+        yield url
+
+
+@contextlib.contextmanager
+def database_without_tables(directory: Path, name: str) -> Iterator[str]:
+    """Yield the URL of a database without tables, of the same kind as the suite's."""
     if connection.vendor == "sqlite":
-        yield f"sqlite:///{tmp_path / 'earlier.sqlite3'}"
+        yield f"sqlite:///{directory / name}.sqlite3"
         return
-    name = f"earlier_{os.getpid()}"
+    name = f"{name}_{os.getpid()}"
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
     yield database_url().rsplit("/", 1)[0] + f"/{name}"
@@ -63,10 +69,10 @@ def empty_database(tmp_path: Path) -> Iterator[str]:
         cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-def printed_by(module: str, database: str, var: Path) -> Any:
+def printed_by(module: str, database: str, var: Path, *arguments: str) -> Any:
     """Run a module in a process of its own on this database; return the JSON that it prints."""
     done = subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, *arguments],
         cwd=django_settings.BASE_DIR,
         env={
             **os.environ,
@@ -151,6 +157,22 @@ def test_held_out_prompts_are_divided_and_training_prompts_stay(
         "percent": [20, 10, 50],
         "snapshot": [50, 50],
     }
+
+
+@pytest.mark.long
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True)
+def test_squashed_migrations_make_the_tables_that_the_others_make_one_by_one(
+    tmp_path: Path,
+) -> None:
+    made = {}
+    for way in ("squashed", "one by one"):
+        with database_without_tables(tmp_path, way.split()[0]) as url:
+            made[way] = printed_by("tests.operations.tables", url, tmp_path, way)
+
+    assert made["squashed"] == made["one by one"]
+    assert len(made["squashed"]["tables"]) > 60
+    assert made["squashed"]["pending"] == []
 
 
 # -- migrations without downtime

@@ -18,12 +18,14 @@ from feedback_app.operations.backup.tables import Model
 #: Rows that migrations create: they do not make an installation used.
 CREATED_BY_MIGRATE = (Permission, ContentType)
 
+#: App and name of a migration.
+Node = tuple[str, str]
+
 
 def migrations_applied() -> list[str]:
-    """Return the applied migrations as 'app.name', sorted."""
-    return sorted(
-        f"{app}.{name}" for app, name in MigrationRecorder(connection).applied_migrations()
-    )
+    """Return the applied migrations as 'app.name', sorted; of a squashed one, those it replaces."""
+    applied = set(MigrationRecorder(connection).applied_migrations())
+    return sorted(f"{app}.{name}" for app, name in applied - squashed().keys())
 
 
 def migrations_pending() -> list[str]:
@@ -31,8 +33,14 @@ def migrations_pending() -> list[str]:
     loader = MigrationLoader(connection)
     return sorted(
         f"{app}.{name}"
-        for app, name in set(loader.disk_migrations) - loader.applied_migrations.keys()
+        for app, name in loader.graph.nodes.keys() - loader.applied_migrations.keys()
     )
+
+
+def squashed() -> dict[Node, set[Node]]:
+    """Return the squashed migrations of this version, each with those that it replaces."""
+    known = MigrationLoader(connection, ignore_no_migrations=True).disk_migrations
+    return {node: set(one.replaces) for node, one in known.items() if one.replaces}
 
 
 def database_require_empty(tables: Sequence[Model]) -> None:
@@ -53,13 +61,14 @@ def tables_prepare(manifest: Manifest) -> list[Model]:
     Raises BackupError if this version does not know these migrations, or there are other tables.
     """
     executor = MigrationExecutor(connection)
-    nodes = [(app, name) for app, _, name in (one.partition(".") for one in manifest.migrations)]
-    if unknown := set(nodes) - set(executor.loader.disk_migrations):
+    nodes = {(app, name) for app, _, name in (one.partition(".") for one in manifest.migrations)}
+    if unknown := nodes - set(executor.loader.disk_migrations):
         raise BackupError(
             f"The backup is of Prospect {manifest.prospect}, which has migrations that this "
             f"version has not ({', '.join(sorted(name for _, name in unknown)[:3])}). "
             "Install that version or a later one and restore again."
         )
+    nodes = _in_one_step(executor, nodes)
     if applied := migrations_applied():
         if applied != manifest.migrations:
             raise BackupError(
@@ -70,6 +79,22 @@ def tables_prepare(manifest: Manifest) -> list[Model]:
         # the migrations that no other one of them depends on
         graph = executor.loader.graph.node_map
         needed = {parent.key for node in nodes for parent in graph[node].parents}
-        executor.migrate(sorted(set(nodes) - needed))
-    state = executor.loader.project_state(nodes)
+        executor.migrate(sorted(nodes - needed))
+    state = executor.loader.project_state(sorted(nodes))
     return list(state.apps.get_models(include_auto_created=True))
+
+
+def _in_one_step(executor: MigrationExecutor, nodes: set[Node]) -> set[Node]:
+    """Return `nodes` with the squashed migrations in place of those that they replace.
+
+    A backup of a version that had only some of these needs them one by one: then no migration is
+    replaced.
+    """
+    replaced = squashed()
+    if any(each & nodes and not each <= nodes for each in replaced.values()):
+        executor.loader = MigrationLoader(connection, replace_migrations=False)
+        return nodes
+    for squash, each in replaced.items():
+        if each <= nodes:
+            nodes = nodes - each | {squash}
+    return nodes

@@ -24,6 +24,7 @@ from django.db.migrations.operations import (
     AddConstraint,
     AddField,
     AddIndex,
+    AlterField,
     CreateModel,
 )
 from django.db.migrations.operations.base import Operation
@@ -307,11 +308,10 @@ EARLIER = "0011_judge"
 @pytest.mark.long
 def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) -> None:
     """Restore what a version wrote that had no later migration of training than EARLIER."""
-    loader = MigrationLoader(None)
     later = [
-        loader.get_migration(app, name)
-        for app, name in loader.graph.forwards_plan(*loader.graph.leaf_nodes("training"))
-        if app == "training" and name > EARLIER
+        migration
+        for (app, name), migration in sorted(MigrationLoader(None).disk_migrations.items())
+        if app == "training" and name > EARLIER and not migration.replaces
     ]
     assert later
 
@@ -326,7 +326,8 @@ def test_backup_of_an_earlier_version_is_migrated(backup: Path, tmp_path: Path) 
     count = f"{len(later)} migrations of this version"
     assert count in manage(tmp_path / "new", "restore", str(backup))
     shown = manage(tmp_path / "new", "showmigrations", "training")
-    assert f"[X] {later[-1].name}" in shown
+    assert later[-1].name in shown
+    assert "[ ]" not in shown
 
 
 def take_back(backup: Path, values: dict[str, Any], operation: Operation) -> None:
@@ -347,7 +348,7 @@ def take_back(backup: Path, values: dict[str, Any], operation: Operation) -> Non
             text = "".join(json.dumps(row[:number] + row[number + 1 :]) + "\n" for row in rows)
             path.write_bytes(gzip.compress(text.encode()))
             values["files"][file_of(model._meta.db_table)] = asdict(BackedUpFile.of(path))
-        case AddIndex() | AddConstraint():
+        case AddIndex() | AddConstraint() | AlterField():
             pass
         case _:
             raise AssertionError(f"say what {operation} adds, or choose a later EARLIER")

@@ -44,6 +44,8 @@ def make_eval(tmp_path: Path, tiny_dir: Path, candidates: dict[str, str | None])
         "seed": 3,
         "dtype": "float32",
         "device": "cpu",
+        # of all tests of a session: what the same weights decide
+        "score_cache": str(tiny_dir.parent / "scores"),
     }
     (eval_dir / "evaluate.json").write_text(json.dumps(settings))
     write_examples(eval_dir / "test.jsonl", [example(number) for number in range(6)])

@@ -49,7 +49,8 @@ def migrations() -> Iterator[Problem]:
             "Run `manage.py migrate`.",
         )
     ours = {app for app, _ in known}
-    if newer := sorted(f"{a}.{name}" for a, name in applied - known if a in ours):
+    unknown = applied - loader.disk_migrations.keys()
+    if newer := sorted(f"{a}.{name}" for a, name in unknown if a in ours):
         yield Problem(
             f"The database is newer than this version of Prospect: {listed(newer)}.",
             "Install the version that migrated it.",
