@@ -51,6 +51,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         "project-archive project-restore".split(), "every other request would be refused"
     ),
+    "project-deletion": "about a project that is deleted",
     "erasure-status": "by a signed link, and about one erasure",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",

@@ -117,6 +117,8 @@ def project_pages(project: Project) -> list[str]:
         "/?all=1",
         reverse("project-new"),
         reverse("project-new") + f"?like={project.slug}",
+        reverse("project-deletions"),
+        reverse("project-delete", args=[project.slug]),
         "/me/",
         "/notifications/",
         *(reverse("person", args=[project.slug, m.user_id]) for m in project.memberships.all()),

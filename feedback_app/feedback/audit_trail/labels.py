@@ -37,6 +37,8 @@ LABELS = {
     "probe.retire": "Probe retired",
     "project.archive": "Project archived",
     "project.create": "Project created",
+    "project.delete": "Deletion of the project requested",
+    "project.deleted": "Project deleted",
     "project.priority": "Priority changed",
     "project.restore": "Project restored",
     "project.rules": "Rules for votes changed",

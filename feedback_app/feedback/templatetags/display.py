@@ -74,6 +74,7 @@ TABS = (
             "webhook",
             "notification-choice",
             "audit",
+            "project-delete",
         ),
     ),
 )
