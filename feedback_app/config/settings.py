@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
 import django_stubs_ext
 import environ
@@ -400,6 +401,11 @@ if TRAINER_PROCESSES < 0:
     raise ImproperlyConfigured("TRAINER_PROCESSES is 0 or more.")
 # the processes of a run share one copy of the base model
 TRAINER_FSDP = env.bool("TRAINER_FSDP", False)
+
+# time zone of schedules whose project has chosen none
+SCHEDULE_TIME_ZONE = env.str("SCHEDULE_TIME_ZONE", "UTC")
+if SCHEDULE_TIME_ZONE not in available_timezones():
+    raise ImproperlyConfigured("SCHEDULE_TIME_ZONE is an IANA name such as Europe/Berlin.")
 
 # days after an erasure until the versions that had used what was erased are deleted
 ERASURE_DAYS = env.int("ERASURE_DAYS", 30)
