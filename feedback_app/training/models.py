@@ -130,6 +130,8 @@ class Run(Claimable):
     eta_seconds = models.FloatField(null=True)
     # lambda_d, lambda_u, device and others, as reported by the trainer at its start
     facts: Any = models.JSONField(default=dict)
+    # what was expected when it was queued: minutes, and the chance to pass (gate/chance.py)
+    forecast: Any = models.JSONField(null=True)
     # how the examples fit the trained model (runs/fit.py), set when the run succeeds
     fit: Any = models.JSONField(null=True)
     error = models.TextField(blank=True)
