@@ -47,6 +47,7 @@ LEFT_OUT = {
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
+    "system-free": "sends a task: nobody receives it here",
     "gate-judge-test": "waits for another server",
     **dict.fromkeys(
         "project-archive project-restore".split(), "every other request would be refused"

@@ -412,6 +412,13 @@ ERASURE_DAYS = env.int("ERASURE_DAYS", 30)
 if ERASURE_DAYS < 1:
     raise ImproperlyConfigured("ERASURE_DAYS is 1 or more.")
 
+# days after which the System page's button deletes checkpoints of runs without a version, and
+# files of discarded versions (monitoring/retention/rules.py); 0: never
+CHECKPOINT_DAYS = env.int("CHECKPOINT_DAYS", 7)
+DISCARDED_DAYS = env.int("DISCARDED_DAYS", 30)
+if min(CHECKPOINT_DAYS, DISCARDED_DAYS) < 0:
+    raise ImproperlyConfigured("CHECKPOINT_DAYS and DISCARDED_DAYS are 0 or more.")
+
 # -- models and engines
 
 BASE_MODEL = env.str("BASE_MODEL", "SmolLM2-135M-Instruct")

@@ -296,8 +296,9 @@ class Adapter(models.Model):
     gate_outcome = models.CharField(max_length=9, choices=GateOutcome.choices, blank=True)
     gate_won = models.BooleanField(default=False)
     discarded_at = models.DateTimeField(null=True)
-    # it learned from what was erased since: discarded for good, without files from `deleted_at` on
+    # it learned from what was erased since: discarded for good
     locked_at = models.DateTimeField(null=True)
+    # without files from then on: after an erasure, or long after it was discarded
     deleted_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -118,6 +118,7 @@ def project_pages(project: Project) -> list[str]:
         reverse("project-new"),
         reverse("project-new") + f"?like={project.slug}",
         reverse("project-deletions"),
+        reverse("system"),
         reverse("project-delete", args=[project.slug]),
         "/me/",
         "/notifications/",

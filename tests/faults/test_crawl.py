@@ -37,6 +37,8 @@ LEAST = {
     "home": PERSON,
     "project-new": PERSON,
     "project-deletions": PERSON,
+    "system": PERSON,
+    "system-free": PERSON,
     "project-deletion": PERSON,
     "me": PERSON,
     "notifications": PERSON,

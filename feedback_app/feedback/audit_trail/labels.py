@@ -6,6 +6,7 @@ LABELS = {
     "adapter.delete": "Version deleted after an erasure",
     "adapter.discard": "Version discarded",
     "adapter.download": "Version downloaded",
+    "adapter.expire": "Files of a discarded version deleted",
     "adapter.lock": "Version locked after an erasure",
     "adapter.restore": "Version restored",
     "audit.export": "Audit trail exported",

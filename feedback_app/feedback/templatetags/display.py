@@ -156,6 +156,16 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def bytes_size(count: int) -> str:
+    """Return 2469606195 as '2.3 GB', in powers of 1,024."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.1f} {units[0]}" if size < 10 and units[0] != "B" else f"{size:.0f} {units[0]}"
+
+
+@register.filter
 def percent(share: float | None) -> str:
     """Return 0.834 as '83 %'."""
     return "–" if share is None else f"{100 * share:.0f} %"

@@ -16,7 +16,8 @@ from feedback_app.accounts.models import Invitation, Membership, User
 from feedback_app.db.claims import Claim, ClaimLost
 from feedback_app.feedback.imports.services import file_discard
 from feedback_app.feedback.models import BASE_VERSION, Project, ProjectDeletion
-from feedback_app.serving.engine.client import Engine, EngineError
+from feedback_app.serving.engine.client import Engine, EngineError, engine_urls
+from feedback_app.serving.engine.state import engine_models
 from feedback_app.serving.models import ShareLink
 from feedback_app.serving.project_deletion.parts import PARTS, Part
 from feedback_app.serving.project_deletion.selectors import (
@@ -91,11 +92,10 @@ def deletion_execute(claim: DeletionClaim) -> None:
 def deletion_steps(claim: DeletionClaim) -> Iterator[None]:
     """Delete everything of the project, one batch per step. Raises ClaimLost and StoreError."""
     project = claim.row.project
-    for run in project.runs.select_related("adapter", "project").order_by("pk").iterator():
-        adapter = getattr(run, "adapter", None)
-        if adapter is not None:
-            version_unload(project, adapter.name)
-        run_files_remove(run, adapter)
+    versions_unload(project)
+    runs = project.runs.select_related("adapter").defer("fit", "adapter__report", "adapter__gate")
+    for run in list(runs.order_by("pk")):
+        run_files_remove(run, getattr(run, "adapter", None))
         yield
     for job in project.import_jobs.filter(uploaded=True).iterator():
         file_discard(job)
@@ -110,12 +110,15 @@ def deletion_steps(claim: DeletionClaim) -> Iterator[None]:
     deletion_end(claim)
 
 
-def version_unload(project: Project, name: str) -> None:
-    """Unload a version from the engines; one that is down has unloaded it."""
+def versions_unload(project: Project) -> None:
+    """Unload the project's versions from the engines that answer; one that is down has none."""
     try:
-        Engine(project).unload(name)
+        for url in engine_urls(project.base_model):
+            for name in engine_models(url):
+                if name.rpartition("@")[0] == project.slug:
+                    Engine(project).unload(name)
     except EngineError as error:
-        log.warning("unload_failed", adapter=name, why=str(error))
+        log.warning("unload_failed", project=project.slug, why=str(error))
 
 
 def batch_delete(claim: DeletionClaim, number: int, part: Part) -> int:

@@ -19,6 +19,8 @@ from feedback_app.feedback.models import Completion, ImportJob, Project, Project
 from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.operations.doctor.services import ROWS
 from feedback_app.privacy.erasure import person_erase
+from feedback_app.serving.engine.client import Engine
+from feedback_app.serving.engine.state import engine_models
 from feedback_app.serving.project_deletion import parts
 from feedback_app.serving.project_deletion.services import (
     deletion_claim,
@@ -27,9 +29,11 @@ from feedback_app.serving.project_deletion.services import (
     project_delete,
 )
 from feedback_app.serving.tasks import delete_project, dispatch
+from feedback_app.training.models import Adapter
 from feedback_app.training.runs.services import run_request
 from feedback_app.web.errors import UserError
 from tests.db.test_claims import heartbeat_stops
+from tests.engines import RunningEngine
 from tests.faults.world import World, make_world
 
 pytestmark = pytest.mark.django_db
@@ -37,14 +41,14 @@ pytestmark = pytest.mark.django_db
 As = Callable[[User], Client]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def artifacts(settings: Settings, tmp_path: Path) -> None:
     settings.ARTIFACT_ROOT = tmp_path
     settings.ENGINES = {"SmolLM2-135M-Instruct": "http://127.0.0.1:9"}  # nothing listens there
 
 
 @pytest.fixture
-def bot() -> World:
+def bot(artifacts: None) -> World:
     """An archived project with a row of every kind, and files."""
     world = make_world("bot")
     project_archive(project=world.project, by=world.people["owner"])
@@ -374,3 +378,17 @@ def test_part_of_every_model_comes_before_what_it_refers_to() -> None:
         "serving",
         "training",
     }
+
+
+@pytest.mark.slow
+def test_versions_are_unloaded_from_the_engines(
+    served: Project, make_adapter: Callable[..., Adapter], admin: User, engine: RunningEngine
+) -> None:
+    adapter = make_adapter()
+    Engine(served).load(adapter)
+    assert adapter.name in engine_models(engine.url)
+    project_archive(project=served, by=admin)
+    deletion = project_delete(project=served, by=admin)
+    delete_project(deletion.pk)
+    assert adapter.name not in engine_models(engine.url)
+    assert not adapter.directory.exists()
