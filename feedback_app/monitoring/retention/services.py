@@ -83,19 +83,18 @@ def cleanup_execute(*, by: User | None) -> Cleanup:
 def entry_delete(entry: Deletable, *, by: User | None) -> int:
     """Delete one place; return the bytes that were freed, 0 if it is needed again meanwhile."""
     if entry.adapter is not None:
-        return version_files_delete(entry, by=by)
+        return version_files_delete(entry.adapter, entry.paths, by=by)
     if entry.run is not None:
-        return checkpoints_delete(entry)
+        return checkpoints_delete(entry.run, entry.paths[0])
     return paths_delete(entry.paths)
 
 
-def checkpoints_delete(entry: Deletable) -> int:
+def checkpoints_delete(run_id: int, path: Path) -> int:
     """Delete a run's checkpoints, unless it was resumed meanwhile."""
-    [path] = entry.paths
     aside = path.with_name(f".{path.name}.{uuid4().hex}")
     with transaction.atomic():
         ended = runs_without_checkpoints(timezone.now()).select_for_update()
-        if ended.filter(pk=entry.run).first() is None:
+        if ended.filter(pk=run_id).first() is None:
             return 0
         # before the run can be resumed: a trainer that starts finds all of them or none
         try:
@@ -105,11 +104,11 @@ def checkpoints_delete(entry: Deletable) -> int:
     return paths_delete((aside,))
 
 
-def version_files_delete(entry: Deletable, *, by: User | None) -> int:
+def version_files_delete(adapter_id: int, paths: tuple[Path, ...], *, by: User | None) -> int:
     """Delete the files of a discarded version, unless it was restored meanwhile."""
     with transaction.atomic():
         # restoring it waits for this row, and finds its files gone
-        row = Adapter.objects.select_for_update().get(pk=entry.adapter)
+        row = Adapter.objects.select_for_update().get(pk=adapter_id)
         if not versions_without_files(timezone.now()).filter(pk=row.pk).exists():
             return 0
         if row.deleted_at is None:
@@ -119,7 +118,7 @@ def version_files_delete(entry: Deletable, *, by: User | None) -> int:
         artifact_store().remove(row.path)
     except StoreError as error:
         log.warning("version_stays_in_the_store", adapter=row.name, why=str(error))
-    return paths_delete(entry.paths)
+    return paths_delete(paths)
 
 
 def paths_delete(paths: tuple[Path, ...]) -> int:

@@ -74,7 +74,7 @@ def queue_lengths(names: Iterable[str]) -> dict[str, int]:
     )
     try:
         with client as broker:
-            return {name: int(broker.llen(name)) for name in names}  # type: ignore[arg-type]
+            return {name: int(broker.llen(name)) for name in names}
     except RedisError:
         return {}
 
