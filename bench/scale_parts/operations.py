@@ -47,10 +47,12 @@ LEFT_OUT = {
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
+    "system-free": "sends a task: nobody receives it here",
     "gate-judge-test": "waits for another server",
     **dict.fromkeys(
         "project-archive project-restore".split(), "every other request would be refused"
     ),
+    "project-deletion": "about a project that is deleted",
     "erasure-status": "by a signed link, and about one erasure",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",

@@ -4,10 +4,12 @@ import gc
 import os
 import re
 
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.urls import reverse
 
 from feedback_app.config.threads import ThreadedWsgi
+from feedback_app.monitoring.processes import ProcessBeat
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "feedback_app.config.settings")
 
@@ -26,6 +28,8 @@ application = ThreadedWsgi(
     waits=lambda path: WAITS_FOR_ENGINE.fullmatch(path) is not None,
     monitoring=MONITORING,
 )
+if settings.MODE != "test":
+    ProcessBeat("web").forever()
 # loads the views now instead of at the first request
 reverse("home")
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
 import django_stubs_ext
 import environ
@@ -401,10 +402,22 @@ if TRAINER_PROCESSES < 0:
 # the processes of a run share one copy of the base model
 TRAINER_FSDP = env.bool("TRAINER_FSDP", False)
 
+# time zone of schedules whose project has chosen none
+SCHEDULE_TIME_ZONE = env.str("SCHEDULE_TIME_ZONE", "UTC")
+if SCHEDULE_TIME_ZONE not in available_timezones():
+    raise ImproperlyConfigured("SCHEDULE_TIME_ZONE is an IANA name such as Europe/Berlin.")
+
 # days after an erasure until the versions that had used what was erased are deleted
 ERASURE_DAYS = env.int("ERASURE_DAYS", 30)
 if ERASURE_DAYS < 1:
     raise ImproperlyConfigured("ERASURE_DAYS is 1 or more.")
+
+# days after which the System page's button deletes checkpoints of runs without a version, and
+# files of discarded versions (monitoring/retention/rules.py); 0: never
+CHECKPOINT_DAYS = env.int("CHECKPOINT_DAYS", 7)
+DISCARDED_DAYS = env.int("DISCARDED_DAYS", 30)
+if min(CHECKPOINT_DAYS, DISCARDED_DAYS) < 0:
+    raise ImproperlyConfigured("CHECKPOINT_DAYS and DISCARDED_DAYS are 0 or more.")
 
 # -- models and engines
 

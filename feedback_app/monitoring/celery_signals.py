@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 from celery import Task
 from celery.signals import (
+    beat_init,
     before_task_publish,
     heartbeat_sent,
     task_postrun,
@@ -19,6 +20,7 @@ from celery.signals import (
 from structlog.contextvars import bind_contextvars, clear_contextvars, reset_contextvars
 
 from feedback_app.monitoring import heartbeats, task_counts, tracing
+from feedback_app.monitoring.processes import ProcessBeat, devices_here
 from feedback_app.web import log_context
 
 log = structlog.get_logger(__name__)
@@ -29,6 +31,7 @@ DISPATCH_SUFFIX = ".dispatch"
 
 _queues: list[str] = []
 _last_beat = 0.0
+_process: ProcessBeat | None = None
 
 
 @before_task_publish.connect
@@ -73,8 +76,20 @@ def task_end(*, task: Task[Any, Any], state: str | None = None, **_: object) -> 
 @worker_ready.connect
 def queues_remember(*, sender: Any, **_: object) -> None:
     """Remember which queues this worker takes messages from, and send the first heartbeat."""
+    global _process
     _queues[:] = sender.app.amqp.queues.consume_from
     heartbeats.beat(*_queues)
+    trains = "gpu" in _queues
+    _process = ProcessBeat(
+        "worker", queues=tuple(_queues), devices=devices_here() if trains else ()
+    )
+    _process.beat()
+
+
+@beat_init.connect
+def beat_process(**_: object) -> None:
+    """Store heartbeats of beat from a thread: its loop sleeps until the next message is due."""
+    ProcessBeat("beat").forever()
 
 
 @heartbeat_sent.connect
@@ -85,3 +100,5 @@ def worker_beat(**_: object) -> None:
     if _queues and now - _last_beat >= heartbeats.BEAT_SECONDS:
         _last_beat = now
         heartbeats.beat(*_queues)
+        if _process is not None:
+            _process.beat()

@@ -279,7 +279,12 @@ def names_erase(*, user: User, project: Project) -> None:
 
 
 def account_delete(pk: int) -> None:
-    """Delete the account unless one of its erasures is unfinished."""
+    """Delete the account unless one of its erasures is unfinished.
+
+    Addresses that projects' trails still have of it, also of deleted projects, go with it.
+    """
     with transaction.atomic():
         if not Erasure.objects.filter(person=pk, account=True, finished_at=None).exists():
+            entries = AuditEvent.objects.filter(actor=pk).exclude(address="")
+            entries.update(address="", redacted=True)
             User.objects.filter(pk=pk).delete()

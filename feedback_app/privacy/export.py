@@ -28,6 +28,7 @@ from feedback_app.feedback.models import (
     NotificationChoice,
     Pause,
     Probe,
+    ProjectDeletion,
     Skip,
     Vote,
     VoteEvent,
@@ -208,6 +209,12 @@ PARTS = (
         "user",
         # not `choice`: it would tell which answer was whose, while others still judge the pair
         ("pair__batch__project__slug", "pair__messages", "side", "created_at", "updated_at"),
+    ),
+    Part(
+        "project_deletions",
+        ProjectDeletion.objects.all(),
+        "by",
+        ("project__slug", "created_at", "finished_at"),
     ),
     Part("erasures", Erasure.objects.all(), "by", ("project__slug", "created_at")),
     Part(

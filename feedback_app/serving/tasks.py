@@ -4,8 +4,9 @@ import structlog
 from celery import shared_task
 
 from feedback_app.feedback.figures.services import figures_count, figures_due
-from feedback_app.feedback.models import Sampling
+from feedback_app.feedback.models import ProjectDeletion, Sampling
 from feedback_app.serving.models import ChangeReport, TrafficSplit
+from feedback_app.serving.project_deletion.services import deletion_claim, deletion_execute
 from feedback_app.serving.project_home import history
 from feedback_app.serving.releases import automatic, figures
 from feedback_app.serving.releases.selectors import adapters_to_release
@@ -34,6 +35,7 @@ def dispatch() -> None:
         (release_automatically, adapters_to_release()),
         (request_version_diff, adapters_without_version_diff()),
         (write_version_diff, ChangeReport.objects.filter(ChangeReport.claimable())),
+        (delete_project, ProjectDeletion.objects.filter(ProjectDeletion.claimable())),
         (count_figures, figures_due(figures.NAME)),
         (count_history, figures_due(history.NAME)),
         (watch_split, TrafficSplit.objects.filter(status=RUNNING, project__archived_at=None)),
@@ -91,3 +93,11 @@ def write_version_diff(adapter_id: int) -> None:
     claim = report_claim(adapter_id)
     if claim is not None:
         report_execute(claim)
+
+
+@shared_task(name="serving.delete_project")
+def delete_project(project_id: int) -> None:
+    """Delete a project, or what is left of it; a second delivery does nothing."""
+    claim = deletion_claim(project_id)
+    if claim is not None:
+        deletion_execute(claim)

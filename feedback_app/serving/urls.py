@@ -7,6 +7,7 @@ from feedback_app.serving.demo import views as demo_views
 from feedback_app.serving.dossier.views import dossier
 from feedback_app.serving.lineage import views as lineage_views
 from feedback_app.serving.new_project.views import new_project
+from feedback_app.serving.project_deletion import views as deletion_views
 from feedback_app.serving.project_home import views as project_home_views
 from feedback_app.serving.releases import views as releases_views
 from feedback_app.serving.share_links import views as share_links_views
@@ -22,6 +23,9 @@ COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
     path("new/", new_project, name="project-new"),
+    path("deleted/", deletion_views.project_deletions, name="project-deletions"),
+    path("deleted/<id:pk>/", deletion_views.project_deletion, name="project-deletion"),
+    path("projects/<slug:slug>/delete/", deletion_views.project_delete_view, name="project-delete"),
     path("projects/<slug:slug>/", project_home_views.project_home, name="project-home"),
     path(
         "projects/<slug:slug>/history/<str:table>/",

@@ -130,6 +130,8 @@ class Run(Claimable):
     eta_seconds = models.FloatField(null=True)
     # lambda_d, lambda_u, device and others, as reported by the trainer at its start
     facts: Any = models.JSONField(default=dict)
+    # what was expected when it was queued: minutes, and the chance to pass (gate/chance.py)
+    forecast: Any = models.JSONField(null=True)
     # how the examples fit the trained model (runs/fit.py), set when the run succeeds
     fit: Any = models.JSONField(null=True)
     error = models.TextField(blank=True)
@@ -294,8 +296,9 @@ class Adapter(models.Model):
     gate_outcome = models.CharField(max_length=9, choices=GateOutcome.choices, blank=True)
     gate_won = models.BooleanField(default=False)
     discarded_at = models.DateTimeField(null=True)
-    # it learned from what was erased since: discarded for good, without files from `deleted_at` on
+    # it learned from what was erased since: discarded for good
     locked_at = models.DateTimeField(null=True)
+    # without files from then on: after an erasure, or long after it was discarded
     deleted_at = models.DateTimeField(null=True)
     created_at = models.DateTimeField(auto_now_add=True)
 
@@ -414,6 +417,13 @@ class Schedule(models.Model):
     enabled = models.BooleanField(default=False)
     min_new_examples = models.PositiveIntegerField(default=50)
     min_hours = models.FloatField(default=24)
+    # no run starts while the annotators agree on fewer percent of their shared answers
+    min_agreement = models.PositiveSmallIntegerField(null=True)
+    # no run starts between these times of day, in `time_zone`
+    quiet_from = models.TimeField(null=True)
+    quiet_until = models.TimeField(null=True)
+    # IANA name; empty: SCHEDULE_TIME_ZONE
+    time_zone = models.CharField(max_length=64, blank=True, default="", db_default="")
     auto_release = models.BooleanField(default=False)
     updated_at = models.DateTimeField(auto_now=True)
 
@@ -421,6 +431,15 @@ class Schedule(models.Model):
         constraints: ClassVar = [
             models.CheckConstraint(condition=Q(min_new_examples__gte=1), name="schedule_examples"),
             models.CheckConstraint(condition=Q(min_hours__gte=0), name="schedule_hours"),
+            models.CheckConstraint(
+                condition=Q(min_agreement=None) | Q(min_agreement__gte=1, min_agreement__lte=100),
+                name="schedule_agreement",
+            ),
+            models.CheckConstraint(
+                condition=Q(quiet_from=None, quiet_until=None)
+                | Q(quiet_from__isnull=False, quiet_until__isnull=False),
+                name="schedule_quiet_hours",
+            ),
         ]
 
     def __str__(self) -> str:

@@ -128,7 +128,12 @@ function take(data) {
     const disliked = data.reward_undesirable[index];
     return liked == null || disliked == null ? null : liked - disliked;
   });
-  const { active: _active, after: until, ...fresh } = { ...data, margin };
+  const { active: _active, after: until, total, ...fresh } = { ...data, margin };
+  if (total > data.steps.length) {
+    const note = document.getElementById("thinned");
+    note.textContent = `${data.steps.length} of ${total} steps are drawn: the lowest and the highest of neighbouring ones.`;
+    note.hidden = false;
+  }
   for (const [name, values] of Object.entries(fresh)) {
     columns[name] = [...(columns[name] ?? []), ...values];
   }

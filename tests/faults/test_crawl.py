@@ -36,6 +36,10 @@ LEAST = {
     "components": EVERYONE,
     "home": PERSON,
     "project-new": PERSON,
+    "project-deletions": PERSON,
+    "system": PERSON,
+    "system-free": PERSON,
+    "project-deletion": PERSON,
     "me": PERSON,
     "notifications": PERSON,
     "me-export": PERSON,
@@ -81,6 +85,7 @@ LEAST = {
     "person-reactivate": OWNER,
     "project-archive": OWNER,
     "project-restore": OWNER,
+    "project-delete": OWNER,
     **dict.fromkeys(
         """
         examples examples-export imports import-job import-columns import-start import-stop

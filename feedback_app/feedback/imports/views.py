@@ -158,7 +158,7 @@ def import_job_start(request: HtmxHttpRequest, project: Project, pk: int) -> Htt
     return redirect("import-job", project.slug, pk)
 
 
-@project_view(Role.ADMIN)
+@project_view(Role.ADMIN, archived=True)
 @action_view
 def import_job_stop(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Discard a file that was not started, or stop its import; imported rows stay."""

@@ -19,7 +19,12 @@ from feedback_app.feedback.models.notifications import (
     NotificationChoice,
     NotificationKind,
 )
-from feedback_app.feedback.models.projects import Project, QueueOrder, default_reasons
+from feedback_app.feedback.models.projects import (
+    Project,
+    ProjectDeletion,
+    QueueOrder,
+    default_reasons,
+)
 from feedback_app.feedback.models.prompts import Probe, Prompt
 from feedback_app.feedback.models.queue import Lease, Skip
 from feedback_app.feedback.models.sampling import Sampling
@@ -56,6 +61,7 @@ __all__ = [
     "Pause",
     "Probe",
     "Project",
+    "ProjectDeletion",
     "Prompt",
     "QueueOrder",
     "Sampling",

@@ -1,12 +1,14 @@
-"""Projects and their settings."""
+"""Projects, their settings and their deletion."""
 
 from secrets import token_hex
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from django.conf import settings
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models import Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models.choices import BASE_VERSION
 from feedback_app.feedback.models.rules import RULE_CONSTRAINTS, ProjectRules
 
@@ -133,3 +135,42 @@ class Project(ProjectRules):
     def adapter_name(self, number: int) -> str:
         """Return the public name of this project's adapter `number`."""
         return f"{self.slug}@{number}"
+
+
+class ProjectDeletion(Claimable):
+    """The deletion of a project by a worker (serving/project_deletion).
+
+    From its creation on the project has no members. Afterwards the project's row is empty: it keeps
+    the address, which names versions and is not used again, and the audit trail refers to it.
+    """
+
+    CLAIMED: ClassVar[dict[str, Any]] = {}
+
+    project = models.OneToOneField(
+        Project, on_delete=models.CASCADE, related_name="deletion", primary_key=True
+    )
+    by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
+    )
+    # the part that is being deleted, from 0 (serving/project_deletion/parts.py)
+    part = models.PositiveSmallIntegerField(default=0)
+    # deleted rows by the label of their model, such as "feedback.Vote", and "files"
+    counts: Any = models.JSONField(default=dict)
+    # why it waits, such as an artifact store that does not answer
+    problem = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["-created_at"], name="deletion_list")]
+
+    def __str__(self) -> str:
+        return f"deletion of project {self.project_id}"
+
+    @classmethod
+    def waiting(cls) -> Q:
+        return Q(finished_at=None, heartbeat_at=None)
+
+    @classmethod
+    def working(cls) -> Q:
+        return Q(finished_at=None, heartbeat_at__isnull=False)

@@ -5,8 +5,9 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project, Sampling
+from feedback_app.feedback.models import Project, ProjectDeletion, Sampling
 from feedback_app.feedback.prompts.completions import sampling_cancel
+from feedback_app.web.errors import UserError
 
 
 def project_archive(*, project: Project, by: User) -> None:
@@ -21,8 +22,11 @@ def project_archive(*, project: Project, by: User) -> None:
 
 
 def project_restore(*, project: Project, by: User) -> None:
-    """Make an archived project as it was before."""
+    """Make an archived project as it was before. Raises UserError while it is deleted."""
     with transaction.atomic():
+        Project.objects.select_for_update().get(pk=project.pk)
+        if ProjectDeletion.objects.filter(project=project).exists():
+            raise UserError("This project is being deleted.")
         if _set(project, archived=False):
             audit(project=project, actor=by, action="project.restore", target=project.slug)
 

@@ -36,6 +36,20 @@ class Alpha:
         return "Agreement is low: clarify the guidelines before you train on these labels."
 
 
+def agreed_share(counts: Iterable[tuple[int, int]]) -> float | None:
+    """Return the share of equal verdicts among all pairs of verdicts on the same completion, each
+    completion given as (ups, downs). None without a completion that has two verdicts."""
+    equal = total = 0
+    for ups, downs in counts:
+        equal += _pairs(ups) + _pairs(downs)
+        total += _pairs(ups + downs)
+    return equal / total if total else None
+
+
+def _pairs(count: int) -> int:
+    return count * (count - 1) // 2
+
+
 def alpha_of(counts: Iterable[tuple[int, int]]) -> Alpha:
     """Return nominal α of completions, each given as (ups, downs).
 

@@ -15,7 +15,7 @@ from django.core.cache import cache
 from feedback_app.accounts.models import User
 from feedback_app.feedback.examples.overturned import overturned_by_person
 from feedback_app.feedback.models import GoldAnswer, Project, Skip, Source, Verdict, Vote
-from feedback_app.feedback.quality.agreement import Alpha, alpha_of
+from feedback_app.feedback.quality.agreement import Alpha, agreed_share, alpha_of
 
 #: The newest votes of a project that are read.
 WINDOW = 20_000
@@ -27,6 +27,7 @@ BREAK_SECONDS = 300
 OVERTURNED_MANY, OVERTURNED_SHARE = 10, 0.2
 #: How long the figures are cached.
 CACHE_SECONDS = 30
+AGREED_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,21 @@ def quality_measure(project: Project) -> Quality:
         people=list(people.values()),
         pairs=pairs_of(by_answer.values(), names),
     )
+
+
+def agreed(project: Project) -> float | None:
+    """Return the share of equal verdicts on the same answer, of the project's newest votes; cached
+    for AGREED_SECONDS. None if no answer has two verdicts."""
+    key = f"agreed:{project.pk}"
+    found: tuple[float | None] | None = cache.get(key)
+    if found is None:
+        rows = Vote.objects.standing().filter(project=project).exclude(source=Source.IMPORT)
+        given: dict[int, list[str]] = defaultdict(list)
+        for pk, verdict in rows.order_by("-pk").values_list("completion", "verdict")[:WINDOW]:
+            given[pk].append(verdict)
+        found = (agreed_share(map(ups_and_downs, given.values())),)
+        cache.set(key, found, AGREED_SECONDS)
+    return found[0]
 
 
 def ups_and_downs(verdicts: Iterable[str]) -> tuple[int, int]:

@@ -74,6 +74,7 @@ TABS = (
             "webhook",
             "notification-choice",
             "audit",
+            "project-delete",
         ),
     ),
 )
@@ -152,6 +153,16 @@ def duration(seconds: float | None) -> str:
     if seconds < 5400:
         return f"about {round(seconds / 60)} minutes"
     return f"about {seconds / 3600:.1f} hours"
+
+
+@register.filter
+def bytes_size(count: int) -> str:
+    """Return 2469606195 as '2.3 GB', in powers of 1,024."""
+    size, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.1f} {units[0]}" if size < 10 and units[0] != "B" else f"{size:.0f} {units[0]}"
 
 
 @register.filter

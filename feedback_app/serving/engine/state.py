@@ -24,6 +24,24 @@ def engine_quantisation(url: str, base_model: str) -> str:
     return str(entry["quantisation"] or "none") if "quantisation" in entry else ""
 
 
+def engine_memory(url: str) -> int | None:
+    """Return the bytes of memory that an engine's process takes, as its metrics say; None where
+    they do not, or it does not answer. Memory of GPUs is not part of it."""
+    try:
+        response = httpx.get(f"{url}/metrics", timeout=SECONDS)
+        response.raise_for_status()
+    except httpx.HTTPError:
+        return None
+    for line in response.text.splitlines():
+        name, _, value = line.partition(" ")
+        if name == "process_resident_memory_bytes":
+            try:
+                return int(float(value))
+            except ValueError:
+                return None
+    return None
+
+
 def _models(url: str) -> dict[str, dict[str, Any]]:
     """Return what an engine says of its models, by name. Raises EngineError."""
     try:

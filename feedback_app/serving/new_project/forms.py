@@ -56,5 +56,8 @@ class NewProjectForm(StrictForm):
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"]
         if Project.objects.filter(slug=slug).exists():
-            raise forms.ValidationError("Another project has this address: choose another one.")
+            raise forms.ValidationError(
+                "Another project has this address, or had it before it was deleted: choose another "
+                "one."
+            )
         return slug

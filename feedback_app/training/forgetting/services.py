@@ -1,6 +1,5 @@
 """Retraining a version without what was erased, and locking and deleting the ones with it."""
 
-import shutil
 from collections.abc import Iterable
 
 import structlog
@@ -9,9 +8,9 @@ from django.db.models import Max
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
-from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Adapter, Run, Snapshot, SnapshotItem
+from feedback_app.training.registry.files import run_files_remove
 from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS, loss_objections
 from feedback_app.training.snapshots.services import snapshot_copy
 from feedback_app.web.errors import UserError
@@ -102,14 +101,7 @@ def run_files_delete(run: Run) -> None:
     without one. It can be repeated. Raises StoreError.
     """
     adapter = Adapter.objects.filter(run=run).first()
-    for tree in (run.tree, *([adapter.path] if adapter else [])):
-        artifact_store().remove(tree)
-    for directory in (
-        run.directory,
-        run.directory.with_name(f"{run.pk}-again"),
-        *([adapter.directory] if adapter else []),
-    ):
-        shutil.rmtree(directory, ignore_errors=True)
+    run_files_remove(run, adapter)
     with transaction.atomic():
         Run.objects.filter(pk=run.pk).update(fit=None, resumable=False)
         SnapshotItem.objects.filter(snapshot=run.snapshot_id, reward__isnull=False).update(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from artifact_store.errors import StoreError
 from feedback_app.artifacts import artifact_store
 from feedback_app.training.models import Adapter
-from feedback_app.training.registry.services import locked_text
+from feedback_app.training.registry.services import expired_text, locked_text
 from feedback_app.web.errors import UserError
 
 #: Bytes that are read at a time.
@@ -42,6 +42,8 @@ def adapter_files(adapter: Adapter) -> list[str]:
     """
     if adapter.locked_at is not None:
         raise UserError(locked_text(adapter))
+    if adapter.deleted_at is not None:
+        raise UserError(expired_text(adapter))
     try:
         directory = artifact_store().fetch(adapter.path)
     except StoreError as error:

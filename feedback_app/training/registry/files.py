@@ -9,7 +9,7 @@ from typing import Any
 
 from artifact_store.errors import StoreDamaged
 from feedback_app.artifacts import artifact_store
-from feedback_app.training.models import Adapter
+from feedback_app.training.models import Adapter, Run
 
 #: The folder of all registered adapters under the artifact root.
 FOLDER = "adapters"
@@ -100,3 +100,18 @@ def link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+
+
+def run_files_remove(run: Run, adapter: Adapter | None) -> None:
+    """Remove all files of a run and of its version, from the artifact store and from this host.
+
+    It can be repeated. Raises StoreError.
+    """
+    for tree in (run.tree, *([adapter.path] if adapter else [])):
+        artifact_store().remove(tree)
+    for directory in (
+        run.directory,
+        run.directory.with_name(f"{run.pk}-again"),
+        *([adapter.directory] if adapter else []),
+    ):
+        shutil.rmtree(directory, ignore_errors=True)

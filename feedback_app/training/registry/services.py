@@ -22,13 +22,21 @@ def adapter_discard(*, adapter: Adapter, by: User) -> None:
 
 
 def adapter_restore(*, adapter: Adapter, by: User) -> None:
-    """Restore a discarded version, whose files were kept. Raises UserError if it is locked."""
+    """Restore a discarded version, whose files were kept. Raises UserError if they were not, or if
+    it is locked."""
     with transaction.atomic():
-        if not Adapter.objects.filter(pk=adapter.pk, locked_at=None).update(discarded_at=None):
-            raise UserError(locked_text(adapter))
+        kept = Adapter.objects.filter(pk=adapter.pk, locked_at=None, deleted_at=None)
+        if not kept.update(discarded_at=None):
+            adapter.refresh_from_db(fields=["locked_at"])
+            raise UserError(locked_text(adapter) if adapter.locked_at else expired_text(adapter))
         audit(project=adapter.project, actor=by, action="adapter.restore", target=adapter.name)
 
 
 def locked_text(adapter: Adapter) -> str:
     """Return why a version that is locked cannot be used."""
     return f"{adapter.name} learned from what was erased since: it is locked and will be deleted."
+
+
+def expired_text(adapter: Adapter) -> str:
+    """Return why a version without files cannot be used."""
+    return f"The files of {adapter.name} were deleted some time after it was discarded."

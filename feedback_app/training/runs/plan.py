@@ -3,6 +3,7 @@
 import datetime as dt
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 from django.db.models import Exists, OuterRef
 
@@ -10,6 +11,7 @@ from feedback_app.db import bounded_count
 from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.access import ARCHIVED
 from feedback_app.feedback.models import Project, Split
+from feedback_app.training.gate.chance import Chance, chance
 from feedback_app.training.gate.evaluation import prompts_available
 from feedback_app.training.gate.forecast import Forecast, forecast
 from feedback_app.training.gate.services import gate_settings
@@ -65,7 +67,13 @@ class RunPlan:
     objections: tuple[str, ...]
     #: what the gate will have to go on
     gate: Forecast
+    #: what became of earlier runs
+    chance: Chance
     counted_at: dt.datetime | None = None
+
+    def forecast_json(self) -> dict[str, Any]:
+        """Return what is stored with the run, to compare with what becomes of it."""
+        return {"minutes": round(self.minutes, 1), **self.chance.as_json()}
 
     @property
     def train_total(self) -> int:
@@ -164,6 +172,7 @@ def run_plan(*, project: Project, config: RunConfig, totals: SnapshotTotals) -> 
             downs=counts["test_down"],
             learned=train_up + train_down + counts["validation_up"] + counts["validation_down"],
         ),
+        chance=chance(project),
     )
 
 

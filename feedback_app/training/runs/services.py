@@ -74,6 +74,7 @@ def run_request(
                 number=last + 1,
                 snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
                 config=config.as_json(start_adapter=_start_adapter(project, config)),
+                forecast=plan.forecast_json(),
                 trigger=trigger,
                 requested_by=by,
                 auto_release=auto_release,

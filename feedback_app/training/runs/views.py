@@ -29,6 +29,7 @@ from feedback_app.training.gate.report import (
 from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.config import RunConfig, form_initial, start_version
+from feedback_app.training.runs.curves.selectors import run_curves
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
 from feedback_app.training.runs.plan import run_plan_shown
@@ -38,6 +39,7 @@ from feedback_app.training.runs.settings import LOSSES
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.runs.waiting import place_of
 from feedback_app.training.schedules.forms import ScheduleForm
+from feedback_app.training.schedules.selectors import next_run
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import (
     NoFields,
@@ -101,6 +103,7 @@ def train_page(
         "erased": erased_votes(project),
         "forgetting": forgetting_of_live(project),
         "schedule": schedule,
+        "next_run": next_run(project) if schedule.enabled else None,
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
         **plan_context(project, config),
     }
@@ -149,14 +152,6 @@ def run_request_view(request: HtmxHttpRequest, project: Project) -> HttpResponse
 
 
 NOTES_SHOWN = 60
-CURVES = (
-    "loss",
-    "kl",
-    "kl_unclamped",
-    "reward_desirable",
-    "reward_undesirable",
-    "completion_tokens",
-)
 
 
 def run_of(project: Project, number: int) -> Run:
@@ -225,16 +220,11 @@ def run_live(request: HtmxHttpRequest, project: Project, number: int) -> HttpRes
 @project_view(Role.ADMIN)
 @page
 def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
-    """Return the metrics as columns, from the step after `after` on."""
+    """Return the metrics as columns, from the step after `after` on; of a long run fewer points."""
     query_strict(request, ("after",))
     after = query_number(request, "after", default="0")
     found = run_of(project, number)
-    rows = list(found.metrics.filter(step__gt=after).order_by("step").values_list("step", *CURVES))
-    columns = list(zip(*rows, strict=True)) or [()] * (len(CURVES) + 1)
-    data: dict[str, Any] = dict(zip(("steps", *CURVES), map(list, columns), strict=True))
-    data["after"] = rows[-1][0] if rows else after
-    data["active"] = found.active
-    return JsonResponse(data)
+    return JsonResponse(run_curves(found, after=after).as_json() | {"active": found.active})
 
 
 @project_view(Role.ADMIN)

@@ -2,6 +2,9 @@
 
 import datetime as dt
 import hashlib
+import re
+from dataclasses import asdict, dataclass
+from zoneinfo import available_timezones
 
 import structlog
 from django.db import transaction
@@ -17,9 +20,31 @@ from feedback_app.training.models import (
     Schedule,
 )
 from feedback_app.training.runs.services import run_request
+from feedback_app.training.schedules.selectors import agreement_objection, quiet_hours
 from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
+
+#: Numbers in a reason, which change with every vote.
+FIGURES = re.compile(r"\d+")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What a run of a schedule waits for besides new examples (models.py: Schedule)."""
+
+    min_agreement: int | None = None
+    quiet_from: dt.time | None = None
+    quiet_until: dt.time | None = None
+    time_zone: str = ""
+
+    def __str__(self) -> str:
+        parts = []
+        if self.min_agreement is not None:
+            parts.append(f", agreement from {self.min_agreement} %")
+        if self.quiet_from is not None and self.quiet_until is not None:
+            parts.append(f", quiet {self.quiet_from:%H:%M} to {self.quiet_until:%H:%M}")
+        return "".join([*parts, f" {self.time_zone}" if self.time_zone else ""])
 
 
 def schedule_set(
@@ -30,10 +55,12 @@ def schedule_set(
     min_new_examples: int,
     min_hours: float,
     auto_release: bool,
+    thresholds: Thresholds = Thresholds(),
 ) -> Schedule:
-    """Set when runs start automatically."""
+    """Set when runs start automatically. Raises UserError for values out of range."""
     if not 1 <= min_new_examples <= 1_000_000 or not 0 <= min_hours <= 24 * 365:
         raise UserError("Train after at least 1 new example, and at most every 0 to 8,760 hours.")
+    thresholds_check(thresholds)
     with transaction.atomic():
         schedule, _ = Schedule.objects.update_or_create(
             project=project,
@@ -42,24 +69,43 @@ def schedule_set(
                 "min_new_examples": min_new_examples,
                 "min_hours": min_hours,
                 "auto_release": auto_release,
+                **asdict(thresholds),
             },
         )
+        on = "on" if enabled else "off"
         audit(
             project=project,
             actor=by,
             action="schedule.set",
-            target=f"{'on' if enabled else 'off'}: {min_new_examples} examples, {min_hours:g} h",
+            target=f"{on}: {min_new_examples} examples, {min_hours:g} h{thresholds}",
         )
     return schedule
 
 
+def thresholds_check(thresholds: Thresholds) -> None:
+    """Raise UserError for thresholds that mean nothing."""
+    least = thresholds.min_agreement
+    if least is not None and not 1 <= least <= 100:
+        raise UserError("The least agreement is 1 to 100 %.")
+    if (thresholds.quiet_from is None) != (thresholds.quiet_until is None):
+        raise UserError("Quiet hours have a beginning and an end.")
+    if thresholds.quiet_from is not None and thresholds.quiet_from == thresholds.quiet_until:
+        raise UserError("Quiet hours that end when they begin leave no time for a run.")
+    if thresholds.time_zone and thresholds.time_zone not in available_timezones():
+        raise UserError(f"There is no time zone {thresholds.time_zone}.")
+
+
 def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
-    """Return whether there are enough new examples, and the last run is long enough ago.
+    """Return whether there are enough new examples, the last run is long enough ago, and it is not
+    in the quiet hours.
 
     Any earlier run counts, also a failed one, so that a failing run is not repeated at every tick.
     """
     now = now or timezone.now()
     if not schedule.enabled:
+        return False
+    quiet = quiet_hours(schedule)
+    if quiet is not None and quiet.include(now):
         return False
     if schedule.project.runs.active().exists():
         return False
@@ -81,23 +127,31 @@ def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:
         if not schedule_due(schedule=schedule, now=now):
             continue
         try:
-            started.append(
-                run_request(
-                    project=schedule.project,
-                    by=None,
-                    trigger=Run.Trigger.SCHEDULE,
-                    auto_release=schedule.auto_release,
-                )
-            )
+            started.append(scheduled_run(schedule))
         except UserError as objection:
             log.info("schedule_waits", project=schedule.project.slug, why=str(objection))
-            schedule_notify(schedule.project, str(objection), now=now or timezone.now())
+            schedule_notify(schedule, str(objection), now=now or timezone.now())
     return started
 
 
-def schedule_notify(project: Project, why: str, *, now: dt.datetime) -> None:
-    """Tell the project's admins why a run that is due does not start; once a day for a reason."""
-    digest = hashlib.sha256(why.encode()).hexdigest()[:16]
+def scheduled_run(schedule: Schedule) -> Run:
+    """Start the run of a schedule that is due. Raises UserError while annotators agree too little,
+    and what run_request raises."""
+    if objection := agreement_objection(schedule):
+        raise UserError(objection)
+    return run_request(
+        project=schedule.project,
+        by=None,
+        trigger=Run.Trigger.SCHEDULE,
+        auto_release=schedule.auto_release,
+    )
+
+
+def schedule_notify(schedule: Schedule, why: str, *, now: dt.datetime) -> None:
+    """Tell the project's admins why a run that is due does not start; once a day for a reason,
+    whatever its figures."""
+    project = schedule.project
+    digest = hashlib.sha256(FIGURES.sub("", why).encode()).hexdigest()[:16]
     with transaction.atomic():
         notify(
             project=project,

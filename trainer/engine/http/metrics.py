@@ -1,5 +1,8 @@
 """What the engine counts, in Prometheus' text format."""
 
+import resource
+from pathlib import Path
+
 from trainer.engine.scheduler import Scheduler
 
 _OUTCOMES = ("stop", "length", "cancelled", "failed", "refused")
@@ -27,6 +30,9 @@ def exposition(scheduler: Scheduler) -> str:
         ("adapters", "gauge", len(scheduler.adapters())),
     ):
         lines += [f"# TYPE prospect_engine_{name} {kind}", f"prospect_engine_{name} {value}"]
+    if resident := resident_bytes():
+        name = "process_resident_memory_bytes"  # as other exporters call it
+        lines += [f"# TYPE {name} gauge", f"{name} {resident}"]
     for histogram, name, about in (
         (measures.first_token, "first_token_seconds", "From the queue to the first token."),
         (measures.token_gap, "token_gap_seconds", "Between two tokens of one answer."),
@@ -39,6 +45,15 @@ def exposition(scheduler: Scheduler) -> str:
         for model, count in sorted(measures.failures.copy().items())
     ]
     return "\n".join(lines) + "\n"
+
+
+def resident_bytes() -> int | None:
+    """Return the memory that this process takes; None where the system does not say (no /proc)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * resource.getpagesize()
 
 
 def escaped(label: str) -> str:

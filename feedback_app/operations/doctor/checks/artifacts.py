@@ -67,7 +67,7 @@ def live_adapters_intact() -> Iterator[Problem]:
 
 
 def adapters_present() -> Iterator[Problem]:
-    usable = Adapter.objects.filter(discarded_at=None).order_by("pk")
+    usable = Adapter.objects.filter(discarded_at=None, project__deletion=None).order_by("pk")
     store = artifact_store()
     try:
         missing = [a.name for a in usable if not adapter_present(store, a)]

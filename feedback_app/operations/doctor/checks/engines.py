@@ -42,7 +42,8 @@ def base_models() -> Iterator[Problem]:
 
 
 def projects_without_engine() -> Iterator[Problem]:
-    wanted = Project.objects.exclude(base_model__in=list(settings.ENGINES))
+    kept = Project.objects.filter(deletion=None)
+    wanted = kept.exclude(base_model__in=list(settings.ENGINES))
     for slug, base_model in wanted.order_by("pk").values_list("slug", "base_model"):
         yield Problem(
             f"The project {slug} uses {base_model}, which no engine serves: its demo fails.",
@@ -86,7 +87,8 @@ def live_adapters_quantised() -> Iterator[Problem]:
 
 def model_directories() -> Iterator[Problem]:
     """A name with a slash is a hub's id or a path; others are directories under var/models."""
-    names = {settings.BASE_MODEL, *Project.objects.values_list("base_model", flat=True)}
+    kept = Project.objects.filter(deletion=None)
+    names = {settings.BASE_MODEL, *kept.values_list("base_model", flat=True)}
     for name in sorted(names):
         directory = Path(settings.MODELS_ROOT) / name
         if not (directory / "config.json").exists() and ("/" not in name or directory.exists()):

@@ -64,7 +64,7 @@ def splits_of_prompts() -> Iterator[Problem]:
 def live_versions() -> Iterator[Problem]:
     releases = Release.objects.filter(live=True).select_related("adapter")
     live = {release.project_id: release.version for release in releases}
-    for project in Project.objects.order_by("pk"):
+    for project in Project.objects.filter(deletion=None).order_by("pk"):
         released = live.get(project.pk, BASE_VERSION)
         if project.live_version != released:
             yield Problem(

@@ -26,7 +26,10 @@ UNLINKED_LATE = dt.timedelta(minutes=10)
 def owners() -> Iterator[Problem]:
     owner = Membership.objects.filter(project=OuterRef("pk"), role=Role.OWNER, user__is_active=True)
     for slug in (
-        Project.objects.exclude(Exists(owner)).order_by("pk").values_list("slug", flat=True)
+        Project.objects.filter(deletion=None)
+        .exclude(Exists(owner))
+        .order_by("pk")
+        .values_list("slug", flat=True)
     ):
         yield Problem(
             f"The project {slug} has no active owner: nobody can change its members.",

@@ -1,0 +1,1 @@
+"""The System page: processes, queues, engines, disk, and what may be deleted."""

@@ -1,0 +1,1 @@
+"""Deleting a project for good: the page, and the worker's batches."""
