@@ -406,6 +406,9 @@ ERASURE_DAYS = env.int("ERASURE_DAYS", 30)
 if ERASURE_DAYS < 1:
     raise ImproperlyConfigured("ERASURE_DAYS is 1 or more.")
 
+# most bytes of an imported version's files, in millions
+ADAPTER_UPLOAD_MB = env.int("ADAPTER_UPLOAD_MB", 512)
+
 # -- models and engines
 
 BASE_MODEL = env.str("BASE_MODEL", "SmolLM2-135M-Instruct")
@@ -416,6 +419,9 @@ for engine_urls in ENGINES.values():
     for engine_url in [engine_urls] if isinstance(engine_urls, str) else engine_urls:
         if urlsplit(engine_url).scheme not in ("http", "https"):
             raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is not an http(s) URL.")
+# base models whose engines call tools: vLLM with --enable-auto-tool-choice, or another server of
+# OpenAI's protocol
+ENGINE_TOOLS = env.list("ENGINE_TOOLS", default=[])
 # A request fails when its engine has sent nothing for this long; answers may take longer
 ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
 
