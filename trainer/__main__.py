@@ -73,6 +73,11 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(command=_evaluate)
     _add_worker_options(evaluate)
 
+    adopt = commands.add_parser("adopt", help="verify an adapter of another tool and take it over")
+    adopt.add_argument("run_dir", type=Path, metavar="RUN_DIR")
+    adopt.set_defaults(command=_adopt)
+    _add_worker_options(adopt)
+
     plan = commands.add_parser("plan", help="estimate steps, time and memory, as JSON or a table")
     plan.add_argument("run_dir", type=Path, metavar="RUN_DIR", nargs="?", help="printed as JSON")
     plan.add_argument("--model", help="directory or hub id of the base model, without RUN_DIR")
@@ -216,6 +221,13 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from trainer.evaluation.evaluate import evaluate
 
     evaluate(arguments.eval_dir)
+
+
+def _adopt(arguments: argparse.Namespace) -> None:
+    _cancel_from_now_on()
+    from trainer.evaluation.adopt import adopt
+
+    adopt(arguments.run_dir)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

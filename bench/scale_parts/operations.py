@@ -26,12 +26,12 @@ LEFT_OUT = {
         "waits for the engine",
     ),
     **dict.fromkeys(
-        "audit-export adapter-download dossier examples-export export@api me-export "
-        "import-refusals".split(),
+        "conversation-log-export audit-export adapter-download dossier examples-export export@api "
+        "me-export import-refusals".split(),
         "a download, of any size: the table of transfers",
     ),
     **dict.fromkeys(
-        "imports_new@api import-columns import-start".split(),
+        "imports_new@api import-columns import-start adapter-import".split(),
         "reads an uploaded file: the table of transfers",
     ),
     "run-request": "takes a snapshot: the table of transfers",
@@ -41,7 +41,8 @@ LEFT_OUT = {
     ),
     **dict.fromkeys(
         "sampling-new sampling-cancel run-cancel run-resume split-stop import-stop import_stop@api "
-        "webhook-remove votes-restore skips-undo invitation".split(),
+        "webhook-remove votes-restore skips-undo invitation conversation-delete logged-answer-flag "
+        "logged-answer-queue".split(),
         "can be done once: a second request is another one",
     ),
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
@@ -54,6 +55,8 @@ LEFT_OUT = {
     ),
     "project-deletion": "about a project that is deleted",
     "erasure-status": "by a signed link, and about one erasure",
+    **dict.fromkeys("turn-show shared-show".split(), "few conversations have branches"),
+    "conversation-settings": "of an admin's own conversations, of which there are none here",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
 }
@@ -71,6 +74,7 @@ PLACES = {
     "person": "person",
     "comparison": "comparison",
     "conversation": "conversation",
+    "logged-conversation": "conversation",
     "run-live": "running",
     "completion-lineage": "trained",
     "run-pairs": "pair_run",
@@ -109,6 +113,17 @@ VARIANTS = {
     "flags": ["show=restored"],
     "gold": ["page=2"],
     "probes": ["page=3", "show=retired", "completion={completion}"],
+    "conversations": ["text=question", "page=2"],
+    "conversation-log": [
+        "page=9",
+        "version=base",
+        "verdict=up",
+        "verdict=none&source=demo",
+        "source=link",
+        "text=nothing-like-this",
+        "person={person}",
+        "first=2026-01-01",
+    ],
     "audit": ["page=9", "action=run.request", "person=none", "first=2026-01-01"],
     "notifications": ["page=3"],
     "prompts": ["page=9", "show=retired", "text=bread", "topic=topic+7", "source=demo"],
@@ -164,6 +179,7 @@ POSTS: dict[str, Post] = {
         ("demo_completion",), before="demo-vote", before_body={"verdict": "up"}, headers=HTMX
     ),
     "conversation-new": Post(),
+    "conversation-rename": Post(("conversation",), {"title": "Another"}),
     "conversation-choose": Post(("conversation",), {"choice": "base"}),
     "comparison-new": Post((), {"question": "Why?", "one": "base", "other": "{other_adapter}"}),
     "comparison-judge": Post(("open_comparison",), {"choice": "left"}),

@@ -180,8 +180,13 @@ class Scope(models.TextChoices):
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
-    def valid(self) -> Self:
+    def unrevoked(self) -> Self:
         return self.filter(revoked_at=None)
+
+    def valid(self) -> Self:
+        """Neither revoked nor expired."""
+        ahead = Q(expires_at=None) | Q(expires_at__gt=timezone.now())
+        return self.unrevoked().filter(ahead)
 
 
 class ApiToken(models.Model):
@@ -202,6 +207,8 @@ class ApiToken(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+    # None: valid until it is revoked
+    expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
     # the minute of its latest request, and the number of requests in it
     last_used_at = models.DateTimeField(null=True)
@@ -214,6 +221,10 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…)"
+
+    @property
+    def expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
 
     @property
     def scope_labels(self) -> list[str]:

@@ -24,9 +24,12 @@ def digest_of(secret: str) -> str:
 
 
 def token_find(secret: str) -> ApiToken | None:
-    """Return the valid token with this secret, with its project and user."""
-    valid = ApiToken.objects.valid().select_related("project", "user")
-    return valid.filter(digest=digest_of(secret)).first()
+    """Return the token with this secret, with its project and user, unless it was revoked.
+
+    It may have expired: only who knows the secret may learn that.
+    """
+    tokens = ApiToken.objects.unrevoked().select_related("project", "user")
+    return tokens.filter(digest=digest_of(secret)).first()
 
 
 def token_use(token: ApiToken) -> int:

@@ -5,7 +5,7 @@ from ninja.security import HttpBearer
 
 from feedback_app.accounts.models import ApiToken, Scope
 from feedback_app.accounts.tokens import token_find, token_use
-from feedback_app.api.errors import ApiError, unauthorised
+from feedback_app.api.errors import ApiError, expired, unauthorised
 from feedback_app.feedback.access import ARCHIVED, SAFE
 
 
@@ -26,6 +26,8 @@ class BearerToken(HttpBearer):
         token = token_find(secret.strip())
         if token is None:
             raise unauthorised()
+        if token.expired:
+            raise expired(token)
         if wait := token_use(token):
             raise ApiError(
                 429,

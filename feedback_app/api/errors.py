@@ -6,6 +6,7 @@ from typing import Any
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 
+from feedback_app.accounts.models import ApiToken
 from feedback_app.serving.engine.client import EngineError
 
 #: How the names of fields for ids end.
@@ -41,6 +42,16 @@ def unauthorised() -> ApiError:
         401,
         "Send a valid API token of a project as 'Authorization: Bearer …'.",
         "invalid_api_key",
+    )
+
+
+def expired(token: ApiToken) -> ApiError:
+    """Return the error for a token whose date has passed."""
+    return ApiError(
+        401,
+        f"This API token expired at {token.expires_at:%Y-%m-%d %H:%M} UTC. "
+        "An admin of the project can create another one.",
+        "expired_api_key",
     )
 
 

@@ -418,6 +418,8 @@ CHECKPOINT_DAYS = env.int("CHECKPOINT_DAYS", 7)
 DISCARDED_DAYS = env.int("DISCARDED_DAYS", 30)
 if min(CHECKPOINT_DAYS, DISCARDED_DAYS) < 0:
     raise ImproperlyConfigured("CHECKPOINT_DAYS and DISCARDED_DAYS are 0 or more.")
+# most bytes of an imported version's files, in millions
+ADAPTER_UPLOAD_MB = env.int("ADAPTER_UPLOAD_MB", 512)
 
 # -- models and engines
 
@@ -429,6 +431,9 @@ for engine_urls in ENGINES.values():
     for engine_url in [engine_urls] if isinstance(engine_urls, str) else engine_urls:
         if urlsplit(engine_url).scheme not in ("http", "https"):
             raise ImproperlyConfigured(f"ENGINES: {engine_url!r} is not an http(s) URL.")
+# base models whose engines call tools: vLLM with --enable-auto-tool-choice, or another server of
+# OpenAI's protocol
+ENGINE_TOOLS = env.list("ENGINE_TOOLS", default=[])
 # A request fails when its engine has sent nothing for this long; answers may take longer
 ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
 

@@ -36,7 +36,7 @@ from feedback_app.feedback.models import (
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
-from feedback_app.training.models import Erasure, PairVote, SnapshotItem
+from feedback_app.training.models import Erasure, PairVote, Run, SnapshotItem
 
 log = structlog.get_logger(__name__)
 
@@ -159,7 +159,9 @@ def runs_with(*, project: Project, user: User) -> list[int]:
     )
     own = prompts_of_person_only(answers_of(user=user, project=project), project=project, user=user)
     asked = SnapshotItem.objects.filter(snapshot=OuterRef("snapshot"), completion__prompt__in=own)
-    runs = project.runs.exclude(status__in=ENDED).filter(Exists(judged) | Exists(asked))
+    # an imported version learned from nothing here: the gate compared it on test examples
+    learned = project.runs.exclude(status__in=ENDED).exclude(trigger=Run.Trigger.IMPORTED)
+    runs = learned.filter(Exists(judged) | Exists(asked))
     return list(runs.order_by("number").values_list("number", flat=True))
 
 
@@ -246,15 +248,18 @@ def answers_of(*, user: User, project: Project) -> set[int]:
 
 
 def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: User) -> list[int]:
-    """Return ids of the demo prompts of these answers that only this person has asked."""
+    """Return ids of the prompts of these answers that only this person has asked, in the demo or
+    through a product. An answer without a turn was added by a program, or before gateway answers
+    had turns."""
     sibling = Completion.objects.filter(prompt=OuterRef("pk"))
     asked = Turn.objects.filter(completion=OuterRef("pk")).exclude(conversation__user=user)
     compared = Comparison.objects.filter(Q(left=OuterRef("pk")) | Q(right=OuterRef("pk"))).exclude(
         user=user
     )
-    others = sibling.filter(Exists(asked) | Exists(compared))
+    added = Q(source=Source.API) & ~Q(Exists(Turn.objects.filter(completion=OuterRef("pk"))))
+    others = sibling.filter(Exists(asked) | Exists(compared) | added)
     found = Prompt.objects.filter(
-        project=project, source=Source.DEMO, completions__in=list(answers)
+        project=project, source__in=(Source.DEMO, Source.API), completions__in=list(answers)
     ).exclude(Exists(others))
     return list(found.distinct().values_list("pk", flat=True))
 

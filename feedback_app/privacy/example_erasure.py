@@ -9,7 +9,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Figures, Prompt, Source
 from feedback_app.privacy.erasure import due_after, used_text
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
-from feedback_app.training.models import Erasure, SnapshotItem
+from feedback_app.training.models import Erasure, Run, SnapshotItem
 
 
 def example_erase(*, completion: Completion, by: User) -> Erasure:
@@ -19,9 +19,8 @@ def example_erase(*, completion: Completion, by: User) -> Erasure:
     with transaction.atomic():
         Completion.objects.select_for_update().get(pk=number)
         used = SnapshotItem.objects.filter(completion=number)
-        runs = project.runs.exclude(status__in=ENDED).filter(
-            Exists(used.filter(snapshot=OuterRef("snapshot")))
-        )
+        learned = project.runs.exclude(status__in=ENDED).exclude(trigger=Run.Trigger.IMPORTED)
+        runs = learned.filter(Exists(used.filter(snapshot=OuterRef("snapshot"))))
         numbers = list(runs.order_by("number").values_list("number", flat=True))
         erasure = Erasure.objects.create(
             project=project,

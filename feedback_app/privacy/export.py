@@ -110,6 +110,8 @@ PARTS = (
         (
             "conversation__project__slug",
             "conversation",
+            "conversation__title",
+            "conversation__system_prompt",
             "position",
             "user_message",
             "completion__text",
@@ -135,7 +137,7 @@ PARTS = (
         "tokens",
         ApiToken.objects.all(),
         "created_by",
-        ("project__slug", "name", "scopes", "created_at", "revoked_at"),
+        ("project__slug", "name", "scopes", "created_at", "expires_at", "revoked_at"),
     ),
     Part(
         "invitations",

@@ -3,6 +3,8 @@
 from django.urls import path
 
 from feedback_app.serving.comparisons import views as comparisons_views
+from feedback_app.serving.conversation_log import views as log_views
+from feedback_app.serving.demo import own_views
 from feedback_app.serving.demo import views as demo_views
 from feedback_app.serving.dossier.views import dossier
 from feedback_app.serving.lineage import views as lineage_views
@@ -19,6 +21,7 @@ CHAT = "demo/<slug:slug>/c/<uuid:pk>/"
 LINEAGE = "projects/<slug:slug>/adapters/<str:name>/lineage/"
 CHANGES = "projects/<slug:slug>/adapters/<str:name>/changes/"
 SHARED = "s/<str:secret>/"
+LOG = "projects/<slug:slug>/conversations/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
@@ -58,10 +61,15 @@ urlpatterns = [
         name="split-stop",
     ),
     path("demo/<slug:slug>/", demo_views.demo, name="demo"),
+    path("demo/<slug:slug>/conversations/", own_views.conversations, name="conversations"),
     path("demo/<slug:slug>/new/", demo_views.conversation_new, name="conversation-new"),
     path(CHAT, demo_views.conversation, name="conversation"),
     path(f"{CHAT}send/", demo_views.conversation_send, name="conversation-send"),
     path(f"{CHAT}turns/<id:turn>/again/", demo_views.turn_again_view, name="turn-again"),
+    path(f"{CHAT}turns/<id:turn>/show/", own_views.turn_show, name="turn-show"),
+    path(f"{CHAT}rename/", own_views.conversation_rename_view, name="conversation-rename"),
+    path(f"{CHAT}delete/", own_views.conversation_delete_view, name="conversation-delete"),
+    path(f"{CHAT}settings/", own_views.conversation_settings, name="conversation-settings"),
     path(f"{CHAT}choose/", demo_views.conversation_choose_view, name="conversation-choose"),
     path(COMPARE, comparisons_views.compare, name="compare"),
     path(f"{COMPARE}new/", comparisons_views.comparison_new, name="comparison-new"),
@@ -89,10 +97,24 @@ urlpatterns = [
         share_links_views.share_link_revoke,
         name="share-link-revoke",
     ),
+    path(LOG, log_views.conversation_log, name="conversation-log"),
+    path(f"{LOG}export/", log_views.conversation_log_export, name="conversation-log-export"),
+    path(f"{LOG}<uuid:pk>/", log_views.logged_conversation, name="logged-conversation"),
+    path(
+        f"{LOG}<uuid:pk>/turns/<id:turn>/flag/",
+        log_views.logged_answer_flag,
+        name="logged-answer-flag",
+    ),
+    path(
+        f"{LOG}<uuid:pk>/turns/<id:turn>/queue/",
+        log_views.logged_answer_queue,
+        name="logged-answer-queue",
+    ),
     path(SHARED, visitor_views.shared, name="shared"),
     path(f"{SHARED}send/", visitor_views.shared_send, name="shared-send"),
     path(f"{SHARED}new/", visitor_views.shared_new, name="shared-new"),
     path(f"{SHARED}turns/<id:turn>/again/", visitor_views.shared_again, name="shared-again"),
+    path(f"{SHARED}turns/<id:turn>/show/", visitor_views.shared_show, name="shared-show"),
     path(f"{SHARED}completions/<id:pk>/vote/", visitor_views.shared_vote, name="shared-vote"),
     path(f"{SHARED}completions/<id:pk>/undo/", visitor_views.shared_undo, name="shared-undo"),
 ]

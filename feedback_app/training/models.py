@@ -89,6 +89,7 @@ class Run(Claimable):
         PERSON = "person", "By hand"
         SCHEDULE = "schedule", "By schedule"
         ERASURE = "erasure", "After an erasure"
+        IMPORTED = "imported", "Imported"
 
     #: Phases of the trainer while it trains, as the page of a run names them.
     PHASES: ClassVar[dict[str, str]] = {
@@ -169,6 +170,11 @@ class Run(Claimable):
     @property
     def active(self) -> bool:
         return self.status in self.ACTIVE
+
+    @property
+    def trains(self) -> bool:
+        """Whether it learns from examples; an imported version did that elsewhere."""
+        return self.trigger != self.Trigger.IMPORTED
 
     @property
     def tree(self) -> str:

@@ -2,6 +2,7 @@
 
 from django.urls import path
 
+from feedback_app.training.adapter_import import views as import_views
 from feedback_app.training.gate import views as gate_views
 from feedback_app.training.gate.judge import views as judge_views
 from feedback_app.training.gate.people import views as people_views
@@ -15,6 +16,7 @@ ADAPTER = "projects/<slug:slug>/adapters/<str:name>/"
 
 urlpatterns = [
     path("projects/<slug:slug>/runs/", runs_views.runs, name="runs"),
+    path("projects/<slug:slug>/runs/import/", import_views.adapter_import, name="adapter-import"),
     path("projects/<slug:slug>/runs/plan/", runs_views.run_plan_view, name="run-plan"),
     path("projects/<slug:slug>/runs/new/", runs_views.run_request_view, name="run-request"),
     path(

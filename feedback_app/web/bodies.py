@@ -14,7 +14,7 @@ from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import error_response
 
 #: These check first who sends the body, then its size against their own limit.
-OWN_LIMIT = {"imports"}
+OWN_LIMIT = {"imports", "adapter-import"}
 #: The APIs require a token first, and report every error as JSON.
 APIS = {"gateway", "data-api"}
 

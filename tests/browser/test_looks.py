@@ -111,6 +111,7 @@ def project_pages(project: Project) -> list[str]:
     names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
+    names += ("conversations", "conversation-log", "adapter-import")
     names += ("pairs", "prompts", "audit", "notification-choice", "erasures")
     runs = project.runs.values_list("number", flat=True)
     return [
@@ -127,6 +128,11 @@ def project_pages(project: Project) -> list[str]:
         reverse("quality", args=[project.slug]) + "?show=pairs",
         *(reverse("resolve", args=[project.slug]) + f"?show={s}" for s in ("asked", "resolved")),
         reverse("probes", args=[project.slug]) + "?show=retired",
+        reverse("conversation-log", args=[project.slug]) + "?text=nothing-like-this",
+        *(
+            reverse("logged-conversation", args=[project.slug, chat.pk])
+            for chat in project.conversations.kept().filter(turns__isnull=False).distinct()
+        ),
         *(
             reverse("probes", args=[project.slug]) + f"?completion={completion.pk}"
             for completion in project.completions.all()[:1]

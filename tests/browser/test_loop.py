@@ -203,19 +203,23 @@ def test_demo_streams_stops_and_retries(
     assert kept is not None
     assert kept.text
 
-    # another answer, and another question, replace the last turn
+    # another answer, and another question, are other branches
     page.reload()
-    page.get_by_role("button", name="Again").click()
+    page.get_by_role("button", name="Regenerate").click()
     another_reply(page, turn, kept)
+    expect(page.get_by_text("2/2")).to_be_visible()
     page.get_by_label("Your message").focus()
     page.keyboard.press("ArrowUp")
     page.get_by_label(re.compile("Edit your message")).fill("Tell me a short story.")
     page.keyboard.press("Enter")
     expect(page.locator(".bubble")).to_have_text("Tell me a short story.")
     finished_replies(page, 1)
-    turn.refresh_from_db()
-    assert turn.user_message == "Tell me a short story."
-    assert Turn.objects.count() == 2
+    assert last_shown(turn).user_message == "Tell me a short story."
+    page.get_by_role("button", name="Earlier version").click()
+    page.get_by_role("button", name="Earlier version").click()
+    expect(page.locator(".bubble")).to_have_text("Tell me a long story.")
+    assert last_shown(turn) == turn
+    assert turn.conversation.turns.count() == 3
 
 
 def another_reply(page: Page, turn: Turn, kept: Completion) -> None:
@@ -235,7 +239,12 @@ def another_reply(page: Page, turn: Turn, kept: Completion) -> None:
 
 
 def answer_of(turn: Turn) -> int | None:
-    return Turn.objects.get(pk=turn.pk).completion_id
+    """Return the answer that is shown in the turn's conversation."""
+    return last_shown(turn).completion_id
+
+
+def last_shown(turn: Turn) -> Turn:
+    return turn.conversation.turns.shown()[0]
 
 
 def test_demo_without_javascript(

@@ -255,6 +255,14 @@ def chat(project: Project, user: User, *, version: str) -> Conversation:
     vote_cast(completion=completion, verdict=Verdict.DOWN, by=user, source=Source.DEMO)
     Turn.objects.create(
         conversation=conversation,
+        parent=conversation.turns.get(position=0),
+        user_message="What about another step? " * 20,
+        completion=said(
+            project, "What about another step?", "| a | b |\n|-|-|\n| 1 | 2 |", version=version
+        ),
+    )
+    Turn.objects.create(
+        conversation=conversation,
         position=2,
         user_message="Are you there?",
         error="The engine does not answer.",

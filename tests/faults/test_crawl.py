@@ -50,6 +50,7 @@ LEAST = {
     "shared-send": HOLDER,
     "shared-new": HOLDER,
     "shared-again": HOLDER,
+    "shared-show": HOLDER,
     "shared-vote": HOLDER,
     "shared-undo": HOLDER,
     "me-leave": VIEWER,
@@ -60,6 +61,10 @@ LEAST = {
     "conversation-send": VIEWER,
     "turn-again": VIEWER,
     "conversation-choose": VIEWER,
+    "conversations": VIEWER,
+    "conversation-rename": VIEWER,
+    "conversation-delete": VIEWER,
+    "turn-show": VIEWER,
     "compare": VIEWER,
     "comparison-new": VIEWER,
     "comparison": VIEWER,
@@ -95,6 +100,8 @@ LEAST = {
         token-revoke people member-change member-remove invitation-revoke webhooks webhook
         webhook-test webhook-pause webhook-resume webhook-remove delivery-again releases release
         notification-choice
+        conversation-log conversation-log-export logged-conversation logged-answer-flag
+        logged-answer-queue conversation-settings
         project-home history-csv runs-side-by-side audit audit-export adapter-download
         lineage completion-lineage dossier erasures completion-erase
         prompts prompt prompt-retire prompt-restore
@@ -103,7 +110,7 @@ LEAST = {
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-pairs run-pairs-close
         run-metrics misfit-send-back run-cancel run-resume
-        adapter-discard adapter-restore person person-erase api-person-erase
+        adapter-discard adapter-import adapter-restore person person-erase api-person-erase
         """.split(),
         ADMIN,
     ),
@@ -133,6 +140,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "conversation-send": {"text": "Hello?"},
     "turn-again": {"text": "Hello?"},
     "conversation-choose": {"choice": "live"},
+    "conversation-rename": {"title": "Another"},
     "comparison-judge": {"choice": "left"},
     "pair-vote": {"choice": "left"},
     "resolve-decide": {"verdict": "up"},
@@ -386,7 +394,7 @@ def test_visitor_reaches_nothing_but_the_own_conversation(bot: World, other: Wor
     ]
     for route in PAGES:
         least = LEAST[route.name]
-        if route.name in ("shared-vote", "shared-undo", "shared-again"):
+        if route.name in ("shared-vote", "shared-undo", "shared-again", "shared-show"):
             for url in route.urls("bot", values):
                 status = client.post(url, BODIES.get(route.name, {})).status_code
                 if status != 404:

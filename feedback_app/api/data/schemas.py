@@ -94,7 +94,8 @@ class CompletionNew(Strict):
         Field(
             min_length=1,
             max_length=80,
-            description="'import', 'base' or a version of the project that gave the answer",
+            description="'import', 'base', a version of the project, or your own name of another "
+            "system that gave the answer",
         ),
     ] = "import"
     queued: Annotated[bool, Field(strict=True, description="Show it to annotators")] = False

@@ -1,14 +1,14 @@
 """Services of the data API. Call each in a transaction: a request is all or nothing."""
 
-from collections.abc import Sequence
-
-from django.db.models import Max
+import re
+from collections.abc import Sequence, Set
 
 from feedback_app.accounts.models import ApiToken
 from feedback_app.api.data.schemas import CompletionNew, Message, PromptNew, VoteNew
 from feedback_app.api.errors import ApiError
 from feedback_app.feedback.models import (
     BASE_VERSION,
+    EDITED_VERSION,
     IMPORTED_VERSION,
     Completion,
     Project,
@@ -17,11 +17,25 @@ from feedback_app.feedback.models import (
     Verdict,
     Vote,
 )
-from feedback_app.feedback.prompts.completions import Answer, completion_create, completion_hash
+from feedback_app.feedback.prompts.completions import (
+    Answer,
+    completion_create,
+    completion_hash,
+    completion_queue,
+)
+from feedback_app.feedback.prompts.selectors import distinct_values
 from feedback_app.feedback.prompts.services import Message as PromptMessage
 from feedback_app.feedback.prompts.services import content_hash, prompt_get_or_create
 from feedback_app.feedback.tokens.services import voter_of
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.serving.models import Conversation
+
+#: Names that mean something else, in any case; a version of a project has an '@'.
+RESERVED = {BASE_VERSION, IMPORTED_VERSION, EDITED_VERSION, Conversation.LIVE}
+#: What another system may be called.
+FOREIGN = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._:/+-]*")
+#: Versions with answers; lists offer fifty.
+VERSIONS_MOST = 40
 
 
 def unknown(param: str, what: str) -> ApiError:
@@ -73,14 +87,38 @@ def completions_add(
     project_lock(project)
     known = {BASE_VERSION, IMPORTED_VERSION}
     known |= set(project.adapters.values_list("name", flat=True))
+    labels = set(distinct_values(project=project, field="version"))
     added = []
     for index, item in enumerate(asked):
         where = f"completions[{index}]"
         if item.version not in known:
-            raise unknown(f"{where}.version", f"version {item.version!r}")
+            foreign_version_check(item.version, labels, f"{where}.version")
+            labels.add(item.version)
         prompt = prompt_of(project, item, where)
         added.append(completion_add(project, prompt, item))
     return added
+
+
+def foreign_version_check(version: str, labels: Set[str], where: str) -> None:
+    """Raise ApiError unless another system may be called so; `labels` are the versions that have
+    answers already."""
+    if "@" in version or version.casefold() in RESERVED:
+        raise unknown(where, f"version {version!r}")
+    if not FOREIGN.fullmatch(version):
+        raise ApiError(
+            400,
+            f"{where}: call another system by letters, digits, blanks and . _ : / + - only.",
+            "invalid_value",
+            param=where,
+        )
+    if version not in labels and len(labels) >= VERSIONS_MOST:
+        raise ApiError(
+            400,
+            f"{where}: this project has answers of {VERSIONS_MOST} versions already. Use a name "
+            "that it knows.",
+            "too_many_versions",
+            param=where,
+        )
 
 
 def prompt_of(project: Project, item: CompletionNew, where: str) -> Prompt:
@@ -120,10 +158,7 @@ def completion_add(
             source=Source.API,
         )
     if item.queued and not completion.queued:
-        last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
-        completion.queued = True
-        completion.queue_position = 0 if last is None else last + 1
-        completion.save(update_fields=["queued", "queue_position"])
+        completion_queue(completion)
     return completion, created
 
 

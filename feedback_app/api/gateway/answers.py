@@ -14,6 +14,11 @@ from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create, storable
 from feedback_app.feedback.prompts.services import Message, messages_check, prompt_get_or_create
+from feedback_app.feedback.tokens.services import voter_of
+from feedback_app.serving.conversation_log.recording import (
+    gateway_turn_record,
+    gateway_turn_remove,
+)
 from feedback_app.serving.demo.generation import demo_sampling, pieces_of
 from feedback_app.serving.engine.client import AdapterBroken, Engine, Sampling, Streamed
 from feedback_app.serving.models import Assignment, Conversation
@@ -37,6 +42,8 @@ class ChatRequest:
     messages: list[Message]
     system_prompt: str | None
     sampling: Sampling
+    # the product's id of its user
+    user: str | None = None
     # whether `live` was requested, and the assignment where traffic is split
     live: bool = False
     assignment: Assignment | None = None
@@ -59,30 +66,37 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
     Raises ApiError 404 for an unknown version, and UserError for an invalid conversation.
     """
     messages: list[Message] = [
-        {"role": message.role, "content": message.content} for message in ask.messages
+        {"role": message.role, "content": message.content or ""} for message in ask.messages
     ]
     system_prompt = None
     if messages[0]["role"] in ("system", "developer"):
         system_prompt = messages.pop(0)["content"]
     messages_check(messages)
-    usual = demo_sampling(token.project)
     assignment = assignment_of(ask, messages, project=token.project)
     return ChatRequest(
         token=token,
         version=assignment.version if assignment else version_of(ask.model, project=token.project),
         live=ask.model == LIVE,
+        user=ask.user or None,
         assignment=assignment,
         messages=messages,
         system_prompt=system_prompt,
-        sampling=Sampling(
-            max_tokens=ask.max_completion_tokens or ask.max_tokens or usual.max_tokens,
-            temperature=usual.temperature if ask.temperature is None else ask.temperature,
-            top_p=usual.top_p if ask.top_p is None else ask.top_p,
-            seed=ask.seed,
-            stop=(ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop or ()),
-            presence_penalty=ask.presence_penalty or 0,
-            frequency_penalty=ask.frequency_penalty or 0,
-        ),
+        sampling=sampling_of(ask, token.project),
+    )
+
+
+def sampling_of(ask: ChatAsk, project: Project) -> Sampling:
+    """Return how to sample: as requested, else as the project's demo does."""
+    usual = demo_sampling(project)
+    return Sampling(
+        max_tokens=ask.max_completion_tokens or ask.max_tokens or usual.max_tokens,
+        temperature=usual.temperature if ask.temperature is None else ask.temperature,
+        top_p=usual.top_p if ask.top_p is None else ask.top_p,
+        seed=ask.seed,
+        stop=(ask.stop,) if isinstance(ask.stop, str) else tuple(ask.stop or ()),
+        presence_penalty=ask.presence_penalty or 0,
+        frequency_penalty=ask.frequency_penalty or 0,
+        logprobs=(ask.top_logprobs or 0) if ask.logprobs else None,
     )
 
 
@@ -158,9 +172,9 @@ def answer_pieces(chat: ChatRequest, *, into: Reply) -> Iterator[str]:
 
 
 def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
-    """Store an empty completion, marked as aborted until it is finished."""
+    """Store an empty completion, marked as aborted until it is finished, and its turn."""
     with transaction.atomic():
-        return completion_create(
+        completion = completion_create(
             project=chat.project,
             prompt=prompt_get_or_create(
                 project=chat.project, messages=chat.messages, source=Source.API
@@ -175,6 +189,14 @@ def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
             source=Source.API,
             system_prompt=chat.system_prompt,
         )
+        gateway_turn_record(
+            project=chat.project,
+            user=voter_of(token=chat.token, name=chat.user),
+            messages=chat.messages,
+            completion=completion,
+            choice=LIVE if chat.live else chat.version,
+        )
+        return completion
 
 
 def answer_finish(completion: Completion, *, reply: Reply, with_ids: bool = True) -> None:
@@ -184,7 +206,9 @@ def answer_finish(completion: Completion, *, reply: Reply, with_ids: bool = True
     """
     aborted = reply.finish_reason == Completion.Finish.ABORTED
     if aborted and not reply.text:
-        completion.delete()
+        with transaction.atomic():
+            gateway_turn_remove(completion)
+            completion.delete()
         reply.completion = None
         return
     completion.text = storable(reply.text)

@@ -7,11 +7,11 @@ from django.http.response import HttpResponseBase
 from django.urls import URLPattern, URLResolver
 from ninja import NinjaAPI
 
-from feedback_app.accounts.models import Scope
+from feedback_app.accounts.models import ApiToken, Scope
 from feedback_app.api.auth import ApiRequest, BearerToken
 from feedback_app.api.error_handlers import error_handlers_add, token_urls
 from feedback_app.api.errors import ApiError
-from feedback_app.api.gateway import payloads
+from feedback_app.api.gateway import payloads, tools
 from feedback_app.api.gateway.answers import LIVE, chat_request_of
 from feedback_app.api.gateway.schemas import (
     FAULTS,
@@ -26,7 +26,7 @@ from feedback_app.feedback.models import BASE_VERSION, Completion, Source, Verdi
 from feedback_app.feedback.tokens.services import voter_of
 from feedback_app.feedback.votes.corrections import vote_cast_corrected
 from feedback_app.serving.demo.events import event_stream
-from feedback_app.serving.open_answers.services import TooManyAnswers, token_place
+from feedback_app.serving.open_answers.services import Place, TooManyAnswers, token_place
 
 api = NinjaAPI(
     title="Prospect",
@@ -52,14 +52,10 @@ def models(request: ApiRequest) -> JsonResponse:
 @api.post("/chat/completions", response={200: ChatAnswer, **FAULTS}, auth=BearerToken(Scope.CHAT))
 def chat_completions(request: ApiRequest, ask: ChatAsk) -> ChatAnswer | HttpResponseBase:
     """Generate an answer, complete or as server-sent events. It is stored and can be voted on."""
-    chat = chat_request_of(ask, token=request.auth)
+    answer = answer_with_tools if ask.with_tools else answer_stored
     try:
         with token_place(request.auth.pk) as place:
-            if not ask.stream:
-                return payloads.complete(chat, place)
-            usage = ask.stream_options is not None and ask.stream_options.include_usage
-            events = payloads.StartedEvents(payloads.events(chat, include_usage=usage))
-            return event_stream(place.hold(events))
+            return answer(ask, request.auth, place)
     except TooManyAnswers as error:
         raise ApiError(
             error.status,
@@ -68,6 +64,22 @@ def chat_completions(request: ApiRequest, ask: ChatAsk) -> ChatAnswer | HttpResp
             "rate_limit_error",
             retry_after=error.wait,
         ) from error
+
+
+def answer_stored(ask: ChatAsk, token: ApiToken, place: Place) -> ChatAnswer | HttpResponseBase:
+    chat = chat_request_of(ask, token=token)
+    if not ask.stream:
+        return payloads.complete(chat, place)
+    events = payloads.events(chat, include_usage=ask.wants_usage)
+    return event_stream(place.hold(payloads.StartedEvents(events)))
+
+
+def answer_with_tools(ask: ChatAsk, token: ApiToken, place: Place) -> HttpResponseBase:
+    chat = tools.tool_request_of(ask, token=token)
+    if not ask.stream:
+        return JsonResponse(tools.complete(chat, place))
+    events = tools.events(chat, include_usage=ask.wants_usage)
+    return event_stream(place.hold(payloads.StartedEvents(events)))
 
 
 @api.post("/feedback", response={200: FeedbackAnswer, **FAULTS}, auth=BearerToken(Scope.FEEDBACK))

@@ -7,16 +7,36 @@ from typing import Any
 
 from feedback_app.api.errors import of_engine
 from feedback_app.api.gateway.answers import ChatRequest, Reply, answer_stream
-from feedback_app.api.gateway.schemas import AnswerMessage, ChatAnswer, Choice, Usage
+from feedback_app.api.gateway.schemas import (
+    AnswerMessage,
+    ChatAnswer,
+    Choice,
+    LogProbs,
+    Usage,
+)
 from feedback_app.feedback.models import Completion
 from feedback_app.serving.demo.events import WAITING
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.open_answers.services import Place
 
+#: The first delta of a stream.
+ROLE = {"role": "assistant", "content": ""}
+
 
 def public_id(completion: Completion) -> str:
     """Return the completion's id in the API."""
     return f"cmpl-{completion.pk}"
+
+
+def asks_logprobs(chat: ChatRequest) -> bool:
+    return chat.sampling.logprobs is not None
+
+
+def logprobs_take(reply: Reply) -> dict[str, Any] | None:
+    """Return the log-probabilities that no event has had yet. A token may end in the middle of a
+    character: its text comes with a later one."""
+    taken, reply.logprobs = reply.logprobs, []
+    return {"content": taken} if taken else None
 
 
 def stored(reply: Reply) -> Completion:
@@ -40,7 +60,11 @@ def complete(chat: ChatRequest, place: Place) -> ChatAnswer:
         created=int(completion.created_at.timestamp()),
         model=completion.version,
         choices=[
-            Choice(message=AnswerMessage(content=reply.text), finish_reason=reply.finish_reason)
+            Choice(
+                message=AnswerMessage(content=reply.text),
+                finish_reason=reply.finish_reason,
+                logprobs=LogProbs(content=reply.logprobs) if asks_logprobs(chat) else None,
+            )
         ],
         usage=usage_of(reply),
         completion_id=completion.pk,
@@ -76,14 +100,18 @@ def events(chat: ChatRequest, *, include_usage: bool) -> Generator[str]:
         )
 
     def delta(*, finish_reason: str | None = None, **change: str) -> str:
-        return chunk([{"index": 0, "delta": change, "finish_reason": finish_reason}])
+        choice: dict[str, Any] = {"index": 0, "delta": change, "finish_reason": finish_reason}
+        if asks_logprobs(chat):
+            choice["logprobs"] = logprobs_take(reply)
+        return chunk([choice])
 
     pieces = answer_stream(chat, into=reply)
     try:
         # before the first token an error can still be answered with a status
         first = next((piece for piece in pieces if piece), "")
         # in one write: after the first of two, this thread may wait for a core again
-        yield delta(role="assistant", content="") + (delta(content=first) if first else "")
+        begin = chunk([{"index": 0, "delta": ROLE, "finish_reason": None}])
+        yield begin + (delta(content=first) if first else "")
         try:
             for piece in pieces:
                 yield delta(content=piece) if piece else WAITING

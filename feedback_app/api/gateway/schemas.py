@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MAX_MESSAGES = 200
 MAX_CHARACTERS = 32_000
+TOOLS_MOST = 64
+TOP_LOGPROBS = 20  # the most that OpenAI, vLLM and the embedded engine report
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -36,11 +38,34 @@ class TextPart(Strict):
     text: str
 
 
-class ChatMessage(Strict):
-    """One message of the conversation."""
+class CalledFunction(Strict):
+    name: Annotated[Text, Field(min_length=1, max_length=64)]
+    arguments: Annotated[Text, Field(max_length=MAX_CHARACTERS)]
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[Text, Field(min_length=1, max_length=MAX_CHARACTERS)]
+
+class ToolCall(Strict):
+    """A call that an earlier answer has asked for."""
+
+    id: Annotated[Text, Field(min_length=1, max_length=100)]
+    type: Literal["function"]
+    function: CalledFunction
+
+
+class ChatMessage(Strict):
+    """One message of the conversation. A call of tools has no content."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[Text, Field(min_length=1, max_length=MAX_CHARACTERS)] | None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1, max_length=TOOLS_MOST)] | None = None
+    tool_call_id: Annotated[Text, Field(min_length=1, max_length=100)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def calls_need_no_content(cls, message: object) -> object:
+        """Accept a call of tools without content, as some clients send it."""
+        if isinstance(message, dict) and message.get("tool_calls"):
+            return {"content": None, **message}
+        return message
 
     @field_validator("content", mode="before")
     @classmethod
@@ -49,6 +74,48 @@ class ChatMessage(Strict):
         if not isinstance(content, list):
             return content
         return "\n".join(TextPart.model_validate(part).text for part in content)
+
+    @model_validator(mode="after")
+    def fields_agree(self) -> "ChatMessage":
+        """Require content, and allow calls in their roles only."""
+        if self.content is None and self.tool_calls is None:
+            raise ValueError("a message needs content")
+        if self.tool_calls is not None and self.role != "assistant":
+            raise ValueError("only an assistant's message has tool_calls")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise ValueError("a message of the role tool, and only such a one, has a tool_call_id")
+        return self
+
+    @property
+    def of_tools(self) -> bool:
+        return self.role == "tool" or self.tool_calls is not None
+
+    def as_sent(self) -> dict[str, Any]:
+        """Return the message for an engine that calls tools."""
+        return self.model_dump(exclude_none=True)
+
+
+class ToolFunction(Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Annotated[Text, Field(max_length=4_000)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(Strict):
+    """A function that the model may ask the caller to call."""
+
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class NamedFunction(Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class NamedTool(Strict):
+    type: Literal["function"]
+    function: NamedFunction
 
 
 class StreamOptions(Strict):
@@ -99,17 +166,59 @@ class ChatAsk(Strict):
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     response_format: ResponseFormat | None = None
-    n: Literal[1] | None = None
-    user: (
+    logprobs: Annotated[
+        bool, Field(description="Report the log-probability of each token of the answer, in nats")
+    ] = False
+    top_logprobs: (
         Annotated[
-            str,
+            int,
+            Field(ge=0, le=TOP_LOGPROBS, description="With `logprobs`: the likeliest other tokens"),
+        ]
+        | None
+    ) = None
+    tools: (
+        Annotated[
+            list[Tool],
             Field(
-                max_length=200,
-                description="Your own id of the user: keeps them on one side of a traffic split",
+                min_length=1,
+                max_length=TOOLS_MOST,
+                description="Passed to engines that call tools, refused by others",
             ),
         ]
         | None
     ) = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+    n: Literal[1] | None = None
+    user: (
+        Annotated[
+            Text,
+            Field(
+                max_length=200,
+                description="Your own id of the user: their conversations are listed under it, and "
+                "it keeps them on one side of a traffic split",
+            ),
+        ]
+        | None
+    ) = None
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def with_tools(self) -> bool:
+        """Whether it can only be answered by an engine that calls tools."""
+        asked = (self.tools, self.tool_choice, self.parallel_tool_calls)
+        if any(value is not None for value in asked):
+            return True
+        return any(message.of_tools for message in self.messages)
+
+    @model_validator(mode="after")
+    def logprobs_agree(self) -> "ChatAsk":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs: true")
+        return self
 
 
 class Usage(BaseModel):
@@ -123,10 +232,16 @@ class AnswerMessage(BaseModel):
     content: str
 
 
+class LogProbs(BaseModel):
+    """Of each token `token`, `logprob`, `bytes` and `top_logprobs`, as the engine reports them."""
+
+    content: list[dict[str, Any]]
+
+
 class Choice(BaseModel):
     index: int = 0
     message: AnswerMessage
-    logprobs: None = None
+    logprobs: LogProbs | None = None
     finish_reason: str
 
 

@@ -56,7 +56,7 @@ def admin_rights_revoke(*, project: Project, user: User, by: User | None) -> lis
 
     They may know the secrets. Call it in the transaction that ends their rights of an admin.
     """
-    tokens = ApiToken.objects.valid().filter(project=project, created_by=user).order_by("pk")
+    tokens = ApiToken.objects.unrevoked().filter(project=project, created_by=user).order_by("pk")
     revoked = [f"API token {token}" for token in tokens if token_revoke(token=token, by=by)]
     for _, names in admin_rights_end.send(Membership, project=project, user=user, by=by):
         revoked += cast("list[str]", names)

@@ -96,6 +96,8 @@ class Project(ProjectRules):
     live_version = models.CharField(max_length=80, default=BASE_VERSION)
     # whether a webhook gets votes; denormalised for votes (webhooks/events.py)
     votes_told = models.BooleanField(default=False)
+    # conversations without a message for so many days are deleted; None: never
+    conversation_days = models.PositiveSmallIntegerField(null=True, blank=True)
     # what starts its runs; empty: TRAINER_LAUNCHER (training/launchers/selection.py)
     launcher = models.CharField(max_length=20, blank=True, default="", db_default="")
     # worker hours after which a run is ended; None: the installation's limit alone

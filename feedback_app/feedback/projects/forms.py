@@ -72,6 +72,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens",
             "temperature",
             "top_p",
+            "conversation_days",
             "launcher",
             "run_hours",
         ]
@@ -82,6 +83,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "test_percent": "Test prompts, %",
             "max_tokens": "Maximum answer length",
             "top_p": "Top-p",
+            "conversation_days": "Days to keep conversations",
             "run_hours": "Most hours of a run",
         }
         help_texts: ClassVar = {
@@ -96,6 +98,8 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": "Tokens; one is about three quarters of a word.",
             "temperature": "0 always takes the most likely token; 0.8 varies.",
             "top_p": "Samples from the most likely tokens that add up to this probability.",
+            "conversation_days": "Conversations of demo, share links and gateway without a message "
+            "for so long are deleted. Answers with a vote stay as examples. Empty: kept.",
             "run_hours": "A run that takes longer writes a checkpoint and ends; it can be resumed. "
             "Empty: no limit but the installation's.",
         }
@@ -108,6 +112,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": forms.NumberInput(attrs={"min": 1, "max": 2048}),
             "temperature": forms.NumberInput(attrs={"min": 0, "max": 2, "step": "any"}),
             "top_p": forms.NumberInput(attrs={"min": 0.01, "max": 1, "step": "any"}),
+            "conversation_days": forms.NumberInput(attrs={"min": 1, "max": 3650}),
             "run_hours": forms.NumberInput(attrs={"min": 0.1, "max": 720, "step": "any"}),
         }
 
@@ -129,6 +134,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": (1, 2048),
             "temperature": (0, 2),
             "top_p": (0.01, 1),
+            "conversation_days": (1, 3650),
             "run_hours": (0.1, 720),
         }
         for name, (low, high) in limits.items():

@@ -61,10 +61,7 @@ def completion_create(
 
     `system_prompt` is what the version was given, if not the project's.
     """
-    position = 0
-    if sampling is not None:
-        last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
-        position = 0 if last is None else last + 1
+    position = queue_position(prompt) if sampling is not None else 0
     completion = completion_new(
         project=project,
         prompt=prompt,
@@ -76,6 +73,19 @@ def completion_create(
     )
     completion.save(force_insert=True)
     return completion
+
+
+def queue_position(prompt: Prompt) -> int:
+    """Return the place after a prompt's answers in the queue, which is balanced by prompt."""
+    last = prompt.completions.filter(queued=True).aggregate(last=Max("queue_position"))["last"]
+    return 0 if last is None else int(last) + 1
+
+
+def completion_queue(completion: Completion) -> None:
+    """Put a stored answer into the annotation queue."""
+    completion.queued = True
+    completion.queue_position = queue_position(completion.prompt)
+    completion.save(update_fields=["queued", "queue_position"])
 
 
 def completion_new(

@@ -1,5 +1,6 @@
 """API tokens of a project and the users that vote through them."""
 
+import datetime as dt
 from collections.abc import Sequence
 
 from django.db import IntegrityError, transaction
@@ -12,9 +13,17 @@ from feedback_app.feedback.models import Project
 
 
 def token_create(
-    *, project: Project, name: str, scopes: Sequence[Scope], by: User
+    *,
+    project: Project,
+    name: str,
+    scopes: Sequence[Scope],
+    by: User,
+    expires_at: dt.datetime | None = None,
 ) -> tuple[ApiToken, str]:
-    """Return a new token and its secret, which is not stored."""
+    """Return a new token and its secret, which is not stored.
+
+    It is refused from `expires_at` on.
+    """
     secret = secret_new()
     with transaction.atomic():
         token = ApiToken.objects.create(
@@ -25,6 +34,7 @@ def token_create(
             scopes=[str(scope) for scope in scopes],
             user=User.objects.create_service(name=f"Token {name}"),
             created_by=by,
+            expires_at=expires_at,
         )
         audit(project=project, actor=by, action="token.create", target=str(token))
     return token, secret
@@ -33,7 +43,7 @@ def token_create(
 def token_revoke(*, token: ApiToken, by: User | None) -> bool:
     """Revoke a token and end its streams; return False if it was revoked already."""
     with transaction.atomic():
-        ended = ApiToken.objects.valid().filter(pk=token.pk).update(revoked_at=timezone.now())
+        ended = ApiToken.objects.unrevoked().filter(pk=token.pk).update(revoked_at=timezone.now())
         if ended:
             audit(project=token.project, actor=by, action="token.revoke", target=str(token))
     return bool(ended)

@@ -42,6 +42,7 @@ def token_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         name=form.cleaned_data["name"],
         scopes=[Scope(scope) for scope in form.cleaned_data["scopes"]],
         by=request.user,
+        expires_at=form.expires_at,
     )
     context = {**tokens_context(request, project, TokenForm()), "token": token, "secret": secret}
     return render(request, "feedback/tokens.html", context)

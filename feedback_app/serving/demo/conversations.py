@@ -1,14 +1,20 @@
 """Services of the demo's conversations and their turns."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from django.db import transaction
-from django.db.models import Max
 
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.prompts.services import Message
-from feedback_app.serving.demo.generation import answer_stream, member_is_active, streamed_store
-from feedback_app.serving.engine.client import AdapterBroken, Streamed
+from feedback_app.serving.demo.branches import branch_room, conversation_lock
+from feedback_app.serving.demo.generation import (
+    answer_stream,
+    demo_sampling,
+    member_is_active,
+    streamed_store,
+)
+from feedback_app.serving.engine.client import AdapterBroken, Sampling, Streamed
 from feedback_app.serving.models import Conversation, Turn
 from feedback_app.serving.releases.fallback import version_fallback
 from feedback_app.serving.traffic_splits.assignments import (
@@ -75,15 +81,19 @@ def turn_begin(*, conversation: Conversation, text: str) -> Turn:
         conversation.title = text[:120]
         return Turn(conversation=conversation, position=0, user_message=text)
     with transaction.atomic():
-        conversation = Conversation.objects.select_for_update().get(pk=conversation.pk)
-        last = conversation.turns.aggregate(last=Max("position"))["last"]
-        position = 0 if last is None else last + 1
+        conversation_lock(conversation)
+        conversation = Conversation.objects.get(pk=conversation.pk)
+        last = conversation.turns.shown().last()
+        position = 0 if last is None else (last.position or 0) + 1
         if position >= TURN_LIMIT:
             raise UserError("This conversation is full: start a new one.")
+        branch_room(conversation)
         if not conversation.title:
             conversation.title = text[:120]
         conversation.save()
-        return Turn.objects.create(conversation=conversation, position=position, user_message=text)
+        return Turn.objects.create(
+            conversation=conversation, parent=last, position=position, user_message=text
+        )
 
 
 def turn_keep(turn: Turn) -> None:
@@ -95,18 +105,40 @@ def turn_keep(turn: Turn) -> None:
 
 
 def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
-    """Prepare the last turn for another answer, with another question if `text` is given."""
-    if turn.conversation.turns.filter(position__gt=turn.position).exists():
-        raise UserError("Only the last message can be answered again.")
+    """Return a turn for another answer to the last one, with another question if `text` is given.
+
+    The last turn is kept as another branch, unless it has no answer: then it is used again.
+    Raises UserError.
+    """
     if text is not None:
         text = text.strip()
         if not text or len(text) > MESSAGE_LIMIT:
             raise UserError(f"A message has 1 to {MESSAGE_LIMIT:,} characters.")
-        turn.user_message = text
-    turn.completion = None
-    turn.error = ""
-    turn.save()
-    return turn
+    with transaction.atomic():
+        conversation_lock(turn.conversation)
+        last = turn.conversation.turns.shown().last()
+        if last is None or last.pk != turn.pk:
+            raise UserError("Only the last message can be answered again.")
+        turn.conversation.save(update_fields=["updated_at"])
+        turn.position, turn.completion = last.position, last.completion
+        if turn.completion_id is None:
+            turn.user_message = text or turn.user_message
+            turn.error = ""
+            turn.save()
+            return turn
+        return turn_beside(turn, text or turn.user_message)
+
+
+def turn_beside(turn: Turn, text: str) -> Turn:
+    """Return a new turn in place of the last one, which gets a branch of its own."""
+    conversation, position = turn.conversation, turn.position or 0
+    branch_room(conversation)
+    parent = conversation.turns.filter(position=position - 1).first() if position else None
+    turn.parent, turn.position = parent, None
+    turn.save(update_fields=["parent", "position"])
+    return Turn.objects.create(
+        conversation=conversation, parent=parent, position=position, user_message=text
+    )
 
 
 def turn_messages(turn: Turn) -> list[Message]:
@@ -118,6 +150,14 @@ def turn_messages(turn: Turn) -> list[Message]:
             messages.extend(past.as_messages())  # type: ignore[arg-type]
     messages.append({"role": "user", "content": turn.user_message})
     return messages
+
+
+def sampling_of(conversation: Conversation) -> Sampling:
+    """Return the project's sampling, with the temperature of this conversation if it has one."""
+    usual = demo_sampling(conversation.project)
+    if conversation.temperature is None:
+        return usual
+    return replace(usual, temperature=conversation.temperature)
 
 
 def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> Iterator[str]:
@@ -138,8 +178,14 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
 
     def store(streamed: Streamed) -> None:
         with transaction.atomic():
+            # deleted meanwhile: its answer is not kept either
+            if not Turn.objects.select_for_update().filter(pk=turn.pk).exists():
+                return
             turn.completion = streamed_store(
-                project=conversation.project, messages=messages, streamed=streamed
+                project=conversation.project,
+                messages=messages,
+                streamed=streamed,
+                system_prompt=conversation.system_prompt,
             )
             turn.save(update_fields=["completion"])
 
@@ -154,6 +200,8 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
         project=conversation.project,
         messages=messages,
         version=version,
+        sampling=sampling_of(conversation),
+        system_prompt=conversation.system_prompt,
         may_read=may_read or member_is_active(conversation.user_id, conversation.project),
         store=store,
         opened=lambda: turn_keep(turn),

@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 
 from django.http import StreamingHttpResponse
 from django.urls import reverse
+from django.utils.html import format_html
 
 from feedback_app.serving.demo.conversations import turn_stream
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Turn
 
+#: What a reader gets whose conversation is deleted while it is answered.
+DELETED = "This conversation was deleted."
 #: A comment: browsers ignore it, and it keeps proxies from closing the stream.
 WAITING = ": waiting\n\n"
 
@@ -48,13 +51,21 @@ def turn_events(
                 begun = ""
             yield event("piece", text=piece) if piece else WAITING
     except EngineError as error:
-        turn.refresh_from_db()
-        yield begun + event("error", message=message_of(error), html=rendered(turn))
+        yield begun + ended(turn, "error", rendered, message=message_of(error))
         return
     finally:
         pieces.close()  # type: ignore[attr-defined]
-    turn.refresh_from_db()
-    yield begun + event("done", completion=turn.completion_id, html=rendered(turn))
+    yield begun + ended(turn, "done", rendered)
+
+
+def ended(turn: Turn, name: str, rendered: Callable[[Turn], str], **data: object) -> str:
+    """Return the last event, with the turn as it is stored now."""
+    try:
+        turn.refresh_from_db()
+    except Turn.DoesNotExist:
+        html = format_html('<div class="reply"><p class="muted">{}</p></div>', DELETED)
+        return event("error", message=DELETED, html=html)
+    return event(name, completion=turn.completion_id, html=rendered(turn), **data)
 
 
 def event_stream(events: Iterator[str]) -> StreamingHttpResponse:

@@ -29,11 +29,14 @@ def answer_stream(
     fail: Callable[[str], object],
     opened: Callable[[], object] = lambda: None,
     fallback: Callable[[AdapterBroken], str] | None = None,
+    sampling: Sampling | None = None,
+    system_prompt: str | None = None,
 ) -> Iterator[str]:
     """Yield the answer's text as the engine generates it, then call `store` with the result.
 
     `opened` is called while the engine reads the prompt. If the version cannot be loaded, the
     version that `fallback` returns answers instead, and `Streamed.version` names it.
+    `sampling` and `system_prompt` replace the project's.
 
     If the reader disconnects (the iterator is closed) or loses access, the partial answer is
     stored as aborted. For an empty answer `fail` is called with a message. Raises EngineError,
@@ -46,7 +49,8 @@ def answer_stream(
             lambda answering: Engine(project).stream(
                 messages,
                 version=answering,
-                sampling=demo_sampling(project),
+                sampling=sampling or demo_sampling(project),
+                system_prompt=system_prompt,
                 into=streamed,
                 opened=opened,
             ),
@@ -90,7 +94,13 @@ def pieces_of(
         yield from ask(fallback(error))
 
 
-def streamed_store(*, project: Project, messages: list[Message], streamed: Streamed) -> Completion:
+def streamed_store(
+    *,
+    project: Project,
+    messages: list[Message],
+    streamed: Streamed,
+    system_prompt: str | None = None,
+) -> Completion:
     """Store an answer with its prompt and completion token ids, so that it can be voted on."""
     return completion_create(
         project=project,
@@ -104,6 +114,7 @@ def streamed_store(*, project: Project, messages: list[Message], streamed: Strea
             token_ids=streamed.token_ids if streamed.finish_reason != "aborted" else None,
         ),
         source=Source.DEMO,
+        system_prompt=system_prompt,
     )
 
 

@@ -1,27 +1,20 @@
 """The demo: conversations with the live version or any other, and thumbs on the answers."""
 
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
+from django.db.models import QuerySet
 from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from feedback_app.accounts.models import Role, User
+from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import CorrectedVoteForm
-from feedback_app.feedback.models import (
-    Completion,
-    Correction,
-    Project,
-    Source,
-    Verdict,
-    Vote,
-)
+from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.votes.corrections import vote_cast_corrected
 from feedback_app.feedback.votes.services import vote_undo
 from feedback_app.serving.demo.conversations import (
@@ -34,6 +27,7 @@ from feedback_app.serving.demo.conversations import (
 )
 from feedback_app.serving.demo.events import event_stream, turn_events
 from feedback_app.serving.demo.forms import ChoiceForm, ConversationForm, MessageForm
+from feedback_app.serving.demo.transcript import Links, shown_turns, with_branches, with_votes
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Conversation, Turn
 from feedback_app.serving.open_answers.services import Place, TooManyAnswers, person_place
@@ -46,8 +40,9 @@ CONVERSATIONS_SHOWN = 30
 IDEAS_SHOWN = 4
 
 
-def own_conversations(request: HtmxHttpRequest, project: Project) -> Any:
-    return Conversation.objects.filter(project=project, user=request.user)
+def own_conversations(request: HtmxHttpRequest, project: Project) -> QuerySet[Conversation]:
+    """Return the person's conversations that they have not deleted."""
+    return Conversation.objects.kept().filter(project=project, user=request.user)
 
 
 def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -> Conversation:
@@ -55,17 +50,6 @@ def conversation_of(request: HtmxHttpRequest, project: Project, pk: uuid.UUID) -
     conversation: Conversation = get_object_or_404(own_conversations(request, project), pk=pk)
     conversation.project = project
     return conversation
-
-
-@dataclass(frozen=True)
-class Links:
-    """The URLs of a turn's thumbs and of its 'Try again'."""
-
-    vote: str
-    undo: str
-    again: str
-    #: whether the person may write what the answer should have been
-    corrects: bool = False
 
 
 def demo_links(project: Project) -> Callable[[Turn], Links]:
@@ -77,43 +61,19 @@ def demo_links(project: Project) -> Callable[[Turn], Links]:
             vote=reverse("demo-vote", args=answer),
             undo=reverse("demo-undo", args=answer),
             again=reverse("turn-again", args=[project.slug, turn.conversation_id, turn.pk]),
+            show=reverse("turn-show", args=[project.slug, turn.conversation_id, 0]),
             corrects=True,
         )
 
     return links
 
 
-def with_votes(
-    turns: Iterable[Turn], *, of: User, links: Callable[[Turn], Links], before: str = ""
-) -> list[Turn]:
-    """Return the turns with what the page shows of them.
-
-    Each gets `links`; `mine` and `correction`, this person's vote on its answer and what they wrote
-    in its place, or None; and `new_version`, set where the version differs from that of the turn
-    before; `before` is the version ahead of the first.
-    """
-    turns = list(turns)
-    ids = [turn.completion_id for turn in turns if turn.completion_id]
-    mine = {vote.completion_id: vote for vote in Vote.objects.filter(user=of, completion__in=ids)}
-    downs = [pk for pk, vote in mine.items() if vote.verdict == Verdict.DOWN]
-    # without downs Django answers this without a query
-    corrections = Correction.objects.filter(user=of, original__in=downs, withdrawn_at=None)
-    corrected = dict(corrections.values_list("original_id", "completion__text"))
-    for turn in turns:
-        turn.correction = corrected.get(turn.completion_id or 0)  # type: ignore[attr-defined]
-        turn.links = links(turn)  # type: ignore[attr-defined]
-        turn.mine = mine.get(turn.completion_id or 0)  # type: ignore[attr-defined]
-        version = turn.completion.version if turn.completion else before
-        turn.new_version = version if before and version != before else ""  # type: ignore[attr-defined]
-        before = version
-    return turns
-
-
 def demo_context(
     request: HtmxHttpRequest, project: Project, conversation: Conversation | None
 ) -> dict[str, Any]:
-    turns = conversation.turns.select_related("completion") if conversation else []
-    shown = with_votes(turns, of=request.user, links=demo_links(project))
+    shown: list[Turn] = []
+    if conversation is not None:
+        shown = shown_turns(conversation, of=request.user, links=demo_links(project))
     chat = conversation or Conversation(project=project, user=request.user)
     return {
         "project": project,
@@ -256,10 +216,13 @@ def answer(
 
 def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
     """Return the HTML of the finished answer with its thumbs."""
-    earlier = turn.conversation.turns.filter(position__lt=turn.position, completion__isnull=False)
-    before = earlier.order_by("-position").values_list("completion__version", flat=True).first()
+    earlier = turn.conversation.turns.shown().exclude(completion=None)
+    if turn.position is not None:  # meanwhile another branch may be shown
+        earlier = earlier.filter(position__lt=turn.position)
+    before = earlier.values_list("completion__version", flat=True).last()
     project = turn.conversation.project
-    [shown] = with_votes([turn], of=request.user, links=demo_links(project), before=before or "")
+    found = with_votes([turn], of=request.user, links=demo_links(project), before=before or "")
+    [shown] = with_branches(found, turn.conversation)
     context = {"turn": shown, "project": project, "is_last": True}
     return render_to_string("serving/_reply.html", context, request=request)
 

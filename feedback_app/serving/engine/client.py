@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import structlog
@@ -18,11 +18,19 @@ from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.engine.replicas import usable, went_down
-from feedback_app.serving.engine.stream import ABORTED, AdapterBroken, EngineError, Streamed, pieces
+from feedback_app.serving.engine.stream import (
+    ABORTED,
+    AdapterBroken,
+    EngineError,
+    Streamed,
+    chunks,
+    pieces,
+)
 from feedback_app.training.models import Adapter
 from feedback_app.training.registry.files import BadAdapter, adapter_fetch
 from feedback_app.web import log_context
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 __all__ = ["AdapterBroken", "Engine", "EngineError", "Sampling", "Streamed", "engine_urls"]
@@ -48,6 +56,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     presence_penalty: float = 0
     frequency_penalty: float = 0
+    # the likeliest other tokens that are reported with each token; None: nothing is reported
+    logprobs: int | None = None
 
 
 def engine_urls(base_model: str) -> list[str]:
@@ -189,8 +199,40 @@ class Engine:
         Raises EngineError, also halfway; the partial answer is in `into`.
         """
         body = self._body(messages, version=version, sampling=sampling, system_prompt=system_prompt)
-        body["stream"] = True
         into.version = version
+
+        def read(response: httpx.Response) -> Iterator[str]:
+            opened()
+            yield from pieces(response, into)
+
+        yield from self._read_from_first(body, version=version, read=read)
+
+    def relay(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        version: str,
+        sampling: Sampling,
+        system_prompt: str | None,
+        more: dict[str, Any],
+    ) -> Iterator[dict[str, Any] | None]:
+        """Yield the events of a stream as the engine sends them, None for a comment.
+
+        `more` are further fields of the request, which the engine must know. Raises EngineError.
+        """
+        body = self._body(messages, version=version, sampling=sampling, system_prompt=system_prompt)
+        del body["return_token_ids"]
+        yield from self._read_from_first(body | more, version=version, read=chunks)
+
+    def _read_from_first(
+        self,
+        body: dict[str, Any],
+        *,
+        version: str,
+        read: Callable[[httpx.Response], Iterator[T]],
+    ) -> Iterator[T]:
+        """Yield what `read` makes of a stream of the first engine that accepts the request."""
+        body["stream"] = True
         fault = self._unreachable()
         for url in self._usable(body):
             try:
@@ -200,8 +242,7 @@ class Engine:
                 continue
             try:
                 with closing(response):
-                    opened()
-                    yield from pieces(response, into)
+                    yield from read(response)
             except httpx.HTTPError as error:
                 went_down(url)
                 raise self._unreachable(error) from error
@@ -318,7 +359,7 @@ class Engine:
 
     def _body(
         self,
-        messages: Sequence[Message],
+        messages: Sequence[Message] | Sequence[dict[str, Any]],
         *,
         version: str,
         sampling: Sampling,
@@ -338,6 +379,8 @@ class Engine:
             body["seed"] = sampling.seed
         if sampling.stop:
             body["stop"] = list(sampling.stop)
+        if sampling.logprobs is not None:
+            body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
         for name in ("presence_penalty", "frequency_penalty"):
             if value := getattr(sampling, name):
                 body[name] = value

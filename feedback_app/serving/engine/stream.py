@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
@@ -34,17 +35,16 @@ class Streamed:
     finish_reason: str = ABORTED
     prompt_token_ids: list[int] | None = None
     token_ids: list[int] = field(default_factory=list)
+    # of the tokens, as OpenAI writes them, where they were asked for
+    logprobs: list[dict[str, Any]] = field(default_factory=list)
 
 
-def pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
-    """Yield the text of a stream as it arrives and keep everything in `into`.
-
-    A comment, which the engine sends while it works, is an empty piece. Raises EngineError for an
-    error that the engine reports.
-    """
+def chunks(response: httpx.Response) -> Iterator[dict[str, Any] | None]:
+    """Yield the events of a stream as they arrive; None for a comment, which the engine sends while
+    it works. Raises EngineError for an error that the engine reports."""
     for line in event_lines(response.iter_text()):
         if line.startswith(":"):
-            yield ""
+            yield None
         if not line.startswith("data:"):
             continue
         data = line.removeprefix("data:").strip()
@@ -56,9 +56,22 @@ def pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
             raise EngineError("The engine sent what is no JSON.", status=500) from error
         if "error" in chunk:
             raise EngineError(chunk["error"].get("message", "The engine failed."), status=500)
+        yield chunk
+
+
+def pieces(response: httpx.Response, into: Streamed) -> Iterator[str]:
+    """Yield the text of a stream as it arrives and keep everything in `into`.
+
+    A comment is an empty piece. Raises EngineError for an error that the engine reports.
+    """
+    for chunk in chunks(response):
+        if chunk is None:
+            yield ""
+            continue
         into.prompt_token_ids = chunk.get("prompt_token_ids") or into.prompt_token_ids
         for choice in chunk.get("choices", []):
             into.token_ids += choice.get("token_ids") or []
+            into.logprobs += (choice.get("logprobs") or {}).get("content") or []
             into.finish_reason = choice.get("finish_reason") or into.finish_reason
             piece = (choice.get("delta") or {}).get("content")
             if piece:

@@ -22,6 +22,7 @@ COPIED = (
     "max_tokens",
     "temperature",
     "top_p",
+    "conversation_days",
     *(field.name for field in ProjectRules._meta.local_fields),
 )
 

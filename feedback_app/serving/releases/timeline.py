@@ -3,7 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.feedback.models import (
+    BASE_VERSION,
+    EDITED_VERSION,
+    IMPORTED_VERSION,
+    Project,
+)
 from feedback_app.serving.models import Release
 from feedback_app.serving.releases.figures import UpRate
 from feedback_app.training.models import Adapter
@@ -51,6 +56,13 @@ def candidates(project: Project, rates: Mapping[str, UpRate]) -> list[Candidate]
     )
     released = set(project.releases.filter(adapter__in=adapters).values_list("adapter", flat=True))
     return [Candidate(a, rates.get(a.name), a.pk in released) for a in adapters]
+
+
+def foreign_rates(rates: Mapping[str, UpRate]) -> list[tuple[str, UpRate]]:
+    """Return the rates of other systems, by the names that programs gave them, best first."""
+    own = {BASE_VERSION, IMPORTED_VERSION, EDITED_VERSION}
+    found = [(name, rate) for name, rate in rates.items() if "@" not in name and name not in own]
+    return sorted(found, key=lambda pair: (-pair[1].share, pair[0]))
 
 
 def base_is_live(project: Project) -> bool:

@@ -15,6 +15,7 @@ from feedback_app.serving.releases.timeline import (
     base_is_live,
     candidates,
     fallback_of,
+    foreign_rates,
     timeline,
 )
 from feedback_app.serving.traffic_splits.report import ended_splits, running_split, split_report
@@ -45,6 +46,7 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "fell_back": fallback_of(entries),
         "forgetting": forgetting_of_live(project),
         "base_is_live": base_is_live(project),
+        "foreign": foreign_rates(rates),
         "base_rate": rates.get(BASE_VERSION),
         "rates_known": counted.known,
         "counted_at": counted.counted_at,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from feedback_app.accounts.models import User
 from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.examples.rule import ExampleValues, values_of_votes
-from feedback_app.feedback.models import Completion, Vote, VoteEvent
+from feedback_app.feedback.models import Completion, Split, Vote, VoteEvent
 from feedback_app.training.models import Run, Snapshot, SnapshotItem
 
 #: Runs that have ended without a version. Started again, they take their snapshot as it is then.
@@ -59,7 +59,15 @@ def snapshots_forget(*, user: User, completions: list[Completion]) -> None:
                 _change(changes, snapshot, completion, item, verdicts, without=user.pk)
     SnapshotItem.objects.filter(pk__in=changes.gone).delete()
     SnapshotItem.objects.bulk_update(changes.changed, ["desirable", "weight"])
-    SnapshotItem.objects.bulk_create(changes.new)
+    # the snapshot of an imported version has test examples only
+    imported = set(
+        Run.objects.filter(project=project, trigger=Run.Trigger.IMPORTED).values_list(
+            "snapshot_id", flat=True
+        )
+    )
+    SnapshotItem.objects.bulk_create(
+        item for item in changes.new if item.split == Split.TEST or item.snapshot_id not in imported
+    )
     failed_run_files_remove(changes.snapshots)
 
 

@@ -61,6 +61,8 @@ def run_reproduce(
     the run has no adapter, if its examples are no longer those that it learned from, or if the
     trainer fails. Raises LaunchError.
     """
+    if not run.trains:
+        raise UserError(f"{run} imported a version: there is no training to repeat.")
     adapter = Adapter.objects.filter(run=run).first()
     if adapter is None:
         raise UserError(f"{run} has made no adapter: there is nothing to compare with.")

@@ -261,8 +261,9 @@ def run_finish(
         SnapshotItem.objects.bulk_update(items, ["reward", "reference_point"], batch_size=500)
         fit_rows = ((i.pk, *fit[i.completion_id], i.desirable) for i in items)
         Run.objects.filter(pk=run.pk).update(fit=fit_of_rows(fit_rows).as_json())
-        used = Completion.objects.filter(snapshot_items__snapshot=run.snapshot)
-        examples_mark_used(used, run=run.number)
+        if run.trains:
+            used = Completion.objects.filter(snapshot_items__snapshot=run.snapshot)
+            examples_mark_used(used, run=run.number)
         run_note(run=run, text=f"{name} is ready. " + gate.sentence)
         run_event_write(run, status=Run.Status.SUCCEEDED, adapter=adapter)
     # many rows that only order the queue: not in the transaction that ends the run

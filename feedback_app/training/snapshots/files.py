@@ -6,8 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feedback_app.feedback.models import Completion, Split
+from feedback_app.feedback.exports.rows import in_chunks
+from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.training.models import Snapshot, SnapshotItem
+
+#: The files of a run's directory by what their examples are for.
+SPLIT_FILES = {Split.TRAIN: "examples.jsonl", Split.VALIDATION: "validation.jsonl"}
 
 
 def context(completion: Completion) -> list[dict[str, str]]:
@@ -43,6 +47,18 @@ def items_of(snapshot: Snapshot, split: Split) -> Iterator[SnapshotItem]:
     )
 
 
+def examples_write(project: Project, split: Split, path: Path) -> None:
+    """Write a split of the project's examples as they are now, atomically."""
+    examples = project.examples.filter(split=split).select_related("completion__prompt")
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("wb") as file:
+        for example in in_chunks(examples):
+            values = {"desirable": example.desirable, "weight": example.weight}
+            item = SnapshotItem(completion=example.completion, **values)
+            file.write(json.dumps(as_line(item), ensure_ascii=False).encode() + b"\n")
+    partial.replace(path)
+
+
 def snapshot_write(snapshot: Snapshot, directory: Path) -> None:
     """Write what training reads, examples.jsonl and validation.jsonl, and store the hash of the
     first.
@@ -50,8 +66,8 @@ def snapshot_write(snapshot: Snapshot, directory: Path) -> None:
     The test split is not written here: gate/evaluation.py does it when training is done.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    split_write(snapshot, Split.VALIDATION, directory / "validation.jsonl")
-    digest = split_write(snapshot, Split.TRAIN, directory / "examples.jsonl")
+    split_write(snapshot, Split.VALIDATION, directory / SPLIT_FILES[Split.VALIDATION])
+    digest = split_write(snapshot, Split.TRAIN, directory / SPLIT_FILES[Split.TRAIN])
     if snapshot.sha256 != digest:
         snapshot.sha256 = digest
         snapshot.save(update_fields=["sha256"])

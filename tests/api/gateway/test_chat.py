@@ -289,14 +289,16 @@ def test_version_of_another_project_or_discarded_is_404(
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
-        ({"tools": []}, "unknown_parameter", "tools"),
+        ({"tools": []}, "invalid_value", "tools"),
+        ({"store": True}, "unknown_parameter", "store"),
         ({"source": "demo"}, "unknown_parameter", "source"),
         ({"model": None}, "invalid_value", "model"),
         ({"model": "a\x00"}, "invalid_value", "model"),
         ({"model": "\udfff"}, "invalid_value", "model"),
         ({"messages": []}, "invalid_value", "messages"),
         ({"messages": [{"role": "user"}]}, "missing_required_parameter", "messages[0].content"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0].role"),
+        ({"messages": [{"role": "critic", "content": "x"}]}, "invalid_value", "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "invalid_value", "messages[0]"),
         ({"messages": [*HELLO, {"role": "user", "content": ""}]}, "invalid_value", None),
         ({"messages": [{"role": "user", "content": "a\x00b"}]}, "invalid_value", None),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "invalid_value", None),

@@ -92,8 +92,8 @@ def test_client_raises_its_own_errors(client: openai.OpenAI) -> None:
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
 
     with pytest.raises(openai.BadRequestError) as faulty:
-        client.chat.completions.create(model="live", messages=HELLO, logprobs=True)
-    assert faulty.value.param == "logprobs"
+        client.chat.completions.create(model="live", messages=HELLO, store=True)
+    assert faulty.value.param == "store"
 
     with pytest.raises(openai.AuthenticationError), client.with_options(api_key="nothing") as wrong:
         wrong.models.list()

@@ -296,7 +296,7 @@ def test_send_with_engine_unreachable_shows_an_error_and_can_be_retried(
     assert turn.error == ""
 
 
-def test_retry_with_another_question_replaces_the_last_turn(
+def test_retry_with_another_question_keeps_the_last_turn_as_a_branch(
     answered: Turn, viewer: User, as_user: As
 ) -> None:
     conversation = answered.conversation
@@ -304,9 +304,12 @@ def test_retry_with_another_question_replaces_the_last_turn(
 
     as_user(viewer).post(target, {"text": "Where is Rome?"})
 
-    turn = Turn.objects.get()
+    [turn] = conversation.turns.shown()
     assert turn.user_message == "Where is Rome?"
     assert turn.completion_id not in (None, answered.completion_id)
+    answered.refresh_from_db()
+    assert (answered.position, answered.user_message) == (None, "Where is Paris?")
+    assert answered.completion_id is not None
 
 
 def test_conversation_marks_a_change_of_version(answered: Turn, viewer: User, as_user: As) -> None:
@@ -414,7 +417,7 @@ def test_conversation_queries_do_not_grow_with_turns(
     client = as_user(viewer)
     target = url("conversation", answered.conversation.project, answered.conversation_id)
 
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(10):
         client.get(target)
 
 

@@ -20,10 +20,12 @@ from django.views.decorators.http import require_http_methods
 
 from feedback_app.feedback.desk.forms import VoteForm
 from feedback_app.feedback.models import Completion, Verdict
+from feedback_app.serving.demo.branches import branch_show
 from feedback_app.serving.demo.conversations import turn_again, turn_begin, turn_stream
 from feedback_app.serving.demo.events import event_stream, turn_events
 from feedback_app.serving.demo.forms import MessageForm
-from feedback_app.serving.demo.views import Links, wants_stream, with_votes
+from feedback_app.serving.demo.transcript import Links, shown_turns, with_branches, with_votes
+from feedback_app.serving.demo.views import wants_stream
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor, Turn
 from feedback_app.serving.open_answers.services import Place, TooManyAnswers, link_place
@@ -121,7 +123,7 @@ def conversation_of(visitor: ShareVisitor | None, link: ShareLink) -> Conversati
     """Return the visitor's newest conversation."""
     if visitor is None:
         return None
-    own = Conversation.objects.filter(project=link.project, user=visitor.user)
+    own = Conversation.objects.kept().filter(project=link.project, user=visitor.user)
     found = own.order_by("-updated_at").first()
     if found is not None:
         found.project = link.project
@@ -137,6 +139,7 @@ def shared_links(request: SharedRequest) -> Callable[[Turn], Links]:
             vote=reverse("shared-vote", args=answer),
             undo=reverse("shared-undo", args=answer),
             again=reverse("shared-again", args=[request.secret, turn.pk]),
+            show=reverse("shared-show", args=[request.secret, 0]),
         )
 
     return links
@@ -150,9 +153,7 @@ def shared(request: SharedRequest, link: ShareLink) -> HttpResponseBase:
     found = conversation_of(visitor, link)
     turns: list[Turn] = []
     if visitor is not None and found is not None:
-        turns = with_votes(
-            found.turns.select_related("completion"), of=visitor.user, links=shared_links(request)
-        )
+        turns = shown_turns(found, of=visitor.user, links=shared_links(request))
     context = {
         "project": link.project,
         "link": link,
@@ -204,8 +205,20 @@ def shared_again(request: SharedRequest, link: ShareLink, turn: int) -> HttpResp
     with link_place(link.pk) as place:
         with transaction.atomic():
             message_count(link=link, visitor=visitor)
-            turn_again(turn=old, text=text or None)
-        return answer(request, link, visitor, found, old, place)
+            fresh = turn_again(turn=old, text=text or None)
+        return answer(request, link, visitor, found, fresh, place)
+
+
+@shared_view("POST")
+def shared_show(request: SharedRequest, link: ShareLink, turn: int) -> HttpResponseBase:
+    """Show the branch through another answer or an earlier question."""
+    validated(NoFields(request.POST))
+    visitor = visitor_of(request, link)
+    found = conversation_of(visitor, link)
+    if found is None:
+        return ended(request)
+    branch_show(turn=get_object_or_404(found.turns, pk=turn))
+    return redirect(f"{home(request)}#turn-{turn}")
 
 
 def answer(
@@ -240,7 +253,8 @@ def answer(
 
 def reply_html(request: SharedRequest, link: ShareLink, visitor: ShareVisitor, turn: Turn) -> str:
     """Return the HTML of the finished answer with its thumbs."""
-    [shown] = with_votes([turn], of=visitor.user, links=shared_links(request))
+    found = with_votes([turn], of=visitor.user, links=shared_links(request))
+    [shown] = with_branches(found, turn.conversation)
     context: dict[str, Any] = {
         "turn": shown,
         "project": link.project,

@@ -2,15 +2,17 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
+from artifact_store.errors import StoreError
 from feedback_app.artifacts import artifact_store
 from feedback_app.training.gate.evaluation import TEST_FILE, evaluation_directory
 from feedback_app.training.models import Run
-from feedback_app.training.snapshots.files import snapshot_write
+from feedback_app.training.snapshots.files import SPLIT_FILES, examples_write, snapshot_write
 
 
 def prepare(run: Run) -> None:
@@ -19,7 +21,9 @@ def prepare(run: Run) -> None:
     # left by an attempt that was interrupted in the evaluation: while a process trains, no file
     # holds the test split
     (evaluation_directory(run) / TEST_FILE).unlink(missing_ok=True)
-    if not (run.directory / "examples.jsonl").exists():
+    if not run.trains:
+        votes_write(run)
+    elif not (run.directory / "examples.jsonl").exists():
         snapshot_write(run.snapshot, run.directory)
     path = run.directory / "config.json"
     config = {
@@ -28,9 +32,29 @@ def prepare(run: Run) -> None:
         "adapter_name": run.project.adapter_name(run.number),
         "reference_cache": reference_cache(run),
     }
+    if not run.trains:
+        config["imported"] = str(artifact_store().path(run.config["imported"]))
     if shares_base(path):
         config["fsdp"] = True
     write_json(path, config)
+
+
+def votes_write(run: Run) -> None:
+    """Write the project's votes, by which the gate predicts up-rates, for a version that learned
+    from none of them. They are removed when it is judged (`votes_remove`)."""
+    run.directory.mkdir(parents=True, exist_ok=True)
+    for split, name in SPLIT_FILES.items():
+        examples_write(run.project, split, run.directory / name)
+
+
+def votes_remove(run: Run) -> None:
+    """Remove what `votes_write` wrote, and the files that the version was imported from."""
+    for name in SPLIT_FILES.values():
+        (run.directory / name).unlink(missing_ok=True)
+    tree = str(run.config["imported"])
+    shutil.rmtree(artifact_store().path(tree), ignore_errors=True)
+    with suppress(StoreError):  # what is left there is used by nobody
+        artifact_store().remove(tree)
 
 
 def reference_cache(run: Run) -> str | None:

@@ -32,7 +32,7 @@ class JobEnd:
 def job_run(
     claim: RunClaim,
     launcher: Launcher,
-    command: Literal["train", "evaluate"],
+    command: Literal["train", "adopt", "evaluate"],
     directory: Path,
     *,
     alive: Heartbeat,
@@ -48,7 +48,7 @@ def job_run(
         return JobEnd(CANCELLED)
     path = directory / "events.jsonl"
     # the evaluation has its own events, read from the start in each attempt
-    training = command == "train"
+    training = command != "evaluate"
     offset = claim.row.events_offset if training else 0
     job_id = launcher.submit(
         Job(

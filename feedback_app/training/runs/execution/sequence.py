@@ -26,7 +26,7 @@ from feedback_app.training.models import Run, RunNote
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
-from feedback_app.training.runs.execution.inputs import model_path, prepare
+from feedback_app.training.runs.execution.inputs import model_path, prepare, votes_remove
 from feedback_app.training.runs.execution.jobs import JobEnd, job_run
 from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.execution.storage import RunFiles
@@ -65,13 +65,16 @@ def train_and_evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat
     files.begin()
     prepare(run)
     # returns at once if an earlier attempt has finished training
-    ended = job_run(claim, launcher, "train", run.directory, alive=heartbeat, files=files)
+    first = "train" if run.trains else "adopt"
+    ended = job_run(claim, launcher, first, run.directory, alive=heartbeat, files=files)
     files.push()
     if ended.code == DONE:
         claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
         ended = evaluate(claim, launcher, heartbeat, files)
         if ended.code == DONE:
             finish(claim)
+            if not run.trains:
+                votes_remove(run)
             files.push_finished()
             return
     settle(claim, ended)

@@ -74,6 +74,8 @@ class RunFiles:
         start = run.config.get("start_adapter")
         if start:
             self._store.fetch(str(start).removeprefix("../../"))
+        if not run.trains:
+            self._store.fetch(str(run.config["imported"]))
         reference = run.directory / REFERENCE
         before = Run.objects.filter(
             project=run.project_id, status=Run.Status.SUCCEEDED, number__lt=run.number

@@ -1,0 +1,1 @@
+"""Versions that were trained elsewhere: their files are checked, and the gate judges them."""

@@ -1,0 +1,121 @@
+"""Importing a version: its files are stored, and a run has a worker verify and judge it.
+
+The run has no training. Its snapshot holds the test examples that the gate compares versions on,
+and nothing that the version could have learned from.
+"""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models import Max
+
+from artifact_store.errors import StoreError
+from feedback_app.accounts.audit import audit
+from feedback_app.accounts.models import User
+from feedback_app.artifacts import artifact_store
+from feedback_app.feedback.models import Project, Split
+from feedback_app.training.adapter_import.archive import archive_unpack, directory_take, discard
+from feedback_app.training.adapter_import.checks import ForeignAdapter, adapter_checked
+from feedback_app.training.models import Run, Snapshot
+from feedback_app.training.runs.config import LIMITS, RunConfig
+from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS
+from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
+from feedback_app.training.snapshots.services import snapshot_freeze
+from feedback_app.web.errors import UserError
+from feedback_app.web.log_context import request_id
+
+log = structlog.get_logger(__name__)
+
+#: The folder of the artifact store for files that no worker has taken over yet.
+FOLDER = "imported"
+
+
+def upload_limit() -> int:
+    """Return the most bytes of an adapter's files."""
+    return int(settings.ADAPTER_UPLOAD_MB) * 1_000_000
+
+
+def import_archive(*, project: Project, by: User | None, upload: IO[bytes]) -> Run:
+    """Import the adapter in a ZIP archive. Raises UserError with what to do."""
+    return _import(
+        project, by, lambda directory: archive_unpack(upload, directory, limit=upload_limit())
+    )
+
+
+def import_directory(*, project: Project, by: User | None, source: Path) -> Run:
+    """Import the adapter in a directory of this host. Raises UserError with what to do."""
+    return _import(
+        project, by, lambda directory: directory_take(source, directory, limit=upload_limit())
+    )
+
+
+def _import(project: Project, by: User | None, take: Callable[[Path], None]) -> Run:
+    tree = f"{FOLDER}/{uuid.uuid4().hex}"
+    directory = artifact_store().path(tree)
+    directory.mkdir(parents=True)
+    try:
+        take(directory)
+        found = adapter_checked(directory, base_model=project.base_model)
+        artifact_store().push(tree)
+        return run_of_import(project=project, by=by, tree=tree, found=found)
+    except StoreError as error:
+        discard(directory)
+        raise UserError(f"The files cannot be stored now: {error}.") from error
+    except BaseException:
+        discard(directory)
+        raise
+
+
+def run_of_import(*, project: Project, by: User | None, tree: str, found: ForeignAdapter) -> Run:
+    """Queue the run that verifies and judges the files in `tree`."""
+    try:
+        with transaction.atomic():
+            project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+            last = project.runs.aggregate(last=Max("number"))["last"] or 0
+            run = Run.objects.create(
+                project=project,
+                number=last + 1,
+                snapshot=gate_snapshot(project),
+                config=config_of(found) | {"imported": tree},
+                trigger=Run.Trigger.IMPORTED,
+                requested_by=by,
+                request_id=request_id(),
+            )
+            audit(project=project, actor=by, action="adapter.import", target=str(run))
+    except IntegrityError as error:
+        raise UserError("Another run is in progress: wait for its end, then import.") from error
+    log.info("adapter_import_requested", run=run.pk, number=run.number, project=project.slug)
+    return run
+
+
+def gate_snapshot(project: Project) -> Snapshot:
+    """Freeze the test examples. Raises UserError if the gate could compare nothing on them."""
+    cap = people_cap(project)
+    totals = snapshot_totals(project, cap)
+    ups, downs = totals.counts["test_up"], totals.counts["test_down"]
+    if min(ups, downs) < MIN_TEST_PER_CLASS:
+        raise UserError(
+            f"{ups} up and {downs} down are test examples: the gate needs one of each at least to "
+            "compare versions. Annotate more answers first."
+        )
+    snapshot = snapshot_freeze(project=project, cap=cap, totals=totals)
+    snapshot.items.exclude(split=Split.TEST).delete()
+    for name in ("train_up", "train_down", "validation_up", "validation_down", "left_out"):
+        setattr(snapshot, name, 0)
+    snapshot.left_out_people = 0
+    snapshot.save()
+    return snapshot
+
+
+def config_of(found: ForeignAdapter) -> dict[str, object]:
+    """Return the settings that the run stores: of the adapter, else the defaults."""
+    low, high = LIMITS["lora_alpha"]
+    whole = int(found.alpha) == found.alpha and low <= found.alpha <= high
+    alpha = int(found.alpha) if whole else RunConfig.lora_alpha
+    config = RunConfig(lora_r=found.rank, lora_alpha=alpha, use_rslora=found.rslora)
+    return config.as_json()

@@ -1,0 +1,170 @@
+"""Requests with tools, against a server that calls tools as vLLM does."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from pytest_django import Settings
+
+from feedback_app.accounts.models import Scope, User
+from feedback_app.feedback.models import Completion, Project, Prompt
+from feedback_app.feedback.tokens.services import token_create
+from feedback_app.serving.models import Conversation
+from tests.api.gateway.test_chat import chunks
+from tests.api.gateway_client import HELLO, Program, fault
+
+pytestmark = pytest.mark.django_db
+BASE = "caller"
+TOOLS = [
+    {
+        "type": "function",
+        "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}},
+    }
+]
+CALL = {"id": "call-1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+TALK = [
+    *HELLO,
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "tool_call_id": "call-1", "content": "Rain"},
+]
+
+
+def event(**choice: Any) -> str:
+    body = {
+        "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 7, "model": BASE,
+        "choices": [{"index": 0, "finish_reason": None, "token_ids": [1], **choice}],
+    }  # fmt: skip
+    return f"data: {json.dumps(body)}\n\n"
+
+
+def part(**function: str) -> dict[str, Any]:
+    return {"tool_calls": [{"index": 0, "function": function}]}
+
+
+STREAM = (
+    ": waiting\n\n"
+    + event(delta={"role": "assistant", "content": ""})
+    + event(delta={"tool_calls": [{"index": 0, "id": "call-9", "function": {"name": "weather"}}]})
+    + event(delta=part(arguments='{"city": '))
+    + event(delta=part(arguments='"Oslo"}'))
+    + event(delta={}, finish_reason="tool_calls")
+    + 'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, '
+    + '"total_tokens": 7}}\n\ndata: [DONE]\n\n'
+)
+
+
+@pytest.fixture
+def asked(settings: Settings) -> Iterator[list[dict[str, Any]]]:
+    """Start a server that calls tools; return the bodies that it was sent."""
+    bodies: list[dict[str, Any]] = []
+
+    class Caller(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Content-Length", str(len(STREAM)))
+            self.end_headers()
+            self.wfile.write(STREAM.encode())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Caller) as server:
+        threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
+        settings.ENGINES = {BASE: f"http://127.0.0.1:{server.server_port}"}
+        settings.ENGINE_TOOLS = [BASE]
+        yield bodies
+        server.shutdown()
+
+
+@pytest.fixture
+def program(project: Project, admin: User) -> Program:
+    project.base_model = BASE
+    project.save()
+    return Program(*token_create(project=project, name="Shop", scopes=list(Scope), by=admin))
+
+
+def test_call_of_a_tool_is_passed_on_and_back(
+    program: Program, asked: list[dict[str, Any]]
+) -> None:
+    answer = program.ask(tools=TOOLS, tool_choice="auto", messages=TALK).json()
+
+    [sent] = asked
+    assert sent["tools"] == TOOLS
+    assert sent["tool_choice"] == "auto"
+    assert sent["messages"] == [{"role": "system", "content": "Be brief."}, *TALK]
+    [choice] = answer["choices"]
+    assert (answer["model"], choice["finish_reason"]) == ("base", "tool_calls")
+    assert choice["message"]["content"] is None
+    [call] = choice["message"]["tool_calls"]
+    assert call == {
+        "id": "call-9", "type": "function",
+        "function": {"name": "weather", "arguments": '{"city": "Oslo"}'},
+    }  # fmt: skip
+    assert answer["usage"]["total_tokens"] == 7
+
+
+def test_stream_has_the_engines_events_under_the_versions_name(
+    program: Program, asked: list[dict[str, Any]]
+) -> None:
+    got = chunks(program.ask(tools=TOOLS, stream=True))
+
+    assert {chunk["model"] for chunk in got} == {"base"}
+    assert all("token_ids" not in choice for chunk in got for choice in chunk["choices"])
+    assert all("usage" not in chunk for chunk in got)
+    said = [call for chunk in got for call in chunk["choices"][0]["delta"].get("tool_calls", [])]
+    assert len(said) == 3
+    counted = chunks(program.ask(tools=TOOLS, stream=True, stream_options={"include_usage": True}))
+    assert counted[-1]["usage"]["total_tokens"] == 7
+
+
+def test_nothing_of_it_is_stored(program: Program, asked: list[dict[str, Any]]) -> None:
+    program.ask(tools=TOOLS)
+
+    assert asked
+    for model in (Completion, Prompt, Conversation):
+        assert not model.objects.exists()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"tool_choice": "none"}, {"messages": TALK}])
+def test_engine_without_tools_refuses_with_the_reason(
+    fields: dict[str, Any], program: Program, asked: list[dict[str, Any]], settings: Settings
+) -> None:
+    settings.ENGINE_TOOLS = ["another"]
+
+    refused = program.ask(**fields)
+
+    assert fault(refused) == (400, "tools_not_supported", "tools")
+    assert "ENGINE_TOOLS" in refused.json()["error"]["message"]
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "assistant"},
+        {"role": "user", "content": "x", "tool_calls": [CALL]},
+        {"role": "tool", "content": "x"},
+        {"role": "user", "content": "x", "tool_call_id": "call-1"},
+        {"role": "assistant", "tool_calls": [CALL | {"more": 1}]},
+        {"role": "user", "content": None},
+    ],
+)
+def test_messages_that_are_no_calls_are_refused(
+    message: dict[str, Any], program: Program, asked: list[dict[str, Any]]
+) -> None:
+    assert program.ask(messages=[*HELLO, message], tools=TOOLS).status_code == 400
+    assert not asked
+
+
+def test_engine_that_is_gone_is_a_503(
+    program: Program, asked: list[dict[str, Any]], settings: Settings
+) -> None:
+    settings.ENGINES = {BASE: "http://127.0.0.1:9"}
+
+    for stream in (False, True):
+        assert fault(program.ask(tools=TOOLS, stream=stream))[:2] == (503, "engine_unavailable")
