@@ -9,7 +9,7 @@ from django.db import transaction
 
 from feedback_app.accounts.models import ApiToken
 from feedback_app.api.errors import ApiError
-from feedback_app.api.gateway.schemas import ChatAsk
+from feedback_app.api.gateway.schemas import MAX_GROUP, ChatAsk
 from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create, storable
@@ -37,6 +37,9 @@ class ChatRequest:
     messages: list[Message]
     system_prompt: str | None
     sampling: Sampling
+    user_group: str = ""
+    # the product's own id of the answer's message
+    message_id: str = ""
     # whether `live` was requested, and the assignment where traffic is split
     live: bool = False
     assignment: Assignment | None = None
@@ -74,6 +77,8 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
         assignment=assignment,
         messages=messages,
         system_prompt=system_prompt,
+        message_id=ask.message_id,
+        user_group=ask.user_group or token.name[:MAX_GROUP],
         sampling=Sampling(
             max_tokens=ask.max_completion_tokens or ask.max_tokens or usual.max_tokens,
             temperature=usual.temperature if ask.temperature is None else ask.temperature,
@@ -174,6 +179,8 @@ def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
             ),
             source=Source.API,
             system_prompt=chat.system_prompt,
+            user_group=chat.user_group,
+            message_id=chat.message_id,
         )
 
 

@@ -139,7 +139,10 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
     def store(streamed: Streamed) -> None:
         with transaction.atomic():
             turn.completion = streamed_store(
-                project=conversation.project, messages=messages, streamed=streamed
+                project=conversation.project,
+                messages=messages,
+                streamed=streamed,
+                reader=conversation.user_id,
             )
             turn.save(update_fields=["completion"])
 

@@ -45,6 +45,7 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "fell_back": fallback_of(entries),
         "forgetting": forgetting_of_live(project),
         "base_is_live": base_is_live(project),
+        "representative": counted.representative,
         "base_rate": rates.get(BASE_VERSION),
         "rates_known": counted.known,
         "counted_at": counted.counted_at,
