@@ -21,7 +21,6 @@ TRAINER_ONLY = {
     "safetensors",
     "gguf",
     "regex",
-    "py3langid",
     "scikit-learn",
 }
 #: Packages of `make demo` and `make loop`: production has servers of its own.

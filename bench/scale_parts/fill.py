@@ -339,7 +339,7 @@ class Filling:
         )
         items = shape.items
         reward = "((n::bigint * 7919) % 1000 - 350) / 100.0"
-        measured = {"reward": reward, "reference_point": "0.2"}
+        measured = {"reward": reward, "reference_point": "0.2", "margin": f"{reward} - 0.2"}
         rows(
             SnapshotItem(weight=1),
             items * (versions - 1),

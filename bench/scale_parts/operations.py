@@ -135,6 +135,7 @@ VARIANTS = {
     "votes@api": ["completion_id={completion}", "limit=100", "cursor={votes_cursor}"],
     "examples@api": ["split=test", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
+    "run-examples": ["sort=saturated", "page=9", "label=down&length=long", "week=2026-W48"],
     "lineage": ["page=9", "split=test", "show=people", "person={person}"],
 }
 #: The query of a view that has no page without one.

@@ -21,6 +21,7 @@ from feedback_app.feedback.members import figures as members  # noqa: E402
 from feedback_app.feedback.models import Figures, Project, WebhookDelivery  # noqa: E402
 from feedback_app.feedback.projects.forms import ProjectForm  # noqa: E402
 from feedback_app.feedback.projects.rules.forms import RulesForm  # noqa: E402
+from feedback_app.feedback.reliability import services as reliability  # noqa: E402
 from feedback_app.serving.project_home import history  # noqa: E402
 from feedback_app.serving.releases import figures as releases  # noqa: E402
 from feedback_app.training.gate.forms import GateRulesForm  # noqa: E402
@@ -30,6 +31,7 @@ from feedback_app.training.models import BlindPair, PairBatch  # noqa: E402
 from feedback_app.training.runs.fit import fit_of_rows  # noqa: E402
 from feedback_app.training.runs.forms import RunForm  # noqa: E402
 from feedback_app.training.snapshots import figures as snapshots  # noqa: E402
+from feedback_app.training.snapshots.content import services as content  # noqa: E402
 
 ANNOTATORS = 34
 #: The most requests of an operation that can be made once for each object.
@@ -200,6 +202,8 @@ def figures_store(project: Project) -> None:
         (releases, releases.up_rates_count),
         (history, history.history_count),
         (snapshots, snapshots.snapshot_count),
+        (reliability, reliability.reliability_count),
+        (content, content.content_count),
     ):
         figures.figures_stored(project=project, name=module.NAME, rows=project.votes.all())
         Figures.objects.filter(project=project).update(status="queued")

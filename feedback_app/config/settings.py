@@ -342,6 +342,12 @@ CELERY_BEAT_SCHEDULE = {
         "monitoring": 60.0,
         "api": 600.0,
     }.items()
+} | {
+    "feedback-reliability": {
+        "task": "feedback.renew_reliability",
+        "schedule": 60.0,
+        "options": {"expires": 60.0},
+    }
 }
 
 # -- cache: the broker's server, shared by all processes; a miss where it cannot be reached

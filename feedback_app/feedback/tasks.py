@@ -10,6 +10,7 @@ from feedback_app.feedback.members import figures
 from feedback_app.feedback.models import ImportJob
 from feedback_app.feedback.notifications.digest import digest_send, digests_due
 from feedback_app.feedback.notifications.services import notifications_expire
+from feedback_app.feedback.reliability import services as reliability
 from feedback_app.feedback.webhooks.delivery import deliveries_expire, webhook_work, webhooks_due
 
 
@@ -46,6 +47,20 @@ def send_digest(user_id: int) -> None:
 def count_figures(pk: int) -> None:
     """Count the votes of each member of a large project."""
     figures_count(pk=pk, count=figures.members_count)
+
+
+@shared_task(name="feedback.renew_reliability")
+def renew_reliability() -> None:
+    """Send what is due of the hourly estimates to workers, every minute."""
+    reliability.reliability_renew()
+    for pk in figures_due(reliability.NAME).values_list("pk", flat=True):
+        count_reliability.apply_async((pk,), expires=50)
+
+
+@shared_task(name="feedback.count_reliability")
+def count_reliability(pk: int) -> None:
+    """Estimate how reliable each person of a project is."""
+    figures_count(pk=pk, count=reliability.reliability_count)
 
 
 @shared_task(name="feedback.import_file")

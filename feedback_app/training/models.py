@@ -64,14 +64,28 @@ class SnapshotItem(models.Model):
     # reward of the trained policy and z0 of its step, in nats; empty until the run has ended
     reward = models.FloatField(null=True)
     reference_point = models.FloatField(null=True)
+    # by how many nats the reward is on the label's side of z0: the order of the explorer
+    margin = models.FloatField(null=True)
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["snapshot", "completion"], name="once_per_snapshot")
         ]
+        indexes: ClassVar = [
+            models.Index(
+                fields=["snapshot", "margin", "id"],
+                condition=Q(margin__isnull=False),
+                name="item_by_margin",
+            )
+        ]
 
     def __str__(self) -> str:
         return f"{self.completion_id} in {self.snapshot_id}"
+
+    @property
+    def distance(self) -> float:
+        """The size of the margin."""
+        return abs(self.margin or 0.0)
 
 
 class Run(Claimable):

@@ -17,6 +17,7 @@ from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
+from feedback_app.training.snapshots.content import services as content
 from feedback_app.web import log_context
 
 #: A message that no worker has taken for this long may be lost with the broker: send another.
@@ -43,12 +44,20 @@ def dispatch() -> None:
 
     for pk in figures_due(figures.NAME).values_list("pk", flat=True):
         count_figures.apply_async((pk,), expires=EXPIRES)
+    for pk in figures_due(content.NAME).values_list("pk", flat=True):
+        count_content.apply_async((pk,), expires=EXPIRES)
 
 
 @shared_task(name="training.count_figures")
 def count_figures(pk: int) -> None:
     """Count what a snapshot of a large project would take."""
     figures_count(pk=pk, count=figures.snapshot_count)
+
+
+@shared_task(name="training.count_content")
+def count_content(pk: int) -> None:
+    """Read what the next snapshot of a project contains."""
+    figures_count(pk=pk, count=content.content_count)
 
 
 @shared_task(name="training.decide_pairs")

@@ -3,6 +3,7 @@
 from django.urls import path
 
 from feedback_app.training.adapter_import import views as import_views
+from feedback_app.training.explorer import views as explorer_views
 from feedback_app.training.gate import views as gate_views
 from feedback_app.training.gate.judge import views as judge_views
 from feedback_app.training.gate.people import views as people_views
@@ -53,6 +54,7 @@ urlpatterns = [
     path(f"{RUN}live/", runs_views.run_live, name="run-live"),
     path(f"{RUN}metrics/", runs_views.run_metrics, name="run-metrics"),
     path(f"{RUN}misfits/<id:pk>/", runs_views.misfit_send_back, name="misfit-send-back"),
+    path(f"{RUN}examples/", explorer_views.run_examples, name="run-examples"),
     path(f"{RUN}cancel/", runs_views.run_cancel_view, name="run-cancel"),
     path(f"{RUN}resume/", runs_views.run_resume_view, name="run-resume"),
     path(f"{ADAPTER}download/", registry_views.adapter_download, name="adapter-download"),

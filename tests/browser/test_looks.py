@@ -142,6 +142,7 @@ def project_pages(project: Project) -> list[str]:
         # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
         *(reverse("run", args=[project.slug, number]) for number in runs),
+        *(reverse("run-examples", args=[project.slug, number]) for number in runs),
         reverse("runs-side-by-side", args=[project.slug])
         + "?"
         + "&".join(f"run={number}" for number in list(runs)[:4]),

@@ -14,9 +14,11 @@ from django.test.utils import CaptureQueriesContext
 
 from feedback_app.feedback.figures import services as figures
 from feedback_app.feedback.members import figures as members_figures
+from feedback_app.feedback.reliability import services as reliability
 from feedback_app.serving.project_home import history
 from feedback_app.serving.releases import figures as release_figures
 from feedback_app.training.snapshots import figures as snapshot_figures
+from feedback_app.training.snapshots.content import services as content
 from tests.faults.test_crawl import (
     ENDS,
     HOLDER,
@@ -100,6 +102,8 @@ def bot(monkeypatch: pytest.MonkeyPatch) -> World:
         (snapshot_figures.NAME, snapshot_figures.snapshot_count),
         (release_figures.NAME, release_figures.up_rates_count),
         (history.NAME, history.history_count),
+        (reliability.NAME, reliability.reliability_count),
+        (content.NAME, content.content_count),
     ):
         figures.figures_stored(project=world.project, name=name, rows=world.project.votes.all())
         [due] = figures.figures_due(name)

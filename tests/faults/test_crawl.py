@@ -109,7 +109,7 @@ LEAST = {
         run-request schedule gate-rules gate-rules-preview gate-rules-reset gate-judge
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-pairs run-pairs-close
-        run-metrics misfit-send-back run-cancel run-resume
+        run-examples run-metrics misfit-send-back run-cancel run-resume
         adapter-discard adapter-import adapter-restore person person-erase api-person-erase
         """.split(),
         ADMIN,

@@ -9,7 +9,7 @@ from django.db import transaction
 
 from feedback_app.accounts.models import ApiToken
 from feedback_app.api.errors import ApiError
-from feedback_app.api.gateway.schemas import ChatAsk
+from feedback_app.api.gateway.schemas import MAX_GROUP, ChatAsk
 from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create, storable
@@ -44,6 +44,9 @@ class ChatRequest:
     sampling: Sampling
     # the product's id of its user
     user: str | None = None
+    user_group: str = ""
+    # the product's own id of the answer's message
+    message_id: str = ""
     # whether `live` was requested, and the assignment where traffic is split
     live: bool = False
     assignment: Assignment | None = None
@@ -81,6 +84,8 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
         assignment=assignment,
         messages=messages,
         system_prompt=system_prompt,
+        message_id=ask.message_id,
+        user_group=ask.user_group or token.name[:MAX_GROUP],
         sampling=sampling_of(ask, token.project),
     )
 
@@ -188,6 +193,8 @@ def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
             ),
             source=Source.API,
             system_prompt=chat.system_prompt,
+            user_group=chat.user_group,
+            message_id=chat.message_id,
         )
         gateway_turn_record(
             project=chat.project,

@@ -87,7 +87,9 @@ def feedback(request: ApiRequest, ask: FeedbackAsk) -> FeedbackAnswer:
     """Cast one person's vote on an answer of the API. Sending it again changes it."""
     token = request.auth
     answers = Completion.objects.select_related("project", "prompt")
-    completion = answers.filter(project=token.project, source=Source.API, pk=ask.key).first()
+    own = answers.filter(project=token.project, source=Source.API, **ask.lookup)
+    # of several answers to one message, the last is on the screen
+    completion = own.order_by("-pk").first()
     if completion is None:
         raise ApiError(
             404,

@@ -8,6 +8,10 @@ MAX_MESSAGES = 200
 MAX_CHARACTERS = 32_000
 TOOLS_MOST = 64
 TOP_LOGPROBS = 20  # the most that OpenAI, vLLM and the embedded engine report
+MAX_GROUP = 40
+MAX_MESSAGE_ID = 100
+#: In front of a product's own id of a message, where feedback names an answer.
+MESSAGE = "message:"
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -141,6 +145,37 @@ class ResponseFormat(BaseModel):
         return value
 
 
+class ChatMetadata(Strict):
+    """OpenAI's metadata of a request; two keys are known."""
+
+    user_group: (
+        Annotated[
+            Text,
+            Field(
+                min_length=1,
+                max_length=MAX_GROUP,
+                description="Your own label of the user's group, such as a plan: the "
+                "representative up-rate weights groups by their answers. Without it the "
+                "token's name is taken",
+            ),
+        ]
+        | None
+    ) = None
+
+    message_id: (
+        Annotated[
+            Text,
+            Field(
+                min_length=1,
+                max_length=MAX_MESSAGE_ID,
+                description="Your own id of the answer's message: feedback may name it as "
+                "`message:<id>`",
+            ),
+        ]
+        | None
+    ) = None
+
+
 class ChatAsk(Strict):
     """`POST /v1/chat/completions`. Other fields are not supported and rejected."""
 
@@ -220,6 +255,18 @@ class ChatAsk(Strict):
             raise ValueError("top_logprobs needs logprobs: true")
         return self
 
+    metadata: ChatMetadata | None = None
+
+    @property
+    def user_group(self) -> str:
+        """Return the group that the product puts this user in, or an empty string."""
+        return (self.metadata.user_group if self.metadata else None) or ""
+
+    @property
+    def message_id(self) -> str:
+        """Return the product's own id of the answer, or an empty string."""
+        return (self.metadata.message_id if self.metadata else None) or ""
+
 
 class Usage(BaseModel):
     prompt_tokens: int
@@ -275,6 +322,15 @@ class FeedbackAsk(Strict):
     completion_id: (
         Annotated[int, Field(strict=True, ge=1, lt=2**63)]
         | Annotated[str, Field(pattern=r"^cmpl-[0-9]{1,18}$")]
+        | Annotated[
+            Text,
+            Field(
+                min_length=len(MESSAGE) + 1,
+                max_length=len(MESSAGE) + MAX_MESSAGE_ID,
+                pattern=rf"^{MESSAGE}[^\x00]+$",
+                json_schema_extra={"pattern": rf"^{MESSAGE}[^\u0000]+$"},
+            ),
+        ]
     )
     verdict: Literal["up", "down"]
     reasons: (
@@ -312,9 +368,12 @@ class FeedbackAsk(Strict):
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @property
-    def key(self) -> int:
-        """Return the completion's primary key."""
-        return int(str(self.completion_id).removeprefix("cmpl-"))
+    def lookup(self) -> dict[str, int | str]:
+        """Return the fields of the completion that is meant."""
+        said = str(self.completion_id)
+        if said.startswith(MESSAGE):
+            return {"message_id": said.removeprefix(MESSAGE)}
+        return {"pk": int(said.removeprefix("cmpl-"))}
 
 
 class FeedbackAnswer(BaseModel):

@@ -17,6 +17,7 @@ LABELS = {
     "dossier.write": "Dossier downloaded",
     "example.erase": "Example erased",
     "examples.export": "Examples exported",
+    "examples.weigh": "Examples weighed or excluded",
     "flag.again": "Flag set again",
     "flag.restore": "Flagged answer restored",
     "gate.judge": "Judge model set",

@@ -34,9 +34,10 @@ def example_values(completion: Completion, verdicts: Sequence[str]) -> ExampleVa
 def example_of(completion: Completion, verdicts: Sequence[str]) -> Example | None:
     """Return the unsaved Example of a completion with these verdicts, or None."""
     values = example_values(completion, verdicts)
-    if values is None:
+    own = completion.training_weight
+    if values is None or own == 0:
         return None
-    weight = values.weight
+    weight = values.weight * (1 if own is None else own)
     if completion.version == EDITED_VERSION:
         weight *= completion.project.edited_weight / 100
     return Example(

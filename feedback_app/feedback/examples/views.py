@@ -23,6 +23,13 @@ from feedback_app.web.responses import page
 PAGE_SIZE = 25
 
 
+def explored_run(project: Project) -> int | None:
+    """Return the number of the newest run whose examples can be seen by their rewards."""
+    finished = project.runs.filter(status="succeeded").order_by("-number")
+    number: int | None = finished.values_list("number", flat=True).first()
+    return number
+
+
 @project_view(Role.ADMIN)
 @page
 def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
@@ -43,6 +50,8 @@ def examples(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "window": WINDOW,
         "window_full": sum(counts.values()) > WINDOW,
         "flagged": counted(project.completions.filter(flagged=True)),
+        # the relation of a higher layer, by name only
+        "explored_run": None if request.htmx else explored_run(project),
         "stuck_sampling": None if request.htmx else sampling_stuck(project),
     }
     template = "feedback/examples.html"

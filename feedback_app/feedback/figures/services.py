@@ -5,7 +5,7 @@ nothing stored, or something older, asks for it. Only the worker reads the whole
 """
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ log = structlog.get_logger(__name__)
 FRESH = dt.timedelta(seconds=60)
 #: Counts a project's figures; the result can be stored as JSON.
 Count = Callable[[Project], Any]
+Rows = Sequence[QuerySet[Any]]
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,18 @@ class Counted:
     at: dt.datetime | None = None
 
 
-def figures_read(*, project: Project, name: str, count: Count, rows: QuerySet[Any]) -> Counted:
-    """Return the figures: counted here if `rows`, which `count` reads, are few; else stored."""
-    stored = figures_stored(project=project, name=name, rows=rows)
+def figures_read(
+    *, project: Project, name: str, count: Count, rows: QuerySet[Any], also: Rows = ()
+) -> Counted:
+    """Return the figures: counted here if `rows` (and each of `also`), which `count` reads, are
+    few; else stored."""
+    stored = figures_stored(project=project, name=name, rows=rows, also=also)
     return Counted(count(project)) if stored is None else stored
 
 
-def figures_stored(*, project: Project, name: str, rows: QuerySet[Any]) -> Counted | None:
+def figures_stored(
+    *, project: Project, name: str, rows: QuerySet[Any], also: Rows = ()
+) -> Counted | None:
     """Return what a worker has counted; ask for it if it is missing or old.
 
     None for a project with so few of these rows, up to `bounded_count.COUNTED`, that a page may
@@ -48,7 +54,7 @@ def figures_stored(*, project: Project, name: str, rows: QuerySet[Any]) -> Count
     """
     known = Figures.objects.filter(project=project, name=name).first()
     if known is None:
-        if figures_small(rows):
+        if all(figures_small(each) for each in (rows, *also)):
             return None
         Figures.objects.get_or_create(project=project, name=name)
         return Counted(None)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feedback_app.feedback.imports.bridges.registry import format_of
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
@@ -38,6 +39,7 @@ GUESSES = {
     "topic": ("tag", "category"),
 }
 LOOK_ROWS = 1_000
+FORMAT_ROWS = 20
 LOOK_CHARACTERS = 4_000_000
 COLUMNS_KNOWN = 1_000
 SAMPLES_SHOWN = 3
@@ -83,6 +85,11 @@ class Survey:
                 if value is not None and text and text not in known:
                     known.append(text)
         return [Column(name, tuple(values)) for name, values in samples.items()]
+
+    @property
+    def product(self) -> str:
+        """The format of another product that the first rows have; empty for a file of columns."""
+        return next((found for row in self.rows[:FORMAT_ROWS] if (found := format_of(row))), "")
 
     @property
     def names(self) -> list[str]:

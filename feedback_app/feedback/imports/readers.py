@@ -1,4 +1,4 @@
-"""Streaming rows of JSONL, CSV and Parquet files.
+"""Streaming rows of JSONL, JSON, CSV and Parquet files.
 
 Only a file that is unusable as a whole raises an error (`Unreadable`); a bad row is returned with
 its fault.
@@ -88,8 +88,10 @@ def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = 
         raise Unreadable("The file is compressed. Unpack it first.")
     if not start:
         raise Unreadable("The file is empty.")
-    if start[:1] == b"[":
-        raise Unreadable("The file is a JSON array. Write one object per line (jq -c '.[]').")
+    if start[:1] == b"[" or start.split(b"\n", 1)[0].strip() == b"{":
+        from feedback_app.feedback.imports.json_rows import JsonRows  # imports this module
+
+        return JsonRows(file, columns)
     return JsonlRows(file, columns) if start[:1] == b"{" else CsvRows(file, columns, every=every)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from feedback_app.feedback.imports.bridges.registry import bridged
+from feedback_app.feedback.imports.bridges.thumbs import NotImportable, Thumb, word_of
 from feedback_app.feedback.imports.readers import Record
 from feedback_app.feedback.models import Verdict
 from feedback_app.feedback.prompts.services import Message, messages_check
@@ -114,7 +116,9 @@ def recognise(record: Record, labels: Labels = AS_KNOWN) -> Recognised:
         del row["gold"]  # empty in most rows
     shape: str
     found: tuple[Candidate, ...]
-    if "chosen" in row or "rejected" in row:
+    if (other := from_product(row, labels)) is not None:
+        shape, found = other
+    elif "chosen" in row or "rejected" in row:
         shape, found = PAIRS, pair(row)
     elif "completion" in row or "output" in row:
         shape, found = UNPAIRED, (example(row, labels),)
@@ -134,6 +138,32 @@ def recognise(record: Record, labels: Labels = AS_KNOWN) -> Recognised:
     for candidate in found:
         check(candidate)
     return Recognised(shape, found)
+
+
+def from_product(
+    row: Mapping[str, Any], labels: Labels
+) -> tuple[str, tuple[Candidate, ...]] | None:
+    """Return (format, candidates) of a row of another product's export, or None."""
+    try:
+        found = bridged(row)
+    except NotImportable as error:
+        raise RowRefused(str(error)) from error
+    if found is None:
+        return None
+    name, thumbs = found
+    return name, tuple(thumb_candidate(thumb, labels) for thumb in thumbs)
+
+
+def thumb_candidate(thumb: Thumb, labels: Labels) -> Candidate:
+    """Return the vote as a candidate. Raise RowRefused."""
+    verdict = labels.own(label_text(thumb.verdict)) or labels.meaning(word_of(thumb.verdict))
+    if verdict is None:
+        raise RowRefused(
+            f"the rating {str(thumb.verdict)[:40]!r} is neither up nor down: say under 'Labels "
+            "that mean' which it is"
+        )
+    system, messages, text = completed(thumb.prompt, thumb.answer, "answer")
+    return Candidate(messages, system, text, verdict)
 
 
 def check(candidate: Candidate) -> None:

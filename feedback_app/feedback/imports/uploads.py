@@ -58,7 +58,8 @@ def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") ->
     size_check(upload.size or 0)
     path = upload_keep(upload.chunks(), every=True)
     name = cleaned(upload.name or "file")[:200]
-    columns = columns_guess(survey(path).names)
+    seen = survey(path)
+    columns = {} if seen.product else columns_guess(seen.names)
     return ImportJob.objects.create(
         project=project, by=by, name=name, path=str(path), uploaded=True, columns=columns
     )

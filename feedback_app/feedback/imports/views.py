@@ -15,7 +15,13 @@ from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.exports.rows import csv_line
 from feedback_app.feedback.imports.forms import ColumnsForm, UploadForm
-from feedback_app.feedback.imports.mapping import FIELDS, chosen_for, missing, survey
+from feedback_app.feedback.imports.mapping import (
+    FIELDS,
+    chosen_for,
+    columns_of,
+    missing,
+    survey,
+)
 from feedback_app.feedback.imports.readers import Unreadable
 from feedback_app.feedback.imports.services import (
     import_cancel,
@@ -113,7 +119,10 @@ def preview_context(job: ImportJob) -> dict[str, Any]:
         "more": len(columns) - len(shown),
         "values": seen.labels(chosen["label"], job_labels(job)) if chosen["label"] else [],
         "lacks": missing({field for field, theirs in chosen.items() if theirs in names}),
+        "product": "" if job.columns else seen.product,
     }
+    if context["product"]:
+        context["lacks"] = ""
     try:
         context["rows"] = preview(job)
     except Unreadable as error:
@@ -126,11 +135,15 @@ def preview_context(job: ImportJob) -> dict[str, Any]:
 def columns_take(request: HtmxHttpRequest, job: ImportJob) -> None:
     """Store the form's columns. Raise UserError."""
     try:
-        form = ColumnsForm(request.POST, job=job, names=survey(Path(job.path)).names)
+        seen = survey(Path(job.path))
     except Unreadable as error:
         raise UserError(str(error)) from error
+    form = ColumnsForm(request.POST, job=job, names=seen.names)
     validated(form)
-    import_map(job=job, columns=form.columns(), labels=form.labels())
+    columns = form.columns()
+    if seen.product and columns == columns_of(form.initial, seen.names):
+        columns = job.columns  # nothing was chosen: the export is read as what it is
+    import_map(job=job, columns=columns, labels=form.labels())
 
 
 @project_view(Role.ADMIN)

@@ -22,6 +22,7 @@ from feedback_app.feedback.members.services import (
     member_remove,
 )
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.reliability.services import reliability_of
 from feedback_app.web.forms import NoFields, query_page, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, page
@@ -51,12 +52,16 @@ def people_context(
 ) -> dict[str, Any]:
     roles = roles_given_by(Role(request.membership.role))
     chosen = PeopleFilter.of(request)
+    page = chosen.page(project, query_page(request))
+    known = reliability_of(project)
+    for member in page:
+        member.reliability = known.get(member.user_id)
     return {
         "project": project,
         "chosen": chosen,
         "roles": roles,
         "all_roles": Role.choices,
-        "page": chosen.page(project, query_page(request)),
+        "page": page,
         "query": chosen.query(),
         "form": form or InvitationForm(roles=roles),
         "invitations": project.invitations.select_related("created_by").order_by("-pk")[

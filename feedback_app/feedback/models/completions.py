@@ -94,6 +94,10 @@ class Completion(CompletionMarks):
     token_ids: Any = models.JSONField(null=True)
     finish_reason = models.CharField(max_length=8, choices=Finish.choices)
     source = models.CharField(max_length=10, choices=Source.choices)
+    # who the answer was for, as far as it is known: a role, a share link, or a product's own label
+    user_group = models.CharField(max_length=40, blank=True, default="", db_default="")
+    # the product's own id of the message that shows it, for its feedback
+    message_id = models.CharField(max_length=100, blank=True, default="", db_default="")
     sampling = models.ForeignKey(
         "Sampling", null=True, on_delete=models.SET_NULL, related_name="completions"
     )
@@ -120,6 +124,11 @@ class Completion(CompletionMarks):
             *QUEUE_INDEXES,
             models.Index(fields=["project", "version", "id"], name="version_in_order"),
             models.Index(fields=["project", "content_hash"], name="completion_content"),
+            models.Index(
+                fields=["project", "message_id", "id"],
+                condition=~Q(message_id=""),
+                name="completion_message",
+            ),
             models.Index(fields=["project"], condition=Q(gold=True), name="completion_gold"),
             models.Index(
                 fields=["project", "id"], condition=Q(flagged=True), name="flagged_in_order"

@@ -14,6 +14,8 @@ class CompletionMarks(models.Model):
     decided = models.CharField(max_length=4, blank=True)
     # in the gold set; a GoldItem has the details
     gold = models.BooleanField(default=False)
+    # the example's weight is multiplied by it; 0: no example
+    training_weight = models.FloatField(null=True, blank=True)
 
     class Meta:
         abstract = True

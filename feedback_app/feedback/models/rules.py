@@ -23,6 +23,8 @@ class ProjectRules(models.Model):
     person_floor = models.PositiveIntegerField(default=500)
     # the weight of a corrected answer's example, in percent of an answer's own
     edited_weight = models.PositiveSmallIntegerField(default=100, db_default=100)
+    # whether an example's votes count by the reliability of the people who gave them
+    weigh_by_reliability = models.BooleanField(default=False, db_default=False)
     # on average one gold item in this many items; 0: none
     gold_every = models.PositiveSmallIntegerField(default=0)
     gold_feedback = models.CharField(

@@ -56,10 +56,13 @@ def completion_create(
     source: Source,
     sampling: Sampling | None = None,
     system_prompt: str | None = None,
+    user_group: str = "",
+    message_id: str = "",
 ) -> Completion:
     """Store an answer; sampled answers join the annotation queue, balanced by prompt.
 
-    `system_prompt` is what the version was given, if not the project's.
+    `system_prompt` is what the version was given, if not the project's; `user_group` is who the
+    answer was for, `message_id` a product's own id of it.
     """
     position = queue_position(prompt) if sampling is not None else 0
     completion = completion_new(
@@ -71,6 +74,7 @@ def completion_create(
         system_prompt=system_prompt,
         position=position,
     )
+    completion.user_group, completion.message_id = user_group, message_id
     completion.save(force_insert=True)
     return completion
 

@@ -81,7 +81,12 @@ def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
         with transaction.atomic():
             locked = own.select_for_update(of=("self",)).select_related("left", "right").get()
             if side_is_open(locked, side):  # of two concurrent answers the first is kept
-                answer = streamed_store(project=project, messages=messages, streamed=streamed)
+                answer = streamed_store(
+                    project=project,
+                    messages=messages,
+                    streamed=streamed,
+                    reader=comparison.user_id,
+                )
                 own.update(**{side: answer, f"{side}_error": ""})
 
     return answer_stream(

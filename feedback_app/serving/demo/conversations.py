@@ -186,6 +186,7 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
                 messages=messages,
                 streamed=streamed,
                 system_prompt=conversation.system_prompt,
+                reader=conversation.user_id,
             )
             turn.save(update_fields=["completion"])
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import Membership, User
 from feedback_app.feedback.models import Completion, Project, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create
 from feedback_app.feedback.prompts.services import Message, prompt_get_or_create
@@ -14,7 +14,10 @@ from feedback_app.serving.engine.client import (
     Sampling,
     Streamed,
 )
+from feedback_app.serving.models import ShareVisitor
 
+#: In front of the link's id in the user group of a share link's visitor.
+LINK_GROUP = "link "
 EMPTY_ANSWER = "The model returned an empty answer: try again or rephrase your message."
 ACCESS_CHECK_SECONDS = 1.0  # time between two checks that the reader still has access
 
@@ -94,14 +97,29 @@ def pieces_of(
         yield from ask(fallback(error))
 
 
+def user_group_of(*, project: Project, user_id: int) -> str:
+    """Return a reader's user group: their role, or the share link that they use."""
+    members = Membership.objects.filter(project=project, user=user_id)
+    role = members.values_list("role", flat=True).first()
+    if role is not None:
+        return role
+    visitors = ShareVisitor.objects.filter(user=user_id)
+    link = visitors.values_list("link", flat=True).first()
+    return "" if link is None else f"{LINK_GROUP}{link}"
+
+
 def streamed_store(
     *,
     project: Project,
     messages: list[Message],
     streamed: Streamed,
+    reader: int,
     system_prompt: str | None = None,
 ) -> Completion:
-    """Store an answer with its prompt and completion token ids, so that it can be voted on."""
+    """Store an answer with its prompt and completion token ids, so that it can be voted on.
+
+    `reader` is the id of the user whom it answers.
+    """
     return completion_create(
         project=project,
         prompt=prompt_get_or_create(project=project, messages=messages, source=Source.DEMO),
@@ -115,6 +133,7 @@ def streamed_store(
         ),
         source=Source.DEMO,
         system_prompt=system_prompt,
+        user_group=user_group_of(project=project, user_id=reader),
     )
 
 

@@ -47,6 +47,7 @@ def releases(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
         "forgetting": forgetting_of_live(project),
         "base_is_live": base_is_live(project),
         "foreign": foreign_rates(rates),
+        "representative": counted.representative,
         "base_rate": rates.get(BASE_VERSION),
         "rates_known": counted.known,
         "counted_at": counted.counted_at,

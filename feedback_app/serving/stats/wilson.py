@@ -6,7 +6,7 @@ Plain arithmetic: scipy.stats would add 100 MB to every web process. A test comp
 import math
 
 #: The 97.5 % quantile of the standard normal distribution, for a two-sided 95 % interval.
-_Z = 1.959963984540054
+Z = 1.959963984540054
 
 
 def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
@@ -17,7 +17,7 @@ def wilson_interval(hits: int, trials: int) -> tuple[float, float]:
     if not 0 <= hits <= trials or trials == 0:
         raise ValueError(f"{hits} of {trials} is no share")
     share = hits / trials
-    weight = _Z * _Z / trials
+    weight = Z * Z / trials
     centre = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
     low = 0.0 if hits == 0 else centre - half

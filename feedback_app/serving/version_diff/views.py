@@ -5,10 +5,11 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseStopPolling
 
-from feedback_app.accounts.models import Role
+from feedback_app.accounts.models import Role, roles_from
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.serving.models import ChangeReport
+from feedback_app.serving.releases.figures import UpRate, up_rates
 from feedback_app.serving.version_diff.page import rows_of, summaries
 from feedback_app.serving.version_diff.services import conditions_of, version_diff_request
 from feedback_app.training.gate.report import gate_rows, versions_of
@@ -34,6 +35,16 @@ def report_of(adapter: Adapter) -> ChangeReport | None:
     return report
 
 
+def rates_of(
+    request: HtmxHttpRequest, project: Project, versions: list[str]
+) -> list[tuple[str, UpRate]]:
+    """Return the up-rates of versions that have votes; an empty list for people below admin."""
+    if request.membership.role not in roles_from(Role.ADMIN):
+        return []
+    known = up_rates(project).by_version
+    return [(version, known[version]) for version in versions if version in known]
+
+
 @project_view(Role.VIEWER)
 @page
 def version_diff(request: HtmxHttpRequest, project: Project, name: str) -> HttpResponseBase:
@@ -43,12 +54,15 @@ def version_diff(request: HtmxHttpRequest, project: Project, name: str) -> HttpR
     adapter = adapter_of(project, name)
     report = report_of(adapter)
     rows = rows_of(report) if report else []
+    rates = rates_of(request, project, report.versions if report else [adapter.name])
     context = {
         "project": project,
         "adapter": adapter,
         "report": report,
         "rows": [row for row in rows if row.changed or not show],
         "show": show,
+        "rates": rates,
+        "representative": any(rate.representative for _, rate in rates),
         "compared": sum(row.changed is not None for row in rows),
         "changed": sum(bool(row.changed) for row in rows),
         "summaries": summaries(report, rows) if report else [],

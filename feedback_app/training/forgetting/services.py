@@ -105,7 +105,7 @@ def run_files_delete(run: Run) -> None:
     with transaction.atomic():
         Run.objects.filter(pk=run.pk).update(fit=None, resumable=False)
         SnapshotItem.objects.filter(snapshot=run.snapshot_id, reward__isnull=False).update(
-            reward=None, reference_point=None
+            reward=None, reference_point=None, margin=None
         )
         if adapter is None or adapter.deleted_at is not None:
             return

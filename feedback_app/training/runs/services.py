@@ -257,8 +257,10 @@ def run_finish(
         training = run.snapshot.items.filter(split=Split.TRAIN)
         items = list(training.filter(completion_id__in=fit.keys()))
         for item in items:
-            item.reward, item.reference_point = fit[item.completion_id]
-        SnapshotItem.objects.bulk_update(items, ["reward", "reference_point"], batch_size=500)
+            item.reward, item.reference_point = reward, point = fit[item.completion_id]
+            item.margin = reward - point if item.desirable else point - reward
+        fields = ["reward", "reference_point", "margin"]
+        SnapshotItem.objects.bulk_update(items, fields, batch_size=500)
         fit_rows = ((i.pk, *fit[i.completion_id], i.desirable) for i in items)
         Run.objects.filter(pk=run.pk).update(fit=fit_of_rows(fit_rows).as_json())
         if run.trains:

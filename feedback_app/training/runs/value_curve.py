@@ -41,13 +41,15 @@ def value_curve(run: Run, fit: Fit) -> ValueCurve | None:
     return ValueCurve(
         liked_path=_path(beta, sign=1),
         disliked_path=_path(beta, sign=-1),
-        points=[
-            Point(*_place(gap, beta, 1 if desirable else -1), desirable)
-            for gap, desirable in fit.gaps
-        ],
+        points=[point_of(gap, desirable, beta=beta) for gap, desirable in fit.gaps],
         well_placed=fit.well_placed,
         total=fit.total,
     )
+
+
+def point_of(gap: float, desirable: bool, *, beta: float) -> Point:
+    """Return the place of an example with r − z₀ = `gap` nats."""
+    return Point(*_place(gap, beta, 1 if desirable else -1), desirable)
 
 
 def _place(gap: float, beta: float, sign: int) -> tuple[float, float]:

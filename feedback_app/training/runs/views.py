@@ -40,6 +40,7 @@ from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.runs.waiting import place_of
 from feedback_app.training.schedules.forms import ScheduleForm
 from feedback_app.training.schedules.selectors import next_run
+from feedback_app.training.snapshots.content.services import content_read
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import (
     NoFields,
@@ -102,6 +103,7 @@ def train_page(
         "place": place_of(queued) if queued else None,
         "erased": erased_votes(project),
         "forgetting": forgetting_of_live(project),
+        "content": content_read(project),
         "schedule": schedule,
         "next_run": next_run(project) if schedule.enabled else None,
         "schedule_form": schedule_form or ScheduleForm.of(schedule),

@@ -9,7 +9,7 @@ chose it. There is no cap for a person who is the only one to vote.
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from django.core.cache import cache
 from django.db.models import Count, Sum
@@ -25,6 +25,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteQuerySet,
 )
+from feedback_app.training.snapshots.reliability import class_ratios
 
 CHUNK = 500
 TOTALS_SECONDS = 60
@@ -87,10 +88,11 @@ def snapshot_totals(project: Project, cap: PersonCap) -> SnapshotTotals:
         counts[_count(example.split, example.values.desirable)] += 1
         if example.split == Split.TRAIN:
             weights[example.values.desirable] += example.values.weight
+    ratios = class_ratios(project)
     return SnapshotTotals(
         counts=counts,
-        train_weight_up=weights[True],
-        train_weight_down=weights[False],
+        train_weight_up=weights[True] * ratios[True],
+        train_weight_down=weights[False] * ratios[False],
         left_out=cap.left_out,
         restored=len(cap.restored),
         people=cap.people,
@@ -102,7 +104,8 @@ def snapshot_totals_cached(project: Project) -> SnapshotTotals:
 
     With hundreds of thousands of votes it takes seconds to find out which are taken.
     """
-    key = f"totals:{project.pk}:{project.person_share}:{project.person_floor}"
+    rules = (project.person_share, project.person_floor, int(project.weigh_by_reliability))
+    key = "totals:" + ":".join(str(part) for part in (project.pk, *rules))
     known: SnapshotTotals | None = cache.get(key)
     if known is not None:
         return known
@@ -230,8 +233,12 @@ def capped(dropped: Mapping[int, set[int]], *, people: int) -> PersonCap:
                 verdicts[pk].append(verdict)
         examples = set(Example.objects.filter(pk__in=chunk).values_list("pk", flat=True))
         answers = Completion.objects.filter(pk__in=chunk).order_by("pk")
-        for pk, text, split in answers.values_list("pk", "text", "prompt__split"):
+        fields = ("pk", "text", "prompt__split", "training_weight")
+        for pk, text, split, own in answers.values_list(*fields):
             values = values_of_votes(verdicts[pk], text=text)
+            if values is not None and own is not None:
+                weight = values.weight * own
+                values = replace(values, weight=weight) if weight else None
             if pk in examples:
                 found[pk] = values
             elif values is not None:

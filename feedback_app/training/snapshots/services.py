@@ -12,13 +12,14 @@ from feedback_app.training.models import (
     SnapshotItem,
 )
 from feedback_app.training.snapshots.caps import PersonCap, SnapshotTotals
+from feedback_app.training.snapshots.reliability import items_weigh
 
 CHUNK = 500
 
 
 def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals) -> Snapshot:
     """Copy every example as it is now, under the cap on one person's votes; ties that are an
-    example under the cap as well.
+    example under the cap as well, with weights by reliability where the project wants that.
 
     Call it in the transaction that creates the run, with the cap and totals computed there.
     """
@@ -45,6 +46,7 @@ def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals)
             for pk in chunk
             for example in [cap.restored[pk]]
         )
+    items_weigh(snapshot)
     return snapshot
 
 

@@ -71,6 +71,17 @@ def test_answer_has_openais_format_and_is_stored_with_its_ids(program: Program) 
     )
 
 
+def test_metadata_says_whose_answer_it_is(program: Program) -> None:
+    program.ask(metadata={"user_group": "free plan", "message_id": "m-42"})
+    program.ask()
+
+    first, second = Completion.objects.order_by("pk")
+    assert (first.user_group, first.message_id) == ("free plan", "m-42")
+    assert (second.user_group, second.message_id) == ("Shop", "")
+    for wrong in ({"user_group": "x" * 41}, {"message_id": ""}, {"other": "x"}, "free"):
+        assert program.ask(metadata=wrong).status_code == 400
+
+
 def test_stream_chunks_add_up_to_the_answer_and_carry_its_id(program: Program) -> None:
     whole = program.ask(temperature=0).json()
 

@@ -209,3 +209,34 @@ def test_correction_becomes_an_example_of_its_own(program: Program, answer: Comp
     assert refused.status_code == 400
     assert "A correction goes with down" in refused.json()["error"]["message"]
     assert Vote.objects.count() == 2
+
+
+# -- the product's own ids
+
+
+def named(project: Project, message_id: str) -> Completion:
+    answer = answer_of(project)
+    Completion.objects.filter(pk=answer.pk).update(message_id=message_id)
+    return answer
+
+
+def test_answer_can_be_named_by_the_products_own_id(program: Program, project: Project) -> None:
+    named(project, "m-1")
+    last = named(project, "m-1")
+    named(project, "m-2")
+
+    said = program.thumb("message:m-1", "up", user="jo")
+
+    assert said.json()["completion_id"] == last.pk
+    assert Vote.objects.get().completion == last
+
+
+def test_own_ids_of_others_are_unknown(program: Program, project: Project, outsider: User) -> None:
+    named(Project.objects.get(slug="other"), "m-1")
+    # an answer without an id of its own is not named by an empty one
+    answer_of(project)
+
+    assert fault(program.thumb("message:m-1"))[:2] == (404, "completion_not_found")
+    for wrong in ("message:", "message:" + "x" * 101, "m-1", "message:a\x00"):
+        assert fault(program.thumb(wrong))[:2] == (400, "invalid_value")
+    assert not Vote.objects.exists()

@@ -75,6 +75,8 @@ def test_pages_show_figures_after_the_tick(
     for tasks in (feedback_tasks, training_tasks, serving_tasks):
         task = tasks.count_figures
         monkeypatch.setattr(task, "apply_async", lambda ids, task=task, **_: task(*ids))
+    content = training_tasks.count_content
+    monkeypatch.setattr(content, "apply_async", lambda ids, **_: content(*ids))
     client, votes = as_user(admin), f"{large.votes.filter(user=annotator).count()} votes"
     pages = [reverse(name, args=[large.slug]) for name in ("runs", "releases", "people")]
     pages.append(reverse("person", args=[large.slug, annotator.pk]))

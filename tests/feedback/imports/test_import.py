@@ -389,7 +389,6 @@ def test_parquet_with_other_columns_and_bad_bytes(
     [
         (b"", "empty"),
         (b"\xef\xbb\xbf  \n", "empty"),
-        (b'[{"prompt": "x"}]', "JSON array"),
         ('{"prompt": "x"}'.encode("utf-16"), "UTF-16"),
         (b"\x1f\x8b\x08", "compressed"),
         (b"PAR1 and then nothing", "not valid Parquet"),
