@@ -114,6 +114,21 @@ def parser() -> argparse.ArgumentParser:
     )
     merge.set_defaults(command=_merge)
 
+    export = commands.add_parser("export", help="write adapter and merged model for llama.cpp")
+    export.add_argument("--format", default="gguf", choices=["gguf"])
+    export.add_argument("--model", required=True, help="directory or hub id of the base model")
+    export.add_argument("--adapter", required=True, type=Path, help="adapter directory")
+    export.add_argument(
+        "--out", required=True, type=Path, help="directory to write; must not exist"
+    )
+    export.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        help="type of the merged model's matrices; auto: as the base is stored",
+    )
+    export.set_defaults(command=_export)
+
     serve = commands.add_parser("serve", help="run the engine")
     serve.add_argument("--model", required=True, help="directory or hub id of the base model")
     serve.add_argument(
@@ -268,6 +283,12 @@ def _merge(arguments: argparse.Namespace) -> None:
     from trainer.artifacts.merge import merge
 
     print(merge(arguments.model, arguments.adapter, arguments.out, dtype=arguments.dtype))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from trainer.artifacts.gguf.export import export_gguf
+
+    print(export_gguf(arguments.model, arguments.adapter, arguments.out, dtype=arguments.dtype))
 
 
 def _serve(arguments: argparse.Namespace) -> None:

@@ -46,7 +46,7 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
         raise Refused(f"{out} exists already: name a directory that does not, nothing is replaced")
     # before the base is loaded
     verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK, dora=True)
-    base = load_base(model, dtype=_stored_dtype(model) if dtype == "auto" else dtype, device="cpu")
+    base = load_base(model, dtype=stored_dtype(model) if dtype == "auto" else dtype, device="cpu")
     manifest = verify_adapter(
         adapter,
         base_fingerprint=base.fingerprint,
@@ -60,8 +60,8 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
     card = _CARD.format(
         base=json.dumps(model),
         base_name=model,
-        rows=", rows of DoRA's lengths" if _settings(adapter).get("use_dora") else "",
-        scale=f"{scale_of(_settings(adapter)):g}",
+        rows=", rows of DoRA's lengths" if adapter_settings(adapter).get("use_dora") else "",
+        scale=f"{scale_of(adapter_settings(adapter)):g}",
         name=manifest.name,
         licence=licence_identifier(licence),
         licence_text=licence,
@@ -90,7 +90,7 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
 def add_to_weights(base: LoadedBase, adapter: Path) -> None:
     """W ← W + s · B A for each adapted layer, s the adapter's scale: summed in float32, rounded
     once to W's type. With DoRA each of its rows then gets the length that was learned."""
-    settings = _settings(adapter)
+    settings = adapter_settings(adapter)
     scale = scale_of(settings)
     tensors = load_file(adapter / WEIGHTS)
     layers = linear_layers(base.model)
@@ -107,12 +107,12 @@ def add_to_weights(base: LoadedBase, adapter: Path) -> None:
             weight.copy_(merged.t() if transposed else merged)
 
 
-def _settings(adapter: Path) -> dict[str, Any]:
+def adapter_settings(adapter: Path) -> dict[str, Any]:
     settings: dict[str, Any] = json.loads((adapter / CONFIG).read_bytes())
     return settings
 
 
-def _stored_dtype(model: str) -> str:
+def stored_dtype(model: str) -> str:
     """Return the type in which a base model's weights are stored, as load_base calls it."""
     try:
         stored = AutoConfig.from_pretrained(model).dtype

@@ -1,0 +1,1 @@
+"""Adapters and merged models as GGUF files, which llama.cpp reads."""
