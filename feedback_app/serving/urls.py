@@ -4,7 +4,7 @@ from django.urls import path
 
 from feedback_app.serving.comparisons import views as comparisons_views
 from feedback_app.serving.conversation_log import views as log_views
-from feedback_app.serving.demo import own_views
+from feedback_app.serving.demo import own_conversations
 from feedback_app.serving.demo import views as demo_views
 from feedback_app.serving.dossier.views import dossier
 from feedback_app.serving.lineage import views as lineage_views
@@ -61,15 +61,15 @@ urlpatterns = [
         name="split-stop",
     ),
     path("demo/<slug:slug>/", demo_views.demo, name="demo"),
-    path("demo/<slug:slug>/conversations/", own_views.conversations, name="conversations"),
+    path("demo/<slug:slug>/conversations/", own_conversations.conversations, name="conversations"),
     path("demo/<slug:slug>/new/", demo_views.conversation_new, name="conversation-new"),
     path(CHAT, demo_views.conversation, name="conversation"),
     path(f"{CHAT}send/", demo_views.conversation_send, name="conversation-send"),
     path(f"{CHAT}turns/<id:turn>/again/", demo_views.turn_again_view, name="turn-again"),
-    path(f"{CHAT}turns/<id:turn>/show/", own_views.turn_show, name="turn-show"),
-    path(f"{CHAT}rename/", own_views.conversation_rename_view, name="conversation-rename"),
-    path(f"{CHAT}delete/", own_views.conversation_delete_view, name="conversation-delete"),
-    path(f"{CHAT}settings/", own_views.conversation_settings, name="conversation-settings"),
+    path(f"{CHAT}turns/<id:turn>/show/", own_conversations.turn_show, name="turn-show"),
+    path(f"{CHAT}rename/", own_conversations.conversation_rename_view, name="conversation-rename"),
+    path(f"{CHAT}delete/", own_conversations.conversation_delete_view, name="conversation-delete"),
+    path(f"{CHAT}settings/", own_conversations.conversation_settings, name="conversation-settings"),
     path(f"{CHAT}choose/", demo_views.conversation_choose_view, name="conversation-choose"),
     path(COMPARE, comparisons_views.compare, name="compare"),
     path(f"{COMPARE}new/", comparisons_views.comparison_new, name="comparison-new"),

@@ -25,7 +25,12 @@ pytestmark = pytest.mark.slow
 CADDY = Path(sys.executable).with_name("caddy")
 CADDYFILE = Path(settings.BASE_DIR) / "deploy" / "Caddyfile"
 HOST = "localhost"  # Caddy signs its certificate itself
-LARGE_PATHS = ["/projects/bot/import/", "/v1/chat/completions", "/api/v1/projects/bot/imports"]
+LARGE_PATHS = [
+    "/projects/bot/import/",
+    "/projects/bot/runs/import/",
+    "/v1/chat/completions",
+    "/api/v1/projects/bot/imports",
+]
 
 
 @dataclass

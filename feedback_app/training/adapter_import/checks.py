@@ -127,7 +127,8 @@ def filled(tensors: Mapping[str, Any], size: int) -> bool:
 
 def tensor_faults(tensors: Mapping[str, Any], rank: int | None) -> list[str]:
     """Return which tensors are no LoRA matrices of this rank, and which lack their partner."""
-    faults, sides = [], {}
+    faults: list[str] = []
+    sides: dict[str, set[str]] = {}
     for name, entry in sorted(tensors.items()):
         match = TENSOR.fullmatch(name)
         if match is None:

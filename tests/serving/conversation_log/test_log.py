@@ -124,7 +124,8 @@ def test_filter_by_person_and_days(
 @pytest.mark.parametrize(
     "query",
     [
-        "?owner__password=x", "?verdict=sideways", "?source=mars", "?person=me", "?first=today", "?last=9999-12-31",
+        "?owner__password=x", "?verdict=sideways", "?source=mars", "?person=me", "?first=today",
+        "?last=9999-12-31",
         "?text=" + "x" * 201, "?text=%00", "?version=%00",
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ It knows launchers by their protocol only (training/launchers/base.py). No trans
 
 import json
 import time
+from typing import Literal
 
 import structlog
 
@@ -65,7 +66,7 @@ def train_and_evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat
     files.begin()
     prepare(run)
     # returns at once if an earlier attempt has finished training
-    first = "train" if run.trains else "adopt"
+    first: Literal["train", "adopt"] = "train" if run.trains else "adopt"
     ended = job_run(claim, launcher, first, run.directory, alive=heartbeat, files=files)
     files.push()
     if ended.code == DONE:
