@@ -78,9 +78,10 @@ def majority(verdicts: Verdicts) -> "Floats":
     items = verdicts.truth.size
     votes = np.bincount(verdicts.item, minlength=items)
     ups = np.bincount(verdicts.item, weights=verdicts.up, minlength=items)
-    share = (ups + 0.5) / (votes + 1)
-    found: Floats = np.where(np.isnan(verdicts.truth), share, verdicts.truth).astype(np.float64)
-    return found
+    share: Floats = (ups + 0.5) / (votes + 1)
+    known = ~np.isnan(verdicts.truth)
+    share[known] = verdicts.truth[known]
+    return share
 
 
 def counts_of(verdicts: Verdicts, up: "Floats", people: int) -> "tuple[Floats, ...]":
@@ -91,7 +92,8 @@ def counts_of(verdicts: Verdicts, up: "Floats", people: int) -> "tuple[Floats, .
     deserved = up[verdicts.item]
 
     def total(weights: "Floats", prior: float) -> "Floats":
-        return prior + np.bincount(verdicts.person, weights=weights, minlength=people)
+        counted = np.bincount(verdicts.person, weights=weights, minlength=people)
+        return np.asarray(prior + counted, dtype=np.float64)
 
     return (
         total(deserved * verdicts.up, PRIOR_RIGHT),

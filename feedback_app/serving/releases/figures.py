@@ -143,7 +143,7 @@ def votes_by_person(project: Project) -> QuerySet[Vote, tuple[Any, ...]]:
     each cell."""
     answer = ("completion__version", "completion__source", "completion__user_group")
     of = (*answer, "user", "source")
-    return (
+    found: QuerySet[Vote, tuple[Any, ...]] = (
         project.votes.standing()
         .filter(completion__gold=False)
         .order_by()
@@ -151,6 +151,7 @@ def votes_by_person(project: Project) -> QuerySet[Vote, tuple[Any, ...]]:
         .annotate(n=Count("pk"), ups=Count("pk", filter=Q(verdict=Verdict.UP)))
         .values_list(*of, "n", "ups")
     )
+    return found
 
 
 def cells_of(counts: Counts) -> list[Cell]:

@@ -559,7 +559,7 @@ def test_chunk_queries_do_not_grow_with_the_rows(
     path = write(tmp_path / "a.jsonl", [row(n) for n in range(200)])
     claim = import_take_here(project=project, path=path, by=admin)
 
-    with django_assert_max_num_queries(26):
+    with django_assert_max_num_queries(27):
         import_execute(claim)
 
     assert Example.objects.count() == 200

@@ -73,7 +73,7 @@ def test_content_is_counted(filled: Project) -> None:
     assert (found["read"], found["ups"], found["downs"]) == (7, 4, 3)
     assert (found["exact"], found["near"], found["mixed"]) == (1, 1, 1)
     assert [count for count, *_ in found["groups"]] == [2, 2]
-    assert dict(found["languages"])["de"] == pytest.approx(1 / 7)
+    assert dict(found["languages"])["de"] == pytest.approx(1 / 6)  # 'Yes.' is too short
     assert found["lengths"][0] == [3, 1]  # below 100 characters
     assert found["lengths"][-1] == [0, 1]
     assert not found["more"]
@@ -93,6 +93,7 @@ def test_page_waits_for_the_worker_and_then_shows_it(
     assert "7 training examples" in text
     assert "has ups and downs" in " ".join(text.split())
     assert "<b>Why" not in text
+    assert "5,000 and more" in text
 
 
 @pytest.mark.django_db

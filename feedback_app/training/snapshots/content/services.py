@@ -17,6 +17,8 @@ from feedback_app.training.snapshots.content.duplicates import near_duplicates
 NAME = "snapshot_content"
 #: Training examples that are read, the newest; and of them those whose language is recognised.
 MOST, LANGUAGES_READ = 20_000, 2_000
+#: Answers of fewer characters may be of many languages.
+LANGUAGE_FROM = 40
 #: Characters of a text that are read.
 LONGEST = 20_000
 #: Groups of duplicates that are shown, and languages.
@@ -42,9 +44,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Bar:
-    """One bar of the histogram: answers of up to so many characters (None: longer)."""
+    """One bar of the histogram: answers of `start` to `last` characters (None: and more)."""
 
-    below: int | None
+    start: int
+    last: int | None
     ups: int
     downs: int
     share: float  # of the highest bar
@@ -109,8 +112,10 @@ def content_of(project: Project, row: Figures) -> Content:
         ],
         languages=[(code, share) for code, share in value["languages"]],
         lengths=[
-            Bar(below, ups, downs, (ups + downs) / highest)
-            for below, (ups, downs) in zip((*LENGTHS, None), value["lengths"], strict=True)
+            Bar(start, end and end - 1, ups, downs, (ups + downs) / highest)
+            for start, end, (ups, downs) in zip(
+                (0, *LENGTHS), (*LENGTHS, None), value["lengths"], strict=True
+            )
         ],
         counted_at=row.counted_at,
     )
@@ -165,13 +170,14 @@ def texts_read(project: Project) -> list[Text]:
 
 
 def languages_of(texts: Sequence[Text]) -> list[list[Any]]:
-    """Return [ISO code, share] of the most frequent languages of the answers, the others as ''."""
+    """Return [ISO code, share] of the most frequent languages of the answers that are long enough
+    to tell, the others as ''."""
     from py3langid import classify  # reads its model, which takes a second
 
-    counts = Counter(classify(text.answer[:1_000])[0] for text in texts)
-    most = counts.most_common(LANGUAGES)
-    rest = len(texts) - sum(n for _, n in most)
-    return [[code, n / len(texts)] for code, n in [*most, ("", rest)] if n]
+    known = [text.answer[:1_000] for text in texts if len(text.answer) >= LANGUAGE_FROM]
+    most = Counter(classify(answer)[0] for answer in known).most_common(LANGUAGES)
+    rest = len(known) - sum(n for _, n in most)
+    return [[code, n / len(known)] for code, n in [*most, ("", rest)] if n]
 
 
 def lengths_of(texts: Iterable[Text]) -> list[list[int]]:
