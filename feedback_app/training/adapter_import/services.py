@@ -4,6 +4,7 @@ The run has no training. Its snapshot holds the test examples that the gate comp
 and nothing that the version could have learned from.
 """
 
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +49,10 @@ def import_archive(*, project: Project, by: User | None, upload: IO[bytes]) -> R
 
 
 def import_directory(*, project: Project, by: User | None, source: Path) -> Run:
-    """Import the adapter in a directory of this host. Raises UserError with what to do."""
+    """Import the adapter in a directory of this host, however large. Raises UserError with what
+    to do."""
     return _import(
-        project, by, lambda directory: directory_take(source, directory, limit=upload_limit())
+        project, by, lambda directory: directory_take(source, directory, limit=sys.maxsize)
     )
 
 

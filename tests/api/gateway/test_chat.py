@@ -371,9 +371,9 @@ def test_request_for_a_known_prompt_makes_few_queries(
 ) -> None:
     program.ask()
 
-    # token, its minute, running split, prompt; insert; lock, update; savepoints around the
-    # last two
-    with django_assert_num_queries(14):
+    # token, its minute, running split, prompt; insert of answer, conversation and turn; lock,
+    # update; savepoints around the last two
+    with django_assert_num_queries(16):
         assert program.ask().status_code == 200
 
 

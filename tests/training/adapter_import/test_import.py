@@ -169,7 +169,10 @@ def test_imported_version_learned_from_nobody(voted_project: Project, annotator:
 # -- the directory and the command
 
 
-def test_command_imports_a_directory(voted_project: Project, tmp_path: Path) -> None:
+def test_command_imports_a_directory_of_any_size(
+    voted_project: Project, tmp_path: Path, settings: Settings
+) -> None:
+    settings.ADAPTER_UPLOAD_MB = 0
     call_command("import_adapter", "bot", str(write(tmp_path / "mine")))
 
     assert Run.objects.get().trigger == "imported"
