@@ -146,7 +146,7 @@ def tensor_faults(tensors: Mapping[str, Any], rank: int | None) -> list[str]:
 
 def matrix_faults(name: str, entry: Mapping[str, Any], side: str, rank: int | None) -> list[str]:
     kind, shape = entry.get("dtype"), entry.get("shape")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         return [f"{name} has the type {kind!r}: save it as float32, float16 or bfloat16"]
     if not isinstance(shape, list) or len(shape) != 2 or any(type(n) is not int for n in shape):
         return [f"{name} is no matrix"]

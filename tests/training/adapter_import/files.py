@@ -19,7 +19,7 @@ SHAPES = {f"{MODULE}.lora_A.weight": [2, 8], f"{MODULE}.lora_B.weight": [6, 2]}
 
 
 def safetensors(
-    shapes: dict[str, list[int]] = SHAPES, *, dtype: str = "F32", cut: int = 0, gap: int = 0
+    shapes: dict[str, list[int]] = SHAPES, *, dtype: Any = "F32", cut: int = 0, gap: int = 0
 ) -> bytes:
     """Return a safetensors file of noughts; `cut` bytes are missing at its end, `gap` bytes lie
     between two tensors."""

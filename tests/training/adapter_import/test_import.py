@@ -80,6 +80,7 @@ def test_archive_is_stored_and_queued_as_a_run_without_training(
         (files(weights=safetensors(cut=5)), "cut off or damaged"),
         (files(weights=safetensors(gap=4)), "cut off or damaged"),
         (files(weights=safetensors(dtype="I32")), "bfloat16"),
+        (files(weights=safetensors(dtype=["F32"])), "bfloat16"),
         (files(weights=safetensors({})), "no tensors"),
         (files(weights=safetensors({f"{MODULE}.lora_A.weight": [2, 8]})), "lacks lora_B"),
         (files(weights=safetensors({"lm_head.weight": [2, 8]})), "no LoRA matrix"),
