@@ -579,5 +579,5 @@ def test_releases_queries_do_not_grow_with_versions(
     client = as_user(admin)
     assert Completion.objects.count() == 0
 
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(15):
         client.get(url("releases", served))

@@ -184,7 +184,7 @@ def test_rows_that_come_while_it_works_are_deleted_as_well(
     claim = deletion_claim(deletion.pk)
     assert claim is not None
     steps = deletion_steps(claim)
-    while bot.project.prompts.exists():
+    while bot.project.import_jobs.exists():  # after prompts and answers
         next(steps)
     make_completions(2, of=bot.project)  # an answer that was streaming
     list(steps)

@@ -14,6 +14,7 @@ from feedback_app.training.explorer import listing
 from feedback_app.training.models import Run, SnapshotItem
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.services import run_finish, run_request
+from feedback_app.training.snapshots.caps import capped
 from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
@@ -258,3 +259,21 @@ def test_hostile_text_is_shown_as_text(run: Run, admin: User, as_user: As) -> No
 
     assert "<script>alert" not in text
     assert "<svg onload" not in text
+
+
+def test_cap_does_not_bring_an_excluded_example_back(
+    run: Run, admin: User, annotator: User, as_user: As, second_annotator: User
+) -> None:
+    project = run.project
+    [chosen] = [item.completion_id for item in listed(as_user(admin), run)[:1]]
+    act(as_user(admin), run, "exclude", [chosen])
+    other = Vote.objects.filter(completion=chosen)[0]
+    against = "down" if other.verdict == "up" else "up"
+    completion = Completion.objects.get(pk=chosen)
+    vote_cast(completion=completion, verdict=against, by=second_annotator, source="annotate")
+    # without the second person's vote, the tie would be an example
+    cap = capped({chosen: {second_annotator.pk}}, people=1)
+
+    assert cap.restored == {}
+    assert chosen not in cap.examples or cap.examples[chosen] is None
+    assert project.examples.filter(pk=chosen).count() == 0
