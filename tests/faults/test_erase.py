@@ -230,9 +230,9 @@ def test_prompts_shared_with_others_are_kept(project: Project, admin: User, view
 
     person_erase(user=viewer, by=admin, project=project)
 
-    assert Prompt.objects.count() == 2
+    assert Prompt.objects.count() == 3
     assert Conversation.objects.get().user == admin
-    assert Conversation.objects.get().turns.filter(completion__isnull=False).count() == 2
+    assert Conversation.objects.get().turns.filter(completion__isnull=False).count() == 3
     assert not Comparison.objects.exists()
 
 

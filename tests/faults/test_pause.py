@@ -26,7 +26,8 @@ def paused(project: Project, annotator: User) -> User:
 def test_demo_vote_and_undo_of_a_paused_person_are_refused_with_the_reason(
     project: Project, paused: User, as_user: As
 ) -> None:
-    first, second, _ = chat(project, paused, version="base").turns.order_by("position")
+    turns = chat(project, paused, version="base").turns
+    first, second = (turns.filter(position=position).first() for position in (0, 1))
     kept = Vote.objects.get()
     assert kept.completion == second.completion
     client = as_user(paused)

@@ -38,6 +38,7 @@ class JsonRows(Rows):
 
     def records(self, *, after: int = 0) -> Iterator[Record]:
         self.file.seek(0)
+        number = 0
         for number, (part, cut) in enumerate(objects(self.file), start=1):
             self.share = min(1.0, self.file.tell() / self.size)
             if number > after:
@@ -45,6 +46,8 @@ class JsonRows(Rows):
                 if self.columns:
                     record = replace(record, value=renamed(record.value, self.columns))
                 yield record
+        if not number:
+            raise Unreadable("The file holds no JSON object: an array of objects is read.")
 
 
 class _Scan:

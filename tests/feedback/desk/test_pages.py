@@ -577,7 +577,7 @@ def test_examples_queries_do_not_grow_with_rows(
 ) -> None:
     client = as_user(admin)
 
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(11):
         client.get(reverse("examples", args=[voted_project.slug]))
 
 
