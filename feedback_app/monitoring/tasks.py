@@ -2,8 +2,7 @@
 
 from celery import shared_task
 
-from feedback_app.accounts.models import User
-from feedback_app.monitoring.retention.services import cleanup_execute
+from feedback_app.monitoring.retention.services import cleanup_take, cleanup_waiting
 from feedback_app.monitoring.system.measure import disk_is_due, disk_measure, engines_measure
 from feedback_app.monitoring.watch import installation_watch
 
@@ -19,6 +18,8 @@ def dispatch() -> None:
     measure_engines.apply_async((), expires=EXPIRES)
     if disk_is_due():
         measure_disk.apply_async((), expires=EXPIRES)
+    if cleanup_waiting():
+        free.apply_async((), expires=EXPIRES)
 
 
 @shared_task(name="monitoring.measure_engines")
@@ -34,7 +35,7 @@ def measure_disk() -> None:
 
 
 @shared_task(name="monitoring.free")
-def free(user_id: int) -> None:
-    """Delete the files that the rules allow, then measure the disk again."""
-    cleanup_execute(by=User.objects.filter(pk=user_id).first())
-    disk_measure()
+def free() -> None:
+    """Delete the files that the rules allow, if that was asked for, then measure the disk again."""
+    if cleanup_take():
+        disk_measure()

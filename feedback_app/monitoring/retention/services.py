@@ -46,6 +46,8 @@ class Cleanup:
     done: int = 0
     total: int = 0
     freed: int = 0
+    # whoever asked for it
+    by: int | None = None
 
     @property
     def active(self) -> bool:
@@ -58,12 +60,30 @@ def cleanup_last() -> Cleanup | None:
     return found
 
 
-def cleanup_request() -> None:
-    """Note that a worker is to delete what the rules allow. Raises Conflict if one does."""
+def cleanup_waiting() -> bool:
+    """Return whether a cleanup waits for a worker."""
+    last = cleanup_last()
+    return last is not None and last.active and last.state == "waiting"
+
+
+def cleanup_request(*, by: User) -> None:
+    """Note that a worker is to delete what the rules allow. Raises Conflict if one does.
+
+    A tick sends the message: a request does not wait for the broker.
+    """
     before = cleanup_last()
     if before is not None and before.active:
         raise Conflict("Files are being deleted already.")
-    cache.set(KEY, Cleanup("waiting", time.time()), KEPT_SECONDS)
+    cache.set(KEY, Cleanup("waiting", time.time(), by=by.pk), KEPT_SECONDS)
+
+
+def cleanup_take() -> bool:
+    """Do what was requested, if it waits; return whether it did."""
+    waiting = cleanup_last()
+    if waiting is None or not cleanup_waiting():
+        return False
+    cleanup_execute(by=User.objects.filter(pk__in=[waiting.by]).first())
+    return True
 
 
 def cleanup_execute(*, by: User | None) -> Cleanup:

@@ -11,7 +11,6 @@ from django.views.decorators.http import require_POST, require_safe
 from django_htmx.http import HttpResponseStopPolling
 
 from feedback_app.feedback.projects.services import may_create_projects
-from feedback_app.monitoring import tasks
 from feedback_app.monitoring.retention.rules import sentences
 from feedback_app.monitoring.retention.services import cleanup_last, cleanup_request
 from feedback_app.monitoring.system.measure import disk_measured
@@ -74,9 +73,8 @@ def system_free(request: HtmxHttpRequest) -> HttpResponseBase:
         raise PermissionDenied("Files of all projects are deleted by whoever owns all of them.")
     try:
         validated(NoFields(request.POST))
-        cleanup_request()
+        cleanup_request(by=request.user)
     except UserError as error:
         return error_response(request, str(error), back="system", status=error.status)
-    tasks.free.delay(request.user.pk)
-    messages.success(request, "A worker deletes the files now.")
+    messages.success(request, "A worker deletes the files within a minute.")
     return redirect("system")

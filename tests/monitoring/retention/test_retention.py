@@ -230,15 +230,17 @@ def test_deletion_that_was_killed_is_finished_by_the_next(
     assert AuditEvent.objects.filter(action="adapter.expire").count() == 1
 
 
-def test_one_cleanup_at_a_time_unless_it_was_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    cleanup_request()
+def test_one_cleanup_at_a_time_unless_it_was_lost(
+    admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleanup_request(by=admin)
     with pytest.raises(Conflict):
-        cleanup_request()
+        cleanup_request(by=admin)
     state = cleanup_last()
     assert state is not None
     assert state.active
     monkeypatch.setattr(services, "LOST_SECONDS", 0.0)
-    cleanup_request()
+    cleanup_request(by=admin)
 
 
 def test_path_that_is_gone_already_is_no_error(make_run: MakeRun, root: Path) -> None:
