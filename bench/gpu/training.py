@@ -73,5 +73,6 @@ def _train(job: Job, config: TrainConfig, base: LoadedBase, rows: list[Row], nam
         began = time.time()
         trainer.run()
     trainer.lora.detach()
-    steps = [event for event in map(json.loads, path.open()) if event["type"] == "step"]
+    written = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    steps = [event for event in written if event["type"] == "step"]
     return float(steps[-1]["time"] - began)
