@@ -72,7 +72,10 @@ def test_page_shows_processes_queues_and_the_age_of_figures(
     write(places / "artifacts" / "adapters" / "bot@1" / "weights", 3 * 2**20)
     write(places / "artifacts" / "runs" / "1" / "checkpoints" / "w", 2 * 2**20)
     write(places / "logs" / "web.log", 2**20)
+    for kept in ("reference", "scores"):
+        write(places / "artifacts" / kept / "one", 2**20)
     disk = disk_measure()
+    assert disk.kinds["Stored log-probabilities"] == 2**21
     text = as_user(admin).get(PAGE).content.decode()
     assert "H200 &lt;b&gt;, 141 GB" in text
     assert "no worker" in text, "nobody serves the queue default"

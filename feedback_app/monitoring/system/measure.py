@@ -80,7 +80,8 @@ def disk_measure() -> Disk:
         "Runs": bytes_below(root / "runs") - checkpoints,
         "Checkpoints of runs": checkpoints,
         "Snapshots": bytes_below(root / "snapshots"),
-        "Log-probabilities of the base models": bytes_below(root / "reference"),
+        # of base models, and of versions on the texts of every evaluation
+        "Stored log-probabilities": bytes_below(root / "reference") + bytes_below(root / "scores"),
         "Uploaded files": bytes_below(root / "imports"),
         "Logs": bytes_below(logs),
     }
