@@ -10,12 +10,12 @@ from urllib.parse import urlencode
 
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent
 from feedback_app.feedback.audit_trail.labels import LABELS, label_of
 from feedback_app.feedback.exports.rows import csv_line
 from feedback_app.feedback.models import Project
+from feedback_app.web.days import day_of, midnight
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import query_choice, query_strict
 
@@ -42,8 +42,8 @@ class AuditFilter:
         return cls(
             action=query_choice(request, "action", ("", *LABELS)),
             person=person,
-            first=_day(request, "first"),
-            last=_day(request, "last"),
+            first=day_of(request, "first"),
+            last=day_of(request, "last"),
         )
 
     def query(self) -> str:
@@ -69,23 +69,10 @@ class AuditFilter:
         if self.person:
             rows = rows.filter(actor=None if self.person == "none" else int(self.person))
         if self.first:
-            rows = rows.filter(created_at__gte=_midnight(self.first))
+            rows = rows.filter(created_at__gte=midnight(self.first))
         if self.last:
-            rows = rows.filter(created_at__lt=_midnight(self.last) + dt.timedelta(days=1))
+            rows = rows.filter(created_at__lt=midnight(self.last) + dt.timedelta(days=1))
         return rows.select_related("actor").order_by("-created_at", "-pk")
-
-
-def _day(request: HttpRequest, name: str) -> str:
-    value = request.GET.get(name, "")
-    try:
-        return dt.date.fromisoformat(value).isoformat() if value else ""
-    except ValueError:
-        raise UserError(f"{name} must be a day, such as 2026-11-30.") from None
-
-
-def _midnight(day: str) -> dt.datetime:
-    found = dt.datetime.combine(dt.date.fromisoformat(day), dt.time())
-    return timezone.make_aware(found, dt.UTC)
 
 
 def person_of(event: AuditEvent) -> str:

@@ -12,11 +12,11 @@ from urllib.parse import urlencode
 
 from django.db.models import Exists, F, OuterRef, Prefetch, Q, QuerySet
 from django.http import HttpRequest
-from django.utils import timezone
 
 from feedback_app.accounts.models import ApiPerson, ApiToken
 from feedback_app.feedback.models import Completion, Project, Verdict, Vote
 from feedback_app.serving.models import Conversation, ShareVisitor, Turn
+from feedback_app.web.days import day_of, midnight
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import query_choice, query_strict
 
@@ -68,8 +68,8 @@ class LogFilter:
             source=query_choice(request, "source", tuple(SOURCES)),
             person=person,
             text=text,
-            first=_day(request, "first"),
-            last=_day(request, "last"),
+            first=day_of(request, "first"),
+            last=day_of(request, "last"),
         )
 
     def query(self, **changes: str) -> str:
@@ -99,9 +99,9 @@ class LogFilter:
         if self.person:
             rows = rows.filter(user=int(self.person))
         if self.first:
-            rows = rows.filter(updated_at__gte=_midnight(self.first))
+            rows = rows.filter(updated_at__gte=midnight(self.first))
         if self.last:
-            rows = rows.filter(updated_at__lt=_midnight(self.last) + dt.timedelta(days=1))
+            rows = rows.filter(updated_at__lt=midnight(self.last) + dt.timedelta(days=1))
         return rows
 
     def _conditions(self) -> Iterable[Q]:
@@ -121,21 +121,6 @@ class LogFilter:
         if self.text:
             said = Q(user_message__icontains=self.text) | Q(completion__text__icontains=self.text)
             yield Q(title__icontains=self.text) | Q(Exists(TURNS.filter(said)))
-
-
-def _day(request: HttpRequest, name: str) -> str:
-    value = request.GET.get(name, "")
-    try:
-        day = dt.date.fromisoformat(value) if value else None
-    except ValueError:
-        day = dt.date.max
-    if day == dt.date.max:  # has no day after it
-        raise UserError(f"{name} must be a day, such as 2026-11-30.")
-    return day.isoformat() if day else ""
-
-
-def _midnight(day: str) -> dt.datetime:
-    return timezone.make_aware(dt.datetime.combine(dt.date.fromisoformat(day), dt.time()), dt.UTC)
 
 
 # -- rows

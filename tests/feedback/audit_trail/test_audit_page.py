@@ -61,7 +61,16 @@ def test_events_are_filtered(page: str, admin: User, as_user: As) -> None:
         ("last=2026-03-01", False),
     ):
         assert ("Run 1" in [row[2] for row in shown(client, f"{page}?{days}")]) == found
-    for wrong in ("action=dance", "first=yesterday", "person=x", "who=me"):
+    huge = "9" * 30
+    wrongs = (
+        "action=dance",
+        "first=yesterday",
+        "last=9999-12-31",
+        "person=x",
+        f"person={huge}",
+        "who=me",
+    )
+    for wrong in wrongs:
         assert client.get(f"{page}?{wrong}").status_code == 400
 
 
