@@ -6,6 +6,7 @@ rows only, so that the work does not grow with the table.
 """
 
 import datetime as dt
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ WINDOW = 100_000
 #: People with fewer votes than the first so many are left out.
 PEOPLE = 5_000
 RENEWED = dt.timedelta(hours=1)
+#: A known verdict as the estimate takes it.
+KNOWN: dict[str, float] = {Verdict.UP.value: 1.0, Verdict.DOWN.value: 0.0}
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def reliability_count(project: Project) -> dict[int, list[float]]:
     for _, item, _, truth in rows:
         if item not in items:
             items[item] = len(items)
-            truths.append({Verdict.UP: 1.0, Verdict.DOWN: 0.0}.get(truth, float("nan")))  # type: ignore[call-overload]
+            truths.append(KNOWN.get(truth, math.nan))
     found = accuracies(
         Verdicts(
             item=np.array([items[item] for _, item, *_ in rows]),

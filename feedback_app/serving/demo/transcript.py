@@ -42,13 +42,13 @@ def with_branches(turns: list[Turn], conversation: Conversation) -> list[Turn]:
         return turns
     tree = Tree([*conversation.turns.shown().only("conversation", "parent", "position"), *others])
     for turn in turns:
-        turn.place = tree.place(tree.turns[turn.pk])  # type: ignore[attr-defined]
-        if turn.place is not None:  # type: ignore[attr-defined]
-            for name in ("before", "after"):
-                other = getattr(turn.place, name)  # type: ignore[attr-defined]
-                url = turn.links.show  # type: ignore[attr-defined]
-                path = url.replace("/turns/0/", f"/turns/{other.pk}/") if other else ""
-                setattr(turn, f"{name}_url", path)
+        place = tree.place(tree.turns[turn.pk])
+        turn.place = place  # type: ignore[attr-defined]
+        if place is None:
+            continue
+        url: str = turn.links.show  # type: ignore[attr-defined]
+        for name, other in (("before_url", place.before), ("after_url", place.after)):
+            setattr(turn, name, url.replace("/turns/0/", f"/turns/{other.pk}/") if other else "")
     return turns
 
 

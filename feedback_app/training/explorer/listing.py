@@ -118,7 +118,8 @@ def week_begin(week: str) -> dt.datetime | None:
         if parts is None:
             raise ValueError(week)
         monday = dt.date.fromisocalendar(int(parts[1]), int(parts[2]), 1)
-    except ValueError as error:
+        monday + dt.timedelta(days=7)  # the calendar's last week has no Monday after it
+    except (ValueError, OverflowError) as error:
         raise UserError("week must look like 2026-W48.") from error
     return dt.datetime.combine(monday, dt.time(), dt.UTC)
 

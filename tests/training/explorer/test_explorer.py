@@ -145,6 +145,7 @@ def test_filters_look_through_a_window_only(
         "?week=2026-48",
         "?week=2026-W60",
         "?week=9999-W99",
+        "?week=9999-W52",
         "?length=0",
         "?completion__project=1",
         "?page=x",
