@@ -28,9 +28,10 @@ def database_url() -> str:
     return f"postgres://{user}@{host}:{values['PORT']}/{values['NAME']}"
 
 
-@pytest.fixture(scope="session")
+# per module, not per session: its beat and workers act on rows of whatever test comes next
+@pytest.fixture(scope="module")
 def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[Stack]:
-    """Run web, engine, both workers, beat and Valkey until the test session ends."""
+    """Run web, engine, both workers, beat and Valkey until the module's last test has ended."""
     from tests.tiny import make_tiny_model
 
     var = Path(settings.VAR)
@@ -49,9 +50,11 @@ def stack(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> It
         # beside other tests of the suite a trainer of low priority would hardly run
         "TRAINER_NICE": "0",
     }
+    before = settings.ENGINES
     with Stack(env=env) as running:
         settings.ENGINES = {TINY: running.engine_url}
         yield running
+    settings.ENGINES = before
     if "PROSPECT_KEEP_LOGS" in os.environ:
         shutil.copytree(var / "logs", os.environ["PROSPECT_KEEP_LOGS"], dirs_exist_ok=True)
 
