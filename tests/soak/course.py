@@ -26,7 +26,7 @@ from tests.soak.admin import Admin, read, state_of
 from tests.soak.browser import Gate
 from tests.soak.fault_injection import FaultInjector, Parts
 from tests.soak.ledger import Ledger
-from tests.soak.measure import Figures, figures
+from tests.soak.measure import Figures, figures, memory_of
 from tests.soak.network import Network
 from tests.soak.people import Annotator, Chatter, Program
 from tests.soak.servers import Database, Disk
@@ -44,6 +44,8 @@ SETTLE_SECONDS = 600.0
 #: statements of its own, once it has run each of them five times.
 QUIET, KILLS, FILLING, NO_KILLS = 0.07, 0.4, 0.2, 0.26
 LEAST_QUIET_SECONDS = 20.0
+#: Seconds between two records of memory in the report.
+MEMORY_SECONDS = 15.0
 #: Memory is compared in soaks of this many minutes: shorter ones see caches being filled.
 LEAST_MINUTES_FOR_MEMORY = 10.0
 #: Seconds after which nothing of the load is left in a keep-alive connection.
@@ -193,10 +195,12 @@ class Soak:
             parts, random.Random(f"{self.seed} faults"), self.say, lambda: self.ended
         )
         lives = [asyncio.create_task(human.live()) for human in world.people]
+        watching = asyncio.create_task(self.watch_memory(parts))
         try:
             await self.phases(parts, injector, world, lives)
         finally:
             self.ended = True
+            watching.cancel()
             self.gate.end()
             for life in lives:
                 life.cancel()
@@ -255,6 +259,15 @@ class Soak:
             await asyncio.sleep(STALL_SECONDS)
             parts.network.restore(link)
             await waiting
+
+    async def watch_memory(self, parts: Parts) -> None:
+        """Record the memory of every process: whether it still grows tells a leak from a cache."""
+        started, rows = time.monotonic(), list[dict[str, Any]]()
+        self.outcome.facts["memory"] = rows
+        while True:
+            found = await asyncio.to_thread(memory_of, parts)
+            rows.append({"seconds": round(time.monotonic() - started), **found})
+            await asyncio.sleep(MEMORY_SECONDS)
 
     async def work(self, seconds: float, lives: list[asyncio.Task[None]]) -> None:
         """Let time pass; a person who fails ends the soak."""

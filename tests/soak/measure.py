@@ -59,6 +59,15 @@ def figures(parts: Parts) -> dict[str, Figures]:
     return {name: median(of) for name, of in rows.items()}
 
 
+def memory_of(parts: Parts) -> dict[str, float]:
+    """Return the resident memory of every process now, in MB."""
+    found = {}
+    for name, process in processes(parts).items():
+        with suppress(psutil.Error):
+            found[f"{name} {process.pid}"] = round(process.memory_info().rss / 1e6, 1)
+    return found
+
+
 def one(process: psutil.Process) -> Figures:
     return Figures(
         pid=process.pid,
