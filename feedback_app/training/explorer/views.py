@@ -80,8 +80,12 @@ def run_examples_act(request: HtmxHttpRequest, project: Project, number: int) ->
     """Send the selected examples back, exclude them or set their weight."""
     run = run_of(project, number)
     chosen, _ = filter_of(request, project)
-    back = reverse("run-examples", args=[project.slug, number])
-    back += f"?{chosen.query()}" if chosen.query() else ""
+    # the same part of the list
+    page_number = query_page(request)
+    query = "&".join(
+        filter(None, [chosen.query(), f"page={page_number}" if page_number > 1 else ""])
+    )
+    back = reverse("run-examples", args=[project.slug, number]) + (f"?{query}" if query else "")
     form = ActionForm(request.POST, run=run)
     if not form.is_valid():
         none = "Select at least one example." if "item" not in request.POST else ""

@@ -1,6 +1,7 @@
 """Files for llama.cpp: a real llama.cpp answers as the trainer's own code does."""
 
 import json
+import shutil
 import subprocess
 import sys
 from itertools import takewhile
@@ -20,9 +21,10 @@ from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import WEIGHTS
 from trainer.artifacts.gguf.export import ADAPTER, MERGED, export_gguf
 from trainer.artifacts.gguf.vocabulary import split_of, vocabulary_of
-from trainer.errors import Refused
+from trainer.errors import Refused, TrainerError
 from trainer.evaluation.generate import Sampling, generate
-from trainer.models.loading import LoadedBase, load_base, prepare
+from trainer.models.gguf_base import SPLITS, unpack_gguf
+from trainer.models.loading import LoadedBase, load_base, load_tokenizer, prepare
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMPTS = [
@@ -257,3 +259,122 @@ def test_smollm_answers_as_here(tmp_path: Path) -> None:
     with adapted(base, tmp_path / "adapter"):
         expected = until_end(ours(base, PROMPTS), base)
     assert until_end(llama_cpp(out / MERGED, PROMPTS), base) == expected
+
+
+# -- a base from a GGUF file
+
+
+@pytest.fixture
+def file(tiny_dir: Path, tiny: LoadedBase, tmp_path: Path) -> Path:
+    """The tiny base as a GGUF file in bfloat16."""
+    make_tiny_adapter(tmp_path / "nothing", tiny, strength=0)
+    out = export_gguf(str(tiny_dir), tmp_path / "nothing", tmp_path / "file", dtype="bfloat16")
+    return out / MERGED
+
+
+def test_base_is_unpacked_from_a_file(file: Path, tiny_dir: Path, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    command = ["prepare", "--models", str(models), "--model", "mine", "--gguf", str(file)]
+    assert main(command) == 0
+
+    unpacked = load_base(str(models / "mine"), dtype="bfloat16", device="cpu")
+    original = load_base(str(tiny_dir), dtype="bfloat16", device="cpu")
+    assert unpacked.fingerprint == original.fingerprint, "adapters of either fit the other"
+    expected = original.model.state_dict()
+    for name, values in unpacked.model.state_dict().items():
+        torch.testing.assert_close(values, expected[name], atol=0, rtol=0)
+    assert unpacked.tokenizer.chat_template == original.tokenizer.chat_template
+    assert ours(unpacked, PROMPTS) == ours(original, PROMPTS)
+    assert sorted(path.name for path in models.iterdir()) == ["mine"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("split", SPLITS)
+def test_unpacked_tokenizer_splits_text_as_llama_cpp_does(
+    split: str, file: Path, tmp_path: Path
+) -> None:
+    # the tiny vocabulary's last merges become some that only one way of splitting or another allows
+    pairs = ["1 2", "3 4", "12 34", "Ġ 1", "' L"]
+    fields = gguf.GGUFReader(file).fields
+    tokens, merges = (fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "merges"))
+    changed = {
+        "tokenizer.ggml.pre": split,
+        "tokenizer.ggml.tokens": tokens[: -len(pairs)] + [one.replace(" ", "") for one in pairs],
+        "tokenizer.ggml.merges": merges[: -len(pairs)] + pairs,
+    }
+    named = tmp_path / "named.gguf"
+    with_fields(file, named, changed)
+    tokenizer = load_tokenizer(str(unpack_gguf(named, tmp_path / "model", say=quiet)))
+
+    texts = [*PROMPTS, "I'LL pay 12345.67 €\r\n\r\n  x\ty", "''s  don't\u3000é́ 1 22 333 4444"]
+    found = llama_cpp(named, texts, max_tokens=1)
+    assert [tokenizer.encode(text, add_special_tokens=False) for text in texts] == [
+        one["prompt"] for one in found
+    ]
+    assert split_of(json.loads(tokenizer.backend_tokenizer.to_str())) == split
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        ({"split.count": 3}, "join the parts"),
+        ({"tokenizer.ggml.pre": "tekken"}, "'tekken'"),
+        ({"tokenizer.ggml.model": "llama"}, "'llama'"),
+        ({"tokenizer.chat_template": None}, "no chat template"),
+        ({"general.architecture": "unheard-of"}, "unheard-of"),
+    ],
+)
+def test_file_that_cannot_be_unpacked_is_refused(
+    changed: dict[str, Any], why: str, file: Path, tmp_path: Path
+) -> None:
+    with_fields(file, tmp_path / "changed.gguf", changed)
+    with pytest.raises(TrainerError, match=why):
+        unpack_gguf(tmp_path / "changed.gguf", tmp_path / "models" / "mine", say=quiet)
+    assert not list((tmp_path / "models").glob("*")) + list((tmp_path / "models").glob(".*"))
+
+
+def test_damaged_file_full_disk_and_used_name_are_refused(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "mine"
+    with pytest.raises(Refused, match="There is no file"):
+        unpack_gguf(tmp_path / "nothing.gguf", target)
+    damaged = tmp_path / "damaged.gguf"
+    for content in (b"", b"GGUF", b"no such thing" * 50, file.read_bytes()[:-5000]):
+        damaged.write_bytes(content)
+        with pytest.raises(Refused, match="no complete GGUF file"):
+            unpack_gguf(damaged, target, say=quiet)
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    with pytest.raises(Refused, match="GiB free"):
+        unpack_gguf(file, target, say=quiet)
+    target.mkdir()
+    with pytest.raises(Refused, match="exists already"):
+        unpack_gguf(file, target, say=quiet)
+
+
+def quiet(line: str) -> None:
+    """Show nothing."""
+
+
+def with_fields(file: Path, out: Path, changed: dict[str, Any]) -> None:
+    """Copy a GGUF file with other values of some fields; None leaves a field out."""
+    reader = gguf.GGUFReader(file)
+    fields = {name: field for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    architecture = changed.get("general.architecture", fields["general.architecture"].contents())
+    writer = gguf.GGUFWriter(out, architecture)
+    for name in fields.keys() | changed.keys():
+        if name == "general.architecture" or changed.get(name, "") is None:
+            continue
+        value = changed.get(name, fields[name].contents() if name in fields else None)
+        if name in fields:
+            kinds = fields[name].types
+            writer.add_key_value(name, value, kinds[0], kinds[1] if len(kinds) > 1 else None)
+        else:
+            writer.add_uint16(name, value)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

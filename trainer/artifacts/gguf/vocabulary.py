@@ -8,12 +8,7 @@ from typing import Any
 import gguf
 
 from trainer.errors import Refused
-
-#: How Qwen 2 splits text, as its tokenizers have it.
-_QWEN2 = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
+from trainer.models.gguf_base import LLAMA3_WORDS, QWEN2_WORDS
 
 
 @dataclass(frozen=True)
@@ -89,10 +84,13 @@ def split_of(rules: dict[str, Any]) -> str:
         if own_split and kinds == ["Digits"] and before[0]["individual_digits"]:
             return "smollm"
         # llama.cpp does not compose characters (NFC): text that is not composed may differ
-        pattern = before[0].get("pattern") if kinds == ["Split"] else None
-        if pattern == {"Regex": _QWEN2} and normalizer in (None, "NFC") and not last["use_regex"]:
+        words = before[0].get("pattern", {}).get("Regex") if kinds == ["Split"] else None
+        if not last["use_regex"] and normalizer in (None, "NFC") and words == QWEN2_WORDS:
             return "qwen2"
+        whole = rules["model"].get("ignore_merges")
+        if not last["use_regex"] and normalizer is None and words == LLAMA3_WORDS and whole:
+            return "llama-bpe"
     raise Refused(
-        "GGUF is written for the byte-level BPE of GPT-2, SmolLM and Qwen 2 only: write the model "
-        "with `python -m trainer merge` and convert it with llama.cpp's own script"
+        "GGUF is written for the byte-level BPE of GPT-2, SmolLM, Qwen 2 and Llama 3 only: write "
+        "the model with `python -m trainer merge` and convert it with llama.cpp's own script"
     )
