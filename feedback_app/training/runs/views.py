@@ -87,7 +87,12 @@ def train_page(
         config = form.config()
     # not joined: a late page would join the rows of all pages before it
     adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
-    rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
+    # trials that were not chosen are on the page of their sweep
+    rows = (
+        project.runs.evaluated()
+        .newest_first()
+        .prefetch_related("snapshot", "requested_by", adapters)
+    )
     schedule = Schedule.objects.filter(project=project).first() or Schedule(project=project)
     shown = CountedPaginator(rows, PAGE_SIZE).get_page(number)
     # a project has one at most
@@ -158,7 +163,7 @@ NOTES_SHOWN = 60
 
 def run_of(project: Project, number: int) -> Run:
     """Return the project's run of this number, or raise 404."""
-    rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter")
+    rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter", "sweep")
     return get_object_or_404(rows, project=project, number=number)
 
 

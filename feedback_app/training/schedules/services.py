@@ -107,7 +107,7 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
     quiet = quiet_hours(schedule)
     if quiet is not None and quiet.include(now):
         return False
-    if schedule.project.runs.active().exists():
+    if schedule.project.runs.active().evaluated().exists():
         return False
     last = schedule.project.runs.on_new_examples().newest_first().first()
     fresh = schedule.project.examples.all()
