@@ -170,6 +170,7 @@ def places(project: Project) -> dict[str, list[Any]]:
         "votes_cursor": [cursor_of("votes", project.votes.order_by("-pk")[0].pk // 2)],
         "examples_cursor": [cursor_of("examples", project.examples.order_by("-pk")[0].pk // 2)],
         "visitor_completion": [visitor_answer(project)],
+        "sweep": some(project.sweeps.all(), "number"),
         "running": [project.runs.get(status="running").number],
         "adapter": some(project.adapters.all(), "name", 6),
         "other_adapter": [str(project.adapters.order_by("pk")[0].name)],

@@ -286,5 +286,5 @@ def _seconds_per_example(last: Run | None) -> float:
         steps = last.metrics.order_by("-step").values_list("seconds", flat=True)[:STEPS_READ]
         spent, trained = sum(steps), len(steps) * last.config["batch_size"]
         if spent and trained:
-            return spent / trained
+            return float(spent / trained)
     return SECONDS_PER_EXAMPLE

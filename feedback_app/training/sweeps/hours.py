@@ -9,8 +9,9 @@ def hours_spent(sweep: Sweep, *, besides: Run | None = None) -> float:
     """Return the worker hours of all trials so far, or of all but one."""
     now = timezone.now()
     rows = sweep.trials.filter(evaluates=False, started_at__isnull=False)
-    if besides is not None:
-        rows = rows.exclude(pk=besides.pk)
-    times = rows.values_list("started_at", "finished_at", "heartbeat_at")
-    ends = ((started, finished or heartbeat or now) for started, finished, heartbeat in times)
-    return sum(max(0.0, (end - started).total_seconds()) for started, end in ends) / 3600
+    seconds = 0.0
+    for trial in rows.defer("config", "facts", "probes"):
+        if trial.started_at is not None and trial != besides:
+            end = trial.finished_at or trial.heartbeat_at or now
+            seconds += max(0.0, (end - trial.started_at).total_seconds())
+    return seconds / 3600
