@@ -221,6 +221,7 @@ POSTS: dict[str, Post] = {
     # a number: no name is asked for
     "gate-judge": Post((), {"url": "https://93.184.215.14/v1", "model": "judge"}),
     "gate-judge-remove": Post(),
+    "schedule-settings": Post((), {"form": "schedule"}),
     "schedule": Post((), {"min_new_examples": "50", "min_hours": "24"}),
     "people": Post((), {"role": "viewer", "days": "7", "max_uses": "1"}),
     "member-change": Post(
@@ -261,7 +262,16 @@ POSTS: dict[str, Post] = {
 #: Pages of a person's own objects: nobody else has them.
 OWN = {"conversation", "comparison"}
 #: Both methods: the page is measured as well as the form.
-BOTH = {"project-settings", "rules", "gate-rules", "people", "tokens", "share-links", "prompts"}
+BOTH = {
+    "schedule-settings",
+    "project-settings",
+    "rules",
+    "gate-rules",
+    "people",
+    "tokens",
+    "share-links",
+    "prompts",
+}
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,11 @@ urlpatterns = [
     path(f"{SWEEP}cancel/", sweeps_views.sweep_cancel_view, name="sweep-cancel"),
     path(f"{SWEEP}choose/", sweeps_views.sweep_choose_view, name="sweep-choose"),
     path("projects/<slug:slug>/schedule/", schedules_views.schedule, name="schedule"),
+    path(
+        "projects/<slug:slug>/schedule/settings/",
+        schedules_views.schedule_settings,
+        name="schedule-settings",
+    ),
     path("projects/<slug:slug>/gate/", gate_views.gate_rules, name="gate-rules"),
     path(
         "projects/<slug:slug>/gate/preview/",

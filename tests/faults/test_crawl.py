@@ -107,7 +107,7 @@ LEAST = {
         prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
         run-request sweeps sweep sweep-new sweep-cancel sweep-choose
-        schedule gate-rules gate-rules-preview gate-rules-reset gate-judge
+        schedule schedule-settings gate-rules gate-rules-preview gate-rules-reset gate-judge
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-pairs run-pairs-close
         run-examples run-metrics misfit-send-back run-cancel run-resume

@@ -65,6 +65,7 @@ LABELS = {
     "run.resume": "Run resumed",
     "sampling.cancel": "Sampling cancelled",
     "schedule.set": "Schedule changed",
+    "schedule.settings": "Settings of scheduled runs changed",
     "share.create": "Share link created",
     "share.revoke": "Share link revoked",
     "split.change": "Traffic split changed",

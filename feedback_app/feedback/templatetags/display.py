@@ -43,6 +43,7 @@ TABS = (
             "runs",
             "run",
             "runs-side-by-side",
+            "schedule-settings",
             "sweeps",
             "sweep",
             "sweep-new",

@@ -658,7 +658,6 @@ def test_sweep_trains_chooses_by_validation_and_sees_no_test_example(
 
     settings.ARTIFACT_ROOT, settings.MODELS_ROOT = tmp_path / "artifacts", tmp_path / "models"
     make_tiny_model(tmp_path / "models" / voted_project.base_model)
-    # the second one learns nothing
     search = Search({"learning_rate": (5e-3, 1e-7)})
     base = RunConfig(epochs=2, batch_size=8, kl_brake=None)
     sweep = sweep_request(project=voted_project, by=admin, base=base, search=search)
@@ -666,11 +665,13 @@ def test_sweep_trains_chooses_by_validation_and_sees_no_test_example(
         run_execute(claim, ProcessLauncher())
     sweeps_advance()
 
-    good, bad = trials_of(sweep)
-    assert [good.status, bad.status] == [Run.Status.TRAINED] * 2, good.error + bad.error
+    trials = trials_of(sweep)
+    assert {run.status for run in trials} == {Run.Status.TRAINED}, [run.error for run in trials]
     best = best_of(trials_shown(sweep))
     assert best is not None
-    assert best.run == good
+    lowest = {run: min(losses_of(run)) for run in trials}
+    assert lowest[best.run] == min(lowest.values()) == best.value
+    assert len(set(lowest.values())) == 2
     assert (Adapter.objects.count(), Notification.objects.count()) == (0, 1)
     # the test split has not been written for the trainer
     test = sweep.snapshot.items.filter(split=Split.TEST).select_related("completion__prompt")
@@ -680,16 +681,22 @@ def test_sweep_trains_chooses_by_validation_and_sees_no_test_example(
     assert files
     assert not [p for p in files if any(f'"{text}"'.encode() in p.read_bytes() for text in texts)]
 
-    weights = (good.directory / "adapter" / "adapter_model.safetensors").read_bytes()
-    trial_choose(sweep=reloaded(sweep), run=good, by=admin)
+    chosen = best.run
+    weights = (chosen.directory / "adapter" / "adapter_model.safetensors").read_bytes()
+    trial_choose(sweep=reloaded(sweep), run=chosen, by=admin)
     claim = run_claim_next()
     assert claim is not None
     run_execute(claim, ProcessLauncher())
 
-    good.refresh_from_db()
-    assert good.status == Run.Status.SUCCEEDED, good.error
-    assert (good.adapter.directory / "adapter_model.safetensors").read_bytes() == weights
-    assert good.adapter.gate_outcome
-    bad.refresh_from_db()
-    assert bad.status == Run.Status.TRAINED
+    chosen.refresh_from_db()
+    assert chosen.status == Run.Status.SUCCEEDED, chosen.error
+    assert (chosen.adapter.directory / "adapter_model.safetensors").read_bytes() == weights
+    assert chosen.adapter.gate_outcome
+    assert sweep.trials.filter(status=Run.Status.TRAINED).count() == 1
     assert Adapter.objects.count() == 1
+
+
+def losses_of(run: Run) -> list[float]:
+    """Return the validation losses that the trainer wrote."""
+    events = map(json.loads, (run.directory / "events.jsonl").read_text().splitlines())
+    return [event["validation_loss"] for event in events if event["type"] == "probe"]
