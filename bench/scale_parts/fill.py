@@ -41,11 +41,13 @@ from feedback_app.training.models import (  # noqa: E402
     Schedule,
     Snapshot,
     SnapshotItem,
+    Sweep,
 )
 from feedback_app.training.runs.config import RunConfig  # noqa: E402
 
 #: Ids of annotators begin after this, those of users of the API after the second.
 PEOPLE, API_PEOPLE = 1_000, 100_000
+SWEEPS = 30
 TOKENS = 60  # as many as TEXT has
 LONG = TEXT.replace("%", "")
 STAFF = ("owner", "admin", "viewer")
@@ -82,6 +84,7 @@ class Filling:
         self.votes()
         self.queue()
         self.runs()
+        self.sweeps()
         self.serving()
         self.records()
         secrets = self.secrets()
@@ -266,6 +269,44 @@ class Filling:
             id="n",
             user_id=self.person("n"),
             lifted_at="CASE WHEN n > 5 THEN now() END",
+        )
+
+    def sweeps(self) -> None:
+        """Sweeps of as many trials as there may be, which have ended."""
+        project, runs = self.project, self.shape.runs
+        rows(
+            Sweep(
+                project=project,
+                method=Sweep.Method.GRID,
+                space={"epochs": [1, 2]},
+                max_hours=1,
+                forecast={"minutes": 9.0, "cost": None},
+                requested_by=self.staff["owner"],
+            ),
+            SWEEPS,
+            id="n",
+            number="n",
+            snapshot_id="n",
+            created_at="now()",
+            ended_at="now()",
+        )
+        rows(
+            Run(
+                project=project,
+                trigger=Run.Trigger.SWEEP,
+                status=Run.Status.TRAINED,
+                evaluates=False,
+                config=RunConfig().as_json(),
+                probes=[[10 * step, 0.5, 0.7] for step in range(1, 200)],
+            ),
+            32 * SWEEPS,
+            id=f"{runs + 1} + n",
+            number=f"{runs + 1} + n",
+            snapshot_id="(n - 1) / 32 + 1",
+            sweep_id="(n - 1) / 32 + 1",
+            created_at="now()",
+            started_at="now()",
+            finished_at="now()",
         )
 
     def runs(self) -> None:

@@ -35,6 +35,7 @@ LEFT_OUT = {
         "reads an uploaded file: the table of transfers",
     ),
     "run-request": "takes a snapshot: the table of transfers",
+    "sweep-new": "takes a snapshot: the table of transfers",
     **dict.fromkeys(
         "me-erase me-leave person-erase api-person-erase member-remove completion-erase".split(),
         "removes the person who asks, or one per request",
@@ -42,7 +43,7 @@ LEFT_OUT = {
     **dict.fromkeys(
         "sampling-new sampling-cancel run-cancel run-resume split-stop import-stop import_stop@api "
         "webhook-remove votes-restore skips-undo invitation conversation-delete logged-answer-flag "
-        "logged-answer-queue".split(),
+        "logged-answer-queue sweep-cancel sweep-choose".split(),
         "can be done once: a second request is another one",
     ),
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
@@ -79,6 +80,7 @@ PLACES = {
     "completion-lineage": "trained",
     "run-pairs": "pair_run",
     "pair": "pair",
+    "sweep": "sweep",
 }
 DEFAULTS = {"table": "table", "number": "run", "name": "adapter", "slug": "slug"}
 #: Further requests to pages that have parameters: what is listed, filtered or ordered.
@@ -129,6 +131,8 @@ VARIANTS = {
     "prompts": ["page=9", "show=retired", "text=bread", "topic=topic+7", "source=demo"],
     "people": ["sort=votes", "sort=name", "q=p", "role=annotator"],
     "runs": ["page=3", "page=9999"],
+    "sweeps": ["page=2"],
+    "sweep": ["sort=epochs&order=descending"],
     "webhook": ["state=failed", "state=waiting", "page=3"],
     "prompts@api": ["limit=100", "cursor={cursor}"],
     "completions@api": ["version={other_adapter}", "prompt_id={prompt}", "limit=100"],
@@ -217,6 +221,7 @@ POSTS: dict[str, Post] = {
     # a number: no name is asked for
     "gate-judge": Post((), {"url": "https://93.184.215.14/v1", "model": "judge"}),
     "gate-judge-remove": Post(),
+    "schedule-settings": Post((), {"form": "schedule"}),
     "schedule": Post((), {"min_new_examples": "50", "min_hours": "24"}),
     "people": Post((), {"role": "viewer", "days": "7", "max_uses": "1"}),
     "member-change": Post(
@@ -257,7 +262,16 @@ POSTS: dict[str, Post] = {
 #: Pages of a person's own objects: nobody else has them.
 OWN = {"conversation", "comparison"}
 #: Both methods: the page is measured as well as the form.
-BOTH = {"project-settings", "rules", "gate-rules", "people", "tokens", "share-links", "prompts"}
+BOTH = {
+    "schedule-settings",
+    "project-settings",
+    "rules",
+    "gate-rules",
+    "people",
+    "tokens",
+    "share-links",
+    "prompts",
+}
 
 
 @dataclass(frozen=True)

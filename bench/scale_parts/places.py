@@ -27,9 +27,10 @@ from feedback_app.serving.releases import figures as releases  # noqa: E402
 from feedback_app.training.gate.forms import GateRulesForm  # noqa: E402
 from feedback_app.training.gate.people.counts import PairCounts  # noqa: E402
 from feedback_app.training.gate.services import gate_settings  # noqa: E402
-from feedback_app.training.models import BlindPair, PairBatch  # noqa: E402
+from feedback_app.training.models import BlindPair, PairBatch, Schedule  # noqa: E402
 from feedback_app.training.runs.fit import fit_of_rows  # noqa: E402
 from feedback_app.training.runs.forms import RunForm  # noqa: E402
+from feedback_app.training.schedules.own_settings import ScheduleSettingsForm  # noqa: E402
 from feedback_app.training.snapshots import figures as snapshots  # noqa: E402
 from feedback_app.training.snapshots.content import services as content  # noqa: E402
 
@@ -170,6 +171,7 @@ def places(project: Project) -> dict[str, list[Any]]:
         "votes_cursor": [cursor_of("votes", project.votes.order_by("-pk")[0].pk // 2)],
         "examples_cursor": [cursor_of("examples", project.examples.order_by("-pk")[0].pk // 2)],
         "visitor_completion": [visitor_answer(project)],
+        "sweep": some(project.sweeps.all(), "number"),
         "running": [project.runs.get(status="running").number],
         "adapter": some(project.adapters.all(), "name", 6),
         "other_adapter": [str(project.adapters.order_by("pk")[0].name)],
@@ -249,6 +251,7 @@ def main() -> None:
         "places": places(project),
         "settings": form_values(ProjectForm(instance=project)),
         "rules": form_values(RulesForm(instance=project)),
+        "schedule": form_values(ScheduleSettingsForm.of(Schedule(project=project), project)),
         "gate": form_values(GateRulesForm.of(gate_settings(project))),
     }
     print(json.dumps(found))

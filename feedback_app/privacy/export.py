@@ -44,7 +44,7 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, GateRules, Judge, PairVote, Run
+from feedback_app.training.models import Erasure, GateRules, Judge, PairVote, Run, Sweep
 
 CHUNK = 500
 
@@ -127,6 +127,7 @@ PARTS = (
     ),
     Part("imports", ImportJob.objects.all(), "by", ("project__slug", "name", "rows", "created_at")),
     Part("runs", Run.objects.all(), "requested_by", ("project__slug", "number", "created_at")),
+    Part("sweeps", Sweep.objects.all(), "requested_by", ("project__slug", "number", "created_at")),
     Part(
         "releases",
         Release.objects.all(),

@@ -27,12 +27,17 @@ class RunQuerySet(QuerySet["Run"]):
     def active(self) -> Self:
         return self.filter(status__in=["queued", "running", "evaluating"])
 
+    def evaluated(self) -> Self:
+        """Runs that are judged by the gate, unlike trials of a sweep that were not chosen."""
+        return self.filter(evaluates=True)
+
     def newest_first(self) -> Self:
         return self.order_by("-number")
 
     def on_new_examples(self) -> Self:
-        """Runs that took a snapshot of the examples of their time, unlike one after an erasure."""
-        return self.exclude(trigger="erasure")
+        """Runs that took a snapshot of the examples of their time, unlike one after an erasure, and
+        whose version learned from it, unlike trials of a sweep."""
+        return self.evaluated().exclude(trigger="erasure")
 
 
 class AdapterQuerySet(QuerySet["Adapter"]):

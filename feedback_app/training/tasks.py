@@ -18,6 +18,7 @@ from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
 from feedback_app.training.snapshots.content import services as content
+from feedback_app.training.sweeps.services import sweeps_advance
 from feedback_app.web import log_context
 
 #: A message that no worker has taken for this long may be lost with the broker: send another.
@@ -30,6 +31,7 @@ EXPIRES = 10
 def dispatch() -> None:
     """Start scheduled runs and send waiting or abandoned runs to a worker, every few seconds."""
     schedules_run()
+    sweeps_advance()
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
     waiting = Run.objects.filter(Run.claimable(), unsent)

@@ -11,8 +11,10 @@ from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
 from feedback_app.training.side_by_side import views as side_by_side_views
+from feedback_app.training.sweeps import views as sweeps_views
 
 RUN = "projects/<slug:slug>/runs/<id:number>/"
+SWEEP = "projects/<slug:slug>/sweeps/<id:number>/"
 ADAPTER = "projects/<slug:slug>/adapters/<str:name>/"
 
 urlpatterns = [
@@ -25,7 +27,17 @@ urlpatterns = [
         side_by_side_views.side_by_side,
         name="runs-side-by-side",
     ),
+    path("projects/<slug:slug>/sweeps/", sweeps_views.sweeps, name="sweeps"),
+    path("projects/<slug:slug>/sweeps/new/", sweeps_views.sweep_new, name="sweep-new"),
+    path(SWEEP, sweeps_views.sweep, name="sweep"),
+    path(f"{SWEEP}cancel/", sweeps_views.sweep_cancel_view, name="sweep-cancel"),
+    path(f"{SWEEP}choose/", sweeps_views.sweep_choose_view, name="sweep-choose"),
     path("projects/<slug:slug>/schedule/", schedules_views.schedule, name="schedule"),
+    path(
+        "projects/<slug:slug>/schedule/settings/",
+        schedules_views.schedule_settings,
+        name="schedule-settings",
+    ),
     path("projects/<slug:slug>/gate/", gate_views.gate_rules, name="gate-rules"),
     path(
         "projects/<slug:slug>/gate/preview/",

@@ -111,7 +111,8 @@ def project_pages(project: Project) -> list[str]:
     names = ("project-home", "annotate", "examples", "runs", "releases", "demo", "project-settings")
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
-    names += ("conversations", "conversation-log", "adapter-import")
+    names += ("conversations", "conversation-log", "adapter-import", "sweeps", "sweep-new")
+    names += ("schedule-settings",)
     names += ("pairs", "prompts", "audit", "notification-choice", "erasures")
     runs = project.runs.values_list("number", flat=True)
     return [
@@ -141,6 +142,7 @@ def project_pages(project: Project) -> list[str]:
         *(reverse("prompt", args=[project.slug, p.pk]) for p in project.prompts.all()[:1]),
         # the list of answers is open
         reverse("annotate", args=[project.slug]) + "?order=newest",
+        *(reverse("sweep", args=[project.slug, s.number]) for s in project.sweeps.all()),
         *(reverse("run", args=[project.slug, number]) for number in runs),
         *(reverse("run-examples", args=[project.slug, number]) for number in runs),
         reverse("runs-side-by-side", args=[project.slug])

@@ -29,8 +29,9 @@ from feedback_app.serving.models import (
 from feedback_app.serving.share_links.services import link_create, link_revoke
 from feedback_app.serving.traffic_splits.services import SETTLE, votes_count
 from feedback_app.serving.version_diff.services import prompts_fix, version_diff_request
-from feedback_app.training.models import Adapter, Run, RunMetric, RunNote
+from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, Sweep
 from feedback_app.training.runs.claims import RunClaim, run_claim
+from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_end, run_finish, run_note, run_request
 from tests.serving.traffic_splits.split_votes import vote_on
 from tests.training.gate.reports import gate_report
@@ -65,6 +66,43 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
+    sweep(project, admin)
+
+
+def sweep(project: Project, admin: User) -> None:
+    """A sweep over two settings, of which one trial was stopped early and one runs."""
+    snapshot = project.runs.order_by("pk")[0].snapshot
+    made = Sweep.objects.create(
+        project=project,
+        number=1,
+        snapshot=snapshot,
+        method=Sweep.Method.RANDOM,
+        space={"learning_rate": {"low": 1e-5, "high": 1e-3}, "lr_schedule": ["linear", "cosine"]},
+        max_hours=6,
+        forecast={"minutes": 42.0, "cost": 1.4},
+        requested_by=admin,
+    )
+    statuses = ["trained", "trained", "trained", "stopped", "running"]
+    last = project.runs.order_by("-number")[0].number
+    for at, status in enumerate(statuses, 1):
+        shape = "cosine" if at % 2 else "linear"
+        config = RunConfig(learning_rate=1e-5 * 3**at, lr_schedule=shape)
+        Run.objects.create(
+            project=project,
+            number=last + at,
+            snapshot=snapshot,
+            sweep=made,
+            evaluates=False,
+            config=config.as_json(),
+            trigger=Run.Trigger.SWEEP,
+            requested_by=admin,
+            status=status,
+            probes=None if status == "running" else [[5, 0.6, 0.6], [10, 0.5 + at / 50, 0.7]],
+            heartbeat_at=timezone.now(),
+            started_at=timezone.now(),
+            progress_done=3,
+            progress_total=10,
+        )
 
 
 def splits(project: Project, admin: User) -> None:

@@ -43,6 +43,7 @@ FEW = {
     "feedback_project",
     "feedback_webhook",
     "training_schedule",
+    "training_sweep",
 }
 #: Aggregates over one row's own rows: a part of the statement, and why the rows are few.
 ALLOWED = {
@@ -51,6 +52,7 @@ ALLOWED = {
     '"training_pairbatch"."end" = \'\'': "the open batches of a project: a few of 200 pairs",
     '"training_blindpair"."batch_id" =': "one batch of at most 200 pairs",
     '"training_blindpair"."batch_id" IN (': "the open batches of a project",
+    '"training_run"."sweep_id" IN (': "the trials of one page of sweeps: 32 each",
     '"feedback_vote"."updated_at" >=': "one person's votes of a day, or of four weeks",
 }
 AGGREGATE = re.compile(r"\b(COUNT|SUM|AVG|MIN|MAX)\s*\(", re.IGNORECASE)

@@ -106,7 +106,8 @@ LEAST = {
         lineage completion-lineage dossier erasures completion-erase
         prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan
-        run-request schedule gate-rules gate-rules-preview gate-rules-reset gate-judge
+        run-request sweeps sweep sweep-new sweep-cancel sweep-choose
+        schedule schedule-settings gate-rules gate-rules-preview gate-rules-reset gate-judge
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-pairs run-pairs-close
         run-examples run-metrics misfit-send-back run-cancel run-resume
@@ -143,6 +144,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "conversation-rename": {"title": "Another"},
     "comparison-judge": {"choice": "left"},
     "pair-vote": {"choice": "left"},
+    "sweep-choose": {"run": "1"},
     "resolve-decide": {"verdict": "up"},
     "gold-mark": {"verdict": "up", "why": "Clear."},
     "member-change": {"role": "viewer"},

@@ -53,6 +53,7 @@ from feedback_app.training.models import (
     RunMetric,
     RunNote,
     Snapshot,
+    Sweep,
 )
 from feedback_app.training.runs.config import RunConfig
 
@@ -206,6 +207,7 @@ def make_versions(world: World) -> None:
         )
         ChangeReport.objects.create(adapter=adapter, previous="base", conditions="x")
         make_pairs(world, adapter, end="judged" if number == 1 else "")
+    make_sweep(world, snapshot)
     Release.objects.filter(project=project).update(live=False, until=timezone.now())
     Release.objects.create(project=project, released_by=owner, reason=world.word)
     TrafficSplit.objects.create(
@@ -218,6 +220,21 @@ def make_versions(world: World) -> None:
         ended_at=timezone.now(),
         reason=world.word,
     )
+
+
+def make_sweep(world: World, snapshot: Snapshot) -> None:
+    """A sweep that has ended, with one trial."""
+    project, owner = world.project, world.people["owner"]
+    sweep = Sweep.objects.create(
+        project=project, number=1, snapshot=snapshot, method="grid", space={"epochs": [1, 2]},
+        max_hours=1, forecast={"minutes": 5.0, "cost": None}, requested_by=owner,
+        ended_at=timezone.now(),
+    )  # fmt: skip
+    Run.objects.create(
+        project=project, number=3, snapshot=snapshot, sweep=sweep, evaluates=False,
+        trigger=Run.Trigger.SWEEP, requested_by=owner, status=Run.Status.TRAINED,
+        config=RunConfig().as_json(), probes=[[1, 0.5, 0.5]], error=world.word,
+    )  # fmt: skip
 
 
 def make_pairs(world: World, adapter: Adapter, *, end: str) -> None:

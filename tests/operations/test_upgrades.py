@@ -45,6 +45,8 @@ ACCEPTED = {
     "0030_sampling_cancelled": "a longer text column",
     "0028_remove_heldout_percent": "a column that the version before reads",
     "0007_three_splits": "a longer text column",
+    # of a table with few rows, and weaker than the one that they replace
+    "0018_sweeps": "unique indexes, which the version before keeps to",
     "0009_remove_held_out_counts": "columns that the version before reads",
 }
 

@@ -6,11 +6,12 @@ adapter whose KL is under the limit.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from trainer.errors import RunFailed
@@ -39,13 +40,14 @@ class Best:
 
 @dataclass(frozen=True)
 class Probe:
-    """Measurements after a step: KL per token in nats on `answers` answers, and the loss on
-    validation examples."""
+    """Measurements after a step: KL per token in nats on `answers` answers, and the loss and the
+    ranking on validation examples."""
 
     step: int
     kl_per_token: float
     answers: int
     validation_loss: float | None
+    validation_ranking: float | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,20 @@ class Limits:
 
     kl_brake: float | None
     patience: int | None
+
+
+def ranking(rewards: Sequence[float], labels: Sequence[bool]) -> float | None:
+    """Return how often an up has a higher reward than a down, in [0, 1]; a tie counts as half.
+
+    The area under the ROC curve of the rewards (nats, of the examples with these labels): unlike a
+    loss it does not depend on β, λ or z₀, so it compares runs of different losses. None without an
+    example of each label.
+    """
+    values, up = torch.tensor(rewards, dtype=torch.float64), torch.tensor(labels, dtype=torch.bool)
+    ups, downs = values[up].unsqueeze(1), values[~up].unsqueeze(0)
+    if not ups.numel() or not downs.numel():
+        return None
+    return float(((ups > downs).double() + (ups == downs).double() / 2).mean())
 
 
 def probe_interval(probe_every: int, *, kl_brake: float | None, total_steps: int) -> int:
@@ -130,6 +146,7 @@ class EarlyStopping:
             kl_per_token=probe.kl_per_token,
             answers=probe.answers,
             validation_loss=probe.validation_loss,
+            validation_ranking=probe.validation_ranking,
         )
         self.best, why = judge(probe, self.best, self._limits)
         if self.best.step == probe.step and self._writes:

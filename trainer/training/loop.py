@@ -32,6 +32,7 @@ from trainer.training.early_stopping import (
     best_from,
     probe_interval,
     raise_if_diverged,
+    ranking,
 )
 from trainer.training.event_payloads import start_values, step_values
 from trainer.training.loss_scale import LossScale
@@ -246,14 +247,19 @@ class Trainer:
         found = self.probe.measure(
             self.data.base.model, self.data.base.tokenizer, self.lora, step=self.step
         )
-        loss = None
+        loss = order = None
         # The first process decides: processes may differ in the last bit.
         kl_per_token = self.process_group.gather(found.per_token)[0]
         if self.validation_step is not None:
-            loss = self.validation.measure(
+            measured = self.validation.measure(
                 self.validation_step, beta=self.config.beta, mean_reward=self.mean_reward or 0.0
-            ).loss
-        return self.early_stopping.stops(Probe(self.step, kl_per_token, len(found.answers), loss))
+            )
+            loss = measured.loss
+            labels = [self.data.validation[at].label for at in self.validation_step.examples]
+            order = ranking(measured.rewards, labels)
+        return self.early_stopping.stops(
+            Probe(self.step, kl_per_token, len(found.answers), loss, order)
+        )
 
     def _write_start(self, *, resumed_from: int) -> None:
         self.events.write(

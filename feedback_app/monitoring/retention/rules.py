@@ -22,7 +22,7 @@ from feedback_app.training.runs.execution.storage import CHECKPOINTS
 SETTLED = dt.timedelta(days=1)
 #: Imports whose file is still needed.
 OPEN_IMPORTS = (ImportJob.Status.PREVIEW, *ImportJob.ACTIVE)
-ENDED = (Run.Status.SUCCEEDED, Run.Status.FAILED, Run.Status.CANCELLED)
+ENDED = (*Run.DONE, Run.Status.FAILED, Run.Status.CANCELLED)
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def sentences() -> list[str]:
     """Return the rules as the page shows them."""
     days, versions = settings.CHECKPOINT_DAYS, settings.DISCARDED_DAYS
     return [
-        "Checkpoints of a run that succeeded are deleted after a day"
+        "Checkpoints of a run that succeeded, or of a trial that has ended, are deleted after a day"
         + (
             f", those of one that failed or was cancelled after {days} days: resumed later, it "
             "starts over."
@@ -76,7 +76,7 @@ def _checkpoints(root: Path, now: dt.datetime) -> Iterator[Deletable]:
 
 def runs_without_checkpoints(now: dt.datetime) -> QuerySet[Run]:
     """Return the ended runs whose checkpoints nobody needs."""
-    ended = Q(status=Run.Status.SUCCEEDED, finished_at__lt=now - SETTLED)
+    ended = Q(status__in=Run.DONE, finished_at__lt=now - SETTLED)
     if settings.CHECKPOINT_DAYS:
         before = now - dt.timedelta(days=settings.CHECKPOINT_DAYS)
         ended |= Q(status__in=ENDED, finished_at__lt=before)

@@ -51,7 +51,7 @@ def artifacts_named() -> NamedArtifacts:
     kept = Adapter.objects.filter(deleted_at=None)
     return NamedArtifacts(
         adapters=dict(kept.order_by("pk").values_list("name", "path")),
-        runs={f"runs/{pk}": status != Run.Status.SUCCEEDED for pk, status in runs},
+        runs={f"runs/{pk}": status not in Run.DONE for pk, status in runs},
         imports=[
             str(Path(path).relative_to(root))
             for path in jobs.values_list("path", flat=True)

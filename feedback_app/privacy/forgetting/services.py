@@ -71,7 +71,7 @@ def live_retrain(
     A version that was started from affected ones takes several: their first one is trained again,
     then the next one from it. The last one has automatic release: serving does that.
     """
-    if project.archived_at is not None or project.runs.active().exists():
+    if project.archived_at is not None or project.runs.active().evaluated().exists():
         return None
     replaced: dict[int, Adapter] = {}
     for number in affected.chain(live):

@@ -53,6 +53,7 @@ from feedback_app.training.models import (
     Schedule,
     Snapshot,
     SnapshotItem,
+    Sweep,
 )
 
 #: Rows that one transaction deletes, without those below them.
@@ -99,6 +100,7 @@ PARTS = (
     Part(RunMetric, "run__project"),
     Part(RunNote, "run__project"),
     Part(Run),
+    Part(Sweep),
     Part(SnapshotItem, "snapshot__project"),
     Part(Snapshot),
     Part(GateRules),

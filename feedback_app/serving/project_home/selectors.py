@@ -57,7 +57,7 @@ def _failures(project: Project) -> Iterator[Task]:
     if fallback := fallback_of(timeline(project, {})[:1]):
         text = f"{fallback.version} is live because the version before it could not be served"
         yield Task(text, reverse("releases", args=[slug]), bad=True)
-    last = project.runs.newest_first().first()
+    last = project.runs.evaluated().newest_first().first()
     if last is not None and last.status == Run.Status.FAILED:
         yield Task(f"Run {last.number} failed", reverse("run", args=[slug, last.number]), bad=True)
     if sampling_stuck(project):

@@ -19,8 +19,7 @@ from feedback_app.serving.project_home.selectors import (
 )
 from feedback_app.serving.releases.figures import up_rates
 from feedback_app.serving.traffic_splits.report import running_split
-from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import run_plan_shown
+from feedback_app.training.schedules.own_settings import scheduled_objections
 from feedback_app.training.schedules.selectors import next_run
 from feedback_app.web.forms import query_strict
 from feedback_app.web.htmx import HtmxHttpRequest
@@ -41,7 +40,7 @@ def project_home(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
     query_strict(request, ())
     coming = next_run(project)
     # only a run that is due may be refused; the plan reads much
-    plan = run_plan_shown(project=project, config=RunConfig()) if coming.due else None
+    objections = scheduled_objections(coming.schedule, project) if coming.due else ()
     rates = up_rates(project)
     found = history(project)
     context = {
@@ -54,7 +53,7 @@ def project_home(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
         "rates_known": rates.known,
         "split": running_split(project),
         "next_run": coming,
-        "objections": plan.objections if plan is not None else (),
+        "objections": objections,
         "history": found,
         "plots": plots_data(found),
         "days": DAYS,

@@ -18,7 +18,12 @@ from feedback_app.feedback.models import Completion, Split, Vote, VoteEvent
 from feedback_app.training.models import Run, Snapshot, SnapshotItem
 
 #: Runs that have ended without a version. Started again, they take their snapshot as it is then.
-ENDED = (Run.Status.FAILED, Run.Status.CANCELLED)
+ENDED = (
+    Run.Status.FAILED,
+    Run.Status.CANCELLED,
+    Run.Status.TRAINED,
+    Run.Status.STOPPED,
+)
 Key = tuple[int, int]
 
 
@@ -147,4 +152,5 @@ def failed_run_files_remove(snapshots: Iterable[int]) -> None:
     for run in Run.objects.filter(snapshot__in=list(snapshots), status__in=ENDED):
         artifact_store().remove(run.tree)
         shutil.rmtree(run.directory, ignore_errors=True)
-        Run.objects.filter(pk=run.pk).update(events_offset=0)
+        # what was measured is of an adapter that is gone: no trial is chosen by it
+        Run.objects.filter(pk=run.pk).update(events_offset=0, probes=None)

@@ -7,6 +7,7 @@ from feedback_app.training.models.pairs import BlindPair, PairBatch, PairVote
 from feedback_app.training.models.runs import Run, RunMetric, RunNote
 from feedback_app.training.models.schedules import Schedule
 from feedback_app.training.models.snapshots import Snapshot, SnapshotItem
+from feedback_app.training.models.sweeps import Sweep
 
 __all__ = [
     "Adapter",
@@ -23,4 +24,5 @@ __all__ = [
     "Schedule",
     "Snapshot",
     "SnapshotItem",
+    "Sweep",
 ]

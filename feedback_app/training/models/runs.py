@@ -10,6 +10,7 @@ from django.db.models import Q
 from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models import Project
 from feedback_app.training.models.snapshots import Snapshot
+from feedback_app.training.models.sweeps import Sweep
 from feedback_app.training.querysets import RunQuerySet
 
 
@@ -23,12 +24,16 @@ class Run(Claimable):
         SUCCEEDED = "succeeded", "Done"
         FAILED = "failed", "Failed"
         CANCELLED = "cancelled", "Cancelled"
+        # ends of a trial: without the gate
+        TRAINED = "trained", "Trained"
+        STOPPED = "stopped", "Stopped early"
 
     class Trigger(models.TextChoices):
         PERSON = "person", "By hand"
         SCHEDULE = "schedule", "By schedule"
         ERASURE = "erasure", "After an erasure"
         IMPORTED = "imported", "Imported"
+        SWEEP = "sweep", "By a sweep"
 
     #: Phases of the trainer while it trains, as the page of a run names them.
     PHASES: ClassVar[dict[str, str]] = {
@@ -39,6 +44,8 @@ class Run(Claimable):
     }
     ACTIVE = (Status.QUEUED, Status.RUNNING, Status.EVALUATING)
     WORKING = (Status.RUNNING, Status.EVALUATING)
+    #: Ended without a failure: nothing resumes from their checkpoints.
+    DONE = (Status.SUCCEEDED, Status.TRAINED, Status.STOPPED)
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="runs")
     number = models.PositiveIntegerField()
@@ -51,6 +58,16 @@ class Run(Claimable):
         related_name="retrainings",
         db_index=False,  # by an index of the few rows that have it
     )
+    # the sweep that this run is a trial of
+    sweep = models.ForeignKey(
+        Sweep,
+        null=True,
+        on_delete=models.CASCADE,
+        related_name="trials",
+        db_index=False,  # by an index of the few rows that have it
+    )
+    # False: a trial, which ends without the gate and makes no version unless it is chosen
+    evaluates = models.BooleanField(default=True, db_default=True)
     config: Any = models.JSONField(default=dict)
     trigger = models.CharField(max_length=8, choices=Trigger.choices)
     requested_by = models.ForeignKey(
@@ -70,6 +87,8 @@ class Run(Claimable):
     eta_seconds = models.FloatField(null=True)
     # lambda_d, lambda_u, device and others, as reported by the trainer at its start
     facts: Any = models.JSONField(default=dict)
+    # [step, loss, ranking] on the validation examples at each probe (runs/validation.py)
+    probes: Any = models.JSONField(null=True)
     # what was expected when it was queued: minutes, and the chance to pass (gate/chance.py)
     forecast: Any = models.JSONField(null=True)
     # how the examples fit the trained model (runs/fit.py), set when the run succeeds
@@ -88,8 +107,14 @@ class Run(Claimable):
             models.UniqueConstraint(fields=["project", "number"], name="run_number"),
             models.UniqueConstraint(
                 fields=["project"],
-                condition=Q(status__in=["queued", "running", "evaluating"]),
-                name="one_active_run_per_project",
+                condition=Q(status__in=["queued", "running", "evaluating"], evaluates=True),
+                name="one_run_in_progress",
+            ),
+            # comparing several at the gate would choose by the test split
+            models.UniqueConstraint(
+                fields=["sweep"],
+                condition=Q(sweep__isnull=False, evaluates=True),
+                name="one_chosen_trial",
             ),
         ]
         indexes: ClassVar = [
@@ -97,6 +122,7 @@ class Run(Claimable):
             models.Index(
                 fields=["retrains"], condition=Q(retrains__isnull=False), name="run_retrains"
             ),
+            models.Index(fields=["sweep"], condition=Q(sweep__isnull=False), name="run_sweep"),
         ]
 
     def __str__(self) -> str:

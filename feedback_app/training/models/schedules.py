@@ -1,6 +1,6 @@
 """When a project trains by itself."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
@@ -25,6 +25,8 @@ class Schedule(models.Model):
     # IANA name; empty: SCHEDULE_TIME_ZONE
     time_zone = models.CharField(max_length=64, blank=True, default="", db_default="")
     auto_release = models.BooleanField(default=False)
+    # settings of its runs (runs/config.py); null: those that Train begins with
+    config: Any = models.JSONField(null=True)
     updated_at = models.DateTimeField(auto_now=True)
 
     class Meta:

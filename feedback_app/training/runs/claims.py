@@ -17,5 +17,5 @@ class RunClaim(Claim[Run]):
 
 def run_claim(run_id: int) -> RunClaim | None:
     """Claim a waiting or abandoned run; None if another worker has it or it has ended."""
-    runs = Run.objects.select_related("project", "snapshot").filter(pk=run_id)
+    runs = Run.objects.select_related("project", "snapshot", "sweep").filter(pk=run_id)
     return RunClaim.take(runs, started_at=Coalesce("started_at", timezone.now()))

@@ -9,6 +9,7 @@ from django.db import transaction
 from feedback_app.training.models import RunMetric, RunNote
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import start_version
+from feedback_app.training.sweeps.probes import probes_with
 
 METRIC_FIELDS = (
     "loss",
@@ -76,6 +77,8 @@ def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -
                 # 0 after the last step: what follows takes time, but is no training
                 "eta_seconds": event.get("eta_seconds") or None,
             }
+        elif kind == "probe" and event.get("validation_loss") is not None:
+            fields["probes"] = probes_with(fields.get("probes", claim.row.probes), event)
         note = note_of(claim, event)
         if note is not None:
             notes.append(note)
@@ -90,6 +93,7 @@ def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -
             update_fields=list(METRIC_FIELDS),
         )
         RunNote.objects.bulk_create(notes)
+    claim.row.probes = fields.get("probes", claim.row.probes)
     return True
 
 

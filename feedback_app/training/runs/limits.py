@@ -7,6 +7,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from feedback_app.training.models import Run
+from feedback_app.training.sweeps.hours import hours_spent
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class RunLimit:
     @property
     def message(self) -> str:
         return (
-            f"The run has reached {self.name}, {self.hours:g} hours, and was ended after a "
+            f"The run has reached {self.name}, {self.hours:.3g} hours, and was ended after a "
             "checkpoint. Earlier adapters are intact. Raise the limit or resume the run: it "
             "continues from the checkpoint and has the same time again."
         )
@@ -41,4 +42,8 @@ def run_limit(run: Run) -> RunLimit | None:
     if settings.RUN_MAX_COST:
         hours = settings.RUN_MAX_COST / settings.WORKER_HOUR_PRICE
         limits.append(RunLimit(hours, f"RUN_MAX_COST ({settings.RUN_MAX_COST:g})"))
+    if run.sweep is not None and not run.evaluates:
+        # not this trial's own hours: they count against what it may take
+        left = run.sweep.max_hours - hours_spent(run.sweep, besides=run)
+        limits.append(RunLimit(max(0.0, left), "what its sweep may take"))
     return min(limits, key=lambda limit: limit.hours, default=None)

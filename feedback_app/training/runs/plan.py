@@ -65,6 +65,7 @@ class RunPlan:
     restored: int
     left_out_people: int
     objections: tuple[str, ...]
+    seconds_per_example: float
     #: what the gate will have to go on
     gate: Forecast
     #: what became of earlier runs
@@ -121,8 +122,11 @@ def run_plan_shown(*, project: Project, config: RunConfig) -> RunPlan | None:
     return replace(plan, counted_at=found.at)
 
 
-def run_plan(*, project: Project, config: RunConfig, totals: SnapshotTotals) -> RunPlan:
-    """Return what a run with these settings would train on."""
+def run_plan(
+    *, project: Project, config: RunConfig, totals: SnapshotTotals, beside_others: bool = False
+) -> RunPlan:
+    """Return what a run with these settings would train on. `beside_others`: another run in
+    progress is no objection."""
     counts = totals.counts
     train_up, train_down = counts["train_up"], counts["train_down"]
     total = train_up if config.loss == SFT else train_up + train_down
@@ -141,14 +145,15 @@ def run_plan(*, project: Project, config: RunConfig, totals: SnapshotTotals) -> 
             f"{total} examples are fewer than one batch of {config.batch_size}: annotate more "
             "or choose a smaller batch."
         )
-    active = project.runs.active().first()
-    if active is not None:
+    active = project.runs.active().evaluated().first()
+    if active is not None and not beside_others:
         objections.append(f"Run {active.number} is in progress: wait for it or cancel it.")
     succeeded = project.runs.on_new_examples().filter(status=Run.Status.SUCCEEDED)
     last = succeeded.newest_first().first()
     fresh = project.examples.all()
     if last is not None:
         fresh = fresh.filter(created_at__gt=last.created_at)
+    speed = _seconds_per_example(last)
     return RunPlan(
         train_up=train_up,
         train_down=train_down,
@@ -159,12 +164,13 @@ def run_plan(*, project: Project, config: RunConfig, totals: SnapshotTotals) -> 
         lambda_d=lambda_d,
         lambda_u=lambda_u,
         steps=steps,
-        minutes=_seconds(total * config.epochs, last) / 60,
+        minutes=seconds_expected(total * config.epochs, speed) / 60,
         new_examples=counted(fresh),
         left_out=totals.left_out,
         restored=totals.restored,
         left_out_people=totals.people,
         objections=tuple(objections),
+        seconds_per_example=speed,
         gate=forecast(
             gate_settings(project),
             prompts=prompts_available(project),
@@ -269,12 +275,16 @@ def _lambdas_of(config: RunConfig, totals: SnapshotTotals) -> tuple[float, float
     )
 
 
-def _seconds(examples: int, last: Run | None) -> float:
-    """Return the expected duration, from the speed of the last run if there is one."""
-    seconds_per_example = SECONDS_PER_EXAMPLE
+def seconds_expected(examples: int, seconds_per_example: float) -> float:
+    """Return the expected duration of a run that sees this many examples, over all epochs."""
+    return OVERHEAD_SECONDS + examples * seconds_per_example
+
+
+def _seconds_per_example(last: Run | None) -> float:
+    """Return the speed of the last run if there is one."""
     if last is not None:
         steps = last.metrics.order_by("-step").values_list("seconds", flat=True)[:STEPS_READ]
         spent, trained = sum(steps), len(steps) * last.config["batch_size"]
         if spent and trained:
-            seconds_per_example = spent / trained
-    return OVERHEAD_SECONDS + examples * seconds_per_example
+            return float(spent / trained)
+    return SECONDS_PER_EXAMPLE

@@ -73,7 +73,7 @@ def run_request(
                 project=project,
                 number=last + 1,
                 snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
-                config=config.as_json(start_adapter=_start_adapter(project, config)),
+                config=config.as_json(start_adapter=start_adapter_of(project, config)),
                 forecast=plan.forecast_json(),
                 trigger=trigger,
                 requested_by=by,
@@ -87,7 +87,7 @@ def run_request(
     return run
 
 
-def _start_adapter(project: Project, config: RunConfig) -> str | None:
+def start_adapter_of(project: Project, config: RunConfig) -> str | None:
     """Return the directory of the live version as seen from a run's (Run.directory), if the run
     starts from it: a version that goes live later changes nothing for this run."""
     if config.start_from != LIVE:
@@ -107,7 +107,7 @@ def run_cancel(*, run: Run, by: User | None) -> None:
         if not changed:
             raise UserError(f"{run} has already ended.")
         audit(project=run.project, actor=by, action="run.cancel", target=str(run))
-        if Run.objects.filter(pk=run.pk, status=Run.Status.CANCELLED).exists():
+        if run.evaluates and Run.objects.filter(pk=run.pk, status=Run.Status.CANCELLED).exists():
             run_event_write(run, status=Run.Status.CANCELLED)
 
 
@@ -159,7 +159,10 @@ def run_requeue(*, claim: RunClaim, why: str) -> None:
 def run_end(
     *, claim: RunClaim, status: Run.Status, error: str = "", resumable: bool = True
 ) -> None:
-    """Set a final state without an adapter. `resumable`: whether another attempt may succeed."""
+    """Set a final state without an adapter. `resumable`: whether another attempt may succeed.
+
+    The end of a trial is no event: its sweep tells when all have ended.
+    """
     with transaction.atomic():
         ended = claim.update(
             status=status,
@@ -170,7 +173,7 @@ def run_end(
         )
         if ended and error:
             run_note(run=claim.row, text=error, level=RunNote.Level.ERROR)
-        if ended:
+        if ended and claim.row.evaluates:
             run_event_write(claim.row, status=status, error=error)
 
 

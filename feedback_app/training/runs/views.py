@@ -32,13 +32,14 @@ from feedback_app.training.runs.config import RunConfig, form_initial, start_ver
 from feedback_app.training.runs.curves.selectors import run_curves
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
-from feedback_app.training.runs.plan import run_plan_shown
+from feedback_app.training.runs.plan import RunPlan, run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, Preset, preset_config
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.settings import LOSSES
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.runs.waiting import place_of
 from feedback_app.training.schedules.forms import ScheduleForm
+from feedback_app.training.schedules.own_settings import scheduled_objections, settings_differing
 from feedback_app.training.schedules.selectors import next_run
 from feedback_app.training.snapshots.content.services import content_read
 from feedback_app.web.errors import UserError
@@ -87,7 +88,12 @@ def train_page(
         config = form.config()
     # not joined: a late page would join the rows of all pages before it
     adapters = Prefetch("adapter", Adapter.objects.defer("report", "gate"))
-    rows = project.runs.newest_first().prefetch_related("snapshot", "requested_by", adapters)
+    # trials that were not chosen are on the page of their sweep
+    rows = (
+        project.runs.evaluated()
+        .newest_first()
+        .prefetch_related("snapshot", "requested_by", adapters)
+    )
     schedule = Schedule.objects.filter(project=project).first() or Schedule(project=project)
     shown = CountedPaginator(rows, PAGE_SIZE).get_page(number)
     # a project has one at most
@@ -106,10 +112,22 @@ def train_page(
         "content": content_read(project),
         "schedule": schedule,
         "next_run": next_run(project) if schedule.enabled else None,
+        "schedule_differs": settings_differing(schedule, project),
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
         **plan_context(project, config),
     }
+    context["schedule_objections"] = schedule_objections(project, schedule, context["plan"])
     return render(request, "training/runs.html", context, status=status)
+
+
+def schedule_objections(
+    project: Project, schedule: Schedule, shown: RunPlan | None
+) -> tuple[str, ...]:
+    """Return why a run of the schedule would be refused; `shown` is the plan of the page's form,
+    which is that of a schedule without settings of its own."""
+    if schedule.enabled and schedule.config is not None:
+        return scheduled_objections(schedule, project)
+    return shown.objections if shown is not None else ()
 
 
 def plan_context(project: Project, config: RunConfig) -> dict[str, Any]:
@@ -158,7 +176,7 @@ NOTES_SHOWN = 60
 
 def run_of(project: Project, number: int) -> Run:
     """Return the project's run of this number, or raise 404."""
-    rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter")
+    rows = Run.objects.select_related("project", "snapshot", "requested_by", "adapter", "sweep")
     return get_object_or_404(rows, project=project, number=number)
 
 

@@ -3,7 +3,7 @@
 Projects share the workers: next is the run of the project that had the least worker time in the
 last 24 hours, divided by the weight of its priority; among equals that of the higher priority, then
 the one that was requested first. No project is kept waiting for good. A project has at most one
-active run.
+active run, besides the trials of a sweep, which are after it.
 """
 
 import datetime as dt
@@ -52,9 +52,10 @@ def waiting_runs(now: dt.datetime | None = None) -> list[Run]:
     spent = worker_seconds(now or timezone.now())
     runs = Run.objects.filter(Run.claimable()).select_related("snapshot", "project")
 
-    def key(run: Run) -> tuple[float, float, dt.datetime, int]:
+    def key(run: Run) -> tuple[float, float, bool, dt.datetime, int]:
         weight = WEIGHTS[Priority(run.project.priority)]
-        return spent[run.project_id] / weight, -weight, run.created_at, run.pk
+        trial = not run.evaluates
+        return spent[run.project_id] / weight, -weight, trial, run.created_at, run.pk
 
     return sorted(runs, key=key)
 

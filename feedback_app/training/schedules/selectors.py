@@ -56,7 +56,7 @@ def next_run(project: Project, *, now: dt.datetime | None = None) -> NextRun:
         fresh = fresh.filter(created_at__gt=last.created_at)
     bound = COUNTED if schedule is None else max(COUNTED, schedule.min_new_examples)
     new = counted(fresh, most=bound)
-    active = project.runs.active().first()
+    active = project.runs.active().evaluated().first()
     if schedule is None:
         return NextRun(active, None, new)
     after = now

@@ -20,6 +20,7 @@ from feedback_app.training.models import (
     Schedule,
 )
 from feedback_app.training.runs.services import run_request
+from feedback_app.training.schedules.own_settings import settings_scheduled
 from feedback_app.training.schedules.selectors import agreement_objection, quiet_hours
 from feedback_app.web.errors import UserError
 
@@ -107,7 +108,7 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
     quiet = quiet_hours(schedule)
     if quiet is not None and quiet.include(now):
         return False
-    if schedule.project.runs.active().exists():
+    if schedule.project.runs.active().evaluated().exists():
         return False
     last = schedule.project.runs.on_new_examples().newest_first().first()
     fresh = schedule.project.examples.all()
@@ -142,6 +143,7 @@ def scheduled_run(schedule: Schedule) -> Run:
     return run_request(
         project=schedule.project,
         by=None,
+        config=settings_scheduled(schedule, schedule.project),
         trigger=Run.Trigger.SCHEDULE,
         auto_release=schedule.auto_release,
     )

@@ -61,7 +61,16 @@ def setting_shown(run: Run, name: str) -> str:
     """Return a setting of a run as the form shows it."""
     if name == "start_from":
         return start_version(run.config) or BASE_VERSION
-    setting, value = BY_NAME[name], getattr(RunConfig.stored(run.config), name)
+    return value_shown(RunConfig.stored(run.config), name)
+
+
+def settings_shown(config: RunConfig, names: Sequence[str]) -> list[str]:
+    """Return these settings as the form shows them."""
+    return [value_shown(config, name) for name in names]
+
+
+def value_shown(config: RunConfig, name: str) -> str:
+    setting, value = BY_NAME[name], getattr(config, name)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:

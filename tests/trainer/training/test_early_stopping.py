@@ -19,6 +19,7 @@ from trainer.training.early_stopping import (
     judge,
     probe_interval,
     raise_if_diverged,
+    ranking,
 )
 from trainer.training.train import train
 
@@ -51,6 +52,15 @@ def test_rising_validation_loss_stops_after_patience_probes() -> None:
 def test_probe_equal_to_the_best_resets_patience() -> None:
     best, why = judge(probe(30, 0.4001), Best(20, 0.40, worse=1), LIMITS)
     assert (best, why) == (Best(20, 0.40, worse=0), None)
+
+
+def test_ranking_is_the_share_of_pairs_in_which_the_up_has_the_higher_reward() -> None:
+    assert ranking([2.0, 1.0, -1.0, 0.0], [True, True, False, False]) == 1
+    assert ranking([2.0, -1.0, 1.0, 0.0], [True, True, False, False]) == 0.5
+    assert ranking([1.0, 1.0], [True, False]) == 0.5
+    # a higher reward of every example, as a smaller β allows, changes nothing
+    assert ranking([20.0, -10.0, 10.0, 0.0], [True, True, False, False]) == 0.5
+    assert ranking([1.0, 2.0], [True, True]) is None
 
 
 def test_patience_can_be_unlimited() -> None:

@@ -434,6 +434,8 @@ def test_every_loss_trains(make_run: MakeRun, loss: str) -> None:
     train.train(run_dir)
     (probe,) = events(run_dir, "probe")
     assert probe["validation_loss"] > 0
+    # SFT learns from ups alone, and measures no downs
+    assert (probe["validation_ranking"] is None) == (loss == "sft")
     tensors = load_file(run_dir / "adapter" / WEIGHTS)
     # B starts as zeros
     assert all(tensor.abs().max() > 1e-3 for name, tensor in tensors.items() if "lora_B" in name)

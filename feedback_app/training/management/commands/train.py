@@ -25,16 +25,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("--project", required=True)
         parser.add_argument("--wait", action="store_true", help="wait until the run has ended")
-        parser.add_argument(
-            "--preset",
-            choices=list(BY_KEY),
-            default="default",
-            help="settings to begin with; those given besides replace its own",
-        )
-        groups = {title: parser.add_argument_group(title) for title in GROUPS}
-        for setting in SETTINGS:
-            name = f"--{setting.name.replace('_', '-')}"
-            groups[setting.group].add_argument(name, default=None, **argument_of(setting))
+        settings_arguments_add(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         project = Project.objects.filter(slug=options["project"]).first()
@@ -60,6 +51,20 @@ class Command(BaseCommand):
         if run.status != Run.Status.SUCCEEDED:
             raise CommandError(f"Run {run.number}: {run.get_status_display()}. {run.error}")
         self.stdout.write(f"{run.adapter.name} is ready. {run.adapter.gate['sentence']}")
+
+
+def settings_arguments_add(parser: ArgumentParser) -> None:
+    """Add an argument for each setting of a run, and `--preset`."""
+    parser.add_argument(
+        "--preset",
+        choices=list(BY_KEY),
+        default="default",
+        help="settings to begin with; those given besides replace its own",
+    )
+    groups = {title: parser.add_argument_group(title) for title in GROUPS}
+    for setting in SETTINGS:
+        name = f"--{setting.name.replace('_', '-')}"
+        groups[setting.group].add_argument(name, default=None, **argument_of(setting))
 
 
 def argument_of(setting: Setting) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.events import events_store, read_new_events
 from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.training.runs.limits import RunLimit, run_limit
+from feedback_app.training.sweeps.stopping import stop_reason
 from feedback_app.web.log_context import request_id
 
 POLL_SECONDS = 0.5
@@ -27,6 +28,8 @@ class JobEnd:
     output: str = ""
     # the limit for which it was ended
     limit: RunLimit | None = None
+    # why a trial of a sweep was stopped early
+    early: str = ""
 
 
 def job_run(
@@ -60,7 +63,7 @@ def job_run(
         )
     )
     try:
-        limit, over = run_limit(claim.row), False
+        limit, over, early = run_limit(claim.row), False, ""
         stopping = False
         while True:
             code = launcher.poll(job_id)
@@ -74,10 +77,12 @@ def job_run(
                 offset = offset_now
                 if any(event.get("type") == "checkpoint" for event in new):
                     files.checkpointed()
+                if any(event.get("type") == "probe" for event in new):
+                    early = early or stop_reason(claim.row.pk)
             if code is not None:
-                return JobEnd(code, launcher.logs(job_id), limit if over else None)
+                return JobEnd(code, launcher.logs(job_id), limit if over else None, early)
             over = over or (limit is not None and limit.reached(claim.row))
-            if not stopping and (over or claim.cancel_requested()):
+            if not stopping and (over or early or claim.cancel_requested()):
                 launcher.cancel(job_id)
                 stopping = True
             files.push_due()

@@ -13,6 +13,7 @@ from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import with_labels
 from feedback_app.training.runs.events import read_new_events
 from feedback_app.training.runs.execution.jobs import JobEnd
+from feedback_app.training.sweeps.stopping import trial_end
 
 MAX_ATTEMPTS = 5  # of a trainer that fails
 
@@ -24,6 +25,8 @@ def settle(claim: RunClaim, ended: JobEnd) -> None:
     stopped = code in (CANCELLED, -signal.SIGTERM)
     if stopped and claim.cancel_requested():
         services.run_end(claim=claim, status=Run.Status.CANCELLED)
+    elif stopped and ended.early:
+        trial_end(claim, Run.Status.STOPPED, ended.early)
     elif stopped and ended.limit is not None:
         services.run_end(claim=claim, status=Run.Status.FAILED, error=ended.limit.message)
     elif code in (REFUSED, FAILED):

@@ -31,6 +31,7 @@ from feedback_app.training.runs.execution.inputs import model_path, prepare, vot
 from feedback_app.training.runs.execution.jobs import JobEnd, job_run
 from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.execution.storage import RunFiles
+from feedback_app.training.sweeps.stopping import trial_trained
 
 log = structlog.get_logger(__name__)
 
@@ -69,6 +70,10 @@ def train_and_evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat
     first: Literal["train", "adopt"] = "train" if run.trains else "adopt"
     ended = job_run(claim, launcher, first, run.directory, alive=heartbeat, files=files)
     files.push()
+    if ended.code == DONE and not run.evaluates:
+        trial_trained(claim)
+        files.push_finished()
+        return
     if ended.code == DONE:
         claim.heartbeat(status=Run.Status.EVALUATING, phase="", eta_seconds=None)
         ended = evaluate(claim, launcher, heartbeat, files)
