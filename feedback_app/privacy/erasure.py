@@ -36,6 +36,7 @@ from feedback_app.feedback.models import (
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
+from feedback_app.training.influence.services import influence_forget
 from feedback_app.training.models import Erasure, PairVote, Run, SnapshotItem
 
 log = structlog.get_logger(__name__)
@@ -204,6 +205,7 @@ def erasure_finish(claim: ErasureClaim) -> None:
         corrections_erase(user=user, project=erasure.project)
         conversations_erase(user=user, project=erasure.project)
         names_erase(user=user, project=erasure.project)
+        influence_forget(user=user, project=erasure.project)
     with transaction.atomic():
         # of two erasures of one account that end at once, the later one deletes the account
         User.objects.select_for_update().filter(pk=person).first()

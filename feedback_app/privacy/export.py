@@ -44,7 +44,8 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, GateRules, Judge, PairVote, Run
+from feedback_app.training.influence.selectors import influence_of_person
+from feedback_app.training.models import Erasure, GateRules, InfluenceReport, Judge, PairVote, Run
 
 CHUNK = 500
 
@@ -188,6 +189,12 @@ PARTS = (
         ("adapter__name", "previous", "status", "created_at"),
     ),
     Part(
+        "influence_reports",
+        InfluenceReport.objects.all(),
+        "requested_by",
+        ("adapter__name", "status", "created_at"),
+    ),
+    Part(
         "gate_rules",
         GateRules.objects.all(),
         "saved_by",
@@ -251,6 +258,7 @@ def person_json(user: User) -> Iterator[str]:
         for number, row in enumerate(rows.iterator(chunk_size=CHUNK)):
             yield (",\n" if number else "\n") + dumps(row)
         yield "]"
+    yield ',\n"influence": ' + dumps(influence_of_person(user))
     yield "}\n"
 
 

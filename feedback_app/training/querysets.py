@@ -31,8 +31,9 @@ class RunQuerySet(QuerySet["Run"]):
         return self.order_by("-number")
 
     def on_new_examples(self) -> Self:
-        """Runs that took a snapshot of the examples of their time, unlike one after an erasure."""
-        return self.exclude(trigger="erasure")
+        """Runs that took a snapshot of the examples of their time, unlike one after an erasure or
+        one without a group of votes."""
+        return self.exclude(trigger__in=["erasure", "without"])
 
 
 class AdapterQuerySet(QuerySet["Adapter"]):

@@ -103,6 +103,7 @@ LEAST = {
         conversation-log conversation-log-export logged-conversation logged-answer-flag
         logged-answer-queue conversation-settings
         project-home history-csv runs-side-by-side audit audit-export adapter-download
+        influence influence-progress influence-new influence-cancel influence-train
         lineage completion-lineage dossier erasures completion-erase
         prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan

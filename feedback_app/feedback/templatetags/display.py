@@ -46,6 +46,7 @@ TABS = (
             "run-pairs",
             "adapter-import",
             "lineage",
+            "influence",
             "gate-rules",
             "gate-rules-preview",
             "probes",

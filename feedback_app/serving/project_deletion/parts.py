@@ -45,6 +45,7 @@ from feedback_app.training.models import (
     BlindPair,
     Erasure,
     GateRules,
+    InfluenceReport,
     Judge,
     PairBatch,
     Run,
@@ -95,6 +96,7 @@ PARTS = (
     # training
     Part(BlindPair, "batch__project", SMALL_BATCH),
     Part(PairBatch),
+    Part(InfluenceReport, "adapter__project"),
     Part(Adapter),
     Part(RunMetric, "run__project"),
     Part(RunNote, "run__project"),

@@ -29,6 +29,7 @@ class Run(Claimable):
         SCHEDULE = "schedule", "By schedule"
         ERASURE = "erasure", "After an erasure"
         IMPORTED = "imported", "Imported"
+        WITHOUT = "without", "Without a group of votes"
 
     #: Phases of the trainer while it trains, as the page of a run names them.
     PHASES: ClassVar[dict[str, str]] = {
@@ -74,6 +75,8 @@ class Run(Claimable):
     forecast: Any = models.JSONField(null=True)
     # how the examples fit the trained model (runs/fit.py), set when the run succeeds
     fit: Any = models.JSONField(null=True)
+    # of the adapter: the lowest that a probe found; empty where too few examples measure it
+    validation_loss = models.FloatField(null=True)
     error = models.TextField(blank=True)
     # False once the trainer has failed in a way that the same settings would repeat
     resumable = models.BooleanField(default=True, db_default=True)

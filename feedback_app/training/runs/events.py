@@ -76,6 +76,12 @@ def events_store(claim: RunClaim, events: list[dict[str, Any]], **fields: Any) -
                 # 0 after the last step: what follows takes time, but is no training
                 "eta_seconds": event.get("eta_seconds") or None,
             }
+        elif kind == "probe" and event.get("validation_loss") is not None:
+            # the trainer keeps the adapter of the lowest one
+            known = fields.get("validation_loss", claim.row.validation_loss)
+            loss = float(event["validation_loss"])
+            fields["validation_loss"] = loss if known is None else min(known, loss)
+            claim.row.validation_loss = fields["validation_loss"]
         note = note_of(claim, event)
         if note is not None:
             notes.append(note)
