@@ -180,6 +180,7 @@ POSTS: dict[str, Post] = {
     "demo-undo": Post(
         ("demo_completion",), before="demo-vote", before_body={"verdict": "up"}, headers=HTMX
     ),
+    "demo-copied": Post(("demo_completion",)),
     "conversation-new": Post(),
     "conversation-rename": Post(("conversation",), {"title": "Another"}),
     "conversation-choose": Post(("conversation",), {"choice": "base"}),

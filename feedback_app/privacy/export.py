@@ -19,6 +19,7 @@ from feedback_app.accounts.models import (
 from feedback_app.feedback.models import (
     Adjudication,
     Correction,
+    FollowUp,
     GoldAnswer,
     GoldItem,
     GuidelinesVersion,
@@ -85,6 +86,12 @@ PARTS = (
         ("original__project__slug", "original", "original__text", "completion__text", "created_at"),
     ),
     Part("vote_events", VoteEvent.objects.all(), "user", ("completion", *VOTE)),
+    Part(
+        "follow_ups",
+        FollowUp.objects.all(),
+        "user",
+        ("project__slug", "completion", "kind", "created_at"),
+    ),
     Part(
         "notifications",
         Notification.objects.all(),

@@ -73,6 +73,7 @@ LEAST = {
     "comparison-withdraw": VIEWER,
     "demo-vote": VIEWER,
     "demo-undo": VIEWER,
+    "demo-copied": VIEWER,
     "changes": VIEWER,
     "changes-progress": VIEWER,
     "annotate": ANNOTATOR,

@@ -14,6 +14,7 @@ from feedback_app.accounts.models import ApiReceipt, ApiToken, Invitation, Membe
 from feedback_app.feedback.models import (
     Completion,
     Figures,
+    FollowUp,
     GoldAnswer,
     GuidelinesVersion,
     ImportJob,
@@ -107,6 +108,7 @@ PARTS = (
     Part(Judge),
     # feedback
     Part(GoldAnswer),
+    Part(FollowUp),
     Part(Completion, batch=SMALL_BATCH),
     Part(Pause),
     Part(Probe),
