@@ -78,6 +78,16 @@ def parser() -> argparse.ArgumentParser:
     adopt.set_defaults(command=_adopt)
     _add_worker_options(adopt)
 
+    influence = commands.add_parser(
+        "influence",
+        help="measure what each training example does to the validation loss of a finished run",
+        description="Reads config.json, examples.jsonl, validation.jsonl and influence.json (the "
+        "run's adapter and checkpoints) in DIR and writes report.json.",
+    )
+    influence.add_argument("directory", type=Path, metavar="DIR")
+    influence.set_defaults(command=_influence)
+    _add_worker_options(influence)
+
     plan = commands.add_parser("plan", help="estimate steps, time and memory, as JSON or a table")
     plan.add_argument("run_dir", type=Path, metavar="RUN_DIR", nargs="?", help="printed as JSON")
     plan.add_argument("--model", help="directory or hub id of the base model, without RUN_DIR")
@@ -246,6 +256,14 @@ def _adopt(arguments: argparse.Namespace) -> None:
     from trainer.evaluation.adopt import adopt
 
     adopt(arguments.run_dir)
+
+
+def _influence(arguments: argparse.Namespace) -> None:
+    _cancel_from_now_on()
+    from trainer.influence.command import influence
+    from trainer.planning.packs import packs_of_run
+
+    influence(arguments.directory, choose_packs=packs_of_run)
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -33,8 +33,10 @@ from feedback_app.feedback.projects.services import project_create  # noqa: E402
 from feedback_app.feedback.tokens.services import token_create  # noqa: E402
 from feedback_app.serving import models as v  # noqa: E402
 from feedback_app.serving.share_links.services import link_create, visitor_create  # noqa: E402
+from feedback_app.training.influence.groups import MOST_GROUPS  # noqa: E402
 from feedback_app.training.models import (  # noqa: E402
     Adapter,
+    InfluenceReport,
     Run,
     RunMetric,
     RunNote,
@@ -460,12 +462,34 @@ class Filling:
             adapter_id="n",
         )
         rows(
+            InfluenceReport(status="done", result=self.influence()),
+            versions,
+            adapter_id="n",
+        )
+        rows(
             v.FixedAnswer(conditions="x", text=LONG, finish_reason="stop"),
             20 * (versions + 1),
             id="n",
             fixed_prompt_id="n % 20 + 1",
             version=f"CASE WHEN n <= 20 THEN 'base' ELSE '{s.SLUG}@' || 20 * ((n - 1) / 20) END",
         )
+
+    def influence(self) -> dict[str, Any]:
+        """Return the result of an influence report on as many people as it keeps."""
+        people = User.objects.filter(memberships__project=self.project)[:MOST_GROUPS]
+        group = {"votes": 9, "examples": 9, "estimate": 0.01, "run": None}
+        return {
+            "points": ["step 1"],
+            "validation_examples": 64,
+            "measured": 5000,
+            "examples": 5000,
+            "groups": {
+                "person": [group | {"key": str(user.pk)} for user in people],
+                "topic": [group | {"key": f"topic {number}"} for number in range(20)],
+                "source": [group | {"key": "annotate"}],
+                "week": [group | {"key": "2026-W48"}],
+            },
+        }
 
     def splits(self) -> None:
         """One split runs with a conversation for each hundred completions; ended ones are small."""

@@ -43,7 +43,8 @@ LEFT_OUT = {
     **dict.fromkeys(
         "sampling-new sampling-cancel run-cancel run-resume split-stop import-stop import_stop@api "
         "webhook-remove votes-restore skips-undo invitation conversation-delete logged-answer-flag "
-        "logged-answer-queue sweep-cancel sweep-choose".split(),
+        "logged-answer-queue sweep-cancel sweep-choose influence-cancel "
+        "influence-train".split(),
         "can be done once: a second request is another one",
     ),
     **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
@@ -140,6 +141,7 @@ VARIANTS = {
     "examples@api": ["split=test", "limit=100", "cursor={examples_cursor}"],
     "run-metrics": ["after=100"],
     "run-examples": ["sort=saturated", "page=9", "label=down&length=long", "week=2026-W48"],
+    "influence": ["by=topic", "by=source", "by=week", "page=9"],
     "lineage": ["page=9", "split=test", "show=people", "person={person}"],
 }
 #: The query of a view that has no page without one.
@@ -183,6 +185,7 @@ POSTS: dict[str, Post] = {
     "demo-undo": Post(
         ("demo_completion",), before="demo-vote", before_body={"verdict": "up"}, headers=HTMX
     ),
+    "demo-copied": Post(("demo_completion",)),
     "conversation-new": Post(),
     "conversation-rename": Post(("conversation",), {"title": "Another"}),
     "conversation-choose": Post(("conversation",), {"choice": "base"}),
@@ -249,6 +252,7 @@ POSTS: dict[str, Post] = {
     "share-link-revoke": Post(("share_link",)),
     "split-change": Post(("split",), {"percent": "40"}, role="owner"),
     "changes-new": Post(("adapter",)),
+    "influence-new": Post(("adapter",)),
     "adapter-discard": Post(("other_adapter",), before="adapter-restore"),
     "adapter-restore": Post(("other_adapter",), before="adapter-discard"),
     "misfit-send-back": Post(

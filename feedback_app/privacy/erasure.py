@@ -24,6 +24,7 @@ from feedback_app.feedback.members.services import admin_rights_revoke, owners_h
 from feedback_app.feedback.models import (
     Completion,
     Figures,
+    FollowUp,
     ImportJob,
     Probe,
     Project,
@@ -36,6 +37,7 @@ from feedback_app.feedback.models import (
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
+from feedback_app.training.influence.services import influence_forget
 from feedback_app.training.models import Erasure, PairVote, Run, SnapshotItem
 
 log = structlog.get_logger(__name__)
@@ -140,8 +142,8 @@ def used_text(erasure: Erasure) -> str:
 
 
 def runs_with(*, project: Project, user: User) -> list[int]:
-    """Return the numbers of the runs that used, or will use, answers that this person judged, or
-    answers to questions that only they asked."""
+    """Return the numbers of the runs that used, or will use, answers that this person judged or
+    followed up, or answers to questions that only they asked."""
     events = VoteEvent.objects.filter(
         completion=OuterRef("completion"),
         user=user,
@@ -157,11 +159,15 @@ def runs_with(*, project: Project, user: User) -> list[int]:
         .annotate(then=Subquery(events.order_by("-created_at", "-pk").values("verdict")[:1]))
         .filter(then__in=Verdict.values)
     )
-    own = prompts_of_person_only(answers_of(user=user, project=project), project=project, user=user)
+    answers = answers_of(user=user, project=project)
+    own = prompts_of_person_only(answers, project=project, user=user)
     asked = SnapshotItem.objects.filter(snapshot=OuterRef("snapshot"), completion__prompt__in=own)
+    followed = SnapshotItem.objects.filter(
+        snapshot=OuterRef("snapshot"), implicit=True, completion__in=answers
+    )
     # an imported version learned from nothing here: the gate compared it on test examples
     learned = project.runs.exclude(status__in=ENDED).exclude(trigger=Run.Trigger.IMPORTED)
-    runs = learned.filter(Exists(judged) | Exists(asked))
+    runs = learned.filter(Exists(judged) | Exists(asked) | Exists(followed))
     return list(runs.order_by("number").values_list("number", flat=True))
 
 
@@ -204,6 +210,7 @@ def erasure_finish(claim: ErasureClaim) -> None:
         corrections_erase(user=user, project=erasure.project)
         conversations_erase(user=user, project=erasure.project)
         names_erase(user=user, project=erasure.project)
+        influence_forget(user=user, project=erasure.project)
     with transaction.atomic():
         # of two erasures of one account that end at once, the later one deletes the account
         User.objects.select_for_update().filter(pk=person).first()
@@ -230,8 +237,11 @@ def conversations_erase(*, user: User, project: Project) -> None:
     with transaction.atomic():
         answers = answers_of(user=user, project=project)
         prompts = prompts_of_person_only(answers, project=project, user=user)
-        items = SnapshotItem.objects.filter(completion__prompt__in=prompts)
+        implicit = SnapshotItem.objects.filter(implicit=True, completion__in=answers)
+        items = SnapshotItem.objects.filter(completion__prompt__in=prompts) | implicit
         failed_run_files_remove(items.values_list("snapshot", flat=True).distinct())
+        implicit.delete()
+        FollowUp.objects.filter(user=user, **of_project).delete()
         comparisons.delete()
         conversations.delete()
         Prompt.objects.filter(pk__in=prompts).delete()

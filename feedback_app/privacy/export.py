@@ -19,6 +19,7 @@ from feedback_app.accounts.models import (
 from feedback_app.feedback.models import (
     Adjudication,
     Correction,
+    FollowUp,
     GoldAnswer,
     GoldItem,
     GuidelinesVersion,
@@ -44,7 +45,16 @@ from feedback_app.serving.models import (
     TrafficSplit,
     Turn,
 )
-from feedback_app.training.models import Erasure, GateRules, Judge, PairVote, Run, Sweep
+from feedback_app.training.influence.selectors import influence_of_person
+from feedback_app.training.models import (
+    Erasure,
+    GateRules,
+    InfluenceReport,
+    Judge,
+    PairVote,
+    Run,
+    Sweep,
+)
 
 CHUNK = 500
 
@@ -84,6 +94,12 @@ PARTS = (
         ("original__project__slug", "original", "original__text", "completion__text", "created_at"),
     ),
     Part("vote_events", VoteEvent.objects.all(), "user", ("completion", *VOTE)),
+    Part(
+        "follow_ups",
+        FollowUp.objects.all(),
+        "user",
+        ("project__slug", "completion", "kind", "created_at"),
+    ),
     Part(
         "notifications",
         Notification.objects.all(),
@@ -189,6 +205,12 @@ PARTS = (
         ("adapter__name", "previous", "status", "created_at"),
     ),
     Part(
+        "influence_reports",
+        InfluenceReport.objects.all(),
+        "requested_by",
+        ("adapter__name", "status", "created_at"),
+    ),
+    Part(
         "gate_rules",
         GateRules.objects.all(),
         "saved_by",
@@ -252,6 +274,7 @@ def person_json(user: User) -> Iterator[str]:
         for number, row in enumerate(rows.iterator(chunk_size=CHUNK)):
             yield (",\n" if number else "\n") + dumps(row)
         yield "]"
+    yield ',\n"influence": ' + dumps(influence_of_person(user))
     yield "}\n"
 
 

@@ -25,6 +25,7 @@ LOG = "projects/<slug:slug>/conversations/"
 COMPARE = "demo/<slug:slug>/compare/"
 
 urlpatterns = [
+    path("demo/<slug:slug>/answers/<id:pk>/copied/", demo_views.demo_copied, name="demo-copied"),
     path("new/", new_project, name="project-new"),
     path("deleted/", deletion_views.project_deletions, name="project-deletions"),
     path("deleted/<id:pk>/", deletion_views.project_deletion, name="project-deletion"),

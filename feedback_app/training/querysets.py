@@ -35,9 +35,9 @@ class RunQuerySet(QuerySet["Run"]):
         return self.order_by("-number")
 
     def on_new_examples(self) -> Self:
-        """Runs that took a snapshot of the examples of their time, unlike one after an erasure, and
-        whose version learned from it, unlike trials of a sweep."""
-        return self.evaluated().exclude(trigger="erasure")
+        """Runs that took a snapshot of the examples of their time, unlike one after an erasure or
+        without a group of votes, and whose version learned from it, unlike trials of a sweep."""
+        return self.evaluated().exclude(trigger__in=["erasure", "without"])
 
 
 class AdapterQuerySet(QuerySet["Adapter"]):

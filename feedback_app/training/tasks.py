@@ -11,8 +11,9 @@ from structlog.contextvars import bound_contextvars
 
 from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
+from feedback_app.training.influence.services import influence_claim, influence_execute
 from feedback_app.training.launchers.selection import launcher_selected
-from feedback_app.training.models import PairBatch, Run
+from feedback_app.training.models import InfluenceReport, PairBatch, Run
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.schedules.services import schedules_run
@@ -40,6 +41,11 @@ def dispatch() -> None:
         # the run's own request, not this tick
         train_run.apply_async((run_id,), expires=RESEND, headers={"request_id": request_id})
 
+    reports = InfluenceReport.objects.filter(InfluenceReport.claimable(), unsent)
+    for pk in reports.values_list("pk", flat=True):
+        InfluenceReport.objects.filter(pk=pk).update(dispatched_at=now)
+        measure_influence.apply_async((pk,), expires=RESEND)
+
     batches_end()
     for pk in PairBatch.objects.undecided().values_list("pk", flat=True):
         decide_pairs.apply_async((pk,), expires=EXPIRES)
@@ -66,6 +72,14 @@ def count_content(pk: int) -> None:
 def decide_pairs(batch_id: int) -> None:
     """Decide the gate again, after people have judged a version's pairs."""
     batch_decide(batch_id)
+
+
+@shared_task(name="training.measure_influence")
+def measure_influence(adapter_id: int) -> None:
+    """Measure the influence of votes on a version."""
+    claim = influence_claim(adapter_id)
+    if claim is not None:
+        influence_execute(claim, launcher_selected(claim.row.adapter.project))
 
 
 @shared_task(name="training.train_run")

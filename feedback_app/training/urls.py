@@ -7,6 +7,7 @@ from feedback_app.training.explorer import views as explorer_views
 from feedback_app.training.gate import views as gate_views
 from feedback_app.training.gate.judge import views as judge_views
 from feedback_app.training.gate.people import views as people_views
+from feedback_app.training.influence import views as influence_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
@@ -69,6 +70,15 @@ urlpatterns = [
     path(f"{RUN}examples/", explorer_views.run_examples, name="run-examples"),
     path(f"{RUN}cancel/", runs_views.run_cancel_view, name="run-cancel"),
     path(f"{RUN}resume/", runs_views.run_resume_view, name="run-resume"),
+    path(f"{ADAPTER}influence/", influence_views.influence, name="influence"),
+    path(
+        f"{ADAPTER}influence/progress/",
+        influence_views.influence_progress,
+        name="influence-progress",
+    ),
+    path(f"{ADAPTER}influence/new/", influence_views.influence_new, name="influence-new"),
+    path(f"{ADAPTER}influence/cancel/", influence_views.influence_stop, name="influence-cancel"),
+    path(f"{ADAPTER}influence/train/", influence_views.influence_train, name="influence-train"),
     path(f"{ADAPTER}download/", registry_views.adapter_download, name="adapter-download"),
     path(f"{ADAPTER}discard/", registry_views.adapter_discard_view, name="adapter-discard"),
     path(f"{ADAPTER}restore/", registry_views.adapter_restore_view, name="adapter-restore"),

@@ -216,11 +216,18 @@ talk.addEventListener("submit", (event) => {
   again(event.target);
 });
 
+// where the project learns from it; a note that is lost costs nothing
+function noteCopied(url) {
+  if (!url) return;
+  fetch(url, { method: "POST", headers: { "X-CSRFToken": csrfToken() }, keepalive: true }).catch(() => {});
+}
+
 talk.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy-reply]");
   if (copy) {
     await copyText(copy.closest(".reply").querySelector(".prose").innerText);
     toast({ text: "Copied." });
+    noteCopied(copy.dataset.copied);
   }
   if (event.target.closest("[data-edit]")) edit(lastSaid());
   const idea = event.target.closest("[data-idea]");

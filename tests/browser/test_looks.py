@@ -155,6 +155,7 @@ def project_pages(project: Project) -> list[str]:
         ),
         *(reverse("changes", args=[project.slug, a.name]) for a in project.adapters.all()),
         *(reverse("lineage", args=[project.slug, a.name]) for a in project.adapters.all()[:1]),
+        *(reverse("influence", args=[project.slug, a.name]) for a in project.adapters.all()),
         *(
             reverse("completion-lineage", args=[project.slug, completion.pk])
             for completion in project.completions.order_by("pk")[:1]

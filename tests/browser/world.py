@@ -29,7 +29,8 @@ from feedback_app.serving.models import (
 from feedback_app.serving.share_links.services import link_create, link_revoke
 from feedback_app.serving.traffic_splits.services import SETTLE, votes_count
 from feedback_app.serving.version_diff.services import prompts_fix, version_diff_request
-from feedback_app.training.models import Adapter, Run, RunMetric, RunNote, Sweep
+from feedback_app.training.influence.groups import Group, Result
+from feedback_app.training.models import Adapter, InfluenceReport, Run, RunMetric, RunNote, Sweep
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_end, run_finish, run_note, run_request
@@ -63,6 +64,7 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     splits(project, admin)
     share_links(project, admin)
     changes(project, lost=project.adapters.get(gate_won=False), won=won)
+    influence(project, lost=project.adapters.get(gate_won=False), won=won)
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
@@ -150,6 +152,37 @@ def changes(project: Project, *, lost: Adapter, won: Adapter) -> None:
     version_diff_request(adapter=lost, by=None)
     ChangeReport.objects.filter(pk=lost.pk).update(
         status="running", done=7, total=40, heartbeat_at=timezone.now()
+    )
+
+
+def influence(project: Project, *, lost: Adapter, won: Adapter) -> None:
+    """Create a report on the winner with long names and a measured group, and one at work."""
+    people = project.memberships.order_by("pk").values_list("user", flat=True)
+    keys = {
+        "person": [str(pk) for pk in people],
+        "topic": ["", LONG[:60], "<b>billing</b>"],
+        "source": ["annotate", "demo", "import"],
+        "week": ["2026-W47", "2026-W48"],
+    }
+    groups = {
+        kind: [
+            Group(key, votes=1234, examples=987, estimate=0.02 * (place - 1)).__dict__
+            | {"run": lost.run.number if place == 0 and kind == "person" else None}
+            for place, key in enumerate(known)
+        ]
+        for kind, known in keys.items()
+    }
+    result = Result(["step 20", "step 30", "step 36"], 64, 5000, 12345).as_json()
+    InfluenceReport.objects.create(adapter=won, status="done", result=result | {"groups": groups})
+    Run.objects.filter(pk=won.run_id).update(probes=[[8, 0.4821, None]])
+    Run.objects.filter(pk=lost.run_id).update(probes=[[8, 0.4637, None]])
+    InfluenceReport.objects.create(
+        adapter=lost,
+        status="running",
+        phase="influence, step 20",
+        done=120,
+        total=640,
+        heartbeat_at=timezone.now(),
     )
 
 

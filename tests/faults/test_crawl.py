@@ -73,6 +73,7 @@ LEAST = {
     "comparison-withdraw": VIEWER,
     "demo-vote": VIEWER,
     "demo-undo": VIEWER,
+    "demo-copied": VIEWER,
     "changes": VIEWER,
     "changes-progress": VIEWER,
     "annotate": ANNOTATOR,
@@ -103,6 +104,7 @@ LEAST = {
         conversation-log conversation-log-export logged-conversation logged-answer-flag
         logged-answer-queue conversation-settings
         project-home history-csv runs-side-by-side audit audit-export adapter-download
+        influence influence-progress influence-new influence-cancel influence-train
         lineage completion-lineage dossier erasures completion-erase
         prompts prompt prompt-retire prompt-restore
         changes-new split-new split-change split-stop share-links share-link-revoke runs run-plan

@@ -46,6 +46,7 @@ from feedback_app.training.gate.people.counts import PairCounts
 from feedback_app.training.models import (
     Adapter,
     BlindPair,
+    InfluenceReport,
     Judge,
     PairBatch,
     PairVote,
@@ -206,6 +207,25 @@ def make_versions(world: World) -> None:
             gate_won=True,
         )
         ChangeReport.objects.create(adapter=adapter, previous="base", conditions="x")
+        InfluenceReport.objects.create(
+            adapter=adapter,
+            status="done" if number == 1 else "queued",
+            result={
+                "points": ["step 1"],
+                "validation_examples": 8,
+                "measured": 1,
+                "examples": 1,
+                "groups": {
+                    kind: [{"key": key, "votes": 1, "examples": 1, "estimate": 0.1, "run": number}]
+                    for kind, key in (
+                        ("person", str(owner.pk)),
+                        ("topic", world.word),
+                        ("source", "annotate"),
+                        ("week", "2026-W48"),
+                    )
+                },
+            },
+        )
         make_pairs(world, adapter, end="judged" if number == 1 else "")
     make_sweep(world, snapshot)
     Release.objects.filter(project=project).update(live=False, until=timezone.now())

@@ -6,7 +6,7 @@ safetensors and JSON only: resuming unpickles nothing.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,16 @@ def load_checkpoint(
                 }
         return position
     return None
+
+
+def kept_masters(directory: Path, *, up_to: int) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Yield step and master weights of each whole checkpoint up to a step, newest first."""
+    for path in _newest_first(directory):
+        found = _read(path)
+        if found is not None and found[0].step <= up_to:
+            prefix = "master/"
+            tensors = {k.removeprefix(prefix): v for k, v in found[1].items() if prefix in k}
+            yield found[0].step, tensors
 
 
 def save_best(directory: Path, masters: Mapping[str, Tensor], *, step: int) -> None:

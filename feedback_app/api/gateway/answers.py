@@ -21,6 +21,7 @@ from feedback_app.serving.conversation_log.recording import (
 )
 from feedback_app.serving.demo.generation import demo_sampling, pieces_of
 from feedback_app.serving.engine.client import AdapterBroken, Engine, Sampling, Streamed
+from feedback_app.serving.follow_ups.gateway import answer_stopped, gateway_followed
 from feedback_app.serving.models import Assignment, Conversation
 from feedback_app.serving.releases.fallback import version_fallback
 from feedback_app.serving.traffic_splits.assignments import (
@@ -161,6 +162,7 @@ def answer_pieces(chat: ChatRequest, *, into: Reply) -> Iterator[str]:
 
     pieces = pieces_of(ask, version=chat.version, fallback=fall_back if chat.live else None)
     checked_at = time.monotonic()
+    stopped = False
     try:
         with closing(pieces):  # type: ignore[type-var]
             for piece in pieces:
@@ -170,7 +172,12 @@ def answer_pieces(chat: ChatRequest, *, into: Reply) -> Iterator[str]:
                     if not ApiToken.objects.valid().filter(pk=chat.token.pk).exists():
                         into.finish_reason = "aborted"
                         return
+    except GeneratorExit:
+        stopped = True
+        raise
     finally:
+        if stopped and into.completion is not None and into.text:
+            answer_stopped(into.completion)
         if into.completion is not None:
             # with stop texts the ids go on to the one that ended the answer
             answer_finish(into.completion, reply=into, with_ids=not chat.sampling.stop)
@@ -196,13 +203,14 @@ def answer_begin(chat: ChatRequest, *, version: str) -> Completion:
             user_group=chat.user_group,
             message_id=chat.message_id,
         )
-        gateway_turn_record(
+        turn = gateway_turn_record(
             project=chat.project,
             user=voter_of(token=chat.token, name=chat.user),
             messages=chat.messages,
             completion=completion,
             choice=LIVE if chat.live else chat.version,
         )
+        gateway_followed(turn)
         return completion
 
 

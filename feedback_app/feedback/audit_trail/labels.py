@@ -30,6 +30,8 @@ LABELS = {
     "import.discard": "Import discarded",
     "import.start": "Import started",
     "import.stop": "Import stopped",
+    "influence.cancel": "Influence of votes cancelled",
+    "influence.request": "Influence of votes requested",
     "invitation.accept": "Invitation accepted",
     "invitation.create": "Invitation created",
     "invitation.revoke": "Invitation revoked",

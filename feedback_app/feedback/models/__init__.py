@@ -31,6 +31,7 @@ from feedback_app.feedback.models.sampling import Sampling
 from feedback_app.feedback.models.votes import (
     Adjudication,
     Correction,
+    FollowUp,
     Vote,
     VoteEvent,
     VoteQuerySet,
@@ -49,6 +50,7 @@ __all__ = [
     "Example",
     "ExampleQuerySet",
     "Figures",
+    "FollowUp",
     "GoldAnswer",
     "GoldItem",
     "GuidelinesVersion",

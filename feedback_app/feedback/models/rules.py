@@ -25,6 +25,8 @@ class ProjectRules(models.Model):
     edited_weight = models.PositiveSmallIntegerField(default=100, db_default=100)
     # whether an example's votes count by the reliability of the people who gave them
     weigh_by_reliability = models.BooleanField(default=False, db_default=False)
+    # whether what readers do next is stored, and counts once it agrees with votes (follow_ups)
+    follow_ups = models.BooleanField(default=False, db_default=False)
     # on average one gold item in this many items; 0: none
     gold_every = models.PositiveSmallIntegerField(default=0)
     gold_feedback = models.CharField(

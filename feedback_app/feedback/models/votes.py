@@ -87,6 +87,43 @@ class VoteEvent(GuidedVote):
         return f"{self.verdict or 'undone'} by {self.user_id}"
 
 
+class FollowUp(models.Model):
+    """What a reader did after an answer, in the demo or in a product: a hint at a verdict.
+
+    Written by serving/follow_ups; it is no vote, and counts for a snapshot only under the rule of
+    follow_ups/agreement.py.
+    """
+
+    class Kind(models.TextChoices):
+        REGENERATED = "again", "Regenerated"
+        STOPPED = "stopped", "Stopped"
+        REPHRASED = "rephrased", "Asked again in other words"
+        COPIED = "copied", "Copied"
+        THANKED = "thanked", "Thanked"
+
+    #: Kinds that speak for the answer; the others speak against it.
+    FOR = (Kind.COPIED, Kind.THANKED)
+
+    completion = models.ForeignKey(
+        "feedback.Completion", on_delete=models.CASCADE, related_name="follow_ups"
+    )
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="follow_up_rows")
+    kind = models.CharField(max_length=9, choices=Kind.choices)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["completion", "user", "kind"], name="one_follow_up_of_a_kind"
+            )
+        ]
+        indexes: ClassVar = [models.Index(fields=["project", "-id"], name="follow_up_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} by {self.user_id}"
+
+
 class Correction(models.Model):
     """One person's correction of one answer; a withdrawn one no longer counts.
 

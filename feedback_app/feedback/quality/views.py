@@ -8,6 +8,7 @@ from feedback_app.accounts.models import Role
 from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.selectors import waiting
+from feedback_app.feedback.follow_ups.agreement import follow_up_agreement
 from feedback_app.feedback.gold.selectors import pauses_open
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.quality.selectors import WINDOW, quality
@@ -35,6 +36,7 @@ def quality_page(request: HtmxHttpRequest, project: Project) -> HttpResponseBase
         "query": chosen.query(),
         "waiting": waiting(project),
         "pauses": counted(pauses_open(project)),
+        "follow_ups": follow_up_agreement(project),
         "flagged": counted(project.completions.filter(flagged=True)),
     }
     return render(request, "feedback/quality.html", context)

@@ -50,6 +50,7 @@ TABS = (
             "run-pairs",
             "adapter-import",
             "lineage",
+            "influence",
             "gate-rules",
             "gate-rules-preview",
             "probes",

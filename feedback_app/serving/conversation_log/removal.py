@@ -17,6 +17,7 @@ from feedback_app.feedback.models import (
     Adjudication,
     Completion,
     Example,
+    FollowUp,
     Probe,
     Project,
     Prompt,
@@ -45,6 +46,7 @@ def conversations_remove(pks: Iterable[uuid.UUID]) -> int:
         unused = answers_unused(answers)
         used = turns.filter(completion__in=answers - unused)
         kept = set(used.values_list("conversation_id", flat=True))
+        FollowUp.objects.filter(completion__in=answers).delete()
         # turns are deleted with their parents, and these have to stay
         turns.update(parent=None, position=None)
         turns.exclude(completion__in=answers - unused).delete()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from django.db import transaction
 
-from feedback_app.feedback.models import BASE_VERSION, Project
+from feedback_app.feedback.models import BASE_VERSION, Completion, FollowUp, Project
 from feedback_app.feedback.prompts.services import Message
 from feedback_app.serving.demo.branches import branch_room, conversation_lock
 from feedback_app.serving.demo.generation import (
@@ -15,6 +15,7 @@ from feedback_app.serving.demo.generation import (
     streamed_store,
 )
 from feedback_app.serving.engine.client import AdapterBroken, Sampling, Streamed
+from feedback_app.serving.follow_ups.services import follow_up_record
 from feedback_app.serving.models import Conversation, Turn
 from feedback_app.serving.releases.fallback import version_fallback
 from feedback_app.serving.traffic_splits.assignments import (
@@ -189,9 +190,16 @@ def turn_stream(*, turn: Turn, may_read: Callable[[], bool] | None = None) -> It
                 reader=conversation.user_id,
             )
             turn.save(update_fields=["completion"])
+            if streamed.finish_reason == Completion.Finish.ABORTED and not turn.error:
+                follow_up_record(
+                    completion=turn.completion,
+                    user_id=conversation.user_id,
+                    kind=FollowUp.Kind.STOPPED,
+                )
 
     def fail(why: str) -> None:
         turn_keep(turn)
+        turn.error = why
         Turn.objects.filter(pk=turn.pk).update(error=why)
 
     def fall_back(error: AdapterBroken) -> str:

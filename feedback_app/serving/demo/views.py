@@ -14,7 +14,7 @@ from django.urls import reverse
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import CorrectedVoteForm
-from feedback_app.feedback.models import Completion, Project, Source, Verdict
+from feedback_app.feedback.models import Completion, FollowUp, Project, Source, Verdict
 from feedback_app.feedback.votes.corrections import vote_cast_corrected
 from feedback_app.feedback.votes.services import vote_undo
 from feedback_app.serving.demo.conversations import (
@@ -29,6 +29,7 @@ from feedback_app.serving.demo.events import event_stream, turn_events
 from feedback_app.serving.demo.forms import ChoiceForm, ConversationForm, MessageForm
 from feedback_app.serving.demo.transcript import Links, shown_turns, with_branches, with_votes
 from feedback_app.serving.engine.client import EngineError
+from feedback_app.serving.follow_ups.services import follow_up_record, question_followed
 from feedback_app.serving.models import Conversation, Turn
 from feedback_app.serving.open_answers.services import Place, TooManyAnswers, person_place
 from feedback_app.web.errors import UserError
@@ -144,7 +145,9 @@ def conversation_send(
     text = validated(MessageForm(request.POST))["text"]
     try:
         with person_place(request.user.pk) as place:
-            return answer(request, found, turn_begin(conversation=found, text=text), place)
+            turn = turn_begin(conversation=found, text=text)
+            question_followed(project=project, before=turn.parent, text=turn.user_message)
+            return answer(request, found, turn, place)
     except UserError as error:
         return refused(request, found, error)
 
@@ -160,7 +163,17 @@ def turn_again_view(
     text = validated(MessageForm(request.POST))["text"]
     try:
         with person_place(request.user.pk) as place:
-            return answer(request, found, turn_again(turn=old, text=text or None), place)
+            fresh = turn_again(turn=old, text=text or None)
+            if text.strip():
+                question_followed(project=project, before=old, text=text)
+            elif project.follow_ups and old.completion is not None:
+                old.completion.project = project
+                follow_up_record(
+                    completion=old.completion,
+                    user_id=request.user.pk,
+                    kind=FollowUp.Kind.REGENERATED,
+                )
+            return answer(request, found, fresh, place)
     except UserError as error:
         return refused(request, found, error)
 
@@ -227,7 +240,7 @@ def reply_html(request: HtmxHttpRequest, turn: Turn) -> str:
     return render_to_string("serving/_reply.html", context, request=request)
 
 
-# -- thumbs
+# -- thumbs, and what a reader does with an answer
 
 
 def own_completion(request: HtmxHttpRequest, project: Project, pk: int) -> Completion:
@@ -267,6 +280,16 @@ def demo_undo(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespon
     validated(NoFields(request.POST))
     vote_undo(completion=completion, by=request.user, source=Source.DEMO)
     return thumbs_answer(request, project, completion)
+
+
+@project_view(Role.VIEWER)
+@action_view
+def demo_copied(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
+    """Note that the person has copied an answer of theirs."""
+    validated(NoFields(request.POST))
+    completion = own_completion(request, project, pk)
+    follow_up_record(completion=completion, user_id=request.user.pk, kind=FollowUp.Kind.COPIED)
+    return HttpResponse(status=204)
 
 
 def thumbs_answer(

@@ -14,6 +14,7 @@ from feedback_app.accounts.models import ApiReceipt, ApiToken, Invitation, Membe
 from feedback_app.feedback.models import (
     Completion,
     Figures,
+    FollowUp,
     GoldAnswer,
     GuidelinesVersion,
     ImportJob,
@@ -45,6 +46,7 @@ from feedback_app.training.models import (
     BlindPair,
     Erasure,
     GateRules,
+    InfluenceReport,
     Judge,
     PairBatch,
     Run,
@@ -96,6 +98,7 @@ PARTS = (
     # training
     Part(BlindPair, "batch__project", SMALL_BATCH),
     Part(PairBatch),
+    Part(InfluenceReport, "adapter__project"),
     Part(Adapter),
     Part(RunMetric, "run__project"),
     Part(RunNote, "run__project"),
@@ -107,6 +110,7 @@ PARTS = (
     Part(Judge),
     # feedback
     Part(GoldAnswer),
+    Part(FollowUp),
     Part(Completion, batch=SMALL_BATCH),
     Part(Pause),
     Part(Probe),

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.feedback.models import Project
-from feedback_app.training.models import Adapter, Run, Snapshot, SnapshotItem
+from feedback_app.training.models import Adapter, InfluenceReport, Run, Snapshot, SnapshotItem
 from feedback_app.training.registry.files import run_files_remove
 from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS, loss_objections
 from feedback_app.training.snapshots.services import snapshot_copy
@@ -107,6 +107,7 @@ def run_files_delete(run: Run) -> None:
         SnapshotItem.objects.filter(snapshot=run.snapshot_id, reward__isnull=False).update(
             reward=None, reference_point=None, margin=None
         )
+        InfluenceReport.objects.filter(adapter__run=run).delete()
         if adapter is None or adapter.deleted_at is not None:
             return
         batch = getattr(adapter, "pair_batch", None)

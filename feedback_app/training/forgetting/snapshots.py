@@ -76,19 +76,28 @@ def snapshots_forget(*, user: User, completions: list[Completion]) -> None:
     failed_run_files_remove(changes.snapshots)
 
 
+def votes_counted(
+    events: Iterable[VoteEvent], snapshot: Snapshot, aside: Mapping[Key, dt.datetime]
+) -> dict[int, VoteEvent]:
+    """Return the votes on an answer that counted when the snapshot was taken, by user: of each
+    the event that it then followed from."""
+    votes: dict[int, VoteEvent] = {}
+    for event in events:
+        if event.created_at > snapshot.created_at:
+            break
+        votes[event.user_id] = event
+        paused = aside.get((event.completion_id, event.user_id))
+        if not event.verdict or (paused is not None and paused <= snapshot.created_at):
+            del votes[event.user_id]
+    return votes
+
+
 def verdicts_then(
     events: Iterable[VoteEvent], snapshot: Snapshot, aside: Mapping[Key, dt.datetime]
 ) -> dict[int, str]:
     """Return the verdicts on an answer that counted when the snapshot was taken, by user."""
-    verdicts: dict[int, str] = {}
-    for event in events:
-        if event.created_at > snapshot.created_at:
-            break
-        verdicts[event.user_id] = event.verdict
-        paused = aside.get((event.completion_id, event.user_id))
-        if paused is not None and paused <= snapshot.created_at:
-            verdicts[event.user_id] = ""
-    return {user: verdict for user, verdict in verdicts.items() if verdict}
+    votes = votes_counted(events, snapshot, aside)
+    return {user: vote.verdict for user, vote in votes.items()}
 
 
 def set_aside_since(completions: list[Completion]) -> dict[Key, dt.datetime]:

@@ -55,7 +55,7 @@ def chance(project: Project) -> Chance:
     judged = Q(pair_batch__isnull=False, pair_batch__decided_at=None)
     rows = (
         Adapter.objects.filter(project=project)
-        .exclude(run__trigger=Run.Trigger.ERASURE)
+        .exclude(run__trigger__in=[Run.Trigger.ERASURE, Run.Trigger.WITHOUT])
         .exclude(judged)
         .order_by("-run__number")
         .values_list("gate_outcome", "run__forecast")[:MOST_RUNS]

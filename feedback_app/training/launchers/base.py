@@ -30,7 +30,7 @@ class Job:
     """One command of the trainer. `name` differs between attempts; `nice` is its niceness."""
 
     name: str
-    command: Literal["train", "adopt", "evaluate"]
+    command: Literal["train", "adopt", "evaluate", "influence"]
     directory: Path
     nice: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from feedback_app.training.models.adapters import Adapter
 from feedback_app.training.models.erasures import Erasure
 from feedback_app.training.models.gate import GateOutcome, GateRules, Judge
+from feedback_app.training.models.influence import InfluenceReport
 from feedback_app.training.models.pairs import BlindPair, PairBatch, PairVote
 from feedback_app.training.models.runs import Run, RunMetric, RunNote
 from feedback_app.training.models.schedules import Schedule
@@ -15,6 +16,7 @@ __all__ = [
     "Erasure",
     "GateOutcome",
     "GateRules",
+    "InfluenceReport",
     "Judge",
     "PairBatch",
     "PairVote",

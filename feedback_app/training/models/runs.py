@@ -34,6 +34,7 @@ class Run(Claimable):
         ERASURE = "erasure", "After an erasure"
         IMPORTED = "imported", "Imported"
         SWEEP = "sweep", "By a sweep"
+        WITHOUT = "without", "Without a group of votes"
 
     #: Phases of the trainer while it trains, as the page of a run names them.
     PHASES: ClassVar[dict[str, str]] = {
@@ -87,7 +88,7 @@ class Run(Claimable):
     eta_seconds = models.FloatField(null=True)
     # lambda_d, lambda_u, device and others, as reported by the trainer at its start
     facts: Any = models.JSONField(default=dict)
-    # [step, loss, ranking] on the validation examples at each probe (runs/validation.py)
+    # [step, loss, ranking] on the validation examples at each probe (sweeps/probes.py)
     probes: Any = models.JSONField(null=True)
     # what was expected when it was queued: minutes, and the chance to pass (gate/chance.py)
     forecast: Any = models.JSONField(null=True)

@@ -21,6 +21,8 @@ class Snapshot(models.Model):
     # examples left out by the cap on the votes of one person
     left_out = models.PositiveIntegerField(default=0)
     left_out_people = models.PositiveIntegerField(default=0)
+    # training examples that follow from what readers did next, among those above
+    follow_ups = models.PositiveIntegerField(default=0, db_default=0)
     # SHA-256 over the training file, set when it is written
     sha256 = models.CharField(max_length=64, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -51,6 +53,8 @@ class SnapshotItem(models.Model):
     desirable = models.BooleanField()
     weight = models.FloatField()
     split = models.CharField(max_length=10, choices=Split.choices)
+    # it follows from what a reader did next (snapshots/follow_ups.py): nobody has voted
+    implicit = models.BooleanField(default=False, db_default=False)
     # reward of the trained policy and z0 of its step, in nats; empty until the run has ended
     reward = models.FloatField(null=True)
     reference_point = models.FloatField(null=True)

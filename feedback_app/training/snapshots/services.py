@@ -12,6 +12,7 @@ from feedback_app.training.models import (
     SnapshotItem,
 )
 from feedback_app.training.snapshots.caps import PersonCap, SnapshotTotals
+from feedback_app.training.snapshots.follow_ups import follow_ups_add
 from feedback_app.training.snapshots.reliability import items_weigh
 
 CHUNK = 500
@@ -47,6 +48,7 @@ def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals)
             for example in [cap.restored[pk]]
         )
     items_weigh(snapshot)
+    follow_ups_add(snapshot, project)
     return snapshot
 
 
@@ -78,8 +80,8 @@ def snapshot_copy(snapshot: Snapshot) -> Snapshot:
     quote = connection.ops.quote_name
     items = quote(SnapshotItem._meta.db_table)
     statement = f"""
-        INSERT INTO {items} (snapshot_id, completion_id, desirable, weight, split)
-        SELECT %s, completion_id, desirable, weight, split FROM {items}
+        INSERT INTO {items} (snapshot_id, completion_id, desirable, weight, split, implicit)
+        SELECT %s, completion_id, desirable, weight, split, implicit FROM {items}
         WHERE snapshot_id = %s ORDER BY completion_id
     """  # noqa: S608
     with connection.cursor() as cursor:
@@ -88,6 +90,7 @@ def snapshot_copy(snapshot: Snapshot) -> Snapshot:
     for split, desirable, n in counted:
         setattr(copy, f"{split}_{'up' if desirable else 'down'}", n)
     copy.created_at = snapshot.created_at
+    copy.follow_ups = copy.items.filter(implicit=True).count()
     copy.save()
     return copy
 

@@ -36,6 +36,12 @@ def probes_of(run: Run) -> list[Probe]:
     return [Probe(*stored) for stored in run.probes or []]
 
 
+def validation_loss(run: Run) -> float | None:
+    """Return the validation loss of the adapter that a run keeps; None if it was not measured."""
+    kept = kept_of(probes_of(run))
+    return None if kept is None else kept.loss
+
+
 def probes_with(stored: Any, event: Mapping[str, Any]) -> list[list[Any]]:
     """Return a run's stored probes with the one of this event; a resumed run repeats steps."""
     step = event["step"]

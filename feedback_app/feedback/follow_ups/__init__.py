@@ -1,0 +1,1 @@
+"""Follow-ups: what readers do after an answer, and how far it agrees with votes."""

@@ -1,0 +1,1 @@
+"""Recording what readers do after an answer, in the demo and in products."""
