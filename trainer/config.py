@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.data.chat import REASONING, TRAINED, ChatSettings, template_kwargs_fault
+from trainer.chat_settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.errors import Refused
 from trainer.losses import loss_fault
 from trainer.names import is_adapter_name
 
 MAX_RANK = 256
+REPORT_TOOLS = ("tensorboard", "mlflow", "wandb")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class TrainConfig:
     `chat_template_kwargs` are variables of the base model's chat template, such as enable_thinking.
     `reasoning` "trained" learns what an answer says between marks such as <think> and </think>
     like the rest of it; "read" leaves it between prompt and answer and learns the answer alone.
+    `report_to` are tools that get the run's figures (trainer/reports.py).
     """
 
     base_model: str
@@ -100,6 +102,7 @@ class TrainConfig:
     deterministic: bool = False
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     reasoning: str = TRAINED
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         faults = _faults(self)
@@ -282,6 +285,10 @@ def _faults(config: TrainConfig) -> list[str]:
         optional("threads", low=1, high=4096, whole=True),
         template_kwargs_fault(config.chat_template_kwargs),
         choice_fault("reasoning", config.reasoning, REASONING),
+        None
+        if isinstance(config.report_to, list | tuple)
+        and all(tool in REPORT_TOOLS for tool in config.report_to)
+        else f"report_to must be a list of {', '.join(REPORT_TOOLS)}",
     ]
     return [fault for fault in checks if fault is not None]
 

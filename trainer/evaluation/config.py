@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from trainer.chat_settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.config import (
     choice_fault,
     device_fault,
@@ -12,7 +13,6 @@ from trainer.config import (
     quantisation_fault,
     read_json,
 )
-from trainer.data.chat import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.data.examples import numbered_objects, refuse_if_faulty
 from trainer.data.messages import Message, message_faults, messages_of
 from trainer.errors import Refused

@@ -7,17 +7,16 @@ import pytest
 from tests.trainer.conftest import example
 from tests.trainer.data.chat_families import FAMILIES, Family
 from tests.trainer.data.modern_families import MODERN
-from trainer.data.chat import (
+from trainer.chat_settings import (
     KWARGS_CHARACTERS,
     MOST_KWARGS,
     READ,
     RESERVED,
     TRAINED,
     ChatSettings,
-    answer_end,
-    prompt_ids,
     template_kwargs_fault,
 )
+from trainer.data.chat import answer_end, prompt_ids
 from trainer.data.messages import messages_of
 from trainer.data.reasoning import MARKS, answer_index, answer_start
 from trainer.data.tokenise import Tokenised, tokenise, tokenise_all
