@@ -74,13 +74,19 @@ def test_variables_that_cannot_be_set_are_refused_beside_the_field(
     assert project.chat_template_kwargs == {}
 
 
-def test_run_keeps_the_settings_that_it_began_with(voted_project: Project, admin: User) -> None:
+def test_run_keeps_and_shows_the_settings_that_it_began_with(
+    voted_project: Project, admin: User, as_user: As
+) -> None:
     voted_project.chat_template_kwargs, voted_project.reasoning = NO_THINKING, "trained"
     voted_project.save()
     run = run_request(project=voted_project, by=admin)
     Project.objects.filter(pk=voted_project.pk).update(chat_template_kwargs={}, reasoning="read")
     run.refresh_from_db()
     assert run.config["chat_template_kwargs"] == NO_THINKING
+
+    page = texts(as_user(admin).get(reverse("run", args=[run.project.slug, run.number])))
+    assert "reasoning trained on" in page
+    assert "enable_thinking=False" in page
 
     prepare(run)
     config = TrainConfig.read(run.directory / "config.json")
