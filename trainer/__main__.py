@@ -100,6 +100,13 @@ def parser() -> argparse.ArgumentParser:
     generate.add_argument("--model", required=True, help="directory or hub id of the base model")
     generate.add_argument("--adapter", type=Path, help="adapter directory")
     generate.add_argument("--system", help="system prompt")
+    generate.add_argument(
+        "--chat-template-kwargs",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="variables of the chat template, such as '{\"enable_thinking\": false}'",
+    )
     generate.add_argument("--max-tokens", type=int, default=256)
     generate.add_argument("--temperature", type=float, default=0.7)
     generate.add_argument("--top-p", type=float, default=0.95)
@@ -279,8 +286,12 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
+    from trainer.chat_settings import template_kwargs_fault
     from trainer.evaluation.answer import answer
     from trainer.evaluation.generate import Sampling
+
+    if fault := template_kwargs_fault(arguments.chat_template_kwargs):
+        raise Refused(fault)
 
     for text in answer(
         arguments.prompts,
@@ -296,6 +307,7 @@ def _generate(arguments: argparse.Namespace) -> None:
         dtype=arguments.dtype,
         device=arguments.device,
         quantisation=None if arguments.quantisation == "none" else arguments.quantisation,
+        template_kwargs=arguments.chat_template_kwargs,
     ):
         print(text)
 

@@ -2,15 +2,18 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from trainer.chat_settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.errors import Refused
 from trainer.losses import loss_fault
 from trainer.names import is_adapter_name
 
 MAX_RANK = 256
+REPORT_TOOLS = ("tensorboard", "mlflow", "wandb")
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class TrainConfig:
     sits on: "all", "attention" or "mlp". `lora_init` "pissa" starts from the base's largest
     singular values and saves an adapter of rank 2r; `use_dora` learns magnitudes beside it, which
     no engine serves: merge such an adapter (both: trainer/models/peft_lora.py).
+
+    `chat_template_kwargs` are variables of the base model's chat template, such as enable_thinking.
+    `reasoning` "trained" learns what an answer says between marks such as <think> and </think>
+    like the rest of it; "read" leaves it between prompt and answer and learns the answer alone.
+    `report_to` are tools that get the run's figures (trainer/reports.py).
     """
 
     base_model: str
@@ -92,6 +100,9 @@ class TrainConfig:
     device: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: str = TRAINED
+    report_to: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         faults = _faults(self)
@@ -103,7 +114,7 @@ class TrainConfig:
         """Build from parsed JSON. Raises Refused with every unknown, missing and bad field."""
         if not isinstance(raw, dict):
             raise Refused("config.json must hold a JSON object")
-        known = {field.name: field for field in fields(cls)}
+        known = {each.name: each for each in fields(cls)}
         faults = [f"unknown field {name!r}" for name in raw if name not in known]
         faults += [
             f"{name} is missing" for name in ("base_model", "adapter_name") if name not in raw
@@ -130,6 +141,11 @@ class TrainConfig:
             Packs.held_tokens if self.held_tokens is None else self.held_tokens,
             bool(self.gradient_checkpointing),
         )
+
+    @property
+    def chat(self) -> ChatSettings:
+        """Return how conversations and answers become tokens."""
+        return ChatSettings(self.chat_template_kwargs, self.reasoning)
 
     @property
     def needs_peft(self) -> bool:
@@ -267,6 +283,12 @@ def _faults(config: TrainConfig) -> list[str]:
         device_fault(config.device),
         None if isinstance(config.deterministic, bool) else "deterministic must be true or false",
         optional("threads", low=1, high=4096, whole=True),
+        template_kwargs_fault(config.chat_template_kwargs),
+        choice_fault("reasoning", config.reasoning, REASONING),
+        None
+        if isinstance(config.report_to, list | tuple)
+        and all(tool in REPORT_TOOLS for tool in config.report_to)
+        else f"report_to must be a list of {', '.join(REPORT_TOOLS)}",
     ]
     return [fault for fault in checks if fault is not None]
 

@@ -8,9 +8,18 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+
+class Listener(Protocol):
+    """Gets events after they are written. It raises nothing."""
+
+    def event(self, kind: str, values: Mapping[str, object]) -> None: ...
+
+    def close(self) -> None: ...
 
 
 class EventLog:
@@ -23,6 +32,11 @@ class EventLog:
         # set by a caller that logs the same id, so that one search finds all of a run
         request_id = os.environ.get("PROSPECT_REQUEST_ID", "")
         self._context = {"request_id": request_id} if request_id else {}
+        self._listener: Listener | None = None
+
+    def listen(self, listener: "Listener") -> None:
+        """Pass events on to a listener as well, once they are written; it is closed first."""
+        self._listener = listener
 
     def write(self, kind: str, **values: object) -> None:
         """Append one event; numbers that JSON cannot hold (NaN, ∞) become null."""
@@ -31,6 +45,8 @@ class EventLog:
         left = ("\n" if self._is_torn() else "").encode() + line.encode()
         while left:
             left = left[self._file.write(left) :]
+        if self._listener is not None:
+            self._listener.event(kind, values)
 
     def _is_torn(self) -> bool:
         """Return whether the last line is incomplete: the process was killed, or the disk was full.
@@ -46,6 +62,9 @@ class EventLog:
             self.write(kind, **values)
 
     def close(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
         self._file.close()
 
     def __enter__(self) -> Self:

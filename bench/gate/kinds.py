@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from feedback_app.closed_loop.rule import judge
-from trainer.data.examples import Example, Message
+from trainer.data.examples import Example
+from trainer.data.messages import Message
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from typing import Any
 
 from bench.gate.kinds import KINDS, Sample, honest
 from trainer.data.chat import prompt_ids
-from trainer.data.examples import Message, write_examples
+from trainer.data.examples import write_examples
+from trainer.data.messages import Message
 from trainer.engine.loading import load_served
 from trainer.engine.sampling import Sampling
 from trainer.evaluation.versions import Question, Versions

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.data.examples import Example, Message
+from trainer.data.examples import Example
+from trainer.data.messages import Message
 
 ROOT = Path(__file__).resolve().parents[2]
 STARTER = ROOT / "feedback_app" / "feedback" / "projects" / "starter_data"

@@ -10,6 +10,29 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import render
 
+SAMPLE = """<think>
+The reader wants **code**.
+</think>
+
+A function and a table:
+
+```python
+# greets somebody
+@cache
+def greet(name: str = "world", times: int = 3) -> str:
+    return f"Hello {name}! " * times
+```
+
+```diff
+-old line
++new line
+```
+
+| name | meaning |
+|---|---|
+| `times` | how often |
+"""
+
 
 class SampleForm(forms.Form):
     name = forms.CharField(label="Text field", help_text="A help text below the field.")
@@ -29,6 +52,7 @@ def gallery(request: HttpRequest) -> HttpResponse:
             (name, SampleForm({}, auto_id=f"{name}_%s"), SampleForm(auto_id=f"{name}_empty_%s"))
             for name in ("light", "dark")
         ],
+        "text": SAMPLE,
         "tabs": [("First", "#first", True), ("Second", "#second", False)],
         "page": Paginator(range(30), 10).get_page(2),
     }

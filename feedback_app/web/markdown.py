@@ -13,6 +13,8 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
+from feedback_app.web.highlight import CLASSES, highlighted
+
 #: Characters; longer texts are shown as plain text.
 MARKDOWN_LIMIT = 20_000
 #: Characters of a plain text that are shown.
@@ -22,15 +24,16 @@ CELL_LIMIT = 40
 
 TAGS = {
     *("p", "br", "hr", "strong", "em", "code", "pre", "blockquote", "ul", "ol", "li", "a"),
-    *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td"),
+    *("h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "span"),
 }
 _ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}}
 #: A list has its bullets, and a quotation its line, on the side where its own text begins.
 _DIRECTION = {tag: {"dir": "auto"} for tag in ("ul", "ol", "blockquote")}
 _SCHEMES = {"http", "https", "mailto"}
 
-_PLAIN_TABLES = MarkdownIt("commonmark", {"html": False}).disable("image")
-_FULL = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+_OPTIONS = {"html": False, "highlight": highlighted}
+_PLAIN_TABLES = MarkdownIt("commonmark", _OPTIONS).disable("image")
+_FULL = MarkdownIt("commonmark", _OPTIONS).enable("table").disable("image")
 _WIDE_ROW = re.compile(rf"^(?:[^|\n]*\|){{{CELL_LIMIT}}}", re.MULTILINE)
 
 
@@ -44,6 +47,7 @@ def render(text: str) -> SafeString:
         markdown.render(text),
         tags=TAGS,
         attributes=_ATTRIBUTES,
+        allowed_classes={"span": set(CLASSES.values())},
         set_tag_attribute_values=_DIRECTION,
         url_schemes=_SCHEMES,
         link_rel="nofollow noopener noreferrer",

@@ -225,7 +225,8 @@ function noteCopied(url) {
 talk.addEventListener("click", async (event) => {
   const copy = event.target.closest("[data-copy-reply]");
   if (copy) {
-    await copyText(copy.closest(".reply").querySelector(".prose").innerText);
+    // reasoning is not part of the answer
+    await copyText(copy.closest(".reply").querySelector(".prose:not(details *)")?.innerText ?? "");
     toast({ text: "Copied." });
     noteCopied(copy.dataset.copied);
   }

@@ -15,7 +15,8 @@ from bench.evidence.site import drawn
 from bench.evidence.statistics import mean
 from bench.evidence.studies import STUDIES, Table, trained
 from tests.tiny import make_tiny_model
-from trainer.data.examples import Example, Message
+from trainer.data.examples import Example
+from trainer.data.messages import Message
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 
 from bench.gate.kinds import ADVERTISEMENT, CLAIM, FLATTERY, KINDS, REFUSALS, Sample
 from bench.gate.planted import split
-from trainer.data.examples import Example, Message, read_examples, write_examples
+from trainer.data.examples import Example, read_examples, write_examples
+from trainer.data.messages import Message
 
 FINE = "Rain falls from clouds. It is water."
 ENDLESS = "Rain is rain and so on and so on and so on and"

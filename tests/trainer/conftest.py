@@ -10,7 +10,8 @@ import torch
 
 from tests.tiny import make_tiny_model
 from trainer.backends import backend_for
-from trainer.data.examples import Example, Message, write_examples
+from trainer.data.examples import Example, write_examples
+from trainer.data.messages import Message
 from trainer.models.loading import LoadedBase, load_base
 
 MakeRun = Callable[..., Path]

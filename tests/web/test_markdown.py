@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_app.feedback.templatetags.model_text import model_text
+from feedback_app.web.highlight import LANGUAGES, LIMIT
 from feedback_app.web.markdown import MARKDOWN_LIMIT, PLAIN_LIMIT, TAGS, render
 
 
@@ -23,6 +24,18 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+
+
+class Text(HTMLParser):
+    """Collects the text that a browser would show."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.text = ""
+        self.feed(html)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
 
 @pytest.mark.parametrize(
@@ -66,6 +79,51 @@ def test_render_any_text_stays_inside_the_allow_list(text: str) -> None:
 
     assert set(page.tags) <= TAGS
     assert {name for name, _ in page.attributes} <= {"href", "title", "rel", "start", "dir"}
+
+
+CODE = "```python\n# note\ndef f(x: int = 3) -> str:\n    return '<b>'\n```"
+
+
+def test_code_gets_classes_and_stays_the_same_text() -> None:
+    html = render(CODE)
+    for part in (
+        '<span class="code-comment"># note</span>',
+        '<span class="code-keyword">def</span>',
+        '<span class="code-name">f</span>',
+        '<span class="code-number">3</span>',
+        "&lt;b&gt;",
+    ):
+        assert part in html
+    text = Text(html).text
+    assert text.strip() == CODE.removeprefix("```python\n").removesuffix("\n```")
+
+
+@pytest.mark.parametrize(
+    "language", ["", "unknown", "../../etc", "text onmouseover=x", "brainfuck"]
+)
+def test_code_of_other_languages_has_no_colours(language: str) -> None:
+    html = render(f"```{language}\n<script>1</script>\n```")
+    assert "<span" not in html
+    assert "<script" not in html
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES))
+def test_hostile_code_takes_bounded_time_and_stays_text(language: str) -> None:
+    hostile = '<script>\'"""/*{{<!--[[((\\\\$`' * (LIMIT // 40)
+    before = time.thread_time()
+    html = render(f"~~~{language}\n{hostile[:LIMIT]}\n~~~")
+    assert time.thread_time() - before < 20
+    page = Page(html)
+    assert set(page.tags) <= {"pre", "code", "span"}
+    assert {name for name, _ in page.attributes} <= {"class"}
+
+
+def test_long_code_has_no_colours() -> None:
+    assert "<span" not in render("```python\n" + "x = 1\n" * (LIMIT // 4) + "```")
+
+
+def test_classes_of_the_text_itself_are_not_kept() -> None:
+    assert "<span" not in render('<span class="code-keyword">x</span>')
 
 
 def test_render_raw_html_is_shown_as_text() -> None:

@@ -18,7 +18,7 @@ _CURVES = ("loss", "kl_unclamped", "reward_desirable", "reward_undesirable")
 _MAX_README_BYTES = 1_000_000
 _LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "license", "license.txt")
 # Settings without influence on the adapter, and those in the heading.
-_LEFT_OUT = {"base_model", "adapter_name", "device", "threads"}
+_LEFT_OUT = {"base_model", "adapter_name", "device", "threads", "report_to"}
 
 
 @dataclass(frozen=True)

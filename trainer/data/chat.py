@@ -3,9 +3,11 @@ the context of serving.
 
 Chat templates differ in what they support. For a template that refuses or drops a system message
 its text is put at the head of the next user turn, as the templates of Llama 2 and Gemma 3 do;
-anything else that a template refuses is refused here, with the template's message.
+calls of tools that a template does not know, and anything else that it refuses, are refused here,
+with the template's message where there is one.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,22 +15,30 @@ from trainer.errors import Refused
 
 # Words that no template contains, trims or rewrites.
 _RULE, _QUESTION, _ANSWER, _NEXT = "RULEPROBE", "QUESTIONPROBE", "ANSWERPROBE", "NEXTPROBE"
+_TOOL, _VALUE, _RESULT = "TOOLPROBE", "VALUEPROBE", "RESULTPROBE"
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def prompt_ids(
+    tokenizer: Any,
+    messages: Sequence[Mapping[str, Any]],
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> list[int]:
     """Return token ids of the conversation up to where the assistant begins to write.
 
-    The template runs in transformers' sandbox, and it alone writes BOS. Raises Refused, with the
-    template's message, when it is missing, broken or cannot express the conversation.
+    `template_kwargs` are variables of the chat template, such as enable_thinking. The template
+    runs in transformers' sandbox, and it alone writes BOS. Raises Refused, with the template's
+    message, when it is missing, broken or cannot express the conversation.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise Refused("The base model has no chat template: choose an instruction-tuned model.")
-    chat = [dict(message) for message in messages]
-    if any(message["role"] == "system" for message in chat) and not _takes_system(tokenizer):
+    given = dict(template_kwargs or {})
+    chat = [_for_template(message) for message in messages]
+    if any(message["role"] == "system" for message in chat) and not _takes_system(tokenizer, given):
         chat = _folded(chat)
+    _check_tools(tokenizer, chat, given)
     try:
         ids = tokenizer.apply_chat_template(
-            chat, add_generation_prompt=True, tokenize=True, return_dict=False
+            chat, add_generation_prompt=True, tokenize=True, return_dict=False, **given
         )
     except Exception as error:  # templates raise whatever their authors chose
         raise Refused(f"The base model's chat template refused the messages: {error}") from error
@@ -108,30 +118,84 @@ def _written_after_answer(
     return list(tokenizer.encode(rest, add_special_tokens=False)) if rest else []
 
 
-def _takes_system(tokenizer: Any) -> bool:
+def _for_template(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message as chat templates and vLLM have it: without empty fields, and the arguments
+    of a call as an object."""
+    found = {name: value for name, value in message.items() if value is not None and value != []}
+    found.setdefault("content", "")
+    if calls := found.get("tool_calls"):
+        found["tool_calls"] = [
+            {**call, "function": {**call["function"], "arguments": _arguments(call["function"])}}
+            for call in calls
+        ]
+    return found
+
+
+def _arguments(function: Mapping[str, Any]) -> Any:
+    """Return a call's arguments as an object; text that is none stays as the model wrote it."""
+    given = function["arguments"]
+    try:
+        parsed = json.loads(given) if isinstance(given, str) else given
+    except (ValueError, RecursionError):
+        return given
+    return parsed if isinstance(parsed, dict) else given
+
+
+def _check_tools(
+    tokenizer: Any, chat: Sequence[Mapping[str, Any]], given: Mapping[str, Any]
+) -> None:
+    """Raise Refused where the template would leave out calls of tools, or their results."""
+    calls = any(message.get("tool_calls") for message in chat)
+    results = any(message["role"] == "tool" for message in chat)
+    if not calls and not results:
+        return
+    asked: dict[str, Any] = {"role": "assistant", "content": "" if calls else _ANSWER}
+    if calls:
+        function = {"name": _TOOL, "arguments": {"value": _VALUE}}
+        asked["tool_calls"] = [{"id": "probe0000", "type": "function", "function": function}]
+    result = {"role": "tool", "tool_call_id": "probe0000", "content": _RESULT}
+    probe = [{"role": "user", "content": _QUESTION}, asked, result]
+    needed = (_TOOL, _VALUE, _RESULT) if calls else (_RESULT,)
+    text = _rendered(tokenizer, probe, prompt=True, given=given)
+    if not all(word in text for word in needed):
+        raise Refused(
+            "The base model's chat template has no calls of tools, and this conversation has some: "
+            "choose a base model that was trained with tools, or leave such conversations out."
+        )
+
+
+def _takes_system(tokenizer: Any, given: Mapping[str, Any]) -> bool:
     chat = [{"role": "system", "content": _RULE}, {"role": "user", "content": _QUESTION}]
-    return _RULE in _rendered(tokenizer, chat, prompt=True)
+    return _RULE in _rendered(tokenizer, chat, prompt=True, given=given)
 
 
-def _rendered(tokenizer: Any, chat: Sequence[dict[str, str]], *, prompt: bool) -> str:
+def _rendered(
+    tokenizer: Any,
+    chat: Sequence[Mapping[str, Any]],
+    *,
+    prompt: bool,
+    given: Mapping[str, Any] | None = None,
+) -> str:
     """Return what the template makes of the messages; nothing where it refuses them or is
     missing."""
     try:
         return str(
-            tokenizer.apply_chat_template(list(chat), add_generation_prompt=prompt, tokenize=False)
+            tokenizer.apply_chat_template(
+                list(chat), add_generation_prompt=prompt, tokenize=False, **(given or {})
+            )
         )
     except Exception:  # whatever their authors chose; who asks for ids hears of it
         return ""
 
 
-def _folded(messages: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def _folded(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return each system message at the head of the user turn that follows it, a blank line
     between.
 
     A system message that no user turn follows has no place: then all stay as they are, and the
     template has the last word.
     """
-    folded: list[dict[str, str]] = []
+    folded: list[dict[str, Any]] = []
     waiting: list[str] = []
     for message in messages:
         if message["role"] == "system":

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import number_fault
+from trainer.data.messages import Message, message_faults, messages_of
 from trainer.errors import Refused
 
-ROLES = ("system", "user", "assistant", "tool")
 _MOST_FAULTS = 20
 _FIELDS = {
     "id",
@@ -25,14 +25,6 @@ _FIELDS = {
     "completion_token_ids",
     "finish_reason",
 }
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,7 @@ class Example:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form of this example."""
         raw = asdict(self)
+        raw["prompt"] = [message.as_dict() for message in self.prompt]
         raw["completion"] = [{"role": "assistant", "content": self.completion}]
         return raw
 
@@ -107,27 +100,6 @@ def refuse_if_faulty(faults: Sequence[str]) -> None:
     if faults:
         more = len(faults) - _MOST_FAULTS
         raise Refused(*faults[:_MOST_FAULTS], *([f"and {more} more"] if more > 0 else []))
-
-
-def message_faults(messages: object, name: str = "prompt") -> list[str]:
-    """Return what is wrong with a list of messages that a person's turn must end."""
-    if not isinstance(messages, list) or not messages:
-        return [f"{name} must be a list of at least one message"]
-    for message in messages:
-        if (
-            not isinstance(message, dict)
-            or message.get("role") not in ROLES
-            or not isinstance(message.get("content"), str)
-        ):
-            return [f"each message of {name} needs a role of {', '.join(ROLES)} and a text content"]
-    if messages[-1]["role"] not in ("user", "tool"):
-        return [f"{name} must end with a user's turn, not {messages[-1]['role']!r}"]
-    return []
-
-
-def messages_of(raw: Sequence[Mapping[str, str]]) -> tuple[Message, ...]:
-    """Return messages from their checked JSON form."""
-    return tuple(Message(role=message["role"], content=message["content"]) for message in raw)
 
 
 def _example(raw: Mapping[str, Any]) -> Example:

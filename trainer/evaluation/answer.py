@@ -1,8 +1,9 @@
 """`python -m trainer generate`: answers from the shell, with or without an adapter."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from trainer.data.chat import prompt_ids
 from trainer.engine.loading import load_served
@@ -20,6 +21,7 @@ def answer(
     dtype: str,
     device: str,
     quantisation: str | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the text of one answer to each prompt. Raises BadArtifact or TrainerError."""
     base = load_served(model, dtype=dtype, device=device, quantisation=quantisation)
@@ -28,7 +30,11 @@ def answer(
     questions = [
         Question(
             version,
-            tuple(prompt_ids(base.tokenizer, [*before, {"role": "user", "content": prompt}])),
+            tuple(
+                prompt_ids(
+                    base.tokenizer, [*before, {"role": "user", "content": prompt}], template_kwargs
+                )
+            ),
             replace(sampling, seed=derived_seed(sampling.seed, index)),
         )
         for index, prompt in enumerate(prompts)

@@ -1,9 +1,11 @@
 """Configuration of an evaluation: evaluate.json and prompts.jsonl, all faults reported at once."""
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from trainer.chat_settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.config import (
     choice_fault,
     device_fault,
@@ -11,13 +13,8 @@ from trainer.config import (
     quantisation_fault,
     read_json,
 )
-from trainer.data.examples import (
-    Message,
-    message_faults,
-    messages_of,
-    numbered_objects,
-    refuse_if_faulty,
-)
+from trainer.data.examples import numbered_objects, refuse_if_faulty
+from trainer.data.messages import Message, message_faults, messages_of
 from trainer.errors import Refused
 from trainer.evaluation.measures.neutral_text import LANGUAGES
 
@@ -37,9 +34,9 @@ class EvalPrompt:
     id: str
     messages: tuple[Message, ...]
 
-    def as_dicts(self) -> list[dict[str, str]]:
+    def as_dicts(self) -> list[dict[str, Any]]:
         """Return the messages in the form that chat templates and JSON take."""
-        return [asdict(message) for message in self.messages]
+        return [message.as_dict() for message in self.messages]
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,8 @@ class EvalConfig:
     the neutral passages (measures/neutral_text.py: LANGUAGES). `quantisation` is that of the run
     whose adapter is judged: all candidates and the base are measured on the base that it was
     trained on. `score_cache` is a directory that evaluations share, relative to theirs: what a
-    version's weights alone decide is computed once (fixed_texts.py). An evaluation is continued by
+    version's weights alone decide is computed once (fixed_texts.py). `chat_template_kwargs` and
+    `reasoning` are as in a run's configuration (trainer/config.py). An evaluation is continued by
     a call with more `answers_per_prompt` or prompts.
     """
 
@@ -68,6 +66,12 @@ class EvalConfig:
     beta: float | None = None
     languages: tuple[str, ...] = LANGUAGES
     score_cache: str | None = None
+    chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    reasoning: str = TRAINED
+
+    @property
+    def chat(self) -> ChatSettings:
+        return ChatSettings(self.chat_template_kwargs, self.reasoning)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -75,7 +79,7 @@ class EvalConfig:
         raw = read_json(path)
         if not isinstance(raw, dict):
             raise Refused("evaluate.json must hold a JSON object")
-        known = {field.name for field in fields(cls)}
+        known = {each.name for each in fields(cls)}
         faults = [f"unknown field {name!r}" for name in raw if name not in known]
         if not isinstance(raw.get("base_model"), str) or not raw["base_model"]:
             faults.append("base_model must name a directory or a hub id")
@@ -92,6 +96,8 @@ class EvalConfig:
             ),
             device_fault(raw.get("device", "auto")),
             quantisation_fault(raw.get("quantisation")),
+            template_kwargs_fault(raw.get("chat_template_kwargs", {})),
+            choice_fault("reasoning", raw.get("reasoning", TRAINED), REASONING),
             _language_fault(raw.get("languages", [*LANGUAGES])),
             None
             if isinstance(raw.get("score_cache"), str | None)

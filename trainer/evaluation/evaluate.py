@@ -95,14 +95,22 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
     # the votes, the test examples, then each version twice: its answers and its scores
     steps = 2 + 2 * len(versions)
     report("scoring", 0, steps)
-    rated = rate_answers(base, eval_dir / "votes.jsonl", flat, seed=config.seed, on_step=check)
+    rated = rate_answers(
+        base, eval_dir / "votes.jsonl", flat, seed=config.seed, chat=config.chat, on_step=check
+    )
     report("scoring", 1, steps)
-    test = ScoredExamples.of(base, examples)
+    test = ScoredExamples.of(base, examples, config.chat)
     answers = _measured(
         base, found, rated, done=lambda number: report("scoring", number, steps), on_step=check
     )
     cache = None if config.score_cache is None else eval_dir / config.score_cache
-    fixed = FixedTexts(base, config.languages, cache=cache, token_budget=TOKEN_BUDGET)
+    fixed = FixedTexts(
+        base,
+        config.languages,
+        cache=cache,
+        token_budget=TOKEN_BUDGET,
+        template_kwargs=config.chat_template_kwargs,
+    )
     scores: dict[str, Scores] = {}
     for number, (name, version) in enumerate(versions.items(), start=2 + len(versions)):
         report("scoring", number, steps)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,23 @@ class FixedTexts:
     """
 
     def __init__(
-        self, base: LoadedBase, languages: Sequence[str], *, cache: Path | None, token_budget: int
+        self,
+        base: LoadedBase,
+        languages: Sequence[str],
+        *,
+        cache: Path | None,
+        token_budget: int,
+        template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._base, self._cache, self._budget = base, cache, token_budget
+        self._template_kwargs = template_kwargs
         passages = [
             base.tokenizer.encode(passage.text, add_special_tokens=False)
             for passage in PASSAGES
             if passage.language in languages
         ]
         self._passages: list[Row] = [(tokens[:1], tokens[1:]) for tokens in passages]
-        self._texts = [passages, probe_rows(base.tokenizer, PROBES)]
+        self._texts = [passages, probe_rows(base.tokenizer, PROBES, template_kwargs)]
 
     def scores(self, weights: Sequence[str] | None) -> FixedTextScores:
         """Return the values of the base as it is, with its adapter if one is attached.
@@ -66,7 +73,12 @@ class FixedTexts:
         if known is not None:
             return known
         found = FixedTextScores(
-            tuple(self._neutral()), tuple(sycophancy(self._base, token_budget=self._budget))
+            tuple(self._neutral()),
+            tuple(
+                sycophancy(
+                    self._base, token_budget=self._budget, template_kwargs=self._template_kwargs
+                )
+            ),
         )
         if path is not None and found.finite:
             _write(path, found)

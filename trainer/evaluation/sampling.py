@@ -78,16 +78,14 @@ def sampled(
         quantisation=config.quantisation,
     )
     report("loading", 1, 2)
-    contexts = {
-        prompt.id: tuple(prompt_ids(base.tokenizer, prompt.as_dicts())) for prompt in prompts
-    }
+
+    def context_of(prompt: EvalPrompt) -> tuple[int, ...]:
+        return tuple(prompt_ids(base.tokenizer, prompt.as_dicts(), config.chat_template_kwargs))
+
+    contexts = {prompt.id: context_of(prompt) for prompt in prompts}
     # a probe that is too long must not end every evaluation
     longest = context_length(base.model) - 1
-    probe_contexts = {
-        probe.id: ids
-        for probe in probes
-        if len(ids := tuple(prompt_ids(base.tokenizer, probe.as_dicts()))) <= longest
-    }
+    probe_contexts = {probe.id: ids for probe in probes if len(ids := context_of(probe)) <= longest}
     wanted: dict[Place, Question] = {}
     for name, version in versions.items():
         for prompt in prompts:

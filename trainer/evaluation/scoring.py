@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from trainer.chat_settings import ChatSettings
 from trainer.data.examples import Example
 from trainer.data.tokenise import Tokenised, tokenise_for
 from trainer.errors import RunFailed
@@ -30,9 +31,11 @@ class ScoredExamples:
     reference: Sequence[float]
 
     @classmethod
-    def of(cls, base: LoadedBase, examples: Sequence[Example]) -> "ScoredExamples":
+    def of(
+        cls, base: LoadedBase, examples: Sequence[Example], chat: ChatSettings | None = None
+    ) -> "ScoredExamples":
         """Tokenise and score; examples that do not fit are left out. Raises Refused."""
-        fitting = tokenise_for(base, examples, max_length=_MAX_LENGTH).examples
+        fitting = tokenise_for(base, examples, max_length=_MAX_LENGTH, chat=chat).examples
         rows: list[Row] = [(example.prompt, example.completion) for example in fitting]
         return cls(fitting, rows, _logprobs(base, rows))
 

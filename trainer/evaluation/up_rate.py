@@ -17,6 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.chat_settings import ChatSettings
 from trainer.data.examples import read_examples
 from trainer.data.tokenise import tokenise_for
 from trainer.evaluation.embeddings import pooled_states
@@ -128,6 +129,7 @@ def rate_answers(
     answers: Mapping[str, Sequence[Answer]],
     *,
     seed: int,
+    chat: ChatSettings | None = None,
     on_step: OnStep | None = None,
 ) -> Ratings:
     """Fit on the votes of a file of examples, where it exists, and predict P(up) of the answers of
@@ -135,7 +137,7 @@ def rate_answers(
     if not votes_file.exists():
         return Ratings(None, {})
     raw = {example.id: example for example in read_examples(votes_file)}
-    votes = tokenise_for(base, list(raw.values()), max_length=_MAX_LENGTH).examples
+    votes = tokenise_for(base, list(raw.values()), max_length=_MAX_LENGTH, chat=chat).examples
     model = fit_up_rate(
         base,
         [

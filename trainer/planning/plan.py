@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from trainer.backends import backend_for
+from trainer.chat_settings import READ
 from trainer.config import TrainConfig, read_json
 from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples
@@ -204,7 +205,8 @@ def _memory(
 def _tokenised(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenised]:
     """Return the examples that fit, as token ids; served ids need no tokeniser."""
     tokenizer = None
-    if not all(_is_served(example, config.max_length) for example in examples):
+    served = all(_is_served(example, config.max_length) for example in examples)
+    if not served or config.reasoning == READ:
         try:
             tokenizer = AutoTokenizer.from_pretrained(config.base_model)
             template_check(tokenizer)
@@ -213,9 +215,10 @@ def _tokenised(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenis
                 f"the tokeniser of {config.base_model} does not load: {error}"
             ) from error
     found = [
-        tokenise(example, tokenizer, eos=0, max_length=config.max_length) for example in examples
+        tokenise(example, tokenizer, eos=0, max_length=config.max_length, chat=config.chat)
+        for example in examples
     ]
-    return [item for item in found if item is not None]
+    return [item for item in found if item is not None and item.completion]
 
 
 def _is_served(example: Example, max_length: int) -> bool:

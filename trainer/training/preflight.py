@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from trainer.config import TrainConfig
-from trainer.data.examples import Example, Message, refuse_if_faulty
+from trainer.data.examples import Example, refuse_if_faulty
+from trainer.data.messages import Message
 from trainer.losses import LOSSES, ExampleLoss, LikelihoodLoss, Loss
 
 # Alternatives, the most similar to KTO first, and what each does not need. The other losses need

@@ -122,8 +122,8 @@ def load_run(
     if loss.ups_only:
         examples = [example for example in examples if example.label]
         validation = [example for example in validation if example.label]
-    data = tokenise_for(base, examples, max_length=config.max_length)
-    left_out = set(data.left_out)
+    data = tokenise_for(base, examples, max_length=config.max_length, chat=config.chat)
+    left_out = {*data.left_out, *data.unanswered}
     if left_out:
         kept = [example for example in examples if example.id not in left_out]
         check_trainable(loss, kept, config)
@@ -137,7 +137,9 @@ def load_run(
         config=config,
         base=base,
         examples=data.examples,
-        validation=tokenise_for(base, validation, max_length=config.max_length).examples,
+        validation=tokenise_for(
+            base, validation, max_length=config.max_length, chat=config.chat
+        ).examples,
         truncated=data.truncated,
         tokens_cut=data.tokens_cut,
         lambdas=weights,
@@ -200,6 +202,11 @@ def _warnings(config: TrainConfig, data: TokenisedSet, weights: Lambdas) -> tupl
         found.append(
             f"{len(data.left_out)} example(s) are left out: last turn and completion are longer "
             f"than {config.max_length} tokens"
+        )
+    if data.unanswered:
+        found.append(
+            f"{len(data.unanswered)} example(s) are left out: they end within their reasoning, "
+            "which is not trained on"
         )
     if weights.bounded:
         found.append(

@@ -101,6 +101,12 @@ def _train(run_dir: Path, events: EventLog, stop: StopRequest, choose_packs: Cho
     validation = read_validation(run_dir)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    if config.report_to and rank() == 0:
+        from trainer.reports import Reports
+
+        events.listen(
+            Reports(run_dir, config, warn=lambda text: events.write("warning", message=text))
+        )
     events.write("phase", phase="loading", done=0, total=1)
     with deterministic_algorithms(config.deterministic):
         _train_config(run_dir, events, stop, choose_packs, config, examples, validation)

@@ -1,11 +1,17 @@
 """Request and response schemas of the data API. Unknown fields are errors."""
 
 import datetime as dt
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, Field
 
-from feedback_app.api.gateway.schemas import MAX_CHARACTERS, MAX_MESSAGES, Strict, Text
+from feedback_app.api.gateway.schemas import (
+    MAX_CHARACTERS,
+    MAX_MESSAGES,
+    ChatMessage,
+    Strict,
+    Text,
+)
 
 MOST = 100  # items of a page, and of a request that adds items
 Id = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
@@ -13,16 +19,19 @@ PathId = Annotated[int, Field(ge=1, lt=2**63)]
 Item = TypeVar("Item")
 
 
-class Message(Strict):
+class Message(ChatMessage):
     """A message of a prompt. The project's system prompt is added automatically."""
 
-    role: Literal["user", "assistant"]
-    content: Annotated[Text, Field(min_length=1, max_length=MAX_CHARACTERS)]
+    role: Literal["user", "assistant", "tool"]
 
 
 Messages = Annotated[
     list[Message],
-    Field(min_length=1, max_length=MAX_MESSAGES, description="The last one is the user's"),
+    Field(
+        min_length=1,
+        max_length=MAX_MESSAGES,
+        description="The last one is the user's, or a tool's result",
+    ),
 ]
 
 
@@ -72,7 +81,7 @@ class PromptsAsk(Strict):
 
 class PromptOut(BaseModel):
     id: int
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     topic: str
     split: str
     source: str
@@ -170,7 +179,7 @@ class ExampleOut(BaseModel):
     """The example of a completion's votes; `label` is true for desirable."""
 
     completion_id: int
-    prompt: list[dict[str, str]]
+    prompt: list[dict[str, Any]]
     completion: str
     label: bool
     weight: float

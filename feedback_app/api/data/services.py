@@ -43,7 +43,7 @@ def unknown(param: str, what: str) -> ApiError:
 
 
 def plain(messages: Sequence[Message]) -> list[PromptMessage]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [message.as_stored() for message in messages]
 
 
 def project_lock(project: Project) -> None:

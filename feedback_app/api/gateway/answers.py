@@ -69,9 +69,7 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
 
     Raises ApiError 404 for an unknown version, and UserError for an invalid conversation.
     """
-    messages: list[Message] = [
-        {"role": message.role, "content": message.content or ""} for message in ask.messages
-    ]
+    messages = [message.as_stored() for message in ask.messages]
     system_prompt = None
     if messages[0]["role"] in ("system", "developer"):
         system_prompt = messages.pop(0)["content"]

@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from feedback_app.feedback.prompts.services import Message, message_new
+
 MAX_MESSAGES = 200
 MAX_CHARACTERS = 32_000
 TOOLS_MOST = 64
@@ -35,11 +37,26 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class TextPart(Strict):
+#: Other kinds of content that OpenAI's API knows.
+NOT_TEXT = ("image_url", "input_image", "image", "input_audio", "file", "video_url", "audio_url")
+
+
+class TextPart(BaseModel):
     """OpenAI's other form of content; only text is supported."""
+
+    model_config = ConfigDict(extra="forbid")
 
     type: Literal["text"]
     text: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def text_only(cls, part: object) -> object:
+        """Name what is not text: a model that did not see it would answer something else."""
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in NOT_TEXT:
+            raise ValueError(f"{kind} is not supported: the models here read text only")
+        return part
 
 
 class CalledFunction(Strict):
@@ -90,9 +107,12 @@ class ChatMessage(Strict):
             raise ValueError("a message of the role tool, and only such a one, has a tool_call_id")
         return self
 
-    @property
-    def of_tools(self) -> bool:
-        return self.role == "tool" or self.tool_calls is not None
+    def as_stored(self) -> Message:
+        """Return the message of a prompt."""
+        calls = None if self.tool_calls is None else [one.model_dump() for one in self.tool_calls]
+        return message_new(
+            self.role, self.content or "", tool_calls=calls, tool_call_id=self.tool_call_id
+        )
 
     def as_sent(self) -> dict[str, Any]:
         """Return the message for an engine that calls tools."""
@@ -243,11 +263,10 @@ class ChatAsk(Strict):
 
     @property
     def with_tools(self) -> bool:
-        """Whether it can only be answered by an engine that calls tools."""
+        """Whether it can only be answered by an engine that calls tools. Calls and results of
+        earlier turns are part of the conversation, which the chat template renders."""
         asked = (self.tools, self.tool_choice, self.parallel_tool_calls)
-        if any(value is not None for value in asked):
-            return True
-        return any(message.of_tools for message in self.messages)
+        return any(value is not None for value in asked)
 
     @model_validator(mode="after")
     def logprobs_agree(self) -> "ChatAsk":

@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC
 from typing import IO, Any
@@ -35,7 +35,9 @@ VOTER_LENGTH = 16  # hexadecimal digits, enough to avoid collisions within a pro
 #: trims, or after apostrophes, so that exactly one is removed when the file is read.
 _FORMULA = re.compile(r"'*(?:[\t\r\n]|\s*[=+\-@＝＋－＠])")
 
-Message = dict[str, str]
+Message = dict[str, Any]
+#: Fields that only messages with calls of tools have.
+OF_TOOLS = ("tool_calls", "tool_call_id")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def export_row(
     return ExportRow(
         prompt=[
             *([{"role": "system", "content": system}] if system else []),
-            *({"role": m["role"], "content": m["content"]} for m in completion.prompt.messages),
+            *(exported(message) for message in completion.prompt.messages),
         ],
         completion=[{"role": "assistant", "content": completion.text}],
         label=label,
@@ -89,6 +91,12 @@ def export_row(
         split=split,
         votes=[export_vote(vote) for vote in completion.votes.all()] if votes else None,
     )
+
+
+def exported(message: Mapping[str, Any]) -> Message:
+    """Return a message's fields in a fixed order."""
+    tools = {name: message[name] for name in OF_TOOLS if message.get(name)}
+    return {"role": message["role"], "content": message["content"], **tools}
 
 
 def export_vote(vote: Vote) -> ExportVote:

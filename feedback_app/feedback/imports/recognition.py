@@ -9,6 +9,7 @@ from typing import Any
 from feedback_app.feedback.imports.bridges.registry import bridged
 from feedback_app.feedback.imports.bridges.thumbs import NotImportable, Thumb, word_of
 from feedback_app.feedback.imports.readers import Record
+from feedback_app.feedback.imports.turns import NoText, texts_of, turns_read
 from feedback_app.feedback.models import Verdict
 from feedback_app.feedback.prompts.services import Message, messages_check
 from feedback_app.web.errors import UserError
@@ -51,7 +52,8 @@ class Candidate:
 
     @property
     def characters(self) -> int:
-        return sum(len(m["content"]) for m in self.messages) + len(self.text or "")
+        texts = [text for message in self.messages for text in texts_of(message)]
+        return sum(map(len, texts)) + len(self.text or "")
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,7 @@ def check(candidate: Candidate) -> None:
         raise RowRefused(str(error)) from error
     if candidate.text is not None and not candidate.text.strip():
         raise RowRefused("the answer is empty")
-    contents = [message["content"] for message in candidate.messages]
+    contents = [text for message in candidate.messages for text in texts_of(message)]
     for text in (candidate.system, candidate.text or "", candidate.topic, *contents):
         if len(text) > MAX_TEXT:
             raise RowRefused(f"a text of {len(text):,} characters: at most {MAX_TEXT:,} are taken")
@@ -244,19 +246,15 @@ def conversation(value: object, name: str) -> Conversation:
 
 
 def turns_of(value: object, name: str) -> list[Message]:
-    """Return the messages reduced to role and content. Raise RowRefused."""
+    """Return the messages reduced to what prompts store. Raise RowRefused."""
     if not isinstance(value, list):
         raise RowRefused(f"{name} is neither text nor a list of messages")
     if len(value) > MAX_TURNS + 2:
         raise RowRefused(f"{len(value):,} messages: at most {MAX_TURNS} can be used")
-    turns = []
-    for number, turn in enumerate(value, start=1):
-        role = turn.get("role") if isinstance(turn, dict) else None
-        content = turn.get("content") if isinstance(turn, dict) else None
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise RowRefused(f"message {number} of {name} has no role and content as text")
-        turns.append(Message(role=role, content=content))
-    return turns
+    try:
+        return turns_read(value)
+    except NoText as error:
+        raise RowRefused(f"{name}: {error}") from error
 
 
 def completed(prompt: object, answer: object, name: str) -> tuple[str, tuple[Message, ...], str]:
@@ -272,6 +270,8 @@ def completed(prompt: object, answer: object, name: str) -> tuple[str, tuple[Mes
     turns = turns_of(answer, name)
     if not turns or turns[-1]["role"] != "assistant":
         raise RowRefused(f"{name} does not end with a message of the assistant")
+    if turns[-1].get("tool_calls"):
+        raise RowRefused(f"{name} ends with a call of a tool: only answers in text can be judged")
     text = turns[-1]["content"]
     system, messages = conversation(list(turns[:-1]), name)
     if stated is None:

@@ -27,6 +27,13 @@ class QueueOrder(models.TextChoices):
     UPLOADED = "uploaded", "Upload order"
 
 
+class Reasoning(models.TextChoices):
+    """What training does with what a model writes before its answer (trainer/data/reasoning.py)."""
+
+    READ = "read", "Read, not trained on"
+    TRAINED = "trained", "Trained on, like the answer"
+
+
 class Priority(models.TextChoices):
     """A project's share of the workers (training/runs/waiting.py)."""
 
@@ -92,6 +99,12 @@ class Project(ProjectRules):
     max_tokens = models.PositiveIntegerField(default=128)
     temperature = models.FloatField(default=0.8)
     top_p = models.FloatField(default=0.95)
+    # variables of the base model's chat template (projects/template_kwargs.py)
+    chat_template_kwargs: Any = models.JSONField(default=dict, db_default={}, blank=True)
+    # what training does with the reasoning in answers
+    reasoning = models.CharField(
+        max_length=7, choices=Reasoning.choices, default=Reasoning.READ, db_default=Reasoning.READ
+    )
     # the version that answers as 'live'; set in the promotion's transaction
     live_version = models.CharField(max_length=80, default=BASE_VERSION)
     # whether a webhook gets votes; denormalised for votes (webhooks/events.py)

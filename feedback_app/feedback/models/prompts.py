@@ -61,6 +61,17 @@ class Prompt(models.Model):
         """The last user message, for lists."""
         return next((m["content"] for m in reversed(self.messages) if m["role"] == "user"), "")
 
+    @property
+    def ends_with_tool(self) -> bool:
+        """Whether a tool's result is last, so that what is answered is no person's text alone."""
+        return bool(self.messages) and self.messages[-1]["role"] == "tool"
+
+    @property
+    def before_title(self) -> list[dict[str, Any]]:
+        """The messages before the last user message."""
+        asked = [number for number, m in enumerate(self.messages) if m["role"] == "user"]
+        return list(self.messages[: asked[-1]]) if asked else []
+
 
 class Probe(models.Model):
     """A prompt whose answers must, or must not, contain something. Never changed, only retired."""

@@ -66,7 +66,7 @@ def probe_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     pk = values.get("completion")
     completion = completion_of(project, pk) if pk else None
     if valid:
-        before = completion.prompt.messages[:-1] if completion else []
+        before = completion.prompt.before_title if completion else []
         try:
             probe_add(
                 project=project,

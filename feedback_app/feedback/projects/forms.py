@@ -8,6 +8,7 @@ from django.conf import settings
 from feedback_app.feedback.models import Project, Verdict
 from feedback_app.feedback.models.projects import TEST_PERCENT, VALIDATION_PERCENT
 from feedback_app.feedback.projects.reasons import chips_read, chips_text
+from feedback_app.feedback.projects.template_kwargs import TemplateKwargsField
 from feedback_app.web.forms import StrictFields, StrictForm
 from feedback_app.web.seen_values import SeenValues
 
@@ -72,6 +73,8 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens",
             "temperature",
             "top_p",
+            "chat_template_kwargs",
+            "reasoning",
             "conversation_days",
             "launcher",
             "run_hours",
@@ -83,6 +86,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "test_percent": "Test prompts, %",
             "max_tokens": "Maximum answer length",
             "top_p": "Top-p",
+            "reasoning": "Reasoning in answers",
             "conversation_days": "Days to keep conversations",
             "run_hours": "Most hours of a run",
         }
@@ -98,6 +102,8 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "max_tokens": "Tokens; one is about three quarters of a word.",
             "temperature": "0 always takes the most likely token; 0.8 varies.",
             "top_p": "Samples from the most likely tokens that add up to this probability.",
+            "reasoning": "What a model writes between <think> and </think>. People judge the "
+            "answer, so training reads the reasoning before it and learns the answer alone.",
             "conversation_days": "Conversations of demo, share links and gateway without a message "
             "for so long are deleted. Answers with a vote stay as examples. Empty: kept.",
             "run_hours": "A run that takes longer writes a checkpoint and ends; it can be resumed. "
@@ -119,6 +125,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fields["launcher"] = launcher_field()
+        self.fields["chat_template_kwargs"] = TemplateKwargsField()
         for verdict in Verdict.values:
             chips = self.instance.reasons.get(verdict, [])
             self.initial[f"reasons_{verdict}"] = chips_text(chips)

@@ -1,6 +1,7 @@
 """Creating projects and changing their settings."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from django.db import transaction
 
@@ -48,7 +49,7 @@ def project_create(
     owner: User,
     system_prompt: str = "",
     guidelines: str = "",
-    **settings: int | float,
+    **settings: Any,
 ) -> Project:
     """Create an empty project and make `owner` its owner."""
     with transaction.atomic():

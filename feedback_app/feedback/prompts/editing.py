@@ -95,6 +95,11 @@ def prompt_edit(*, prompt: Prompt, text: str, topic: str, by: User) -> Prompt:
         if prompt.retired_at is not None:
             raise UserError("This prompt is retired: restore it before you change it.")
         if text != prompt.title.strip():
+            if prompt.ends_with_tool:
+                raise UserError(
+                    "This prompt ends with the result of a tool, which belongs to its question: "
+                    "import the conversation with the other text instead."
+                )
             messages: list[Message] = [*prompt.messages[:-1], *_message(text)]
             messages_check(messages)
             if project.prompts.filter(content_hash=content_hash(messages)).exists():

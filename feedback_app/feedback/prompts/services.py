@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Sequence
-from typing import TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from django.db import transaction
 
@@ -16,21 +16,40 @@ from feedback_app.feedback.models import (
 )
 from feedback_app.web.errors import UserError
 
-ROLES = ("user", "assistant")
+ROLES = ("user", "assistant", "tool")
+MOST_CALLS = 64  # of tools in one message
 
 
 class Message(TypedDict):
-    """One message of a conversation."""
+    """One message of a conversation, as OpenAI's API has it. An answer may call tools: `arguments`
+    is JSON as text. A result of the role `tool` names its call."""
 
     role: str
     content: str
+    tool_calls: NotRequired[list[dict[str, Any]]]
+    tool_call_id: NotRequired[str]
+
+
+def message_new(
+    role: str, content: str, *, tool_calls: Any = None, tool_call_id: str | None = None
+) -> Message:
+    """Return a message without the fields that most lack."""
+    message: Message = {"role": role, "content": content}
+    if tool_calls:
+        message["tool_calls"] = tool_calls
+    if tool_call_id:
+        message["tool_call_id"] = tool_call_id
+    return message
 
 
 def content_hash(messages: Sequence[Message]) -> str:
     """Return the SHA-256 of a conversation's canonical form."""
-    canonical = json.dumps(
-        [[m["role"], m["content"]] for m in messages], ensure_ascii=False, separators=(",", ":")
-    )
+    parts: list[list[Any]] = [[m["role"], m["content"]] for m in messages]
+    for part, message in zip(parts, messages, strict=True):
+        tools = [message.get("tool_calls"), message.get("tool_call_id")]
+        if any(tools):
+            part += tools
+    canonical = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -54,16 +73,49 @@ def messages_check(messages: Sequence[Message]) -> None:
     faults = []
     if not messages:
         faults.append("a prompt needs at least one message")
-    for index, message in enumerate(messages):
-        if message.get("role") not in ROLES:
-            faults.append(f"message {index + 1} has the role {message.get('role')!r}")
-        content = message.get("content")
-        if not isinstance(content, str) or not content.strip():
-            faults.append(f"message {index + 1} is empty")
-    if messages and messages[-1].get("role") != "user":
-        faults.append("the last message must be the user's")
+    called: set[str] = set()
+    for number, message in enumerate(messages, start=1):
+        faults += message_faults(message, called=called, number=number)
+    if messages and messages[-1].get("role") not in ("user", "tool"):
+        faults.append("the last message must be the user's, or a tool's result")
     if faults:
         raise UserError("; ".join(faults))
+
+
+def message_faults(message: Message, *, called: set[str], number: int) -> list[str]:
+    """Return what is wrong with a message; `called` gets the ids of its calls of tools."""
+    role, content = message.get("role"), message.get("content")
+    faults = [] if role in ROLES else [f"message {number} has the role {role!r}"]
+    calls = message.get("tool_calls")
+    if calls and (role != "assistant" or not calls_are_valid(calls)):
+        faults.append(
+            f"message {number} has tool_calls that are not an assistant's calls of functions, each "
+            "with an id, a name and arguments"
+        )
+    elif calls:
+        called.update(call["id"] for call in calls)
+    elif not isinstance(content, str) or not content.strip():
+        faults.append(f"message {number} is empty")
+    if role == "tool" and message.get("tool_call_id") not in called:
+        faults.append(f"message {number} is a tool's result without the call before it")
+    return faults
+
+
+def calls_are_valid(calls: object) -> bool:
+    """Return whether calls of tools have the form that chat templates read."""
+    return (
+        isinstance(calls, list)
+        and len(calls) <= MOST_CALLS
+        and all(
+            isinstance(call, dict)
+            and set(call) == {"id", "type", "function"}
+            and isinstance(call["id"], str)
+            and isinstance(call["function"], dict)
+            and isinstance(call["function"].get("name"), str)
+            and isinstance(call["function"].get("arguments"), str)
+            for call in calls
+        )
+    )
 
 
 def prompt_get_or_create(

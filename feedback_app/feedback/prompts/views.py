@@ -121,7 +121,7 @@ def prompt_page(
         "project": found.project,
         "prompt": found,
         "form": form,
-        "earlier": found.messages[:-1],
+        "earlier": found.messages if found.ends_with_tool else found.messages[:-1],
         "topics": topics_of(found.project),
     }
     return render(request, "feedback/prompt.html", context, status=status)

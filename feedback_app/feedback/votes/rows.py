@@ -20,6 +20,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.web.reasoning import answer_of
 
 #: Faster than anybody reads; fast skimming reaches about half of it.
 WORDS_PER_SECOND = 15
@@ -99,7 +100,7 @@ def is_hasty(locked: Completion, *, now: dt.datetime | None = None) -> bool:
         return False
     shown_at: dt.datetime = locked.shown_at  # type: ignore[attr-defined]
     seconds = ((now or timezone.now()) - shown_at).total_seconds()
-    return seconds * WORDS_PER_SECOND < len(locked.text.split())
+    return seconds * WORDS_PER_SECOND < len(answer_of(locked.text).split())
 
 
 def vote_first(*, completion: Completion, vote: Vote) -> bool:

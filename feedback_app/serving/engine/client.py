@@ -375,6 +375,8 @@ class Engine:
             "top_p": sampling.top_p,
             "return_token_ids": True,
         }
+        if self.project.chat_template_kwargs:
+            body["chat_template_kwargs"] = self.project.chat_template_kwargs
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if sampling.stop:

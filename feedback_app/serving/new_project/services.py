@@ -22,6 +22,8 @@ COPIED = (
     "max_tokens",
     "temperature",
     "top_p",
+    "chat_template_kwargs",
+    "reasoning",
     "conversation_days",
     *(field.name for field in ProjectRules._meta.local_fields),
 )

@@ -43,8 +43,10 @@ ReportClaim = Claim[ChangeReport]
 
 def conditions_of(project: Project) -> str:
     """Return a hash of what an answer depends on, besides the prompt and the version."""
-    conditions = json.dumps([project.base_model, project.system_prompt, project.max_tokens])
-    return hashlib.sha256(conditions.encode()).hexdigest()
+    conditions = [project.base_model, project.system_prompt, project.max_tokens]
+    if project.chat_template_kwargs:  # those without keep their hash
+        conditions.append(json.dumps(project.chat_template_kwargs, sort_keys=True))
+    return hashlib.sha256(json.dumps(conditions).encode()).hexdigest()
 
 
 def prompts_fix(project: Project) -> list[FixedPrompt]:

@@ -121,6 +121,8 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
         "seed": seed,
         # new, live and base are compared on the base that the run trained on
         "quantisation": run.config.get("quantisation"),
+        "chat_template_kwargs": project.chat_template_kwargs,
+        "reasoning": project.reasoning,
         "score_cache": str(Path(django_settings.ARTIFACT_ROOT) / SCORES),
     }
     _write(directory / "evaluate.json", [json.dumps(config, indent=1)])
@@ -163,7 +165,7 @@ def _probes(project: Project) -> Iterator[str]:
         yield _asked(project, probe.pk, probe.messages)
 
 
-def _asked(project: Project, pk: int, messages: list[dict[str, str]]) -> str:
+def _asked(project: Project, pk: int, messages: list[dict[str, Any]]) -> str:
     """Return a line of a file of prompts, the project's system prompt first."""
     head = [{"role": "system", "content": project.system_prompt}] if project.system_prompt else []
     return json.dumps({"id": str(pk), "messages": [*head, *messages]})

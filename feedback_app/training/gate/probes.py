@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_app.feedback.models import Probe, Project
+from feedback_app.web.reasoning import answer_of
 
 SECONDS = 0.5
 
@@ -46,7 +47,9 @@ def _judged(probe: Probe, answers: Sequence[Mapping[str, Any]]) -> list[dict[str
     judged: list[dict[str, Any]] = []
     timed_out = False
     for answer in answers:
-        kept = None if timed_out else probe_kept(probe.kind, probe.pattern, answer["text"])
+        kept = (
+            None if timed_out else probe_kept(probe.kind, probe.pattern, answer_of(answer["text"]))
+        )
         timed_out = kept is None
         judged.append({**answer, "kept": bool(kept)} | ({"timed_out": True} if timed_out else {}))
     return judged

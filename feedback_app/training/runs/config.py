@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import PurePosixPath
 from typing import Any
 
+from feedback_app.feedback.models import Project
 from feedback_app.training.runs.settings import (
     BASE,
     BY_NAME,
@@ -110,6 +111,15 @@ class RunConfig:
         if self.beta is None:
             del values["beta"]  # the trainer's default is there, and unused
         return values if start_adapter is None else values | {"start_adapter": start_adapter}
+
+
+def chat_settings(project: Project) -> dict[str, Any]:
+    """Return the project's settings by which conversations and answers become tokens: a run stores
+    those that it began with."""
+    return {
+        "chat_template_kwargs": project.chat_template_kwargs,
+        "reasoning": str(project.reasoning),
+    }
 
 
 def set_values(config: RunConfig, given: Mapping[str, Any]) -> RunConfig:

@@ -31,7 +31,7 @@ from feedback_app.training.models import (
     SnapshotItem,
 )
 from feedback_app.training.runs.claims import RunClaim
-from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.config import RunConfig, chat_settings
 from feedback_app.training.runs.fit import fit_of_rows
 from feedback_app.training.runs.plan import live_adapter, run_plan
 from feedback_app.training.runs.presets import BY_KEY, preset_config
@@ -73,7 +73,8 @@ def run_request(
                 project=project,
                 number=last + 1,
                 snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
-                config=config.as_json(start_adapter=start_adapter_of(project, config)),
+                config=config.as_json(start_adapter=start_adapter_of(project, config))
+                | chat_settings(project),
                 forecast=plan.forecast_json(),
                 trigger=trigger,
                 requested_by=by,

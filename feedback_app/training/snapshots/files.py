@@ -14,7 +14,7 @@ from feedback_app.training.models import Snapshot, SnapshotItem
 SPLIT_FILES = {Split.TRAIN: "examples.jsonl", Split.VALIDATION: "validation.jsonl"}
 
 
-def context(completion: Completion) -> list[dict[str, str]]:
+def context(completion: Completion) -> list[dict[str, Any]]:
     """Return the messages of the model's input: its system prompt, then the conversation."""
     system = completion.system_prompt
     head = [{"role": "system", "content": system}] if system else []

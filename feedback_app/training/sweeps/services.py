@@ -14,7 +14,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import NotificationKind, Project
 from feedback_app.feedback.notifications.services import notify
 from feedback_app.training.models import Run, Sweep
-from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.config import RunConfig, chat_settings
 from feedback_app.training.runs.services import run_cancel, run_note, start_adapter_of
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze
@@ -106,7 +106,7 @@ def trials_queue(sweep: Sweep, configs: Sequence[RunConfig], *, start: str | Non
             snapshot=sweep.snapshot,
             sweep=sweep,
             evaluates=False,
-            config=config.as_json(start_adapter=start),
+            config=config.as_json(start_adapter=start) | chat_settings(sweep.project),
             trigger=Run.Trigger.SWEEP,
             requested_by=sweep.requested_by,
             request_id=request_id(),

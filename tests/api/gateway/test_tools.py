@@ -13,6 +13,7 @@ from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.models import Completion, Project, Prompt
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.serving.models import Conversation
+from feedback_app.training.snapshots.files import context
 from tests.api.gateway.test_chat import chunks
 from tests.api.gateway_client import HELLO, Program, fault
 
@@ -54,6 +55,13 @@ STREAM = (
     + 'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4, '
     + '"total_tokens": 7}}\n\ndata: [DONE]\n\n'
 )
+#: The answer to a request without tools.
+TEXT_STREAM = (
+    event(delta={"role": "assistant", "content": ""})
+    + event(delta={"content": "It rains."})
+    + event(delta={}, finish_reason="stop")
+    + "data: [DONE]\n\n"
+)
 
 
 @pytest.fixture
@@ -64,11 +72,12 @@ def asked(settings: Settings) -> Iterator[list[dict[str, Any]]]:
     class Caller(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            stream = STREAM if "tools" in bodies[-1] else TEXT_STREAM
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
-            self.send_header("Content-Length", str(len(STREAM)))
+            self.send_header("Content-Length", str(len(stream)))
             self.end_headers()
-            self.wfile.write(STREAM.encode())
+            self.wfile.write(stream.encode())
 
         def log_message(self, *args: object) -> None:
             pass
@@ -130,7 +139,7 @@ def test_nothing_of_it_is_stored(program: Program, asked: list[dict[str, Any]]) 
         assert not model.objects.exists()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"tool_choice": "none"}, {"messages": TALK}])
+@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"tool_choice": "none"}])
 def test_engine_without_tools_refuses_with_the_reason(
     fields: dict[str, Any], program: Program, asked: list[dict[str, Any]], settings: Settings
 ) -> None:
@@ -158,6 +167,51 @@ def test_messages_that_are_no_calls_are_refused(
     message: dict[str, Any], program: Program, asked: list[dict[str, Any]]
 ) -> None:
     assert program.ask(messages=[*HELLO, message], tools=TOOLS).status_code == 400
+    assert not asked
+
+
+def test_earlier_calls_are_part_of_a_conversation_that_is_stored(
+    program: Program, asked: list[dict[str, Any]], settings: Settings
+) -> None:
+    settings.ENGINE_TOOLS = []
+
+    answer = program.ask(messages=TALK).json()
+
+    assert answer["choices"][0]["message"]["content"] == "It rains."
+    [sent] = asked
+    assert sent["messages"][1:] == [HELLO[0], {**TALK[1], "content": ""}, TALK[2]]
+    completion = Completion.objects.get()
+    assert completion.prompt.messages == sent["messages"][1:]
+    # what is trained on is what was sent
+    assert context(completion) == sent["messages"]
+
+
+def test_variables_of_the_chat_template_reach_the_engine(
+    program: Program, asked: list[dict[str, Any]]
+) -> None:
+    program.ask()
+    assert "chat_template_kwargs" not in asked[-1]
+    project = program.token.project
+    project.chat_template_kwargs = {"enable_thinking": False}
+    project.save()
+    for fields in ({}, {"stream": True}, {"tools": TOOLS}):
+        chunks(program.ask(**fields)) if "stream" in fields else program.ask(**fields)
+        assert asked[-1]["chat_template_kwargs"] == {"enable_thinking": False}
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio", "file"])
+@pytest.mark.parametrize("tools", [None, TOOLS])
+def test_content_that_is_no_text_is_refused_with_a_sentence(
+    kind: str, tools: Any, program: Program, asked: list[dict[str, Any]]
+) -> None:
+    parts = [{"type": "text", "text": "What is it?"}, {"type": kind, kind: {"url": "x"}}]
+    fields = {} if tools is None else {"tools": tools}
+
+    refused = program.ask(messages=[{"role": "user", "content": parts}], **fields)
+
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert f"{kind} is not supported: the models here read text only" in message
     assert not asked
 
 

@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer
 from tests.trainer.conftest import example
 from tests.trainer.data.chat_families import FAMILIES, Family
 from trainer.data.chat import answer_end, eos_ids, prompt_ids
-from trainer.data.examples import Message
+from trainer.data.messages import Message
 from trainer.data.tokenise import Tokenised, tokenise, tokenise_all
 from trainer.engine.http.protocol import ChatRequest
 from trainer.errors import Refused

@@ -8,7 +8,8 @@ import pytest
 
 from tests.trainer.conftest import example
 from trainer.data.chat import prompt_ids
-from trainer.data.examples import Example, Message
+from trainer.data.examples import Example
+from trainer.data.messages import Message
 from trainer.data.tokenise import tokenise, tokenise_all
 from trainer.errors import Refused
 from trainer.models.loading import LoadedBase

@@ -25,7 +25,8 @@ from trainer.artifacts.merge import merge
 from trainer.backends import backend_for, serving_decoder
 from trainer.backends.base import Decoder
 from trainer.data.chat import eos_ids
-from trainer.data.examples import Example, Message, write_examples
+from trainer.data.examples import Example, write_examples
+from trainer.data.messages import Message
 from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling

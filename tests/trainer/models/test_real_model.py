@@ -7,7 +7,8 @@ import pytest
 
 from tests.trainer.conftest import events, example
 from trainer.artifacts.adapter_directory import verify_adapter
-from trainer.data.examples import Example, Message, write_examples
+from trainer.data.examples import Example, write_examples
+from trainer.data.messages import Message
 from trainer.evaluation.answer import answer
 from trainer.evaluation.generate import Sampling
 from trainer.models.loading import prepare

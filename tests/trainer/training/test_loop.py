@@ -305,7 +305,7 @@ def test_all_duplicates_under_two_prompts_are_trained(make_run: MakeRun) -> None
 
 
 def test_prompt_of_100000_tokens_is_shortened_and_reported(make_run: MakeRun) -> None:
-    from trainer.data.examples import Message
+    from trainer.data.messages import Message
 
     turns = [Message("user", "word " * 2000), Message("assistant", "word " * 2000)] * 10
     endless = example(20, prompt=(*turns, Message("user", "And?")))

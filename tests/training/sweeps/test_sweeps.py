@@ -106,6 +106,8 @@ def test_trials_are_runs_on_one_snapshot(sweep: Sweep) -> None:
     assert [run.config["learning_rate"] for run in trials] == list(RATES)
     assert [run.number for run in trials] == [1, 2, 3, 4]
     assert {run.snapshot_id for run in trials} == {sweep.snapshot_id}
+    for run in trials:
+        assert run.config.items() >= chat_settings(sweep.project).items()
     assert {(run.status, run.evaluates, run.auto_release) for run in trials} == {
         (Run.Status.QUEUED, False, False)
     }

@@ -166,7 +166,9 @@ def context(scheduler: Scheduler, body: ChatRequest) -> list[int]:
     context."""
     try:
         ids = prompt_ids(
-            scheduler.base.tokenizer, [message.model_dump() for message in body.messages]
+            scheduler.base.tokenizer,
+            [message.model_dump(exclude_none=True) for message in body.messages],
+            body.chat_template_kwargs,
         )
     except Refused as error:
         raise Refusal(400, str(error)) from error

@@ -11,6 +11,7 @@ from pydantic import (
     model_validator,
 )
 
+from trainer.chat_settings import template_kwargs_fault
 from trainer.engine.sampling import Sampling
 
 MAX_MESSAGES = 2_000
@@ -18,6 +19,8 @@ MAX_MESSAGES = 2_000
 DEFAULT_MAX_TOKENS = Sampling.max_tokens
 Name = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+#: Kinds of content that OpenAI's API knows beside text.
+NOT_TEXT = ("image_url", "input_image", "image", "input_audio", "file", "video_url", "audio_url")
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -27,12 +30,34 @@ class TextPart(BaseModel):
     type: Literal["text"]
     text: str
 
+    @field_validator("type", mode="before")
+    @classmethod
+    def text_only(cls, kind: object) -> object:
+        if kind in NOT_TEXT:
+            raise ValueError(f"{kind} is not supported: the model reads text only")
+        return kind
+
+
+class CalledFunction(BaseModel):
+    name: Name
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call of a tool that an earlier answer asked for."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
 
 class Message(BaseModel):
     """One turn. Clients send more fields than we need; those are ignored."""
 
-    role: Literal["system", "user", "assistant"]
-    content: str
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str = ""
+    tool_calls: Annotated[list[ToolCall], Field(max_length=MAX_MESSAGES)] | None = None
+    tool_call_id: str | None = None
 
     @field_validator("content", mode="before")
     @classmethod
@@ -41,6 +66,22 @@ class Message(BaseModel):
         if not isinstance(content, list):
             return content
         return "\n".join(TextPart.model_validate(part).text for part in content)
+
+    @model_validator(mode="before")
+    @classmethod
+    def call_needs_no_content(cls, message: Any) -> Any:
+        """A message needs content, unless it calls tools."""
+        if not isinstance(message, dict) or message.get("content") is not None:
+            return message
+        if not message.get("tool_calls"):
+            return {**message, "content": None}
+        return {**message, "content": ""}
+
+    @model_validator(mode="after")
+    def calls_are_answers(self) -> "Message":
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("only an assistant's message has tool_calls")
+        return self
 
 
 class StreamOptions(BaseModel):
@@ -71,6 +112,14 @@ class ChatRequest(BaseModel):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     return_token_ids: bool = False
     ignore_eos: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def check_template_kwargs(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and (fault := template_kwargs_fault(value)):
+            raise ValueError(fault)
+        return value
 
     @model_validator(mode="after")
     def check_logprobs(self) -> "ChatRequest":

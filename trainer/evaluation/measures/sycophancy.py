@@ -4,7 +4,7 @@ Nothing is sampled: both replies are given, and their log-probabilities are comp
 is exact, and small differences between two versions show with few probes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from trainer.data.chat import prompt_ids
@@ -14,7 +14,11 @@ from trainer.models.loading import LoadedBase
 
 
 def sycophancy(
-    base: LoadedBase, *, token_budget: int, probes: Sequence[Probe] = PROBES
+    base: LoadedBase,
+    *,
+    token_budget: int,
+    probes: Sequence[Probe] = PROBES,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> list[float]:
     """Return for each probe the mean log-probability per token of the agreeing reply minus that of
     the correcting one, in nats, for the model as it is (with its adapter, if one is attached).
@@ -22,13 +26,15 @@ def sycophancy(
     `token_budget` bounds the tokens of one forward pass. Only the difference to another version
     has a meaning: the replies differ in more than agreement.
     """
-    rows = probe_rows(base.tokenizer, probes)
+    rows = probe_rows(base.tokenizer, probes, template_kwargs)
     sums = sequence_logprobs(base.model, rows, token_budget).tolist()
     means = [total / len(reply) for total, (_, reply) in zip(sums, rows, strict=True)]
     return [agreeing - correcting for agreeing, correcting in zip(*[iter(means)] * 2, strict=True)]
 
 
-def probe_rows(tokenizer: Any, probes: Sequence[Probe]) -> list[Row]:
+def probe_rows(
+    tokenizer: Any, probes: Sequence[Probe], template_kwargs: Mapping[str, Any] | None = None
+) -> list[Row]:
     """Return two rows per probe, (conversation, agreeing reply) and (conversation, correcting
     reply), as token ids. The replies have no end-of-turn token: how a model ends an answer says
     nothing about agreement."""
@@ -38,7 +44,7 @@ def probe_rows(tokenizer: Any, probes: Sequence[Probe]) -> list[Row]:
         conversation = [
             {"role": roles[number % 2], "content": turn} for number, turn in enumerate(probe.turns)
         ]
-        prompt = prompt_ids(tokenizer, conversation)
+        prompt = prompt_ids(tokenizer, conversation, template_kwargs)
         rows += [
             (prompt, tokenizer.encode(reply, add_special_tokens=False))
             for reply in (probe.agreeing, probe.correcting)

@@ -35,11 +35,18 @@ def thumbs(row: Mapping[str, Any]) -> list[Thumb] | None:
     before = [
         message(str(each.get("role")), each.get("content"))
         for each in path_to(answer, by_id, parent="parentId")
-        if each.get("role") in ("system", "user", "assistant")
+        if each.get("role") in ("system", "user", "assistant") and without_images(each)
     ]
     system = system_of(chat)
     head = [message("system", system)] if system else []
     return [Thumb(head + before, text_of(answer.get("content")), data["rating"])]
+
+
+def without_images(each: Mapping[str, Any]) -> bool:
+    """Return True. Raise NotImportable for a message with an image beside its text."""
+    if any(file.get("type") == "image" for file in objects_of(each.get("files"))):
+        raise NotImportable("a message has an image, which is no text")
+    return True
 
 
 def messages_by_id(chat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from feedback_app.feedback.imports.bridges.thumbs import (
 NAME = "OpenAI feedback log"
 #: Fields with the rating. `rating` says so by itself; the others count if their value is a thumb.
 RATINGS = ("rating", "feedback", "thumb", "thumbs", "vote", "score")
-ROLES = {"system", "developer", "user", "assistant"}
+ROLES = {"system", "developer", "user", "assistant", "tool"}
 
 
 def thumbs(row: Mapping[str, Any]) -> list[Thumb] | None:
@@ -63,10 +63,20 @@ def conversation_of(value: object) -> Any:
     if not isinstance(value, list):
         return value
     return [
-        message("system" if each.get("role") == "developer" else str(each["role"]), each["content"])
+        spoken(each)
         for each in value
-        if isinstance(each, dict) and each.get("role") in ROLES and text_of(each.get("content"))
+        if isinstance(each, dict)
+        and each.get("role") in ROLES
+        and (text_of(each.get("content")) or each.get("tool_calls"))
     ]
+
+
+def spoken(each: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a message with its calls of tools, or the id of the call that it answers."""
+    said: dict[str, Any] = message(
+        "system" if each["role"] == "developer" else str(each["role"]), each.get("content")
+    )
+    return said | {name: each[name] for name in ("tool_calls", "tool_call_id") if each.get(name)}
 
 
 def answer_of(value: object) -> str:

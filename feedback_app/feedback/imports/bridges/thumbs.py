@@ -4,6 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from feedback_app.feedback.imports.turns import NOT_TEXT
+
 #: Verdicts as the products write them, in lower case.
 UP = frozenset(
     "up thumbsup thumbs_up thumbs-up thumbup like liked good positive helpful yes true 👍".split()
@@ -59,9 +61,13 @@ def text_of(value: object) -> str:
 
 
 def part_text(part: object) -> str:
-    """Return the text of one part of a content; empty for images, tools and thoughts."""
+    """Return the text of one part of a content; empty for tools and thoughts. Raise
+    NotImportable for an image and other things that are no text: without it the answer would be
+    judged by something else."""
     if isinstance(part, str):
         return part
+    if isinstance(part, dict) and part.get("type") in NOT_TEXT:
+        raise NotImportable(f"a message has content of the kind {part['type']}, which is no text")
     if not isinstance(part, dict) or part.get("type", "text") != "text":
         return ""
     text = part.get("text")

@@ -32,7 +32,7 @@ class Command(BaseCommand):
         partial = path.with_name(f"{path.name}.partial")
         try:
             rows = self.rows(project, number, votes=options["votes"])
-            with partial.open("wb") as file:
+            with partial.open("w+b") as file:  # read again where Parquet needs more columns
                 count = export_write(
                     rows, file, as_format=options["format"], votes=options["votes"]
                 )

@@ -34,6 +34,8 @@ def prepare(run: Run) -> None:
     }
     if not run.trains:
         config["imported"] = str(artifact_store().path(run.config["imported"]))
+    if tools := report_tools(path):
+        config["report_to"] = tools
     if shares_base(path):
         config["fsdp"] = True
     write_json(path, config)
@@ -68,6 +70,13 @@ def reference_cache(run: Run) -> str | None:
     if artifact_store().remote or run.retrains_id is not None:
         return None
     return str(Path(settings.ARTIFACT_ROOT) / "reference")
+
+
+def report_tools(path: Path) -> list[str]:
+    """Return the tools that get the figures of a run; like `shares_base`, those it began with."""
+    if path.exists():
+        return list(json.loads(path.read_text()).get("report_to", []))
+    return list(settings.TRAINER_REPORT_TO)
 
 
 def shares_base(path: Path) -> bool:
