@@ -64,7 +64,7 @@ def ended(adapter: Adapter, by: User) -> InfluenceReport:
     found = ingredients(snapshot, training_items(snapshot))
     groups = groups_of(found, lambda pk, up: -1.0 if up else 1.0, all_influence=50.0)
     result = Result(["step 9", "step 12"], 12, 40, 41, groups)
-    result_store(claim, result, loss=None)
+    result_store(claim, result, probes=[])
     return InfluenceReport.objects.get(pk=adapter.pk)
 
 
@@ -269,7 +269,7 @@ def test_person_erased_while_it_is_measured_is_not_stored(
     groups = groups_of(found, lambda pk, up: 1.0, all_influence=1.0)
     person_erase(user=second_annotator, by=None)
 
-    result_store(claim, Result(["step 1"], 12, 41, 41, groups), loss=0.25)
+    result_store(claim, Result(["step 1"], 12, 41, 41, groups), probes=[[4, 0.25, None]])
 
     stored = InfluenceReport.objects.get().result["groups"]["person"]
     assert len(stored) == 1

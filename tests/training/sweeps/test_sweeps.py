@@ -27,7 +27,7 @@ from feedback_app.training.launchers.base import CANCELLED
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Adapter, Run, Sweep
 from feedback_app.training.runs.claims import RunClaim, run_claim
-from feedback_app.training.runs.config import RunConfig, form_values
+from feedback_app.training.runs.config import RunConfig, chat_settings, form_values
 from feedback_app.training.runs.events import events_store
 from feedback_app.training.runs.execution import jobs
 from feedback_app.training.runs.execution.jobs import JobEnd
