@@ -190,6 +190,7 @@ def test_week_of_an_admin(
     expect(page.locator(".head .chip")).to_contain_text(f"{name} is live")
 
     # 8. a person is erased: their version is replaced by one without them, with nobody there
+    judged = SnapshotItem.objects.filter(snapshot=second.snapshot_id).count()
     page.goto(reverse("person", args=[slug, votes.dora.pk]))
     page.get_by_text("Erase from this project").click()
     page.get_by_label(f"Type {votes.dora.email}").fill(votes.dora.email)
@@ -198,7 +199,6 @@ def test_week_of_an_admin(
     third = ended(Run.objects.get(number=3), stack)
     assert third.retrains == second
     assert not Vote.objects.filter(user=votes.dora).exists()
-    judged = SnapshotItem.objects.filter(snapshot=second.snapshot_id).count()
     left = SnapshotItem.objects.filter(snapshot=third.snapshot_id).count()
     assert 0 < left < judged
     again = third.adapter.name
