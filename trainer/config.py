@@ -31,7 +31,8 @@ class TrainConfig:
 
     Lengths are in tokens, `kl_brake` in nats a token, intervals in optimiser steps. None for a λ
     means 'by the rule' (losses.lambdas), None for `kl_brake` and `patience` 'off', None for
-    `threads` 'torch's choice'. `sft` knows neither β nor λ, `dpo` no λ. Whether loss, batch size
+    `threads` 'torch's choice'. `sft` knows neither β nor λ, `dpo` no λ. `sft_weight` adds
+    the SFT loss of the ups, times this weight, to the preference loss. Whether loss, batch size
     and snapshot fit each other is seen where the examples are known (training/preflight.py).
 
     `token_budget` bounds the tokens of one forward pass, `held_tokens` those whose activations
@@ -73,6 +74,7 @@ class TrainConfig:
     epochs: int = 2
     lambda_d: float | None = None
     lambda_u: float | None = None
+    sft_weight: float = 0.0
     lora_r: int = 16
     lora_alpha: int = 32
     lora_dropout: float = 0.0
@@ -248,6 +250,10 @@ def _faults(config: TrainConfig) -> list[str]:
         number("epochs", low=1, high=1000, whole=True),
         optional("lambda_d", low=0, high=1000, above=True),
         optional("lambda_u", low=0, high=1000, above=True),
+        number("sft_weight", low=0, high=1),
+        "sft_weight adds to a preference loss, and loss sft has none: leave it out"
+        if config.loss == "sft" and config.sft_weight
+        else None,
         number("lora_r", low=1, high=MAX_RANK, whole=True),
         number("lora_alpha", low=1, high=4096, whole=True),
         number("lora_dropout", low=0, high=0.9),

@@ -110,6 +110,7 @@ class Trainer:
             loss_scale=self.loss_scale,
             check=self._between_packs,
             on_less_memory=self._note_less_memory,
+            sft_weight=config.sft_weight,
         )
         self.validation = replace(self.runner, examples=run.validation)
         self.validation_step = run.validation_step

@@ -29,6 +29,7 @@ from trainer.losses import (
     Loss,
     PairLoss,
     kl_reference_point,
+    sft,
     summed_rewards,
 )
 from trainer.models.lora import Gradients, Lora, MasterWeights
@@ -79,6 +80,8 @@ class StepRunner:
     loss_scale: LossScale
     check: Callable[[], None]
     on_less_memory: Callable[[str], None]
+    #: of the SFT loss of desirable examples, in addition to a preference loss
+    sft_weight: float = 0.0
 
     def backward(
         self, step: Step, *, beta: float, mean_reward: float = 0.0, fresh: bool = False
@@ -355,6 +358,8 @@ class StepRunner:
         weights = on_device([example.weight for example in chosen], self._device, torch.float32)
         if isinstance(self.loss, PairLoss):
             losses = self.loss.function(rewards[0::2], rewards[1::2], beta)
+            if self.sft_weight:
+                losses = losses + self.sft_weight * self._sft(logprobs)[0::2]
             weights = torch.minimum(weights[0::2], weights[1::2])
             return (losses * weights).sum() / (len(step.examples) // 2)
         if isinstance(self.loss, LikelihoodLoss):
@@ -363,7 +368,15 @@ class StepRunner:
         else:
             labels = on_device([example.label for example in chosen], self._device)
             losses = self.loss.function(rewards, labels, anchor, beta, self.lambdas)
+            if self.sft_weight:
+                losses = losses + self.sft_weight * self._sft(logprobs) * labels
         return (losses * weights).sum() / len(step.examples)
+
+    def _sft(self, logprobs: TokenLogprobs) -> Tensor:
+        """Return each row's negative log-probability a token, (B,): what keeps the answers that
+        people liked likely, where a preference loss only widens a distance. Pang et al. 2024
+        (arXiv 2404.19733), Eq. 1."""
+        return sft(logprobs.sums(), on_device(logprobs.lengths, self._device))
 
     def _number(self, value: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return a number on the device, (). It is written there: nothing is copied."""

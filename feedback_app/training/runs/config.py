@@ -56,6 +56,7 @@ class RunConfig:
     beta: float | None = 0.5
     lambda_d: float | None = None
     lambda_u: float | None = None
+    sft_weight: float = 0.0
     learning_rate: float = 2e-4
     batch_size: int = 16
     epochs: int = 2
@@ -110,6 +111,8 @@ class RunConfig:
         del values["start_from"]
         if self.beta is None:
             del values["beta"]  # the trainer's default is there, and unused
+        if not self.sft_weight:
+            del values["sft_weight"]  # which trainers of earlier versions do not know
         return values if start_adapter is None else values | {"start_adapter": start_adapter}
 
 
@@ -141,6 +144,8 @@ def mismatches(values: Mapping[str, Any]) -> dict[str, str]:
         found["beta"] = f"{name} has no β. Leave it empty."
     if loss not in WITHOUT_BETA and "beta" in values and values["beta"] is None:
         found["beta"] = f"{name} needs a β."
+    if loss in WITHOUT_BETA and values.get("sft_weight"):
+        found["sft_weight"] = f"{name} is that loss already. Choose 0."
     if loss in WITHOUT_LAMBDA:
         for key in ("lambda_d", "lambda_u"):
             if values.get(key) is not None:

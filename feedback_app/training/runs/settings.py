@@ -76,6 +76,14 @@ SETTINGS = (
         empty="by the rule",
     ),
     Setting(
+        "sft_weight",
+        "Weight of SFT on the ups",
+        "Adds the SFT loss of the liked answers to the preference loss, so that they do not become "
+        "less likely. 0: off.",
+        LOSS,
+        bounds=(0, 1),
+    ),
+    Setting(
         "epochs",
         "Epochs",
         "How often each example is seen.",

@@ -6,8 +6,9 @@ from typing import Any
 
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Run, Sweep
+from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.settings import BY_NAME
-from feedback_app.training.side_by_side.selectors import setting_shown
+from feedback_app.training.side_by_side.selectors import settings_shown
 from feedback_app.training.sweeps.probes import Measure, kept_of, measure_of, probes_of
 
 #: Columns of the table that are no settings.
@@ -67,11 +68,12 @@ def trials_shown(sweep: Sweep) -> list[Trial]:
 
 def trial_of(run: Run, names: Sequence[str], measure: Measure) -> Trial:
     kept = kept_of(probes_of(run))
+    config = RunConfig.stored(run.config)
     score = None if kept is None else kept.score(measure)
     return Trial(
         run=run,
-        settings={name: run.config.get(name) for name in names},
-        shown=[setting_shown(run, name) for name in names],
+        settings={name: getattr(config, name) for name in names},
+        shown=settings_shown(config, names),
         value=None if score is None else abs(score),
         step=None if kept is None else kept.step,
         score=score,

@@ -29,6 +29,7 @@ SEARCHED = (
     "loss",
     "lambda_d",
     "lambda_u",
+    "sft_weight",
     "lr_schedule",
     "warmup_ratio",
     "weight_decay",
@@ -41,7 +42,7 @@ LOGARITHMIC = ("learning_rate", "beta", "lambda_d", "lambda_u", "lora_r", "lora_
 #: Losses that are measured on the same validation examples with the same rewards.
 COMPARED_LOSSES = ("kto", "apo_zero_unpaired", "bco")
 #: With one of these the validation losses of two trials are on different scales.
-LOSS_SCALE = ("loss", "beta", "lambda_d", "lambda_u")
+LOSS_SCALE = ("loss", "beta", "lambda_d", "lambda_u", "sft_weight")
 #: Settings that a run from the live version takes from it.
 OF_LIVE = ("lora_r", "lora_alpha", "target_modules")
 #: Draws per trial until a range is taken as having no further values.

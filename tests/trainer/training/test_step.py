@@ -184,6 +184,40 @@ def test_step_equals_its_loss_by_definition(tiny: LoadedBase, tmp_path: Path, lo
         torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-4 * largest)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["kto", "kto_clamped", "dpo"])
+def test_sft_weight_adds_the_sft_loss_of_the_ups(
+    tiny: LoadedBase, tmp_path: Path, loss: str
+) -> None:
+    bench = Bench(tiny, tmp_path / "reference", loss, Budget(70, 10_000))
+    bench.runner = replace(bench.runner, sft_weight=0.4)
+    found, gradients = bench.backward(step_of(loss))
+    bench.model.zero_grad()
+    expected = plain_loss(bench, loss, 0.0) + 0.4 * plain_sft_of_ups(bench, loss)
+    expected.backward()
+    assert found.loss == pytest.approx(expected.item(), rel=1e-4)
+    for gradient, parameter in zip(gradients, bench.lora.parameters().values(), strict=True):
+        assert parameter.grad is not None
+        largest = parameter.grad.abs().max().item()
+        torch.testing.assert_close(gradient, parameter.grad, rtol=1e-3, atol=1e-4 * largest)
+
+
+def plain_sft_of_ups(bench: Bench, loss: str) -> Tensor:
+    """Return the weighted SFT loss of the step's desirable examples, over its examples or pairs."""
+    chosen = [EXAMPLES[index] for index in step_of(loss).examples]
+    weights = [example.weight for example in chosen]
+    if loss == "dpo":
+        weights = [min(pair) for pair in zip(weights[0::2], weights[1::2], strict=True)]
+        chosen = chosen[0::2]
+    terms = [
+        weight * -plainly(bench.model, (e.prompt, e.completion)) / len(e.completion)
+        if e.label
+        else torch.zeros(())
+        for e, weight in zip(chosen, weights, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
 def test_dropout_applies_to_the_examples_and_not_to_z0(tiny: LoadedBase, tmp_path: Path) -> None:
     bench = Bench(tiny, tmp_path / "reference", "kto", Budget(100, 10_000), dropout=0.5)
     results = [bench.backward(EXAMPLE_STEP)[0] for _ in range(2)]
