@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
 from tests.tiny import tiny_tokenizer
+from tests.trainer.evaluation.test_evaluate import change, make_eval, report_of
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, verify_adapter
 from trainer.artifacts.merge import merge
@@ -30,6 +31,7 @@ from trainer.data.messages import Message
 from trainer.engine.adapters import read_adapter
 from trainer.engine.batch import Batch, Row
 from trainer.engine.sampling import Sampling
+from trainer.evaluation.evaluate import evaluate
 from trainer.models.loading import LoadedBase, load_base
 from trainer.training.train import train
 
@@ -273,6 +275,19 @@ def test_merged_model_computes_the_same_without_an_adapter(
     with torch.no_grad():
         torch.testing.assert_close(merged.model(row).logits, expected, atol=2e-4, rtol=1e-3)
     assert merged.fingerprint != base.fingerprint
+
+
+def test_gate_measures_the_adapter_beside_its_base(trained: Trained, tmp_path: Path) -> None:
+    if trained.family.config is transformers.GPT2Config:
+        pytest.skip("the neutral passages are longer than its 512 positions")
+    adapter = str(trained.one_step / "adapter")
+    eval_dir = make_eval(tmp_path, trained.base_dir, {NAME: adapter, "base": None})
+    change(eval_dir, answers_per_prompt=1, languages=["en"], max_tokens=4, kl_prompts=1)
+    evaluate(eval_dir)
+    found = report_of(eval_dir)["candidates"]
+    assert list(found) == [NAME, "base"]
+    assert found[NAME] != found["base"]
+    assert found[NAME].keys() == found["base"].keys()
 
 
 def test_engine_answers_equal_transformers_and_peft(trained: Trained) -> None:

@@ -49,6 +49,12 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tool]:
     return made
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait as long as a busy machine needs to start a tool."""
+    monkeypatch.setattr(reports, "FLUSH_SECONDS", 600.0)
+
+
 def test_every_tool_of_the_configuration_is_there() -> None:
     assert set(REPORT_TOOLS) == set(reports.TOOLS) == set(reports.REPORTERS)
     with pytest.raises(Refused, match="report_to must be a list of"):
@@ -56,7 +62,7 @@ def test_every_tool_of_the_configuration_is_there() -> None:
 
 
 def test_tool_that_fails_is_left_out_and_the_run_goes_on(
-    make_run: MakeRun, tools: dict[str, Tool]
+    make_run: MakeRun, tools: dict[str, Tool], patient: None
 ) -> None:
     run_dir = make_run(report_to=["mlflow", "wandb"])
     train.train(run_dir)
@@ -87,7 +93,7 @@ def test_tool_that_hangs_does_not_keep_the_run(
 
 
 def test_package_that_is_missing_is_named(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, patient: None
 ) -> None:
     def missing(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'mlflow'")
@@ -114,7 +120,7 @@ def test_no_text_and_no_path_is_reported() -> None:
     assert figures_of("step", values) == {"step/loss": 0.5}
 
 
-def test_tensorboard_has_the_curves(make_run: MakeRun) -> None:
+def test_tensorboard_has_the_curves(make_run: MakeRun, patient: None) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -130,7 +136,7 @@ def test_tensorboard_has_the_curves(make_run: MakeRun) -> None:
 
 
 def test_mlflow_has_the_run_and_a_resumed_one_goes_on(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, patient: None
 ) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
@@ -149,9 +155,18 @@ def test_mlflow_has_the_run_and_a_resumed_one_goes_on(
     assert json.loads((run_dir / reports.IDS).read_text()) == {"mlflow": run.info.run_id}
     assert_nothing_personal(tmp_path / "mlruns")
 
+    config = TrainConfig.read(run_dir / "config.json")
+    again = reports.Reports(run_dir, config, warn=pytest.fail)
+    again.event("step", {"step": 7, "loss": 0.1})
+    again.event("done", {})
+    again.close()
+    [same] = client.search_runs([experiment.experiment_id])
+    steps = client.get_metric_history(same.info.run_id, "step/loss")
+    assert [point.step for point in steps] == [1, 2, 3, 4, 5, 6, 7]
+
 
 def test_weights_and_biases_has_the_run_offline(
-    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, patient: None
 ) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
