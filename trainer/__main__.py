@@ -286,7 +286,7 @@ def _plan(arguments: argparse.Namespace) -> None:
 
 
 def _generate(arguments: argparse.Namespace) -> None:
-    from trainer.chat_settings import template_kwargs_fault
+    from trainer.chats.settings import template_kwargs_fault
     from trainer.evaluation.answer import answer
     from trainer.evaluation.generate import Sampling
 

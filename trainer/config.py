@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.chat_settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
+from trainer.chats.settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.errors import Refused
 from trainer.losses import loss_fault
 from trainer.names import is_adapter_name
@@ -60,7 +60,7 @@ class TrainConfig:
     `chat_template_kwargs` are variables of the base model's chat template, such as enable_thinking.
     `reasoning` "trained" learns what an answer says between marks such as <think> and </think>
     like the rest of it; "read" leaves it between prompt and answer and learns the answer alone.
-    `report_to` are tools that get the run's figures (trainer/reports.py).
+    `report_to` are tools that get the run's figures (trainer/reports/reports.py).
     """
 
     base_model: str

@@ -408,7 +408,7 @@ if min(RUN_MAX_HOURS, RUN_MAX_COST, WORKER_HOUR_PRICE) < 0 or (
 TRAINER_PROCESSES = env.int("TRAINER_PROCESSES", 0)
 if TRAINER_PROCESSES < 0:
     raise ImproperlyConfigured("TRAINER_PROCESSES is 0 or more.")
-# tools that get the figures of runs (trainer/reports.py)
+# tools that get the figures of runs (trainer/reports/reports.py)
 TRAINER_REPORT_TO = env.list("TRAINER_REPORT_TO", default=[])
 if not set(TRAINER_REPORT_TO) <= {"tensorboard", "mlflow", "wandb"}:
     raise ImproperlyConfigured("TRAINER_REPORT_TO names tensorboard, mlflow or wandb.")

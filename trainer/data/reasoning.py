@@ -1,6 +1,6 @@
 """Reasoning in answers: what a model writes between its marks before the answer itself.
 
-The web app folds the same texts (feedback_app/web/reasoning.py); a test holds both together.
+The web app folds the same texts (feedback_app/web/text/reasoning.py); a test holds both together.
 """
 
 import re

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from trainer.chat_settings import READ, ChatSettings
+from trainer.chats.settings import READ, ChatSettings
 from trainer.data.chat import answer_end, prompt_ids
 from trainer.data.examples import Example, refuse_if_faulty
 from trainer.data.messages import Message

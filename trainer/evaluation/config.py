@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from trainer.chat_settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
+from trainer.chats.settings import REASONING, TRAINED, ChatSettings, template_kwargs_fault
 from trainer.config import (
     choice_fault,
     device_fault,

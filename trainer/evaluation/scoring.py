@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainer.chat_settings import ChatSettings
+from trainer.chats.settings import ChatSettings
 from trainer.data.examples import Example
 from trainer.data.tokenise import Tokenised, tokenise_for
 from trainer.errors import RunFailed

@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.chat_settings import ChatSettings
+from trainer.chats.settings import ChatSettings
 from trainer.data.examples import read_examples
 from trainer.data.tokenise import tokenise_for
 from trainer.evaluation.embeddings import pooled_states

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoTokenizer
 
 from trainer.backends import backend_for
-from trainer.chat_settings import READ
+from trainer.chats.settings import READ
 from trainer.config import TrainConfig, read_json
 from trainer.data.batches import Sampler, Step
 from trainer.data.examples import Example, read_examples

@@ -102,7 +102,7 @@ def _train(run_dir: Path, events: EventLog, stop: StopRequest, choose_packs: Cho
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     if config.report_to and rank() == 0:
-        from trainer.reports import Reports
+        from trainer.reports.reports import Reports
 
         events.listen(
             Reports(run_dir, config, warn=lambda text: events.write("warning", message=text))

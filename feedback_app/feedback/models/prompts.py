@@ -67,7 +67,7 @@ class Prompt(models.Model):
         return bool(self.messages) and self.messages[-1]["role"] == "tool"
 
     @property
-    def before_title(self) -> list[dict[str, Any]]:
+    def before_title(self) -> list[Any]:
         """The messages before the last user message."""
         asked = [number for number, m in enumerate(self.messages) if m["role"] == "user"]
         return list(self.messages[: asked[-1]]) if asked else []

@@ -5,7 +5,7 @@ from typing import Any
 
 from django import forms
 
-#: Bounds and reserved names of the trainer (trainer/chat_settings.py); a test compares them.
+#: Bounds and reserved names of the trainer (trainer/chats/settings.py); a test compares them.
 MOST, CHARACTERS = 16, 2_000
 RESERVED = frozenset(
     "messages conversation tools documents chat_template add_generation_prompt tokenize "

@@ -8,8 +8,8 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
-from feedback_app.web.markdown import render
-from feedback_app.web.reasoning import parts_of
+from feedback_app.web.text.markdown import render
+from feedback_app.web.text.reasoning import parts_of
 
 register = template.Library()
 AUTHORS = {"user": "User", "tool": "Tool"}

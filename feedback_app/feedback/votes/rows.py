@@ -20,7 +20,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
-from feedback_app.web.reasoning import answer_of
+from feedback_app.web.text.reasoning import answer_of
 
 #: Faster than anybody reads; fast skimming reaches about half of it.
 WORDS_PER_SECOND = 15

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_app.feedback.models import Probe, Project
-from feedback_app.web.reasoning import answer_of
+from feedback_app.web.text.reasoning import answer_of
 
 SECONDS = 0.5
 

@@ -15,7 +15,7 @@ from feedback_app.training.gate.evaluation import Look, evaluation_write
 from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.services import run_request
 from tests.feedback.projects.test_settings import shown_form, texts
-from trainer import chat_settings as chat
+from trainer.chats import settings as chat
 from trainer.config import TrainConfig
 
 As = Callable[[User], Client]

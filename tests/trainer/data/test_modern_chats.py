@@ -7,7 +7,7 @@ import pytest
 from tests.trainer.conftest import example
 from tests.trainer.data.chat_families import FAMILIES, Family
 from tests.trainer.data.modern_families import MODERN
-from trainer.chat_settings import (
+from trainer.chats.settings import (
     KWARGS_CHARACTERS,
     MOST_KWARGS,
     READ,

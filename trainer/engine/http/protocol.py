@@ -11,7 +11,7 @@ from pydantic import (
     model_validator,
 )
 
-from trainer.chat_settings import template_kwargs_fault
+from trainer.chats.settings import template_kwargs_fault
 from trainer.engine.sampling import Sampling
 
 MAX_MESSAGES = 2_000

@@ -13,7 +13,7 @@ from django.utils.html import escape, format_html
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
-from feedback_app.web.highlight import CLASSES, highlighted
+from feedback_app.web.text.highlight import CLASSES, highlighted
 
 #: Characters; longer texts are shown as plain text.
 MARKDOWN_LIMIT = 20_000

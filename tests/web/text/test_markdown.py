@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_app.feedback.templatetags.model_text import model_text
-from feedback_app.web.highlight import LANGUAGES, LIMIT
-from feedback_app.web.markdown import MARKDOWN_LIMIT, PLAIN_LIMIT, TAGS, render
+from feedback_app.web.text.highlight import LANGUAGES, LIMIT
+from feedback_app.web.text.markdown import MARKDOWN_LIMIT, PLAIN_LIMIT, TAGS, render
 
 
 class Page(HTMLParser):

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from tests.trainer.conftest import MakeRun, events
-from trainer import reports
 from trainer.config import REPORT_TOOLS, TrainConfig
 from trainer.errors import Refused
-from trainer.reports import figures_of, settings_of
+from trainer.reports import reports
+from trainer.reports.reports import figures_of, settings_of
+from trainer.reports.tools import REPORTERS, TOOLS
 from trainer.training import train
 
 PRIVATE = ("Question", "Answer", "Be short")
@@ -45,7 +46,7 @@ class Tool:
 def tools(monkeypatch: pytest.MonkeyPatch) -> dict[str, Tool]:
     made = {"mlflow": Tool(fails=False), "wandb": Tool(fails=True)}
     for name, tool in made.items():
-        monkeypatch.setitem(reports.TOOLS, name, lambda *_, tool=tool: tool)
+        monkeypatch.setitem(TOOLS, name, lambda *_, tool=tool: tool)
     return made
 
 
@@ -56,7 +57,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_tool_of_the_configuration_is_there() -> None:
-    assert set(REPORT_TOOLS) == set(reports.TOOLS) == set(reports.REPORTERS)
+    assert set(REPORT_TOOLS) == set(TOOLS) == set(REPORTERS)
     with pytest.raises(Refused, match="report_to must be a list of"):
         TrainConfig(base_model="b", adapter_name="a@1", report_to=("neptune",))
 
@@ -81,7 +82,7 @@ def test_tool_that_hangs_does_not_keep_the_run(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
-    monkeypatch.setitem(reports.TOOLS, "mlflow", lambda *_: released.wait(60))
+    monkeypatch.setitem(TOOLS, "mlflow", lambda *_: released.wait(60))
     monkeypatch.setattr(reports, "FLUSH_SECONDS", 0.1)
     run_dir = make_run(report_to=["mlflow"])
     train.train(run_dir)
@@ -98,7 +99,7 @@ def test_package_that_is_missing_is_named(
     def missing(*_: object) -> Any:
         raise ModuleNotFoundError("No module named 'mlflow'")
 
-    monkeypatch.setitem(reports.TOOLS, "mlflow", missing)
+    monkeypatch.setitem(TOOLS, "mlflow", missing)
     run_dir = make_run(report_to=["mlflow"])
     train.train(run_dir)
     messages = [event["message"] for event in events(run_dir, "warning")]

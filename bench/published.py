@@ -1,6 +1,6 @@
 """The table of docs/models.md: memory of the KTO paper's published models on CUDA devices.
 
-    python -m bench.published_models
+    python -m bench.published
 
 Sizes are those of the bases' published configurations; nothing is downloaded.
 """

@@ -3,8 +3,8 @@
 import pytest
 
 from feedback_app.feedback.templatetags.model_text import model_text, turn_text
-from feedback_app.web import reasoning
-from feedback_app.web.reasoning import Parts, answer_of, parts_of
+from feedback_app.web.text import reasoning
+from feedback_app.web.text.reasoning import Parts, answer_of, parts_of
 from trainer.data import reasoning as trained
 
 TEXTS = [

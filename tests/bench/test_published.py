@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.published_models import GPUS, WAYS, table
+from bench.published import GPUS, WAYS, table
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 

@@ -1,0 +1,1 @@
+"""Text of models and people as HTML: Markdown, colours of code, reasoning."""

@@ -1,0 +1,1 @@
+"""What configurations and requests say of chats."""
