@@ -2,7 +2,7 @@
 
 DIR holds what the run has read (config.json, examples.jsonl, validation.jsonl) and influence.json,
 which names its adapter and, where they are kept, its checkpoints. The influence is the mean over
-these values of the adapter. report.json has it by example.
+the adapter's first values and these. report.json has it by example.
 """
 
 import json
@@ -191,8 +191,13 @@ def _compute_reference(
 
 
 def _values(trainer: Trainer, adapter: Path, checkpoints: Path | None, last: int) -> Iterator[str]:
-    """Give the run's adapter the values of each kept checkpoint, then the final ones; yield what
-    they are called."""
+    """Give the run's adapter its first values, those of each kept checkpoint, then the final ones;
+    yield what they are called.
+
+    The first values are needed: later, examples that fit well have little gradient, and those that
+    are left, on both sides, are the wrong labels.
+    """
+    yield "step 0"
     if checkpoints is not None:
         for step, tensors in kept_masters(checkpoints, up_to=last - 1):
             trainer.masters.load(tensors)

@@ -66,19 +66,23 @@ def test_sum_over_a_step_is_the_product_of_the_trainers_gradients(
     run = load_run(config, examples, base, identity="x", validation=validation)
     with EventLog(directory / "other.jsonl") as log:
         trainer = Trainer(run, directory, log, StopRequest())
-        trainer.lora.load(load_file(directory.parent / "adapter" / WEIGHTS))
-        [step] = trainer.steps_of(0)
-        trainer.runner.backward(step, beta=config.beta)
-        on_train = torch.cat([part.flatten() for part in trainer.masters.gradients()]).clone()
-        assert trainer.validation_step is not None
-        loss_there = trainer.validation.backward(trainer.validation_step, beta=config.beta).loss
-        on_validation = torch.cat([part.flatten() for part in trainer.masters.gradients()])
+        products = []
+        for point in ("start", "end"):
+            if point == "end":
+                trainer.lora.load(load_file(directory.parent / "adapter" / WEIGHTS))
+            [step] = trainer.steps_of(0)
+            trainer.runner.backward(step, beta=config.beta)
+            on_train = torch.cat([part.flatten() for part in trainer.masters.gradients()]).clone()
+            assert trainer.validation_step is not None
+            found = trainer.validation.backward(trainer.validation_step, beta=config.beta)
+            on_validation = torch.cat([part.flatten() for part in trainer.masters.gradients()])
+            products.append(float(on_train @ on_validation) * len(step.examples))
     labels = {each.id: each.label for each in run.examples}
     total = sum(each["up" if labels[each["id"]] else "down"] for each in report["examples"])
-    expected = float(on_train @ on_validation) * len(step.examples)
+    expected = sum(products) / 2
     assert total == pytest.approx(expected, rel=1e-3, abs=1e-7)
     assert abs(expected) > 1e-6
-    assert report["validation_loss"] == pytest.approx(loss_there, rel=1e-5)
+    assert report["validation_loss"] == pytest.approx(found.loss, rel=1e-5)
 
 
 def test_opposite_label_pulls_the_other_way(make_run: MakeRun) -> None:
@@ -100,8 +104,8 @@ def test_kept_checkpoints_count_as_much_as_the_adapter(make_run: MakeRun) -> Non
     influence(directory)
 
     # nine examples in batches of four, three times: the last two checkpoints are kept
-    assert with_checkpoints["points"] == ["step 8", "step 7", "step 9"]
-    assert report_of(directory)["points"] == ["step 9"]
+    assert with_checkpoints["points"] == ["step 0", "step 8", "step 7", "step 9"]
+    assert report_of(directory)["points"] == ["step 0", "step 9"]
     assert report_of(directory)["examples"] != with_checkpoints["examples"]
     assert report_of(directory)["validation_loss"] == with_checkpoints["validation_loss"]
 
