@@ -55,7 +55,8 @@ def bot(artifacts: None) -> World:
     project_archive(project=world.project, by=world.people["owner"])
     world.project.refresh_from_db()
     for run in world.project.runs.all():
-        for directory in (run.directory, run.adapter.directory):
+        adapters = [adapter.directory for adapter in Adapter.objects.filter(run=run)]
+        for directory in (run.directory, *adapters):
             directory.mkdir(parents=True)
             (directory / "weights").write_text("x")
     upload = Path(world.project.runs.first().directory).parents[1] / "imports" / "upload"
@@ -107,7 +108,7 @@ def test_everything_of_the_project_is_deleted_and_nothing_of_another(
     other = make_world("other")
     kept = of_project(other.project)
     assert len(of_project(bot.project)) > 35
-    assert len(files(tmp_path)) == 5
+    assert len(files(tmp_path)) == 6
 
     deletion = deleted(bot)
 
@@ -136,7 +137,7 @@ def test_audit_trail_stays_verifies_and_says_what_was_deleted(bot: World) -> Non
     assert events.count() == before + 2
     requested, done = events[before:]
     assert (requested.action, requested.actor) == ("project.delete", bot.people["owner"])
-    assert "2 runs, 2 versions" in requested.reason
+    assert "3 runs, 2 versions" in requested.reason
     assert (done.action, done.actor) == ("project.deleted", None)
     assert "1 vote" in done.reason
 
@@ -246,7 +247,7 @@ def test_page_counts_offers_exports_and_asks_for_the_address(bot: World, as_user
     response = owner.get(page)
     text = response.content.decode()
     counts = {line.label: line.count for line in response.context["lines"]}
-    assert (counts["runs"], counts["versions"], counts["vote"]) == (2, 2, 1)
+    assert (counts["runs"], counts["versions"], counts["vote"]) == (3, 2, 1)
     assert reverse("examples-export", args=["shop"]) in text
     assert reverse("audit-export", args=["shop"]) in text
     assert reverse("adapter-download", args=["shop", "shop@2"]) in text
@@ -356,7 +357,7 @@ def test_number_of_queries_of_the_page_is_constant(
     client = as_user(bot.people["owner"])
     page = reverse("project-delete", args=["shop"])
     client.get(page)
-    with django_assert_num_queries(25):
+    with django_assert_num_queries(26):
         client.get(page)
     for completion in make_completions(30, of=bot.project):
         Vote.objects.create(
@@ -366,7 +367,7 @@ def test_number_of_queries_of_the_page_is_constant(
             verdict="up",
             source="annotate",
         )
-    with django_assert_num_queries(25):
+    with django_assert_num_queries(26):
         client.get(page)
 
 
