@@ -118,7 +118,7 @@ def columns_of(sweep: Sweep) -> dict[str, str]:
     """Return the columns of the table that can be sorted, and their labels."""
     settings = {name: BY_NAME[name].label for name in sweep.space}
     measure = "Validation loss" if measure_of(sweep) == "loss" else "Validation ranking"
-    return {RUN: "Trial"} | settings | {MEASURE: measure, STATE: "State"}
+    return {RUN: "Trial", MEASURE: measure, STATE: "State"} | settings
 
 
 def trial_chosen(sweep: Sweep) -> Run | None:

@@ -52,7 +52,7 @@ def sweeps(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     counts = {
         row["sweep"]: row
         for row in counted.values("sweep").annotate(
-            total=Count("pk"), unfinished=Count("pk", filter=active)
+            trials_total=Count("pk"), trials_left=Count("pk", filter=active)
         )
     }
     for sweep in shown:

@@ -128,7 +128,7 @@ def test_form_gives_back_what_it_is_filled_with(config: RunConfig) -> None:
     [
         ({"loss": "sft", "beta": "0.3"}, "β: SFT on the ups has no β. Leave it empty."),
         ({"loss": "dpo", "lambda_d": "2"}, "λ of ups: DPO has no class weights. Leave it empty."),
-        ({"loss": "sft", "beta": "", "sft_weight": "0.5"}, "SFT on the ups is that loss already"),
+        ({"loss": "sft", "beta": "", "sft_weight": "0.5"}, "Weight of SFT on the ups: SFT on"),
         ({"loss": "sft", "beta": "", "lambda_u": "2"}, "λ of downs: SFT on the ups has no class"),
         ({"lora_init": "pissa", "quantisation": "4bit"}, "Quantisation: PiSSA takes a part out"),
         ({"lora_init": "pissa", "start_from": "live"}, "Start from: PiSSA starts from the base"),
