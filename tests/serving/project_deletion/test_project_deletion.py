@@ -55,7 +55,9 @@ def bot(artifacts: None) -> World:
     project_archive(project=world.project, by=world.people["owner"])
     world.project.refresh_from_db()
     for run in world.project.runs.all():
-        for directory in (run.directory, run.adapter.directory):
+        # a trial of a sweep made no version
+        version = [run.adapter.directory] if run.evaluates else []
+        for directory in (run.directory, *version):
             directory.mkdir(parents=True)
             (directory / "weights").write_text("x")
     upload = Path(world.project.runs.first().directory).parents[1] / "imports" / "upload"
