@@ -594,6 +594,7 @@ SETTINGS = {
     "max_tokens": "64",
     "temperature": "0.7",
     "top_p": "0.9",
+    "reasoning": "read",
 }
 
 

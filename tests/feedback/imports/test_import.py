@@ -308,7 +308,7 @@ def test_broken_rows_are_refused_with_a_reason_and_others_imported(
         10: "1,000,001 characters",
         11: "answer is empty",
         12: "neither text nor a list",
-        13: "role 'tool'",
+        13: "without the call before it",
         14: "none of prompt",
         15: "both chosen and rejected",
         16: "are the same",

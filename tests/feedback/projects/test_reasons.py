@@ -27,6 +27,7 @@ def settings(project: Project, **changes: str) -> dict[str, str]:
         "max_tokens": "128",
         "temperature": "0.8",
         "top_p": "0.95",
+        "reasoning": "read",
     }
     return form | changes
 
