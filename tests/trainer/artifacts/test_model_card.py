@@ -47,7 +47,8 @@ def test_card_names_data_base_and_every_setting() -> None:
     assert row(text, "steps")[1] == "6"
     assert row(text, "`beta`")[1] == "0.25"
     assert row(text, "`lambda_u`")[1] == "1.5"  # the value used, not the None of the config
-    settings = set(CONFIG.as_dict()) - {"base_model", "adapter_name", "device", "threads"}
+    places = {"base_model", "adapter_name", "device", "threads", "report_to"}
+    settings = set(CONFIG.as_dict()) - places
     assert all(row(text, f"`{name}`") for name in settings)
     assert "license: apache-2.0" in front_matter(text)
     assert 'base_model: "models/tiny|x"' in front_matter(text)

@@ -24,6 +24,8 @@ from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.execution.jobs import job_run
 from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.training.runs.services import run_request
+from feedback_app.training.sweeps.probes import validation_loss
+from tests.conftest import MakeCompletions
 from tests.stacks import TINY
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
@@ -50,6 +52,7 @@ def adapter(
     voted_project: Project,
     admin: User,
     second_annotator: User,
+    make_completions: MakeCompletions,
     settings: Settings,
     tmp_path: Path,
 ) -> Adapter:
@@ -68,7 +71,10 @@ def adapter(
         prompt.split = "validation"
         prompt.save(update_fields=["split"])
     project = Project.objects.get(pk=voted_project.pk)
-    for completion in answers.exclude(prompt__split="test")[:30]:
+    # answers that he alone has judged, and some that others judged as he does
+    own = [answer for answer in make_completions(16) if answer.prompt.split == "train"]
+    assert len(own) > 4
+    for completion in [*own, *answers.exclude(prompt__split="test")[:30]]:
         vote_cast(
             completion=completion, verdict=Verdict.UP, by=second_annotator, source=Source.ANNOTATE
         )
@@ -95,7 +101,7 @@ def test_report_ranks_groups_and_a_run_without_one_is_measured(
     assert report.result["points"][-1].startswith("step ")
     assert not (adapter.run.directory / "influence").exists(), "it held answers"
     adapter.run.refresh_from_db()
-    assert adapter.run.validation_loss is not None
+    assert validation_loss(adapter.run) is not None
 
     report.adapter = adapter
     key = str(second_annotator.pk)
@@ -103,8 +109,8 @@ def test_report_ranks_groups_and_a_run_without_one_is_measured(
     again = trained(run)
 
     run.refresh_from_db()
-    assert run.validation_loss is not None
-    assert run.validation_loss != adapter.run.validation_loss
+    assert validation_loss(run) is not None
+    assert validation_loss(run) != validation_loss(adapter.run)
     assert again.sha256 != adapter.sha256
     lines = [(each.directory / "validation.jsonl").read_bytes() for each in (run, adapter.run)]
     assert lines[0] == lines[1], "both are measured on the same validation votes"

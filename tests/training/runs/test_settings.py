@@ -18,6 +18,7 @@ from feedback_app.training.models import Adapter, Erasure, Run
 from feedback_app.training.runs.config import (
     RUN_FIELDS,
     RunConfig,
+    chat_settings,
     form_values,
     set_values,
     start_version,
@@ -386,7 +387,7 @@ def test_command_takes_every_setting(live: Adapter) -> None:
     assert f"Run {run.number} waits" in out.getvalue()
     same = {"lora_r": 16, "lora_alpha": 32, "use_rslora": False, "target_modules": "all"}
     expected = OTHER.as_json(start_adapter=f"../../{live.path}") | same
-    assert run.config == expected
+    assert run.config == expected | chat_settings(run.project)
 
 
 @pytest.mark.django_db
