@@ -104,7 +104,8 @@ def test_random_votes_are_not_predicted(tiny: LoadedBase) -> None:
     assert mean(gains) < 0.01
 
 
-@pytest.mark.parametrize("count", [160, 600])  # calibrated by a sigmoid, and by steps
+# calibrated by a sigmoid, and by steps
+@pytest.mark.parametrize("count", [160, pytest.param(600, marks=pytest.mark.long)])
 def test_predictions_mean_what_they_say(tiny: LoadedBase, count: int) -> None:
     votes = voted(count, {"good": 0.8, "bad": 0.3}, seed=3)
     model = fit(tiny, votes)

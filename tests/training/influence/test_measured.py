@@ -116,6 +116,7 @@ def test_report_ranks_groups_and_a_run_without_one_is_measured(
     assert lines[0] == lines[1], "both are measured on the same validation votes"
 
 
+@pytest.mark.long
 def test_failure_says_why_and_can_be_tried_again(adapter: Adapter, admin: User) -> None:
     influence_request(adapter=adapter, by=admin)
     adapter.run.snapshot.items.filter(split="validation").delete()
@@ -130,6 +131,7 @@ def test_failure_says_why_and_can_be_tried_again(adapter: Adapter, admin: User) 
     assert influence_request(adapter=adapter, by=admin).status == "queued"
 
 
+@pytest.mark.long
 def test_cancelled_report_ends_without_a_result(adapter: Adapter, admin: User) -> None:
     report = influence_request(adapter=adapter, by=admin)
     claim = influence_claim(adapter.pk)

@@ -652,6 +652,7 @@ def test_command_starts_a_sweep_and_refuses_bad_values(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_sweep_trains_chooses_by_validation_and_sees_no_test_example(
     wide: Project, voted_project: Project, admin: User, settings: Settings, tmp_path: Path
 ) -> None:
