@@ -1,4 +1,4 @@
-"""What readers do after an answer is recorded where the project says so, and goes with them."""
+"""What readers do after an answer is stored where the project allows it, and deleted with them."""
 
 from collections.abc import Callable
 from datetime import timedelta
