@@ -11,7 +11,7 @@ bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1) bench/$(1)_vs
 BENCHES := $(foreach name,trainer engine shared annotation queue scale load gate influence,$(if $(call bench_of,$(name)),bench-$(name)))
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
-test test-long test-avx2 test-reference coverage quick: export OMP_NUM_THREADS := 1
+test test-long test-avx2 test-reference coverage quick quick-list: export OMP_NUM_THREADS := 1
 # one process more than cores, as some tests wait for processes of their own
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 # in alphabetical order: xdist's default, most tests first, starts the slowest files last
@@ -22,7 +22,7 @@ DATABASE_TESTS := tests/db $(LOCKING) tests/faults/test_annotating.py tests/faul
 OTHER_DATABASE_TESTS := tests/feedback $(addprefix --ignore=,$(LOCKING)) $(addprefix tests/,accounts training privacy operations monitoring serving api closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick check soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick quick-list check soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -34,7 +34,7 @@ help:
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
 	@echo 'make test-gpu           tests and figures on one NVIDIA GPU, in eight minutes at most'
 	@echo 'make coverage           the tests of `make test`, and the share of lines that they run'
-	@echo 'make quick              lint and the fast tests'
+	@echo 'make quick              lint and the fastest tests, under a minute'
 	@echo 'make soak [ARGS=…]      twenty minutes of use while parts are killed; ARGS="--minutes 5 --seed 3"'
 	@echo 'make evidence [ARGS=…]  does the loop improve models? eight studies; ARGS="--studies losses,noise"'
 	@echo 'make check              ruff, mypy, import-linter, djade, oxlint'
@@ -87,10 +87,16 @@ test-gpu:
 test-python:
 	@$(if $(PYTHON),$(PYTHON) tools/python_suite.py $(PYTHON) $(ARGS),$(NO_PYTHON))
 
+# The files in tests/quick.txt; `make quick-list` chooses them again by measured times.
+FAST := not slow and not long and not browser and not model
 quick: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
-	@$(PY) -m pytest -n auto --dist loadfile --nomigrations -m 'not slow and not long and not browser and not model' $(ARGS)
+	@$(PY) -m pytest -n auto --dist loadfile --nomigrations -m '$(FAST)' @tests/quick.txt $(ARGS)
+
+quick-list: install-test
+	@$(PYTEST) --nomigrations -m '$(FAST)' --junitxml=var/fast.xml $(ARGS)
+	@$(PY) tools/quick_tests.py var/fast.xml
 
 check: install-test
 	@.venv/bin/ruff check .

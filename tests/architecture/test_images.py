@@ -230,7 +230,10 @@ def service_environment(service: dict[str, Any]) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(STARTS))
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "web" else pytest.param(n, marks=pytest.mark.long) for n in sorted(STARTS)],
+)
 def test_packages_of_the_web_image_suffice(name: str, web_image: Path, tmp_path: Path) -> None:
     """Everything that pip would not install for the image cannot be imported here."""
     allowed = installed_with("web")

@@ -109,6 +109,7 @@ def test_cell_starts_from_the_merged_version_before_it(tiny: Path) -> None:
     assert (cells.WORK / "merged" / first.key / "model.safetensors").exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_failed_training_is_a_row_of_its_own(tiny: Path, tmp_path: Path) -> None:
     usual = trained(lambda seed: EXAMPLES[:16], epochs=1)

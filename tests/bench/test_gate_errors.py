@@ -15,7 +15,7 @@ def pool() -> Pool:
     return Pool(gate_report(answers=4, prompts=60))
 
 
-@pytest.mark.parametrize("votes", [20, 1_000])
+@pytest.mark.parametrize("votes", [20, pytest.param(1_000, marks=pytest.mark.long)])
 def test_version_equal_to_live_rarely_passes(pool: Pool, votes: int) -> None:
     # at most 5 %: more than six of forty has a chance of one in two hundred then
     assert rates(pool, World(), votes, WORLDS).passed <= 6 / WORLDS
@@ -26,6 +26,7 @@ def test_version_that_lost_twice_a_margin_never_passes(pool: Pool, harm: str) ->
     assert rates(pool, World(gain=0.2, ranking=1.5, harm=harm), 200, 10).passed == 0
 
 
+@pytest.mark.long
 def test_better_version_passes_and_rarely_fails(pool: Pool) -> None:
     found = power(pool, 0.2, 200, WORLDS)
     assert found.passed >= 0.5

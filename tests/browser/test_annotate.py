@@ -50,6 +50,7 @@ def test_keys_vote_and_show_the_next_item(
     assert Example.objects.count() == 2
 
 
+@pytest.mark.long
 def test_next_item_is_shown_before_the_server_responds(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -68,6 +69,7 @@ def test_next_item_is_shown_before_the_server_responds(
     assert not Vote.objects.exists()
 
 
+@pytest.mark.long
 def test_queue_filter_is_in_the_url_and_kept_while_voting(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -131,6 +133,7 @@ def test_undo_by_key_shows_the_item_again(
     assert list(VoteEvent.objects.order_by("pk").values_list("verdict", flat=True)) == ["up", ""]
 
 
+@pytest.mark.long
 def test_flag_can_be_undone_from_its_toast(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -171,6 +174,7 @@ def test_hotkeys_are_disabled_while_typing_and_in_the_dialog(
     assert Vote.objects.get(completion=first).comment == "dull, but correct"
 
 
+@pytest.mark.long
 def test_earlier_verdict_is_changed_in_the_history(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -186,6 +190,7 @@ def test_earlier_verdict_is_changed_in_the_history(
     assert verdicts() == {first.pk: "up"}
 
 
+@pytest.mark.long
 def test_second_tab_says_that_the_item_is_judged_and_can_change_it(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -253,6 +258,7 @@ def test_verdicts_cast_offline_are_sent_once_in_order(
     assert list(order) == [first.pk, second.pk]
 
 
+@pytest.mark.long
 def test_verdict_above_the_rate_limit_is_kept_and_sent_later(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -274,6 +280,7 @@ def test_verdict_above_the_rate_limit_is_kept_and_sent_later(
     expect(page.locator("#outbox")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_reload_while_offline_keeps_all_verdicts(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -291,6 +298,7 @@ def test_reload_while_offline_keeps_all_verdicts(
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
 
 
+@pytest.mark.long
 def test_verdict_refused_later_is_reported_beside_those_that_were_sent(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -335,6 +343,7 @@ def test_verdict_cast_signed_out_is_sent_after_a_new_sign_in(
     expect(page.locator("#outbox")).to_be_hidden()
 
 
+@pytest.mark.long
 def test_signed_out_annotator_signs_in_on_the_page_and_continues(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:

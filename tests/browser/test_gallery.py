@@ -11,7 +11,7 @@ from tests.browser.conftest import NewPage
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [pytest.param(1280, marks=pytest.mark.long), 390])
 def test_gallery_has_no_axe_violations(
     new_page: NewPage, settings: Settings, width: int, tmp_path: Path
 ) -> None:

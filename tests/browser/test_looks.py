@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from django.urls import reverse
+from django.urls import resolve, reverse
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
@@ -34,6 +34,7 @@ NARROWEST = {"width": 360, "height": 640}
 DESKTOP = {"width": 1280, "height": 860}
 #: Bytes of styles, scripts and pictures that a page may load, before compression.
 PAGE_WEIGHT = 150_000
+LIGHT_IN_LONG = [pytest.param("light", marks=pytest.mark.long), "dark"]
 
 Make = Callable[..., list[Completion]]
 
@@ -187,7 +188,29 @@ def without_a_tab(page: Page) -> list[str]:
     return [f"{page.url} marks {here} tabs as current"] if tabs.count() and here != 1 else []
 
 
-@pytest.mark.parametrize("theme", ["light", pytest.param("dark", marks=pytest.mark.long)])
+def one_a_view(paths: list[str]) -> list[str]:
+    """Return the last path of each view and search."""
+    last = {}
+    for path in paths:
+        address, _, query = path.partition("?")
+        last[resolve(address).view_name, query] = path
+    return list(last.values())
+
+
+def test_furnished_views_axe_finds_nothing(
+    new_page: NewPage, furnished: Project, admin: User
+) -> None:
+    page = new_page(admin, color_scheme="light", viewport=DESKTOP)
+    found = []
+    for path in one_a_view(project_pages(furnished)):
+        page.goto(path)
+        found += complaints(page) + without_a_tab(page)
+
+    assert found == []
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_furnished_pages_axe_finds_nothing(
     theme: str, new_page: NewPage, furnished: Project, admin: User
 ) -> None:
@@ -216,7 +239,7 @@ def test_furnished_pages_fit_a_phone(new_page: NewPage, furnished: Project, admi
     assert found == []
 
 
-@pytest.mark.parametrize("theme", [pytest.param("light", marks=pytest.mark.long), "dark"])
+@pytest.mark.parametrize("theme", LIGHT_IN_LONG)
 def test_empty_pages_axe_finds_nothing(
     theme: str, new_page: NewPage, project: Project, admin: User
 ) -> None:
@@ -233,7 +256,7 @@ def test_empty_pages_axe_finds_nothing(
     assert found == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", LIGHT_IN_LONG)
 def test_new_token_is_shown_copied_and_axe_finds_nothing(
     theme: str, new_page: NewPage, project: Project, admin: User
 ) -> None:
@@ -255,7 +278,7 @@ def test_new_token_is_shown_copied_and_axe_finds_nothing(
     assert ApiToken.objects.get().revoked_at
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", LIGHT_IN_LONG)
 def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
     theme: str, new_page: NewPage, project: Project, admin: User
 ) -> None:
@@ -288,7 +311,7 @@ def test_share_link_is_shown_opened_ended_and_axe_finds_nothing(
     assert found == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", LIGHT_IN_LONG)
 def test_sign_in_pages_axe_finds_nothing(
     theme: str, new_page: NewPage, project: Project, admin: User, viewer: User
 ) -> None:

@@ -14,6 +14,7 @@ from tests.serving.engine.slow_engine import slow_engine
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
 
 
+@pytest.mark.long
 def test_answer_queued_in_the_engine_is_shown_when_generated(
     new_page: NewPage, project: Project, admin: User, settings: Settings
 ) -> None:

@@ -318,6 +318,7 @@ def test_demo_streams_the_live_version_and_its_thumb_is_a_vote(
     assert vote.completion.token_ids
 
 
+@pytest.mark.long
 def test_engine_killed_mid_stream_shows_an_error_and_a_retry(
     stack: Stack, world: tuple[Project, User], people: Callable[[str], Person]
 ) -> None:

@@ -71,7 +71,7 @@ def test_every_operation_is_listed_here() -> None:
 @pytest.mark.usefixtures("one_connection")
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 @hypothesis.settings(
-    max_examples=15, suppress_health_check=[*hypothesis.HealthCheck], derandomize=True
+    max_examples=8, suppress_health_check=[*hypothesis.HealthCheck], derandomize=True
 )
 @hypothesis.given(data=st.data())
 def test_data_api_conforms_to_its_schema(

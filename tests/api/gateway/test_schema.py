@@ -52,7 +52,7 @@ def one_connection() -> Iterator[None]:
     ("path", "method"), [("/v1/models", "GET"), (CHAT, "POST"), (FEEDBACK, "POST")]
 )
 @hypothesis.settings(
-    max_examples=15, suppress_health_check=[*hypothesis.HealthCheck], derandomize=True
+    max_examples=8, suppress_health_check=[*hypothesis.HealthCheck], derandomize=True
 )
 @hypothesis.given(data=st.data())
 def test_gateway_conforms_to_its_schema(

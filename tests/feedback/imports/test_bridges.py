@@ -284,6 +284,7 @@ def test_object_beyond_the_limit_is_refused_or_ends_the_file(
         next(rows)
 
 
+@pytest.mark.long
 def test_large_array_takes_memory_for_one_object(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     row = json.dumps({"prompt": "x" * 1000}).encode()

@@ -593,6 +593,7 @@ class Generated(io.RawIOBase):
         return count
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_file() -> None:
     def peak(rows: int) -> int:

@@ -48,6 +48,7 @@ def adapter(
     return adapter
 
 
+@pytest.mark.long
 def test_backup_of_a_host_without_files_restores_into_another_store(
     adapter: Adapter, root: Path, bucket: Bucket, settings: Settings, tmp_path: Path
 ) -> None:

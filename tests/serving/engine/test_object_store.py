@@ -12,6 +12,7 @@ from tests.s3 import Bucket
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.long
 def test_engine_fetches_an_adapter_that_its_host_does_not_have(
     bucket: Bucket, tmp_path: Path
 ) -> None:

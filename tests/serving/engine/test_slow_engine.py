@@ -299,6 +299,7 @@ def test_lost_claim_cancels_the_requests_in_flight(
 # -- other requests to the engine
 
 
+@pytest.mark.long
 def test_request_queued_in_the_engine_does_not_time_out(
     slow: SlowEngine, project: Project, settings: Settings
 ) -> None:
@@ -334,7 +335,7 @@ def test_answer_without_a_finish_reason_is_an_error(slow: SlowEngine, project: P
         Engine(project).answer([{"role": "user", "content": "A"}], version="base", sampling=HOW)
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [pytest.param(False, marks=pytest.mark.long), True])
 def test_gateway_returns_a_slow_answer(
     stream: bool, slow: SlowEngine, project: Project, admin: User
 ) -> None:

@@ -81,6 +81,7 @@ def test_nearly_uniform_logits_draw_beyond_the_candidates(vocabulary: int) -> No
     assert 0.89 < max(found) / vocabulary < 0.9
 
 
+@pytest.mark.long
 def test_nucleus_is_a_share_of_all_tokens_not_of_the_candidates() -> None:
     # 240 of 300 equal tokens have a mass of 79.9 %; of the 256 candidates alone it would be 205
     found = draws(torch.zeros(300), Sampling(temperature=1.0, top_p=0.799, seed=1), 4 * DRAWS)

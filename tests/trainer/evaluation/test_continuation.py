@@ -83,6 +83,7 @@ def test_more_answers_per_prompt_sample_only_the_new_ones(
         assert known == {name: group[:1] for name, group in more.items()}
 
 
+@pytest.mark.long
 @needs_compiled
 def test_more_prompts_sample_only_the_new_ones(
     tmp_path: Path, tiny: LoadedBase, tiny_dir: Path, asked: list[Question]
@@ -119,10 +120,10 @@ def test_finished_evaluation_samples_nothing_again(
     [
         # 12 answers and 2 for the KL, whose sampling has its own settings
         ({"temperature": 0.9}, 12),
-        ({"top_p": 0.9}, 12),
-        ({"max_tokens": 11}, 12),
+        pytest.param({"top_p": 0.9}, 12, marks=pytest.mark.long),
+        pytest.param({"max_tokens": 11}, 12, marks=pytest.mark.long),
         ({"seed": 4}, 14),
-        ({"dtype": "bfloat16"}, 14),
+        pytest.param({"dtype": "bfloat16"}, 14, marks=pytest.mark.long),
     ],
 )
 def test_answers_of_other_settings_are_not_reused(

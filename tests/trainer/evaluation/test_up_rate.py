@@ -144,6 +144,7 @@ def test_answers_to_one_prompt_do_not_predict_each_other(tiny: LoadedBase) -> No
     assert 0.25 < apart.auc < 0.75
 
 
+@pytest.mark.long
 def test_same_seed_gives_the_same_model(tiny: LoadedBase) -> None:
     votes = voted(80, {"good": 0.8, "bad": 0.3}, seed=4)
     first, second = fit(tiny, votes, seed=7), fit(tiny, votes, seed=7)

@@ -14,7 +14,7 @@ from tests.tiny import tiny_tokenizer
 from tests.trainer.conftest import example
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import verify_adapter
-from trainer.backends import VARIABLE, serving_decoder
+from trainer.backends import serving_decoder
 from trainer.backends.base import Decoder
 from trainer.data.chat import eos_ids
 from trainer.data.examples import write_examples
@@ -206,11 +206,7 @@ def served_rewards(model: Path, adapter: Path, *, examples: int = 6) -> dict[str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["", "torch_reference"])
-def test_trainer_gate_and_engine_agree_in_four_bits(
-    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: str
-) -> None:
-    monkeypatch.setenv(VARIABLE, backend)
+def test_trainer_gate_and_engine_agree_in_four_bits(model_dir: Path, tmp_path: Path) -> None:
     # the second step scores the policy after the first: a run of one step has that adapter
     two = trained_in_four_bits(tmp_path, model_dir)
     (tmp_path / "first").mkdir()

@@ -55,6 +55,7 @@ def execute(run: Run) -> Run:
     return run
 
 
+@pytest.mark.long
 def test_imported_version_is_judged_and_registered(
     small: Project, foreign: Path, admin: User
 ) -> None:

@@ -345,6 +345,7 @@ def test_judge_that_can_not_be_trusted_decides_nothing(changed: dict[str, Any], 
         assert why in found.text
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_equal_version_rarely_passes_a_judge() -> None:
     rng = random.Random(5)

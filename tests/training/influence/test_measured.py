@@ -82,6 +82,7 @@ def adapter(
     return trained(run_request(project=project, by=admin, config=config))
 
 
+@pytest.mark.long
 def test_report_ranks_groups_and_a_run_without_one_is_measured(
     adapter: Adapter, admin: User, second_annotator: User
 ) -> None:

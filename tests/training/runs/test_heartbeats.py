@@ -166,6 +166,7 @@ def test_trainer_of_a_lost_run_is_ended(
         evaluated(claim, tmp_path, alive)
 
 
+@pytest.mark.long
 def test_import_with_a_long_transaction_keeps_its_claim(
     transactional_db: None,
     project: Project,

@@ -114,6 +114,7 @@ def passes(rng: random.Random, *, better: float, people: int = 1, ties: float = 
     return False
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.parametrize(("people", "ties"), [(1, 0.0), (3, 0.2)])
 def test_equal_versions_pass_no_more_often_than_the_level(people: int, ties: float) -> None:
