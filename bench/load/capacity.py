@@ -62,7 +62,7 @@ COSTS = Costs(
 #: The share of a core that is planned for: beyond it response times grow quickly.
 UTILISATION = 0.6
 #: Threads of a web process that hold a connection (config/threads.py).
-THREADS = 64 + 128 + 8
+THREADS = 16 + 128 + 8
 
 
 def need(annotators: int, *, costs: Costs = COSTS, use: Use | None = None) -> Need:

@@ -33,7 +33,6 @@ if settings.MODE != "test":
 # loads the views now instead of at the first request
 reverse("home")
 
-# Everything loaded by now stays: exclude it from garbage collection, and collect less often.
+# Everything loaded by now stays: exclude it from garbage collection.
 gc.collect()
 gc.freeze()
-gc.set_threshold(20_000, 20, 20)

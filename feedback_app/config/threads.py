@@ -30,11 +30,13 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Environ: TypeAlias = dict[str, Any]
 WsgiApp: TypeAlias = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 
-PAGE_THREADS = 64
+#: One interpreter computes one page at a time; the other threads wait for the database. Each keeps
+#: a connection to it, so more of them cost memory on both sides.
+PAGE_THREADS = 16
 #: Requests that may wait for a thread of the pages. With those in threads they are about four
 #: seconds of work on a slow core. More are refused: an answer that comes after its reader has left
 #: only delays the others.
-PAGES_WAITING = 32
+PAGES_WAITING = 80
 ANSWER_THREADS = 128
 UPLOAD_THREADS = 8
 #: Bodies up to this size are read before a thread is taken. Django reads no larger form.
