@@ -1,21 +1,25 @@
-"""Reads over a project's completions and samplings."""
+"""Reads over a project's prompts, completions and samplings."""
 
 from typing import Literal
 
 from django.db import connection
 
-from feedback_app.feedback.models import Completion, Project, Sampling
+from feedback_app.feedback.models import Completion, Project, Prompt, Sampling
 
 
 def distinct_values(
-    *, project: Project, field: Literal["version", "topic"], where: str = ""
+    *,
+    project: Project,
+    field: Literal["version", "topic"],
+    model: type[Completion | Prompt] = Completion,
+    where: str = "",
 ) -> list[str]:
-    """Return at most fifty distinct values of a column of Completion, in order.
+    """Return at most fifty distinct values of a column, in order; "" is none of them.
 
-    `where` is SQL that ends in AND. The query steps along the index from value to value, so its
-    cost depends on the number of values, not of rows.
+    `where` is SQL that ends in AND. The query steps along an index of the project's values, which
+    must exist for `where`: then its cost depends on the number of values, not of rows.
     """
-    table = connection.ops.quote_name(Completion._meta.db_table)
+    table = connection.ops.quote_name(model._meta.db_table)
     queue = f"FROM {table} WHERE project_id = %s AND {where} {field}"
     step = f"SELECT {field} {queue} > {{}} ORDER BY {field} LIMIT 1"
     values = f"""
@@ -29,6 +33,12 @@ def distinct_values(
     with connection.cursor() as cursor:
         cursor.execute(values, [project.pk, project.pk])
         return [value for (value,) in cursor.fetchall()]
+
+
+def topics(project: Project) -> list[str]:
+    """Return at most fifty topics of the project's prompts, in order."""
+    named = "NOT (topic = '') AND"  # as in the index
+    return distinct_values(project=project, model=Prompt, field="topic", where=named)
 
 
 def sampling_active(project: Project) -> Sampling | None:

@@ -171,6 +171,12 @@ def duration(seconds: float | None) -> str:
 
 
 @register.filter
+def minutes(count: float) -> str:
+    """Return an estimate in minutes as `duration` does one in seconds."""
+    return duration(60 * count)
+
+
+@register.filter
 def bytes_size(count: int) -> str:
     """Return 2469606195 as '2.3 GB', in powers of 1,024."""
     size, units = float(count), ["B", "kB", "MB", "GB", "TB"]

@@ -12,7 +12,7 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.adjudication.services import adjudication_request
 from feedback_app.feedback.examples.weights import examples_weigh
 from feedback_app.feedback.models import Completion, Project
-from feedback_app.feedback.prompts.selectors import distinct_values
+from feedback_app.feedback.prompts.selectors import topics
 from feedback_app.training.explorer.forms import SEND_BACK, ActionForm
 from feedback_app.training.explorer.listing import (
     WINDOW,
@@ -44,10 +44,9 @@ def run_examples(request: HtmxHttpRequest, project: Project, number: int) -> Htt
 
 def filter_of(request: HtmxHttpRequest, project: Project) -> tuple[ExplorerFilter, dict[str, Any]]:
     """Return the list's state and the choices of its filters."""
-    topics = [topic for topic in distinct_values(project=project, field="topic") if topic]
-    people = people_of(project)
-    chosen = ExplorerFilter.of(request, topics=topics, people=[pk for pk, _ in people])
-    return chosen, {"topics": topics, "people": [(str(pk), name) for pk, name in people]}
+    known, people = topics(project), people_of(project)
+    chosen = ExplorerFilter.of(request, topics=known, people=[pk for pk, _ in people])
+    return chosen, {"topics": known, "people": [(str(pk), name) for pk, name in people]}
 
 
 @page
