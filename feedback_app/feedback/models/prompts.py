@@ -48,6 +48,10 @@ class Prompt(models.Model):
             models.Index(
                 fields=["project", "content_hash"], condition=~Q(topic=""), name="prompt_topics"
             ),
+            # the choices of a filter by topic
+            models.Index(
+                fields=["project", "topic"], condition=~Q(topic=""), name="prompt_topic_names"
+            ),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["project", "content_hash"], name="one_prompt_per_hash")
