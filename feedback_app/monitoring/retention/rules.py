@@ -137,7 +137,8 @@ def versions_without_files(now: dt.datetime) -> QuerySet[Adapter]:
 
 
 def _trials(root: Path, now: dt.datetime) -> Iterator[Deletable]:
-    here = {_number(path.parent.name) for path in root.glob(f"runs/*/{ADAPTER}")}
+    found = root.glob(f"runs/*/{ADAPTER}")
+    here = {pk for path in found if (pk := _number(path.parent.name)) is not None}
     rows = trials_without_adapter(now)
     if artifact_store().remote:
         # the worker that trained it has it, and the store
@@ -160,7 +161,7 @@ def trials_without_adapter(now: dt.datetime) -> QuerySet[Run]:
     unwanted = Q(Exists(judged))
     if settings.DISCARDED_DAYS:
         before = now - dt.timedelta(days=settings.DISCARDED_DAYS)
-        unwanted |= Q(sweep__ended_at__lt=before) & ~Exists(chosen)
+        unwanted |= Q(~Exists(chosen), sweep__ended_at__lt=before)
     return Run.objects.filter(
         unwanted,
         evaluates=False,

@@ -134,7 +134,7 @@ class BaseRunForm(StrictForm):
         names = [name for name in UNUSED.get(loss, ()) if self[name].value() not in NOT_GIVEN]
         if not names:
             return ""
-        labels = [self[name].label for name in names]
+        labels = [str(self[name].label) for name in names]
         listed = " and ".join([", ".join(labels[:-1]), labels[-1]] if labels[1:] else labels)
         used = "their values are" if labels[1:] else "its value is"
         return f"{dict(LOSSES)[loss]} has no {listed}: {used} not used."

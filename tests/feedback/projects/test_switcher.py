@@ -91,9 +91,10 @@ def test_menu_has_no_archived_and_no_foreign_projects(
     project: Project, admin: User, as_user: As
 ) -> None:
     archived, hostile = make(2, admin), make(3, admin)
+    stranger = User.objects.get(email="other-owner@example.com")
     Project.objects.filter(pk=archived.pk).update(archived_at=timezone.now())
     Project.objects.filter(pk=hostile.pk).update(name="<script>alert(1)</script>")
-    project_create(slug="foreign", name="Foreign", base_model="tiny", owner=User.objects.last())
+    project_create(slug="foreign", name="Foreign", base_model="tiny", owner=stranger)
     page = as_user(admin).get(reverse("quality", args=[project.slug])).content.decode()
     assert LINK.findall(page) == [reverse("quality", args=["project-3"])]
     assert "<script>alert(1)" not in page
