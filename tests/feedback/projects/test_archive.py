@@ -70,6 +70,8 @@ def test_pages_can_be_read_and_say_so(archived: Project, admin: User, as_user: A
     for name in ("project-home", "examples", "runs", "releases", "quality", "project-settings"):
         page = client.get(reverse(name, args=[archived.slug]))
         assert page.status_code == 200
+        # which would answer 403
+        assert f'href="{reverse("annotate", args=[archived.slug])}' not in page.content.decode()
         assert "it is read-only" in page.content.decode()
         assert reverse("project-restore", args=[archived.slug]) in page.content.decode()
 
