@@ -56,7 +56,7 @@ def test_folder_is_removed_from_the_store_and_the_rest_arrives(
     there.pull(TREE)
     assert read(there) == {"config.json": "{}"}
     assert "adapter/weights" in read(here)
-    assert len(bucket.objects(TREE)) == 2  # the content, and the index
+    assert len(bucket.objects(f"here/{TREE}")) == 2  # the content, and the index
 
 
 def test_tree_arrives_on_another_host_as_it_was_last_pushed(
