@@ -62,5 +62,12 @@ class ArtifactStore:
     def remove(self, tree: str) -> None:
         """Remove the tree from the store; what is on this host stays."""
 
+    def remove_part(self, tree: str, folder: str) -> None:
+        """Remove a folder of the tree from the store; what is on this host stays."""
+
+    def trim(self, *, keep: Collection[str] = ()) -> None:
+        """Delete the oldest local copies of adapters beyond the limit of this store, without the
+        trees `keep`. They are fetched again when they are asked for."""
+
     def check(self) -> None:
         """Write, read and delete a small object."""

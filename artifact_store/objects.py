@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from artifact_store.base import ONLY, ArtifactStore
+from artifact_store.cache import cache_trim, marker_of, used
 from artifact_store.errors import StoreDamaged, StoreError, StoreUnreachable
 from artifact_store.files import Changed, StoredFile, bounded, file_matches, files_of, stored_file
 
@@ -50,9 +51,11 @@ def _opened(url: str) -> tuple[Any, str]:
 
 @dataclass(frozen=True)
 class ObjectStore(ArtifactStore):
-    """Trees below `url` (s3://bucket/prefix, or another URL of fsspec), worked on in `local`."""
+    """Trees below `url` (s3://bucket/prefix, or another URL of fsspec), worked on in `local`, where
+    copies of adapters take `most` bytes (artifact_store/cache.py); 0: any number."""
 
     url: str
+    most: int = 0
 
     @property
     def remote(self) -> bool:
@@ -71,11 +74,7 @@ class ObjectStore(ArtifactStore):
             files = self._upload(
                 filesystem, base, tree, {file.sha256 for file in before.values()}, leave_out
             )
-            index = {
-                "format": _FORMAT,
-                "files": {name: file.as_json() for name, file in sorted(files.items())},
-            }
-            filesystem.pipe_file(f"{base}/{INDEX}", json.dumps(index, indent=1).encode())
+            _index_write(filesystem, base, files)
             _marker_write(self.path(tree), generation)
             self._clean(filesystem, base, {file.sha256 for file in files.values()})
 
@@ -83,7 +82,10 @@ class ObjectStore(ArtifactStore):
         local = self.path(tree)
         if again:
             marker_of(local).unlink(missing_ok=True)
-        return local if _marker_read(local) else self.pull(tree)
+        if not _marker_read(local):
+            return self.pull(tree)
+        used(local)
+        return local
 
     def pull(self, tree: str) -> Path:
         filesystem, root = _opened(self.url)
@@ -133,6 +135,25 @@ class ObjectStore(ArtifactStore):
             filesystem, root = _opened(self.url)
             with self._reaching():
                 filesystem.rm(f"{root}/{tree}", recursive=True)
+
+    def remove_part(self, tree: str, folder: str) -> None:
+        filesystem, root = _opened(self.url)
+        with self._reaching():
+            found = self._newest(filesystem, f"{root}/{tree}")
+            base = f"{root}/{tree}/{found or 0:06d}"
+            files = self._index(filesystem, base) or {}
+            kept = {
+                name: file
+                for name, file in files.items()
+                if not PurePosixPath(name).is_relative_to(folder)
+            }
+            if len(kept) < len(files):
+                _index_write(filesystem, base, kept)
+                self._clean(filesystem, base, {file.sha256 for file in kept.values()})
+
+    def trim(self, *, keep: Collection[str] = ()) -> None:
+        if self.most:
+            cache_trim(self.local, most=self.most, keep=keep)
 
     def check(self) -> None:
         filesystem, root = _opened(self.url)
@@ -261,12 +282,12 @@ class ObjectStore(ArtifactStore):
             filesystem.rm_file(path)
 
 
-def marker_of(local: Path) -> Path:
-    """Return the file that names the generation of a local tree.
-
-    It is beside the tree: an adapter with a file that its manifest does not list is refused.
-    """
-    return local.with_name(f".{local.name}.generation")
+def _index_write(filesystem: Any, base: str, files: dict[str, StoredFile]) -> None:
+    index = {
+        "format": _FORMAT,
+        "files": {name: file.as_json() for name, file in sorted(files.items())},
+    }
+    filesystem.pipe_file(f"{base}/{INDEX}", json.dumps(index, indent=1).encode())
 
 
 def _marker_read(local: Path) -> int:

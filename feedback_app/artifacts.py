@@ -11,4 +11,6 @@ from artifact_store.selection import store_of
 def artifact_store() -> ArtifactStore:
     """Return the store that ARTIFACT_ROOT names: a directory, or an object store."""
     root = Path(settings.ARTIFACT_ROOT)
-    return store_of(settings.ARTIFACT_URL or str(root), cache=root)
+    return store_of(
+        settings.ARTIFACT_URL or str(root), cache=root, cache_gb=settings.ARTIFACT_CACHE_GB
+    )

@@ -161,6 +161,14 @@ def parser() -> argparse.ArgumentParser:
         help="where the adapters of an object store are kept on this host; the web app must have "
         "the same path",
     )
+    serve.add_argument(
+        "--artifact-cache-gb",
+        type=float,
+        default=20.0,
+        metavar="GB",
+        help="how much they may take there; beyond, the oldest that is not loaded is deleted. 0: "
+        "any number",
+    )
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument(
         "--allowed-host",

@@ -43,6 +43,10 @@ if not is_url(ARTIFACT_URL):
     ARTIFACT_ROOT, ARTIFACT_URL = Path(ARTIFACT_URL or VAR / "artifacts").resolve(), ""
 else:
     ARTIFACT_ROOT = Path(env.str("ARTIFACT_CACHE", str(VAR / "artifacts"))).resolve()
+# gigabytes of adapters that a host of an object store keeps there; 0: any number
+ARTIFACT_CACHE_GB = env.float("ARTIFACT_CACHE_GB", 20.0)
+if not 0 <= ARTIFACT_CACHE_GB < float("inf"):
+    raise ImproperlyConfigured("ARTIFACT_CACHE_GB is 0 or more.")
 
 
 def local_secret() -> str:

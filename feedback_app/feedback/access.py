@@ -12,12 +12,15 @@ from django.http.response import HttpResponseBase
 
 from feedback_app.accounts.models import Membership, Role, User, roles_from
 from feedback_app.feedback.models import Pause, Project
+from feedback_app.feedback.read_only import forms_disable
 from feedback_app.web.errors import UserError
 from feedback_app.web.htmx import HtmxHttpRequest
 
 #: What an archived project answers to everything that would change it.
 ARCHIVED = "This project is archived: nothing in it can be changed until an owner restores it."
 SAFE = ("GET", "HEAD", "OPTIONS")
+#: Owners that the pages of an archived project name.
+OWNERS_NAMED = 3
 
 P = ParamSpec("P")
 View = Callable[Concatenate[HtmxHttpRequest, Project, P], HttpResponseBase]
@@ -34,7 +37,8 @@ def project_view(least: Role, *, archived: bool = False) -> Callable[[View[P]], 
     low get 403. `request.membership` holds the role, `request.paused` whether the person is paused.
 
     An archived project refuses all methods but SAFE, unless `archived` says that this view also
-    works there: it takes access or data away, or restores the project.
+    works there: it takes access or data away, or restores the project. Its pages show the forms of
+    views that refuse it disabled.
     """
 
     def decorate(view: View[P]) -> RoutedView:
@@ -56,11 +60,28 @@ def project_view(least: Role, *, archived: bool = False) -> Callable[[View[P]], 
                 raise PermissionDenied(ARCHIVED)
             request.membership = membership
             request.paused = membership.paused
-            return view(request, membership.project, *args, **kwargs)
+            request.owners = owners_of(membership) if membership.project.archived_at else []
+            response = view(request, membership.project, *args, **kwargs)
+            if membership.project.archived_at:
+                forms_disable(response, path=request.path, why=ARCHIVED)
+            return response
 
+        routed.least = least  # type: ignore[attr-defined]
+        routed.archived = archived  # type: ignore[attr-defined]
         return routed
 
     return decorate
+
+
+def owners_of(membership: Membership) -> list[User]:
+    """Return the owners of an admin's project: owners need no names, and others do not see who is a
+    member."""
+    if membership.role != Role.ADMIN:
+        return []
+    rows = User.objects.filter(
+        memberships__project=membership.project, memberships__role=Role.OWNER
+    )
+    return list(rows.order_by("pk")[:OWNERS_NAMED])
 
 
 def unpaused(request: HtmxHttpRequest) -> None:

@@ -15,7 +15,7 @@ from feedback_app.training.influence.services import influence_claim, influence_
 from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import InfluenceReport, PairBatch, Run
 from feedback_app.training.runs.execution.sequence import run_execute
-from feedback_app.training.runs.waiting import run_claim_next
+from feedback_app.training.runs.waiting import run_claim_next, trials_held
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
 from feedback_app.training.snapshots.content import services as content
@@ -35,7 +35,8 @@ def dispatch() -> None:
     sweeps_advance()
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
-    waiting = Run.objects.filter(Run.claimable(), unsent)
+    # a trial without a place is sent when one is free: its message would wake a worker for nothing
+    waiting = Run.objects.filter(Run.claimable(), unsent).exclude(pk__in=trials_held())
     for run_id, request_id in waiting.values_list("pk", "request_id"):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
         # the run's own request, not this tick

@@ -15,3 +15,5 @@ class HtmxHttpRequest(HttpRequest):
     membership: Membership
     #: set by project_view: whether the person gets no items until an admin lifts their pause
     paused: bool
+    #: set by project_view: who can restore an archived project, for its admins
+    owners: list[User]

@@ -141,7 +141,8 @@ def test_process_has_the_same_options_on_one_machine_and_in_production(name: str
     assert here[0] == there[0]
     local, production = options_of(here), options_of(there)
     # addresses, paths, and what a machine with more cores and several workers has otherwise
-    differ = {"host", "port", "model", "artifacts", "artifact-cache", "allowed-host"}
+    differ = {"host", "port", "model", "artifacts", "allowed-host"}
+    differ |= {"artifact-cache", "artifact-cache-gb"}
     differ |= {"concurrency", "loglevel"}
     differ |= {"without-gossip", "without-mingle", "timeout-graceful-shutdown"}
     assert {k: v for k, v in local.items() if k not in differ} == {

@@ -43,6 +43,22 @@ def read(store: ArtifactStore, tree: str = TREE) -> dict[str, str]:
     }
 
 
+def test_folder_is_removed_from_the_store_and_the_rest_arrives(
+    here: ObjectStore, there: ObjectStore, bucket: Bucket
+) -> None:
+    here.begin(TREE, 3)
+    # the same content twice: one object, which the other file still needs
+    write(here, {"adapter/weights": "w", "adapter/config.json": "{}", "config.json": "{}"})
+    here.push(TREE, 3)
+    here.remove_part(TREE, "adapter")
+    here.remove_part(TREE, "adapter")
+    here.remove_part("runs/none", "adapter")
+    there.pull(TREE)
+    assert read(there) == {"config.json": "{}"}
+    assert "adapter/weights" in read(here)
+    assert len(bucket.objects(f"here/{TREE}")) == 2  # the content, and the index
+
+
 def test_tree_arrives_on_another_host_as_it_was_last_pushed(
     here: ObjectStore, there: ObjectStore, bucket: Bucket
 ) -> None:

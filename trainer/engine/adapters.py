@@ -1,7 +1,7 @@
 """Find, check and read adapter directories."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -44,6 +44,13 @@ def fetched(store: ArtifactStore | None, directory: Path) -> None:
             store.fetch(directory.relative_to(store.local.resolve()).as_posix())
         except StoreDamaged as error:
             raise BadArtifact(str(error), path=directory) from error
+
+
+def trimmed(store: ArtifactStore | None, loaded: Iterable[Path]) -> None:
+    """Delete old copies of adapters on this host, none of those that are `loaded`."""
+    if store is not None:
+        root = store.local.resolve()
+        store.trim(keep={path.relative_to(root).as_posix() for path in loaded})
 
 
 def read_adapter(

@@ -10,7 +10,7 @@ from pathlib import Path
 from artifact_store.base import ArtifactStore
 from trainer.backends import serving_decoder
 from trainer.data.chat import eos_ids
-from trainer.engine.adapters import fetched, inside, read_adapter
+from trainer.engine.adapters import fetched, inside, read_adapter, trimmed
 from trainer.engine.batch import (
     CHUNK_TOKENS,
     PREFILL_TOKENS,
@@ -191,6 +191,8 @@ class Scheduler:
             held = Held(name, directory, self._between_steps(lambda: self._decoder.attach(weights)))
             with self._changed:
                 self._held[name] = held
+                loaded = [each.path for each in self._held.values()]
+            trimmed(self._store, loaded)
             return held, True
 
     def _make_room(self, wanted: Path) -> None:

@@ -17,6 +17,7 @@ from feedback_app.web.forms import NoFields, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, error_response, page
+from feedback_app.web.text.plurals import number_of
 
 PAGE_SIZE = 25
 
@@ -77,7 +78,8 @@ def pause_lift_view(request: HtmxHttpRequest, project: Project, pk: int) -> Http
         restored = pause_lift(pause=pause, by=request.user, restore=restore)
     except UserError as error:
         return error_response(request, str(error), back=back)
-    votes = f" {restored} votes count again." if restore else " Their votes stay set aside."
+    again = f" {number_of(restored, 'vote')} {'counts' if restored == 1 else 'count'} again."
+    votes = again if restore else " Their votes stay set aside."
     messages.success(request, f"{pause.user} may judge again.{votes}")
     return redirect(back)
 
@@ -89,5 +91,5 @@ def votes_restore_view(request: HtmxHttpRequest, project: Project, pk: int) -> H
     pause = get_object_or_404(project.pauses.select_related("user", "project"), pk=pk)
     validated(NoFields(request.POST))
     restored = votes_restore(pause=pause, by=request.user)
-    messages.success(request, f"{restored} votes of {pause.user} count again.")
+    messages.success(request, f"Restored {number_of(restored, 'vote')} of {pause.user}.")
     return redirect("gold", project.slug)

@@ -21,6 +21,7 @@ from feedback_app.feedback.imports.recognition import AS_KNOWN, Labels
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.feedback.webhooks.events import import_event_write
 from feedback_app.web.errors import UserError
+from feedback_app.web.text.plurals import number_of
 
 log = structlog.get_logger(__name__)
 
@@ -219,7 +220,7 @@ def import_end(claim: ImportClaim, status: ImportJob.Status, error: str) -> None
         if ended and not claim.row.dry_run:
             job = ImportJob.objects.select_related("project", "by").get(pk=claim.row.pk)
             if job.gold:
-                made = f"{job.gold:,} answers"
+                made = number_of(job.gold, "answer")
                 audit(
                     project=job.project,
                     actor=job.by,

@@ -109,6 +109,8 @@ def project_tabs(context: dict[str, Any], membership: Membership) -> dict[str, A
             )
             for tab in TABS
             if membership.role in roles_from(tab.least)
+            # nothing is handed out in an archived project
+            and not (tab.url_name == "annotate" and membership.project.archived_at)
         ]
     }
 

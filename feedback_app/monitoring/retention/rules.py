@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import ImportJob
 from feedback_app.serving.models import Release, TrafficSplit
 from feedback_app.training.models import Adapter, Run
@@ -20,6 +21,8 @@ from feedback_app.training.runs.execution.storage import CHECKPOINTS
 
 #: An uploaded file that no import needs, and the checkpoints of a run that succeeded.
 SETTLED = dt.timedelta(days=1)
+#: The folder of a finished adapter in a run's directory.
+ADAPTER = "adapter"
 #: Imports whose file is still needed.
 OPEN_IMPORTS = (ImportJob.Status.PREVIEW, *ImportJob.ACTIVE)
 ENDED = (*Run.DONE, Run.Status.FAILED, Run.Status.CANCELLED)
@@ -27,7 +30,8 @@ ENDED = (*Run.DONE, Run.Status.FAILED, Run.Status.CANCELLED)
 
 @dataclass(frozen=True)
 class Deletable:
-    """Files that may be deleted: of a run, of a version, or of neither."""
+    """Files that may be deleted: of a run, of a version, or of neither. `paths` are those on this
+    host; files of a trial may be in the artifact store alone."""
 
     rule: str
     paths: tuple[Path, ...]
@@ -51,6 +55,13 @@ def sentences() -> list[str]:
         f"Files of a version are deleted {versions} days after it was discarded; its measures stay."
         if versions
         else "Files of discarded versions are kept.",
+        "Adapters of trials that were not chosen are deleted a day after the gate has judged the "
+        "chosen one"
+        + (
+            f", and {versions} days after the end of a sweep of which none was; the measures stay."
+            if versions
+            else "; those of a sweep of which none was are kept."
+        ),
         "Never deleted: versions that are or were live or in a traffic split, those that others "
         "were started from, and whatever is not discarded.",
     ]
@@ -64,6 +75,7 @@ def deletable(now: dt.datetime | None = None) -> Iterator[Deletable]:
     yield from _reproductions(root, now)
     yield from _uploads(root, now)
     yield from _versions(root, now)
+    yield from _trials(root, now)
 
 
 def _checkpoints(root: Path, now: dt.datetime) -> Iterator[Deletable]:
@@ -102,7 +114,7 @@ def _uploads(root: Path, now: dt.datetime) -> Iterator[Deletable]:
 
 def _versions(root: Path, now: dt.datetime) -> Iterator[Deletable]:
     for adapter in versions_without_files(now).select_related("run"):
-        paths = (adapter.directory, adapter.run.directory / "adapter")
+        paths = (adapter.directory, adapter.run.directory / ADAPTER)
         if there := tuple(path for path in paths if path.is_dir()):
             yield Deletable("versions", there, adapter=adapter.pk)
 
@@ -122,6 +134,41 @@ def versions_without_files(now: dt.datetime) -> QuerySet[Adapter]:
         .exclude(pk__in=_starts())
         .order_by("pk")
     )
+
+
+def _trials(root: Path, now: dt.datetime) -> Iterator[Deletable]:
+    found = root.glob(f"runs/*/{ADAPTER}")
+    here = {pk for path in found if (pk := _number(path.parent.name)) is not None}
+    rows = trials_without_adapter(now)
+    if artifact_store().remote:
+        # the worker that trained it has it, and the store
+        rows = rows.filter(Q(pk__in=here) | Q(adapter_deleted_at=None))
+    else:
+        rows = rows.filter(pk__in=here)
+    for pk in rows.values_list("pk", flat=True):
+        paths = (root / "runs" / str(pk) / ADAPTER,) if pk in here else ()
+        yield Deletable("trials", paths, run=pk)
+
+
+def trials_without_adapter(now: dt.datetime) -> QuerySet[Run]:
+    """Return the trials whose adapters nobody needs: the gate has judged the chosen one of their
+    sweep, or none was chosen for long. Also what an interrupted deletion has left.
+
+    A trial that was chosen is none of them, nor is any run that has made a version.
+    """
+    chosen = Run.objects.filter(sweep=OuterRef("sweep"), evaluates=True)
+    judged = chosen.filter(adapter__isnull=False, finished_at__lt=now - SETTLED)
+    unwanted = Q(Exists(judged))
+    if settings.DISCARDED_DAYS:
+        before = now - dt.timedelta(days=settings.DISCARDED_DAYS)
+        unwanted |= Q(~Exists(chosen), sweep__ended_at__lt=before)
+    return Run.objects.filter(
+        unwanted,
+        evaluates=False,
+        status__in=Run.DONE,
+        sweep__ended_at__isnull=False,
+        adapter__isnull=True,
+    ).order_by("pk")
 
 
 def _starts() -> list[int]:

@@ -20,13 +20,15 @@ from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.artifacts import artifact_store
 from feedback_app.monitoring.retention.rules import (
+    ADAPTER,
     Deletable,
     deletable,
     runs_without_checkpoints,
     size_of,
+    trials_without_adapter,
     versions_without_files,
 )
-from feedback_app.training.models import Adapter
+from feedback_app.training.models import Adapter, Run
 from feedback_app.web.errors import Conflict
 
 log = structlog.get_logger(__name__)
@@ -104,6 +106,8 @@ def entry_delete(entry: Deletable, *, by: User | None) -> int:
     """Delete one place; return the bytes that were freed, 0 if it is needed again meanwhile."""
     if entry.adapter is not None:
         return version_files_delete(entry.adapter, entry.paths, by=by)
+    if entry.run is not None and entry.rule == "trials":
+        return trial_adapter_delete(entry.run, entry.paths)
     if entry.run is not None:
         return checkpoints_delete(entry.run, entry.paths[0])
     return paths_delete(entry.paths)
@@ -138,6 +142,23 @@ def version_files_delete(adapter_id: int, paths: tuple[Path, ...], *, by: User |
         artifact_store().remove(row.path)
     except StoreError as error:
         log.warning("version_stays_in_the_store", adapter=row.name, why=str(error))
+    return paths_delete(paths)
+
+
+def trial_adapter_delete(run_id: int, paths: tuple[Path, ...]) -> int:
+    """Delete the adapter of a trial that was not chosen, unless it was meanwhile."""
+    now = timezone.now()
+    with transaction.atomic():
+        # choosing it waits for this row, and finds its adapter gone
+        row = Run.objects.select_for_update(no_key=True).get(pk=run_id)
+        if not trials_without_adapter(now).filter(pk=row.pk).exists():
+            return 0
+        if row.adapter_deleted_at is None:
+            Run.objects.filter(pk=row.pk).update(adapter_deleted_at=now)
+    try:
+        artifact_store().remove_part(row.tree, ADAPTER)
+    except StoreError as error:
+        log.warning("adapter_stays_in_the_store", run=row.pk, why=str(error))
     return paths_delete(paths)
 
 

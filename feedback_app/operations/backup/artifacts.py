@@ -11,8 +11,8 @@ from pathlib import Path
 
 from django.conf import settings
 
+from artifact_store.cache import marker_of
 from artifact_store.errors import StoreDamaged, StoreError
-from artifact_store.objects import marker_of
 from artifact_store.selection import store_of
 from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import ImportJob

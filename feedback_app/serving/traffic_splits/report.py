@@ -13,6 +13,7 @@ from feedback_app.serving.stats.two_rates import Reading
 from feedback_app.serving.traffic_splits.assignments import RUNNING
 from feedback_app.serving.traffic_splits.services import split_read
 from feedback_app.training.stats.sequential import State, interval
+from feedback_app.web.text.plurals import number_of
 
 #: The newest answers of a side that medians and shares are computed from.
 ANSWERS_READ = 2_000
@@ -100,7 +101,7 @@ def verdict(split: TrafficSplit, reading: Reading) -> str:
         return "No difference shown"
     if reading.to_go is None:
         return "No difference yet"
-    return f"No difference yet, about {reading.to_go:,} people to go"
+    return f"No difference yet, about {number_of(reading.to_go, 'person', 'people')} to go"
 
 
 def side(split: TrafficSplit, *, candidate: bool) -> Side:

@@ -29,6 +29,7 @@ from feedback_app.serving.traffic_splits.assignments import RUNNING, split_close
 from feedback_app.training.models import Adapter
 from feedback_app.training.stats.sequential import State
 from feedback_app.web.errors import UserError
+from feedback_app.web.text.plurals import number_of
 
 log = structlog.get_logger(__name__)
 
@@ -197,18 +198,19 @@ def split_watch(*, split: TrafficSplit, now: dt.datetime | None = None) -> None:
     if not votes_count(split=split, now=now) and not (split.auto_promote or split.auto_stop):
         return
     state = split_read(split).state
-    people = split.assignments.exclude(counted=None).count()
+    counted = split.assignments.exclude(counted=None).count()
+    people = number_of(counted, "person", "people")
     if state == State.BETTER and split.auto_promote and split.candidate.gate_won:
         release_promote(
             project=split.project,
             adapter=split.candidate,
             by=None,
-            reason=f"It earned more thumbs up than {split.live_version}, from {people} people.",
+            reason=f"It earned more thumbs up than {split.live_version}, from {people}.",
         )
     if state == State.WORSE and split.auto_stop:
         split_stop(
             split=split,
             by=None,
             status=TrafficSplit.Status.WORSE,
-            reason=f"It earned fewer thumbs up than {split.live_version}, from {people} people.",
+            reason=f"It earned fewer thumbs up than {split.live_version}, from {people}.",
         )

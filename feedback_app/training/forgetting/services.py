@@ -15,6 +15,7 @@ from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS, loss_objections
 from feedback_app.training.snapshots.services import snapshot_copy
 from feedback_app.web.errors import UserError
 from feedback_app.web.log_context import request_id
+from feedback_app.web.text.plurals import number_of
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,7 @@ def retraining_objections(run: Run, snapshot: Snapshot) -> list[str]:
         objections.append("No test example of one of both labels is left for the gate.")
     if snapshot.train_total < run.config["batch_size"]:
         objections.append(
-            f"{snapshot.train_total} examples are left, fewer than one batch of "
+            f"{number_of(snapshot.train_total, 'example')} left: fewer than one batch of "
             f"{run.config['batch_size']}."
         )
     return objections

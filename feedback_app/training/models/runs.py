@@ -90,6 +90,8 @@ class Run(Claimable):
     facts: Any = models.JSONField(default=dict)
     # [step, loss, ranking] on the validation examples at each probe (sweeps/probes.py)
     probes: Any = models.JSONField(null=True)
+    # of a trial that was not chosen: when its adapter's files were deleted
+    adapter_deleted_at = models.DateTimeField(null=True)
     # what was expected when it was queued: minutes, and the chance to pass (gate/chance.py)
     forecast: Any = models.JSONField(null=True)
     # how the examples fit the trained model (runs/fit.py), set when the run succeeds

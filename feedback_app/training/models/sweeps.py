@@ -26,6 +26,8 @@ class Sweep(models.Model):
     # of the random draws
     seed = models.PositiveIntegerField(default=0)
     early_stopping = models.BooleanField(default=True)
+    # trials in progress at the same time (runs/waiting.py)
+    at_once = models.PositiveSmallIntegerField(default=1, db_default=1)
     # worker hours of all trials together, after which waiting trials are cancelled
     max_hours = models.FloatField()
     # minutes, and cost where an hour has a price, as shown before it began

@@ -89,6 +89,7 @@ def adapter_fetch(adapter: Adapter) -> Path:
                 raise
             store.fetch(adapter.path, again=True)
             manifest_check(directory, name=adapter.name)
+        store.trim(keep=(adapter.path,))
     except StoreDamaged as error:
         raise BadAdapter(f"{adapter.name}: {error}") from error
     return directory

@@ -13,8 +13,18 @@ from feedback_app.training.runs.config import (
     mismatches,
 )
 from feedback_app.training.runs.presets import PRESETS
-from feedback_app.training.runs.settings import GROUPS, SETTINGS, WITHOUT_BETA, Setting
+from feedback_app.training.runs.settings import (
+    GROUPS,
+    LOSSES,
+    SETTINGS,
+    UNUSED,
+    WITHOUT_BETA,
+    Setting,
+)
 from feedback_app.web.forms import StrictForm
+
+#: How a form posts that a setting has no value, or the weight of SFT none.
+NOT_GIVEN = (None, "", "0", "0.0")
 
 
 def field_of(setting: Setting) -> Any:
@@ -98,6 +108,10 @@ class BaseRunForm(StrictForm):
 
     def clean(self) -> dict[str, Any]:
         found = super().clean()
+        for name in UNUSED.get(found.get("loss", ""), ()):
+            # also one that is invalid: its field is hidden
+            self.errors.pop(name, None)
+            found[name] = RunConfig.sft_weight if name == "sft_weight" else None
         # a β that is left empty is the default, which not every loss has
         if "beta" in found and found["beta"] is None and found.get("loss") not in WITHOUT_BETA:
             found["beta"] = RunConfig.beta
@@ -112,6 +126,18 @@ class BaseRunForm(StrictForm):
             for name, errors in self.errors.items()
             for error in errors
         ]
+
+    def ignored(self) -> str:
+        """Return a sentence about values that were given for settings which the loss does not
+        have; empty if there are none, and for a form that was not posted."""
+        loss = self.cleaned_data.get("loss", "") if self.is_bound and self.is_valid() else ""
+        names = [name for name in UNUSED.get(loss, ()) if self[name].value() not in NOT_GIVEN]
+        if not names:
+            return ""
+        labels = [str(self[name].label) for name in names]
+        listed = " and ".join([", ".join(labels[:-1]), labels[-1]] if labels[1:] else labels)
+        used = "their values are" if labels[1:] else "its value is"
+        return f"{dict(LOSSES)[loss]} has no {listed}: {used} not used."
 
     def config(self) -> RunConfig:
         """Return the validated settings."""

@@ -28,6 +28,7 @@ from feedback_app.training.runs.settings import (
 )
 from feedback_app.training.snapshots.caps import SnapshotTotals
 from feedback_app.training.snapshots.figures import snapshot_figures
+from feedback_app.web.text.plurals import number_of
 
 #: The fewest examples of each class that a run can train on and compare versions with.
 MIN_PER_CLASS = 4
@@ -142,8 +143,8 @@ def run_plan(
         )
     if total < config.batch_size:
         objections.append(
-            f"{total} examples are fewer than one batch of {config.batch_size}: annotate more "
-            "or choose a smaller batch."
+            f"{number_of(total, 'example')}: fewer than one batch of {config.batch_size}. Annotate "
+            "more or choose a smaller batch."
         )
     active = project.runs.active().evaluated().first()
     if active is not None and not beside_others:

@@ -25,6 +25,11 @@ LOSSES = (
 #: Losses without β, and without class weights λ.
 WITHOUT_BETA = (SFT,)
 WITHOUT_LAMBDA = (SFT, DPO)
+#: The settings that a loss does not have: forms hide and ignore them (static/css/train.css).
+UNUSED = {
+    SFT: ("beta", "lambda_d", "lambda_u", "sft_weight"),
+    DPO: ("lambda_d", "lambda_u"),
+}
 
 
 @dataclass(frozen=True)

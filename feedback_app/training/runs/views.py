@@ -114,7 +114,7 @@ def train_page(
         "next_run": next_run(project) if schedule.enabled else None,
         "schedule_differs": settings_differing(schedule, project),
         "schedule_form": schedule_form or ScheduleForm.of(schedule),
-        **plan_context(project, config),
+        **plan_context(project, config, form),
     }
     context["schedule_objections"] = schedule_objections(project, schedule, context["plan"])
     return render(request, "training/runs.html", context, status=status)
@@ -130,8 +130,9 @@ def schedule_objections(
     return shown.objections if shown is not None else ()
 
 
-def plan_context(project: Project, config: RunConfig) -> dict[str, Any]:
-    return {"project": project, "plan": run_plan_shown(project=project, config=config)}
+def plan_context(project: Project, config: RunConfig, form: RunForm | None) -> dict[str, Any]:
+    plan = run_plan_shown(project=project, config=config)
+    return {"project": project, "plan": plan, "ignored": form.ignored() if form else ""}
 
 
 @project_view(Role.ADMIN)
@@ -143,7 +144,7 @@ def run_plan_view(request: HtmxHttpRequest, project: Project) -> HttpResponseBas
         context: dict[str, Any] = {"project": project, "problems": form.problems()}
     else:
         validated(form)
-        context = plan_context(project, form.config())
+        context = plan_context(project, form.config(), form)
     return render(request, "training/runs.html#plan-answer", context)
 
 

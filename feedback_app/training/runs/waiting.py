@@ -2,13 +2,14 @@
 
 Projects share the workers: next is the run of the project that had the least worker time in the
 last 24 hours, divided by the weight of its priority; among equals that of the higher priority, then
-the one that was requested first. No project is kept waiting for good. A project has at most one
-active run, besides the trials of a sweep, which are after it.
+the one that was requested first. No project is kept waiting for good: each has at most one active
+run, besides the trials of a sweep. Trials are after the runs of all projects, and a sweep has no
+more of them in progress than it was started with, so that it leaves the other workers free.
 """
 
 import datetime as dt
 import heapq
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.models.projects import Priority
-from feedback_app.training.models import Run
+from feedback_app.training.models import Run, Sweep
 from feedback_app.training.runs.claims import RunClaim, run_claim
 
 #: How far back worker time counts.
@@ -36,15 +37,40 @@ class Place:
 
 
 def run_claim_next() -> RunClaim | None:
-    """Claim the run that is next; None if no run waits.
+    """Claim the run that is next; None if no run may start.
 
     Of workers that ask at once each gets another run: a claim is a compare-and-swap.
     """
+    held = trials_held()
     for run in waiting_runs():
+        if run.pk in held:
+            continue
         claim = run_claim(run.pk)
         if claim is not None:
             return claim
     return None
+
+
+def trials_held() -> set[int]:
+    """Return the ids of the claimable trials for which their sweeps have no free place.
+
+    Places go to the trials that workers take first. So of two workers that ask at once, the one
+    that loses a trial to the other takes none in its stead.
+    """
+    rows = Run.objects.filter(Run.claimable(), evaluates=False, sweep__isnull=False)
+    trials = list(rows.order_by("created_at", "pk").values_list("pk", "sweep"))
+    if not trials:
+        return set()
+    sweeps = {sweep for _, sweep in trials}
+    places = Counter(dict(Sweep.objects.filter(pk__in=sweeps).values_list("pk", "at_once")))
+    working = Run.objects.filter(Run.working(), evaluates=False, sweep__in=sweeps)
+    places.subtract(working.exclude(Run.claimable()).values_list("sweep", flat=True))
+    held = set()
+    for pk, sweep in trials:
+        if places[sweep] < 1:
+            held.add(pk)
+        places[sweep] -= 1
+    return held
 
 
 def waiting_runs(now: dt.datetime | None = None) -> list[Run]:
@@ -52,10 +78,10 @@ def waiting_runs(now: dt.datetime | None = None) -> list[Run]:
     spent = worker_seconds(now or timezone.now())
     runs = Run.objects.filter(Run.claimable()).select_related("snapshot", "project")
 
-    def key(run: Run) -> tuple[float, float, bool, dt.datetime, int]:
+    def key(run: Run) -> tuple[bool, float, float, dt.datetime, int]:
         weight = WEIGHTS[Priority(run.project.priority)]
         trial = not run.evaluates
-        return spent[run.project_id] / weight, -weight, trial, run.created_at, run.pk
+        return trial, spent[run.project_id] / weight, -weight, run.created_at, run.pk
 
     return sorted(runs, key=key)
 
@@ -80,15 +106,16 @@ def place_of(run: Run, now: dt.datetime | None = None) -> Place | None:
     """Return the place of a run among those that wait; None if it does not wait.
 
     The time until it starts follows from the durations of earlier runs of the projects before it.
-    It is unknown while no run is in progress, if one takes longer than expected, or if a project
-    before it has no finished run yet.
+    It is unknown while no run is in progress, if one takes longer than expected, if a project
+    before it has no finished run yet, and for trials, which runs of later requests go before.
     """
     now = now or timezone.now()
     waiting = waiting_runs(now)
     position = next((at for at, other in enumerate(waiting, 1) if other.pk == run.pk), None)
     if position is None:
         return None
-    seconds = seconds_to_start(waiting[: position - 1], working_runs(), now)
+    before = waiting[: position - 1]
+    seconds = seconds_to_start(before, working_runs(), now) if run.evaluates else None
     return Place(position, len(waiting), seconds)
 
 

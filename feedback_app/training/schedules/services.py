@@ -23,6 +23,7 @@ from feedback_app.training.runs.services import run_request
 from feedback_app.training.schedules.own_settings import settings_scheduled
 from feedback_app.training.schedules.selectors import agreement_objection, quiet_hours
 from feedback_app.web.errors import UserError
+from feedback_app.web.text.plurals import number_of
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +79,7 @@ def schedule_set(
             project=project,
             actor=by,
             action="schedule.set",
-            target=f"{on}: {min_new_examples} examples, {min_hours:g} h{thresholds}",
+            target=f"{on}: {number_of(min_new_examples, 'example')}, {min_hours:g} h{thresholds}",
         )
     return schedule
 

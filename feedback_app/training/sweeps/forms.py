@@ -57,6 +57,14 @@ class SweepForm(BaseRunForm):
         help_text="Of all trials together. Trials that still wait then are cancelled.",
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
+    at_once = forms.IntegerField(
+        label="Trials at once",
+        min_value=1,
+        max_value=MOST_TRIALS,
+        initial=1,
+        required=False,
+        help_text="How many workers it may use at the same time. Other runs go first.",
+    )
     early_stopping = forms.BooleanField(
         label="Stop bad trials early",
         required=False,
@@ -75,7 +83,7 @@ class SweepForm(BaseRunForm):
         return any(setting.name in self.errors for setting in SETTINGS)
 
     def search_fields(self) -> list[forms.BoundField]:
-        names = ("method", "trials", "draw_seed", "max_hours", "early_stopping")
+        names = ("method", "trials", "draw_seed", "max_hours", "at_once", "early_stopping")
         return [self[name] for name in names]
 
     def clean(self) -> dict[str, Any]:
@@ -109,6 +117,7 @@ class SweepForm(BaseRunForm):
             seed=values["draw_seed"] or 0,
             early_stopping=values["early_stopping"],
             max_hours=values["max_hours"],
+            at_once=values["at_once"] or 1,
         )
 
 

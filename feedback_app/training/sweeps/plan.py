@@ -16,6 +16,7 @@ from feedback_app.training.runs.plan import (
 )
 from feedback_app.training.runs.settings import SFT
 from feedback_app.training.snapshots.caps import SnapshotTotals
+from feedback_app.web.text.plurals import number_of
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,14 @@ def _objections(project: Project, plan: RunPlan, trials: Sequence[RunConfig]) ->
         found += loss_objections(project, loss, plan.train_up, plan.train_down)
     if not plan.stops_early:
         found.append(
-            f"{plan.validation_total} validation examples: a sweep compares its trials by them, "
-            "and needs eight, of both kinds. Annotate more answers."
+            f"{number_of(plan.validation_total, 'validation example')}: a sweep compares its "
+            "trials by them, and needs eight, of both kinds. Annotate more answers."
         )
     largest = max(trial.batch_size for trial in trials)
     if plan.train_total < largest:
         found.append(
-            f"{plan.train_total} examples are fewer than one batch of {largest}: annotate more or "
-            "choose a smaller batch."
+            f"{number_of(plan.train_total, 'example')}: fewer than one batch of {largest}. "
+            "Annotate more or choose a smaller batch."
         )
     return found
 

@@ -40,6 +40,12 @@ class Trial:
     def finished(self) -> bool:
         return self.run.status in FINISHED
 
+    @property
+    def choosable(self) -> bool:
+        """Whether the gate can judge it, once the sweep has ended and none is chosen."""
+        run = self.run
+        return run.status == Run.Status.TRAINED and bool(self.figure) and not run.adapter_deleted_at
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -51,6 +57,11 @@ class Progress:
     stopped: int
     failed: int
     active: int
+    waiting: int
+
+    @property
+    def running(self) -> int:
+        return self.active - self.waiting
 
 
 def sweep_of(project: Project, number: int) -> Sweep | None:
@@ -88,7 +99,8 @@ def best_of(trials: Sequence[Trial]) -> Trial | None:
 
 def progress_of(trials: Sequence[Trial]) -> Progress:
     status = [trial.run.status for trial in trials]
-    active = sum(trial.run.active and not trial.run.evaluates for trial in trials)
+    training = [trial for trial in trials if not trial.run.evaluates]
+    active = sum(trial.run.active for trial in training)
     return Progress(
         total=len(trials),
         ended=len(trials) - active,
@@ -96,6 +108,7 @@ def progress_of(trials: Sequence[Trial]) -> Progress:
         stopped=status.count(Run.Status.STOPPED),
         failed=status.count(Run.Status.FAILED),
         active=active,
+        waiting=sum(trial.run.status == Run.Status.QUEUED for trial in training),
     )
 
 

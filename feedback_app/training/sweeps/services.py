@@ -21,7 +21,7 @@ from feedback_app.training.snapshots.services import snapshot_freeze
 from feedback_app.training.sweeps.hours import hours_spent
 from feedback_app.training.sweeps.plan import sweep_plan
 from feedback_app.training.sweeps.selectors import trial_chosen
-from feedback_app.training.sweeps.space import Space, space_json, trials_of
+from feedback_app.training.sweeps.space import MOST_TRIALS, Space, space_json, trials_of
 from feedback_app.web.errors import UserError
 from feedback_app.web.log_context import request_id
 
@@ -32,7 +32,8 @@ HOURS = (0.1, 720.0)
 
 @dataclass(frozen=True)
 class Search:
-    """How a sweep searches: `trials` and `seed` are those of a random search."""
+    """How a sweep searches: `trials` and `seed` are those of a random search, `at_once` is how many
+    trials train at the same time."""
 
     space: Space
     method: str = Sweep.Method.GRID
@@ -40,10 +41,13 @@ class Search:
     seed: int = 0
     early_stopping: bool = True
     max_hours: float = 8.0
+    at_once: int = 1
 
     def __post_init__(self) -> None:
         if not HOURS[0] <= self.max_hours <= HOURS[1]:
             raise UserError(f"Worker hours: choose {HOURS[0]:g} to {HOURS[1]:g}.")
+        if not 1 <= self.at_once <= MOST_TRIALS:
+            raise UserError(f"Trials at once: choose 1 to {MOST_TRIALS}.")
 
     def configs(self, base: RunConfig) -> list[RunConfig]:
         """Return the settings of every trial. Raises UserError."""
@@ -80,6 +84,7 @@ def sweep_request(*, project: Project, by: User | None, base: RunConfig, search:
                 seed=search.seed,
                 early_stopping=search.early_stopping,
                 max_hours=search.max_hours,
+                at_once=search.at_once,
                 forecast=plan.forecast_json(),
                 requested_by=by,
             )
@@ -156,7 +161,10 @@ def trial_choose(*, sweep: Sweep, run: Run, by: User) -> None:
     try:
         with transaction.atomic():
             trained = sweep.trials.filter(
-                pk=run.pk, status=Run.Status.TRAINED, probes__isnull=False
+                pk=run.pk,
+                status=Run.Status.TRAINED,
+                probes__isnull=False,
+                adapter_deleted_at=None,
             )
             if not trained.update(
                 status=Run.Status.QUEUED,
@@ -167,6 +175,11 @@ def trial_choose(*, sweep: Sweep, run: Run, by: User) -> None:
                 started_at=None,
                 finished_at=None,
             ):
+                if run.adapter_deleted_at is not None:
+                    raise UserError(
+                        f"The adapter of {run} was deleted some time after its sweep had ended. "
+                        "Start a new run with its settings."
+                    )
                 raise UserError(f"{run} is not trained: the gate has nothing to judge.")
             run_note(run=run, text=f"Chosen from {sweep} for the gate")
             audit(project=sweep.project, actor=by, action="sweep.choose", target=f"{sweep}: {run}")

@@ -481,7 +481,7 @@ def test_desk_queries_do_not_grow_with_votes(
     client = as_user(annotator)
     client.get(desk(project))
 
-    with django_assert_max_num_queries(12):
+    with django_assert_max_num_queries(13):
         client.get(desk(project))
 
 
@@ -577,7 +577,7 @@ def test_examples_queries_do_not_grow_with_rows(
 ) -> None:
     client = as_user(admin)
 
-    with django_assert_max_num_queries(11):
+    with django_assert_max_num_queries(12):
         client.get(reverse("examples", args=[voted_project.slug]))
 
 

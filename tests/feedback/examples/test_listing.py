@@ -93,7 +93,7 @@ def test_ties_and_empty_answers_are_listed_separately(
     }.items():
         assert list(chosen(label="tie", sort=sort).select(project)) == rows
     client = as_user(admin)
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         page = client.get(reverse("examples", args=["bot"]), {"label": "tie"}).content.decode()
     assert "2 answers" in " ".join(page.split())
     assert page.count(">Not used</span>") == 2

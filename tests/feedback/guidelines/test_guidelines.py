@@ -104,7 +104,7 @@ def test_history_shows_what_each_version_changed(
         change(project, admin, f"Short.\n<b>Rule {number}</b>")
     client = as_user(annotator)
 
-    with django_assert_max_num_queries(6):
+    with django_assert_max_num_queries(7):
         page = client.get(reverse("guidelines", args=["bot"])).content.decode()
 
     newest = page.split('id="version-13"')[1].split('id="version-12"')[0]

@@ -197,7 +197,7 @@ def test_list_queries_do_not_grow_with_people(
         link_for(admin)
     client = as_user(admin)
 
-    with django_assert_max_num_queries(9):
+    with django_assert_max_num_queries(10):
         client.get(url("people"))
 
 

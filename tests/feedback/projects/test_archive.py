@@ -1,16 +1,19 @@
 """Archived projects: read-only, out of the lists, and restorable."""
 
+import re
 from collections.abc import Callable
+from html.parser import HTMLParser
 
 import pytest
 from django.test import Client
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 
 from feedback_app.accounts.models import AuditEvent, Role, Scope, User
 from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Project, Sampling, Vote
 from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.feedback.prompts.completions import sampling_request
+from feedback_app.feedback.templatetags.display import TABS
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.serving import tasks as serving_tasks
 from feedback_app.serving.models import TrafficSplit
@@ -67,8 +70,87 @@ def test_pages_can_be_read_and_say_so(archived: Project, admin: User, as_user: A
     for name in ("project-home", "examples", "runs", "releases", "quality", "project-settings"):
         page = client.get(reverse(name, args=[archived.slug]))
         assert page.status_code == 200
+        # which would answer 403
+        assert f'href="{reverse("annotate", args=[archived.slug])}' not in page.content.decode()
         assert "it is read-only" in page.content.decode()
         assert reverse("project-restore", args=[archived.slug]) in page.content.decode()
+
+
+class Forms(HTMLParser):
+    """The forms of a page that post: where to, and whether something in them can be used."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.usable: dict[str, bool] = {}
+        self._action: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if tag == "form":
+            self._action = given.get("action") if given.get("method") == "post" else None
+            if self._action:
+                self.usable.setdefault(self._action, False)
+        elif self._action and tag in ("button", "input", "select", "textarea"):
+            self.usable[self._action] |= "disabled" not in given
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._action = None
+
+
+@pytest.mark.parametrize("role", [Role.OWNER, Role.ANNOTATOR])
+def test_forms_are_disabled_where_they_would_be_refused(
+    archived: Project, role: Role, as_user: As
+) -> None:
+    person = User.objects.create_user("person@example.com")
+    member_set(project=archived, user=person, role=role)
+    client = as_user(person)
+    place = f"/projects/{archived.slug}/", f"/demo/{archived.slug}/"
+    usable: dict[str, bool] = {}
+    for name in {name for tab in TABS for name in tab.pages}:
+        try:
+            page = client.get(reverse(name, args=[archived.slug]))
+        except NoReverseMatch:
+            continue  # of a run, a webhook, …
+        if page.status_code == 200:
+            usable |= Forms(page.content.decode()).usable
+    usable = {url: each for url, each in usable.items() if url.startswith(place)}
+    assert not all(usable.values())
+    for url, each in usable.items():
+        # nothing is changed: no view takes this field
+        answer = client.post(url, {"no-such-field": "1"})
+        refused = answer.status_code == 403 and READ_ONLY in answer.content.decode()
+        assert refused != each, url
+
+
+def test_disabled_form_keeps_its_page_and_says_why(
+    archived: Project, admin: User, as_user: As
+) -> None:
+    page = as_user(admin).get(reverse("project-settings", args=[archived.slug])).content.decode()
+    assert f'title="{READ_ONLY}' in page
+    assert page.count("disabled disabled") == 0
+    # reading goes on: filters and links are as before
+    examples = as_user(admin).get(reverse("examples", args=[archived.slug])).content.decode()
+    filters = re.findall(r'<form[^>]*method="get".*?</form>', examples, re.DOTALL)
+    assert filters
+    assert " disabled" not in "".join(filters)
+
+
+def test_page_says_who_can_restore_the_project(
+    archived: Project, admin: User, annotator: User, as_user: As
+) -> None:
+    second = User.objects.create_user("second@example.com")
+    member_set(project=archived, user=second, role=Role.ADMIN)
+    url = reverse("demo", args=[archived.slug])
+    assert (
+        f"Its owners can restore it:\n      {admin}." in as_user(second).get(url).content.decode()
+    )
+    # annotators do not see who is a member
+    page = as_user(annotator).get(url).content.decode()
+    assert "Its owners can restore it." in page
+    assert str(admin) not in page
+    assert reverse("annotate", args=[archived.slug]) not in page
 
 
 def test_nothing_is_handed_out_or_voted_on(

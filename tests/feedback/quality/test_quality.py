@@ -147,7 +147,7 @@ def test_page_sorts_paginates_and_takes_few_queries(
     client = as_user(admin)
     url = reverse("quality", args=["bot"])
 
-    with django_assert_max_num_queries(14):
+    with django_assert_max_num_queries(15):
         page = client.get(url, {"sort": "name"}).content.decode()
     assert page.index("Ada Admin") < page.index("Ann Otator") < page.index("Person 00")
     assert "?sort=name&amp;page=2" in page

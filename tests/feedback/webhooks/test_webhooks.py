@@ -455,5 +455,5 @@ def test_log_queries_do_not_grow(
         ping_write(webhook=made[0])
     client = as_user(admin)
 
-    with django_assert_max_num_queries(7):
+    with django_assert_max_num_queries(8):
         client.get(reverse("webhook", args=["bot", made[0].pk]))

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import ImportJob, Project
 from feedback_app.monitoring.retention import services
 from feedback_app.monitoring.retention.rules import Deletable, deletable, sentences, size_of
@@ -20,10 +22,11 @@ from feedback_app.monitoring.retention.services import (
     entry_delete,
 )
 from feedback_app.serving.models import Release, TrafficSplit
-from feedback_app.training.models import Adapter, Run, Snapshot
+from feedback_app.training.models import Adapter, Run, Snapshot, Sweep
 from feedback_app.training.registry.download import adapter_files
 from feedback_app.training.registry.services import adapter_restore
 from feedback_app.training.runs.services import run_resume
+from feedback_app.training.sweeps.services import trial_choose
 from feedback_app.web.errors import Conflict, UserError
 
 pytestmark = pytest.mark.django_db
@@ -160,6 +163,57 @@ def test_files_of_versions_that_were_discarded_long_ago_and_never_used(
     assert "Files of discarded versions are kept." in sentences()
 
 
+@pytest.fixture
+def make_sweep(project: Project, make_run: MakeRun) -> Callable[..., tuple[Sweep, list[Run]]]:
+    """`make_sweep(ended=3)`: a sweep that ended so many days ago, with two trained trials."""
+
+    def make(*, ended: float | None) -> tuple[Sweep, list[Run]]:
+        runs = [make_run("trained", days=ended or 0) for _ in range(2)]
+        since = None if ended is None else timezone.now() - dt.timedelta(days=ended)
+        sweep = Sweep.objects.create(
+            project=project, number=project.sweeps.count() + 1, snapshot=runs[0].snapshot,
+            method="grid", max_hours=1, ended_at=since,
+        )  # fmt: skip
+        for run in runs:
+            Run.objects.filter(pk=run.pk).update(sweep=sweep, evaluates=False)
+            write(run.directory / "adapter" / "weights")
+        return sweep, runs
+
+    return make
+
+
+def judged(run: Run, *, days: float) -> Adapter:
+    """Make a trial the chosen one of its sweep, which the gate judged so many days ago."""
+    then = timezone.now() - dt.timedelta(days=days)
+    Run.objects.filter(pk=run.pk).update(evaluates=True, status="succeeded", finished_at=then)
+    name = run.project.adapter_name(run.number)
+    return Adapter.objects.create(
+        project=run.project, run=run, name=name, path=f"adapters/{name}", sha256="0" * 64
+    )
+
+
+def test_adapters_of_trials_that_were_not_chosen(
+    make_sweep: Callable[..., tuple[Sweep, list[Run]]], settings: Settings
+) -> None:
+    settings.CHECKPOINT_DAYS = 0
+    _, old = make_sweep(ended=31)
+    make_sweep(ended=29)
+    _, (chosen, other) = make_sweep(ended=3)
+    judged(chosen, days=2)
+    _, (lately, _) = make_sweep(ended=3)
+    judged(lately, days=0.5)
+    # chosen long ago, and the gate has not judged it: it may be resumed
+    _, (failed, _) = make_sweep(ended=99)
+    Run.objects.filter(pk=failed.pk).update(evaluates=True, status="failed")
+    open_sweep, _ = make_sweep(ended=None)
+
+    assert found()["trials"] == {str(run.directory / "adapter") for run in (*old, other)}
+    settings.DISCARDED_DAYS = 0
+    assert found()["trials"] == {str(other.directory / "adapter")}
+    assert "those of a sweep of which none was are kept." in " ".join(sentences())
+    assert open_sweep.ended_at is None
+
+
 # -- deleting
 
 
@@ -187,6 +241,57 @@ def test_everything_that_may_be_deleted_is_and_nothing_else(
     event = AuditEvent.objects.get(action="adapter.expire")
     assert (event.actor, event.target, event.project) == (admin, gone.name, gone.project)
     assert cleanup_execute(by=admin).total == 0, "it can be repeated"
+
+
+def test_adapter_of_a_trial_is_deleted_and_the_chosen_one_is_not(
+    make_sweep: Callable[..., tuple[Sweep, list[Run]]], admin: User
+) -> None:
+    _, (chosen, other) = make_sweep(ended=3)
+    judged(chosen, days=2)
+    # as the other one will be, if the deletion is killed before its files are gone
+    Run.objects.filter(pk=other.pk).update(adapter_deleted_at=timezone.now())
+
+    cleanup_execute(by=admin)
+
+    assert not (other.directory / "adapter").exists()
+    assert (other.directory / "events.jsonl").exists()
+    assert (chosen.directory / "adapter" / "weights").exists()
+    other.refresh_from_db()
+    assert other.adapter_deleted_at is not None
+    assert list(deletable()) == []
+
+
+def test_trial_that_is_chosen_meanwhile_keeps_its_adapter(
+    make_sweep: Callable[..., tuple[Sweep, list[Run]]], admin: User
+) -> None:
+    sweep, (one, other) = make_sweep(ended=31)
+    Run.objects.filter(pk=one.pk).update(probes=[[1, 0.5, 0.5]])
+    entries = [entry for entry in deletable() if entry.rule == "trials"]
+    trial_choose(sweep=sweep, run=one, by=admin)
+    assert [entry_delete(entry, by=admin) for entry in entries] == [0, 0]
+    for run in (one, other):
+        assert (run.directory / "adapter" / "weights").exists()
+        run.refresh_from_db()
+        assert run.adapter_deleted_at is None
+
+
+def test_adapter_of_a_trial_leaves_the_artifact_store_too(
+    make_sweep: Callable[..., tuple[Sweep, list[Run]]], admin: User, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = "memory://retention"
+    _, (here, elsewhere) = make_sweep(ended=31)
+    store = artifact_store()
+    for run in (here, elsewhere):
+        store.push(run.tree, 2, leave_out=("checkpoints",))
+    shutil.rmtree(elsewhere.directory)  # a trial of another host
+
+    assert cleanup_execute(by=admin).total == 3  # with the checkpoints that are here
+
+    for run in (here, elsewhere):
+        shutil.rmtree(run.directory, ignore_errors=True)
+        files = sorted(path.name for path in store.fetch(run.tree).iterdir())
+        assert files == ["events.jsonl"]
+    assert list(deletable()) == []
 
 
 def test_version_without_files_cannot_be_restored_or_downloaded(

@@ -417,7 +417,7 @@ def test_conversation_queries_do_not_grow_with_turns(
     client = as_user(viewer)
     target = url("conversation", answered.conversation.project, answered.conversation_id)
 
-    with django_assert_max_num_queries(10):
+    with django_assert_max_num_queries(11):
         client.get(target)
 
 
@@ -579,5 +579,5 @@ def test_releases_queries_do_not_grow_with_versions(
     client = as_user(admin)
     assert Completion.objects.count() == 0
 
-    with django_assert_max_num_queries(15):
+    with django_assert_max_num_queries(16):
         client.get(url("releases", served))

@@ -15,7 +15,8 @@ def vote_on(split: TrafficSplit, *, candidate: bool, verdicts: str, by: User | N
     """
     begun = split.assignments.filter(candidate=candidate).count()
     for number, verdict in enumerate(verdicts, begun):
-        voter = by or User.objects.create_service(name=f"Person {candidate} {number}")
+        side = " of the candidate" if candidate else ""
+        voter = by or User.objects.create_service(name=f"Reader {number + 1}{side}")
         version = split.candidate.name if candidate else split.live_version
         assignment = Assignment.objects.create(
             split=split, key=f"{candidate}{number}", candidate=candidate, percent=split.percent

@@ -1,6 +1,7 @@
 """The engine's HTTP contract, over real HTTP on loopback (docs/architecture.md)."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import pytest
 import structlog
 import torch
 
+from artifact_store.cache import marker_of
+from artifact_store.objects import ObjectStore
 from tests.engines import PATIENCE, wait_until
 from tests.tiny import make_tiny_adapter
 from tests.trainer.engine.conftest import NAME, Served, in_no_hurry, load, serving
@@ -508,6 +511,33 @@ def test_least_recently_requested_adapter_is_unloaded(tiny_dir: Path, artifacts:
             message = refusal(load(client, "starter@2"), 400)
             assert "2 adapters are loaded, which is the limit" in message
         assert served.scheduler.counters["evictions"] == 1
+
+
+def test_loaded_adapter_stays_on_disk_and_older_copies_go(
+    tiny_dir: Path, artifacts: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(artifacts, tmp_path / "host")
+    store = ObjectStore(tmp_path / "host", "memory://engine", most=1)
+    copies = {name: store.path(f"adapters/starter@{name}") for name in (1, 2, 3)}
+
+    def age(path: Path) -> None:
+        marker_of(path).write_text("1")
+        os.utime(marker_of(path), (0, 0))
+
+    for path in copies.values():
+        age(path)
+    base = load_base(str(tiny_dir), dtype="float32", device="cpu")
+    with (
+        serving(base, store.local, store=store) as served,
+        httpx.Client(base_url=served.url, timeout=PATIENCE) as client,
+    ):
+        load(client, "starter@1").raise_for_status()
+        assert not copies[2].exists()
+        shutil.copytree(artifacts / "adapters" / "starter@2", copies[2])
+        for path in (copies[1], copies[2]):
+            age(path)
+        load(client, "starter@2").raise_for_status()
+    assert [name for name, path in copies.items() if path.exists()] == [1, 2]
 
 
 def endless(model: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The settings of a run: in the form, the command, the plan and the trainer's configuration."""
 
 import json
+import re
 from dataclasses import fields
 from io import StringIO
 from pathlib import Path
@@ -29,12 +30,13 @@ from feedback_app.training.runs.forms import RunForm
 from feedback_app.training.runs.plan import run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, PRESETS, parameters_of, preset_config
 from feedback_app.training.runs.services import run_request
-from feedback_app.training.runs.settings import LIVE, LOSSES, SETTINGS
+from feedback_app.training.runs.settings import LIVE, LOSSES, SETTINGS, UNUSED
 from feedback_app.web.errors import UserError
 from trainer.config import TrainConfig
 from trainer.losses import LOSSES as TRAINER_LOSSES
 from trainer.losses import ExampleLoss
 
+ROOT = Path(__file__).resolve().parents[3]
 #: Other than the defaults, each of them.
 OTHER = RunConfig(
     loss="bco",
@@ -127,10 +129,6 @@ def test_form_gives_back_what_it_is_filled_with(config: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"loss": "sft", "beta": "0.3"}, "β: SFT on the ups has no β. Leave it empty."),
-        ({"loss": "dpo", "lambda_d": "2"}, "λ of ups: DPO has no class weights. Leave it empty."),
-        ({"loss": "sft", "beta": "", "sft_weight": "0.5"}, "Weight of SFT on the ups: SFT on"),
-        ({"loss": "sft", "beta": "", "lambda_u": "2"}, "λ of downs: SFT on the ups has no class"),
         ({"lora_init": "pissa", "quantisation": "4bit"}, "Quantisation: PiSSA takes a part out"),
         ({"lora_init": "pissa", "start_from": "live"}, "Start from: PiSSA starts from the base"),
         ({"lora_init": "pissa", "lora_r": "129"}, "LoRA rank: PiSSA saves an adapter of twice"),
@@ -147,6 +145,55 @@ def test_form_names_the_field_and_keeps_what_was_typed(change: dict[str, str], s
     assert form["seed"].value() == "77"
     with pytest.raises(UserError):
         RunConfig(loss="sft", beta=0.3)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"loss": "sft"}, "SFT on the ups has no β: its value is not used."),
+        ({"loss": "sft", "beta": "", "lambda_u": "2"}, "SFT on the ups has no λ of downs: its"),
+        (
+            {"loss": "sft", "beta": "x", "sft_weight": "0.5"},
+            "SFT on the ups has no β and Weight of SFT on the ups: their values are not used.",
+        ),
+        ({"loss": "dpo", "lambda_d": "99", "sft_weight": "0.5"}, "DPO has no λ of ups: its value"),
+        ({"loss": "sft", "beta": ""}, ""),
+        ({"loss": "kto", "lambda_d": "2"}, ""),
+    ],
+)
+def test_form_ignores_settings_that_the_loss_does_not_have(
+    change: dict[str, str], said: str
+) -> None:
+    form = RunForm(form_values(RunConfig()) | change)
+    assert form.is_valid(), form.errors
+    assert form.ignored().startswith(said)
+    assert bool(form.ignored()) == bool(said)
+    config = form.config()
+    for name in UNUSED.get(config.loss, ()):
+        assert not getattr(config, name)
+    if config.loss == "dpo":
+        assert config.sft_weight == 0.5
+
+
+def test_form_hides_settings_that_the_loss_does_not_have() -> None:
+    """The style sheet names them, so that they are hidden without JavaScript too."""
+    css = (ROOT / "static" / "css" / "train.css").read_text()
+    rules = re.findall(r'option\[value="(\w+)"\]:checked\) \.field:has\(> :is\(([^)]*)\)', css)
+    hidden = {
+        loss: tuple(name.strip().removeprefix("#id_") for name in names.split(","))
+        for loss, names in rules
+    }
+    assert hidden == UNUSED
+
+
+@pytest.mark.django_db
+def test_plan_says_which_values_are_not_used(voted_project: Project, admin: User) -> None:
+    client = as_client(admin)
+    values = form_values(RunConfig(batch_size=8)) | {"loss": "sft"}
+    plan = client.get(reverse("run-plan", args=[voted_project.slug]), values).content.decode()
+    assert "SFT on the ups has no β: its value is not used." in plan
+    client.post(reverse("run-request", args=[voted_project.slug]), values)
+    assert "beta" not in voted_project.runs.get().config
 
 
 def test_empty_beta_is_the_default_where_the_loss_has_one() -> None:

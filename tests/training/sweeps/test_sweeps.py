@@ -21,11 +21,14 @@ from feedback_app.feedback.models import (
     Split,
     WebhookDelivery,
 )
+from feedback_app.feedback.projects.services import project_create
 from feedback_app.feedback.webhooks.services import webhook_create
+from feedback_app.training import tasks
 from feedback_app.training.forgetting.snapshots import failed_run_files_remove
 from feedback_app.training.launchers.base import CANCELLED
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Adapter, Run, Sweep
+from feedback_app.training.runs import waiting
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.config import RunConfig, chat_settings, form_values
 from feedback_app.training.runs.events import events_store
@@ -35,7 +38,7 @@ from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.limits import run_limit
 from feedback_app.training.runs.services import run_cancel, run_request, run_requeue
-from feedback_app.training.runs.waiting import run_claim_next, waiting_runs
+from feedback_app.training.runs.waiting import run_claim_next, trials_held, waiting_runs
 from feedback_app.training.schedules.services import schedule_set, schedules_run
 from feedback_app.training.sweeps.hours import hours_spent
 from feedback_app.training.sweeps.probes import MOST_PROBES, probes_of, probes_with
@@ -186,7 +189,64 @@ def test_schedule_does_not_wait_for_a_sweep(sweep: Sweep, admin: User) -> None:
     assert run.trigger == Run.Trigger.SCHEDULE
 
 
+def test_trials_wait_for_the_runs_of_all_projects(sweep: Sweep, admin: User) -> None:
+    other = project_create(slug="other", name="Other", base_model="tiny", owner=admin)
+    busy = Run.objects.create(project=other, number=1, snapshot=sweep.snapshot, trigger="person")
+    # another project has had more worker time, and its trials would wait: its own run does not
+    past = Run.objects.create(
+        project=other, number=2, snapshot=busy.snapshot, trigger="person", status="failed"
+    )
+    trained(past, [0.5], status="failed")
+    assert [run.pk for run in waiting_runs()] == [busy.pk, *(run.pk for run in trials_of(sweep))]
+
+
+def test_sweep_has_as_many_trials_in_progress_as_it_was_started_with(sweep: Sweep) -> None:
+    first = run_claim_next()
+    assert first is not None
+    assert run_claim_next() is None
+    assert trials_held() == {run.pk for run in trials_of(sweep)[1:]}
+    Sweep.objects.update(at_once=2)
+    second = run_claim_next()
+    assert second is not None
+    assert run_claim_next() is None
+    trial_trained(first)
+    third = run_claim_next()
+    assert third is not None
+    assert [claim.row.number for claim in (first, second, third)] == [1, 2, 3]
+
+
+def test_two_workers_that_ask_at_once_take_one_trial(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other worker claims between this one's look at the places and its claim."""
+    orders = waiting.waiting_runs
+
+    def beaten() -> list[Run]:
+        found = orders()
+        claimed(found[0])
+        return found
+
+    monkeypatch.setattr(waiting, "waiting_runs", beaten)
+    assert run_claim_next() is None
+    assert Run.objects.filter(status=Run.Status.RUNNING).count() == 1
+
+
+def test_message_about_a_trial_is_sent_when_its_sweep_has_a_place(
+    sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(tasks.train_run, "apply_async", lambda args, **how: sent.append(args[0]))
+    one, two, *_ = trials_of(sweep)
+    tasks.dispatch()
+    tasks.dispatch()
+    assert sent == [one.pk]
+    trial_trained(claimed(one))
+    tasks.dispatch()
+    assert sent == [one.pk, two.pk]
+
+
 def test_trial_of_a_killed_worker_is_taken_by_another_one(sweep: Sweep) -> None:
+    Sweep.objects.update(at_once=4)
     first = claimed(trials_of(sweep)[0])
     events_store(first, [{"type": "probe", "step": 2, "validation_loss": 0.7} | PROBE])
     # after `kill -9` nothing renews the claim
@@ -460,6 +520,20 @@ def test_trial_whose_examples_were_erased_cannot_be_chosen(sweep: Sweep, admin: 
         trial_choose(sweep=reloaded(sweep), run=one, by=admin)
 
 
+def test_trial_whose_adapter_was_deleted_cannot_be_chosen(
+    sweep: Sweep, admin: User, as_user: As
+) -> None:
+    for run in trials_of(sweep):
+        trained(run, [0.5])
+    sweeps_advance()
+    sweep.trials.update(adapter_deleted_at=timezone.now())
+    with pytest.raises(UserError, match="The adapter of Run 1 was deleted"):
+        trial_choose(sweep=reloaded(sweep), run=trials_of(sweep)[0], by=admin)
+    page = as_user(admin).get(reverse("sweep", args=[sweep.project.slug, 1])).content.decode()
+    assert "The adapters of these trials were deleted" in page
+    assert "Evaluate" not in page
+
+
 # -- cancelling
 
 
@@ -510,10 +584,11 @@ def test_preview_shows_the_forecast_and_starts_nothing(
     assert "Cost" in page
     assert "1e-05" in page
     assert Sweep.objects.count() == 0
-    response = client.post(url, posted())
+    response = client.post(url, posted(at_once="2"))
     found = Sweep.objects.get()
     assert response.headers["Location"] == reverse("sweep", args=[voted_project.slug, 1])
     assert (found.trials.count(), found.requested_by, found.early_stopping) == (2, admin, True)
+    assert found.at_once == 2
 
 
 @pytest.mark.parametrize(
@@ -526,6 +601,8 @@ def test_preview_shows_the_forecast_and_starts_nothing(
         ({"setting_1": "kl_brake"}, "Select a valid choice."),
         ({"values_1": "<script>alert(1)</script>, 1"}, "&lt;script&gt;alert(1)&lt;/script&gt;"),
         ({"max_hours": "0"}, "greater than or equal to 0.1"),
+        ({"at_once": "0"}, "greater than or equal to 1"),
+        ({"at_once": "99"}, "less than or equal to 32"),
         ({"loss": "sft", "beta": "", "setting_1": "beta", "values_1": "0.1, 0.5"}, "SFT on the"),
     ],
 )
@@ -549,9 +626,11 @@ def test_page_of_a_sweep_shows_the_best_and_starts_the_gate(
 ) -> None:
     client = as_user(admin)
     url = reverse("sweep", args=[sweep.project.slug, 1])
-    waiting = client.get(url).content.decode()
-    assert "0 of 4 trials have ended" in waiting
-    assert "every 5s" in waiting
+    shown = client.get(url).content.decode()
+    assert "0 of 4 trials have ended" in shown
+    assert "0 in progress, 4 waiting" in shown
+    assert "one trial at a time" in shown
+    assert "every 5s" in shown
     one, two, three, four = trials_of(sweep)
     trained(one, [0.5, 0.45])
     trained(two, [0.4, 0.35])
@@ -635,10 +714,12 @@ def test_command_starts_a_sweep_and_refuses_bad_values(
     wide: Project, voted_project: Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--project", voted_project.slug, "--batch-size", "8", "--set"]
-    call_command("sweep", *arguments, "learning_rate=1e-5 to 1e-3", "--random", "3")
+    call_command(
+        "sweep", *arguments, "learning_rate=1e-5 to 1e-3", "--random", "3", "--at-once", "2"
+    )
     assert "Sweep 1: 3 trials" in capsys.readouterr().out
     found = Sweep.objects.get()
-    assert (found.method, found.trials.count()) == ("random", 3)
+    assert (found.method, found.trials.count(), found.at_once) == ("random", 3, 2)
     assert found.trials.first().config["batch_size"] == 8
     with pytest.raises(CommandError, match="is not within"):
         call_command("sweep", *arguments, "learning_rate=9")

@@ -213,7 +213,9 @@ def main(options: argparse.Namespace) -> None:
     failures: list[Exception] = []
 
     def make() -> Scheduler:
-        store = store_of(options.artifacts, cache=options.artifact_cache)
+        store = store_of(
+            options.artifacts, cache=options.artifact_cache, cache_gb=options.artifact_cache_gb
+        )
         store.local.mkdir(parents=True, exist_ok=True)
         packed = None if options.quantisation == "none" else options.quantisation
         base = load_served(options.model, dtype=options.dtype, quantisation=packed)

@@ -17,6 +17,7 @@ from feedback_app.feedback.imports.recognition import Labels
 from feedback_app.feedback.imports.services import import_execute, import_take_here
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.web.errors import UserError
+from feedback_app.web.text.plurals import number_of
 
 SHOWN = 100
 
@@ -122,8 +123,9 @@ class Command(BaseCommand):
     ) -> None:
         golden = f" ({gold:,} gold)" if gold else ""
         self.stdout.write(
-            f"{rows:,} rows: {imported:,} examples{golden}, {prompts:,} prompts without an answer, "
-            f"{duplicates:,} duplicates, {refused:,} refused."
+            f"{number_of(rows, 'row')}: {number_of(imported, 'example')}{golden}, "
+            f"{number_of(prompts, 'prompt')} without an answer, "
+            f"{number_of(duplicates, 'duplicate')}, {refused:,} refused."
         )
 
     def refusals(

@@ -9,6 +9,7 @@ from feedback_app.training.gate.people.counts import FAILED, PairCounts
 from feedback_app.training.gate.results import LEAST_PROMPTS, LEVEL, RuleResult, named
 from feedback_app.training.models import GateOutcome, PairBatch
 from feedback_app.training.stats.sequential import FAR, Reading, State, comparisons_to_go, read
+from feedback_app.web.text.plurals import number_of
 
 _ADVICE = (
     "More test prompts give more pairs: raise “Test prompts at first”. Where people often see no "
@@ -78,13 +79,17 @@ def people_decide(found: Mapping[str, Any] | None, live: str, level: float = LEV
     if reading.state == State.WORSE and not counts.of_one_person:
         text = f"worse than {named(live)}: {said}"
         return replace(result, outcome=GateOutcome.FAILED, text=text)
-    progress = f"people have judged {counts.judged} of {counts.pairs} pairs"
+    progress = f"people have judged {counts.judged} of {number_of(counts.pairs, 'pair')}"
     if not counts.end:
         return replace(result, text=progress, advice="")
     if counts.end == PairBatch.End.CLOSED:
         progress += ", then an admin closed them"
     needed = _needed(counts, reading)
-    more = f"about {needed} pairs would decide" if needed else "more pairs would hardly decide"
+    more = (
+        f"about {number_of(needed, 'pair')} would decide"
+        if needed
+        else "more pairs would hardly decide"
+    )
     text = f"{progress}: {said}; {more}" if decided else progress
     return replace(result, text=text, needed=needed)
 

@@ -40,6 +40,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--max-hours", type=float, default=8.0, help="worker hours of all trials together"
         )
+        parser.add_argument(
+            "--at-once", type=int, default=1, help="trials that train at the same time"
+        )
         parser.add_argument("--no-early-stopping", action="store_true")
         settings_arguments_add(parser)
 
@@ -56,6 +59,7 @@ class Command(BaseCommand):
                 seed=options["draw_seed"],
                 early_stopping=not options["no_early_stopping"],
                 max_hours=options["max_hours"],
+                at_once=options["at_once"],
             )
             base = config_of(project, options)
             sweep = sweep_request(project=project, by=None, base=base, search=search)

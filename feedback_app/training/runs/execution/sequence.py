@@ -32,6 +32,7 @@ from feedback_app.training.runs.execution.jobs import JobEnd, job_run
 from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.execution.storage import RunFiles
 from feedback_app.training.sweeps.stopping import trial_trained
+from feedback_app.web.text.plurals import number_of
 
 log = structlog.get_logger(__name__)
 
@@ -118,8 +119,9 @@ def evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat, files: R
             break
         services.run_note(
             run=run,
-            text=f"{len(report['answers'])} prompts with {look.answers} answers leave the gate "
-            f"undecided: sampling {more.answers} answers to {more.prompts} prompts.",
+            text=f"{number_of(len(report['answers']), 'prompt')} with "
+            f"{number_of(look.answers, 'answer')} each leave the gate undecided: sampling "
+            f"{number_of(more.answers, 'answer')} to each of {number_of(more.prompts, 'prompt')}.",
         )
         look = more
     return ended

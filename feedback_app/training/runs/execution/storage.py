@@ -40,6 +40,7 @@ class RunFiles:
             self._persistently(lambda: self._store.begin(self._tree, self._claim.attempt))
             self._persistently(self._read)
             self._offset_limit()
+            self._store.trim()
 
     def checkpointed(self) -> None:
         """Note that there is a checkpoint to store."""
