@@ -15,6 +15,7 @@ from feedback_app.training.influence.services import influence_claim, influence_
 from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import InfluenceReport, PairBatch, Run
 from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.execution.taking import snapshot_take, snapshots_due
 from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
@@ -33,9 +34,12 @@ def dispatch() -> None:
     """Start scheduled runs and send waiting or abandoned runs to a worker, every few seconds."""
     schedules_run()
     sweeps_advance()
+    for pk in snapshots_due().values_list("pk", flat=True):
+        take_snapshot.apply_async((pk,), expires=EXPIRES)
+
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
-    waiting = Run.objects.filter(Run.claimable(), unsent)
+    waiting = Run.objects.filter(Run.claimable(), unsent).with_snapshot()
     for run_id, request_id in waiting.values_list("pk", "request_id"):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
         # the run's own request, not this tick
@@ -54,6 +58,12 @@ def dispatch() -> None:
         count_figures.apply_async((pk,), expires=EXPIRES)
     for pk in figures_due(content.NAME).values_list("pk", flat=True):
         count_content.apply_async((pk,), expires=EXPIRES)
+
+
+@shared_task(name="training.take_snapshot")
+def take_snapshot(pk: int) -> None:
+    """Take the snapshot that a queued run waits for."""
+    snapshot_take(pk)
 
 
 @shared_task(name="training.count_figures")

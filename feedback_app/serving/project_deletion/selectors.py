@@ -9,7 +9,7 @@ from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Project, ProjectDeletion, Sampling
 from feedback_app.serving.models import ChangeReport
 from feedback_app.serving.project_deletion.parts import PARTS
-from feedback_app.training.models import Erasure, InfluenceReport
+from feedback_app.training.models import Erasure, InfluenceReport, Snapshot
 
 #: What the pages call the rows of a model: one, and several.
 NOUNS = {
@@ -89,6 +89,8 @@ def deletion_objections(project: Project) -> list[str]:
     run = project.runs.active().first()
     if run is not None:
         objections.append(f"{run} is in progress: cancel it, or wait until it has ended.")
+    if project.snapshots.filter(Snapshot.working()).exists():
+        objections.append("A snapshot is being taken: wait until that is done.")
     if project.import_jobs.filter(status__in=["queued", "running"]).exists():
         objections.append("An import is running: stop it, or wait until it has ended.")
     if project.samplings.filter(status__in=Sampling.ACTIVE).exists():
