@@ -13,7 +13,9 @@ from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
 from feedback_app.training.influence.services import influence_claim, influence_execute
 from feedback_app.training.launchers.selection import launcher_selected
-from feedback_app.training.models import InfluenceReport, PairBatch, Run
+from feedback_app.training.models import InfluenceReport, PairBatch, Run, VersionPush
+from feedback_app.training.pushes.hub import hub_here
+from feedback_app.training.pushes.services import push_execute
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.execution.taking import snapshot_take, snapshots_due
 from feedback_app.training.runs.waiting import run_claim_next
@@ -50,6 +52,12 @@ def dispatch() -> None:
         InfluenceReport.objects.filter(pk=pk).update(dispatched_at=now)
         measure_influence.apply_async((pk,), expires=RESEND)
 
+    for push in VersionPush.objects.filter(VersionPush.claimable(), unsent):
+        VersionPush.objects.filter(pk=push.pk).update(dispatched_at=now)
+        # the image without torch has no library of the hub
+        queue = "gpu" if push.destination.startswith("hf://") and not hub_here() else "default"
+        push_version.apply_async((push.pk,), expires=RESEND, queue=queue)
+
     batches_end()
     for pk in PairBatch.objects.undecided().values_list("pk", flat=True):
         decide_pairs.apply_async((pk,), expires=EXPIRES)
@@ -82,6 +90,12 @@ def count_content(pk: int) -> None:
 def decide_pairs(batch_id: int) -> None:
     """Decide the gate again, after people have judged a version's pairs."""
     batch_decide(batch_id)
+
+
+@shared_task(name="training.push_version")
+def push_version(adapter_id: int) -> None:
+    """Send the files of a version to another place."""
+    push_execute(adapter_id)
 
 
 @shared_task(name="training.measure_influence")
