@@ -115,7 +115,7 @@ def test_run_waits_for_its_snapshot_and_no_gpu_worker_takes_it(run: Run) -> None
 
 
 def test_two_workers_take_one_snapshot(run: Run) -> None:
-    freeze, second = taking.snapshot_freeze, []
+    freeze, second = services.snapshot_freeze, []
 
     def meanwhile(**arguments: object) -> Snapshot:
         second.append(snapshot_take(run.snapshot_id))
@@ -156,7 +156,7 @@ def crash_after_copying() -> Callable[[Snapshot], object]:
 
 
 def test_worker_that_has_lost_its_claim_leaves_nothing(run: Run) -> None:
-    freeze = taking.snapshot_freeze
+    freeze = services.snapshot_freeze
 
     def slow(**arguments: object) -> Snapshot:
         Snapshot.objects.update(attempt=7)
@@ -179,7 +179,7 @@ def test_cancelled_run_has_no_snapshot_taken_until_it_is_resumed(run: Run, admin
 
 
 def test_run_that_is_cancelled_meanwhile_keeps_no_examples(run: Run, admin: User) -> None:
-    freeze = taking.snapshot_freeze
+    freeze = services.snapshot_freeze
 
     def meanwhile(**arguments: object) -> Snapshot:
         Run.objects.update(status=Run.Status.CANCELLED)
