@@ -7,7 +7,7 @@ the generation of its own attempt is written to, so an attempt that lost contact
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,6 +49,35 @@ def _opened(url: str) -> tuple[Any, str]:
     return filesystem, path.rstrip("/")
 
 
+def files_put(url: str, files: Mapping[str, Path | bytes]) -> None:
+    """Write files under their names below a URL, for others to read: no tree of an ObjectStore.
+
+    Their order is kept. Raises StoreUnreachable.
+    """
+    filesystem, root = _opened(url)
+    with _reaching(url):
+        for name, content in files.items():
+            if isinstance(content, bytes):
+                filesystem.pipe_file(f"{root}/{name}", content)
+            else:
+                filesystem.put_file(str(content), f"{root}/{name}")
+
+
+@contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    """Turn whatever the file system's library raises into a StoreError."""
+    try:
+        yield
+    except StoreError:
+        raise
+    # libraries raise their own types for time-outs, missing buckets and refused credentials
+    except Exception as error:
+        raise StoreUnreachable(
+            f"The artifact store {url} cannot be reached or refuses access "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
 @dataclass(frozen=True)
 class ObjectStore(ArtifactStore):
     """Trees below `url` (s3://bucket/prefix, or another URL of fsspec), worked on in `local`, where
@@ -69,7 +98,7 @@ class ObjectStore(ArtifactStore):
     def push(self, tree: str, generation: int = ONLY, *, leave_out: Collection[str] = ()) -> None:
         filesystem, root = _opened(self.url)
         base = f"{root}/{tree}/{generation:06d}"
-        with self._reaching():
+        with _reaching(self.url):
             before = self._index(filesystem, base) or {}
             files = self._upload(
                 filesystem, base, tree, {file.sha256 for file in before.values()}, leave_out
@@ -92,7 +121,7 @@ class ObjectStore(ArtifactStore):
         local = self.path(tree)
         here = _marker_read(local)
         last: Exception | None = None
-        with self._reaching():
+        with _reaching(self.url):
             for _ in range(_TRIES):
                 found = self._newest(filesystem, f"{root}/{tree}")
                 if found is None or found <= here:
@@ -111,7 +140,7 @@ class ObjectStore(ArtifactStore):
     def copy_part(self, tree: str, folder: str, target: Path) -> None:
         filesystem, root = _opened(self.url)
         partial = target.with_name(f".{target.name}.partial")
-        with self._reaching():
+        with _reaching(self.url):
             found = self._newest(filesystem, f"{root}/{tree}")
             base = f"{root}/{tree}/{found or 0:06d}"
             for name, file in (self._index(filesystem, base) or {}).items():
@@ -124,7 +153,7 @@ class ObjectStore(ArtifactStore):
 
     def has(self, tree: str) -> bool:
         filesystem, root = _opened(self.url)
-        with self._reaching():
+        with _reaching(self.url):
             try:
                 return bool(filesystem.ls(f"{root}/{tree}", detail=False))
             except FileNotFoundError:
@@ -133,7 +162,7 @@ class ObjectStore(ArtifactStore):
     def remove(self, tree: str) -> None:
         if self.has(tree):
             filesystem, root = _opened(self.url)
-            with self._reaching():
+            with _reaching(self.url):
                 filesystem.rm(f"{root}/{tree}", recursive=True)
 
     def remove_part(self, tree: str, folder: str) -> None:
@@ -157,25 +186,11 @@ class ObjectStore(ArtifactStore):
 
     def check(self) -> None:
         filesystem, root = _opened(self.url)
-        with self._reaching():
+        with _reaching(self.url):
             filesystem.pipe_file(f"{root}/.check", b"prospect")
             if filesystem.cat_file(f"{root}/.check") != b"prospect":
                 raise StoreDamaged(f"{self.url} returns other bytes than were written")
             filesystem.rm_file(f"{root}/.check")
-
-    @contextmanager
-    def _reaching(self) -> Iterator[None]:
-        """Turn whatever the file system's library raises into a StoreError."""
-        try:
-            yield
-        except StoreError:
-            raise
-        # libraries raise their own types for time-outs, missing buckets and refused credentials
-        except Exception as error:
-            raise StoreUnreachable(
-                f"The artifact store {self.url} cannot be reached or refuses access "
-                f"({type(error).__name__}: {error})"
-            ) from error
 
     def _newest(self, filesystem: Any, base: str) -> int | None:
         """Return the highest generation that has an index."""

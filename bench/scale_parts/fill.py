@@ -44,6 +44,7 @@ from feedback_app.training.models import (  # noqa: E402
     Snapshot,
     SnapshotItem,
     Sweep,
+    VersionPush,
 )
 from feedback_app.training.runs.config import RunConfig  # noqa: E402
 
@@ -463,6 +464,11 @@ class Filling:
         )
         rows(
             InfluenceReport(status="done", result=self.influence()),
+            versions,
+            adapter_id="n",
+        )
+        rows(
+            VersionPush(destination="s3://models/prospect", status="done", url="s3://models"),
             versions,
             adapter_id="n",
         )

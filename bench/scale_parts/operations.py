@@ -51,6 +51,7 @@ LEFT_OUT = {
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
     "system-free": "sends a task: nobody receives it here",
+    "adapter-push": "refused where PUSH_DESTINATIONS is not set",
     "gate-judge-test": "waits for another server",
     **dict.fromkeys(
         "project-archive project-restore".split(), "every other request would be refused"

@@ -75,6 +75,7 @@ def main() -> None:
     from feedback_app.feedback.models import Project
     from feedback_app.feedback.projects.services import project_create
     from feedback_app.training.models import Run
+    from feedback_app.training.runs.execution.taking import snapshot_take
     from feedback_app.training.runs.services import run_request
 
     owner = User.objects.get(email="owner@example.com")
@@ -84,7 +85,8 @@ def main() -> None:
         return
     project = Project.objects.get(slug=SLUG)
     project.runs.active().update(status=Run.Status.CANCELLED)
-    run_request(project=project, by=owner)
+    run = run_request(project=project, by=owner)
+    snapshot_take(run.snapshot_id)
 
 
 if __name__ == "__main__":

@@ -416,6 +416,10 @@ if TRAINER_PROCESSES < 0:
 TRAINER_REPORT_TO = env.list("TRAINER_REPORT_TO", default=[])
 if not set(TRAINER_REPORT_TO) <= {"tensorboard", "mlflow", "wandb"}:
     raise ImproperlyConfigured("TRAINER_REPORT_TO names tensorboard, mlflow or wandb.")
+# where admins may push versions, or below: hf://OWNER, hf://OWNER/NAME, s3://BUCKET/PREFIX
+PUSH_DESTINATIONS = env.list("PUSH_DESTINATIONS", default=[])
+if not all(place.startswith(("hf://", "s3://")) for place in PUSH_DESTINATIONS):
+    raise ImproperlyConfigured("PUSH_DESTINATIONS names hf://OWNER or s3://BUCKET, with commas.")
 # the processes of a run share one copy of the base model
 TRAINER_FSDP = env.bool("TRAINER_FSDP", False)
 

@@ -54,6 +54,7 @@ from feedback_app.training.models import (
     PairVote,
     Run,
     Sweep,
+    VersionPush,
 )
 
 CHUNK = 500
@@ -209,6 +210,12 @@ PARTS = (
         InfluenceReport.objects.all(),
         "requested_by",
         ("adapter__name", "status", "created_at"),
+    ),
+    Part(
+        "version_pushes",
+        VersionPush.objects.all(),
+        "requested_by",
+        ("adapter__name", "destination", "status", "created_at", "finished_at"),
     ),
     Part(
         "gate_rules",

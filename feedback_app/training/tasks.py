@@ -13,8 +13,11 @@ from feedback_app.feedback.figures.services import figures_count, figures_due
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
 from feedback_app.training.influence.services import influence_claim, influence_execute
 from feedback_app.training.launchers.selection import launcher_selected
-from feedback_app.training.models import InfluenceReport, PairBatch, Run
+from feedback_app.training.models import InfluenceReport, PairBatch, Run, VersionPush
+from feedback_app.training.pushes.hub import hub_here
+from feedback_app.training.pushes.services import push_execute
 from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.execution.taking import snapshot_take, snapshots_due
 from feedback_app.training.runs.waiting import run_claim_next, trials_held
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
@@ -33,10 +36,14 @@ def dispatch() -> None:
     """Start scheduled runs and send waiting or abandoned runs to a worker, every few seconds."""
     schedules_run()
     sweeps_advance()
+    for pk in snapshots_due().values_list("pk", flat=True):
+        take_snapshot.apply_async((pk,), expires=EXPIRES)
+
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
     # a trial without a place is sent when one is free: its message would wake a worker for nothing
-    waiting = Run.objects.filter(Run.claimable(), unsent).exclude(pk__in=trials_held())
+    unsent_runs = Run.objects.filter(Run.claimable(), unsent).with_snapshot()
+    waiting = unsent_runs.exclude(pk__in=trials_held())
     for run_id, request_id in waiting.values_list("pk", "request_id"):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)
         # the run's own request, not this tick
@@ -47,6 +54,12 @@ def dispatch() -> None:
         InfluenceReport.objects.filter(pk=pk).update(dispatched_at=now)
         measure_influence.apply_async((pk,), expires=RESEND)
 
+    for push in VersionPush.objects.filter(VersionPush.claimable(), unsent):
+        VersionPush.objects.filter(pk=push.pk).update(dispatched_at=now)
+        # the image without torch has no library of the hub
+        queue = "gpu" if push.destination.startswith("hf://") and not hub_here() else "default"
+        push_version.apply_async((push.pk,), expires=RESEND, queue=queue)
+
     batches_end()
     for pk in PairBatch.objects.undecided().values_list("pk", flat=True):
         decide_pairs.apply_async((pk,), expires=EXPIRES)
@@ -55,6 +68,12 @@ def dispatch() -> None:
         count_figures.apply_async((pk,), expires=EXPIRES)
     for pk in figures_due(content.NAME).values_list("pk", flat=True):
         count_content.apply_async((pk,), expires=EXPIRES)
+
+
+@shared_task(name="training.take_snapshot")
+def take_snapshot(pk: int) -> None:
+    """Take the snapshot that a queued run waits for."""
+    snapshot_take(pk)
 
 
 @shared_task(name="training.count_figures")
@@ -73,6 +92,12 @@ def count_content(pk: int) -> None:
 def decide_pairs(batch_id: int) -> None:
     """Decide the gate again, after people have judged a version's pairs."""
     batch_decide(batch_id)
+
+
+@shared_task(name="training.push_version")
+def push_version(adapter_id: int) -> None:
+    """Send the files of a version to another place."""
+    push_execute(adapter_id)
 
 
 @shared_task(name="training.measure_influence")

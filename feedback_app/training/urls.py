@@ -8,6 +8,7 @@ from feedback_app.training.gate import views as gate_views
 from feedback_app.training.gate.judge import views as judge_views
 from feedback_app.training.gate.people import views as people_views
 from feedback_app.training.influence import views as influence_views
+from feedback_app.training.pushes import views as pushes_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
@@ -80,6 +81,7 @@ urlpatterns = [
     path(f"{ADAPTER}influence/cancel/", influence_views.influence_stop, name="influence-cancel"),
     path(f"{ADAPTER}influence/train/", influence_views.influence_train, name="influence-train"),
     path(f"{ADAPTER}download/", registry_views.adapter_download, name="adapter-download"),
+    path(f"{ADAPTER}push/", pushes_views.adapter_push, name="adapter-push"),
     path(f"{ADAPTER}discard/", registry_views.adapter_discard_view, name="adapter-discard"),
     path(f"{ADAPTER}restore/", registry_views.adapter_restore_view, name="adapter-restore"),
 ]

@@ -30,7 +30,15 @@ from feedback_app.serving.share_links.services import link_create, link_revoke
 from feedback_app.serving.traffic_splits.services import SETTLE, votes_count
 from feedback_app.serving.version_diff.services import prompts_fix, version_diff_request
 from feedback_app.training.influence.groups import Group, Result
-from feedback_app.training.models import Adapter, InfluenceReport, Run, RunMetric, RunNote, Sweep
+from feedback_app.training.models import (
+    Adapter,
+    InfluenceReport,
+    Run,
+    RunMetric,
+    RunNote,
+    Sweep,
+    VersionPush,
+)
 from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_end, run_finish, run_note, run_request
@@ -65,6 +73,7 @@ def furnish(project: Project, admin: User, annotator: User) -> None:
     share_links(project, admin)
     changes(project, lost=project.adapters.get(gate_won=False), won=won)
     influence(project, lost=project.adapters.get(gate_won=False), won=won)
+    pushes(project.adapters.get(gate_won=True), project.adapters.get(gate_won=False))
     chat(project, admin, version=won.name)
     comparisons(project, admin, versions=("base", won.name))
     imports(project, admin)
@@ -183,6 +192,25 @@ def influence(project: Project, *, lost: Adapter, won: Adapter) -> None:
         done=120,
         total=640,
         heartbeat_at=timezone.now(),
+    )
+
+
+def pushes(won: Adapter, lost: Adapter) -> None:
+    """Create a push that has ended and one that has failed, with long names."""
+    VersionPush.objects.create(
+        adapter=won,
+        destination="hf://acme-research-department/support-answers-for-tablets",
+        status="done",
+        url="https://hub.example/acme-research-department/support-answers-for-tablets/commit/"
+        + "a" * 40,
+        finished_at=timezone.now(),
+    )
+    VersionPush.objects.create(
+        adapter=lost,
+        destination="s3://models/prospect/" + "folder/" * 20 + "end",
+        status="failed",
+        error="The artifact store <b>cannot</b> be reached or refuses access (NoSuchBucket).",
+        finished_at=timezone.now(),
     )
 
 

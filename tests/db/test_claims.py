@@ -13,7 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim, Claimable
 from feedback_app.feedback.models import Figures, ImportJob, Project, ProjectDeletion, Sampling
 from feedback_app.serving.models import ChangeReport, LiveVersionClaim
-from feedback_app.training.models import Erasure, InfluenceReport, Run
+from feedback_app.training.models import Erasure, InfluenceReport, Run, Snapshot, VersionPush
 from tests.engines import wait_until
 
 SamplingClaim = Claim[Sampling]
@@ -36,7 +36,7 @@ def heartbeat_stops(row: Claimable, settings: Settings) -> None:
 
 def test_all_long_work_uses_the_shared_claims() -> None:
     users = {Run, Sampling, ImportJob, Erasure, ChangeReport, LiveVersionClaim, Figures}
-    users |= {ProjectDeletion, InfluenceReport}
+    users |= {ProjectDeletion, InfluenceReport, Snapshot, VersionPush}
     assert set(Claimable.__subclasses__()) == users
 
 

@@ -113,7 +113,8 @@ LEAST = {
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-pairs run-pairs-close
         run-examples run-metrics misfit-send-back run-cancel run-resume
-        adapter-discard adapter-import adapter-restore person person-erase api-person-erase
+        adapter-discard adapter-import adapter-push adapter-restore
+        person person-erase api-person-erase
         """.split(),
         ADMIN,
     ),

@@ -55,6 +55,7 @@ from feedback_app.training.models import (
     RunNote,
     Snapshot,
     Sweep,
+    VersionPush,
 )
 from feedback_app.training.runs.config import RunConfig
 
@@ -207,6 +208,11 @@ def make_versions(world: World) -> None:
             gate_won=True,
         )
         ChangeReport.objects.create(adapter=adapter, previous="base", conditions="x")
+        VersionPush.objects.create(
+            adapter=adapter,
+            destination=f"s3://models/{world.word}",
+            status="done" if number == 1 else "queued",
+        )
         InfluenceReport.objects.create(
             adapter=adapter,
             status="done" if number == 1 else "queued",

@@ -189,12 +189,15 @@ def export(request: ApiRequest, slug: str, query: Query[s.ExportQuery]) -> HttpR
 
 
 def rows_of(project: Project, query: s.ExportQuery) -> Iterator[ExportRow]:
-    """Return the rows of the export. Raises ApiError for an unknown run."""
+    """Return the rows of the export. Raises ApiError for an unknown run, and for one that waits for
+    its snapshot."""
     if query.snapshot is None:
         return project_rows(project, votes=query.votes)
     run = project.runs.filter(number=query.snapshot).select_related("snapshot").first()
     if run is None:
         raise unknown("snapshot", f"run {query.snapshot}")
+    if not run.snapshot.taken:
+        raise ApiError(409, f"{run} has no snapshot yet: a worker takes it.", "wrong_moment")
     return snapshot_rows(run.snapshot, votes=query.votes)
 
 

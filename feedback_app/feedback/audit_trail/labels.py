@@ -9,6 +9,7 @@ LABELS = {
     "adapter.expire": "Files of a discarded version deleted",
     "adapter.import": "Version imported",
     "adapter.lock": "Version locked after an erasure",
+    "adapter.push": "Version pushed to another place",
     "adapter.restore": "Version restored",
     "audit.export": "Audit trail exported",
     "conversation.flag": "Answer of a conversation flagged",

@@ -56,6 +56,7 @@ from feedback_app.training.models import (
     Snapshot,
     SnapshotItem,
     Sweep,
+    VersionPush,
 )
 
 #: Rows that one transaction deletes, without those below them.
@@ -99,6 +100,7 @@ PARTS = (
     Part(BlindPair, "batch__project", SMALL_BATCH),
     Part(PairBatch),
     Part(InfluenceReport, "adapter__project"),
+    Part(VersionPush, "adapter__project"),
     Part(Adapter),
     Part(RunMetric, "run__project"),
     Part(RunNote, "run__project"),

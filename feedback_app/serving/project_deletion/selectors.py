@@ -9,7 +9,7 @@ from feedback_app.db.bounded_count import counted
 from feedback_app.feedback.models import Project, ProjectDeletion, Sampling
 from feedback_app.serving.models import ChangeReport
 from feedback_app.serving.project_deletion.parts import PARTS
-from feedback_app.training.models import Erasure, InfluenceReport
+from feedback_app.training.models import Erasure, InfluenceReport, Snapshot, VersionPush
 
 #: What the pages call the rows of a model: one, and several.
 NOUNS = {
@@ -89,6 +89,8 @@ def deletion_objections(project: Project) -> list[str]:
     run = project.runs.active().first()
     if run is not None:
         objections.append(f"{run} is in progress: cancel it, or wait until it has ended.")
+    if project.snapshots.filter(Snapshot.working()).exists():
+        objections.append("A snapshot is being taken: wait until that is done.")
     if project.import_jobs.filter(status__in=["queued", "running"]).exists():
         objections.append("An import is running: stop it, or wait until it has ended.")
     if project.samplings.filter(status__in=Sampling.ACTIVE).exists():
@@ -97,6 +99,8 @@ def deletion_objections(project: Project) -> list[str]:
         objections.append("A change report is being written: wait until it is done.")
     if InfluenceReport.objects.filter(InfluenceReport.working(), adapter__project=project).exists():
         objections.append("The influence of votes is being measured: cancel it, or wait.")
+    if VersionPush.objects.filter(VersionPush.working(), adapter__project=project).exists():
+        objections.append("A version is being pushed: wait until that is done.")
     if Erasure.objects.filter(project=project, finished_at=None).exists():
         objections.append("A person is being erased from it: wait until that is done.")
     return objections

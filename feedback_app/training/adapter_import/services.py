@@ -19,14 +19,19 @@ from artifact_store.errors import StoreError
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.artifacts import artifact_store
-from feedback_app.feedback.models import Project, Split
+from feedback_app.feedback.models import Project
 from feedback_app.training.adapter_import.archive import archive_unpack, directory_take, discard
 from feedback_app.training.adapter_import.checks import ForeignAdapter, adapter_checked
 from feedback_app.training.models import Run, Snapshot
 from feedback_app.training.runs.config import LIMITS, RunConfig
-from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS
+from feedback_app.training.runs.plan import gate_objection
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
-from feedback_app.training.snapshots.services import snapshot_freeze
+from feedback_app.training.snapshots.services import (
+    snapshot_freeze,
+    snapshot_keep_test,
+    snapshot_queue,
+    taken_at_once,
+)
 from feedback_app.web.errors import UserError
 from feedback_app.web.log_context import request_id
 
@@ -96,21 +101,16 @@ def run_of_import(*, project: Project, by: User | None, tree: str, found: Foreig
 
 
 def gate_snapshot(project: Project) -> Snapshot:
-    """Freeze the test examples. Raises UserError if the gate could compare nothing on them."""
+    """Freeze the test examples; of a large project a worker does. Raises UserError if the gate
+    could compare nothing on them."""
+    if not taken_at_once(project):
+        return snapshot_queue(project)
     cap = people_cap(project)
     totals = snapshot_totals(project, cap)
-    ups, downs = totals.counts["test_up"], totals.counts["test_down"]
-    if min(ups, downs) < MIN_TEST_PER_CLASS:
-        raise UserError(
-            f"{ups} up and {downs} down are test examples: the gate needs one of each at least to "
-            "compare versions. Annotate more answers first."
-        )
+    if objection := gate_objection(totals):
+        raise UserError(objection)
     snapshot = snapshot_freeze(project=project, cap=cap, totals=totals)
-    snapshot.items.exclude(split=Split.TEST).delete()
-    for name in ("train_up", "train_down", "validation_up", "validation_down", "left_out"):
-        setattr(snapshot, name, 0)
-    snapshot.left_out_people = 0
-    snapshot.save()
+    snapshot_keep_test(snapshot)
     return snapshot
 
 

@@ -50,7 +50,9 @@ def snapshots_forget(*, user: User, completions: list[Completion]) -> None:
     if not theirs:
         return
     project = completions[0].project_id
-    since = Snapshot.objects.filter(project=project, created_at__gte=min(theirs))
+    # one that is not taken yet has no examples, and is taken after the erasure
+    taken = Snapshot.objects.filter(project=project, status=Snapshot.Status.TAKEN)
+    since = taken.filter(created_at__gte=min(theirs))
     snapshots = list(since.order_by("pk"))
     found = SnapshotItem.objects.filter(snapshot__in=snapshots, completion__in=completions)
     items = {(item.snapshot_id, item.completion_id): item for item in found}

@@ -31,7 +31,11 @@ from feedback_app.training.launchers.base import Launcher, LaunchError
 from feedback_app.training.models import Adapter, InfluenceReport, Run, Snapshot, SnapshotItem
 from feedback_app.training.registry.files import BadAdapter
 from feedback_app.training.runs.services import run_note
-from feedback_app.training.snapshots.services import snapshot_copy
+from feedback_app.training.snapshots.services import (
+    copied_at_once,
+    snapshot_copy,
+    snapshot_queue,
+)
 from feedback_app.web.errors import UserError
 from feedback_app.web.log_context import request_id
 
@@ -174,7 +178,8 @@ def run_without(*, report: InfluenceReport, kind: str, key: str, by: User) -> Ru
     """Queue the run of the report's version again, without the votes of one of the first groups.
 
     Settings, seed and class weights λ are those of the run, and validation and test examples stay,
-    so that the validation losses can be compared. Raises UserError.
+    so that the validation losses can be compared. A large snapshot is copied by a worker. Raises
+    UserError.
     """
     adapter = report.adapter
     if objection := influence_objection(adapter):
@@ -185,9 +190,7 @@ def run_without(*, report: InfluenceReport, kind: str, key: str, by: User) -> Ru
             row = InfluenceReport.objects.select_for_update().get(pk=report.pk)
             result = Result.stored(row.result) if row.result else None
             group = top_group(result, kind, key)
-            snapshot = snapshot_without(adapter.run.snapshot, kind, key)
-            if objections := retraining_objections(adapter.run, snapshot):
-                raise UserError(" ".join(objections))
+            snapshot = snapshot_or_queued(adapter.run, kind, key)
             run = _queued(project, adapter.run, snapshot, by)
             group.run = run.number
             row.result = result.as_json() if result else None
@@ -225,13 +228,27 @@ def _queued(project: Project, run: Run, snapshot: Snapshot, by: User) -> Run:
     )
 
 
-def snapshot_without(snapshot: Snapshot, kind: str, key: str) -> Snapshot:
-    """Copy a snapshot and take a group's votes out of its training examples. Call it in a
-    transaction.
+def snapshot_or_queued(run: Run, kind: str, key: str) -> Snapshot:
+    """Return the run's snapshot without a group's votes; of a large one a snapshot that a worker
+    makes. Raises UserError if too few examples are left."""
+    if not copied_at_once(run.snapshot):
+        without = {"snapshot": run.snapshot_id, "kind": kind, "key": key}
+        return snapshot_queue(run.project, without=without)
+    snapshot = snapshot_without(run.snapshot, kind, key)
+    if objections := retraining_objections(run, snapshot):
+        raise UserError(" ".join(objections))
+    return snapshot
+
+
+def snapshot_without(
+    snapshot: Snapshot, kind: str, key: str, *, queued: Snapshot | None = None
+) -> Snapshot:
+    """Copy a snapshot, into the `queued` one if there is one, and take a group's votes out of its
+    training examples. Call it in a transaction.
 
     Answers that were tied get no example.
     """
-    copy = snapshot_copy(snapshot)
+    copy = snapshot_copy(snapshot, queued=queued)
     events = VoteEvent.objects.filter(completion=OuterRef("completion"))
     rows = training_items(snapshot)
     if kind == "person":

@@ -5,6 +5,7 @@ from feedback_app.training.models.erasures import Erasure
 from feedback_app.training.models.gate import GateOutcome, GateRules, Judge
 from feedback_app.training.models.influence import InfluenceReport
 from feedback_app.training.models.pairs import BlindPair, PairBatch, PairVote
+from feedback_app.training.models.pushes import VersionPush
 from feedback_app.training.models.runs import Run, RunMetric, RunNote
 from feedback_app.training.models.schedules import Schedule
 from feedback_app.training.models.snapshots import Snapshot, SnapshotItem
@@ -27,4 +28,5 @@ __all__ = [
     "Snapshot",
     "SnapshotItem",
     "Sweep",
+    "VersionPush",
 ]

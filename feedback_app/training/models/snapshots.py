@@ -1,16 +1,29 @@
 """Snapshots of examples, which runs train on."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.db import models
 from django.db.models import Q
 
+from feedback_app.db.claims import Claimable
 from feedback_app.feedback.models import Completion, Project, Split
 
 
-class Snapshot(models.Model):
-    """The frozen examples of a run. The rows are the truth, the file is a copy."""
+class Snapshot(Claimable):
+    """The frozen examples of a run. The rows are the truth, the file is a copy.
 
+    Until a worker has taken it (runs/execution/taking.py) it has no examples and all counts are 0.
+    """
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "Waiting"
+        RUNNING = "running", "Being taken"
+        TAKEN = "taken", "Taken"
+
+    status = models.CharField(
+        max_length=7, choices=Status.choices, default=Status.TAKEN, db_default=Status.TAKEN
+    )
+    attempt = models.PositiveSmallIntegerField(default=0, db_default=0)
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="snapshots")
     train_up = models.PositiveIntegerField()
     train_down = models.PositiveIntegerField()
@@ -25,10 +38,18 @@ class Snapshot(models.Model):
     follow_ups = models.PositiveIntegerField(default=0, db_default=0)
     # SHA-256 over the training file, set when it is written
     sha256 = models.CharField(max_length=64, blank=True)
+    # of a copy: {"snapshot": its original, "kind", "key": the group of votes that it leaves out}
+    # (training/influence)
+    without: Any = models.JSONField(null=True)
+    # when it was taken: it follows from the votes of then
     created_at = models.DateTimeField(auto_now_add=True)
 
     def __str__(self) -> str:
         return f"{self.train_up} up, {self.train_down} down"
+
+    @property
+    def taken(self) -> bool:
+        return self.status == self.Status.TAKEN
 
     @property
     def train_total(self) -> int:

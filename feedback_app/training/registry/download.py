@@ -10,6 +10,8 @@ from feedback_app.training.models import Adapter
 from feedback_app.training.registry.services import expired_text, locked_text
 from feedback_app.web.errors import UserError
 
+#: The gate's verdict, which follows the files that the manifest lists.
+VERDICT = "gate.json"
 #: Bytes that are read at a time.
 CHUNK = 1024 * 1024
 
@@ -61,8 +63,25 @@ def adapter_files(adapter: Adapter) -> list[str]:
     return present
 
 
+def verdict_file(adapter: Adapter) -> bytes:
+    """Return a JSON file that says what the version is and how the gate judged it.
+
+    It has no prompts and no answers.
+    """
+    verdict = {
+        "version": adapter.name,
+        "base_model": adapter.project.base_model,
+        "sha256": adapter.sha256,
+        "gate": adapter.gate_outcome,
+        "sentence": adapter.gate.get("sentence", ""),
+        "compared_with": adapter.gate.get("opponent", "base"),
+    }
+    return json.dumps(verdict, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
 def adapter_zip(adapter: Adapter, names: list[str]) -> Iterator[bytes]:
-    """Yield a ZIP archive of these files. Nothing is compressed: weights do not get smaller."""
+    """Yield a ZIP archive of these files and the gate's verdict. Nothing is compressed: weights do
+    not get smaller."""
     sink = _Sink()
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name in names:
@@ -71,4 +90,5 @@ def adapter_zip(adapter: Adapter, names: list[str]) -> Iterator[bytes]:
                 while data := source.read(CHUNK):
                     target.write(data)
                     yield sink.taken()
+        archive.writestr(VERDICT, verdict_file(adapter))
     yield sink.taken()

@@ -16,6 +16,9 @@ class RunClaim(Claim[Run]):
 
 
 def run_claim(run_id: int) -> RunClaim | None:
-    """Claim a waiting or abandoned run; None if another worker has it or it has ended."""
-    runs = Run.objects.select_related("project", "snapshot", "sweep").filter(pk=run_id)
+    """Claim a waiting or abandoned run; None if another worker has it, it has ended, or its
+    snapshot has not been taken."""
+    # a snapshot that was taken stays so: it need not be part of the compare-and-swap
+    runs = Run.objects.with_snapshot().select_related("project", "snapshot", "sweep")
+    runs = runs.filter(pk=run_id)
     return RunClaim.take(runs, started_at=Coalesce("started_at", timezone.now()))

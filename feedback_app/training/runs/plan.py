@@ -45,7 +45,8 @@ STEPS_READ = 100
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The numbers that the Train page shows; `objections` is empty if the run may start.
+    """The numbers that the Train page shows; `objections` is empty if the run may start. Those
+    of them that name too few examples are `example_objections`.
 
     `new_examples` is bounded by `bounded_count.COUNTED`; `counted_at` is None for a plan that was
     made just now.
@@ -66,6 +67,7 @@ class RunPlan:
     restored: int
     left_out_people: int
     objections: tuple[str, ...]
+    example_objections: tuple[str, ...]
     seconds_per_example: float
     #: what the gate will have to go on
     gate: Forecast
@@ -130,30 +132,16 @@ def run_plan(
     progress is no objection."""
     counts = totals.counts
     train_up, train_down = counts["train_up"], counts["train_down"]
-    total = train_up if config.loss == SFT else train_up + train_down
+    total = examples_used(config, totals)
     lambda_d, lambda_u = _lambdas_of(config, totals)
     steps = math.ceil(total / config.batch_size) * config.epochs if total else 0
-    objections = [ARCHIVED] if project.archived_at else []
-    objections += loss_objections(project, config.loss, train_up, train_down)
-    objections += start_objections(project, config)
-    if min(counts["test_up"], counts["test_down"]) < MIN_TEST_PER_CLASS:
-        objections.append(
-            f"{counts['test_up']} up and {counts['test_down']} down are test examples: the gate "
-            "needs one of each at least to compare versions. Annotate more answers."
-        )
-    if total < config.batch_size:
-        objections.append(
-            f"{number_of(total, 'example')}: fewer than one batch of {config.batch_size}. Annotate "
-            "more or choose a smaller batch."
-        )
-    active = project.runs.active().evaluated().first()
-    if active is not None and not beside_others:
-        objections.append(f"Run {active.number} is in progress: wait for it or cancel it.")
+    examples = example_objections(project, config, totals)
+    objections = [*request_objections(project, config, beside_others=beside_others), *examples]
     succeeded = project.runs.on_new_examples().filter(status=Run.Status.SUCCEEDED)
-    last = succeeded.newest_first().first()
+    last = succeeded.newest_first().select_related("snapshot").first()
     fresh = project.examples.all()
     if last is not None:
-        fresh = fresh.filter(created_at__gt=last.created_at)
+        fresh = fresh.filter(created_at__gt=last.snapshot.created_at)
     speed = _seconds_per_example(last)
     return RunPlan(
         train_up=train_up,
@@ -171,6 +159,7 @@ def run_plan(
         restored=totals.restored,
         left_out_people=totals.people,
         objections=tuple(objections),
+        example_objections=tuple(examples),
         seconds_per_example=speed,
         gate=forecast(
             gate_settings(project),
@@ -180,6 +169,49 @@ def run_plan(
             learned=train_up + train_down + counts["validation_up"] + counts["validation_down"],
         ),
         chance=chance(project),
+    )
+
+
+def examples_used(config: RunConfig, totals: SnapshotTotals) -> int:
+    """Return how many training examples a run with these settings learns from."""
+    ups, downs = totals.counts["train_up"], totals.counts["train_down"]
+    return ups if config.loss == SFT else ups + downs
+
+
+def request_objections(
+    project: Project, config: RunConfig, *, beside_others: bool = False
+) -> list[str]:
+    """Return why a run is refused whatever the examples are. No statement reads them."""
+    found = [ARCHIVED] if project.archived_at else []
+    found += start_objections(project, config)
+    active = project.runs.active().evaluated().first()
+    if active is not None and not beside_others:
+        found.append(f"Run {active.number} is in progress: wait for it or cancel it.")
+    return found
+
+
+def example_objections(project: Project, config: RunConfig, totals: SnapshotTotals) -> list[str]:
+    """Return why these examples are too few for a run with these settings."""
+    counts, total = totals.counts, examples_used(config, totals)
+    found = loss_objections(project, config.loss, counts["train_up"], counts["train_down"])
+    if test := gate_objection(totals):
+        found.append(test)
+    if total < config.batch_size:
+        found.append(
+            f"{number_of(total, 'example')}: fewer than one batch of {config.batch_size}. Annotate "
+            "more or choose a smaller batch."
+        )
+    return found
+
+
+def gate_objection(totals: SnapshotTotals) -> str:
+    """Return why the gate could compare nothing on the test examples; "" if it can."""
+    ups, downs = totals.counts["test_up"], totals.counts["test_down"]
+    if min(ups, downs) >= MIN_TEST_PER_CLASS:
+        return ""
+    return (
+        f"{ups} up and {downs} down are test examples: the gate needs one of each at least to "
+        "compare versions. Annotate more answers."
     )
 
 

@@ -28,16 +28,21 @@ from feedback_app.training.models import (
     GateOutcome,
     Run,
     RunNote,
+    Snapshot,
     SnapshotItem,
 )
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig, chat_settings
 from feedback_app.training.runs.fit import fit_of_rows
-from feedback_app.training.runs.plan import live_adapter, run_plan
+from feedback_app.training.runs.plan import live_adapter, request_objections, run_plan
 from feedback_app.training.runs.presets import BY_KEY, preset_config
 from feedback_app.training.runs.settings import LIVE
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
-from feedback_app.training.snapshots.services import snapshot_freeze
+from feedback_app.training.snapshots.services import (
+    snapshot_freeze,
+    snapshot_queue,
+    taken_at_once,
+)
 from feedback_app.web.errors import UserError
 from feedback_app.web.log_context import request_id
 
@@ -55,7 +60,9 @@ def run_request(
     """Take a snapshot of the examples and queue a run; without a config, with the settings that the
     form of the Train page begins with.
 
-    Raises UserError with every objection that the Train page shows.
+    Of a large project a worker takes the snapshot (runs/execution/taking.py), so that the request
+    is short; the run fails if the examples turn out to be too few. Raises UserError with every
+    other objection that the Train page shows.
     """
     config = config or preset_config(BY_KEY["default"], project.base_model)
     try:
@@ -63,19 +70,15 @@ def run_request(
             # One request at a time: the plan must still be valid when the run is created. Votes
             # refer to the project, and need not wait for this lock (FOR NO KEY UPDATE).
             project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-            cap = people_cap(project)
-            totals = snapshot_totals(project, cap)
-            plan = run_plan(project=project, config=config, totals=totals)
-            if plan.objections:
-                raise UserError(" ".join(plan.objections))
+            snapshot, forecast = run_snapshot(project, config)
             last = project.runs.aggregate(last=Max("number"))["last"] or 0
             run = Run.objects.create(
                 project=project,
                 number=last + 1,
-                snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
+                snapshot=snapshot,
                 config=config.as_json(start_adapter=start_adapter_of(project, config))
                 | chat_settings(project),
-                forecast=plan.forecast_json(),
+                forecast=forecast,
                 trigger=trigger,
                 requested_by=by,
                 auto_release=auto_release,
@@ -86,6 +89,21 @@ def run_request(
         raise UserError("Another run was started just now: see the list of runs.") from error
     log.info("run_requested", run=run.pk, number=run.number, project=project.slug)
     return run
+
+
+def run_snapshot(project: Project, config: RunConfig) -> tuple[Snapshot, dict[str, Any] | None]:
+    """Return the snapshot of a new run and its forecast; of a large project a snapshot that a
+    worker takes, which makes the forecast then. Raises UserError with every objection."""
+    if not taken_at_once(project):
+        if objections := request_objections(project, config):
+            raise UserError(" ".join(objections))
+        return snapshot_queue(project), None
+    cap = people_cap(project)
+    totals = snapshot_totals(project, cap)
+    plan = run_plan(project=project, config=config, totals=totals)
+    if plan.objections:
+        raise UserError(" ".join(plan.objections))
+    return snapshot_freeze(project=project, cap=cap, totals=totals), plan.forecast_json()
 
 
 def start_adapter_of(project: Project, config: RunConfig) -> str | None:

@@ -27,6 +27,7 @@ from feedback_app.training.gate.report import (
     versions_of,
 )
 from feedback_app.training.models import Adapter, Run, Schedule
+from feedback_app.training.pushes.views import push_context
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.config import RunConfig, form_initial, start_version
 from feedback_app.training.runs.curves.selectors import run_curves
@@ -209,6 +210,7 @@ def result_context(run: Run) -> dict[str, Any]:
         "evidence": evidence(adapter),
         "judge": judge_figures(adapter),
         "people": batch_progress(adapter),
+        **push_context(adapter),
         "needs": needs(adapter),
         "changes": changes(adapter),
         "comparisons": comparisons(adapter),

@@ -74,16 +74,17 @@ def trials_held() -> set[int]:
 
 
 def waiting_runs(now: dt.datetime | None = None) -> list[Run]:
-    """Return the waiting and abandoned runs in the order in which workers take them."""
+    """Return the waiting and abandoned runs in the order in which workers take them; without those
+    whose snapshot has not been taken."""
     spent = worker_seconds(now or timezone.now())
-    runs = Run.objects.filter(Run.claimable()).select_related("snapshot", "project")
+    runs = Run.objects.filter(Run.claimable()).with_snapshot()
 
     def key(run: Run) -> tuple[bool, float, float, dt.datetime, int]:
         weight = WEIGHTS[Priority(run.project.priority)]
         trial = not run.evaluates
         return trial, spent[run.project_id] / weight, -weight, run.created_at, run.pk
 
-    return sorted(runs, key=key)
+    return sorted(runs.select_related("snapshot", "project"), key=key)
 
 
 def worker_seconds(now: dt.datetime) -> defaultdict[int, float]:
@@ -103,7 +104,7 @@ def worker_seconds(now: dt.datetime) -> defaultdict[int, float]:
 
 
 def place_of(run: Run, now: dt.datetime | None = None) -> Place | None:
-    """Return the place of a run among those that wait; None if it does not wait.
+    """Return the place of a run among those that wait for a worker; None if it does not.
 
     The time until it starts follows from the durations of earlier runs of the projects before it.
     It is unknown while no run is in progress, if one takes longer than expected, if a project

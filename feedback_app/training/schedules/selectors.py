@@ -49,11 +49,12 @@ class NextRun:
 def next_run(project: Project, *, now: dt.datetime | None = None) -> NextRun:
     """Return what the schedule waits for, by the rules of `schedule_due`."""
     now = now or timezone.now()
-    last = project.runs.on_new_examples().newest_first().first()
+    runs = project.runs.on_new_examples().select_related("snapshot")
+    last = runs.newest_first().first()
     schedule = Schedule.objects.filter(project=project, enabled=True).first()
     fresh = project.examples.all()
     if last is not None:
-        fresh = fresh.filter(created_at__gt=last.created_at)
+        fresh = fresh.filter(created_at__gt=last.snapshot.created_at)
     bound = COUNTED if schedule is None else max(COUNTED, schedule.min_new_examples)
     new = counted(fresh, most=bound)
     active = project.runs.active().evaluated().first()

@@ -111,12 +111,13 @@ def schedule_due(*, schedule: Schedule, now: dt.datetime | None = None) -> bool:
         return False
     if schedule.project.runs.active().evaluated().exists():
         return False
-    last = schedule.project.runs.on_new_examples().newest_first().first()
+    runs = schedule.project.runs.on_new_examples().select_related("snapshot")
+    last = runs.newest_first().first()
     fresh = schedule.project.examples.all()
     if last is not None:
         if now - last.created_at < dt.timedelta(hours=schedule.min_hours):
             return False
-        fresh = fresh.filter(created_at__gt=last.created_at)
+        fresh = fresh.filter(created_at__gt=last.snapshot.created_at)
     # not one row more is counted than it takes
     return fresh[: schedule.min_new_examples].count() == schedule.min_new_examples
 

@@ -83,15 +83,20 @@ def value_shown(config: RunConfig, name: str) -> str:
 def data_lines(runs: list[Run]) -> list[Line]:
     """Return what each run learned from."""
     columns: dict[str, Callable[[Run], Any]] = {
-        "Training, up": lambda run: run.snapshot.train_up,
-        "Training, down": lambda run: run.snapshot.train_down,
-        "Validation": lambda run: run.snapshot.validation_total,
-        "Test": lambda run: run.snapshot.test_total,
+        "Training, up": lambda run: examples_of(run, "train_up"),
+        "Training, down": lambda run: examples_of(run, "train_down"),
+        "Validation": lambda run: examples_of(run, "validation_total"),
+        "Test": lambda run: examples_of(run, "test_total"),
         "Steps": lambda run: run.facts.get("total_steps", NOTHING),
         "Minutes": minutes_of,
         "Device": lambda run: run.facts.get("device", NOTHING),
     }
     return [Line(label, [shown(of(run)) for run in runs]) for label, of in columns.items()]
+
+
+def examples_of(run: Run, name: str) -> Any:
+    """Return a count of the run's snapshot, which a worker may still have to take."""
+    return getattr(run.snapshot, name) if run.snapshot.taken else NOTHING
 
 
 def minutes_of(run: Run) -> Any:

@@ -1,12 +1,15 @@
 """Freezing a project's examples into a snapshot."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.db import connection
 from django.db.models import Count
+from django.utils import timezone
 
 from feedback_app.db.batches import batched
-from feedback_app.feedback.models import Example, Project
+from feedback_app.db.bounded_count import counted
+from feedback_app.feedback.models import Example, Project, Split
 from feedback_app.training.models import (
     Snapshot,
     SnapshotItem,
@@ -16,20 +19,51 @@ from feedback_app.training.snapshots.follow_ups import follow_ups_add
 from feedback_app.training.snapshots.reliability import items_weigh
 
 CHUNK = 500
+#: A project with more votes or examples has its snapshots taken by a worker, not in the request.
+AT_ONCE = 1_000
 
 
-def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals) -> Snapshot:
+def copied_at_once(snapshot: Snapshot) -> bool:
+    """Return whether a snapshot is so small that a request may copy it."""
+    total = snapshot.train_total + snapshot.validation_total + snapshot.test_total
+    return total <= AT_ONCE
+
+
+def taken_at_once(project: Project) -> bool:
+    """Return whether the project is so small that a request may take its snapshot."""
+    rows = (project.votes.all(), project.examples.all())
+    return all(counted(each, most=AT_ONCE) <= AT_ONCE for each in rows)
+
+
+def snapshot_queue(project: Project, *, without: dict[str, Any] | None = None) -> Snapshot:
+    """Create a snapshot that a worker takes (runs/execution/taking.py); `without`: a copy of
+    another one, as Snapshot.without says."""
+    return Snapshot.objects.create(
+        project=project,
+        status=Snapshot.Status.QUEUED,
+        train_up=0,
+        train_down=0,
+        without=without,
+    )
+
+
+def snapshot_freeze(
+    *, project: Project, cap: PersonCap, totals: SnapshotTotals, queued: Snapshot | None = None
+) -> Snapshot:
     """Copy every example as it is now, under the cap on one person's votes; ties that are an
     example under the cap as well, with weights by reliability where the project wants that.
 
-    Call it in the transaction that creates the run, with the cap and totals computed there.
+    Call it in the transaction that creates the run, or that takes the `queued` snapshot, with the
+    cap and totals computed there. It does not write the status of `queued`.
     """
-    snapshot = Snapshot.objects.create(
-        project=project,
-        left_out=totals.left_out,
-        left_out_people=totals.people,
-        **totals.counts,
-    )
+    snapshot = queued or Snapshot(project=project)
+    snapshot.left_out, snapshot.left_out_people = totals.left_out, totals.people
+    for name, count in totals.counts.items():
+        setattr(snapshot, name, count)
+    if queued is None:
+        snapshot.save()
+    else:
+        snapshot.created_at = timezone.now()
     items_copy(project, snapshot=snapshot)
     for chunk in batched(sorted(cap.examples), CHUNK):
         # those that the cap changes are written again, with their own split
@@ -49,7 +83,19 @@ def snapshot_freeze(*, project: Project, cap: PersonCap, totals: SnapshotTotals)
         )
     items_weigh(snapshot)
     follow_ups_add(snapshot, project)
+    if queued is not None:
+        # at the end: before that a lock on the row would hold up its heartbeats
+        snapshot_counts_save(snapshot)
     return snapshot
+
+
+def snapshot_keep_test(snapshot: Snapshot) -> None:
+    """Leave only the test examples, for a version that learned from none of the others."""
+    snapshot.items.exclude(split=Split.TEST).delete()
+    names = ("train_up", "train_down", "validation_up", "validation_down", "left_out")
+    for name in (*names, "left_out_people", "follow_ups"):
+        setattr(snapshot, name, 0)
+    snapshot_counts_save(snapshot)
 
 
 def items_copy(project: Project, *, snapshot: Snapshot) -> None:
@@ -65,18 +111,16 @@ def items_copy(project: Project, *, snapshot: Snapshot) -> None:
         cursor.execute(copy, [snapshot.pk, project.pk])
 
 
-def snapshot_copy(snapshot: Snapshot) -> Snapshot:
-    """Copy a snapshot with its examples as they are now. Call it in a transaction.
+def snapshot_copy(snapshot: Snapshot, *, queued: Snapshot | None = None) -> Snapshot:
+    """Copy a snapshot with its examples as they are now, into the `queued` one if there is one.
+    Call it in a transaction.
 
     The copy keeps the time: it says which votes the examples follow from.
     """
-    copy = Snapshot.objects.create(
-        project_id=snapshot.project_id,
-        train_up=0,
-        train_down=0,
-        left_out=snapshot.left_out,
-        left_out_people=snapshot.left_out_people,
+    copy = queued or Snapshot.objects.create(
+        project_id=snapshot.project_id, train_up=0, train_down=0
     )
+    copy.left_out, copy.left_out_people = snapshot.left_out, snapshot.left_out_people
     quote = connection.ops.quote_name
     items = quote(SnapshotItem._meta.db_table)
     statement = f"""
@@ -91,8 +135,18 @@ def snapshot_copy(snapshot: Snapshot) -> Snapshot:
         setattr(copy, f"{split}_{'up' if desirable else 'down'}", n)
     copy.created_at = snapshot.created_at
     copy.follow_ups = copy.items.filter(implicit=True).count()
-    copy.save()
+    if queued is None:
+        copy.save()
+    else:
+        snapshot_counts_save(copy)
     return copy
+
+
+def snapshot_counts_save(snapshot: Snapshot) -> None:
+    """Save what a worker found, and nothing of its claim, which a thread keeps alive."""
+    counts = (f"{split}_{label}" for split in Split.values for label in ("up", "down"))
+    left_out = ("left_out", "left_out_people", "follow_ups")
+    snapshot.save(update_fields=[*counts, *left_out, "created_at"])
 
 
 def items_create(items: Iterable[SnapshotItem]) -> None:

@@ -11,6 +11,7 @@ from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.plan import (
     RunPlan,
     loss_objections,
+    request_objections,
     run_plan,
     seconds_expected,
 )
@@ -22,7 +23,8 @@ from feedback_app.web.text.plurals import number_of
 @dataclass(frozen=True)
 class SweepPlan:
     """`minutes` of one worker for all trials together; `cost` is None where an hour of a worker has
-    no price. `objections` is empty if the sweep may begin."""
+    no price. `objections` is empty if the sweep may begin; `example_objections` are those of them
+    that follow from the examples."""
 
     trials: tuple[RunConfig, ...]
     examples: int
@@ -31,6 +33,7 @@ class SweepPlan:
     longest: float
     cost: float | None
     objections: tuple[str, ...]
+    example_objections: tuple[str, ...]
 
     def forecast_json(self) -> dict[str, Any]:
         """Return what is stored with the sweep."""
@@ -50,8 +53,9 @@ def sweep_plan(
     minutes = [_minutes(project, plan, trial) for trial in trials]
     total = sum(minutes)
     price = settings.WORKER_HOUR_PRICE
-    objections = list(dict.fromkeys([*_objections(project, plan, trials), *plan.objections]))
-    objections += _limits(total / 60, max(minutes) / 60, max_hours, project)
+    examples = [*_example_objections(project, plan, trials), *plan.example_objections]
+    examples += _limits(total / 60, max(minutes) / 60, max_hours, project)
+    requested = sweep_request_objections(project, base)
     return SweepPlan(
         trials=tuple(trials),
         examples=plan.train_total,
@@ -59,8 +63,18 @@ def sweep_plan(
         minutes=total,
         longest=max(minutes),
         cost=round(total / 60 * price, 2) if price else None,
-        objections=tuple(objections),
+        objections=tuple(dict.fromkeys([*requested, *examples])),
+        example_objections=tuple(dict.fromkeys(examples)),
     )
+
+
+def sweep_request_objections(project: Project, base: RunConfig) -> list[str]:
+    """Return why a sweep is refused whatever the examples are. No statement reads them."""
+    found = request_objections(project, base, beside_others=True)
+    open_one = project.sweeps.filter(ended_at=None).first()
+    if open_one is not None:
+        found.append(f"{open_one} is in progress: wait for it or cancel it.")
+    return found
 
 
 def _minutes(project: Project, plan: RunPlan, trial: RunConfig) -> float:
@@ -68,11 +82,8 @@ def _minutes(project: Project, plan: RunPlan, trial: RunConfig) -> float:
     return seconds_expected(examples * trial.epochs, plan.seconds_per_example) / 60
 
 
-def _objections(project: Project, plan: RunPlan, trials: Sequence[RunConfig]) -> list[str]:
+def _example_objections(project: Project, plan: RunPlan, trials: Sequence[RunConfig]) -> list[str]:
     found = []
-    open_one = project.sweeps.filter(ended_at=None).first()
-    if open_one is not None:
-        found.append(f"{open_one} is in progress: wait for it or cancel it.")
     for loss in dict.fromkeys(trial.loss for trial in trials):
         found += loss_objections(project, loss, plan.train_up, plan.train_down)
     if not plan.stops_early:

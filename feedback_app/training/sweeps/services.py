@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -13,13 +14,17 @@ from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import NotificationKind, Project
 from feedback_app.feedback.notifications.services import notify
-from feedback_app.training.models import Run, Sweep
+from feedback_app.training.models import Run, Snapshot, Sweep
 from feedback_app.training.runs.config import RunConfig, chat_settings
 from feedback_app.training.runs.services import run_cancel, run_note, start_adapter_of
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
-from feedback_app.training.snapshots.services import snapshot_freeze
+from feedback_app.training.snapshots.services import (
+    snapshot_freeze,
+    snapshot_queue,
+    taken_at_once,
+)
 from feedback_app.training.sweeps.hours import hours_spent
-from feedback_app.training.sweeps.plan import sweep_plan
+from feedback_app.training.sweeps.plan import sweep_plan, sweep_request_objections
 from feedback_app.training.sweeps.selectors import trial_chosen
 from feedback_app.training.sweeps.space import MOST_TRIALS, Space, space_json, trials_of
 from feedback_app.web.errors import UserError
@@ -57,35 +62,26 @@ class Search:
 def sweep_request(*, project: Project, by: User | None, base: RunConfig, search: Search) -> Sweep:
     """Take one snapshot of the examples and queue a trial on it for each combination of settings.
 
-    Raises UserError with every objection, before anything is stored.
+    Of a large project a worker takes it. Raises UserError with every objection, before anything is
+    stored.
     """
     configs = search.configs(base)
     try:
         with transaction.atomic():
             project = Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-            cap = people_cap(project)
-            totals = snapshot_totals(project, cap)
-            plan = sweep_plan(
-                project=project,
-                base=base,
-                trials=configs,
-                max_hours=search.max_hours,
-                totals=totals,
-            )
-            if plan.objections:
-                raise UserError(" ".join(plan.objections))
+            snapshot, forecast = sweep_snapshot(project, base, configs, search.max_hours)
             last = project.sweeps.aggregate(last=Max("number"))["last"] or 0
             sweep = Sweep.objects.create(
                 project=project,
                 number=last + 1,
-                snapshot=snapshot_freeze(project=project, cap=cap, totals=totals),
+                snapshot=snapshot,
                 method=search.method,
                 space=space_json(search.space),
                 seed=search.seed,
                 early_stopping=search.early_stopping,
                 max_hours=search.max_hours,
                 at_once=search.at_once,
-                forecast=plan.forecast_json(),
+                forecast=forecast,
                 requested_by=by,
             )
             trials_queue(sweep, configs, start=start_adapter_of(project, base))
@@ -99,6 +95,23 @@ def sweep_request(*, project: Project, by: User | None, base: RunConfig, search:
         raise UserError("Another sweep or run was started just now: try again.") from error
     log.info("sweep_requested", sweep=sweep.pk, trials=len(configs), project=project.slug)
     return sweep
+
+
+def sweep_snapshot(
+    project: Project, base: RunConfig, trials: Sequence[RunConfig], max_hours: float
+) -> tuple[Snapshot, dict[str, Any]]:
+    """Return the snapshot of a new sweep and its forecast; of a large project a snapshot that a
+    worker takes, which makes the forecast then. Raises UserError with every objection."""
+    if not taken_at_once(project):
+        if objections := sweep_request_objections(project, base):
+            raise UserError(" ".join(objections))
+        return snapshot_queue(project), {}
+    cap = people_cap(project)
+    totals = snapshot_totals(project, cap)
+    plan = sweep_plan(project=project, base=base, trials=trials, max_hours=max_hours, totals=totals)
+    if plan.objections:
+        raise UserError(" ".join(plan.objections))
+    return snapshot_freeze(project=project, cap=cap, totals=totals), plan.forecast_json()
 
 
 def trials_queue(sweep: Sweep, configs: Sequence[RunConfig], *, start: str | None) -> None:

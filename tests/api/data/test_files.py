@@ -152,6 +152,15 @@ def test_export_is_audited_and_has_pseudonyms_and_snapshots(
     assert {event.actor for event in events} == {program.token.user}
 
 
+def test_snapshot_that_a_worker_still_takes_is_no_empty_export(
+    voted_project: Project, admin: User, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feedback_app.training.snapshots.services.AT_ONCE", 5)
+    run_request(project=voted_project, by=admin)
+    answer = program.get(here(program, "export?snapshot=1"))
+    assert fault(answer)[:2] == (409, "wrong_moment")
+
+
 def test_export_stops_when_its_token_is_revoked(
     voted_project: Project, admin: User, program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:

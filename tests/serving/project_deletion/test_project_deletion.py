@@ -30,7 +30,7 @@ from feedback_app.serving.project_deletion.services import (
     project_delete,
 )
 from feedback_app.serving.tasks import delete_project, dispatch
-from feedback_app.training.models import Adapter
+from feedback_app.training.models import Adapter, Snapshot
 from feedback_app.training.runs.services import run_request
 from feedback_app.web.errors import UserError
 from tests.db.test_claims import heartbeat_stops
@@ -267,14 +267,21 @@ def test_project_in_use_is_refused_with_what_to_do(
     job = ImportJob.objects.create(
         project=voted_project, by=admin, name="rows.jsonl", path="", status="queued"
     )
+    Snapshot.objects.update(status="running")
     client = as_user(admin)
 
     response = client.post(page, {"slug": voted_project.slug})
 
     assert response.status_code == 409
     text = response.content.decode()
-    for why in ("archive it first", "Run 1 is in progress", "An import is running"):
+    for why in (
+        "archive it first",
+        "Run 1 is in progress",
+        "An import is running",
+        "A snapshot is being taken",
+    ):
         assert why in text
+    Snapshot.objects.update(status="taken")
     assert 'name="slug"' not in text
     project_archive(project=voted_project, by=admin)
     with pytest.raises(UserError, match="cancel it, or wait"):
@@ -357,7 +364,7 @@ def test_number_of_queries_of_the_page_is_constant(
     client = as_user(bot.people["owner"])
     page = reverse("project-delete", args=["shop"])
     client.get(page)
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(28):
         client.get(page)
     for completion in make_completions(30, of=bot.project):
         Vote.objects.create(
@@ -367,7 +374,7 @@ def test_number_of_queries_of_the_page_is_constant(
             verdict="up",
             source="annotate",
         )
-    with django_assert_num_queries(27):
+    with django_assert_num_queries(28):
         client.get(page)
 
 

@@ -10,7 +10,9 @@ from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.privacy.erasure import person_erase
 from feedback_app.training.models import Run, Snapshot
+from feedback_app.training.runs.execution.taking import snapshot_take
 from feedback_app.training.runs.services import run_cancel, run_request
+from feedback_app.training.snapshots import services
 from feedback_app.training.snapshots.services import snapshot_copy
 
 pytestmark = pytest.mark.django_db
@@ -122,3 +124,22 @@ def test_copy_of_a_snapshot_has_its_examples_counts_and_time(
         snapshot.test_total,
         snapshot.validation_total,
     )
+
+
+def test_snapshot_that_waits_for_a_worker_gets_no_examples_by_an_erasure(
+    voted_project: Project, admin: User, bob: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tie becomes an example without Bob; the snapshot takes it once, from the project."""
+    Project.objects.filter(pk=voted_project.pk).update(person_share=100)
+    voted_project.refresh_from_db()
+    tied = voted_project.completions.filter(example__desirable=False).first()
+    assert tied is not None
+    vote(tied, bob, Verdict.UP)
+    monkeypatch.setattr(services, "AT_ONCE", 5)
+    run = run_request(project=voted_project, by=admin)
+
+    person_erase(user=bob, project=voted_project, by=admin)
+
+    assert not run.snapshot.items.exists()
+    assert snapshot_take(run.snapshot_id)
+    assert run.snapshot.items.filter(completion=tied).count() == 1

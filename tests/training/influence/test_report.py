@@ -24,8 +24,11 @@ from feedback_app.training.influence.services import (
     result_store,
 )
 from feedback_app.training.models import Adapter, InfluenceReport, Run
+from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.taking import snapshot_take
 from feedback_app.training.runs.services import run_request
+from feedback_app.training.snapshots import services as snapshots
 from feedback_app.web.errors import UserError
 
 pytestmark = pytest.mark.django_db
@@ -175,6 +178,48 @@ def test_run_without_a_person_is_an_ordinary_run_on_the_same_settings(
     assert run.snapshot.test_total == adapter.run.snapshot.test_total
     assert run.snapshot.items.filter(weight__lt=1).count() == 0, "nobody disagrees any more"
     assert "Bob" not in AuditEvent.objects.get(action="run.request", target="Run 2").reason
+
+
+def test_run_without_a_person_of_a_large_version_is_copied_by_a_worker(
+    adapter: Adapter,
+    admin: User,
+    second_annotator: User,
+    as_user: SignIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended(adapter, admin)
+    monkeypatch.setattr(snapshots, "AT_ONCE", 5)
+
+    page = without(as_user(admin), adapter, "person", str(second_annotator.pk))
+
+    assert "Run 2 is queued" in page
+    run = Run.objects.select_related("snapshot").get(number=2)
+    assert not run.snapshot.items.exists()
+    assert run_claim(run.pk) is None
+    original = adapter.run.snapshot
+    assert snapshot_take(run.snapshot_id)
+    run.snapshot.refresh_from_db()
+    assert run.snapshot.created_at == original.created_at
+    assert run.snapshot.validation_total == original.validation_total
+    assert run.snapshot.test_total == original.test_total
+    assert run.snapshot.train_total == run.snapshot.items.filter(split="train").count() > 0
+    assert run.snapshot.items.filter(weight__lt=1).count() == 0, "nobody disagrees any more"
+    assert run_claim(run.pk) is not None
+
+
+def test_run_without_all_votes_of_a_large_version_fails_with_the_reason(
+    adapter: Adapter, admin: User, as_user: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(adapter, admin)
+    monkeypatch.setattr(snapshots, "AT_ONCE", 5)
+
+    without(as_user(admin), adapter, "source", "annotate")
+    run = Run.objects.get(number=2)
+
+    assert not snapshot_take(run.snapshot_id)
+    run.refresh_from_db()
+    assert run.status == Run.Status.FAILED
+    assert "0 up and 0 down: KTO needs at least 4 of each" in run.error
 
 
 def test_measured_difference_is_shown_when_the_run_has_ended(

@@ -49,4 +49,6 @@ class Command(BaseCommand):
         run = project.runs.filter(number=number).select_related("snapshot").first()
         if run is None:
             raise CommandError(f"{project.name} has no run {number}.")
+        if not run.snapshot.taken:
+            raise CommandError(f"{run} has no snapshot yet: a worker takes it.")
         return snapshot_rows(run.snapshot, votes=votes)

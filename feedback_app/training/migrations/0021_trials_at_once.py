@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('training', '0019_influence_and_follow_ups'),
+        ('training', '0020_snapshots_and_pushes'),
     ]
 
     operations = [
