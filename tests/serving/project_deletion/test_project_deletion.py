@@ -364,7 +364,7 @@ def test_number_of_queries_of_the_page_is_constant(
     client = as_user(bot.people["owner"])
     page = reverse("project-delete", args=["shop"])
     client.get(page)
-    with django_assert_num_queries(28):
+    with django_assert_num_queries(29):
         client.get(page)
     for completion in make_completions(30, of=bot.project):
         Vote.objects.create(
@@ -374,7 +374,7 @@ def test_number_of_queries_of_the_page_is_constant(
             verdict="up",
             source="annotate",
         )
-    with django_assert_num_queries(28):
+    with django_assert_num_queries(29):
         client.get(page)
 
 
