@@ -100,6 +100,7 @@ def probes_reported(
                 name: [
                     {"text": answer.text, "finish_reason": answer.finish_reason}
                     for answer in groups[number]
+                    | ({"reasoning": answer.reasoning} if answer.reasoning else {})
                 ]
                 for name, groups in answers.items()
             },

@@ -9,7 +9,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from feedback_app.web.text.markdown import render
-from feedback_app.web.text.reasoning import parts_of
+from feedback_app.web.text.reasoning import Parts, parts_of
 
 register = template.Library()
 AUTHORS = {"user": "User", "tool": "Tool"}
@@ -20,7 +20,19 @@ SHOWN = 20_000
 @register.filter
 def model_text(text: str) -> SafeString:
     """Return the text as sanitised Markdown; `hx-disable` is a second line of defence."""
-    parts = parts_of(text)
+    return parts_shown(parts_of(text))
+
+
+@register.filter
+def measured_text(answer: Mapping[str, Any] | None) -> SafeString:
+    """Return an answer of a gate's report, in which the evaluation has separated the reasoning."""
+    text, reasoning = (answer or {}).get("text", ""), (answer or {}).get("reasoning", "")
+    if not reasoning:
+        return model_text(text) if text else EMPTY
+    return parts_shown(Parts(reasoning, text, finished=bool(text.strip())))
+
+
+def parts_shown(parts: Parts) -> SafeString:
     if not parts.reasoning and parts.finished:
         return prose(parts.answer)
     title = "Reasoning" if parts.finished else "Reasoning, not finished"
@@ -29,6 +41,7 @@ def model_text(text: str) -> SafeString:
 
 
 NO_ANSWER = mark_safe('<p class="muted">(no answer after it)</p>')
+EMPTY = mark_safe('<p class="muted">(empty)</p>')
 
 
 @register.filter

@@ -26,6 +26,7 @@ from feedback_app.training.models import Run, SnapshotItem
 from feedback_app.training.snapshots.files import context
 from feedback_app.web.errors import UserError
 
+from feedback_app.web.text.reasoning import answer_of
 #: Pairs of a liked and a disliked answer that agreement is measured on, one a prompt.
 MOST_PAIRS = 60
 ANSWERS_FILE = "judge.jsonl"
@@ -114,7 +115,8 @@ def _interview(run: Run, settings: GateSettings, interview: Interview, found: Ju
 
 
 def answer_pairs(report: Mapping[str, Any], *, candidate: str) -> list[Pair]:
-    """Return the first answers of candidate and live (the base if there is none) to each prompt."""
+    """Return the first answers of candidate and live (the base if there is none) to each prompt,
+    without their reasoning, which the evaluation has separated."""
     others = [name for name in report["candidates"] if name not in (candidate, BASE_VERSION)]
     live = others[0] if others else BASE_VERSION
     return [
@@ -158,4 +160,4 @@ def _vote_pair(key: str, items: Iterable[SnapshotItem], seed: int) -> Pair:
     items = sorted(items, key=lambda item: place(f"{item.completion_id}", seed))
     liked = next(item for item in items if item.desirable).completion
     disliked = next(item for item in items if not item.desirable).completion
-    return Pair(key, context(liked), liked.text, disliked.text)
+    return Pair(key, context(liked), answer_of(liked.text), answer_of(disliked.text))
