@@ -82,7 +82,9 @@ def sampled(
     report("loading", 1, 2)
 
     def context_of(prompt: EvalPrompt) -> tuple[int, ...]:
-        return tuple(prompt_ids(base.tokenizer, prompt.as_dicts(), config.chat_template_kwargs))
+        return tuple(
+            prompt_ids(base.tokenizer, prompt.as_dicts(), config.chat_template_kwargs, prompt.tools)
+        )
 
     contexts = {prompt.id: context_of(prompt) for prompt in prompts}
     # a probe that is too long must not end every evaluation

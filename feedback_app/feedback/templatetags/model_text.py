@@ -1,6 +1,7 @@
 """`{{ answer.text|model_text }}`: text of models and imports as sanitised HTML, with reasoning and
 calls of tools folded."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,13 +41,29 @@ def parts_shown(parts: Parts) -> SafeString:
     return format_html("{}{}", folded(title, prose(parts.reasoning)), answer)
 
 
-NO_ANSWER = mark_safe('<p class="muted">(no answer after it)</p>')
 EMPTY = mark_safe('<p class="muted">(empty)</p>')
+NO_ANSWER = mark_safe('<p class="muted">(no answer after it)</p>')
 
 
 @register.filter
 def turn_text(message: Mapping[str, Any]) -> SafeString:
-    """Return a message of a conversation: its text, then the calls of tools; a result is folded."""
+    """Return a message of a conversation: its text, then the calls of tools; a result is folded.
+    Definitions of the tools are folded above the first message."""
+    return format_html("{}{}", tools_text(message.get("tools") or ""), said_text(message))
+
+
+@register.filter
+def tools_text(tools: str) -> SafeString:
+    """Return the definitions of a conversation's tools (JSON), folded; nothing for none."""
+    if not tools:
+        return mark_safe("")
+    found = json.loads(tools)
+    count = f"{len(found)} tool{'' if len(found) == 1 else 's'}"
+    written = json.dumps(found, ensure_ascii=False, indent=2)
+    return folded(f"Definitions of {count}", code(written))
+
+
+def said_text(message: Mapping[str, Any]) -> SafeString:
     content = message.get("content") or ""
     if message.get("role") == "tool":
         return folded("Result of a tool", code(content))

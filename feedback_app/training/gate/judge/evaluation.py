@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import Count, Q
 
 from feedback_app.feedback.models import BASE_VERSION, Split
+from feedback_app.feedback.prompts.tools import tools_text, with_tools
 from feedback_app.training.gate.evaluation import (
     JUDGE_FILE,
     evaluation_directory,
@@ -25,8 +26,8 @@ from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import Run, SnapshotItem
 from feedback_app.training.snapshots.files import context
 from feedback_app.web.errors import UserError
-
 from feedback_app.web.text.reasoning import answer_of
+
 #: Pairs of a liked and a disliked answer that agreement is measured on, one a prompt.
 MOST_PAIRS = 60
 ANSWERS_FILE = "judge.jsonl"
@@ -122,12 +123,19 @@ def answer_pairs(report: Mapping[str, Any], *, candidate: str) -> list[Pair]:
     return [
         Pair(
             entry["id"],
-            entry["messages"],
+            _asked(entry),
             entry["answers"][candidate][0]["text"],
             entry["answers"][live][0]["text"],
         )
         for entry in report["answers"][:MOST_JUDGED]
     ]
+
+
+def _asked(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a prompt's messages, definitions of tools with the first one after the system's."""
+    messages = list(entry["messages"])
+    head = [message for message in messages[:1] if message["role"] == "system"]
+    return [*head, *with_tools(messages[len(head) :], tools_text(entry.get("tools")))]
 
 
 def vote_pairs(run: Run) -> list[Pair]:
