@@ -23,7 +23,7 @@ from trainer.models.loading import resolve_device
 from trainer.models.quantisation import FOUR_BIT
 from trainer.models.template_check import template_check
 from trainer.planning.memory import Memory, Setup, estimate
-from trainer.planning.packs import free_memory, packs_here
+from trainer.planning.packs import checkpointing_choices, free_memory, packs_here
 from trainer.planning.peak_memory import peak_load
 from trainer.precision import resolve_precision
 from trainer.training.preflight import check_trainable
@@ -121,20 +121,22 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
                 "base": _base_label(setup),
                 "memory": _memory(config, architecture, tokenised, steps, setup).parts(),
             }
-            for setup in setups(config.lora_r)
+            for setup in setups(config, architecture)
         ],
     }
 
 
-def setups(rank: int) -> Iterator[Setup]:
+def setups(config: TrainConfig, architecture: Architecture) -> Iterator[Setup]:
     """CUDA devices, base in bfloat16 and in 4 bits: one, several with a copy each (DDP), several
-    with a share each (FSDP)."""
+    with a share each (FSDP); without those that the configuration would refuse."""
+    checkpointing = checkpointing_choices(config, architecture)[0]
     for quantisation in (None, FOUR_BIT):
-        one = Setup(rank, quantisation=quantisation)
+        one = Setup(config.lora_r, quantisation=quantisation, checkpointing=checkpointing)
         for devices in DEVICES:
             yield replace(one, devices=devices)
-        for devices in DEVICES[1:]:
-            yield replace(one, devices=devices, sharded=True)
+        if quantisation is None and not config.needs_peft:
+            for devices in DEVICES[1:]:
+                yield replace(one, devices=devices, sharded=True)
 
 
 def as_text(found: Mapping[str, Any]) -> str:
