@@ -37,8 +37,8 @@ def free_memory(device: torch.device) -> int | None:
 
 def checkpointing_choices(config: TrainConfig, architecture: Architecture) -> tuple[bool, ...]:
     """Return whether layers may be checkpointed on a GPU, the preferred choice first."""
-    if config.gradient_checkpointing is not None:
-        return (config.gradient_checkpointing,)
+    if config.experts or config.gradient_checkpointing is not None:
+        return (config.packs.gradient_checkpointing,)
     return (True,) if architecture.parameters > LARGE else (False, True)
 
 
@@ -69,6 +69,7 @@ def packs_here(config: TrainConfig, free: int | None, *, devices: int = 1) -> tu
         quantisation=config.quantisation,
         devices=devices,
         sharded=config.fsdp and devices > 1,
+        experts=config.experts,
     )
     return fitting(config, architecture, setup, free)
 

@@ -97,6 +97,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         device.type,
         quantisation=config.quantisation,
         checkpointing=chosen.gradient_checkpointing,
+        experts=config.experts,
     )
     steps = sampler.steps(0)
     return {
@@ -130,8 +131,13 @@ def setups(config: TrainConfig, architecture: Architecture) -> Iterator[Setup]:
     """CUDA devices, base in bfloat16 and in 4 bits: one, several with a copy each (DDP), several
     with a share each (FSDP); without those that the configuration would refuse."""
     checkpointing = checkpointing_choices(config, architecture)[0]
-    for quantisation in (None, FOUR_BIT):
-        one = Setup(config.lora_r, quantisation=quantisation, checkpointing=checkpointing)
+    for quantisation in (None,) if config.experts else (None, FOUR_BIT):
+        one = Setup(
+            config.lora_r,
+            quantisation=quantisation,
+            checkpointing=checkpointing,
+            experts=config.experts,
+        )
         for devices in DEVICES:
             yield replace(one, devices=devices)
         if quantisation is None and not config.needs_peft:
@@ -174,8 +180,9 @@ def _adapter_label(config: TrainConfig, device: torch.device) -> str:
     layers = {"all": "all layers", "attention": "the attention", "mlp": "the MLPs"}
     peft = config.needs_peft or backend_for(device).peft_layers
     code = "PEFT's layers" if peft else "layers of our own"
-    served = "; no engine serves it: merge it" if config.use_dora else ""
-    return f"{kind} of {rank} on {layers[config.target_modules]}, in {code}{served}"
+    served = "; no engine serves it: merge it" if config.use_dora or config.experts else ""
+    where = layers[config.target_modules] + (" and the routed experts" if config.experts else "")
+    return f"{kind} of {rank} on {where}, in {code}{served}"
 
 
 def _base_label(setup: Setup) -> str:
