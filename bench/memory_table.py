@@ -7,6 +7,7 @@ from transformers import LlamaConfig, MixtralConfig, PretrainedConfig
 from trainer.models.architecture import Architecture
 from trainer.models.quantisation import FOUR_BIT
 from trainer.planning.memory import Load, Setup, estimate
+from trainer.planning.packs import LARGE
 
 #: Sizes of Llama 3.2, Llama 2, Llama 1 and Mixtral as published.
 MODELS: dict[str, PretrainedConfig] = {
@@ -70,30 +71,35 @@ def table() -> str:
 
 
 def _row(architecture: Architecture, quantisation: str | None) -> list[str]:
-    one = Setup(RANK, quantisation=quantisation)
+    one = Setup(RANK, quantisation=quantisation, checkpointing=architecture.parameters > LARGE)
     found = estimate(architecture, PACK, one)
     copies = estimate(architecture, PACK, replace(one, devices=8))
     shares = [
         estimate(architecture, PACK, replace(one, devices=devices, sharded=True))
         for devices in (2, 4, 8)
+        if quantisation is None  # the configuration refuses a packed base that is spread
     ]
     more = estimate(architecture, replace(PACK, tokens=PACK.tokens + 1024), one)
     return [
         f"{architecture.parameters / 1e9:.1f} billion",
-        *(
-            f"{size / 2**30:.1f}"
-            for size in (
+        *map(
+            _gib,
+            (
                 found.base,
                 found.adapter,
                 found.activations,
                 found.logits + found.workspace + found.process,
                 found.total,
                 copies.total,
-                *(share.total for share in shares),
-                more.total - found.total,
-            )
+            ),
         ),
+        *([_gib(share.total) for share in shares] or ["–"] * 3),
+        _gib(more.total - found.total),
     ]
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f}"
 
 
 if __name__ == "__main__":

@@ -43,8 +43,9 @@ MODELS = (
 #: GiB of a GPU; a tenth is left for what the estimate does not know.
 GPUS = (24, 80)
 SPARE = 0.9
-_ONE = Setup(RANK)
-_PACKED = Setup(RANK, quantisation=FOUR_BIT)
+#: All of them have more than a billion parameters, so their layers are checkpointed.
+_ONE = Setup(RANK, checkpointing=True)
+_PACKED = replace(_ONE, quantisation=FOUR_BIT)
 #: Ways to train, the simplest first. A base in four bits cannot be spread over devices.
 WAYS = {
     "1 GPU": _ONE,

@@ -55,7 +55,9 @@ class TrainConfig:
     `use_rslora` scales the adapter by α/√r instead of α/r. `target_modules` are the layers that it
     sits on: "all", "attention" or "mlp". `lora_init` "pissa" starts from the base's largest
     singular values and saves an adapter of rank 2r; `use_dora` learns magnitudes beside it, which
-    no engine serves: merge such an adapter (both: trainer/models/peft_lora.py).
+    no engine serves: merge such an adapter (both: trainer/models/peft_lora.py). `experts` adapts
+    the routed experts of a mixture as well, beside `target_modules`; no engine serves that either
+    (trainer/models/peft_experts.py).
 
     `chat_template_kwargs` are variables of the base model's chat template, such as enable_thinking.
     `reasoning` "trained" learns what an answer says between marks such as <think> and </think>
@@ -82,6 +84,7 @@ class TrainConfig:
     target_modules: str = "all"
     lora_init: str = "default"
     use_dora: bool = False
+    experts: bool = False
     max_length: int = 1024
     warmup_ratio: float = 0.1
     lr_schedule: str = "linear"
@@ -141,7 +144,7 @@ class TrainConfig:
         return Packs(
             Packs.token_budget if self.token_budget is None else self.token_budget,
             Packs.held_tokens if self.held_tokens is None else self.held_tokens,
-            bool(self.gradient_checkpointing),
+            self.experts if self.gradient_checkpointing is None else self.gradient_checkpointing,
         )
 
     @property
@@ -152,7 +155,7 @@ class TrainConfig:
     @property
     def needs_peft(self) -> bool:
         """Return whether only PEFT's layers compute the adapter (trainer/models/peft_lora.py)."""
-        return self.use_dora is True or self.lora_init == "pissa"
+        return self.use_dora is True or self.experts is True or self.lora_init == "pissa"
 
     def with_packs(self, packs: "Packs") -> Self:
         """Return the same configuration with these instead of automatic ones."""
@@ -261,6 +264,7 @@ def _faults(config: TrainConfig) -> list[str]:
         choice_fault("target_modules", config.target_modules, ("all", "attention", "mlp")),
         choice_fault("lora_init", config.lora_init, ("default", "pissa")),
         None if isinstance(config.use_dora, bool) else "use_dora must be true or false",
+        None if isinstance(config.experts, bool) else "experts must be true or false",
         *_variant_faults(config),
         number("max_length", low=8, high=1_000_000, whole=True),
         number("warmup_ratio", low=0, high=1),
@@ -320,5 +324,24 @@ def _variant_faults(config: TrainConfig) -> list[str]:
     if config.use_dora is True and config.start_adapter is not None:
         faults.append("use_dora cannot start from start_adapter: leave one of them out")
     if config.needs_peft and config.fsdp is True:
-        faults.append("fsdp spreads no weights that lora_init pissa or use_dora read: leave it out")
-    return faults
+        faults.append(
+            "fsdp spreads no weights that lora_init pissa, use_dora or experts read: leave it out"
+        )
+    return faults + (_expert_faults(config) if config.experts is True else [])
+
+
+def _expert_faults(config: TrainConfig) -> list[str]:
+    """Return which settings exclude adapters of routed experts."""
+    excluded = {
+        "use_dora, which has no magnitudes of experts": config.use_dora is True,
+        "lora_init pissa": config.lora_init == "pissa",
+        "lora_dropout, which cannot reach what is added to a weight": bool(config.lora_dropout),
+        "quantisation, which holds experts packed": config.quantisation is not None,
+        "start_adapter": config.start_adapter is not None,
+        "gradient_checkpointing false: every layer would keep a second copy of its experts": (
+            config.gradient_checkpointing is False
+        ),
+    }
+    return [
+        f"experts excludes {what}: leave one of them out" for what, set_ in excluded.items() if set_
+    ]

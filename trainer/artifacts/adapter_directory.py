@@ -130,13 +130,15 @@ def verify_adapter(
     shapes: Shapes | None = None,
     name: str | None = None,
     dora: bool = False,
+    experts: bool = False,
 ) -> Manifest:
     """Check every file of an adapter directory and return its manifest.
 
     Held are: the kind of each file, its SHA-256, PEFT's settings, rank, types and finite values of
     all matrices; `base_fingerprint`, the loaded base's; `shapes`, (out, in) of the base's linear
     layers; and the `name` it must bear. None skips one of the last three. `dora` allows DoRA,
-    which is merged and not served. Raises BadArtifact with all faults found, not only the first.
+    `experts` adapters of routed experts: both are merged and not served. Raises BadArtifact with
+    all faults found, not only the first.
     """
     path = Path(path)
     if path.is_symlink() or not path.is_dir():
@@ -162,11 +164,14 @@ def verify_adapter(
     faults += settings_faults
     if settings is not None:
         dora = dora and bool(settings.get("use_dora"))
-        rank, settings_faults = config_faults(settings, max_rank=max_rank, dora=dora)
+        experts = experts and bool(settings.get("target_parameters"))
+        rank, settings_faults = config_faults(
+            settings, max_rank=max_rank, dora=dora, experts=experts
+        )
         faults += [f"{CONFIG}: {fault}" for fault in settings_faults]
     if manifest is not None and rank is not None and manifest.rank != rank:
         faults.append(f"manifest.json says rank {manifest.rank}, {CONFIG} says {rank}")
-    faults += tensor_faults(path / WEIGHTS, rank=rank, shapes=shapes, dora=dora)
+    faults += tensor_faults(path / WEIGHTS, rank=rank, shapes=shapes, dora=dora, experts=experts)
     if faults or manifest is None:
         raise BadArtifact(*faults, path=path)
     return manifest

@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoConfig
 
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, fsync, verify_adapter
@@ -16,6 +18,8 @@ from trainer.errors import Refused, TrainerError
 from trainer.models.layers import is_transposed, layer_shapes, linear_layers
 from trainer.models.loading import LoadedBase, load_base
 from trainer.models.lora import PREFIX, adapted_layers, scale_of
+from trainer.models.peft_experts import PeftExperts
+from trainer.models.peft_lora import PeftLora
 
 _CARD = """---
 base_model: {base}
@@ -45,7 +49,7 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
     if out.exists() or out.is_symlink():
         raise Refused(f"{out} exists already: name a directory that does not, nothing is replaced")
     # before the base is loaded
-    verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK, dora=True)
+    verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK, dora=True, experts=True)
     base = load_base(model, dtype=stored_dtype(model) if dtype == "auto" else dtype, device="cpu")
     manifest = verify_adapter(
         adapter,
@@ -53,6 +57,7 @@ def merge(model: str, adapter: Path, out: Path, *, dtype: str = "auto") -> Path:
         max_rank=MAX_RANK,
         shapes=layer_shapes(base.model),
         dora=True,
+        experts=True,
     )
     add_to_weights(base, adapter)
 
@@ -94,6 +99,8 @@ def add_to_weights(base: LoadedBase, adapter: Path) -> None:
     scale = scale_of(settings)
     tensors = load_file(adapter / WEIGHTS)
     layers = linear_layers(base.model)
+    if settings.get("target_parameters"):
+        tensors = _experts_added(base, settings, tensors)
     with torch.no_grad():
         for name in adapted_layers(tensors):
             a = tensors[f"{PREFIX}{name}.lora_A.weight"].float()
@@ -105,6 +112,32 @@ def add_to_weights(base: LoadedBase, adapter: Path) -> None:
                 length = tensors[f"{PREFIX}{name}.lora_magnitude_vector"].float()
                 merged *= (length / merged.norm(dim=1))[:, None]
             weight.copy_(merged.t() if transposed else merged)
+
+
+def _experts_added(
+    base: LoadedBase, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Add the adapters of routed experts to their weights; return the tensors of the other layers.
+    Raises BadArtifact where a matrix fits no expert."""
+    linear = linear_layers(base.model)
+    others = [name for name in adapted_layers(tensors) if name in linear]
+    lora = PeftLora.attach(
+        base.model,
+        rank=settings["r"],
+        alpha=settings["lora_alpha"],
+        rslora=bool(settings.get("use_rslora")),
+        only=others,
+        experts=True,
+    )
+    try:
+        lora.load(tensors)
+        for layer in lora.layers.values():
+            if isinstance(layer, PeftExperts):
+                layer.merge()
+    finally:
+        lora.detach()
+    kept = {f"{PREFIX}{name}.lora_{side}.weight" for name in others for side in "AB"}
+    return {name: tensor for name, tensor in tensors.items() if name in kept}
 
 
 def adapter_settings(adapter: Path) -> dict[str, Any]:

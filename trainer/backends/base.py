@@ -97,11 +97,13 @@ class KeysValues:
 
 @dataclass(frozen=True)
 class Rules:
-    """Attention settings of a layer: `window` counts visible positions, itself included."""
+    """Attention settings of a layer: `window` counts visible positions, itself included. `sinks`
+    (H,) are a logit of each head that takes a share of the softmax and gives nothing (gpt-oss)."""
 
     scale: float
     window: int | None
     softcap: float | None
+    sinks: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from trainer.data.messages import Tools
 from trainer.errors import Refused
 
 # Words that no template contains, trims or rewrites.
@@ -22,12 +23,14 @@ def prompt_ids(
     tokenizer: Any,
     messages: Sequence[Mapping[str, Any]],
     template_kwargs: Mapping[str, Any] | None = None,
+    tools: Tools = (),
 ) -> list[int]:
     """Return token ids of the conversation up to where the assistant begins to write.
 
-    `template_kwargs` are variables of the chat template, such as enable_thinking. The template
-    runs in transformers' sandbox, and it alone writes BOS. Raises Refused, with the template's
-    message, when it is missing, broken or cannot express the conversation.
+    `template_kwargs` are variables of the chat template, such as enable_thinking, `tools` the
+    definitions of functions that the answer could call. The template runs in transformers' sandbox,
+    and it alone writes BOS. Raises Refused, with the template's message, when it is missing, broken
+    or cannot express the conversation.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise Refused("The base model has no chat template: choose an instruction-tuned model.")
@@ -36,6 +39,9 @@ def prompt_ids(
     if any(message["role"] == "system" for message in chat) and not _takes_system(tokenizer, given):
         chat = _folded(chat)
     _check_tools(tokenizer, chat, given)
+    if tools:
+        _check_definitions(tokenizer, given)
+        given["tools"] = list(tools)
     try:
         ids = tokenizer.apply_chat_template(
             chat, add_generation_prompt=True, tokenize=True, return_dict=False, **given
@@ -161,6 +167,23 @@ def _check_tools(
         raise Refused(
             "The base model's chat template has no calls of tools, and this conversation has some: "
             "choose a base model that was trained with tools, or leave such conversations out."
+        )
+
+
+def _check_definitions(tokenizer: Any, given: Mapping[str, Any]) -> None:
+    """Raise Refused where the template would leave out definitions of tools."""
+    schema = {"type": "object", "properties": {_VALUE: {"type": "string", "description": _RULE}}}
+    function = {"name": _TOOL, "description": _RESULT, "parameters": schema}
+    text = _rendered(
+        tokenizer,
+        [{"role": "user", "content": _QUESTION}],
+        prompt=True,
+        given={**given, "tools": [{"type": "function", "function": function}]},
+    )
+    if not all(word in text for word in (_TOOL, _VALUE, _QUESTION)):
+        raise Refused(
+            "The base model's chat template has no definitions of tools, and this conversation has "
+            "some: choose a base model that was trained with tools, or leave them out."
         )
 
 

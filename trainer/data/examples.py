@@ -1,7 +1,8 @@
 """Examples: a completion with people's verdict. Read from JSONL, with all faults reported at once.
 
-The format is TRL's unpaired preference form (`prompt` and `completion` as messages, `label`) plus
-`id`, `weight`, the token ids that were served and how the completion ended.
+The format is TRL's unpaired preference form (`prompt` and `completion` as messages, `label`, and
+`tools` where the conversation has definitions of tools) plus `id`, `weight`, the token ids that
+were served and how the completion ended.
 """
 
 import json
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from trainer.config import number_fault
-from trainer.data.messages import Message, message_faults, messages_of
+from trainer.data.messages import Message, Tools, message_faults, messages_of, tools_fault
 from trainer.errors import Refused
 
 _MOST_FAULTS = 20
 _FIELDS = {
     "id",
     "prompt",
+    "tools",
     "completion",
     "label",
     "weight",
@@ -43,13 +45,15 @@ class Example:
     prompt_token_ids: tuple[int, ...] | None = None
     completion_token_ids: tuple[int, ...] | None = None
     finish_reason: str | None = None
+    tools: Tools = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form of this example."""
         raw = asdict(self)
         raw["prompt"] = [message.as_dict() for message in self.prompt]
         raw["completion"] = [{"role": "assistant", "content": self.completion}]
-        return raw
+        tools = list(raw.pop("tools"))
+        return raw | ({"tools": tools} if tools else {})
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -113,6 +117,7 @@ def _example(raw: Mapping[str, Any]) -> Example:
         prompt_token_ids=None if prompt_ids is None else tuple(prompt_ids),
         completion_token_ids=None if completion_ids is None else tuple(completion_ids),
         finish_reason=raw.get("finish_reason"),
+        tools=tuple(raw.get("tools") or ()),
     )
 
 
@@ -125,6 +130,8 @@ def _faults(raw: Mapping[str, Any]) -> list[str]:
     fault = number_fault("weight", raw.get("weight", 1.0), low=0, high=1000, above=True)
     faults += [] if fault is None else [fault]
     faults += message_faults(raw.get("prompt"))
+    fault = tools_fault(raw.get("tools"))
+    faults += [] if fault is None else [fault]
     for name in ("prompt_token_ids", "completion_token_ids"):
         ids = raw.get(name)
         if ids is not None and not _are_token_ids(ids):

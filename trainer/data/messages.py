@@ -1,10 +1,16 @@
-"""Messages of a conversation, in the form of OpenAI's API, and what is wrong with them."""
+"""Messages of a conversation and its tools, in the form of OpenAI's API, and what is wrong with
+them."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 ROLES = ("system", "user", "assistant", "tool")
+#: Definitions of tools of one conversation, and the characters of their JSON.
+MOST_TOOLS, TOOLS_CHARACTERS = 64, 200_000
+#: Definitions of functions as OpenAI's API has them.
+Tools = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,41 @@ def message_faults(messages: object, name: str = "prompt") -> list[str]:
     if messages[-1]["role"] not in ("user", "tool"):
         return [f"{name} must end with a user's turn, not {messages[-1]['role']!r}"]
     return []
+
+
+def tools_fault(tools: object, name: str = "tools") -> str | None:
+    """Return what is wrong with definitions of tools; an empty list, and None, are right."""
+    if tools is None:
+        return None
+    if not isinstance(tools, list) or len(tools) > MOST_TOOLS:
+        return f"{name} must be a list of at most {MOST_TOOLS} definitions of functions"
+    for number, tool in enumerate(tools, start=1):
+        if not _is_definition(tool):
+            return (
+                f'{name}: number {number} must be {{"type": "function", "function": …}} with a '
+                "name, and with texts and objects where OpenAI's API has them"
+            )
+    names = [tool["function"]["name"] for tool in tools]
+    if len(set(names)) < len(names):
+        return f"{name}: two tools have the same name"
+    try:
+        size = len(json.dumps(tools, ensure_ascii=False))
+    except RecursionError:
+        size = TOOLS_CHARACTERS + 1
+    return f"{name} is too long or nested too deeply" if size > TOOLS_CHARACTERS else None
+
+
+def _is_definition(tool: object) -> bool:
+    return (
+        isinstance(tool, dict)
+        and set(tool) == {"type", "function"}
+        and tool["type"] == "function"
+        and isinstance(function := tool["function"], dict)
+        and isinstance(function.get("name"), str)
+        and function["name"] != ""
+        and isinstance(function.get("description") or "", str)
+        and isinstance(function.get("parameters") or {}, dict)
+    )
 
 
 def _are_calls(calls: object) -> bool:

@@ -20,6 +20,7 @@ MARKS = (
 _ENDS = "|".join(re.escape(end) for _, end in MARKS)
 #: Where the chat template has opened the reasoning: its end, on a line of its own.
 _END_ALONE = re.compile(rf"^[ \t]*(?:{_ENDS})[ \t]*$", re.MULTILINE)
+_MARK = re.compile("|".join(re.escape(mark) for marks in MARKS for mark in marks))
 #: More tokens than any mark has, at the end of a prompt.
 _TAIL = 16
 
@@ -71,6 +72,11 @@ def answer_index(tokenizer: Any, prompt: Sequence[int], completion: Sequence[int
         low += 1
     said = tokenizer.decode(list(completion[low:]), skip_special_tokens=True)
     return low if said.strip() else None
+
+
+def unmarked(reasoning: str) -> str:
+    """Return reasoning without its marks."""
+    return _MARK.sub("\n\n", reasoning).strip()
 
 
 def _decoded(tokenizer: Any, ids: Sequence[int]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from trainer.chats.settings import READ, ChatSettings
 from trainer.data.chat import answer_end, prompt_ids
 from trainer.data.examples import Example, refuse_if_faulty
-from trainer.data.messages import Message
+from trainer.data.messages import Message, Tools
 from trainer.data.reasoning import answer_index
 from trainer.errors import Refused
 from trainer.models.loading import LoadedBase
@@ -123,7 +123,7 @@ def tokenise(
         completion = _ended(example, tokenizer, eos=eos)
     room = max_length - len(completion)
     whole = example.prompt_token_ids or tuple(
-        prompt_ids(tokenizer, _plain(example.prompt), chat.template_kwargs)
+        prompt_ids(tokenizer, _plain(example.prompt), chat.template_kwargs, example.tools)
     )
     start: int | None = 0
     if chat.reasoning == READ:
@@ -135,11 +135,17 @@ def tokenise(
         completion=tuple(said),
         label=example.label,
         weight=example.weight,
-        prompt_key=repr([_key(message) for message in example.prompt]),
+        prompt_key=_prompt_key(example),
     )
     if len(whole) <= room:
         return tokenised
-    shorter = fit_prompt(example.prompt, tokenizer, room=room, template_kwargs=chat.template_kwargs)
+    shorter = fit_prompt(
+        example.prompt,
+        tokenizer,
+        room=room,
+        template_kwargs=chat.template_kwargs,
+        tools=example.tools,
+    )
     if shorter is None:
         return None
     return replace(tokenised, prompt=(*shorter, *read), cut=len(whole) - len(shorter))
@@ -151,10 +157,11 @@ def fit_prompt(
     *,
     room: int,
     template_kwargs: Mapping[str, Any] | None = None,
+    tools: Tools = (),
 ) -> tuple[int, ...] | None:
     """Return token ids of the prompt without as many of its oldest turns as `room` tokens demand;
-    None when system message and last turn alone are too long. A turn is a user's message and all
-    that answers it, so what is left alternates as the whole did: many templates insist."""
+    None when system message, tools and last turn alone are too long. A turn is a user's message and
+    all that answers it, so what is left alternates as the whole did: many templates insist."""
     system = [message for message in prompt if message.role == "system"]
     turns = [message for message in prompt if message.role != "system"]
     starts = [index for index, message in enumerate(turns) if message.role == "user"]
@@ -163,7 +170,7 @@ def fit_prompt(
     while low < high:  # the fewest turns dropped, by bisection: 10,000 turns take 14 renderings
         middle = (low + high) // 2
         left = _plain([*system, *turns[starts[middle] :]])
-        ids = tuple(prompt_ids(tokenizer, left, template_kwargs))
+        ids = tuple(prompt_ids(tokenizer, left, template_kwargs, tools))
         if len(ids) <= room:
             found, high = ids, middle
         else:
@@ -180,6 +187,12 @@ def _ended(example: Example, tokenizer: Any, *, eos: int) -> tuple[int, ...]:
 
 def _plain(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [message.as_dict() for message in messages]
+
+
+def _prompt_key(example: Example) -> str:
+    """Return what two examples share exactly if their prompts are the same."""
+    messages = [_key(message) for message in example.prompt]
+    return repr((messages, list(example.tools)) if example.tools else messages)
 
 
 def _key(message: Message) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from trainer.config import (
     read_json,
 )
 from trainer.data.examples import numbered_objects, refuse_if_faulty
-from trainer.data.messages import Message, message_faults, messages_of
+from trainer.data.messages import Message, Tools, message_faults, messages_of, tools_fault
 from trainer.errors import Refused
 from trainer.evaluation.measures.neutral_text import LANGUAGES
 
@@ -33,6 +33,7 @@ class EvalPrompt:
 
     id: str
     messages: tuple[Message, ...]
+    tools: Tools = ()
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the messages in the form that chat templates and JSON take."""
@@ -112,7 +113,7 @@ class EvalConfig:
 
 
 def read_prompts(path: Path) -> list[EvalPrompt]:
-    """Read prompts.jsonl; fields beside id and messages are left alone. Raises Refused."""
+    """Read prompts.jsonl; fields beside id, messages and tools are left alone. Raises Refused."""
     prompts, faults = [], []
     seen: set[str] = set()
     for number, raw in numbered_objects(path):
@@ -121,10 +122,13 @@ def read_prompts(path: Path) -> list[EvalPrompt]:
             found.append("id must be a text")
         elif not isinstance(raw, str) and raw["id"] in seen:
             found.append(f"id {raw['id']!r} occurs twice")  # answers are stored under it
+        if not isinstance(raw, str) and (fault := tools_fault(raw.get("tools"))):
+            found.append(fault)
         faults += [f"{path.name} line {number}: {fault}" for fault in found]
         if not found:
             seen.add(raw["id"])
-            prompts.append(EvalPrompt(raw["id"], messages_of(raw["messages"])))
+            tools = tuple(raw.get("tools") or ())
+            prompts.append(EvalPrompt(raw["id"], messages_of(raw["messages"]), tools))
     if not prompts and not faults:
         faults.append(f"{path.name} holds no prompt: an evaluation needs at least one")
     refuse_if_faulty(faults)

@@ -18,12 +18,14 @@ __all__ = ["Answer", "Sampling", "answer_of", "generate", "refuse_oversized", "r
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer; `token_ids` end with the EOS token when the model ended it itself."""
+    """One answer; `token_ids` end with the EOS token when the model ended it itself. `reasoning`
+    is the text that came before it, where that was separated (measures/alone.py)."""
 
     prompt_ids: tuple[int, ...]
     token_ids: tuple[int, ...]
     text: str
     finish_reason: Literal["stop", "length"]
+    reasoning: str = ""
 
 
 def generate(

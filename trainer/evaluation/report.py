@@ -59,6 +59,7 @@ def report_of(
             {
                 "id": prompt.id,
                 "messages": prompt.as_dicts(),
+                **({"tools": list(prompt.tools)} if prompt.tools else {}),
                 "answers": {
                     name: [asdict(answer) for answer in found.answers[number]]
                     for name, found in findings.items()
@@ -99,6 +100,7 @@ def probes_reported(
             "answers": {
                 name: [
                     {"text": answer.text, "finish_reason": answer.finish_reason}
+                    | ({"reasoning": answer.reasoning} if answer.reasoning else {})
                     for answer in groups[number]
                 ]
                 for name, groups in answers.items()

@@ -14,6 +14,7 @@ from trainer.engine.sampling import Sampling
 from trainer.evaluation.config import EvalConfig, EvalPrompt
 from trainer.evaluation.generate import Answer
 from trainer.evaluation.kl_probe import kl_sampling
+from trainer.evaluation.measures.alone import answer_alone
 from trainer.evaluation.stored_answers import Kind, Place, StoredAnswers
 from trainer.evaluation.versions import Question, Versions
 from trainer.models.loading import LoadedBase
@@ -45,7 +46,8 @@ class Version:
 @dataclass(frozen=True)
 class Sampled:
     """One version's answers, a list per prompt, those that its KL is estimated on, and those to the
-    probes, a list per probe: empty where the probe does not fit the model's context."""
+    probes, a list per probe: empty where the probe does not fit the model's context. All but those
+    of the KL are without their reasoning."""
 
     answers: tuple[tuple[Answer, ...], ...]
     kl: tuple[Answer, ...]
@@ -80,7 +82,9 @@ def sampled(
     report("loading", 1, 2)
 
     def context_of(prompt: EvalPrompt) -> tuple[int, ...]:
-        return tuple(prompt_ids(base.tokenizer, prompt.as_dicts(), config.chat_template_kwargs))
+        return tuple(
+            prompt_ids(base.tokenizer, prompt.as_dicts(), config.chat_template_kwargs, prompt.tools)
+        )
 
     contexts = {prompt.id: context_of(prompt) for prompt in prompts}
     # a probe that is too long must not end every evaluation
@@ -128,7 +132,9 @@ def sampled(
 
     def answers(name: str, kind: Kind, prompt_id: str) -> tuple[Answer, ...]:
         places = (Place(name, kind, prompt_id, n) for n in range(config.answers_per_prompt))
-        return tuple(found[place] for place in places if place in wanted)
+        return tuple(
+            answer_alone(base.tokenizer, found[place]) for place in places if place in wanted
+        )
 
     return {
         name: Sampled(

@@ -10,18 +10,19 @@ scikit-learn is imported on use: it takes a second, and training does not need i
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.chats.settings import ChatSettings
-from trainer.data.examples import read_examples
-from trainer.data.tokenise import tokenise_for
+from trainer.chats.settings import TRAINED, ChatSettings
+from trainer.data.examples import Example, read_examples
+from trainer.data.tokenise import Tokenised, tokenise_for
 from trainer.evaluation.embeddings import pooled_states
 from trainer.evaluation.generate import Answer
+from trainer.evaluation.measures.alone import answer_alone
 from trainer.evaluation.text_metrics import repeats
 from trainer.forward.logprobs import Row
 from trainer.models.loading import LoadedBase
@@ -133,21 +134,16 @@ def rate_answers(
     on_step: OnStep | None = None,
 ) -> Ratings:
     """Fit on the votes of a file of examples, where it exists, and predict P(up) of the answers of
-    each version. Raises Refused for a faulty file."""
+    each version, given without their reasoning. Votes are read without it too, whatever training
+    does with it: people judge the answer. Raises Refused for a faulty file."""
     if not votes_file.exists():
         return Ratings(None, {})
     raw = {example.id: example for example in read_examples(votes_file)}
-    votes = tokenise_for(base, list(raw.values()), max_length=_MAX_LENGTH, chat=chat).examples
+    whole = replace(chat or ChatSettings(), reasoning=TRAINED)
+    votes = tokenise_for(base, list(raw.values()), max_length=_MAX_LENGTH, chat=whole).examples
     model = fit_up_rate(
         base,
-        [
-            Answered(
-                (vote.prompt, vote.completion),
-                raw[vote.id].completion,
-                raw[vote.id].finish_reason != "length",
-            )
-            for vote in votes
-        ],
+        [_voted(base.tokenizer, vote, raw[vote.id]) for vote in votes],
         [vote.label for vote in votes],
         [vote.weight for vote in votes],
         [vote.prompt_key for vote in votes],
@@ -168,6 +164,14 @@ def rate_answers(
     }
     figures = ("auc", "brier", "brier_of_mean", "ups", "downs")
     return Ratings({figure: getattr(model, figure) for figure in figures}, up)
+
+
+def _voted(tokenizer: Any, vote: Tokenised, example: Example) -> Answered:
+    """Return the answer that was voted on, without its reasoning."""
+    finish: Literal["stop", "length"] = "length" if example.finish_reason == "length" else "stop"
+    given = Answer(vote.prompt, vote.completion, example.completion, finish)
+    alone = answer_alone(tokenizer, given)
+    return Answered((alone.prompt_ids, alone.token_ids), alone.text, alone.finish_reason == "stop")
 
 
 # -- features

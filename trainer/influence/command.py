@@ -92,7 +92,7 @@ def _influence(
     paths = InfluenceConfig.read(directory / "influence.json")
     config, examples = read_run(directory)
     if config.needs_peft:
-        raise Refused("adapters of PiSSA and DoRA are stored in another form than they are trained")
+        raise Refused("adapters of PiSSA, DoRA and routed experts have no estimate")
     # one process, and the adapter as it is served
     config = replace(config, fsdp=False, lora_dropout=0.0)
     if config.threads is not None:

@@ -16,7 +16,8 @@ class Architecture:
     adapters (0: there is none), `experts` how many routed ones of width `expert` a token runs
     through. `packable` weights can be held in 4 bits, `largest_packed` of them are unpacked at one
     time. `layer_class` names the class of the decoder layers, which a backend knows. `adapted` is
-    Σ (in + out) over the layers an adapter sits on: times the rank, its size.
+    Σ (in + out) over the layers an adapter sits on: times the rank, its size; `experts_adapted` the
+    same over all routed experts, `fused` their weights.
     """
 
     layers: int
@@ -39,6 +40,8 @@ class Architecture:
     largest_packed: int
     largest_layer: int
     adapted: int
+    experts_adapted: int
+    fused: int
 
     @classmethod
     def of(cls, config: Any) -> Self:
@@ -54,7 +57,8 @@ class Architecture:
             if isinstance(module, torch.nn.ModuleList) and len(module) == text.num_hidden_layers
         )
         shapes = [layer_shape(linear) for linear in linear_layers(model).values()]
-        fused = sum(weight.numel() for weight in model.parameters() if weight.ndim == 3)
+        routed = [weight.shape for weight in model.parameters() if weight.ndim == 3]
+        fused = sum(shape.numel() for shape in routed)
         parameters = sum(weight.numel() for weight in model.parameters())
         heads = text.num_attention_heads
         width = getattr(text, "head_dim", None) or text.hidden_size // heads
@@ -84,6 +88,8 @@ class Architecture:
             ),
             largest_layer=sum(weight.numel() for weight in layer.parameters()),
             adapted=sum(out + into for out, into in shapes),
+            experts_adapted=sum(count * (one + other) for count, one, other in routed),
+            fused=fused,
         )
 
 

@@ -7,9 +7,10 @@
 | GPT-2 | its Conv1D layers: linear layers with a transposed weight |
 | Mixtral and other mixtures of experts | attention (and shared experts), not routed experts |
 
-Routed experts are left as they are. transformers 5 holds them as three-dimensional parameters, no
-layers; PEFT can adapt those (`target_parameters`) only by building a whole W + B A for every expert
-at every forward pass, and no batch of several adapters could be served that way. The router is
+Routed experts are left as they are unless a run asks for them (`experts`, peft_experts.py).
+transformers 5 holds them as three-dimensional parameters, no layers; PEFT can adapt those
+(`target_parameters`) only by building a whole W + B A for every expert at every forward pass, and
+no batch of several adapters could be served that way. The router is
 left as well: where it is a parameter PEFT cannot load an adapter for it, and where it is a layer
 it decides about tokens of all rows at once.
 """

@@ -315,6 +315,8 @@ def adapted_layers(names: Iterable[str]) -> list[str]:
 
 def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
     """PEFT's adapter_config.json for this adapter."""
+    experts = sorted({layer.target for layer in lora.layers.values() if hasattr(layer, "target")})
+    linear = [name for name, layer in lora.layers.items() if not hasattr(layer, "target")]
     return {
         "base_model_name_or_path": base_model,
         "bias": "none",
@@ -326,10 +328,11 @@ def adapter_config(lora: Lora, *, base_model: str) -> dict[str, Any]:
         "modules_to_save": None,
         "peft_type": "LORA",
         "r": lora.saved_rank,
-        "target_modules": target_modules(lora.model, lora.layers),
+        "target_modules": target_modules(lora.model, linear) or None,
         "task_type": "CAUSAL_LM",
         "use_dora": lora.dora,
         "use_rslora": lora.rslora,
+        **({"target_parameters": experts} if experts else {}),
     }
 
 

@@ -7,6 +7,7 @@ that trainer/models/lora.py does not compute.
   weight, which are taken out of the base. The reference is then the adapter as it starts, on what
   is left of the base. What is saved is the difference between the trained and the first adapter, a
   LoRA of rank 2r on the untouched base: any engine serves it.
+- Adapters of routed experts (trainer/models/peft_experts.py).
 """
 
 from collections.abc import Collection, Mapping
@@ -19,9 +20,15 @@ from torch import Tensor, nn
 from trainer.errors import Refused
 from trainer.models.layers import Linear, is_transposed, layer_dtype, layer_shape, linear_layers
 from trainer.models.lora import PREFIX, Lora, draw_first, lora_scale
+from trainer.models.peft_experts import (
+    INNER,
+    NAME,
+    PeftExperts,
+    expert_layers,
+    expert_parameters,
+    target_parameters,
+)
 
-#: PEFT's name of the one adapter in its layers.
-_NAME = "default"
 #: Subspace iterations: the whole decomposition of a 7B model's weights would take an hour.
 _PISSA = "pissa_niter_16"
 
@@ -32,15 +39,20 @@ class PeftLinear:
     def __init__(self, layer: Any) -> None:
         self.layer = layer
         self.frozen: Linear = layer.get_base_layer()
-        self.lora_a: nn.Parameter = layer.lora_A[_NAME].weight
-        self.lora_b: nn.Parameter = layer.lora_B[_NAME].weight
+        self.lora_a: nn.Parameter = layer.lora_A[NAME].weight
+        self.lora_b: nn.Parameter = layer.lora_B[NAME].weight
         self.start: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type it computes in."""
+        return layer_dtype(self.frozen)
 
     @property
     def magnitude(self) -> nn.Parameter | None:
         """Return DoRA's magnitudes (out,); None without DoRA."""
         vectors = self.layer.lora_magnitude_vector
-        found: nn.Parameter | None = vectors[_NAME].weight if _NAME in vectors else None
+        found: nn.Parameter | None = vectors[NAME].weight if NAME in vectors else None
         return found
 
     @property
@@ -83,12 +95,15 @@ class PeftLora(Lora):
         only: Collection[str] | None = None,
         dora: bool = False,
         init: str = "default",
+        experts: bool = False,
     ) -> Self:
         """Freeze the model and let PEFT wrap its linear layers (those named in `only`, where it is
-        given). PiSSA changes the model's weights.
+        given), and with `experts` the routed experts of a mixture. PiSSA changes the model's
+        weights.
 
         The same seed gives the same adapter, and without PiSSA the one that Lora.attach gives.
-        Raises Refused when there is no layer to adapt, or PiSSA cannot start in one.
+        Raises Refused when there is no layer to adapt, or no expert where they are asked for, or
+        PiSSA cannot start in one.
         """
         # it asks for the GPU's properties, and imports whatever of its kind is installed
         from peft import LoraConfig, inject_adapter_in_model
@@ -98,7 +113,10 @@ class PeftLora(Lora):
             for name, layer in linear_layers(model).items()
             if only is None or name in only
         }
-        if not chosen:
+        parameters = expert_parameters(model) if experts else []
+        if experts and not parameters:
+            raise Refused(f"{type(model).__name__} has no routed experts: leave experts out")
+        if not chosen and not parameters:
             raise Refused(f"{type(model).__name__} has no linear layers that LoRA could adapt")
         if init == "pissa":
             _refuse_pissa(chosen, rank)
@@ -109,7 +127,8 @@ class PeftLora(Lora):
             use_rslora=rslora,
             use_dora=dora,
             init_lora_weights=_PISSA if init == "pissa" else True,
-            target_modules=list(chosen),
+            target_modules=list(chosen) or None,
+            target_parameters=target_parameters(parameters) or None,
             fan_in_fan_out=any(is_transposed(layer) for layer in chosen.values()),
         )
         model.requires_grad_(False)
@@ -117,11 +136,13 @@ class PeftLora(Lora):
             torch.manual_seed(seed)
             inject_adapter_in_model(settings, model)
         model.eval()
-        layers = {name: PeftLinear(model.get_submodule(name)) for name in chosen}
+        layers: dict[str, Any] = {
+            name: PeftLinear(model.get_submodule(name)) for name in chosen
+        } | expert_layers(model)
         if init != "pissa":
             for layer in layers.values():
                 for parameter in _parameters(layer):
-                    parameter.data = parameter.data.to(layer_dtype(layer.frozen))
+                    parameter.data = parameter.data.to(layer.dtype)
             draw_first([layer.lora_a for layer in layers.values()], seed=seed)
         made = cls(model, layers, rank, alpha, dropout, rslora, dora, init)
         if init == "pissa":
@@ -129,7 +150,10 @@ class PeftLora(Lora):
         return made
 
     def detach(self) -> None:
-        super().detach()
+        for name, layer in self.layers.items():
+            if not name.endswith(INNER):  # the outer one of two holds what both wrap
+                parent, _, leaf = name.rpartition(".")
+                setattr(self.model.get_submodule(parent), leaf, layer.frozen)
         # PEFT leaves a mark on the model, and warns when it meets it again
         del self.model.peft_config
 
@@ -180,7 +204,7 @@ def _refuse_pissa(layers: Mapping[str, Linear], rank: int) -> None:
         raise Refused(*faults)
 
 
-def _parameters(layer: PeftLinear) -> list[nn.Parameter]:
+def _parameters(layer: PeftLinear | PeftExperts) -> list[nn.Parameter]:
     found = [layer.lora_a, layer.lora_b]
     return found if layer.magnitude is None else [*found, layer.magnitude]
 

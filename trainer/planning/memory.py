@@ -10,7 +10,8 @@ What is held while a step runs, in bytes, for weights and activations of b bytes
     attention    the softmax of the scores: b for each layer, head and pair of positions; none on
                  CUDA, whose kernels compute it again
     logits       of one chunk of positions, with their gradient
-    workspace    gradients on their way through one layer; a layer that is unpacked or gathered
+    workspace    gradients on their way through one layer; a layer that is unpacked or gathered;
+                 with adapted experts, those of one layer with the adapter added, and the gradient
     process      Python, its libraries, and what the device's runtime takes for itself
 
 Constants that were measured or assumed say so; `bench/plan.py` measures them anew.
@@ -84,7 +85,7 @@ class Load:
 class Setup:
     """How training holds things: the type of weights and activations, where, on how many devices,
     whether each of those holds a share of the base (FSDP) or all of it (DDP), and whether layers
-    keep their input only (activation checkpointing)."""
+    keep their input only (activation checkpointing), and whether routed experts are adapted."""
 
     rank: int
     dtype: torch.dtype = torch.bfloat16
@@ -93,6 +94,7 @@ class Setup:
     devices: int = 1
     sharded: bool = False
     checkpointing: bool = False
+    experts: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,12 @@ def estimate(architecture: Architecture, load: Load, setup: Setup) -> Memory:
     a, size, cuda = architecture, setup.dtype.itemsize, setup.device == "cuda"
     packed = a.packable if setup.quantisation == FOUR_BIT else 0
     base = packed * PACKED + (a.parameters - packed) * size
-    trained = setup.rank * a.adapted
+    trained = setup.rank * (a.adapted + (a.experts_adapted if setup.experts else 0))
     adapter = trained * (2 * size + MASTER)
     inner = max(a.intermediate, a.experts * a.expert)
     workspace = load.tokens * (GRADIENT_HIDDEN * 4 * a.hidden + GRADIENT_INNER * size * inner)
+    if setup.experts:
+        workspace += 2 * size * (a.fused // a.layers)
     if packed:
         workspace += a.largest_packed * size
     if setup.devices > 1:

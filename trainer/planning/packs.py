@@ -2,7 +2,10 @@
 
 Holding a step's activations until z₀ is known saves a second pass over its prompts; checkpointing
 costs a third pass; packs of 1,024 tokens keep a GPU as busy as larger ones. So packs are made
-smaller first, then nothing is held, and layers are checkpointed last.
+smaller first, then nothing is held, and layers are checkpointed last. Models of more than a
+billion parameters are checkpointed from the start: their activations are several times what an
+adapter needs, free memory changes while a run lasts (an engine on the same GPU, longer examples
+later in an epoch), and what is saved makes room for larger packs.
 """
 
 from collections.abc import Iterator
@@ -21,6 +24,8 @@ from trainer.precision import resolve_precision
 
 #: Share of the free memory that a plan may fill: the estimate is not exact.
 _USABLE = 0.9
+#: Parameters above which a GPU's runs checkpoint their layers where the configuration says nothing.
+LARGE = 1_000_000_000
 #: (tokens of a pack, tokens that are held), the best first.
 _SIZES = ((4096, 8192), (4096, 4096), (2048, 4096), (2048, 2048), (2048, 0), (1024, 0))
 
@@ -28,6 +33,13 @@ _SIZES = ((4096, 8192), (4096, 4096), (2048, 4096), (2048, 2048), (2048, 0), (10
 def free_memory(device: torch.device) -> int | None:
     """Return the free bytes of a GPU; None for a CPU, whose memory other processes share."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def checkpointing_choices(config: TrainConfig, architecture: Architecture) -> tuple[bool, ...]:
+    """Return whether layers may be checkpointed on a GPU, the preferred choice first."""
+    if config.experts or config.gradient_checkpointing is not None:
+        return (config.packs.gradient_checkpointing,)
+    return (True,) if architecture.parameters > LARGE else (False, True)
 
 
 def packs_of_run(config: TrainConfig, devices: int) -> tuple[Packs, str]:
@@ -57,6 +69,7 @@ def packs_here(config: TrainConfig, free: int | None, *, devices: int = 1) -> tu
         quantisation=config.quantisation,
         devices=devices,
         sharded=config.fsdp and devices > 1,
+        experts=config.experts,
     )
     return fitting(config, architecture, setup, free)
 
@@ -65,7 +78,7 @@ def fitting(
     config: TrainConfig, architecture: Architecture, setup: Setup, free: int
 ) -> tuple[Packs, str]:
     """Return the first of the candidates whose estimate fits in `free` bytes, else the last."""
-    for packs in _candidates(config):
+    for packs in _candidates(config, architecture):
         tokens = max(packs.token_budget, packs.held_tokens, config.max_length)
         if not _waits(config):
             tokens = max(packs.token_budget, config.max_length)
@@ -79,16 +92,14 @@ def fitting(
     )
 
 
-def _candidates(config: TrainConfig) -> Iterator[Packs]:
+def _candidates(config: TrainConfig, architecture: Architecture) -> Iterator[Packs]:
     """Yield packs, the fastest first, with what the configuration gives in the place of each."""
-    for checkpointing in (False, True):
+    for checkpointing in checkpointing_choices(config, architecture):
         for token_budget, held_tokens in _SIZES:
             yield Packs(
                 token_budget if config.token_budget is None else config.token_budget,
                 held_tokens if config.held_tokens is None else config.held_tokens,
-                checkpointing
-                if config.gradient_checkpointing is None
-                else config.gradient_checkpointing,
+                checkpointing,
             )
 
 

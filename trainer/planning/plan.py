@@ -23,7 +23,7 @@ from trainer.models.loading import resolve_device
 from trainer.models.quantisation import FOUR_BIT
 from trainer.models.template_check import template_check
 from trainer.planning.memory import Memory, Setup, estimate
-from trainer.planning.packs import free_memory, packs_here
+from trainer.planning.packs import checkpointing_choices, free_memory, packs_here
 from trainer.planning.peak_memory import peak_load
 from trainer.precision import resolve_precision
 from trainer.training.preflight import check_trainable
@@ -97,6 +97,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         device.type,
         quantisation=config.quantisation,
         checkpointing=chosen.gradient_checkpointing,
+        experts=config.experts,
     )
     steps = sampler.steps(0)
     return {
@@ -121,20 +122,27 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
                 "base": _base_label(setup),
                 "memory": _memory(config, architecture, tokenised, steps, setup).parts(),
             }
-            for setup in setups(config.lora_r)
+            for setup in setups(config, architecture)
         ],
     }
 
 
-def setups(rank: int) -> Iterator[Setup]:
+def setups(config: TrainConfig, architecture: Architecture) -> Iterator[Setup]:
     """CUDA devices, base in bfloat16 and in 4 bits: one, several with a copy each (DDP), several
-    with a share each (FSDP)."""
-    for quantisation in (None, FOUR_BIT):
-        one = Setup(rank, quantisation=quantisation)
+    with a share each (FSDP); without those that the configuration would refuse."""
+    checkpointing = checkpointing_choices(config, architecture)[0]
+    for quantisation in (None,) if config.experts else (None, FOUR_BIT):
+        one = Setup(
+            config.lora_r,
+            quantisation=quantisation,
+            checkpointing=checkpointing,
+            experts=config.experts,
+        )
         for devices in DEVICES:
             yield replace(one, devices=devices)
-        for devices in DEVICES[1:]:
-            yield replace(one, devices=devices, sharded=True)
+        if quantisation is None and not config.needs_peft:
+            for devices in DEVICES[1:]:
+                yield replace(one, devices=devices, sharded=True)
 
 
 def as_text(found: Mapping[str, Any]) -> str:
@@ -172,8 +180,9 @@ def _adapter_label(config: TrainConfig, device: torch.device) -> str:
     layers = {"all": "all layers", "attention": "the attention", "mlp": "the MLPs"}
     peft = config.needs_peft or backend_for(device).peft_layers
     code = "PEFT's layers" if peft else "layers of our own"
-    served = "; no engine serves it: merge it" if config.use_dora else ""
-    return f"{kind} of {rank} on {layers[config.target_modules]}, in {code}{served}"
+    served = "; no engine serves it: merge it" if config.use_dora or config.experts else ""
+    where = layers[config.target_modules] + (" and the routed experts" if config.experts else "")
+    return f"{kind} of {rank} on {where}, in {code}{served}"
 
 
 def _base_label(setup: Setup) -> str:

@@ -168,7 +168,9 @@ def complete_manifest(adapter: Path) -> Manifest | None:
     if not (adapter / MANIFEST).exists():
         return None
     try:
-        return verify_adapter(adapter, base_fingerprint=None, max_rank=MAX_RANK, dora=True)
+        return verify_adapter(
+            adapter, base_fingerprint=None, max_rank=MAX_RANK, dora=True, experts=True
+        )
     except BadArtifact:
         return None
 

@@ -96,7 +96,9 @@ def new_adapter(base: LoadedBase, config: TrainConfig, *, sharded: bool = False)
     }
     if not config.needs_peft and (sharded or not backend_for(base.device).peft_layers):
         return Lora.attach(base.model, **given)
-    return PeftLora.attach(base.model, dora=config.use_dora, init=config.lora_init, **given)
+    return PeftLora.attach(
+        base.model, dora=config.use_dora, init=config.lora_init, experts=config.experts, **given
+    )
 
 
 def start_identity(config: TrainConfig, start: StartAdapter | None) -> str:

@@ -17,6 +17,7 @@ from feedback_app.api.data.pagination import page_of
 from feedback_app.api.data.services import completions_add, prompts_add, unknown, votes_cast
 from feedback_app.api.error_handlers import error_handlers_add, token_urls
 from feedback_app.feedback.models import Completion, Example, Project, Prompt, Vote
+from feedback_app.feedback.prompts.tools import tools_of, without_tools
 
 api = NinjaAPI(
     title="Prospect data",
@@ -33,7 +34,8 @@ api = NinjaAPI(
 def prompt_out(prompt: Prompt) -> dict[str, Any]:
     return {
         "id": prompt.pk,
-        "messages": prompt.messages,
+        "messages": without_tools(prompt.messages),
+        "tools": tools_of(prompt.messages),
         "topic": prompt.topic,
         "split": prompt.split,
         "source": prompt.source,
@@ -193,7 +195,8 @@ def example_out(example: Example) -> dict[str, Any]:
     standing = [vote for vote in votes if vote.set_aside_id is None]
     return {
         "completion_id": example.pk,
-        "prompt": example.completion.prompt.messages,
+        "prompt": without_tools(example.completion.prompt.messages),
+        "tools": tools_of(example.completion.prompt.messages),
         "completion": example.completion.text,
         "label": example.desirable,
         "weight": example.weight,

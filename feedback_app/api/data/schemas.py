@@ -8,9 +8,11 @@ from pydantic import BaseModel, Field
 from feedback_app.api.gateway.schemas import (
     MAX_CHARACTERS,
     MAX_MESSAGES,
+    TOOLS_MOST,
     ChatMessage,
     Strict,
     Text,
+    Tool,
 )
 
 MOST = 100  # items of a page, and of a request that adds items
@@ -31,6 +33,16 @@ Messages = Annotated[
         min_length=1,
         max_length=MAX_MESSAGES,
         description="The last one is the user's, or a tool's result",
+    ),
+]
+
+
+Tools = Annotated[
+    list[Tool],
+    Field(
+        max_length=TOOLS_MOST,
+        description="Definitions of the tools that the answers could call: the same messages with "
+        "other definitions are another prompt",
     ),
 ]
 
@@ -72,6 +84,7 @@ class Added(BaseModel, Generic[Item]):
 
 class PromptNew(Strict):
     messages: Messages
+    tools: Tools = []
     topic: Annotated[Text, Field(max_length=60)] = ""
 
 
@@ -82,6 +95,7 @@ class PromptsAsk(Strict):
 class PromptOut(BaseModel):
     id: int
     messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
     topic: str
     split: str
     source: str
@@ -97,6 +111,7 @@ class CompletionNew(Strict):
 
     prompt_id: Id | None = None
     messages: Messages | None = None
+    tools: Annotated[Tools, Field(description="Those of `messages`")] = []
     text: Annotated[Text, Field(max_length=MAX_CHARACTERS)]
     version: Annotated[
         Text,
@@ -180,6 +195,7 @@ class ExampleOut(BaseModel):
 
     completion_id: int
     prompt: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = []
     completion: str
     label: bool
     weight: float

@@ -6,6 +6,7 @@ from collections.abc import Sequence, Set
 from feedback_app.accounts.models import ApiToken
 from feedback_app.api.data.schemas import CompletionNew, Message, PromptNew, VoteNew
 from feedback_app.api.errors import ApiError
+from feedback_app.api.gateway.schemas import Tool
 from feedback_app.feedback.models import (
     BASE_VERSION,
     EDITED_VERSION,
@@ -26,6 +27,7 @@ from feedback_app.feedback.prompts.completions import (
 from feedback_app.feedback.prompts.selectors import distinct_values
 from feedback_app.feedback.prompts.services import Message as PromptMessage
 from feedback_app.feedback.prompts.services import content_hash, prompt_get_or_create
+from feedback_app.feedback.prompts.tools import tools_text, with_tools
 from feedback_app.feedback.tokens.services import voter_of
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.models import Conversation
@@ -42,8 +44,10 @@ def unknown(param: str, what: str) -> ApiError:
     return ApiError(404, f"This project has no {what}.", "not_found", param=param)
 
 
-def plain(messages: Sequence[Message]) -> list[PromptMessage]:
-    return [message.as_stored() for message in messages]
+def plain(messages: Sequence[Message], tools: Sequence[Tool]) -> list[PromptMessage]:
+    """Return a conversation as prompts keep it. Raises UserError."""
+    definitions = [tool.model_dump(exclude_none=True) for tool in tools]
+    return with_tools([message.as_stored() for message in messages], tools_text(definitions))
 
 
 def project_lock(project: Project) -> None:
@@ -57,7 +61,7 @@ def project_lock(project: Project) -> None:
 def prompts_add(project: Project, asked: Sequence[PromptNew]) -> list[tuple[Prompt, bool]]:
     """Return each prompt, and whether it is new."""
     project_lock(project)
-    digests = [content_hash(plain(item.messages)) for item in asked]
+    digests = [content_hash(plain(item.messages, item.tools)) for item in asked]
     there = project.prompts.filter(content_hash__in=digests)
     known = set(there.values_list("content_hash", flat=True))
     added = []
@@ -65,7 +69,7 @@ def prompts_add(project: Project, asked: Sequence[PromptNew]) -> list[tuple[Prom
         # Source.IMPORT: versions are sampled on it, which the gateway's prompts must not be
         prompt = prompt_get_or_create(
             project=project,
-            messages=plain(item.messages),
+            messages=plain(item.messages, item.tools),
             source=Source.IMPORT,
             topic=item.topic,
         )
@@ -125,9 +129,16 @@ def prompt_of(project: Project, item: CompletionNew, where: str) -> Prompt:
     """Return the prompt of an answer. Raises ApiError."""
     if (item.prompt_id is None) == (item.messages is None):
         raise ApiError(400, f"{where}: send prompt_id or messages.", "invalid_value", param=where)
+    if item.tools and item.messages is None:
+        raise ApiError(
+            400,
+            f"{where}: tools belong to messages; the prompt has its own.",
+            "invalid_value",
+            param=f"{where}.tools",
+        )
     if item.messages is not None:
         return prompt_get_or_create(
-            project=project, messages=plain(item.messages), source=Source.API
+            project=project, messages=plain(item.messages, item.tools), source=Source.API
         )
     prompt = project.prompts.filter(pk=item.prompt_id or 0).first()
     if prompt is None:

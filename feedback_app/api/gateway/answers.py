@@ -14,6 +14,7 @@ from feedback_app.feedback.examples.services import example_refresh
 from feedback_app.feedback.models import BASE_VERSION, Completion, Project, Source
 from feedback_app.feedback.prompts.completions import Answer, completion_create, storable
 from feedback_app.feedback.prompts.services import Message, messages_check, prompt_get_or_create
+from feedback_app.feedback.prompts.tools import tools_text, with_tools
 from feedback_app.feedback.tokens.services import voter_of
 from feedback_app.serving.conversation_log.recording import (
     gateway_turn_record,
@@ -73,6 +74,7 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
     system_prompt = None
     if messages[0]["role"] in ("system", "developer"):
         system_prompt = messages.pop(0)["content"]
+    messages = with_tools(messages, tools_text(ask.definitions))
     messages_check(messages)
     assignment = assignment_of(ask, messages, project=token.project)
     return ChatRequest(

@@ -237,7 +237,8 @@ class ChatAsk(Strict):
             Field(
                 min_length=1,
                 max_length=TOOLS_MOST,
-                description="Passed to engines that call tools, refused by others",
+                description="Passed to engines that call tools, refused by others. With "
+                'tool_choice "none" part of the conversation, which is stored',
             ),
         ]
         | None
@@ -264,9 +265,17 @@ class ChatAsk(Strict):
     @property
     def with_tools(self) -> bool:
         """Whether it can only be answered by an engine that calls tools. Calls and results of
-        earlier turns are part of the conversation, which the chat template renders."""
+        earlier turns are part of the conversation, which the chat template renders; so are
+        definitions where no tool may be called."""
+        if self.tool_choice == "none":
+            return False
         asked = (self.tools, self.tool_choice, self.parallel_tool_calls)
         return any(value is not None for value in asked)
+
+    @property
+    def definitions(self) -> list[dict[str, Any]]:
+        """Return the definitions of tools in OpenAI's form."""
+        return [tool.model_dump(exclude_none=True) for tool in self.tools or []]
 
     @model_validator(mode="after")
     def logprobs_agree(self) -> "ChatAsk":

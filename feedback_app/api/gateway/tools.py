@@ -1,7 +1,7 @@
 """Requests with tools: passed on to an engine that calls tools, and passed back as it answers.
 
-Neither question nor answer is stored: prompts and examples are conversations of texts, and nothing
-could be learned from a vote on a call.
+Neither question nor answer is stored: an answer may be a call, and nothing could be learned from a
+vote on one. With tool_choice "none" a request is answered and stored like any other (answers.py).
 """
 
 import time
@@ -58,7 +58,7 @@ def tool_request_of(ask: ChatAsk, *, token: ApiToken) -> ToolRequest:
         system_prompt = messages.pop(0)["content"]
     more: dict[str, Any] = {"stream_options": {"include_usage": True}}
     if ask.tools is not None:
-        more["tools"] = [tool.model_dump(exclude_none=True) for tool in ask.tools]
+        more["tools"] = ask.definitions
     if ask.parallel_tool_calls is not None:
         more["parallel_tool_calls"] = ask.parallel_tool_calls
     choice = ask.tool_choice

@@ -8,7 +8,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from feedback_app.feedback.exports.rows import OF_TOOLS, VOTES, ExportRow
+from feedback_app.feedback.exports.rows import OF_TOOLS, VOTES, ExportRow, as_json
 
 #: Maximum rows and characters of a Parquet row group.
 GROUP_ROWS = 1_000
@@ -28,6 +28,8 @@ SCHEMA = pa.schema(
         ("label", pa.bool_()),
         ("weight", pa.float64()),
         ("split", pa.string()),
+        # JSON: no two definitions have the same fields
+        ("tools", pa.string()),
     ]
 )
 SCHEMA_WITH_VOTES = SCHEMA.append(
@@ -61,10 +63,14 @@ def parquet_write(rows: Iterable[ExportRow], file: IO[bytes], *, votes: bool = F
         for group in groups(rows):
             if writer.schema.equals(schema) and any(map(has_tools, group)):
                 writer = with_tools(writer, file, schema)
-            records = [row.as_record() for row in group]
+            records = [row.as_record() | {"tools": tools_json(row)} for row in group]
             writer.write_table(pa.Table.from_pylist(records, schema=writer.schema))
     finally:
         writer.close()
+
+
+def tools_json(row: ExportRow) -> str | None:
+    return as_json(row.tools) if row.tools else None
 
 
 def has_tools(row: ExportRow) -> bool:

@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC
 from typing import IO, Any
 
@@ -17,6 +17,7 @@ from django.db.models import Prefetch, QuerySet
 from django.utils.crypto import salted_hmac
 
 from feedback_app.feedback.models import Completion, Project, Vote
+from feedback_app.feedback.prompts.tools import tools_of
 
 FORMATS = ("jsonl", "parquet", "csv")
 CONTENT_TYPES = {
@@ -27,7 +28,7 @@ CONTENT_TYPES = {
 
 CHUNK = 500
 
-COLUMNS = ("prompt", "completion", "label", "weight", "split")
+COLUMNS = ("prompt", "completion", "label", "weight", "split", "tools")
 VOTES = "votes"  # the optional last column
 VOTER_LENGTH = 16  # hexadecimal digits, enough to avoid collisions within a project
 
@@ -54,18 +55,22 @@ class ExportVote:
 
 @dataclass(frozen=True)
 class ExportRow:
-    """One example; its fields are the columns. `votes` is None unless requested."""
+    """One example; its fields are the columns. `tools` are the definitions of tools that came with
+    the conversation; `votes` is None unless requested."""
 
     prompt: list[Message]
     completion: list[Message]
     label: bool
     weight: float
     split: str
+    tools: list[dict[str, Any]] = field(default_factory=list)
     votes: list[ExportVote] | None = None
 
     def as_record(self) -> dict[str, Any]:
-        """Return the columns as plain values."""
+        """Return the columns as plain values; `tools` only where there are some."""
         record = asdict(self)
+        if not self.tools:
+            del record["tools"]
         if self.votes is None:
             del record[VOTES]
         return record
@@ -89,6 +94,7 @@ def export_row(
         label=label,
         weight=weight,
         split=split,
+        tools=tools_of(completion.prompt.messages),
         votes=[export_vote(vote) for vote in completion.votes.all()] if votes else None,
     )
 
@@ -186,7 +192,8 @@ def csv_line(cells: Iterable[str]) -> bytes:
 
 
 def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[bytes]:
-    """Yield a header, then one record per example: prompt and votes as JSON, the answer as text."""
+    """Yield a header, then one record per example: prompt, tools and votes as JSON, the answer as
+    text."""
     yield csv_line((*COLUMNS, VOTES) if votes else COLUMNS)
     for row in rows:
         cells = (
@@ -195,6 +202,7 @@ def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[byt
             "true" if row.label else "false",
             repr(row.weight),
             row.split,
+            as_json(row.tools) if row.tools else "",
         )
         yield csv_line((*cells, as_json(row.as_record()[VOTES])) if votes else cells)
 

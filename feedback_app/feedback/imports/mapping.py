@@ -28,6 +28,7 @@ FIELDS = {
     "rejected": "The worse answer of a pair",
     "messages": "A conversation whose last message is the answer",
     "topic": "The topic of a prompt",
+    "tools": "Definitions of the tools that the answers could call",
     "gold": "The right verdict: makes the answer a gold item",
 }
 #: Other common names of our fields, for files that do not use ours.

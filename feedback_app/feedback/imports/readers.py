@@ -21,13 +21,13 @@ BOM = b"\xef\xbb\xbf"
 
 #: Columns that any shape uses; others are not read.
 KNOWN = frozenset(
-    ["prompt", "completion", "output", "label", "chosen", "rejected", "messages", "topic", "gold"]
+    "prompt completion output label chosen rejected messages topic gold tools".split()
 )
 #: Our field names mapped to the file's: `{"prompt": "question"}`; `{"label": ""}` ignores the
 #: file's own `label`.
 Columns = Mapping[str, str]
 #: CSV cells of these columns may hold messages as JSON.
-_CONVERSATIONS = KNOWN - {"label", "topic", "gold"}
+_CONVERSATIONS = KNOWN - {"label", "topic", "gold", "tools"}
 
 # the only limit on how much of an unclosed quote the csv module buffers; it is process-wide
 csv.field_size_limit(MAX_CELL)

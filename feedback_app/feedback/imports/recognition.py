@@ -3,15 +3,17 @@
 import os.path
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from feedback_app.feedback.imports.bridges.openai_log import NAME as OPENAI_LOG
 from feedback_app.feedback.imports.bridges.registry import bridged
 from feedback_app.feedback.imports.bridges.thumbs import NotImportable, Thumb, word_of
 from feedback_app.feedback.imports.readers import Record
 from feedback_app.feedback.imports.turns import NoText, texts_of, turns_read
 from feedback_app.feedback.models import Verdict
 from feedback_app.feedback.prompts.services import Message, messages_check
+from feedback_app.feedback.prompts.tools import tools_text, with_tools
 from feedback_app.web.errors import UserError
 
 MAX_TEXT = 1_000_000  # characters of one message
@@ -137,9 +139,27 @@ def recognise(record: Record, labels: Labels = AS_KNOWN) -> Recognised:
         raise RowRefused("none of prompt, completion, chosen, rejected or messages is there")
     if "gold" in row and shape != UNPAIRED:
         raise RowRefused("gold needs a single answer, and this row has a pair or none")
+    if tools := tools_given(row, shape):
+        found = tuple(
+            replace(each, messages=tuple(with_tools(each.messages, tools))) for each in found
+        )
     for candidate in found:
         check(candidate)
     return Recognised(shape, found)
+
+
+def tools_given(row: Mapping[str, Any], shape: str) -> str:
+    """Return the definitions of tools of a row, in our own forms and in logs of OpenAI's API.
+    Raise RowRefused."""
+    given = row.get("tools")
+    if shape == OPENAI_LOG and isinstance(request := row.get("request"), dict):
+        given = request.get("tools", given)
+    if shape not in (UNPAIRED, PAIRS, PROMPTS, OPENAI_LOG):
+        return ""
+    try:
+        return tools_text(given)
+    except UserError as error:
+        raise RowRefused(str(error)) from error
 
 
 def from_product(

@@ -103,4 +103,5 @@ def texts_of(message: Mapping[str, Any]) -> list[str]:
     calls = [call["function"] for call in message.get("tool_calls") or []]
     named = [text for call in calls for text in (call["name"], call["arguments"])]
     ids = [call["id"] for call in message.get("tool_calls") or []]
-    return [message["content"], message.get("tool_call_id") or "", *named, *ids]
+    tools = message.get("tools") or ""
+    return [message["content"], message.get("tool_call_id") or "", tools, *named, *ids]

@@ -71,6 +71,11 @@ class Prompt(models.Model):
         return bool(self.messages) and self.messages[-1]["role"] == "tool"
 
     @property
+    def tools(self) -> str:
+        """The definitions of tools that came with the conversation, JSON as text, or ""."""
+        return str(self.messages[0].get("tools", "")) if self.messages else ""
+
+    @property
     def before_title(self) -> list[Any]:
         """The messages before the last user message."""
         asked = [number for number, m in enumerate(self.messages) if m["role"] == "user"]

@@ -23,6 +23,7 @@ from feedback_app.feedback.probes.services import (
     probe_restore,
     probe_retire,
 )
+from feedback_app.feedback.prompts.tools import with_tools
 from feedback_app.web.errors import UserError
 from feedback_app.web.forms import NoFields, query_choice, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
@@ -67,10 +68,13 @@ def probe_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     completion = completion_of(project, pk) if pk else None
     if valid:
         before = completion.prompt.before_title if completion else []
+        tools = completion.prompt.tools if completion else ""
         try:
             probe_add(
                 project=project,
-                messages=[*before, {"role": "user", "content": values["prompt"]}],
+                messages=with_tools(
+                    [*before, {"role": "user", "content": values["prompt"]}], tools
+                ),
                 kind=Probe.Kind(values["kind"]),
                 pattern=values["pattern"],
                 note=values["note"],

@@ -17,6 +17,7 @@ from feedback_app.feedback.prompts.services import (
     prompt_get_or_create,
     split_of,
 )
+from feedback_app.feedback.prompts.tools import with_tools
 from feedback_app.web.errors import UserError
 
 #: Prompts that are added at once, and characters of each; files are imported by a worker.
@@ -100,7 +101,8 @@ def prompt_edit(*, prompt: Prompt, text: str, topic: str, by: User) -> Prompt:
                     "This prompt ends with the result of a tool, which belongs to its question: "
                     "import the conversation with the other text instead."
                 )
-            messages: list[Message] = [*prompt.messages[:-1], *_message(text)]
+            changed: list[Message] = [*prompt.messages[:-1], *_message(text)]
+            messages = with_tools(changed, prompt.tools)
             messages_check(messages)
             if project.prompts.filter(content_hash=content_hash(messages)).exists():
                 raise UserError("The project has a prompt with this text already.")

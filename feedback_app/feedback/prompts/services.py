@@ -14,6 +14,7 @@ from feedback_app.feedback.models import (
     Source,
     Split,
 )
+from feedback_app.feedback.prompts.tools import tools_kept
 from feedback_app.web.errors import UserError
 
 ROLES = ("user", "assistant", "tool")
@@ -22,12 +23,14 @@ MOST_CALLS = 64  # of tools in one message
 
 class Message(TypedDict):
     """One message of a conversation, as OpenAI's API has it. An answer may call tools: `arguments`
-    is JSON as text. A result of the role `tool` names its call."""
+    is JSON as text. A result of the role `tool` names its call. Definitions of tools are with the
+    first message (tools.py)."""
 
     role: str
     content: str
     tool_calls: NotRequired[list[dict[str, Any]]]
     tool_call_id: NotRequired[str]
+    tools: NotRequired[str]
 
 
 def message_new(
@@ -43,12 +46,14 @@ def message_new(
 
 
 def content_hash(messages: Sequence[Message]) -> str:
-    """Return the SHA-256 of a conversation's canonical form."""
+    """Return the SHA-256 of a conversation's canonical form, definitions of tools included."""
     parts: list[list[Any]] = [[m["role"], m["content"]] for m in messages]
     for part, message in zip(parts, messages, strict=True):
         tools = [message.get("tool_calls"), message.get("tool_call_id")]
         if any(tools):
             part += tools
+    if kept := tools_kept(messages):
+        parts.append(["tools", kept])
     canonical = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -78,6 +83,8 @@ def messages_check(messages: Sequence[Message]) -> None:
         faults += message_faults(message, called=called, number=number)
     if messages and messages[-1].get("role") not in ("user", "tool"):
         faults.append("the last message must be the user's, or a tool's result")
+    if any("tools" in message for message in messages[1:]):
+        faults.append("definitions of tools belong to the first message")
     if faults:
         raise UserError("; ".join(faults))
 

@@ -1,6 +1,7 @@
 """`{{ answer.text|model_text }}`: text of models and imports as sanitised HTML, with reasoning and
 calls of tools folded."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from feedback_app.web.text.markdown import render
-from feedback_app.web.text.reasoning import parts_of
+from feedback_app.web.text.reasoning import Parts, parts_of
 
 register = template.Library()
 AUTHORS = {"user": "User", "tool": "Tool"}
@@ -20,7 +21,19 @@ SHOWN = 20_000
 @register.filter
 def model_text(text: str) -> SafeString:
     """Return the text as sanitised Markdown; `hx-disable` is a second line of defence."""
-    parts = parts_of(text)
+    return parts_shown(parts_of(text))
+
+
+@register.filter
+def measured_text(answer: Mapping[str, Any] | None) -> SafeString:
+    """Return an answer of a gate's report, in which the evaluation has separated the reasoning."""
+    text, reasoning = (answer or {}).get("text", ""), (answer or {}).get("reasoning", "")
+    if not reasoning:
+        return model_text(text) if text else EMPTY
+    return parts_shown(Parts(reasoning, text, finished=bool(text.strip())))
+
+
+def parts_shown(parts: Parts) -> SafeString:
     if not parts.reasoning and parts.finished:
         return prose(parts.answer)
     title = "Reasoning" if parts.finished else "Reasoning, not finished"
@@ -28,12 +41,29 @@ def model_text(text: str) -> SafeString:
     return format_html("{}{}", folded(title, prose(parts.reasoning)), answer)
 
 
+EMPTY = mark_safe('<p class="muted">(empty)</p>')
 NO_ANSWER = mark_safe('<p class="muted">(no answer after it)</p>')
 
 
 @register.filter
 def turn_text(message: Mapping[str, Any]) -> SafeString:
-    """Return a message of a conversation: its text, then the calls of tools; a result is folded."""
+    """Return a message of a conversation: its text, then the calls of tools; a result is folded.
+    Definitions of the tools are folded above the first message."""
+    return format_html("{}{}", tools_text(message.get("tools") or ""), said_text(message))
+
+
+@register.filter
+def tools_text(tools: str) -> SafeString:
+    """Return the definitions of a conversation's tools (JSON), folded; nothing for none."""
+    if not tools:
+        return mark_safe("")
+    found = json.loads(tools)
+    count = f"{len(found)} tool{'' if len(found) == 1 else 's'}"
+    written = json.dumps(found, ensure_ascii=False, indent=2)
+    return folded(f"Definitions of {count}", code(written))
+
+
+def said_text(message: Mapping[str, Any]) -> SafeString:
     content = message.get("content") or ""
     if message.get("role") == "tool":
         return folded("Result of a tool", code(content))

@@ -17,6 +17,7 @@ from artifact_store.errors import StoreError
 from feedback_app.feedback.models import BASE_VERSION, Project
 from feedback_app.feedback.prompts.completions import Answer
 from feedback_app.feedback.prompts.services import Message
+from feedback_app.feedback.prompts.tools import tools_of, without_tools
 from feedback_app.serving.engine.replicas import usable, went_down
 from feedback_app.serving.engine.stream import (
     ABORTED,
@@ -369,12 +370,15 @@ class Engine:
         context = [{"role": "system", "content": system}] if system else []
         body: dict[str, Any] = {
             "model": self.model_of(version),
-            "messages": [*context, *messages],
+            "messages": [*context, *without_tools(messages)],
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "return_token_ids": True,
         }
+        if tools := tools_of(messages):
+            # the template writes them; an answer is a text
+            body |= {"tools": tools, "tool_choice": "none"}
         if self.project.chat_template_kwargs:
             body["chat_template_kwargs"] = self.project.chat_template_kwargs
         if sampling.seed is not None:

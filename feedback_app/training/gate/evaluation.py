@@ -17,6 +17,7 @@ from django.conf import settings as django_settings
 
 from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import BASE_VERSION, Project, Split
+from feedback_app.feedback.prompts.tools import tools_fields, without_tools
 from feedback_app.training.gate.probes import probes_judged
 from feedback_app.training.gate.rules import GateResult
 from feedback_app.training.gate.settings import GateSettings
@@ -168,7 +169,8 @@ def _probes(project: Project) -> Iterator[str]:
 def _asked(project: Project, pk: int, messages: list[dict[str, Any]]) -> str:
     """Return a line of a file of prompts, the project's system prompt first."""
     head = [{"role": "system", "content": project.system_prompt}] if project.system_prompt else []
-    return json.dumps({"id": str(pk), "messages": [*head, *messages]})
+    asked = [*head, *without_tools(messages)]
+    return json.dumps({"id": str(pk), "messages": asked, **tools_fields(messages)})
 
 
 def _sample(lines: Iterable[str], seed: int) -> Iterator[str]:

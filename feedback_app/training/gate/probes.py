@@ -2,14 +2,13 @@
 
 A person's regular expression may take exponential time on a model's text, so this runs in workers
 only, with the package `regex`, which stops after a time. The gate and the pages read the result in
-the report.
+the report. The evaluation has separated the reasoning from these answers.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feedback_app.feedback.models import Probe, Project
-from feedback_app.web.text.reasoning import answer_of
 
 SECONDS = 0.5
 
@@ -47,9 +46,7 @@ def _judged(probe: Probe, answers: Sequence[Mapping[str, Any]]) -> list[dict[str
     judged: list[dict[str, Any]] = []
     timed_out = False
     for answer in answers:
-        kept = (
-            None if timed_out else probe_kept(probe.kind, probe.pattern, answer_of(answer["text"]))
-        )
+        kept = None if timed_out else probe_kept(probe.kind, probe.pattern, answer["text"])
         timed_out = kept is None
         judged.append({**answer, "kept": bool(kept)} | ({"timed_out": True} if timed_out else {}))
     return judged

@@ -239,7 +239,8 @@ SETTINGS = (
     Setting(
         "gradient_checkpointing",
         "Gradient checkpointing",
-        "Computes activations again instead of keeping them: slower, in less memory.",
+        "Computes activations again instead of keeping them: slower, in less memory. Automatic "
+        "means on GPUs: for models of more than a billion parameters, else where memory is short.",
         MEMORY,
         choices=(("", "Automatic"), ("on", "On"), ("off", "Off")),
         empty="automatic",

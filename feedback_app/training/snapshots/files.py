@@ -8,6 +8,7 @@ from typing import Any
 
 from feedback_app.feedback.exports.rows import in_chunks
 from feedback_app.feedback.models import Completion, Project, Split
+from feedback_app.feedback.prompts.tools import tools_fields, without_tools
 from feedback_app.training.models import Snapshot, SnapshotItem
 
 #: The files of a run's directory by what their examples are for.
@@ -22,11 +23,14 @@ def context(completion: Completion) -> list[dict[str, Any]]:
 
 
 def as_line(item: SnapshotItem) -> dict[str, Any]:
-    """Return an example in TRL's unpaired format, plus weight and served token ids."""
+    """Return an example in TRL's unpaired format, plus weight and served token ids; `tools` only
+    where there are some."""
     completion = item.completion
+    messages = context(completion)
     return {
         "id": str(completion.pk),
-        "prompt": context(completion),
+        "prompt": without_tools(messages),
+        **tools_fields(messages),
         "completion": [{"role": "assistant", "content": completion.text}],
         "label": item.desirable,
         "weight": item.weight,

@@ -64,6 +64,42 @@ def pages(program: Program, what: str, query: str = "") -> list[list[dict[str, A
         cursor = f"&cursor={page['next_cursor']}"
 
 
+# -- definitions of tools
+
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "The weather"}}]
+
+
+def test_definitions_of_tools_are_part_of_a_prompt(project: Project, program: Program) -> None:
+    asked = {"messages": HELLO, "tools": TOOLS}
+    with_tools, without, again = post(
+        program, "prompts", {"prompts": [asked, {"messages": HELLO}, asked]}
+    ).json()["data"]
+    assert (with_tools["messages"], with_tools["tools"]) == (HELLO, TOOLS)
+    assert (without["messages"], without["tools"]) == (HELLO, [])
+    assert (again["id"], again["created"]) == (with_tools["id"], False)
+    assert without["id"] != with_tools["id"]
+
+    answers = [{**asked, "text": "Rain."}, {"prompt_id": without["id"], "text": "Rain."}]
+    added = post(program, "completions", {"completions": answers}).json()["data"]
+    assert [each["prompt_id"] for each in added] == [with_tools["id"], without["id"]]
+
+
+@pytest.mark.parametrize(
+    ("completion", "param"),
+    [
+        ({"messages": HELLO, "tools": [*TOOLS, *TOOLS]}, None),
+        ({"prompt_id": 1, "tools": TOOLS}, "completions[0].tools"),
+        ({"messages": HELLO, "tools": {}}, "completions[0].tools"),
+    ],
+)
+def test_definitions_that_do_not_fit_are_refused(
+    completion: dict[str, Any], param: str | None, program: Program
+) -> None:
+    refused = post(program, "completions", {"completions": [{**completion, "text": "Rain."}]})
+    assert refused.status_code == 400
+    assert fault(refused)[2] == param
+
+
 # -- lists
 
 

@@ -11,9 +11,11 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.models import Completion, Project, Prompt
+from feedback_app.feedback.prompts.tools import tools_of
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.serving.models import Conversation
-from feedback_app.training.snapshots.files import context
+from feedback_app.training.models import SnapshotItem
+from feedback_app.training.snapshots.files import as_line, context
 from tests.api.gateway.test_chat import chunks
 from tests.api.gateway_client import HELLO, Program, fault
 
@@ -72,7 +74,8 @@ def asked(settings: Settings) -> Iterator[list[dict[str, Any]]]:
     class Caller(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            stream = STREAM if "tools" in bodies[-1] else TEXT_STREAM
+            calls = "tools" in bodies[-1] and bodies[-1].get("tool_choice") != "none"
+            stream = STREAM if calls else TEXT_STREAM
             self.send_response(200)
             self.send_header("Content-Type", "text/event-stream")
             self.send_header("Content-Length", str(len(stream)))
@@ -139,7 +142,7 @@ def test_nothing_of_it_is_stored(program: Program, asked: list[dict[str, Any]]) 
         assert not model.objects.exists()  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"tool_choice": "none"}])
+@pytest.mark.parametrize("fields", [{"tools": TOOLS}, {"tool_choice": "auto"}])
 def test_engine_without_tools_refuses_with_the_reason(
     fields: dict[str, Any], program: Program, asked: list[dict[str, Any]], settings: Settings
 ) -> None:
@@ -184,6 +187,59 @@ def test_earlier_calls_are_part_of_a_conversation_that_is_stored(
     assert completion.prompt.messages == sent["messages"][1:]
     # what is trained on is what was sent
     assert context(completion) == sent["messages"]
+
+
+@pytest.mark.parametrize("engines", [[], [BASE]])
+def test_definitions_are_stored_where_no_tool_may_be_called(
+    engines: list[str], program: Program, asked: list[dict[str, Any]], settings: Settings
+) -> None:
+    settings.ENGINE_TOOLS = engines
+
+    answer = program.ask(tools=TOOLS, tool_choice="none").json()
+
+    [sent] = asked
+    assert (sent["tools"], sent["tool_choice"]) == (TOOLS, "none")
+    assert sent["messages"][1:] == HELLO
+    completion = Completion.objects.get(pk=answer["completion_id"])
+    assert tools_of(completion.prompt.messages) == TOOLS
+    line = as_line(SnapshotItem(completion=completion, desirable=True, weight=1.0))
+    assert (line["prompt"], line["tools"]) == (sent["messages"], TOOLS)
+    # other definitions, or none, are another prompt
+    program.ask(tools=TOOLS, tool_choice="none")
+    program.ask(tools=[{"type": "function", "function": {"name": "hours"}}], tool_choice="none")
+    program.ask()
+    assert Prompt.objects.count() == 3
+
+
+def test_definitions_go_on_with_a_conversation(
+    program: Program, asked: list[dict[str, Any]]
+) -> None:
+    program.ask(tools=TOOLS, tool_choice="none", user="a")
+    talk = [
+        *HELLO,
+        {"role": "assistant", "content": "It rains."},
+        {"role": "user", "content": "And Bergen?"},
+    ]
+    program.ask(tools=TOOLS, tool_choice="none", user="a", messages=talk)
+    assert Conversation.objects.get().turns.count() == 2
+
+
+@pytest.mark.parametrize(
+    "tools",
+    [
+        [*TOOLS, *TOOLS],
+        [{"type": "function", "function": {"name": "a", "parameters": {"b": "c" * 100_000}}}],
+    ],
+    ids=["twice", "huge"],
+)
+def test_definitions_that_cannot_be_stored_are_refused(
+    tools: list[dict[str, Any]], program: Program, asked: list[dict[str, Any]]
+) -> None:
+    refused = program.ask(tools=tools, tool_choice="none")
+    assert refused.status_code == 400
+    assert "tool" in refused.json()["error"]["message"]
+    assert not asked
+    assert not Prompt.objects.exists()
 
 
 def test_variables_of_the_chat_template_reach_the_engine(

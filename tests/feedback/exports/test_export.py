@@ -180,7 +180,7 @@ def test_csv_neutralises_formulas_and_keeps_line_breaks(
     body = b"".join(csv_lines(project_rows(project))).decode()
     header, *rows = csv.reader(io.StringIO(body, newline=""))
 
-    assert header == ["prompt", "completion", "label", "weight", "split"]
+    assert header == ["prompt", "completion", "label", "weight", "split", "tools"]
     cells = [row[1] for row in rows]
     assert cells[: len(HOSTILE) + 1] == [f"'{text}" for text in [*HOSTILE, "'=1"]]
     assert cells[-3:] == texts[-3:]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from feedback_app.feedback.exports.parquet import parquet_write
 from feedback_app.feedback.exports.rows import ExportRow, csv_lines, jsonl_lines, project_rows
 from feedback_app.feedback.imports.readers import Record
 from feedback_app.feedback.imports.recognition import RowRefused, recognise
-from feedback_app.feedback.models import Completion, Project, Prompt
-from feedback_app.feedback.prompts.services import content_hash
+from feedback_app.feedback.models import Completion, Project, Prompt, Source
+from feedback_app.feedback.prompts.services import content_hash, prompt_get_or_create
+from feedback_app.feedback.prompts.tools import tools_of, tools_text, with_tools, without_tools
 from feedback_app.training.snapshots.files import context
 from trainer.data.messages import messages_of
 
@@ -34,6 +36,17 @@ LOOSE = [
     USER,
     {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": {}}}]},
     {"role": "tool", "name": "weather", "content": [{"type": "text", "text": "Rain"}]},
+]
+DEFINITIONS = [
+    {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "The weather of a city",
+            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
+        },
+    },
+    {"type": "function", "function": {"name": "hours"}},
 ]
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
 
@@ -172,7 +185,7 @@ def test_export_of_an_import_is_imported_as_the_same(
     as_format: str, project: Project, admin: User, tmp_path: Path
 ) -> None:
     source = tmp_path / "rows.jsonl"
-    rows = [row([{"role": "user", "content": "Hi"}]), row(TALK)]
+    rows = [row([{"role": "user", "content": "Hi"}]), row(TALK), row(TALK, tools=DEFINITIONS)]
     source.write_text("".join(json.dumps(each) + "\n" for each in rows))
     imported(source, project, admin)
     before = exported(project)
@@ -189,10 +202,12 @@ def test_export_of_an_import_is_imported_as_the_same(
     imported(file, project, admin)
 
     assert exported(project) == before
-    assert [each.prompt[-1] for each in before] == [RESULT, {"role": "user", "content": "Hi"}]
+    hi = {"role": "user", "content": "Hi"}
+    assert [each.prompt[-1] for each in before] == [RESULT, RESULT, hi]
+    assert [each.tools for each in before] == [[], DEFINITIONS, []]
     # the trainer reads the same messages, and writes them as they were
     for completion in Completion.objects.select_related("prompt"):
-        given = context(completion)
+        given = without_tools(context(completion))
         assert [message.as_dict() for message in messages_of(given)] == given
 
 
@@ -220,4 +235,96 @@ def test_parquet_without_calls_has_no_columns_of_tools(project: Project, admin: 
 
 
 def exported(project: Project) -> list[ExportRow]:
-    return sorted(project_rows(project), key=lambda each: str(each.prompt))
+    return sorted(project_rows(project), key=lambda each: str((each.prompt, each.tools)))
+
+
+# -- definitions
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        DEFINITIONS,
+        json.dumps(DEFINITIONS),
+        [each["function"] for each in DEFINITIONS],
+    ],
+    ids=["list", "text", "bare"],
+)
+@pytest.mark.parametrize("shape", ["example", "pair", "prompt", "log"])
+def test_definitions_are_kept_with_the_first_message(given: Any, shape: str) -> None:
+    value: dict[str, Any] = {
+        "example": row([USER]),
+        "pair": {"prompt": [USER], "chosen": "Yes.", "rejected": "No."},
+        "prompt": {"prompt": "And Oslo?"},
+        "log": {"messages": [USER], "response": "It rains.", "rating": 1},
+    }[shape]
+    candidates = recognise(Record(1, {**value, "tools": given}, "")).candidates
+    assert len(candidates) == (2 if shape == "pair" else 1)
+    for candidate in candidates:
+        assert tools_of(candidate.messages) == DEFINITIONS
+        assert without_tools(candidate.messages) == [USER]
+
+
+def test_definitions_of_a_logged_request_are_kept() -> None:
+    request = {"messages": [USER], "tools": DEFINITIONS}
+    value = {"request": request, "response": "It rains.", "rating": "up"}
+    [candidate] = recognise(Record(1, value, "")).candidates
+    assert tools_of(candidate.messages) == DEFINITIONS
+
+
+@pytest.mark.parametrize("given", [None, [], "", "[]", " "])
+def test_no_definitions_leave_the_conversation_as_it_is(given: Any) -> None:
+    assert messages(row([USER], tools=given)) == [USER]
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+def function(**fields: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "a", **fields}}
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"name": "a"}, "no list"),
+        (7, "no list"),
+        ("{", "no valid JSON"),
+        ("[" * 90_000, "no valid JSON"),
+        ("[" + "1," * 60_000 + "1]", "120,003 characters: at most 100,000"),
+        ([function(name=f"f{n}") for n in range(65)], "65 definitions: at most 64"),
+        (["weather"], "tool 1 is no definition"),
+        ([function(), {"type": "retrieval"}], "tool 2 is no definition"),
+        ([{**function(), "more": 1}], "tool 1 is no definition"),
+        ([function(name="")], "tool 1 needs a name"),
+        ([function(name="a" * 65)], "tool 1 needs a name"),
+        ([function(name=["a"])], "tool 1 needs a name"),
+        ([function(), function()], "two tools are called a"),
+        ([function(description=1)], "a description that is no text"),
+        ([function(parameters=[1])], "parameters that are no JSON schema"),
+        ([function(parameters=nested(50))], "more than 32 lists and objects in each other"),
+        ([function(parameters=nested(5_000))], "more than 32 lists and objects in each other"),
+        ([function(description="x" * 100_001)], "characters: at most 100,000"),
+        ([function(description="\x00")], "NUL"),
+        ([function(description="\ud800")], "not in JSON"),
+        ([function(parameters={"a": float("nan")})], "not in JSON"),
+        ([function(parameters={"a": date(2026, 1, 1)})], "not in JSON"),
+        ([function(name="a b"), function(description=1)], "tool 2 (a) has a description"),
+    ],
+)
+def test_definitions_that_cannot_be_kept_are_refused_with_the_reason(given: Any, why: str) -> None:
+    assert why in refusal(row([USER], tools=given))
+
+
+@pytest.mark.django_db
+def test_order_of_keys_is_that_of_the_file(project: Project) -> None:
+    """A chat template writes it; PostgreSQL's jsonb would sort it."""
+    given = [function(parameters={"zebra": 1, "a": 2}, description="x")]
+    asked: Any = with_tools([USER], tools_text(given))
+    kept = prompt_get_or_create(project=project, messages=asked, source=Source.IMPORT)
+    kept.refresh_from_db()
+    assert json.dumps(tools_of(kept.messages)) == json.dumps(given)

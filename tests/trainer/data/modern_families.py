@@ -31,6 +31,8 @@ HERMES_RESULT = (
 )
 # reasoning stays in the turn that is being answered, tools included, and leaves earlier ones
 QWEN_3 = (
+    "{% if tools %}{{ '<|im_start|>system\n# Tools\n' }}"
+    "{% for tool in tools %}{{ (tool | tojson) + '\n' }}{% endfor %}{{ '<|im_end|>\n' }}{% endif %}"
     "{% set last = namespace(query=0) %}"
     "{% for m in messages %}{% if m.role == 'user' %}{% set last.query = loop.index0 %}{% endif %}"
     "{% endfor %}{% for m in messages %}{% if m.role == 'assistant' %}"
@@ -75,7 +77,9 @@ LLAMA_3_1 = (  # one call at a time; a result is the turn of 'ipython'
     "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
 MISTRAL_TOOLS = (  # ids of calls have nine characters
-    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+    "{{ bos_token }}{% if tools %}{{ '[AVAILABLE_TOOLS] ' + (tools | tojson) }}"
+    "{{ '[/AVAILABLE_TOOLS]' }}{% endif %}"
+    "{% for m in messages %}{% if m.role == 'user' %}"
     "{{ '[INST] ' + m.content + '[/INST]' }}{% elif m.tool_calls is defined %}"
     "{{ '[TOOL_CALLS] [' }}{% for c in m.tool_calls %}{% if c.id | length != 9 %}"
     "{{ raise_exception('Tool call IDs should be alphanumeric strings with length 9!') }}"

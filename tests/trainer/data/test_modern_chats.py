@@ -1,8 +1,11 @@
 """Reasoning, calls of tools and variables of chat templates: training reads what serving read."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from tests.trainer.conftest import example
 from tests.trainer.data.chat_families import FAMILIES, Family
@@ -17,11 +20,13 @@ from trainer.chats.settings import (
     template_kwargs_fault,
 )
 from trainer.data.chat import answer_end, prompt_ids
-from trainer.data.messages import messages_of
+from trainer.data.examples import read_examples, write_examples
+from trainer.data.messages import messages_of, tools_fault
 from trainer.data.reasoning import MARKS, answer_index, answer_start
 from trainer.data.tokenise import Tokenised, tokenise, tokenise_all
 from trainer.engine.http.protocol import ChatRequest
 from trainer.errors import Refused
+from trainer.evaluation.config import read_prompts
 
 Talk = list[dict[str, Any]]
 
@@ -272,6 +277,119 @@ def test_every_pair_of_marks_is_known(marks: tuple[str, str]) -> None:
     index = answer_index(qwen.tokenizer, (1, 2), ids)
     assert index is not None
     assert qwen.tokenizer.decode(ids[index:]) == ANSWER
+
+
+# -- definitions of tools
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a place",
+        "parameters": {"type": "object", "properties": {"place": {"type": "string"}}},
+    },
+}
+HOURS = {"type": "function", "function": {"name": "hours"}}
+WITH_DEFINITIONS = {"qwen-3", "mistral-tools"}
+
+
+def served_with(family: Family, talk: Talk, tools: list[dict[str, Any]]) -> tuple[int, ...]:
+    """Return the ids that the engine computes on for a request with these definitions."""
+    body = {"model": "m", "messages": talk, "tools": tools, "tool_choice": "none"}
+    request = ChatRequest.model_validate(body)
+    messages = [message.model_dump(exclude_none=True) for message in request.messages]
+    return tuple(prompt_ids(family.tokenizer, messages, None, request.tools or ()))
+
+
+@each
+def test_training_reads_the_definitions_that_the_engine_reads(family: Family) -> None:
+    if family.name not in WITH_DEFINITIONS:
+        for read in (served_with, lambda *given: trained(*given[:2], tools=(WEATHER,))):
+            with pytest.raises(Refused, match="chat template has no definitions of tools"):
+                read(family, PLAIN[-1:], [WEATHER])
+        return
+    talk = PLAIN[-1:]
+    read = served_with(family, talk, [WEATHER, HOURS])
+    text = family.tokenizer.decode(read)
+    for word in ("weather", "The weather of a place", "place", "hours"):
+        assert word in text
+    found = trained(family, talk, tools=(WEATHER, HOURS))
+    assert found is not None
+    assert found.prompt == read
+    other = trained(family, talk, tools=(HOURS,))
+    without = trained(family, talk)
+    assert other is not None
+    assert without is not None
+    assert without.prompt == served(family, talk)
+    assert len({found.prompt_key, other.prompt_key, without.prompt_key}) == 3
+
+
+def test_prompt_that_is_cut_keeps_its_definitions() -> None:
+    qwen = MODERN["qwen-3"]
+    turns = [{"role": role, "content": "Bread? " * 20} for role in ("user", "assistant")] * 5
+    talk = [*turns, {"role": "user", "content": "And salt?"}]
+    whole = trained(qwen, talk, tools=(WEATHER,))
+    assert whole is not None
+    room = whole.length - 400
+    cut = trained(qwen, talk, tools=(WEATHER,), max_length=room)
+    assert cut is not None
+    assert cut.truncated
+    assert cut.length <= room
+    assert "The weather of a place" in qwen.tokenizer.decode(cut.prompt)
+
+
+def test_engine_refuses_to_call_tools() -> None:
+    for choice in ({}, {"tool_choice": "auto"}):
+        with pytest.raises(ValidationError, match="calls no tools"):
+            ChatRequest.model_validate(
+                {"model": "m", "messages": PLAIN, "tools": [WEATHER], **choice}
+            )
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _ in range(depth):
+        value = {"a": value}
+    return value
+
+
+@pytest.mark.parametrize(
+    ("tools", "fault"),
+    [
+        ({}, "must be a list"),
+        ("weather", "must be a list"),
+        ([WEATHER] * 65, "at most 64"),
+        (["weather"], "number 1 must be"),
+        ([{"type": "function", "function": {"name": ""}}], "number 1 must be"),
+        ([WEATHER, {**HOURS, "more": 1}], "number 2 must be"),
+        ([WEATHER, WEATHER], "two tools have the same name"),
+        ([{"type": "function", "function": {"name": "a", "description": "x" * 200_000}}], "long"),
+        ([{"type": "function", "function": {"name": "a", "parameters": nested(100_000)}}], "deep"),
+    ],
+)
+def test_definitions_that_are_refused(tools: object, fault: str) -> None:
+    found = tools_fault(tools)
+    assert found is not None
+    assert fault in found
+
+
+def test_definitions_of_examples_and_prompts_are_read_and_written(tmp_path: Path) -> None:
+    path = tmp_path / "examples.jsonl"
+    write_examples(path, [example(1, tools=(WEATHER,)), example(2)])
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert first["tools"] == [WEATHER]
+    assert "tools" not in second
+    assert [found.tools for found in read_examples(path)] == [(WEATHER,), ()]
+    path.write_text(json.dumps({**first, "tools": [WEATHER, WEATHER]}) + "\n")
+    with pytest.raises(Refused, match=r"examples.jsonl line 1: tools: two tools"):
+        read_examples(path)
+
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"id": "1", "messages": PLAIN, "tools": [WEATHER]}) + "\n")
+    assert read_prompts(prompts)[0].tools == (WEATHER,)
+    prompts.write_text(json.dumps({"id": "1", "messages": PLAIN, "tools": {}}) + "\n")
+    with pytest.raises(Refused, match=r"prompts.jsonl line 1: tools must be a list"):
+        read_prompts(prompts)
 
 
 # -- variables

@@ -27,7 +27,9 @@ METRICS = set(
     "finished words repetition relevance refusal distinct tokens ranking kl_per_token "
     "neutral_logprob sycophancy".split()
 )
-ANSWER_FIELDS = set("text finish_reason tokens words repeats relevance refusal language up".split())
+ANSWER_FIELDS = set(
+    "text finish_reason tokens words repeats relevance refusal language up reasoning".split()
+)
 
 
 def make_eval(tmp_path: Path, tiny_dir: Path, candidates: dict[str, str | None]) -> Path:

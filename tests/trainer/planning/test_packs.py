@@ -1,6 +1,7 @@
 """Packs, checkpointing and their reason, from the free memory of a GPU."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,17 +13,31 @@ from trainer.config import Packs, Refused, TrainConfig
 from trainer.models.architecture import Architecture
 from trainer.planning import plan
 from trainer.planning.memory import Load, Setup, estimate
-from trainer.planning.packs import fitting, packs_here
+from trainer.planning.packs import LARGE, fitting, packs_here
 from trainer.training.train import train
 
 GIB = 2**30
 SEVEN_B = transformers.MistralConfig()
+SMALL = transformers.Qwen2Config(
+    hidden_size=896,
+    intermediate_size=4864,
+    num_hidden_layers=24,
+    num_attention_heads=14,
+    num_key_value_heads=2,
+    tie_word_embeddings=True,
+)
 CONFIG = TrainConfig("some/model", "starter@1")
 
 
 @pytest.fixture(scope="module")
 def seven_b() -> Architecture:
     return Architecture.of(SEVEN_B)
+
+
+@pytest.fixture(scope="module")
+def small() -> Architecture:
+    """Half a billion parameters, in the shape of Qwen 2.5 0.5B."""
+    return Architecture.of(SMALL)
 
 
 @pytest.mark.parametrize("free", [20, 24, 40, 48, 80, 140])
@@ -35,14 +50,27 @@ def test_packs_that_are_chosen_fit(seven_b: Architecture, free: int) -> None:
     assert "may not be enough" not in reason
 
 
-def test_more_memory_is_used_for_speed(seven_b: Architecture) -> None:
-    found = [
-        fitting(CONFIG, seven_b, Setup(CONFIG.lora_r), free * GIB)[0] for free in (20, 40, 140)
-    ]
+def test_more_memory_is_used_for_speed(small: Architecture) -> None:
+    """Up to a billion parameters layers are checkpointed last."""
+    found = [fitting(CONFIG, small, Setup(CONFIG.lora_r), free * GIB)[0] for free in (3, 8, 40)]
     assert found[-1] == Packs(4096, 8192, gradient_checkpointing=False)
     assert not found[1].gradient_checkpointing
     assert found[1].held_tokens < 8192
     assert found[0].gradient_checkpointing
+
+
+def test_more_than_a_billion_parameters_are_checkpointed(
+    seven_b: Architecture, small: Architecture
+) -> None:
+    assert small.parameters < LARGE < seven_b.parameters
+    chosen, reason = fitting(CONFIG, seven_b, Setup(CONFIG.lora_r), 140 * GIB)
+    assert chosen == Packs(4096, 8192, gradient_checkpointing=True)
+    assert "layers checkpointed" in reason
+    for given in (True, False):
+        config = replace(CONFIG, gradient_checkpointing=given)
+        for architecture in (small, seven_b):
+            found, _ = fitting(config, architecture, Setup(CONFIG.lora_r), 140 * GIB)
+            assert found.gradient_checkpointing is given
 
 
 def test_model_that_does_not_fit_says_what_to_change(seven_b: Architecture) -> None:

@@ -57,7 +57,7 @@ def test_plan_estimates_memory_here_and_on_other_devices(make_run: MakeRun) -> N
     assert here["total"] == sum(size for name, size in here.items() if name != "total")
     assert all(size > 0 for size in here.values())
     kinds = [(row["devices"], row["base"]) for row in found["devices"]]
-    assert len(set(kinds)) == len(kinds) == 14
+    assert len(set(kinds)) == len(kinds) == 11
     assert {devices for devices, _ in kinds} == {1, 2, 4, 8}
     by_kind = {kind: row["memory"] for kind, row in zip(kinds, found["devices"], strict=True)}
     assert by_kind[1, "4-bit"]["base"] < by_kind[1, "bfloat16"]["base"] < here["base"]
@@ -121,7 +121,10 @@ def test_plan_of_a_model_and_a_file_needs_no_run_directory(
     assert "9 examples (5 up, 4 down)" in said
     (row,) = [line for line in said.splitlines() if line.startswith("here (cpu, float32)")]
     assert row.split()[-1] == f"{found['memory']['total'] / 2**30:.2f}"
-    assert "8 × CUDA, 4-bit, a share each (FSDP)" in said
+    assert "8 × CUDA, 4-bit, a copy each (DDP)" in said
+    assert "8 × CUDA, bfloat16, a share each (FSDP)" in said
+    # the configuration refuses it
+    assert "4-bit, a share each (FSDP)" not in said
 
 
 def test_plan_of_a_model_refuses_invalid_arguments(

@@ -9,9 +9,11 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.prompts.tools import tools_text, with_tools
 from feedback_app.training.gate.evaluation import (
     MOST_ANSWERS,
     MOST_PROMPTS,
+    TEST_FILE,
     Look,
     evaluation_write,
     first_look,
@@ -25,7 +27,7 @@ from feedback_app.training.models import Run
 from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.services import run_request
 from tests.training.gate.reports import gate_report
-from trainer.evaluation.config import EvalConfig
+from trainer.evaluation.config import EvalConfig, read_prompts
 
 SETTINGS = GateSettings()
 
@@ -149,3 +151,18 @@ def test_large_snapshots_are_sampled(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert len(first.splitlines()) == 7
     evaluation_write(run, Look(9), base_model="model")
     assert (directory / "votes.jsonl").read_text() == first
+
+
+@pytest.mark.django_db
+def test_definitions_of_tools_are_beside_the_messages(run: Run) -> None:
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    for prompt in run.project.prompts.all():
+        prompt.messages = with_tools(prompt.messages, tools_text(tools))
+        prompt.save()
+    directory = evaluation_write(run, Look(5), base_model="model")
+    lines = [json.loads(line) for line in (directory / TEST_FILE).read_text().splitlines()]
+    assert lines
+    for line in lines:
+        assert line["tools"] == tools
+        assert all("tools" not in message for message in line["prompt"])
+    assert {len(prompt.tools) for prompt in read_prompts(directory / "prompts.jsonl")} == {1}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from feedback_app.feedback.templatetags.model_text import model_text, turn_text
+from feedback_app.feedback.templatetags.model_text import measured_text, model_text, turn_text
 from feedback_app.web.text import reasoning
 from feedback_app.web.text.reasoning import Parts, answer_of, parts_of
 from trainer.data import reasoning as trained
@@ -52,6 +52,19 @@ def test_unfinished_reasoning_says_that_no_answer_follows() -> None:
     html = model_text("<think>\nwell")
     assert "Reasoning, not finished" in html
     assert "(no answer after it)" in html
+
+
+def test_reasoning_that_an_evaluation_has_separated_is_folded() -> None:
+    hostile = "<script>alert(1)</script>"
+    html = measured_text({"text": "Yes.", "reasoning": f"well {hostile}"})
+    folded, _, answer = html.partition("</details>")
+    assert "<summary>Reasoning</summary>" in folded
+    assert hostile not in html
+    assert "<p>Yes.</p>" in answer
+    assert "Reasoning, not finished" in measured_text({"text": "", "reasoning": "well"})
+    assert measured_text({"text": "Yes."}) == model_text("Yes.")
+    for nothing in (None, {"text": "", "reasoning": ""}):
+        assert "(empty)" in measured_text(nothing)
 
 
 def test_empty_reasoning_is_not_shown() -> None:

@@ -32,7 +32,7 @@ class CpuBackend:
     def forest_attention(
         self, query: Tensor, key: Tensor, value: Tensor, layout: Layout, layer: int, rules: Rules
     ) -> Tensor:
-        if query.dtype not in COMPILED_TYPES:
+        if query.dtype not in COMPILED_TYPES or rules.sinks is not None:
             return reference_attention(query, key, value, layout, layer, rules)
         rotated = query.new_empty(0, 0)  # the model has rotated queries and keys already
         heads = (states.transpose(0, 1) for states in (query, key, value))

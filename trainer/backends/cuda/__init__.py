@@ -32,7 +32,7 @@ class CudaBackend(TorchReference):
         # loads torch's compiler, 2 s: a plan asks this backend without using it
         from trainer.backends.cuda import forest_attention as flex
 
-        if self._given_up or not flex.supports(query, key, value):
+        if self._given_up or rules.sinks is not None or not flex.supports(query, key, value):
             return super().forest_attention(query, key, value, layout, layer, rules)
         stored = None if layout.stored is None else layout.stored.layers[layer]
         try:

@@ -52,7 +52,7 @@ def segment_attention(
         k = torch.cat([*old, *(keys[i] for i in above), keys[index]], dim=1)
         v = torch.cat([*old_values, *(values[i] for i in above), values[index]], dim=1)
         q, hidden = queries[index], _hidden(segment, rules, query.device)
-        if rules.softcap is None:
+        if rules.softcap is None and rules.sinks is None:
             mask = None if hidden is None else ~hidden
             if mask is None and sizes[index] > 1:
                 mask = causal_lower_right(sizes[index], k.shape[1])
@@ -60,12 +60,20 @@ def segment_attention(
         else:
             groups = (k.shape[0], -1, *q.shape[1:])
             scores = q.view(groups) @ k[:, None].transpose(-1, -2) * rules.scale
-            scores = rules.softcap * torch.tanh(scores / rules.softcap)
-            scores = _masked(scores, segment, rules)
-            share = scores.softmax(-1, dtype=torch.float32).to(q.dtype)
+            if rules.softcap is not None:
+                scores = rules.softcap * torch.tanh(scores / rules.softcap)
+            share = _shares(_masked(scores, segment, rules), rules.sinks).to(q.dtype)
             out = (share @ v[:, None]).reshape(q.shape)
         results.append(out)
     return torch.cat(results, dim=1).transpose(0, 1)
+
+
+def _shares(scores: Tensor, sinks: Tensor | None) -> Tensor:
+    """Return the softmax of scores (G, H/G, t, t') in fp32, without the share that sinks take."""
+    if sinks is None:
+        return scores.softmax(-1, dtype=torch.float32)
+    taken = sinks.view(*scores.shape[:2], 1, 1).expand(*scores.shape[:3], 1)
+    return torch.cat([scores, taken], dim=-1).softmax(-1, dtype=torch.float32)[..., :-1]
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Any, scale: float) -> Tensor:

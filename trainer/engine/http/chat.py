@@ -169,6 +169,7 @@ def context(scheduler: Scheduler, body: ChatRequest) -> list[int]:
             scheduler.base.tokenizer,
             [message.model_dump(exclude_none=True) for message in body.messages],
             body.chat_template_kwargs,
+            body.tools or (),
         )
     except Refused as error:
         raise Refusal(400, str(error)) from error

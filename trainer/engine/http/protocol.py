@@ -12,6 +12,7 @@ from pydantic import (
 )
 
 from trainer.chats.settings import template_kwargs_fault
+from trainer.data.messages import tools_fault
 from trainer.engine.sampling import Sampling
 
 MAX_MESSAGES = 2_000
@@ -113,6 +114,22 @@ class ChatRequest(BaseModel):
     return_token_ids: bool = False
     ignore_eos: bool = False
     chat_template_kwargs: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+
+    @field_validator("tools")
+    @classmethod
+    def check_tools(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        if fault := tools_fault(value):
+            raise ValueError(fault)
+        return value
+
+    @model_validator(mode="after")
+    def call_no_tools(self) -> "ChatRequest":
+        """The prompt has the definitions, but a call would come back as the text of an answer."""
+        if self.tools and self.tool_choice != "none":
+            raise ValueError('this engine calls no tools: send "tool_choice": "none" with tools')
+        return self
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -21,7 +21,8 @@ OnStep = Callable[[], None]
 class MeasuredAnswer:
     """One answer as the report has it. `tokens` and `words` are counts; `relevance` is that of
     relevance.py; `language` is an ISO 639-1 code or ""; `up` is the predicted probability of an up
-    vote, None without a model of the votes."""
+    vote, None without a model of the votes. All are those of the answer alone; `reasoning` is the
+    text before it."""
 
     text: str
     finish_reason: Literal["stop", "length"]
@@ -32,6 +33,7 @@ class MeasuredAnswer:
     refusal: bool
     language: str
     up: float | None = None
+    reasoning: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,4 +91,5 @@ def _measured(answer: Answer, relevant: float, up: float | None) -> MeasuredAnsw
         refusal=is_refusal(text),
         language=language(text),
         up=up,
+        reasoning=answer.reasoning,
     )

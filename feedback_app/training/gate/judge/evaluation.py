@@ -10,6 +10,7 @@ from typing import Any
 from django.db.models import Count, Q
 
 from feedback_app.feedback.models import BASE_VERSION, Split
+from feedback_app.feedback.prompts.tools import tools_text, with_tools
 from feedback_app.training.gate.evaluation import (
     JUDGE_FILE,
     evaluation_directory,
@@ -25,6 +26,7 @@ from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import Run, SnapshotItem
 from feedback_app.training.snapshots.files import context
 from feedback_app.web.errors import UserError
+from feedback_app.web.text.reasoning import answer_of
 
 #: Pairs of a liked and a disliked answer that agreement is measured on, one a prompt.
 MOST_PAIRS = 60
@@ -114,18 +116,26 @@ def _interview(run: Run, settings: GateSettings, interview: Interview, found: Ju
 
 
 def answer_pairs(report: Mapping[str, Any], *, candidate: str) -> list[Pair]:
-    """Return the first answers of candidate and live (the base if there is none) to each prompt."""
+    """Return the first answers of candidate and live (the base if there is none) to each prompt,
+    without their reasoning, which the evaluation has separated."""
     others = [name for name in report["candidates"] if name not in (candidate, BASE_VERSION)]
     live = others[0] if others else BASE_VERSION
     return [
         Pair(
             entry["id"],
-            entry["messages"],
+            _asked(entry),
             entry["answers"][candidate][0]["text"],
             entry["answers"][live][0]["text"],
         )
         for entry in report["answers"][:MOST_JUDGED]
     ]
+
+
+def _asked(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return a prompt's messages, definitions of tools with the first one after the system's."""
+    messages = list(entry["messages"])
+    head = [message for message in messages[:1] if message["role"] == "system"]
+    return [*head, *with_tools(messages[len(head) :], tools_text(entry.get("tools")))]
 
 
 def vote_pairs(run: Run) -> list[Pair]:
@@ -158,4 +168,4 @@ def _vote_pair(key: str, items: Iterable[SnapshotItem], seed: int) -> Pair:
     items = sorted(items, key=lambda item: place(f"{item.completion_id}", seed))
     liked = next(item for item in items if item.desirable).completion
     disliked = next(item for item in items if not item.desirable).completion
-    return Pair(key, context(liked), liked.text, disliked.text)
+    return Pair(key, context(liked), answer_of(liked.text), answer_of(disliked.text))

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db.models import F, Value
+from django.db.models.functions import Concat
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project, Split
+from feedback_app.feedback.models import Completion, Project, Split
 from feedback_app.training.gate.evaluation import evaluation_directory, evaluation_read
 from feedback_app.training.gate.judge.evaluation import judge_evaluate, vote_pairs
 from feedback_app.training.gate.judge.interview import Interrupted
@@ -105,6 +107,15 @@ def test_few_prompts_decide_nothing(run: Run, judge: Judge) -> None:
     report_write(run, prompts=8)
     evaluated(run)
     assert outcome(run) == (GateOutcome.UNDECIDED, "there were too few prompts to measure it")
+
+
+def test_judge_does_not_see_the_reasoning_of_voted_answers(run: Run) -> None:
+    Completion.objects.update(text=Concat(Value("<think>\nwell\n</think>\n\n"), F("text")))
+    pairs = vote_pairs(run)
+    assert pairs
+    for pair in pairs:
+        assert pair.first.startswith("A good answer")
+        assert pair.second.startswith("Some bad answer")
 
 
 def test_no_test_vote_is_sent(run: Run, judge: Judge, server: JudgeServer) -> None:

@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from feedback_app.feedback.prompts.tools import tools_of
+from feedback_app.training.gate.judge.evaluation import answer_pairs
 from feedback_app.training.gate.judge.questions import Pair, choice_of, question
 
 PAIR = Pair("p", [{"role": "user", "content": "Which way?"}], "Left.", "Right.")
@@ -51,3 +53,21 @@ def test_json_object_with_the_choice_counts(choice: str) -> None:
 )
 def test_anything_else_is_no_answer(text: str) -> None:
     assert choice_of(text) is None
+
+
+def test_definitions_of_tools_come_after_the_system_message() -> None:
+    """Pairs for people leave the system message out."""
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    system, user = ({"role": role, "content": role} for role in ("system", "user"))
+    answers = {name: [{"text": name}] for name in ("bot@1", "base")}
+    report = {
+        "candidates": dict.fromkeys(answers),
+        "answers": [
+            {"id": "1", "messages": [system, user], "tools": tools, "answers": answers},
+            {"id": "2", "messages": [user], "answers": answers},
+        ],
+    }
+    first, second = answer_pairs(report, candidate="bot@1")
+    assert first.messages[0] == system
+    assert tools_of(first.messages[1:]) == tools
+    assert list(second.messages) == [user]
