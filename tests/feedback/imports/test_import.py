@@ -519,7 +519,7 @@ def test_dry_run_writes_nothing_and_reports_counts(
     call_command("import_examples", path, project="bot", dry_run=True)
 
     said = capsys.readouterr().out
-    assert "4 rows: 1 examples, 1 prompts without an answer, 1 duplicates, 1 refused." in said
+    assert "4 rows: 1 example, 1 prompt without an answer, 1 duplicate, 1 refused." in said
     assert "row 4: none of prompt" in said
     assert "Examples with labels, Prompts only" in said
     assert not Prompt.objects.exists()
