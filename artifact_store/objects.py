@@ -167,7 +167,7 @@ class ObjectStore(ArtifactStore):
 
     def remove_part(self, tree: str, folder: str) -> None:
         filesystem, root = _opened(self.url)
-        with self._reaching():
+        with _reaching(self.url):
             found = self._newest(filesystem, f"{root}/{tree}")
             base = f"{root}/{tree}/{found or 0:06d}"
             files = self._index(filesystem, base) or {}

@@ -14,6 +14,7 @@ from pathlib import Path
 TRAINER_ONLY = {
     "torch",
     "transformers",
+    "huggingface-hub",
     "peft",
     "accelerate",
     "numba",
