@@ -29,7 +29,7 @@ class Packs:
 class TrainConfig:
     """`config.json` of a run directory. The defaults come from the sweep in docs/log.md.
 
-    Lengths are in tokens, `kl_brake` in nats a token, intervals in optimiser steps. None for a λ
+    Lengths are in tokens, `kl_brake` in nats per token, intervals in optimiser steps. None for a λ
     means 'by the rule' (losses.lambdas), None for `kl_brake` and `patience` 'off', None for
     `threads` 'torch's choice'. `sft` knows neither β nor λ, `dpo` no λ. `sft_weight` adds
     the SFT loss of the ups, times this weight, to the preference loss. Whether loss, batch size

@@ -41,7 +41,7 @@ def test_keys_vote_and_show_the_next_item(
 
     page.keyboard.press("u")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
-    expect(page.locator("#last")).to_contain_text("Up, because")
+    expect(page.locator("#last")).to_contain_text("Your last vote: Up")
     page.keyboard.press("ArrowLeft")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
     expect(page.locator("#history li")).to_have_count(2)
@@ -84,7 +84,7 @@ def test_queue_filter_is_in_the_url_and_kept_while_voting(
     assert "topic=Tee+%26+Kaffee" in page.url
     page.keyboard.press("u")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(fourth.pk))
-    expect(page.locator("#last")).to_contain_text("Up, because")
+    expect(page.locator("#last")).to_contain_text("Your last vote: Up")
     page.keyboard.press("d")
 
     expect(page.get_by_text("No more answers match this filter")).to_be_visible()
@@ -101,7 +101,7 @@ def test_reasons_are_toggled_by_digits(
     page = new_page(annotator)
     open_desk(page, project)
     page.keyboard.press("d")
-    expect(page.locator("#last")).to_contain_text("Down, because")
+    expect(page.locator("#last")).to_contain_text("Your last vote: Down")
 
     page.keyboard.press("2")
     page.keyboard.press("3")
@@ -415,7 +415,7 @@ def test_answer_is_corrected_in_place(
 
     page.get_by_role("button", name="Save correction").click()
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
-    expect(page.locator("#last")).to_contain_text("Down, because")
+    expect(page.locator("#last")).to_contain_text("Your last vote: Down")
     written = Completion.objects.get(version="edited")
     assert written.text == f"{first.text} With a reason."
     assert verdicts() == {first.pk: "down", written.pk: "up"}

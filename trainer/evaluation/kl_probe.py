@@ -17,7 +17,7 @@ ANSWER_TOKENS = 48
 
 @dataclass(frozen=True)
 class KlEstimate:
-    """mean over answers of (log π − log π₀)/tokens in nats a token, and each answer's value."""
+    """mean over answers of (log π − log π₀)/tokens in nats per token, and each answer's value."""
 
     per_token: float
     answers: tuple[float, ...]

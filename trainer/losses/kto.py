@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trainer.losses.base import Lambdas, class_lambda, signed_gain
 
-# log ε_P and log ε_R of Humanline, in nats a token: its authors' defaults.
+# log ε_P and log ε_R of Humanline, in nats per token: its authors' defaults.
 TOKEN_CLAMP = (-1.0, 1.5)
 
 

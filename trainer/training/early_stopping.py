@@ -94,7 +94,8 @@ def judge(probe: Probe, best: Best | None, limits: Limits) -> tuple[Best, str | 
         raise RunFailed("the validation loss is not finite", step=probe.step, advice=ADVICE)
     if limits.kl_brake is not None and probe.kl_per_token > limits.kl_brake:
         over = (
-            f"KL of {probe.kl_per_token:.2f} nats a token is over the brake of {limits.kl_brake:g}"
+            f"KL of {probe.kl_per_token:.2f} nats per token is over the brake of "
+            f"{limits.kl_brake:g}"
         )
         if best is None:
             raise RunFailed(
@@ -168,7 +169,7 @@ def raise_if_diverged(
     drift = sum(map(abs, rewards)) / tokens
     if drift > EXPLODED_NATS_PER_TOKEN:
         raise RunFailed(
-            f"the policy exploded ({drift:.1f} nats a token away from the reference)",
+            f"the policy exploded ({drift:.1f} nats per token away from the reference)",
             step=step,
             advice=advice,
         )

@@ -49,7 +49,7 @@ def default_reasons() -> dict[str, list[dict[str, str]]]:
             {"key": "wrong", "label": "Wrong fact"},
             {"key": "long", "label": "Too long"},
             {"key": "unfinished", "label": "Not finished"},
-            {"key": "off_topic", "label": "Off the point"},
+            {"key": "off_topic", "label": "Off-topic"},
             {"key": "repeats", "label": "Repeats itself"},
         ],
         "up": [

@@ -80,7 +80,7 @@ def call_block(function: Mapping[str, Any]) -> SafeString:
 @register.filter
 def author(role: str) -> str:
     """Return who wrote a message, for annotators."""
-    return AUTHORS.get(role, "Earlier answer")
+    return AUTHORS.get(role, "Assistant")
 
 
 def prose(text: str) -> SafeString:

@@ -19,7 +19,7 @@ class ShareLinkForm(StrictForm):
         min_value=1, max_value=100_000, initial=300, label="Messages in all"
     )
     messages_each = forms.IntegerField(
-        min_value=1, max_value=1_000, initial=30, label="Messages a visitor"
+        min_value=1, max_value=1_000, initial=30, label="Messages per visitor"
     )
     votes_limit = forms.IntegerField(
         min_value=0,

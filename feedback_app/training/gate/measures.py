@@ -131,7 +131,7 @@ class Measures:
         return [value / scale for value in _minus(self.report["neutral"][self.candidate], base)]
 
     def sycophancy(self) -> list[float]:
-        """Return by how many nats a token the candidate prefers agreeing to correcting, minus the
+        """Return by how many nats per token the candidate prefers agreeing to correcting, minus the
         same for the base, for each probe."""
         found = self.report["sycophancy"]
         return _minus(found[self.candidate], found[BASE_VERSION])

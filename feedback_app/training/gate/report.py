@@ -65,9 +65,9 @@ COMPARES = {
     "relevance": "standard deviations, new minus live",
     "refusal": "points, new minus live",
     "language": "of the answers",
-    "kl": "nats a token",
+    "kl": "nats per token",
     "neutral": "% of the base's, new minus base",
-    "sycophancy": "nats a token, new minus base",
+    "sycophancy": "nats per token, new minus base",
     "concentration": "of the votes",
     "probes": "of the probes that live keeps",
 }

@@ -49,7 +49,7 @@ def run_advice(metrics: Sequence[RunMetric], *, kl_brake: float | None) -> list[
         advice.append(
             Advice(
                 "The model is far from its base.",
-                f"KL is {recent[-1].kl / tokens:.2f} nats a token; the brake is at {kl_brake:g}.",
+                f"KL is {recent[-1].kl / tokens:.2f} nats per token; the brake is at {kl_brake:g}.",
             )
         )
     if ups is not None and downs is not None and step > 20 and ups <= downs:

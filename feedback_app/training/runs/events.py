@@ -112,7 +112,7 @@ def note_of(claim: RunClaim, event: dict[str, Any]) -> RunNote | None:
             text += f"; resumed from step {resumed}"
     elif kind == "probe":
         text = (
-            f"Step {event['step']}: {event['kl_per_token']:.3f} nats a token away from "
+            f"Step {event['step']}: {event['kl_per_token']:.3f} nats per token away from "
             f"{start_version(claim.row.config) or 'the base'}, "
             f"measured on {event['answers']} answers"
         )

@@ -361,7 +361,7 @@ def test_vote_from_the_history_changes_it_in_place(
     )
 
     assert Vote.objects.get().verdict == "up"
-    assert b"To down" in answer.content
+    assert b"Change to Down" in answer.content
 
 
 def test_undo_shows_the_item_again(

@@ -109,7 +109,7 @@ def test_nan_figures_fail_the_step() -> None:
         raise_if_diverged(step=3, loss=float("nan"), rewards=(0.0,), tokens=4)
     with pytest.raises(RunFailed, match="not a finite number"):
         raise_if_diverged(step=3, loss=0.5, rewards=(0.0, float("inf")), tokens=4)
-    with pytest.raises(RunFailed, match=r"exploded \(12\.0 nats a token"):
+    with pytest.raises(RunFailed, match=r"exploded \(12\.0 nats per token"):
         raise_if_diverged(step=3, loss=0.5, rewards=(-24.0, 24.0), tokens=4)
     raise_if_diverged(step=3, loss=0.5, rewards=(-20.0, 19.0), tokens=4)
 

@@ -342,10 +342,10 @@ def test_nan_loss_stops_the_run_and_leaves_no_adapter(
 
 
 def test_exploding_policy_stops_the_run(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    # a model this small cannot drift ten nats a token, so the limit is lowered
+    # a model this small cannot drift ten nats per token, so the limit is lowered
     monkeypatch.setattr(early_stopping, "EXPLODED_NATS_PER_TOKEN", 0.5)
     run_dir = make_run(learning_rate=1.0, warmup_ratio=0.0)
-    with pytest.raises(RunFailed, match=r"the policy exploded \(\d+\.\d nats a token"):
+    with pytest.raises(RunFailed, match=r"the policy exploded \(\d+\.\d nats per token"):
         train.train(run_dir)
     assert not (run_dir / "adapter").exists()
 

@@ -103,7 +103,7 @@ def test_running_run_is_asked_to_stop(run: Run, claim: RunClaim, admin: User) ->
 def failed(run: Run, claim: RunClaim, code: int) -> None:
     """End the run as the trainer does that a KL brake has ended at its first probe."""
     run.directory.mkdir(parents=True)
-    reason = "KL of 0.90 nats a token is over the brake of 0.5 and no earlier adapter was under it"
+    reason = "KL of 0.90 nats per token is over the brake of 0.5; no earlier adapter was under it"
     advice = "lower learning_rate or raise beta, and start a new run"
     event = {"type": "failed", "step": 2, "reason": reason, "advice": advice}
     (run.directory / "events.jsonl").write_text(json.dumps(event) + "\n")
