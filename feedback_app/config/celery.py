@@ -1,5 +1,6 @@
 """The Celery app: queues `default` (short work) and `gpu` (training, one at a time)."""
 
+import gc
 import os
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,10 @@ import_module("feedback_app.monitoring.celery_signals")
 @worker_ready.connect
 def announce(**_: object) -> None:
     """Create the file that the supervisor waits for (process.py), if there is a supervisor."""
+    # Everything loaded by now stays. Python collects all garbage once there is a quarter as much as
+    # there are objects: without those, that is sooner.
+    gc.collect()
+    gc.freeze()
     path = os.environ.get("PROSPECT_READY_FILE")
     if path:
         Path(path).touch()

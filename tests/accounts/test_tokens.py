@@ -248,5 +248,5 @@ def test_page_queries_do_not_grow_with_tokens(
         token_create(project=project, name=f"Token {number}", scopes=list(Scope), by=admin)
     client = as_user(admin)
 
-    with django_assert_max_num_queries(4):
+    with django_assert_max_num_queries(5):
         client.get(page_url(project))

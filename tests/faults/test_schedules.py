@@ -10,7 +10,7 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
-from feedback_app.training.models import Run
+from feedback_app.training.models import Run, Snapshot
 from feedback_app.training.schedules.services import schedule_set, schedules_run
 from tests.feedback.queue.test_concurrency import at_once
 
@@ -32,6 +32,7 @@ def scheduled(project: Project, by: User, *, hours: float) -> None:
 
 def end(run: Run, *, asked: dt.datetime) -> None:
     """End the run; it was requested at `asked`, and all examples are newer."""
+    Snapshot.objects.filter(pk=run.snapshot_id).update(created_at=asked)
     Run.objects.filter(pk=run.pk).update(status=Run.Status.FAILED, created_at=asked)
     run.project.examples.update(created_at=asked + dt.timedelta(minutes=1))
 

@@ -108,9 +108,8 @@ def test_file_is_imported_and_exported_in_every_format(
         ("good", True),
         ("bad", False),
     ]
-    assert {tuple(row) for row in rows} == {export_rows.COLUMNS}, (
-        "TRL's format, without extra columns"
-    )
+    plain = tuple(name for name in export_rows.COLUMNS if name != "tools")
+    assert {tuple(row) for row in rows} == {plain}, "TRL's format, without extra columns"
 
     # another project imports the export unchanged, in each format
     other = Project.objects.get(slug="other")

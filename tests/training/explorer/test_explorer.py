@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import AuditEvent, User
-from feedback_app.feedback.models import Adjudication, Completion, Example, Project, Vote
+from feedback_app.feedback.models import Adjudication, Completion, Example, Project, Prompt, Vote
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.training.explorer import listing
 from feedback_app.training.models import Run, SnapshotItem
@@ -108,6 +108,7 @@ def test_filters_narrow_the_list(
     client = as_user(admin)
     first, second, third = (item.completion_id for item in listed(client, run)[:3])
     Completion.objects.filter(pk=first).update(topic="bread", source="demo", text="x" * 300)
+    Prompt.objects.filter(completions=first).update(topic="bread")
     Completion.objects.filter(pk=second).update(created_at="2026-03-04T12:00:00Z")
     vote_cast(
         completion=Completion.objects.get(pk=third),

@@ -59,6 +59,7 @@ def test_archive_has_the_files_of_the_manifest(adapter: Adapter, admin: User, as
     assert sorted(archive.namelist()) == [
         "adapter_config.json",
         "adapter_model.safetensors",
+        "gate.json",
         "manifest.json",
     ]
     assert archive.read("adapter_model.safetensors") == WEIGHTS
