@@ -122,7 +122,7 @@ def test_same_files_give_the_same_report(make_run: MakeRun) -> None:
 
 @pytest.mark.parametrize(
     ("config", "why"),
-    [({"loss": "dpo"}, "learns from pairs"), ({"lora_init": "pissa"}, "PiSSA, DoRA and routed experts")],
+    [({"loss": "dpo"}, "learns from pairs"), ({"lora_init": "pissa"}, "PiSSA, DoRA")],
 )
 def test_what_cannot_be_estimated_is_refused(
     make_run: MakeRun, config: dict[str, Any], why: str
