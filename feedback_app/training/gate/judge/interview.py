@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
 from pathlib import Path
 from typing import get_args
 
@@ -88,10 +89,19 @@ class Interview:
             return failed
         self._progress(done, len(questions))
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="judge")
-        futures = {pool.submit(self._repeated, each): self._key(each) for each in questions}
-        waiting: set[Future[Choice | None]] = set(futures)
+        rest = iter(questions)
+        futures: dict[Future[Choice | None], str] = {}
+        waiting: set[Future[Choice | None]] = set()
         try:
-            while waiting:
+            while True:
+                # not all at once: however late this thread sees that a question failed, few more
+                # have been asked
+                for each in islice(rest, 2 * AT_ONCE - len(waiting)):
+                    future = pool.submit(self._repeated, each)
+                    futures[future] = self._key(each)
+                    waiting.add(future)
+                if not waiting:
+                    break
                 ready, waiting = wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
                 for future in ready:
                     done += 1
@@ -106,7 +116,7 @@ class Interview:
                 self._store(futures, ready)
                 now = time.monotonic()
                 if now >= self._until:
-                    self.late = bool(waiting)
+                    self.late = done < len(questions)
                     break
                 if now - looked >= POLL_SECONDS:  # both may query a database
                     looked = now
