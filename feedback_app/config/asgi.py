@@ -8,7 +8,6 @@ from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 from django.urls import reverse
 
-from feedback_app.config.malloc import arenas_limit
 from feedback_app.config.threads import ThreadedWsgi
 from feedback_app.monitoring.processes import ProcessBeat
 
@@ -29,7 +28,6 @@ application = ThreadedWsgi(
     waits=lambda path: WAITS_FOR_ENGINE.fullmatch(path) is not None,
     monitoring=MONITORING,
 )
-arenas_limit()
 if settings.MODE != "test":
     ProcessBeat("web").forever()
 # loads the views now instead of at the first request
