@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from trainer.artifacts.adapter_directory import Manifest, write_adapter
@@ -63,6 +69,27 @@ def make_tiny_model(
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
+
+
+def make_random_model(
+    directory: Path, kind: type[PretrainedConfig], sizes: dict[str, Any]
+) -> PreTrainedTokenizerFast:
+    """Save a random model of an architecture and the tiny tokenizer; return the tokenizer."""
+    tokenizer = tiny_tokenizer()
+    config = kind(
+        **sizes,
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(20)
+        model = AutoModelForCausalLM.from_config(config)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return tokenizer
 
 
 def tiny_tokenizer(vocabulary: int = 384, *, context: int = 512) -> PreTrainedTokenizerFast:

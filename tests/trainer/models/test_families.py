@@ -18,7 +18,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import PretrainedConfig
 
-from tests.tiny import tiny_tokenizer
+from tests.tiny import make_random_model
 from tests.trainer.evaluation.test_evaluate import change, make_eval, report_of
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import CONFIG, WEIGHTS, verify_adapter
@@ -174,20 +174,7 @@ OFTEN = ("Llama", "Gemma3")
 def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     family = FAMILIES[request.param]
     root = tmp_path_factory.mktemp(request.param)
-    tokenizer = tiny_tokenizer()
-    config = family.config(
-        **family.sizes,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(root / "base")
-    tokenizer.save_pretrained(root / "base")
+    tokenizer = make_random_model(root / "base", family.config, family.sizes)
     given = examples(tokenizer.eos_token_id)
     for epochs, name in ((1, "one"), (2, "two")):
         settings = {

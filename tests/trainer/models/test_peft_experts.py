@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PretrainedConfig
 
-from tests.tiny import tiny_tokenizer
+from tests.tiny import make_random_model, tiny_tokenizer
 from tests.trainer.models.test_families import SIZES, examples, ids, plain_logprob
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import CONFIG, MANIFEST, WEIGHTS, file_sha256
@@ -69,20 +69,7 @@ ROW = torch.tensor([ids(7, 40)])
 
 def tiny_mixture(name: str, directory: Path) -> Path:
     """Save a tiny random mixture of experts and its tokenizer."""
-    kind, sizes = FAMILIES[name]
-    tokenizer = tiny_tokenizer()
-    config = kind(
-        **sizes,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    make_random_model(directory, *FAMILIES[name])
     return directory
 
 

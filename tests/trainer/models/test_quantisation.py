@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from tests.tiny import tiny_tokenizer
+from tests.tiny import make_random_model
 from tests.trainer.conftest import example
 from trainer.artifacts.adapted import adapted
 from trainer.artifacts.adapter_directory import verify_adapter
@@ -57,21 +57,7 @@ CONFIGS: dict[str, tuple[type[transformers.PretrainedConfig], dict[str, Any]]] =
 def model_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dense model, and a mixture whose experts are packed as well."""
     directory = tmp_path_factory.mktemp(request.param)
-    tokenizer = tiny_tokenizer()
-    kind, sizes = CONFIGS[request.param]
-    config = kind(
-        **sizes,
-        vocab_size=len(tokenizer),
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(20)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    make_random_model(directory, *CONFIGS[request.param])
     return directory
 
 
