@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,20 @@ def test_wrong_key_ends_the_interview_at_once(server: JudgeServer, path: Path) -
     with interviewing(server, path) as interview, pytest.raises(JudgeDown, match="401"):
         interview.choices(pairs_of(200))
     assert len(server.asked) <= 3 * AT_ONCE
+
+
+def test_few_are_asked_however_late_a_failure_is_seen(
+    server: JudgeServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*arguments: Any) -> Any:
+        time.sleep(0.5)  # as on a busy machine; the threads go on meanwhile
+        return wait(*arguments)
+
+    monkeypatch.setattr(module, "wait", late)
+    server.behaviour = lambda asked: Reply(status=401)
+    with interviewing(server, path) as interview, pytest.raises(JudgeDown, match="401"):
+        interview.choices(pairs_of(200))
+    assert len(server.asked) <= 2 * AT_ONCE
 
 
 def test_questions_are_asked_at_once_within_the_limit(server: JudgeServer, path: Path) -> None:
