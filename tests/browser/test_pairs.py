@@ -26,13 +26,16 @@ def test_keys_choose_skip_and_undo(
     keys = (("1", "left"), ("ArrowRight", "right"), ("0", "tie"), (" ", "tie"), ("s", "skip"))
     for number, (key, side) in enumerate(keys):
         expect(waiting).to_have_text(f"{20 - number} pairs wait for you.")
+        page.wait_for_load_state()  # the keys work when the scripts have run
         page.keyboard.press(key)
         expect(waiting).to_have_text(f"{19 - number} pairs wait for you.")
         assert PairVote.objects.order_by("pk").last().side == side  # type: ignore[union-attr]
+    page.wait_for_load_state()
     page.keyboard.press("z")
     expect(page).to_have_url(re.compile(r"/pairs/\d+/$"))
     expect(waiting).to_have_text("16 pairs wait for you.")
     assert PairVote.objects.count() == 4
+    page.wait_for_load_state()
     page.keyboard.press("2")
     expect(waiting).to_have_text("15 pairs wait for you.")
     assert PairVote.objects.count() == 5
