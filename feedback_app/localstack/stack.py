@@ -35,6 +35,8 @@ __all__ = ["Running", "Stack", "StackError", "running"]
 POLL_SECONDS = 0.2
 READY_SECONDS = 300.0  # for a busy machine; a process that ends is noticed at once
 ENGINE_SECONDS = 1800.0  # includes the download of a base model from the hub
+#: Start last, and nobody waits for them: pages, answers and sampling need neither.
+LAST = ("worker-gpu", "beat")
 
 
 class Stack:
@@ -104,7 +106,7 @@ class Stack:
         self.stop()
 
     def start(self) -> None:
-        """Start everything and return when it is ready. Raises StackError."""
+        """Start everything and return when pages and engine answer. Raises StackError."""
         var = self.plan.var
         private_directory(var)
         require_space(var)
@@ -129,13 +131,17 @@ class Stack:
             self._prepare()
         self._wait_broker()
         self._raise_if_ended()
-        for name, process in self._processes.items():
-            process.start()
+        first = [name for name in self._processes if name not in LAST]
+        for name in first:
+            self.process(name).start()
             if name != "engine":
                 # one after the other beside the engine, which takes longest: all at once they would
                 # take turns with it on the cores
                 self.wait_ready([name])
-        self.wait_ready()
+        self.wait_ready(first)
+        for name in LAST:
+            if name in self._processes:
+                self.process(name).start()
         self._watcher.start()
         record = {"url": self.url, "engine_url": self.engine_url, "redis_url": self.redis_url}
         write_record(var, {**record, "pid": os.getpid()})

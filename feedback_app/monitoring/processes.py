@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from django.core.cache import cache
 
 from feedback_app.monitoring.heartbeats import BEAT_SECONDS, GONE_SECONDS
+from trainer.heap import trim
 
 #: More processes than any installation has; further ones are not listed.
 SLOTS = 256
@@ -46,7 +47,11 @@ class Process:
 
 
 class ProcessBeat:
-    """The heartbeat of this process. `beat` may be called more often than needed."""
+    """The heartbeat of this process. `beat` may be called more often than needed.
+
+    With each heartbeat the process also returns freed memory to the system: what one thread freed,
+    for example after all have connected to a restarted database, no other thread would use.
+    """
 
     def __init__(
         self, kind: str, *, queues: tuple[str, ...] = (), devices: tuple[str, ...] = ()
@@ -66,6 +71,7 @@ class ProcessBeat:
             self._slot = self._claimed()
         if self._slot is not None:
             cache.set(_key(self._slot), self._process, KEPT_SECONDS)
+        trim()
 
     def forever(self) -> None:
         """Beat from a thread until the process ends."""

@@ -92,6 +92,7 @@ def test_stack_processes_are_ready_inside_and_ended_afterwards(env: dict[str, st
         here = running(stack.plan.var)
         assert here is not None
         assert here.url == stack.url
+        stack.wait_ready()  # the GPU worker is the last to start, and `with` does not wait for it
         assert stack.process("worker-gpu").log.read_text()
     assert [pid for pid in pids if is_alive(pid)] == []
     assert not pings(stack)
