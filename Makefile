@@ -11,7 +11,7 @@ bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1) bench/$(1)_vs
 BENCHES := $(foreach name,trainer engine shared annotation queue scale load gate influence,$(if $(call bench_of,$(name)),bench-$(name)))
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
-test test-long test-avx2 test-reference coverage quick quick-list: export OMP_NUM_THREADS := 1
+test suite test-long test-avx2 test-reference coverage quick quick-list: export OMP_NUM_THREADS := 1
 # one process more than cores, as some tests wait for processes of their own
 WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, (os.cpu_count() or 1) + 1))')
 # in alphabetical order: xdist's default, most tests first, starts the slowest files last
@@ -20,9 +20,10 @@ PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 LOCKING := $(addprefix tests/feedback/,votes queue desk gold adjudication flags)
 DATABASE_TESTS := tests/db $(LOCKING) tests/faults/test_annotating.py tests/faults/test_erase.py
 OTHER_DATABASE_TESTS := tests/feedback $(addprefix --ignore=,$(LOCKING)) $(addprefix tests/,accounts training privacy operations monitoring serving api closed_loop) $(addprefix --ignore=tests/,serving/engine closed_loop/test_size.py)
-POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -m 'not long and not browser and not model'
+# each process runs all migrations: more than two cost more than they save
+POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -n 2 -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick quick-list check soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick quick-list check lint types suite soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -52,10 +53,14 @@ loop: install
 
 # The database tests run twice: on SQLite with tables created from the models, then on PostgreSQL with
 # all migrations. On PostgreSQL most of them run in test-long.
-test: check
+# Types are checked beside the first part: one process, while tests wait for processes of their own.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types suite
+	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
+
+suite: install-test
 	@chromium=$$($(PY) tools/chromium.py) && \
 	PROSPECT_CHROMIUM="$$chromium" $(PYTEST) --nomigrations -m 'not long' $(ARGS)
-	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
 
 # Not part of `test`: on Python 3.11 counting lines doubles the processor time of our own code.
 coverage: install-test
@@ -98,13 +103,17 @@ quick-list: install-test
 	@$(PYTEST) --nomigrations -m '$(FAST)' --junitxml=var/fast.xml $(ARGS)
 	@$(PY) tools/quick_tests.py var/fast.xml
 
-check: install-test
+check: lint types
+
+lint: install-test
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
-	@.venv/bin/mypy -p feedback_app -p trainer -p artifact_store
 	@.venv/bin/lint-imports
 	@find templates -name '*.html' -exec .venv/bin/djade --target-version 5.2 --check {} +
 	@.venv/bin/oxlint --deny-warnings --quiet static/js tests/js
+
+types: install-test
+	@.venv/bin/mypy -p feedback_app -p trainer -p artifact_store
 
 # People use a whole stack while faults are injected, in an order that a seed decides; report and logs are in var/soak.
 soak: install-test

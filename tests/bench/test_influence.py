@@ -8,10 +8,10 @@ pytest.importorskip("torch")
 
 from bench.influence.planted import PEOPLE, planted_ranking
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.long]
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seed", [0, 1])
 def test_planted_person_is_ranked_as_the_most_harmful(tmp_path: Path, seed: int) -> None:
     found = planted_ranking(tmp_path, seed)
 

@@ -239,7 +239,8 @@ def test_furnished_pages_fit_a_phone(new_page: NewPage, furnished: Project, admi
     assert found == []
 
 
-@pytest.mark.parametrize("theme", LIGHT_IN_LONG)
+@pytest.mark.long
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_empty_pages_axe_finds_nothing(
     theme: str, new_page: NewPage, project: Project, admin: User
 ) -> None:
@@ -356,6 +357,7 @@ def second_factor_looks(page: Page) -> list[str]:
     return found + complaints(page) + wider_than_screen(page)
 
 
+@pytest.mark.long
 def test_page_weight_stays_small(new_page: NewPage, furnished: Project, admin: User) -> None:
     page = new_page(admin, viewport=DESKTOP)
     asked: set[str] = set()

@@ -425,7 +425,7 @@ FIELDS = st.sampled_from(
 
 @pytest.mark.slow
 @hypothesis.settings(
-    max_examples=60, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    max_examples=25, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(
     what=st.sampled_from(["prompts", "completions", "votes"]),

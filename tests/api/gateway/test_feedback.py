@@ -178,7 +178,7 @@ VALID = {
 
 @pytest.mark.parametrize("path", VALID)
 @hypothesis.settings(
-    max_examples=80, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+    max_examples=30, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(data=st.data())
 def test_any_body_gets_an_answer_that_matches_the_schema(

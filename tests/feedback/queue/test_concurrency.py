@@ -21,9 +21,9 @@ pytestmark = pytest.mark.slow
 
 PEOPLE = 8
 ITEMS = 120
-#: People who hold items at the same time, and how many threads act for them.
-#: PostgreSQL accepts 100 connections by default.
-ANNOTATORS = 200
+#: People who hold items at the same time, and how many threads act for them. SQLite lets one write
+#: at a time; PostgreSQL accepts 100 connections by default.
+ANNOTATORS = 200 if connection.vendor == "postgresql" else 60
 THREADS = 40
 OVERLAP = 2
 
@@ -88,13 +88,13 @@ def test_double_clicks_in_many_tabs_make_one_vote(
 
 @pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
-def test_two_hundred_annotators_fill_every_slot_once_with_abandoned_leases(
+def test_crowd_fills_every_slot_once_with_abandoned_leases(
     project: Project, make_completions: MakeCompletions
 ) -> None:
-    """120 answers need two votes each; every tenth person leases an item and never votes."""
+    """Each answer needs two votes; every tenth person leases an item and never votes."""
     project.overlap = OVERLAP
     project.save()
-    answers = make_completions(120)
+    answers = make_completions(3 * ANNOTATORS // 5)
     people = User.objects.bulk_create(User(email=f"p{n}@example.com") for n in range(ANNOTATORS))
     gone, staying = people[::10], [user for n, user in enumerate(people) if n % 10]
     for user in gone:

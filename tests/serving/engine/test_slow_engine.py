@@ -20,11 +20,13 @@ from feedback_app.feedback.models import Completion, Project, Sampling, Source, 
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.prompts.services import prompt_get_or_create
 from feedback_app.feedback.tokens.services import token_create
+from feedback_app.serving.demo import generation
+from feedback_app.serving.demo.conversations import turn_begin, turn_stream
 from feedback_app.serving.engine import batch
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.engine.client import Sampling as How
 from feedback_app.serving.engine.concurrency import START
-from feedback_app.serving.models import ChangeReport, FixedAnswer, Turn
+from feedback_app.serving.models import ChangeReport, Conversation, FixedAnswer, Turn
 from feedback_app.serving.releases.services import release_promote
 from feedback_app.serving.sampling.services import (
     SamplingClaim,
@@ -367,6 +369,22 @@ def test_demo_streams_a_slow_answer_and_shows_that_it_is_waiting(
     turn = Turn.objects.select_related("completion").get()
     assert turn.completion is not None
     assert turn.completion.finish_reason == "stop"
+
+
+def test_account_deactivated_mid_stream_ends_the_answer(
+    slow: SlowEngine, project: Project, admin: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "ACCESS_CHECK_SECONDS", 0.0)
+    conversation = Conversation.objects.create(project=project, user=admin)
+    turn = turn_begin(conversation=conversation, text="Hello?")
+    pieces = 0
+    for _ in turn_stream(turn=turn):
+        pieces += 1
+        User.objects.filter(pk=admin.pk).update(is_active=False)
+    turn.refresh_from_db()
+    assert turn.completion is not None
+    assert turn.completion.finish_reason == "aborted"
+    assert pieces == 1
 
 
 def test_canary_waits_for_a_slow_engine(
