@@ -69,7 +69,7 @@ def cache_trim(root: Path, *, most: int, keep: Collection[str] = ()) -> list[str
             break
         if copy.tree in keep or time.time() - copy.used < RECENT:
             continue
-        # without its marker it is fetched anew, and never read by half
+        # without its marker it is fetched again, and never read in part
         copy.marker.unlink(missing_ok=True)
         aside = (root / copy.tree).with_name(f".{uuid4().hex}.deleted")
         try:

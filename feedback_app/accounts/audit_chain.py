@@ -2,8 +2,8 @@
 
 Each event has a digest of its content, and a chain value over the chain value of the event before
 and its own digest. A worker links new events a few seconds after they were written: the order of
-the chain is that of `number`, as transactions may end in another order than ids are given. Whoever
-can write to the database can also write a new chain from the changed event on; the log line of
+the chain is that of `number`, as transactions may end in another order than ids are given. A person
+who can write to the database can also write a new chain from the changed event on; the log line of
 each link, kept elsewhere, shows that.
 """
 

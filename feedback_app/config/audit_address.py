@@ -25,7 +25,7 @@ def audited(
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return the client's address as TRUSTED_PROXY_COUNT says; empty if it cannot be told."""
+    """Return the client's address as TRUSTED_PROXY_COUNT says; empty if it is unknown."""
     try:
         # no longer than the column, whatever a proxy sends
         return str(get_adapter(request).get_client_ip(request))[:LONGEST]

@@ -23,7 +23,7 @@ def private_directory(path: Path) -> None:
     """Create a directory that only its owner may enter, or make an existing one so.
 
     What is in it then needs no modes of its own. A directory of somebody else, or one that all may
-    write to, as /tmp, keeps its mode. An error is left to whoever writes there.
+    write to, as /tmp, keeps its mode. An error is left to the process that writes there.
     """
     with contextlib.suppress(OSError):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

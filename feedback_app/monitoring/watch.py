@@ -1,4 +1,4 @@
-"""What people are told about the installation: engines that do not answer, disks nearly full."""
+"""Notifications about the installation: engines that do not answer, disks nearly full."""
 
 import shutil
 from collections.abc import Iterator

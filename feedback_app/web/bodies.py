@@ -1,7 +1,7 @@
 """Middleware that refuses large request bodies before anything reads them.
 
-The CSRF check reads the body of a form, whoever sends it, and writes its files to disk. Only the
-views named here accept more than settings.DATA_UPLOAD_MAX_MEMORY_SIZE.
+The CSRF check reads the body of every form, also of anonymous clients, and writes its files to
+disk. Only the views named here accept more than settings.DATA_UPLOAD_MAX_MEMORY_SIZE.
 """
 
 from collections.abc import Callable

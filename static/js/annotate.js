@@ -19,7 +19,7 @@ const COMING = {
 
 // one outbox per project and person, whatever filter the address has
 const outbox = new Outbox(desk.dataset.desk.split("?")[0], desk.dataset.person, {
-  onChange: tell,
+  onChange: showOutbox,
   onRefused: (why) => {
     const text = `One verdict was refused: ${why.slice(0, 200)}`;
     refused.push(text);
@@ -29,10 +29,10 @@ const outbox = new Outbox(desk.dataset.desk.split("?")[0], desk.dataset.person, 
 const refused = [];
 for (const text of refusedBefore()) toast({ level: "error", text });
 let hadEntries = outbox.size > 0;
-tell(outbox);
+showOutbox(outbox);
 outbox.flush();
 
-function tell(box) {
+function showOutbox(box) {
   const { size } = box;
   banner.hidden = size === 0;
   if (size) {

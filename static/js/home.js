@@ -140,7 +140,7 @@ class Chart {
       return;
     }
     const look = axis();
-    const tell = (index) => {
+    const showValues = (index) => {
       const at = index ?? xs.length - 1;
       const day = document.createElement("li");
       day.textContent = new Date(xs[at] * 1000).toLocaleDateString([], {
@@ -168,13 +168,13 @@ class Chart {
         series: [{}, ...spec.series],
         hooks: {
           draw: spec.marks ? [(plot) => mark(plot, spec.marks)] : [],
-          setCursor: [(plot) => tell(plot.cursor.idx)],
+          setCursor: [(plot) => showValues(plot.cursor.idx)],
         },
       },
       spec.data,
       this.place,
     );
-    tell(null);
+    showValues(null);
   }
 }
 

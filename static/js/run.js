@@ -44,7 +44,7 @@ class Chart {
   draw() {
     if (this.plot) this.plot.setData(this.data());
     else this.build();
-    this.tell();
+    this.showValues();
   }
 
   rebuild() {
@@ -78,7 +78,7 @@ class Chart {
         ],
         hooks: {
           drawClear: [(plot) => shade(plot, this.spec.healthy, band)],
-          setCursor: [(plot) => this.tell(plot.cursor.idx)],
+          setCursor: [(plot) => this.showValues(plot.cursor.idx)],
         },
       },
       this.data(),
@@ -86,7 +86,7 @@ class Chart {
     );
   }
 
-  tell(index = null) {
+  showValues(index = null) {
     const steps = columns.steps ?? [];
     const at = index ?? steps.length - 1;
     const items = this.spec.lines.map((line) =>

@@ -67,15 +67,15 @@ class Overlay {
             spanGaps: true,
           })),
         ],
-        hooks: { setCursor: [(plot) => this.tell(plot.cursor.idx)] },
+        hooks: { setCursor: [(plot) => this.showValues(plot.cursor.idx)] },
       },
       [this.steps, ...this.columns],
       this.place,
     );
-    this.tell(null);
+    this.showValues(null);
   }
 
-  tell(index) {
+  showValues(index) {
     const newest = runs.length - 1;
     const items = runs.map((run, number) => {
       const column = this.columns[number];

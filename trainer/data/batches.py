@@ -11,7 +11,7 @@ from typing import Literal
 from trainer.data.tokenise import Tokenised
 
 #: Examples of a block, within which each completion serves as one mismatch: at least, on average
-#: beyond that, at most. Small, because the last block is paired anew when examples are added.
+#: beyond that, at most. Small, because the last block is paired again when examples are added.
 _BLOCK_LEAST, _BLOCK_MORE, _BLOCK_MOST = 8, 8, 32
 
 #: What a step is made of: single examples, or an up and a down of one prompt.

@@ -14,7 +14,7 @@ What is held while a step runs, in bytes, for weights and activations of b bytes
                  with adapted experts, those of one layer with the adapter added, and the gradient
     process      Python, its libraries, and what the device's runtime takes for itself
 
-Constants that were measured or assumed say so; `bench/plan.py` measures them anew.
+Constants that were measured or assumed say so; `bench/plan.py` measures them again.
 """
 
 from dataclasses import astuple, dataclass, fields

@@ -34,7 +34,7 @@ from trainer.training.run_directory import read_run
 _PASSES_PER_EPOCH = 3.0
 _PASSES_ONCE = 1.0
 # Share of the matrix-multiplication speed below that a step reaches: the rest is attention,
-# adapters and the head. Measured; bench/plan.py measures it anew.
+# adapters and the head. Measured; bench/plan.py measures it again.
 EFFICIENCY = 0.6
 START_SECONDS = 5.0
 # Numbers of devices for which memory is estimated.

@@ -78,8 +78,8 @@ def has_tools(row: ExportRow) -> bool:
 
 
 def with_tools(writer: pq.ParquetWriter, file: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    """Return a writer of the same file, begun anew with what it has so far, whose messages have the
-    columns of tools."""
+    """Return a writer of the same file whose messages have the columns of tools; it starts with
+    the rows that the file has."""
     writer.close()
     file.seek(0)
     with TemporaryFile() as before:

@@ -70,7 +70,7 @@ class Agreement:
                 f"{self.kappa.shared}."
             )
         if self.kappa.low is None:
-            return "All of the verdicts are the same: agreement cannot be told from chance."
+            return "All verdicts are the same: agreement cannot be distinguished from chance."
         if self.kappa.low < LEAST_KAPPA:
             return f"The lower end of κ must be at least {LEAST_KAPPA:.2f}."
         return ""

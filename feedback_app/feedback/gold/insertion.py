@@ -51,7 +51,7 @@ def gold_insert(
 def gold_renew(*, project: Project, by: User, minutes: int) -> None:
     """Renew the person's expired leases on gold items unless another person has taken items since.
 
-    Other items return from the front of the queue in that case, and would be told from gold.
+    Other items return from the front of the queue in that case: gold has to do the same.
     """
     now = timezone.now()
     skipped = Skip.objects.filter(completion=OuterRef("completion"), user=by)

@@ -144,7 +144,7 @@ def line(value: object) -> bytes:
 
 
 def memory_limit() -> None:
-    """Limit this process's memory where the system can: Linux tells how much it has already."""
+    """Limit this process's memory where the system can: Linux reports how much it has already."""
     import resource
 
     with contextlib.suppress(OSError, ValueError), open("/proc/self/statm") as file:  # noqa: PTH123

@@ -10,7 +10,7 @@ from feedback_app.db.claims import Claimable
 
 
 class ImportJob(Claimable):
-    """One file coming into a project. The row is the truth: whoever takes it up goes on at
+    """One file coming into a project. The row is the truth: a worker that claims it continues at
     `offset`, which is committed together with what the rows before it have brought."""
 
     class Status(models.TextChoices):

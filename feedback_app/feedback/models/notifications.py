@@ -9,7 +9,7 @@ from django.utils import timezone
 
 
 class NotificationKind(models.TextChoices):
-    """What owners and admins are told about."""
+    """The events that owners and admins are notified of."""
 
     RUN_FINISHED = "run.finished", "A run ends with a new version"
     RUN_FAILED = "run.failed", "A run fails"
@@ -34,7 +34,7 @@ class Notification(models.Model):
         "feedback.Project", on_delete=models.CASCADE, related_name="notifications"
     )
     kind = models.CharField(max_length=20, choices=NotificationKind.choices)
-    # identifies the event, so that none is told twice
+    # identifies the event, so that nobody is notified of it twice
     key = models.CharField(max_length=80)
     text = models.CharField(max_length=300)
     # of the page where it can be dealt with
@@ -62,7 +62,7 @@ class Notification(models.Model):
 
 
 class NotificationChoice(models.Model):
-    """What a member wants to be told about a project; without a row DEFAULT_LISTED holds."""
+    """Which notifications a member gets from a project; without a row, DEFAULT_LISTED."""
 
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="notification_choices"

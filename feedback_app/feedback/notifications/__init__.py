@@ -1,1 +1,1 @@
-"""What owners and admins are told: in the app, by e-mail digest and by webhook."""
+"""Notifications of owners and admins: in the app, by e-mail digest and by webhook."""

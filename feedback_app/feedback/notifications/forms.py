@@ -1,4 +1,4 @@
-"""The form with what a member wants to be told."""
+"""The form with which a member chooses notifications."""
 
 from django import forms
 
@@ -13,7 +13,7 @@ KINDS = NotificationKind.choices
 
 
 class ChoiceForm(StrictForm):
-    """Kinds of notifications by the place where they are told."""
+    """Kinds of notifications, by where they are delivered."""
 
     listed = forms.MultipleChoiceField(choices=KINDS, required=False, label="In the app")
     mailed = forms.MultipleChoiceField(choices=KINDS, required=False, label="By e-mail")

@@ -40,19 +40,19 @@ def notify(
     path: str,
     by: User | None = None,
 ) -> None:
-    """Tell the project's owners and admins, and its webhooks. Call it in the event's transaction.
+    """Notify the project's owners and admins, and its webhooks. Call it in the event's transaction.
 
     `key` identifies the event: a second one with the same key is ignored. `path` is the page where
-    it can be dealt with. Nobody is told what they did themselves (`by`).
+    it can be dealt with. `by` did it, and gets no notification.
     """
     key, text = f"{kind}:{project.pk}:{key}"[:80], text[:300]
     known = Notification.objects.filter(key=key).values_list("user_id", flat=True)
-    told = set(people_told(project)) - set(known) - {by and by.pk}
+    recipients = set(recipient_ids(project)) - set(known) - {by and by.pk}
     choices = {
         choice.user_id: choice for choice in NotificationChoice.objects.filter(project=project)
     }
     rows = []
-    for user_id in sorted(told):
+    for user_id in sorted(recipients):
         listed, mailed = _wanted(choices.get(user_id), kind)
         row = Notification(user_id=user_id, project=project, kind=kind, key=key, text=text)
         row.path, row.listed, row.mail_due = path, listed, mailed
@@ -73,7 +73,7 @@ def _wanted(choice: NotificationChoice | None, kind: NotificationKind) -> tuple[
     return kind in choice.listed, kind in choice.mailed
 
 
-def people_told(project: Project) -> list[int]:
+def recipient_ids(project: Project) -> list[int]:
     """Return the ids of the active owners and admins."""
     members = project.memberships.filter(role__in=roles_from(Role.ADMIN), user__is_active=True)
     return list(members.order_by("user_id").values_list("user_id", flat=True))

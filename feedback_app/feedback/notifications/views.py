@@ -1,4 +1,4 @@
-"""A person's notifications, and what a member wants to be told about a project."""
+"""A person's notifications, and which ones a member gets from a project."""
 
 import datetime as dt
 
@@ -20,8 +20,8 @@ from feedback_app.web.pagination import CountedPaginator
 from feedback_app.web.responses import action_view, bad_request, page
 
 PAGE_SIZE = 30
-#: Roles that are told.
-TOLD = roles_from(Role.ADMIN)
+#: Roles that get notifications.
+NOTIFIED = roles_from(Role.ADMIN)
 #: Projects whose choices the list links to.
 PROJECTS_OFFERED = 50
 CHOICE = "feedback/notification_choice.html"
@@ -29,7 +29,7 @@ CHOICE = "feedback/notification_choice.html"
 
 @require_http_methods(["GET", "HEAD"])
 def notifications(request: HtmxHttpRequest) -> HttpResponseBase:
-    """List what a person was told, newest first, and note that it was seen."""
+    """List a person's notifications, newest first, and mark them as seen."""
     try:
         query_strict(request, ("page",))
         number = query_page(request)
@@ -37,9 +37,9 @@ def notifications(request: HtmxHttpRequest) -> HttpResponseBase:
         return bad_request(request, str(error))
     user = request.user
     projects = Project.objects.filter(
-        pk__in=user.memberships.filter(role__in=TOLD).values("project")
+        pk__in=user.memberships.filter(role__in=NOTIFIED).values("project")
     )
-    # only of projects in which the person is still told
+    # only of projects in which the person still has such a role
     rows = user.notifications.filter(listed=True, project__in=projects).select_related("project")
     found = CountedPaginator(rows.order_by("-pk"), PAGE_SIZE).get_page(number)
     context = {
@@ -59,7 +59,7 @@ def is_new(row: Notification, seen_at: dt.datetime | None) -> bool:
 
 @project_view(Role.ADMIN)
 def notification_choice(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    """Show and set what a member wants to be told about a project."""
+    """Show and set which notifications a member gets from a project."""
     if request.method == "POST":
         return notification_choose(request, project)
     return notification_choice_show(request, project)

@@ -44,7 +44,7 @@ class Reliability:
 
 
 def reliability_renew() -> None:
-    """Have a worker count the reliability of every project anew that was counted an hour ago."""
+    """Have a worker count reliability again for each project that was last counted an hour ago."""
     known = Figures.objects.filter(name=NAME, project=OuterRef("pk"))
     new = Project.objects.filter(~Exists(known), archived_at=None)
     Figures.objects.bulk_create(

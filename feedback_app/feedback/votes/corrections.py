@@ -22,7 +22,7 @@ from feedback_app.web.errors import UserError
 
 #: Characters; the longest answers of a model have fewer.
 LIMIT = 20_000
-#: How often a person may write an answer anew: each text is a row that stays.
+#: How often a person may rewrite an answer: each text is a row that stays.
 TIMES = 10
 
 

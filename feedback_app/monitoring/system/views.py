@@ -70,7 +70,7 @@ def disk_context(request: HtmxHttpRequest) -> dict[str, Any]:
 def system_free(request: HtmxHttpRequest) -> HttpResponseBase:
     """Have a worker delete what the rules allow."""
     if not may_operate(request.user):
-        raise PermissionDenied("Files of all projects are deleted by whoever owns all of them.")
+        raise PermissionDenied("Only people who own all projects can delete files of all projects.")
     try:
         validated(NoFields(request.POST))
         cleanup_request(by=request.user)

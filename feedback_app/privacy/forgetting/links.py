@@ -11,8 +11,8 @@ SALT = "prospect.erasure"
 
 
 def erasure_link(erasures: Iterable[Erasure]) -> str:
-    """Return the address of the page; whoever has it can read it. It is signed, and stores
-    nothing."""
+    """Return the address of the page; it needs no sign-in. The link is signed, and
+    nothing is stored."""
     secret = signing.dumps([erasure.pk for erasure in erasures], salt=SALT)
     return reverse("erasure-status", args=[secret])
 

@@ -127,7 +127,7 @@ class LogFilter:
 
 
 def origin_of(user: str) -> dict[str, Q]:
-    """Return annotations that tell where the person wrote; `user` is the field that names them."""
+    """Return annotations with where the person wrote; `user` is the field that names them."""
     of = OuterRef(user)
     people, tokens = ApiPerson.objects.filter(user=of), ApiToken.objects.filter(user=of)
     return {

@@ -83,7 +83,7 @@ def dossier_sign(dossier: dict[str, Any], markdown: str, *, secret: str = "") ->
 
 def dossier_verify(data: bytes, *, key: str = "") -> VerifiedDossier:
     """Return the dossier of a file. `key` is the public key, or its fingerprint, that must have
-    signed it; without one, whoever changed the file may have signed it again.
+    signed it; without one, the person who changed the file may have signed it again.
 
     Raises BadDossier for any other bytes than the signed ones.
     """

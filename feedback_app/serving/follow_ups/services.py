@@ -1,7 +1,7 @@
 """Follow-ups are recorded here alone: of members in the demo, and of a product's users.
 
 Nothing is stored while a project has them switched off, nor of the visitors of share links, who are
-not told.
+not informed of it.
 """
 
 import re

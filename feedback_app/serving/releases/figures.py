@@ -15,7 +15,7 @@ from feedback_app.serving.stats.pooled_rate import Cell, Pooled, Voters, pooled_
 from feedback_app.serving.stats.wilson import wilson_interval
 
 NAME = "version_rates"
-#: User groups of a channel that are told apart; the others are one group.
+#: Most user groups of a channel with a figure of their own; all others are one group.
 GROUPS = 20
 #: The channel of answers that visitors of share links got.
 SHARE = "share"

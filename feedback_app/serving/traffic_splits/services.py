@@ -8,7 +8,7 @@ rewritten. A person's mean is rewritten by each vote, and is neither up nor down
 first vote was drawn at random like any other. Later changes still change the example of the vote.
 
 The visitors of a share link are one person, because one reader can open it in many browsers.
-People of a product are told apart by the names that it sends; a token without them is one person.
+People of a product are identified by the names that it sends; a token without them is one person.
 """
 
 import datetime as dt

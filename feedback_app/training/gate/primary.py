@@ -140,7 +140,7 @@ def _up_against(
 
 _JUDGE_LABEL = "Judge model"
 _JUDGE_ADVICE = (
-    "More test prompts would tell. A judge that agrees too little with people's votes can be "
+    "More test prompts could decide it. A judge that agrees too little with people's votes can be "
     "replaced by another model, or another rule can be the primary one."
 )
 
@@ -214,7 +214,7 @@ def _judge_doubted(judge: Mapping[str, Any], settings: GateSettings) -> str:
 
 _RANKING_LABEL = "Liked answers ranked above disliked ones"
 _RANKING_ADVICE = (
-    "More votes would tell. If ranking is poor with many votes, look at the examples that fit "
+    "More votes could decide it. If ranking is poor with many votes, look at the examples that fit "
     "worst: their labels may be wrong."
 )
 

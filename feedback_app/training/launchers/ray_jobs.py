@@ -1,8 +1,8 @@
 """Launcher `ray`: a run as a job of an existing Ray cluster, by the REST API of Ray Jobs.
 
 The cluster's nodes have the trainer's image and see ARTIFACT_ROOT and the base models at the same
-paths. Ray itself is not needed here. A job survives its worker: whoever takes the run over stops it
-before a job of its own starts.
+paths. Ray itself is not needed here. A job survives its worker: the worker that takes the run over
+stops it before a job of its own starts.
 """
 
 import contextlib

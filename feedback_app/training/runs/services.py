@@ -180,7 +180,7 @@ def run_end(
 ) -> None:
     """Set a final state without an adapter. `resumable`: whether another attempt may succeed.
 
-    The end of a trial is no event: its sweep tells when all have ended.
+    The end of a trial is no event: its sweep notifies when all have ended.
     """
     with transaction.atomic():
         ended = claim.update(
@@ -218,7 +218,7 @@ def run_event_write(
 
 
 def run_notify(run: Run, *, status: Run.Status, error: str, adapter: Adapter | None) -> None:
-    """Tell the project's admins how a run ended; of a cancelled one they are not told."""
+    """Notify the project's admins of a run's end, unless it was cancelled."""
     key = f"{run.pk}:{timezone.now().timestamp():.6f}"
     path = reverse("run", args=[run.project.slug, run.number])
     if status == Run.Status.FAILED:

@@ -28,5 +28,5 @@ def snapshot_figures(project: Project) -> Counted:
 
 
 def snapshot_count(project: Project) -> dict[str, Any]:
-    """Count the figures anew, for a worker."""
+    """Count the figures again, for a worker."""
     return asdict(snapshot_totals(project, people_cap(project)))

@@ -212,7 +212,7 @@ def sweeps_advance() -> None:
 
 
 def sweep_end(sweep: Sweep) -> None:
-    """End a sweep without active trials, and tell the project's admins; nothing if it has some."""
+    """End a sweep and notify the project's admins, unless it has active trials."""
     with transaction.atomic():
         if sweep.trials.active().exists():
             return

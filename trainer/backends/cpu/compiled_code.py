@@ -1,6 +1,6 @@
 """Where compiled loops are kept between processes.
 
-numba compiles a function anew when the function's own file or the processor changes. Here
+numba recompiles a function when the function's own file or the processor changes. Here
 functions of several files are compiled into one another, so each version of these files has a
 directory of its own.
 """

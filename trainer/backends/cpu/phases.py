@@ -60,7 +60,7 @@ class Weights(NamedTuple):
 
 
 #: The products by their places in Weights and Adapters; the head, which has one layer, takes none.
-#: numpy's numbers, because numba compiles a function anew for each of Python's that it is given.
+#: numpy's numbers, because numba compiles a function again for each of Python's that it is given.
 _NUMBERS: list[Any] = [np.int64(number) for number in range(5)]
 QKV, OUT, GATE_UP, DOWN, HEAD = _NUMBERS
 ONLY = _NUMBERS[0]

@@ -144,7 +144,7 @@ def _maker(keys: int, device: torch.device, window: int | None) -> Callable[[For
 
 @cache
 def _capped(cap: float) -> Callable[..., Tensor]:
-    """Return the score function of soft-capping: one object a cap, or it would be compiled anew."""
+    """Return the score function of soft-capping: cached, or each call would compile it again."""
 
     def capped(score: Tensor, batch: Any, head: Any, query: Any, key: Any) -> Tensor:
         return cap * torch.tanh(score / cap)

@@ -85,7 +85,7 @@ class Content:
 
 
 def content_read(project: Project) -> Content | None:
-    """Return what was last counted, and have it counted anew if it is old; None before that."""
+    """Return what was last counted, and have it counted again if it is old; None before that."""
     row, _ = Figures.objects.get_or_create(project=project, name=NAME)
     old = row.counted_at is not None and row.counted_at < timezone.now() - FRESH
     if old and row.status == Figures.Status.DONE and not project.archived_at:
