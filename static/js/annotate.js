@@ -60,7 +60,7 @@ function showOutbox(box) {
 
 function coming(box) {
   if (!box.size) return "The next answer is on its way …";
-  return COMING[box.state] ?? "The next answer has to wait for what is kept. It comes by itself.";
+  return COMING[box.state] ?? "The next answer is loaded once the kept verdicts are sent.";
 }
 
 function refusedKeep() {

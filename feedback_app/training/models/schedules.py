@@ -1,4 +1,4 @@
-"""When a project trains by itself."""
+"""When a project trains automatically."""
 
 from typing import Any, ClassVar
 

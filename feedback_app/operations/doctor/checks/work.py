@@ -28,7 +28,7 @@ def stale_claims() -> Iterator[Problem]:
                     f"Abandoned for more than {limit.total_seconds():.0f} s: "
                     f"{model._meta.verbose_name} {listed(found)}. Its worker died, and no other "
                     "one took it over.",
-                    "Check that workers and beat run; then it continues by itself.",
+                    "Check that workers and beat run; then it continues automatically.",
                 )
 
 
