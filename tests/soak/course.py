@@ -224,6 +224,9 @@ class Soak:
         await self.inject(injector, self.seconds * KILLS, lives, kills=True)
         self.say(f"Nothing is broken for {filling:.0f} s, so that new processes fill their caches.")
         await asyncio.to_thread(wait_ready, parts)
+        # the first reconnect loads code and caches of several MB, and not every process has had one
+        await asyncio.to_thread(injector.restart_servers)
+        await asyncio.to_thread(wait_ready, parts)
         await self.fill_pools(parts, world)
         await self.work(filling, lives)
         await self.gate.close()

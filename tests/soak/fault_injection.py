@@ -140,10 +140,7 @@ class FaultInjector:
         """End the database or the broker, which comes back empty, and start it again."""
         seconds = self.rng.uniform(0, 5)
         if self.rng.random() < 0.5:
-            self.say("kill valkey: it comes back empty")
-            self.ended.add("valkey")
-            with suppress(ProcessLookupError):
-                os.kill(self.parts.servers.process("valkey").pid, signal.SIGKILL)
+            self.kill_broker()
             return
         how = self.rng.choice(["kill the server", "kill one connection", "end at once", "end"])
         self.say(f"database: {how}")
@@ -162,6 +159,19 @@ class FaultInjector:
         database.end(number)
         self.sleep(seconds)
         database.start()
+
+    def kill_broker(self) -> None:
+        self.say("kill valkey: it comes back empty")
+        self.ended.add("valkey")
+        with suppress(ProcessLookupError):
+            os.kill(self.parts.servers.process("valkey").pid, signal.SIGKILL)
+
+    def restart_servers(self) -> None:
+        """End broker and database, and start them again: every process has to reconnect."""
+        self.kill_broker()
+        self.say("database: end at once")
+        self.parts.database.end(signal.SIGQUIT)
+        self.parts.database.start()
 
     def cut(self) -> None:
         """Cut a link: connections break, and new ones are refused."""
