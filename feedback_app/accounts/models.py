@@ -121,6 +121,10 @@ class InvitationQuerySet(models.QuerySet["Invitation"]):
             revoked_at=None, expires_at__gt=timezone.now(), used__lt=models.F("max_uses")
         )
 
+    def admitting(self) -> Self:
+        """Open ones, without those of deactivated people and of archived projects."""
+        return self.open().filter(created_by__is_active=True, project__archived_at=None)
+
 
 class Invitation(models.Model):
     """A link with which people join a project. Only a hash of its secret is stored."""

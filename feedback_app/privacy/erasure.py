@@ -20,7 +20,11 @@ from feedback_app.accounts.models import (
 )
 from feedback_app.accounts.sessions import sessions_end
 from feedback_app.db.claims import Claim, ClaimLost
-from feedback_app.feedback.members.services import admin_rights_revoke, owners_hold
+from feedback_app.feedback.members.services import (
+    admin_rights_revoke,
+    invitations_end,
+    owners_hold,
+)
 from feedback_app.feedback.models import (
     Completion,
     Figures,
@@ -95,6 +99,7 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
         # a person who erases themselves is not recorded as the actor either
         actor = by if by is None or by.pk != user.pk else None
         for each in projects:
+            invitations_end(each, made_by=user, but=[])
             admin_rights_revoke(project=each, user=user, by=actor)
         return [
             erasure_begin(project=each, user=user, by=actor, account=project is None)

@@ -301,7 +301,7 @@ def test_deletion_cannot_be_undone_or_joined(bot: World) -> None:
     project_delete(project=bot.project, by=owner)
     with pytest.raises(UserError, match="is being deleted"):
         project_restore(project=bot.project, by=owner)
-    with pytest.raises(UserError, match="revoked"):
+    with pytest.raises(UserError, match="archived"):
         invitation_accept(invitation=invitation, user=User.objects.create_user("new@example.com"))
 
 
