@@ -143,6 +143,53 @@ def test_archive_with_a_false_size_writes_no_more_than_the_limit(
     assert stored(root) == []
 
 
+def packed_by(method: int) -> bytearray:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as target:
+        for name, data in files(weights=bytes(range(256)) * 40).items():
+            target.writestr(name, data)
+    return bytearray(packed.getvalue())
+
+
+def test_archive_with_a_damaged_file_is_refused(voted_project: Project, root: Path) -> None:
+    data = packed_by(zipfile.ZIP_DEFLATED)
+    begin = 30 + len("adapter_config.json")
+    data[begin : begin + 60] = bytes(byte ^ 0xFF for byte in data[begin : begin + 60])
+    assert "ZIP archive" in refused(voted_project, io.BytesIO(data))
+    named = archive({"caf\u00e9": b""} | files()).getvalue()
+    named = named.replace("\u00e9".encode(), b"\xff\xff")
+    assert "ZIP archive" in refused(voted_project, io.BytesIO(named))
+    assert stored(root) == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression_is_refused(method: int, voted_project: Project) -> None:
+    assert "unusual method" in refused(voted_project, io.BytesIO(packed_by(method)))
+
+
+class Counted(io.BytesIO):
+    """Knows the most bytes that were read at once."""
+
+    most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.most = max(self.most, len(data))
+        return data
+
+
+def test_long_table_of_contents_is_not_read(voted_project: Project) -> None:
+    small = archive({"x": b""} | files()).getvalue()
+    table, end = small.index(b"PK\x01\x02"), small.index(b"PK\x05\x06")
+    entries = small[table:end] * 20_000
+    tail = bytearray(small[end:])
+    tail[12:16] = len(entries).to_bytes(4, "little")
+    packed = Counted(small[:table] + entries + tail)
+
+    assert "table of contents" in refused(voted_project, packed)
+    assert packed.most < 2_000_000 < len(entries)
+
+
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" + bytes(40)])
 def test_what_is_no_archive_is_refused(data: bytes, voted_project: Project) -> None:
     assert "ZIP archive" in refused(voted_project, io.BytesIO(data))
