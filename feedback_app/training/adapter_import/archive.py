@@ -3,7 +3,6 @@
 Nothing but these two names is read, no path of the archive is used, and no link is followed.
 """
 
-import shutil
 import stat
 import zipfile
 import zlib
@@ -149,8 +148,3 @@ def copy_bounded(source: IO[bytes], target: IO[bytes], *, limit: int) -> None:
         if left < 0:
             raise UserError(f"A file of the adapter is larger than {limit / 1e6:,.0f} MB.")
         target.write(block)
-
-
-def discard(directory: Path) -> None:
-    """Delete what was taken."""
-    shutil.rmtree(directory, ignore_errors=True)

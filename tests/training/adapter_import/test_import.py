@@ -12,6 +12,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from fsspec.implementations.memory import MemoryFileSystem
 from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, User
@@ -29,7 +30,7 @@ As = Callable[[User], Client]
 @pytest.fixture(autouse=True)
 def root(settings: Settings, tmp_path: Path) -> Path:
     settings.ARTIFACT_ROOT = tmp_path / "artifacts"
-    return settings.ARTIFACT_ROOT
+    return tmp_path / "artifacts"
 
 
 def stored(root: Path) -> list[str]:
@@ -205,6 +206,19 @@ def test_import_waits_for_the_active_run(voted_project: Project, root: Path) -> 
     with pytest.raises(UserError, match="Another run is in progress"):
         import_archive(project=voted_project, by=None, upload=archive(files()))
     assert len(stored(root)) == 1
+
+
+def test_refused_import_leaves_nothing_in_the_artifact_store(
+    voted_project: Project, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = "memory://refused-import"
+    kept = import_archive(project=voted_project, by=None, upload=archive(files()))
+
+    with pytest.raises(UserError, match="Another run is in progress"):
+        import_archive(project=voted_project, by=None, upload=archive(files()))
+
+    found = MemoryFileSystem().ls("/refused-import/imported", detail=False)
+    assert found == [f"/refused-import/{kept.config['imported']}"]
 
 
 def test_imported_version_learned_from_nobody(voted_project: Project, annotator: User) -> None:
