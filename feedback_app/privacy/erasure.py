@@ -66,6 +66,14 @@ def projects_of(user: User) -> list[Project]:
     return list(Project.objects.filter(wanted).order_by("pk"))
 
 
+def projects_touched(user: User) -> list[Project]:
+    """Return the projects that an account is erased from: also those with nothing but votes that
+    the person has undone, as a snapshot may have been taken before."""
+    found = [project.pk for project in projects_of(user)]
+    undone = VoteEvent.objects.filter(user=user).order_by().values("completion__project")
+    return list(Project.objects.filter(Q(pk__in=found) | Q(pk__in=undone)).order_by("pk"))
+
+
 def person_erase(*, user: User, by: User | None, project: Project | None = None) -> list[Erasure]:
     """Erase a person from `project`, or with their account from all projects.
 
@@ -87,7 +95,7 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
     The rows record which runs used the votes, which cannot be found out afterwards.
     """
     with transaction.atomic():
-        projects = projects_of(user) if project is None else [project]
+        projects = projects_touched(user) if project is None else [project]
         for each in projects:
             owners_hold(each, without=user)
         if project is None:
