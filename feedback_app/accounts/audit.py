@@ -5,21 +5,22 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.accounts.models import TARGET_LENGTH, AuditEvent, User
 
 #: Returns the client's address during a request; not set in workers and commands.
 _address: ContextVar[Callable[[], str] | None] = ContextVar("audit_address", default=None)
 
 
 def audit(*, project: Any, actor: User | None, action: str, target: str, reason: str = "") -> None:
-    """Record who did what. Call it in the transaction of the action."""
+    """Record who did what. Call it in the transaction of the action. What is longer than the column
+    of `target` is cut; `reason` has any length."""
     address = _address.get()
     AuditEvent.objects.create(
         project=project,
         actor=actor,
         actor_number=None if actor is None else actor.pk,
         action=action,
-        target=target,
+        target=target[:TARGET_LENGTH],
         reason=reason,
         address="" if address is None else address(),
     )

@@ -121,6 +121,10 @@ class InvitationQuerySet(models.QuerySet["Invitation"]):
             revoked_at=None, expires_at__gt=timezone.now(), used__lt=models.F("max_uses")
         )
 
+    def admitting(self) -> Self:
+        """Open ones, without those of deactivated people and of archived projects."""
+        return self.open().filter(created_by__is_active=True, project__archived_at=None)
+
 
 class Invitation(models.Model):
     """A link with which people join a project. Only a hash of its secret is stored."""
@@ -277,6 +281,10 @@ class ApiReceipt(models.Model):
         return self.key
 
 
+#: Characters of what an event of the audit trail is about.
+TARGET_LENGTH = 200
+
+
 class AuditEvent(models.Model):
     """Who did what, when, from where, and why. Written with the action, never changed.
 
@@ -290,7 +298,7 @@ class AuditEvent(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     action = models.CharField(max_length=40)
-    target = models.CharField(max_length=200)
+    target = models.CharField(max_length=TARGET_LENGTH)
     reason = models.TextField(blank=True)
     # of the client; empty for workers and commands
     address = models.CharField(max_length=45, blank=True, default="", db_default="")

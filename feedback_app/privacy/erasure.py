@@ -20,7 +20,11 @@ from feedback_app.accounts.models import (
 )
 from feedback_app.accounts.sessions import sessions_end
 from feedback_app.db.claims import Claim, ClaimLost
-from feedback_app.feedback.members.services import admin_rights_revoke, owners_hold
+from feedback_app.feedback.members.services import (
+    admin_rights_revoke,
+    invitations_end,
+    owners_hold,
+)
 from feedback_app.feedback.models import (
     Completion,
     Figures,
@@ -62,6 +66,14 @@ def projects_of(user: User) -> list[Project]:
     return list(Project.objects.filter(wanted).order_by("pk"))
 
 
+def projects_touched(user: User) -> list[Project]:
+    """Return the projects that an account is erased from: also those with nothing but votes that
+    the person has undone, as a snapshot may have been taken before."""
+    found = [project.pk for project in projects_of(user)]
+    undone = VoteEvent.objects.filter(user=user).order_by().values("completion__project")
+    return list(Project.objects.filter(Q(pk__in=found) | Q(pk__in=undone)).order_by("pk"))
+
+
 def person_erase(*, user: User, by: User | None, project: Project | None = None) -> list[Erasure]:
     """Erase a person from `project`, or with their account from all projects.
 
@@ -83,7 +95,7 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
     The rows record which runs used the votes, which cannot be found out afterwards.
     """
     with transaction.atomic():
-        projects = projects_of(user) if project is None else [project]
+        projects = projects_touched(user) if project is None else [project]
         for each in projects:
             owners_hold(each, without=user)
         if project is None:
@@ -95,6 +107,7 @@ def erasures_begin(*, user: User, by: User | None, project: Project | None) -> l
         # a person who erases themselves is not recorded as the actor either
         actor = by if by is None or by.pk != user.pk else None
         for each in projects:
+            invitations_end(each, made_by=user, but=[])
             admin_rights_revoke(project=each, user=user, by=actor)
         return [
             erasure_begin(project=each, user=user, by=actor, account=project is None)

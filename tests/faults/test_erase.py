@@ -481,3 +481,25 @@ def test_second_delivery_of_an_erasure_does_nothing_while_the_first_runs(
     person_erase(user=annotator, by=annotator)
     assert len(chunks) == 1
     assert Erasure.objects.get().votes == 60
+
+
+def test_account_is_erased_from_projects_where_only_undone_votes_are_left(
+    voted_project: Project, second_annotator: User, make_completions: Make
+) -> None:
+    Project.objects.filter(pk=voted_project.pk).update(person_share=100)
+    answers = make_completions(3)
+    for completion in answers:
+        vote(completion, second_annotator, Verdict.UP)
+    run = run_request(project=Project.objects.get(pk=voted_project.pk), by=None)
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.SUCCEEDED)
+    for completion in answers:
+        vote_undo(completion=completion, by=second_annotator, source=Source.ANNOTATE)
+    Membership.objects.filter(user=second_annotator).delete()
+    theirs = run.snapshot.items.filter(completion__in=answers)
+    assert theirs.count() == 3
+
+    [erasure] = person_erase(user=second_annotator, by=None)
+
+    assert (erasure.project, erasure.runs) == (voted_project, [run.number])
+    assert not theirs.exists()
+    assert not User.objects.filter(pk=second_annotator.pk).exists()

@@ -74,5 +74,5 @@ class InvitedSignup(DefaultSocialAccountAdapter):
 def waiting(request: HttpRequest) -> Invitation | None:
     """Return the open invitation that the person comes from."""
     pk = request.session.get(WAITING)
-    open_ones = Invitation.objects.open().filter(created_by__is_active=True)
-    return open_ones.select_related("project").filter(pk=pk).first() if pk else None
+    invitations = Invitation.objects.admitting().select_related("project")
+    return invitations.filter(pk=pk).first() if pk else None

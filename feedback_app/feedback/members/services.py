@@ -20,6 +20,7 @@ from feedback_app.accounts.models import (
     roles_given_by,
 )
 from feedback_app.accounts.tokens import digest_of
+from feedback_app.feedback.access import ARCHIVED
 from feedback_app.feedback.models import (
     Lease,
     Project,
@@ -168,21 +169,24 @@ def invitation_revoke(*, invitation: Invitation, actor: Membership) -> bool:
 
 
 def invitation_find(secret: str) -> Invitation | None:
-    """Return the open invitation with this secret; None while its creator is deactivated."""
-    invitations = Invitation.objects.open().select_related("project", "created_by")
-    return invitations.filter(digest=digest_of(secret), created_by__is_active=True).first()
+    """Return the open invitation with this secret; None while its creator is deactivated or its
+    project archived."""
+    invitations = Invitation.objects.admitting().select_related("project", "created_by")
+    return invitations.filter(digest=digest_of(secret)).first()
 
 
 def invitation_accept(*, invitation: Invitation, user: User) -> Membership:
     """Make the person a member, or raise their role.
 
-    Raise UserError if the invitation was used up meanwhile or is for another address.
+    Raise UserError if the invitation was used up meanwhile or is for another address, and for an
+    archived project.
     """
     if invitation.email and invitation.email != user.email:
         raise UserError(f"This invitation is for {invitation.email}. Sign in with that address.")
-    project = invitation.project
     with transaction.atomic():
-        Project.objects.select_for_update().get(pk=project.pk)
+        project = Project.objects.select_for_update().get(pk=invitation.project_id)
+        if project.archived_at is not None:
+            raise UserError(ARCHIVED)
         there = Membership.objects.filter(project=project, user=user).first()
         if there is not None and there.role in roles_from(Role(invitation.role)):
             return there  # a second click, or a member with at least this role

@@ -12,6 +12,7 @@ import random
 import time
 
 import structlog
+from cryptography.fernet import InvalidToken
 from django.db.models import F, OuterRef, Q, Subquery
 from django.utils import timezone
 
@@ -91,6 +92,8 @@ def delivery_send(delivery: WebhookDelivery) -> None:
         error = "" if 200 <= status < 300 else f"The server answered {status}."
     except (UserError, Unreached) as failed:
         error = str(failed)
+    except InvalidToken:
+        error = "The secret cannot be decrypted, as SECRET_KEY has changed: make a new webhook."
     if not error:
         row.update(
             status=WebhookDelivery.Status.DELIVERED,

@@ -93,7 +93,7 @@ def post(target: Target, body: bytes, headers: Mapping[str, str]) -> int:
             ) as pool,
             pool.stream(
                 "POST",
-                target.url,
+                ascii_url(target.url),
                 content=body,
                 headers=sent,
                 extensions={"timeout": steps},
@@ -107,3 +107,11 @@ def post(target: Target, body: bytes, headers: Mapping[str, str]) -> int:
 def netloc(url: str) -> str:
     """Return host and port as in the URL, names in ASCII."""
     return httpx.URL(url).netloc.decode()
+
+
+def ascii_url(url: str) -> httpcore.URL:
+    """Return a URL whose host, path and query may have any letters as httpcore takes it."""
+    parts = httpx.URL(url)
+    return httpcore.URL(
+        scheme=parts.raw_scheme, host=parts.raw_host, port=parts.port, target=parts.raw_path
+    )

@@ -48,9 +48,11 @@ def project_forget(project_id: int) -> None:
 
 
 def lock(project: Project, affected: Affected) -> None:
-    """Lock the affected versions that are not live, and end a traffic split that one is part of."""
+    """Lock the affected versions that are not live, unload them, and end a traffic split that one
+    is part of."""
     for adapter in versions_lock(project=project, numbers=affected.all):
         log.info("version_locked", adapter=adapter.name)
+        version_unload(project, adapter.name)
     split = project.traffic_splits.filter(status=RUNNING, candidate__locked_at__isnull=False)
     if split.exists():
         with transaction.atomic():
@@ -145,15 +147,20 @@ def versions_delete(project: Project, erasure: Erasure, affected: Affected) -> N
         log.info("erasure_forgotten", erasure=erasure.pk, runs=sorted(numbers))
 
 
+def version_unload(project: Project, name: str) -> None:
+    """Unload a locked version from the engines, which cannot load it again."""
+    try:
+        Engine(project).unload(name)
+    except EngineError as error:
+        # an engine that is down has unloaded it
+        log.warning("unload_failed", adapter=name, why=str(error))
+
+
 def answers_delete(run: Run) -> None:
     """Delete the answers of a run's version that nobody has voted on: to fixed prompts, and those
     in the queue. An answer with votes is part of what others have taught, and stays."""
     name = run.project.adapter_name(run.number)
-    try:
-        Engine(run.project).unload(name)
-    except EngineError as error:
-        # an engine that is down has unloaded it; another one cannot load it again
-        log.warning("unload_failed", adapter=name, why=str(error))
+    version_unload(run.project, name)
     ChangeReport.objects.filter(adapter__run=run).delete()
     FixedAnswer.objects.filter(fixed_prompt__project=run.project, version=name).delete()
     judged = VoteEvent.objects.filter(completion__project=run.project, completion__version=name)

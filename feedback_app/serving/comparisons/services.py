@@ -68,13 +68,17 @@ def side_is_open(comparison: Comparison, side: Side) -> bool:
 def side_stream(*, comparison: Comparison, side: Side) -> Iterator[str]:
     """Yield one side's answer as the engine generates it, then store it.
 
-    Raises UserError if the answer is complete, EngineError if the engine failed.
+    Raises UserError if the answer is complete, or the version was discarded since; EngineError if
+    the engine failed.
     """
     if not side_is_open(comparison, side):
         raise UserError("This answer is complete.")
     project = comparison.project
     messages: list[Message] = [{"role": "user", "content": comparison.question}]
     version: str = getattr(comparison, f"{side}_version")
+    if not version_exists(project, version):
+        # not its name: nothing is judged yet
+        raise UserError("A version of this comparison was discarded: it cannot be used any more.")
     own = Comparison.objects.filter(pk=comparison.pk)
 
     def store(streamed: Streamed) -> None:

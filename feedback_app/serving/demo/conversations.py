@@ -55,6 +55,19 @@ def version_exists(project: Project, name: str) -> bool:
     return name == BASE_VERSION or project.adapters.usable().filter(name=name).exists()
 
 
+def choice_is_usable(conversation: Conversation) -> bool:
+    """Return whether the version that a conversation has chosen was neither discarded nor locked
+    since."""
+    choice = conversation.choice
+    return choice == Conversation.LIVE or version_exists(conversation.project, choice)
+
+
+def choice_check(conversation: Conversation) -> None:
+    """Raise UserError if the version that a conversation has chosen can be used no more."""
+    if not choice_is_usable(conversation):
+        raise UserError(f"{conversation.choice} was discarded: choose another version.")
+
+
 def versions_offered(project: Project, *chosen: str) -> list[str]:
     """Return the versions of a menu: the base, what is chosen or live, and the newest adapters."""
     newest = project.adapters.usable().newest_first().values_list("name", flat=True)
@@ -68,7 +81,8 @@ def versions_offered(project: Project, *chosen: str) -> list[str]:
 
 
 def turn_begin(*, conversation: Conversation, text: str) -> Turn:
-    """Add a user message. Raises UserError if it is empty, too long or over the turn limit.
+    """Add a user message. Raises UserError if it is empty, too long or over the turn limit, or if
+    the chosen version can be used no more.
 
     A new conversation is stored with its first turn while the engine reads it (`turn_stream`), so
     that the first token does not wait for the database.
@@ -78,6 +92,7 @@ def turn_begin(*, conversation: Conversation, text: str) -> Turn:
         raise UserError("Write something first.")
     if len(text) > MESSAGE_LIMIT:
         raise UserError(f"A message has at most {MESSAGE_LIMIT:,} characters.")
+    choice_check(conversation)
     if conversation._state.adding:
         conversation.title = text[:120]
         return Turn(conversation=conversation, position=0, user_message=text)
@@ -115,6 +130,7 @@ def turn_again(*, turn: Turn, text: str | None = None) -> Turn:
         text = text.strip()
         if not text or len(text) > MESSAGE_LIMIT:
             raise UserError(f"A message has 1 to {MESSAGE_LIMIT:,} characters.")
+    choice_check(turn.conversation)
     with transaction.atomic():
         conversation_lock(turn.conversation)
         last = turn.conversation.turns.shown().last()

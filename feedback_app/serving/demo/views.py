@@ -18,6 +18,7 @@ from feedback_app.feedback.models import Completion, FollowUp, Project, Source, 
 from feedback_app.feedback.votes.corrections import vote_cast_corrected
 from feedback_app.feedback.votes.services import vote_undo
 from feedback_app.serving.demo.conversations import (
+    choice_is_usable,
     conversation_choose,
     turn_again,
     turn_begin,
@@ -120,6 +121,8 @@ def conversation_new(request: HtmxHttpRequest, project: Project) -> HttpResponse
     if fresh is None:
         fresh = Conversation(project=project, user=request.user)
     fresh.project = project
+    if not choice_is_usable(fresh):
+        fresh.choice = Conversation.LIVE
     if values["choice"]:
         conversation_choose(conversation=fresh, choice=values["choice"])
     if values["text"].strip():

@@ -29,6 +29,7 @@ from feedback_app.serving.engine.stream import (
 )
 from feedback_app.training.models import Adapter
 from feedback_app.training.registry.files import BadAdapter, adapter_fetch
+from feedback_app.training.registry.services import locked_text
 from feedback_app.web import log_context
 
 T = TypeVar("T")
@@ -415,6 +416,8 @@ class Engine:
         adapter = Adapter.objects.filter(project=self.project, name=version).first()
         if adapter is None:
             raise EngineError(f"This project has no version {version}.", status=404)
+        if adapter.locked_at is not None:
+            raise EngineError(locked_text(adapter), status=404)
         return adapter
 
     def _post(self, url: str, path: str, body: dict[str, Any]) -> Any:

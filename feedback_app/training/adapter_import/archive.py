@@ -3,9 +3,9 @@
 Nothing but these two names is read, no path of the archive is used, and no link is followed.
 """
 
-import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -20,6 +20,9 @@ PICKLES = (".bin", ".ckpt", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt",
 ENTRIES_MOST = 1_000
 CONFIG_BYTES = 1_000_000
 BLOCK = 1024 * 1024
+#: Most bytes of an archive's table of contents, which is read at once.
+TABLE_BYTES = BLOCK
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SAVE = "Save it with model.save_pretrained(DIRECTORY, safe_serialization=True) and import that."
 
 
@@ -36,13 +39,40 @@ def archive_unpack(upload: IO[bytes], directory: Path, *, limit: int) -> None:
     Raises UserError with every fault of the archive.
     """
     try:
-        with zipfile.ZipFile(upload) as archive:
+        with zipfile.ZipFile(_Archive(upload)) as archive:
             members = members_of(archive.infolist(), limit=limit)
             for name, member in members.items():
                 with archive.open(member) as source, (directory / name).open("xb") as target:
                     copy_bounded(source, target, limit=limit)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeError, zlib.error) as error:
         raise UserError(f"The file is no readable ZIP archive: {error}.") from error
+
+
+class _Archive:
+    """The file of an archive, of which never more than TABLE_BYTES are read at once.
+
+    A table of contents of the size that is allowed for weights would take gigabytes of memory.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size if 0 <= size <= TABLE_BYTES else TABLE_BYTES + 1)
+        if len(data) > TABLE_BYTES:
+            raise zipfile.BadZipFile("its table of contents is too long: pack one adapter")
+        return data
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        if whence == 0 and offset < 0:
+            raise zipfile.BadZipFile("a file begins before the archive")
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
 
 
 def members_of(entries: list[zipfile.ZipInfo], *, limit: int) -> dict[str, zipfile.ZipInfo]:
@@ -79,6 +109,8 @@ def entry_fault(entry: zipfile.ZipInfo) -> str:
         return f"{entry.filename!r} is a symbolic link: pack the file itself"
     if entry.flag_bits & 1 and path.name in FILES:
         return f"{entry.filename!r} is encrypted: pack it without a password"
+    if entry.compress_type not in METHODS and path.name in FILES:
+        return f"{entry.filename!r} is compressed by an unusual method: use an ordinary ZIP"
     return ""
 
 
@@ -116,8 +148,3 @@ def copy_bounded(source: IO[bytes], target: IO[bytes], *, limit: int) -> None:
         if left < 0:
             raise UserError(f"A file of the adapter is larger than {limit / 1e6:,.0f} MB.")
         target.write(block)
-
-
-def discard(directory: Path) -> None:
-    """Delete what was taken."""
-    shutil.rmtree(directory, ignore_errors=True)

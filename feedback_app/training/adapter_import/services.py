@@ -18,9 +18,9 @@ from django.db.models import Max
 from artifact_store.errors import StoreError
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.artifacts import artifact_store
+from feedback_app.artifacts import artifact_store, tree_discard
 from feedback_app.feedback.models import Project
-from feedback_app.training.adapter_import.archive import archive_unpack, directory_take, discard
+from feedback_app.training.adapter_import.archive import archive_unpack, directory_take
 from feedback_app.training.adapter_import.checks import ForeignAdapter, adapter_checked
 from feedback_app.training.models import Run, Snapshot
 from feedback_app.training.runs.config import LIMITS, RunConfig
@@ -71,10 +71,10 @@ def _import(project: Project, by: User | None, take: Callable[[Path], None]) -> 
         artifact_store().push(tree)
         return run_of_import(project=project, by=by, tree=tree, found=found)
     except StoreError as error:
-        discard(directory)
+        tree_discard(tree)
         raise UserError(f"The files cannot be stored now: {error}.") from error
     except BaseException:
-        discard(directory)
+        tree_discard(tree)
         raise
 
 

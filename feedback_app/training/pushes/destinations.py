@@ -9,6 +9,8 @@ from feedback_app.web.errors import UserError
 
 HUB, S3 = "hf", "s3"
 FORMS = "hf://owner/name or s3://bucket/prefix"
+#: Characters of a destination.
+LONGEST = 300
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?"
 _BUCKET = r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
 _FOLDER = r"[A-Za-z0-9_@+=-][A-Za-z0-9._@+=-]{0,99}"
@@ -43,6 +45,8 @@ def destination_of(text: str) -> Destination:
     pattern = _PLACES.get(kind)
     if pattern is None or not pattern.fullmatch(place) or ".." in place:
         raise UserError(f"{text[:100]} is no destination: write {FORMS}.")
+    if len(text) > LONGEST:
+        raise UserError(f"A destination has at most {LONGEST} characters.")
     found = Destination(kind, place)
     if not any(within(str(found), allowed.rstrip("/")) for allowed in settings.PUSH_DESTINATIONS):
         raise UserError(

@@ -54,6 +54,7 @@ def push_request(*, adapter: Adapter, destination: str, by: User | None) -> Vers
             actor=by,
             action="adapter.push",
             target=f"{adapter.name} to {place}",
+            reason=f"To {place}",
         )
     return push
 

@@ -104,15 +104,16 @@ def link_or_copy(source: str, target: str) -> None:
 
 
 def run_files_remove(run: Run, adapter: Adapter | None) -> None:
-    """Remove all files of a run and of its version, from the artifact store and from this host.
+    """Remove all files of a run and of its version, from the artifact store and from this host;
+    also those that it was imported from, which a run that has not succeeded still has.
 
     It can be repeated. Raises StoreError.
     """
-    for tree in (run.tree, *([adapter.path] if adapter else [])):
-        artifact_store().remove(tree)
-    for directory in (
-        run.directory,
-        run.directory.with_name(f"{run.pk}-again"),
-        *([adapter.directory] if adapter else []),
-    ):
+    store = artifact_store()
+    imported = run.config.get("imported")
+    trees = [run.tree, *([adapter.path] if adapter else []), *([imported] if imported else [])]
+    for tree in trees:
+        store.remove(tree)
+    again = run.directory.with_name(f"{run.pk}-again")
+    for directory in (again, *(store.path(tree) for tree in trees)):
         shutil.rmtree(directory, ignore_errors=True)

@@ -13,12 +13,18 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import AuditEvent, Invitation, Membership, Role, Scope, User
-from feedback_app.feedback.members.services import invitation_create, member_set
+from feedback_app.feedback.members.services import (
+    invitation_accept,
+    invitation_create,
+    member_set,
+)
 from feedback_app.feedback.models import Completion, Lease, Project, Source, Verdict, Vote
+from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.privacy.erasure import person_erase
 from feedback_app.serving.share_links.services import link_create
+from feedback_app.web.errors import UserError
 from tests.conftest import PASSWORD
 from tests.feedback.queue.test_concurrency import at_once
 
@@ -387,6 +393,46 @@ def test_expired_or_revoked_link_is_404(
         assert Client().post(link, JO).status_code == 404
     third.refresh_from_db()
     assert [i.state for i in Invitation.objects.order_by("pk")] == ["expired", "revoked", "revoked"]
+
+
+@pytest.mark.parametrize("how", ["demoted", "removed", "left", "erased"])
+def test_former_admin_cannot_return_by_their_own_invitation(
+    how: str, project: Project, admin: User, helper: User, as_user: As
+) -> None:
+    theirs, others = link_for(helper), link_for(admin)
+
+    if how == "demoted":
+        as_user(admin).post(url("member-change", helper.pk), {"role": "viewer"})
+    elif how == "removed":
+        as_user(admin).post(url("member-remove", helper.pk))
+    elif how == "left":
+        as_user(helper).post(url("me-leave"))
+    else:
+        as_user(admin).post(url("person-erase", helper.pk), {"email": helper.email})
+
+    as_user(helper).post(theirs)
+    assert Client().get(theirs).status_code == 404
+    assert role_of(helper) == ("viewer" if how == "demoted" else None)
+    assert Client().get(others).status_code == 200
+
+
+def test_nobody_joins_an_archived_project(
+    project: Project, admin: User, outsider: User, as_user: As
+) -> None:
+    link = link_for(admin, max_uses=2)
+    found = Invitation.objects.select_related("project").get()
+    project_archive(project=project, by=admin)
+
+    assert Client().get(link).status_code == 404
+    assert Client().post(link, JO).status_code == 404
+    assert as_user(outsider).post(link).status_code == 404
+    with pytest.raises(UserError, match="archived"):  # while the page was open
+        invitation_accept(invitation=found, user=outsider)
+    assert role_of(outsider) is None
+
+    project_restore(project=project, by=admin)
+    as_user(outsider).post(link)
+    assert role_of(outsider) == "annotator"
 
 
 @pytest.mark.django_db(transaction=True)

@@ -275,6 +275,36 @@ def test_unreachable_receiver_gets_the_event_when_it_is_back(
     assert delivery.status == "delivered"
 
 
+def test_address_with_other_letters_than_ascii_is_reached(
+    project: Project, admin: User, receiver: Receiver
+) -> None:
+    url = f"{receiver.url}/prüfung?wer=zoë"
+    webhook, _ = webhook_create(project=project, url=url, events=list(Event), by=admin)
+    ping_write(webhook=webhook)
+
+    assert webhook_work(webhook.pk) == 1
+
+    assert WebhookDelivery.objects.get().status == "delivered"
+    assert receiver.received[0].path == "/hook/pr%C3%BCfung?wer=zo%C3%AB"
+
+
+def test_secret_that_no_key_decrypts_is_named_and_given_up(
+    made: tuple[Webhook, str], receiver: Receiver
+) -> None:
+    webhook = made[0]
+    Webhook.objects.update(secret="sealed by another SECRET_KEY")
+    ping_write(webhook=webhook)
+
+    for _ in range(MAX_ATTEMPTS):
+        assert webhook_work(webhook.pk) == 1
+        overdue()
+
+    delivery = WebhookDelivery.objects.get()
+    assert delivery.status == "failed"
+    assert "SECRET_KEY has changed" in delivery.error
+    assert not receiver.received
+
+
 def test_killed_worker_leaves_a_delivery_that_is_sent_later(
     made: tuple[Webhook, str], receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

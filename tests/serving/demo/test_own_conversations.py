@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
+from feedback_app.serving.comparisons.services import side_stream
 from feedback_app.serving.demo import branches, conversations
 from feedback_app.serving.demo.branches import branch_show
 from feedback_app.serving.demo.conversations import (
@@ -17,12 +19,15 @@ from feedback_app.serving.demo.conversations import (
     turn_begin,
     turn_messages,
 )
-from feedback_app.serving.models import Conversation, Turn
+from feedback_app.serving.models import Comparison, Conversation, Turn
+from feedback_app.training.models import Adapter
 from feedback_app.web.errors import UserError
 from tests.serving.conversation_log.world import answer, talk
+from tests.serving.project_home.test_history import released
 
 pytestmark = pytest.mark.django_db
 As = Callable[[User], Client]
+STREAM = {"Accept": "text/event-stream"}
 
 
 def url(name: str, chat: Conversation, *args: Any) -> str:
@@ -272,3 +277,45 @@ def test_conversations_from_before_branches_get_them(project: Project, viewer: U
     branch_show(turn=last)
 
     assert texts(chat) == ["Hello?", "Where is Oslo?", "And Bergen?"]
+
+
+# -- versions that can be used no more
+
+
+@pytest.mark.parametrize("gone", ["discarded_at", "locked_at"])
+def test_version_that_was_discarded_or_locked_answers_nobody(
+    gone: str, project: Project, viewer: User, as_user: As
+) -> None:
+    old = released(project, 1, days_ago=3, until=2)
+    chat = talk(project, viewer, "Where is Oslo?", version=old.name, choice=old.name)
+    # a locked version is discarded as well
+    Adapter.objects.update(**{"discarded_at": timezone.now(), gone: timezone.now()})
+
+    with pytest.raises(UserError, match="choose another version"):
+        turn_begin(conversation=chat, text="And Paris?")
+    with pytest.raises(UserError, match="choose another version"):
+        turn_again(turn=chat.turns.get())
+    answered = as_user(viewer).post(
+        url("conversation-send", chat), {"text": "And Paris?"}, headers=STREAM
+    )
+    assert (answered.status_code, chat.turns.count()) == (422, 1)
+    assert old.name in answered.content.decode()
+
+    comparison = Comparison.objects.create(
+        project=project, user=viewer, question="?", left_version="base", right_version=old.name
+    )
+    with pytest.raises(UserError, match="cannot be used"):
+        side_stream(comparison=comparison, side="right")
+
+
+def test_new_conversation_does_not_begin_with_a_discarded_version(
+    project: Project, viewer: User, as_user: As
+) -> None:
+    old = released(project, 1, days_ago=3, until=2)
+    unused = Conversation.objects.create(project=project, user=viewer, choice=old.name)
+    Adapter.objects.update(discarded_at=timezone.now())
+
+    as_user(viewer).post(reverse("conversation-new", args=[project.slug]), {"text": ""})
+
+    unused.refresh_from_db()
+    assert unused.choice == "live"

@@ -59,6 +59,12 @@ def bot(artifacts: None) -> World:
         for directory in (run.directory, *adapters):
             directory.mkdir(parents=True)
             (directory / "weights").write_text("x")
+    imported = world.project.runs.first()
+    imported.config["imported"] = "imported/0a1b"
+    imported.save()
+    weights = imported.directory.parents[1] / "imported" / "0a1b" / "weights"
+    weights.parent.mkdir(parents=True)
+    weights.write_text("x")
     upload = Path(world.project.runs.first().directory).parents[1] / "imports" / "upload"
     upload.parent.mkdir()
     upload.write_text("{}")
@@ -108,7 +114,7 @@ def test_everything_of_the_project_is_deleted_and_nothing_of_another(
     other = make_world("other")
     kept = of_project(other.project)
     assert len(of_project(bot.project)) > 35
-    assert len(files(tmp_path)) == 6
+    assert len(files(tmp_path)) == 7
 
     deletion = deleted(bot)
 
@@ -301,7 +307,7 @@ def test_deletion_cannot_be_undone_or_joined(bot: World) -> None:
     project_delete(project=bot.project, by=owner)
     with pytest.raises(UserError, match="is being deleted"):
         project_restore(project=bot.project, by=owner)
-    with pytest.raises(UserError, match="revoked"):
+    with pytest.raises(UserError, match="archived"):
         invitation_accept(invitation=invitation, user=User.objects.create_user("new@example.com"))
 
 

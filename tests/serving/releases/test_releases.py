@@ -2,15 +2,18 @@
 
 import threading
 from collections import Counter
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from django.db import connection
+from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.models import Project
+from feedback_app.privacy.forgetting.services import project_forget
 from feedback_app.serving.engine.client import Engine, EngineError
 from feedback_app.serving.engine.client import Sampling as SamplingSettings
 from feedback_app.serving.engine.stream import Streamed
@@ -22,6 +25,7 @@ from feedback_app.serving.releases.services import (
     release_promote,
     release_rollback,
 )
+from feedback_app.training.models import Erasure
 from feedback_app.web.errors import UserError
 from tests.engines import PATIENCE, RunningEngine
 from tests.served import MakeAdapter
@@ -213,3 +217,29 @@ def test_promotion_breaks_none_of_fifty_streams(
     assert Counter(ends).keys() <= {"stop", "length"}, Counter(ends)
     assert len(ends) == STREAMS
     assert first.name not in loaded(engine)
+
+
+def test_version_that_learned_from_what_was_erased_is_unloaded_and_not_loaded_again(
+    served: Project, engine: RunningEngine, make_adapter: MakeAdapter
+) -> None:
+    adapter = make_adapter(1)
+    Engine(served).load(adapter)
+    assert adapter.name in loaded(engine)
+    Erasure.objects.create(
+        project=served,
+        person=1,
+        account=False,
+        runs=[1],
+        due_at=timezone.now() + timedelta(days=1),
+        finished_at=timezone.now(),
+    )
+
+    project_forget(served.pk)
+
+    adapter.refresh_from_db()
+    assert adapter.locked_at is not None
+    assert adapter.name not in loaded(engine)
+    # samplings and change reports load it first
+    with pytest.raises(EngineError, match="it is locked"):
+        Engine(served).load_version(adapter.name)
+    assert adapter.name not in loaded(engine)

@@ -12,6 +12,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import reverse
+from fsspec.implementations.memory import MemoryFileSystem
 from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, User
@@ -29,7 +30,7 @@ As = Callable[[User], Client]
 @pytest.fixture(autouse=True)
 def root(settings: Settings, tmp_path: Path) -> Path:
     settings.ARTIFACT_ROOT = tmp_path / "artifacts"
-    return settings.ARTIFACT_ROOT
+    return tmp_path / "artifacts"
 
 
 def stored(root: Path) -> list[str]:
@@ -143,6 +144,53 @@ def test_archive_with_a_false_size_writes_no_more_than_the_limit(
     assert stored(root) == []
 
 
+def packed_by(method: int) -> bytearray:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", method) as target:
+        for name, data in files(weights=bytes(range(256)) * 40).items():
+            target.writestr(name, data)
+    return bytearray(packed.getvalue())
+
+
+def test_archive_with_a_damaged_file_is_refused(voted_project: Project, root: Path) -> None:
+    data = packed_by(zipfile.ZIP_DEFLATED)
+    begin = 30 + len("adapter_config.json")
+    data[begin : begin + 60] = bytes(byte ^ 0xFF for byte in data[begin : begin + 60])
+    assert "ZIP archive" in refused(voted_project, io.BytesIO(data))
+    named = archive({"caf\u00e9": b""} | files()).getvalue()
+    named = named.replace("\u00e9".encode(), b"\xff\xff")
+    assert "ZIP archive" in refused(voted_project, io.BytesIO(named))
+    assert stored(root) == []
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_unusual_compression_is_refused(method: int, voted_project: Project) -> None:
+    assert "unusual method" in refused(voted_project, io.BytesIO(packed_by(method)))
+
+
+class Counted(io.BytesIO):
+    """Knows the most bytes that were read at once."""
+
+    most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        self.most = max(self.most, len(data))
+        return data
+
+
+def test_long_table_of_contents_is_not_read(voted_project: Project) -> None:
+    small = archive({"x": b""} | files()).getvalue()
+    table, end = small.index(b"PK\x01\x02"), small.index(b"PK\x05\x06")
+    entries = small[table:end] * 20_000
+    tail = bytearray(small[end:])
+    tail[12:16] = len(entries).to_bytes(4, "little")
+    packed = Counted(small[:table] + entries + tail)
+
+    assert "table of contents" in refused(voted_project, packed)
+    assert packed.most < 2_000_000 < len(entries)
+
+
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x03\x04" + bytes(40)])
 def test_what_is_no_archive_is_refused(data: bytes, voted_project: Project) -> None:
     assert "ZIP archive" in refused(voted_project, io.BytesIO(data))
@@ -158,6 +206,19 @@ def test_import_waits_for_the_active_run(voted_project: Project, root: Path) -> 
     with pytest.raises(UserError, match="Another run is in progress"):
         import_archive(project=voted_project, by=None, upload=archive(files()))
     assert len(stored(root)) == 1
+
+
+def test_refused_import_leaves_nothing_in_the_artifact_store(
+    voted_project: Project, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = "memory://refused-import"
+    kept = import_archive(project=voted_project, by=None, upload=archive(files()))
+
+    with pytest.raises(UserError, match="Another run is in progress"):
+        import_archive(project=voted_project, by=None, upload=archive(files()))
+
+    found = MemoryFileSystem().ls("/refused-import/imported", detail=False)
+    assert found == [f"/refused-import/{kept.config['imported']}"]
 
 
 def test_imported_version_learned_from_nobody(voted_project: Project, annotator: User) -> None:

@@ -24,7 +24,7 @@ from pytest_django import Settings
 from feedback_app.accounts.models import AuditEvent, User
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Adapter, Run, VersionPush
-from feedback_app.training.pushes.destinations import destination_of
+from feedback_app.training.pushes.destinations import LONGEST, destination_of
 from feedback_app.training.pushes.services import push_execute, push_request
 from feedback_app.training.runs.services import run_request
 from feedback_app.web.errors import UserError
@@ -281,6 +281,21 @@ def test_other_destinations_are_refused(text: str, settings: Settings) -> None:
     settings.PUSH_DESTINATIONS = ["s3://prospect-artifacts/models", "hf://acme"]
     with pytest.raises(UserError):
         destination_of(text)
+
+
+def test_longest_destination_fits_the_audit_trail(adapter: Adapter, admin: User) -> None:
+    place = "s3://prospect-artifacts/models/" + "/".join(["f" * 89] * 3)
+    assert len(place) == LONGEST
+
+    push_request(adapter=adapter, destination=place, by=admin)
+
+    event = AuditEvent.objects.get(action="adapter.push")
+    # PostgreSQL refuses what is longer than its column
+    event.full_clean(exclude=["address", "digest", "chain"])
+    assert event.target.startswith(f"{adapter.name} to s3://prospect-artifacts/models/f")
+    assert event.reason == f"To {place}"
+    with pytest.raises(UserError, match="300 characters"):
+        destination_of(f"{place}f")
 
 
 def test_destination_that_is_no_longer_allowed_gets_nothing(

@@ -17,7 +17,7 @@ import httpx
 from django.conf import settings
 
 from feedback_app.feedback.webhooks.addresses import Target, target_of
-from feedback_app.feedback.webhooks.http_client import Pinned, TimedStream, netloc
+from feedback_app.feedback.webhooks.http_client import Pinned, TimedStream, ascii_url, netloc
 from feedback_app.web.errors import UserError
 
 Message = Mapping[str, str]
@@ -136,13 +136,7 @@ class JudgeClient:
         # set once a server has refused optional parameters and answered without them
         self._plain = False
         target = judge_target(url)
-        address = _parsed(target.url)
-        self._url = httpcore.URL(
-            scheme=address.raw_scheme,
-            host=address.raw_host,
-            port=address.port,
-            target=address.raw_path,
-        )
+        self._url = ascii_url(target.url)
         self._host = netloc(target.url)
         self.address = target.url
         self._pool = httpcore.ConnectionPool(

@@ -2,14 +2,12 @@
 
 import json
 import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.conf import settings
 
-from artifact_store.errors import StoreError
-from feedback_app.artifacts import artifact_store
+from feedback_app.artifacts import artifact_store, tree_discard
 from feedback_app.training.gate.evaluation import TEST_FILE, evaluation_directory
 from feedback_app.training.models import Run
 from feedback_app.training.snapshots.files import SPLIT_FILES, examples_write, snapshot_write
@@ -43,20 +41,17 @@ def prepare(run: Run) -> None:
 
 def votes_write(run: Run) -> None:
     """Write the project's votes, by which the gate predicts up-rates, for a version that learned
-    from none of them. They are removed when it is judged (`votes_remove`)."""
+    from none of them. They are removed when it is judged (`imported_remove`)."""
     run.directory.mkdir(parents=True, exist_ok=True)
     for split, name in SPLIT_FILES.items():
         examples_write(run.project, split, run.directory / name)
 
 
-def votes_remove(run: Run) -> None:
+def imported_remove(run: Run) -> None:
     """Remove what `votes_write` wrote, and the files that the version was imported from."""
     for name in SPLIT_FILES.values():
         (run.directory / name).unlink(missing_ok=True)
-    tree = str(run.config["imported"])
-    shutil.rmtree(artifact_store().path(tree), ignore_errors=True)
-    with suppress(StoreError):  # what is left there is used by nobody
-        artifact_store().remove(tree)
+    tree_discard(str(run.config["imported"]))
 
 
 def reference_cache(run: Run) -> str | None:

@@ -27,7 +27,7 @@ from feedback_app.training.models import Run, RunNote
 from feedback_app.training.registry.files import BadAdapter, adapter_publish
 from feedback_app.training.runs import services
 from feedback_app.training.runs.claims import RunClaim
-from feedback_app.training.runs.execution.inputs import model_path, prepare, votes_remove
+from feedback_app.training.runs.execution.inputs import imported_remove, model_path, prepare
 from feedback_app.training.runs.execution.jobs import JobEnd, job_run
 from feedback_app.training.runs.execution.outcomes import settle
 from feedback_app.training.runs.execution.storage import RunFiles
@@ -81,7 +81,7 @@ def train_and_evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat
         if ended.code == DONE:
             finish(claim)
             if not run.trains:
-                votes_remove(run)
+                imported_remove(run)
             files.push_finished()
             return
     settle(claim, ended)
