@@ -33,7 +33,7 @@ from feedback_app.training.runs.config import RunConfig, form_initial, start_ver
 from feedback_app.training.runs.curves.selectors import run_curves
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
-from feedback_app.training.runs.plan import RunPlan, run_plan_shown
+from feedback_app.training.runs.planning.plan import RunPlan, run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, Preset, preset_config
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
 from feedback_app.training.runs.settings import LOSSES
