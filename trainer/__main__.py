@@ -94,6 +94,14 @@ def parser() -> argparse.ArgumentParser:
     plan.add_argument("--examples", type=Path, metavar="FILE", help="JSONL, with --model")
     plan.add_argument("--config", type=Path, metavar="FILE", help="settings that differ, JSON")
     plan.add_argument("--json", action="store_true", help="JSON instead of a table")
+    plan.add_argument(
+        "--footprint",
+        action="store_true",
+        help="what memory depends on, for all settings at once, as JSON; with --model",
+    )
+    plan.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="devices that a run uses (--footprint)"
+    )
     plan.set_defaults(command=_plan)
 
     generate = commands.add_parser("generate", help="answer prompts")
@@ -282,6 +290,7 @@ def _influence(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
+    from trainer.planning.footprint import footprint
     from trainer.planning.plan import as_text, plan, plan_model
 
     if arguments.run_dir is not None and arguments.model is None:
@@ -289,6 +298,10 @@ def _plan(arguments: argparse.Namespace) -> None:
         return
     if arguments.run_dir is not None or arguments.model is None or arguments.examples is None:
         raise Refused("give either RUN_DIR or --model and --examples")
+    if arguments.footprint:
+        given = (arguments.model, arguments.examples, arguments.config)
+        print(json.dumps(footprint(*given, devices=arguments.devices)))
+        return
     found = plan_model(arguments.model, arguments.examples, arguments.config)
     print(json.dumps(found, indent=2) if arguments.json else as_text(found))
 

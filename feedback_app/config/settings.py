@@ -325,6 +325,7 @@ CELERY_TASK_DEFAULT_QUEUE = "default"
 CELERY_TASK_ROUTES = {
     "training.train_run": {"queue": "gpu"},
     "training.measure_influence": {"queue": "gpu"},
+    "training.measure_memory": {"queue": "gpu"},
 }
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True

@@ -18,6 +18,7 @@ from feedback_app.training.pushes.hub import hub_here
 from feedback_app.training.pushes.services import push_execute
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.execution.taking import snapshot_take, snapshots_due
+from feedback_app.training.runs.planning.measuring import memory_due, memory_measure
 from feedback_app.training.runs.waiting import run_claim_next, trials_held
 from feedback_app.training.schedules.services import schedules_run
 from feedback_app.training.snapshots import figures
@@ -68,6 +69,8 @@ def dispatch() -> None:
         count_figures.apply_async((pk,), expires=EXPIRES)
     for pk in figures_due(content.NAME).values_list("pk", flat=True):
         count_content.apply_async((pk,), expires=EXPIRES)
+    for pk in memory_due(resend=RESEND):
+        measure_memory.apply_async((pk,), expires=RESEND)
 
 
 @shared_task(name="training.take_snapshot")
@@ -86,6 +89,12 @@ def count_figures(pk: int) -> None:
 def count_content(pk: int) -> None:
     """Read what the next snapshot of a project contains."""
     figures_count(pk=pk, count=content.content_count)
+
+
+@shared_task(name="training.measure_memory")
+def measure_memory(pk: int) -> None:
+    """Measure what the memory of a project's runs depends on."""
+    figures_count(pk=pk, count=memory_measure)
 
 
 @shared_task(name="training.decide_pairs")

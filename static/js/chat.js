@@ -278,4 +278,4 @@ function edit(said) {
 document.querySelector("[data-choose] select")?.addEventListener("change", (event) => {
   event.target.form.requestSubmit();
 });
-toEnd();
+if (!document.getElementById("hello")) toEnd();

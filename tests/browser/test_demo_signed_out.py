@@ -3,6 +3,7 @@
 import pytest
 from django.contrib.sessions.models import Session
 from django.urls import reverse
+from django.utils import timezone
 from playwright.sync_api import Page, Route, expect
 from pytest_django import Settings
 
@@ -42,6 +43,16 @@ def test_message_outlives_an_expired_session(
         expect(page.locator(".reply .thumbs")).to_be_visible(timeout=60_000)
         page.reload()
         expect(page.get_by_label("Your message")).to_have_value("")
+
+
+def test_archived_demo_without_a_conversation_opens_at_its_top(
+    new_page: NewPage, project: Project, admin: User
+) -> None:
+    Project.objects.update(archived_at=timezone.now())
+    page = new_page(admin, viewport={"width": 390, "height": 844})
+    page.goto(reverse("demo", args=[project.slug]))
+    assert page.evaluate("document.documentElement.scrollHeight > innerHeight")
+    assert page.evaluate("scrollY") == 0
 
 
 def test_lost_connection_is_named_and_the_message_kept(

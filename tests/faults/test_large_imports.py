@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from feedback_app.feedback.imports import chunks
-from feedback_app.feedback.imports.readers import open_rows
+from feedback_app.feedback.imports.opening import open_rows
 from feedback_app.feedback.models import Project
 from tests.feedback.imports.test_import import Generated, load, row, write
 

@@ -78,7 +78,7 @@ def fitting(
     config: TrainConfig, architecture: Architecture, setup: Setup, free: int
 ) -> tuple[Packs, str]:
     """Return the first of the candidates whose estimate fits in `free` bytes, else the last."""
-    for packs in _candidates(config, architecture):
+    for packs in pack_choices(config, architecture):
         tokens = max(packs.token_budget, packs.held_tokens, config.max_length)
         if not _waits(config):
             tokens = max(packs.token_budget, config.max_length)
@@ -92,7 +92,7 @@ def fitting(
     )
 
 
-def _candidates(config: TrainConfig, architecture: Architecture) -> Iterator[Packs]:
+def pack_choices(config: TrainConfig, architecture: Architecture) -> Iterator[Packs]:
     """Yield packs, the fastest first, with what the configuration gives in the place of each."""
     for checkpointing in checkpointing_choices(config, architecture):
         for token_budget, held_tokens in _SIZES:

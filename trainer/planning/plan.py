@@ -75,7 +75,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         given_u=config.lambda_u,
     )
     used = [example for example in examples if example.label or not loss.ups_only]
-    tokenised = _tokenised(config, used)
+    tokenised = tokenised_of(config, used)
     sampler = Sampler(
         tokenised,
         batch_size=config.batch_size,
@@ -83,7 +83,7 @@ def plan_of(config: TrainConfig, examples: Sequence[Example]) -> dict[str, Any]:
         unit=loss.unit,
         mismatched=False,
     )
-    architecture = _architecture(config.base_model)
+    architecture = architecture_of(config.base_model)
     tokens = sum(example.length for example in tokenised)
     passes = config.epochs * _PASSES_PER_EPOCH + _PASSES_ONCE
     operations = 2.0 * architecture.active * tokens * passes
@@ -211,7 +211,7 @@ def _memory(
     return estimate(architecture, load, setup)
 
 
-def _tokenised(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenised]:
+def tokenised_of(config: TrainConfig, examples: Sequence[Example]) -> list[Tokenised]:
     """Return the examples that fit, as token ids; served ids need no tokeniser."""
     tokenizer = None
     served = all(_is_served(example, config.max_length) for example in examples)
@@ -236,7 +236,8 @@ def _is_served(example: Example, max_length: int) -> bool:
     return len(example.prompt_token_ids) + len(example.completion_token_ids) <= max_length
 
 
-def _architecture(base_model: str) -> Architecture:
+def architecture_of(base_model: str) -> Architecture:
+    """Return what of a base model decides about memory. Raises TrainerError."""
     try:
         return Architecture.of(AutoConfig.from_pretrained(base_model))
     except (OSError, ValueError) as error:

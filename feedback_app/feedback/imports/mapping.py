@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from feedback_app.feedback.imports.bridges.registry import format_of
+from feedback_app.feedback.imports.opening import open_path, open_rows
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
     Unreadable,
     cleaned,
-    open_path,
-    open_rows,
 )
 from feedback_app.feedback.imports.recognition import Labels, label_text
 from feedback_app.feedback.models import Verdict

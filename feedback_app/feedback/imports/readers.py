@@ -1,4 +1,4 @@
-"""Streaming rows of JSONL, JSON, CSV and Parquet files.
+"""Rows of files, and those of JSONL and CSV as streams.
 
 Only a file that is unusable as a whole raises an error (`Unreadable`); a bad row is returned with
 its fault.
@@ -9,7 +9,6 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import IO, Any
 
 from feedback_app.feedback.exports.rows import as_written
@@ -68,33 +67,6 @@ class Rows(ABC):
         """Return the rows whose number is above `after`."""
 
 
-def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = False) -> Rows:
-    """Return the file's rows; the content decides the format.
-
-    With `every`, rows have all columns under the file's own names and none need be known. Raise
-    Unreadable.
-    """
-    columns = columns or {}
-    head = file.read(4096)
-    file.seek(0)
-    start = head.removeprefix(BOM).lstrip()
-    if head[:4] == b"PAR1":
-        from feedback_app.feedback.imports.parquet import ParquetRows  # imports pyarrow
-
-        return ParquetRows(file, columns, every=every)
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise Unreadable("The file is UTF-16. Save it as UTF-8.")
-    if head[:2] in (b"\x1f\x8b", b"PK"):
-        raise Unreadable("The file is compressed. Unpack it first.")
-    if not start:
-        raise Unreadable("The file is empty.")
-    if start[:1] == b"[" or start.split(b"\n", 1)[0].strip() == b"{":
-        from feedback_app.feedback.imports.json_rows import JsonRows  # imports this module
-
-        return JsonRows(file, columns)
-    return JsonlRows(file, columns) if start[:1] == b"{" else CsvRows(file, columns, every=every)
-
-
 def renamed(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
     """Return the row under our field names.
 
@@ -118,14 +90,6 @@ def columns_check(columns: Columns, names: Collection[str]) -> None:
         raise Unreadable(
             "No column is called prompt, completion, label, chosen, rejected or messages."
         )
-
-
-def open_path(path: Path) -> IO[bytes]:
-    """Open the file. Raise Unreadable."""
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise Unreadable(f"The file cannot be opened: {error.strerror}.") from error
 
 
 # -- text

@@ -16,7 +16,8 @@ from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim
 from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
 from feedback_app.feedback.imports.mapping import labels_of
-from feedback_app.feedback.imports.readers import Columns, Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.opening import open_path, open_rows
+from feedback_app.feedback.imports.readers import Columns, Unreadable
 from feedback_app.feedback.imports.recognition import AS_KNOWN, Labels
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project
 from feedback_app.feedback.webhooks.events import import_event_write

@@ -15,13 +15,12 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.imports.mapping import columns_guess, survey
+from feedback_app.feedback.imports.opening import open_path, open_rows
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
     Unreadable,
     cleaned,
-    open_path,
-    open_rows,
 )
 from feedback_app.feedback.imports.recognition import Candidate, Labels, RowRefused, recognise
 from feedback_app.feedback.imports.services import file_discard, job_labels

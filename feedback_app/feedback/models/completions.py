@@ -78,7 +78,7 @@ class Completion(CompletionMarks):
     """One answer of one version to one prompt. Text and token ids never change."""
 
     class Finish(models.TextChoices):
-        STOP = "stop", "Ended by itself"
+        STOP = "stop", "Complete"
         LENGTH = "length", "Cut at the token limit"
         ABORTED = "aborted", "Stopped by the reader or a fault"
 

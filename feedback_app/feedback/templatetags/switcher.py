@@ -4,6 +4,7 @@ same page of another project."""
 from typing import Any
 
 from django import template
+from django.db.models.functions import Lower
 from django.urls import ResolverMatch, reverse
 
 from feedback_app.accounts.models import Membership, Role, roles_from
@@ -11,7 +12,7 @@ from feedback_app.feedback.templatetags.display import TABS
 
 register = template.Library()
 
-#: Projects in the menu, those that were joined last; the page of all projects has the others.
+#: Projects in the menu, the first by name; the page of all projects has the others.
 OFFERED = 20
 #: Pages that say nothing without what was chosen in their own project, or end it.
 OWN = {"runs-side-by-side", "gate-rules-preview", "project-delete"}
@@ -26,7 +27,7 @@ def project_switcher(context: dict[str, Any], membership: Membership) -> dict[st
         .exclude(pk=membership.pk)
         .select_related("project")
         .only("role", "project__name", "project__slug")
-        .order_by("-pk")[:OFFERED]
+        .order_by(Lower("project__name"), "pk")[:OFFERED]
     )
     return {
         "project": membership.project,

@@ -24,7 +24,7 @@ from feedback_app.training.adapter_import.archive import archive_unpack, directo
 from feedback_app.training.adapter_import.checks import ForeignAdapter, adapter_checked
 from feedback_app.training.models import Run, Snapshot
 from feedback_app.training.runs.config import LIMITS, RunConfig
-from feedback_app.training.runs.plan import gate_objection
+from feedback_app.training.runs.planning.objections import gate_objection
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import (
     snapshot_freeze,

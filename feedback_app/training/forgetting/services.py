@@ -11,7 +11,7 @@ from feedback_app.accounts.audit import audit
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Adapter, InfluenceReport, Run, Snapshot, SnapshotItem
 from feedback_app.training.registry.files import run_files_remove
-from feedback_app.training.runs.plan import MIN_TEST_PER_CLASS, loss_objections
+from feedback_app.training.runs.planning.objections import MIN_TEST_PER_CLASS, loss_objections
 from feedback_app.training.snapshots.services import snapshot_copy
 from feedback_app.web.errors import UserError
 from feedback_app.web.log_context import request_id

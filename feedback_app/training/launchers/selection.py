@@ -15,10 +15,15 @@ LAUNCHERS = {
 }
 
 
-def launcher_selected(project: Project) -> Launcher:
-    """Return a new launcher of the kind that the project has chosen, if this worker allows it, else
-    of the kind that TRAINER_LAUNCHER names."""
+def launcher_name(project: Project) -> str:
+    """Return the kind of launcher that the project has chosen, if this worker allows it, else what
+    TRAINER_LAUNCHER names."""
     allowed = project.launcher in settings.TRAINER_LAUNCHERS
-    module, name = LAUNCHERS[project.launcher if allowed else settings.TRAINER_LAUNCHER]
+    return str(project.launcher if allowed else settings.TRAINER_LAUNCHER)
+
+
+def launcher_selected(project: Project) -> Launcher:
+    """Return a new launcher of the kind `launcher_name`."""
+    module, name = LAUNCHERS[launcher_name(project)]
     found: Launcher = getattr(import_module(f"{__package__}.{module}"), name)()
     return found

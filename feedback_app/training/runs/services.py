@@ -34,7 +34,8 @@ from feedback_app.training.models import (
 from feedback_app.training.runs.claims import RunClaim
 from feedback_app.training.runs.config import RunConfig, chat_settings
 from feedback_app.training.runs.fit import fit_of_rows
-from feedback_app.training.runs.plan import live_adapter, request_objections, run_plan
+from feedback_app.training.runs.planning.objections import live_adapter, request_objections
+from feedback_app.training.runs.planning.plan import run_plan
 from feedback_app.training.runs.presets import BY_KEY, preset_config
 from feedback_app.training.runs.settings import LIVE
 from feedback_app.training.snapshots.caps import people_cap, snapshot_totals

@@ -33,10 +33,11 @@ from feedback_app.training.runs.config import RunConfig, form_initial, start_ver
 from feedback_app.training.runs.curves.selectors import run_curves
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
-from feedback_app.training.runs.plan import RunPlan, run_plan_shown
+from feedback_app.training.runs.planning.memory import memory_measured, memory_of
+from feedback_app.training.runs.planning.plan import RunPlan, run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, Preset, preset_config
 from feedback_app.training.runs.services import run_cancel, run_request, run_resume
-from feedback_app.training.runs.settings import LOSSES
+from feedback_app.training.runs.settings import LOSSES, SFT
 from feedback_app.training.runs.value_curve import value_curve
 from feedback_app.training.runs.waiting import place_of
 from feedback_app.training.schedules.forms import ScheduleForm
@@ -133,7 +134,14 @@ def schedule_objections(
 
 def plan_context(project: Project, config: RunConfig, form: RunForm | None) -> dict[str, Any]:
     plan = run_plan_shown(project=project, config=config)
-    return {"project": project, "plan": plan, "ignored": form.ignored() if form else ""}
+    context = {"project": project, "plan": plan, "ignored": form.ignored() if form else ""}
+    if plan is None or not plan.train_total:
+        return context
+    measured = memory_measured(project)
+    examples = plan.train_up if config.loss == SFT else plan.train_total
+    if measured is None:
+        return context | {"memory_unknown": True}
+    return context | {"memory": memory_of(measured, config, examples=examples)}
 
 
 @project_view(Role.ADMIN)

@@ -12,7 +12,7 @@ from feedback_app.feedback.models import Project
 from feedback_app.training.models import Schedule
 from feedback_app.training.runs.config import RUN_FIELDS, RunConfig, form_initial
 from feedback_app.training.runs.forms import BaseRunForm, field_of
-from feedback_app.training.runs.plan import run_plan_shown
+from feedback_app.training.runs.planning.plan import run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, preset_config
 from feedback_app.training.runs.settings import BY_NAME, SETTINGS
 from feedback_app.web.errors import UserError

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from django.db.models import QuerySet
+
 from feedback_app.feedback.exports.rows import in_chunks
-from feedback_app.feedback.models import Completion, Project, Split
+from feedback_app.feedback.models import Completion, Example, Project, Split
 from feedback_app.feedback.prompts.tools import tools_fields, without_tools
 from feedback_app.training.models import Snapshot, SnapshotItem
 
@@ -53,10 +55,14 @@ def items_of(snapshot: Snapshot, split: Split) -> Iterator[SnapshotItem]:
 
 def examples_write(project: Project, split: Split, path: Path) -> None:
     """Write a split of the project's examples as they are now, atomically."""
-    examples = project.examples.filter(split=split).select_related("completion__prompt")
+    some_examples_write(project.examples.filter(split=split), path)
+
+
+def some_examples_write(examples: QuerySet[Example], path: Path) -> None:
+    """Write examples as they are now, atomically."""
     partial = path.with_name(f"{path.name}.partial")
     with partial.open("wb") as file:
-        for example in in_chunks(examples):
+        for example in in_chunks(examples.select_related("completion__prompt")):
             values = {"desirable": example.desirable, "weight": example.weight}
             item = SnapshotItem(completion=example.completion, **values)
             file.write(json.dumps(as_line(item), ensure_ascii=False).encode() + b"\n")

@@ -8,13 +8,8 @@ from django.conf import settings
 
 from feedback_app.feedback.models import Project
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import (
-    RunPlan,
-    loss_objections,
-    request_objections,
-    run_plan,
-    seconds_expected,
-)
+from feedback_app.training.runs.planning.objections import loss_objections, request_objections
+from feedback_app.training.runs.planning.plan import RunPlan, run_plan, seconds_expected
 from feedback_app.training.runs.settings import SFT
 from feedback_app.training.snapshots.caps import SnapshotTotals
 from feedback_app.web.text.plurals import number_of

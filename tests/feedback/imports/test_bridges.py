@@ -19,7 +19,8 @@ from feedback_app.accounts.models import Scope, User
 from feedback_app.feedback.imports import json_rows
 from feedback_app.feedback.imports.chunks import in_chunks
 from feedback_app.feedback.imports.json_rows import JsonRows, objects
-from feedback_app.feedback.imports.readers import Record, Unreadable, open_rows
+from feedback_app.feedback.imports.opening import open_rows
+from feedback_app.feedback.imports.readers import Record, Unreadable
 from feedback_app.feedback.imports.recognition import Labels, RowRefused, recognise
 from feedback_app.feedback.models import Example, ImportJob, Project
 from feedback_app.feedback.tasks import import_file

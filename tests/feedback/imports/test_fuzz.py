@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from feedback_app.feedback.imports import parquet, parquet_child
 from feedback_app.feedback.imports.chunks import REASON_LIMIT, in_chunks
-from feedback_app.feedback.imports.readers import KNOWN, Record, Unreadable, open_rows
+from feedback_app.feedback.imports.opening import open_rows
+from feedback_app.feedback.imports.readers import KNOWN, Record, Unreadable
 from feedback_app.feedback.imports.recognition import Recognised, RowRefused, recognise
 from feedback_app.feedback.prompts.services import messages_check
 

@@ -18,7 +18,7 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.imports import chunks, services
-from feedback_app.feedback.imports.readers import open_rows
+from feedback_app.feedback.imports.opening import open_rows
 from feedback_app.feedback.imports.services import (
     chunk_commit,
     import_claim,

@@ -73,8 +73,8 @@ def test_role_in_the_other_project_decides_what_opens(
     assert links(client, "conversation-log", project) == [reverse("demo", args=["project-2"])]
     make(3, admin, Role.VIEWER)
     assert links(client, "annotate", project) == [
-        reverse("demo", args=["project-3"]),
         reverse("annotate", args=["project-2"]),
+        reverse("demo", args=["project-3"]),
     ]
 
 
@@ -100,19 +100,27 @@ def test_menu_has_no_archived_and_no_foreign_projects(
     assert "<script>alert(1)" not in page
 
 
+def test_menu_is_in_order_of_names(project: Project, admin: User, as_user: As) -> None:
+    for number, name in ((2, "cedar"), (3, "Birch"), (4, "ash"), (5, "Birch")):
+        Project.objects.filter(pk=make(number, admin).pk).update(name=name)
+    assert links(as_user(admin), "quality", project) == [
+        reverse("quality", args=[f"project-{number}"]) for number in (4, 3, 5, 2)
+    ]
+
+
 def test_menu_is_bounded_and_asks_once(project: Project, admin: User, as_user: As) -> None:
     make(2, admin)
     client, url = as_user(admin), reverse("quality", args=[project.slug])
     client.get(url)
     with CaptureQueriesContext(connection) as few:
         client.get(url)
-    for number in range(3, OFFERED + 6):
-        make(number, admin)
+    for number in range(OFFERED + 5, 2, -1):
+        make(number + 100, admin)
     with CaptureQueriesContext(connection) as many:
         page = client.get(url).content.decode()
     assert len(few) == len(many)
     found = LINK.findall(page)
     assert len(found) == OFFERED
-    # those that were joined last come first, and the page of all projects has the others
-    assert found[0] == reverse("quality", args=[f"project-{OFFERED + 5}"])
+    # the page of all projects has the others
+    assert found[0] == reverse("quality", args=["project-103"])
     assert "All projects" in page

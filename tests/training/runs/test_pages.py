@@ -221,7 +221,7 @@ def test_runs_queries_do_not_grow_with_runs(
     client = as_user(admin)
     client.get(url("runs", voted_project))  # asks a worker for the content of the snapshot
 
-    with django_assert_max_num_queries(22):
+    with django_assert_max_num_queries(23):
         page = client.get(url("runs", voted_project)).content.decode()
 
     assert "Page 1 of 2" in page

@@ -6,7 +6,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Example, Project
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import lambdas, run_plan_shown
+from feedback_app.training.runs.planning.plan import lambdas, run_plan_shown
 from feedback_app.training.runs.services import run_request
 from feedback_app.web.errors import UserError
 

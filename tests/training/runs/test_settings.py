@@ -27,7 +27,7 @@ from feedback_app.training.runs.config import (
 )
 from feedback_app.training.runs.execution.inputs import prepare
 from feedback_app.training.runs.forms import RunForm
-from feedback_app.training.runs.plan import run_plan_shown
+from feedback_app.training.runs.planning.plan import run_plan_shown
 from feedback_app.training.runs.presets import BY_KEY, PRESETS, parameters_of, preset_config
 from feedback_app.training.runs.services import run_request
 from feedback_app.training.runs.settings import LIVE, LOSSES, SETTINGS, UNUSED

@@ -17,7 +17,7 @@ from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.serving.share_links.services import link_create, visitor_create
 from feedback_app.training.models import Run
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import run_plan_shown
+from feedback_app.training.runs.planning.plan import run_plan_shown
 from feedback_app.training.runs.services import run_request
 from feedback_app.training.snapshots import caps
 from feedback_app.training.snapshots.caps import (

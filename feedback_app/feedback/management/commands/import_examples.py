@@ -12,7 +12,8 @@ from feedback_app.accounts.models import Role, User
 from feedback_app.feedback.exports.rows import csv_line
 from feedback_app.feedback.imports.chunks import Refusal, chunk_try, in_chunks
 from feedback_app.feedback.imports.mapping import labels_of
-from feedback_app.feedback.imports.readers import KNOWN, Columns, Unreadable, open_path, open_rows
+from feedback_app.feedback.imports.opening import open_path, open_rows
+from feedback_app.feedback.imports.readers import KNOWN, Columns, Unreadable
 from feedback_app.feedback.imports.recognition import Labels
 from feedback_app.feedback.imports.services import import_execute, import_take_here
 from feedback_app.feedback.models import ImportJob, ImportRefusal, Project

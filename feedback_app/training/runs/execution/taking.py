@@ -20,7 +20,8 @@ from feedback_app.training.influence.services import snapshot_without
 from feedback_app.training.models import Erasure, Run, RunNote, Snapshot, Sweep
 from feedback_app.training.runs import services
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.plan import gate_objection, run_plan
+from feedback_app.training.runs.planning.objections import gate_objection
+from feedback_app.training.runs.planning.plan import run_plan
 from feedback_app.training.snapshots.caps import SnapshotTotals, people_cap, snapshot_totals
 from feedback_app.training.snapshots.services import snapshot_freeze, snapshot_keep_test
 from feedback_app.training.sweeps.plan import sweep_plan
