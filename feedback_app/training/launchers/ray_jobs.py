@@ -7,8 +7,10 @@ before a job of its own starts.
 
 import contextlib
 import os
+import secrets
 import shlex
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ from feedback_app.training.launchers.base import (
     DONE,
     END_SECONDS,
     OUTPUT,
+    REFUSED,
     Job,
     LaunchError,
     output_end,
@@ -28,6 +31,8 @@ from feedback_app.training.launchers.base import (
 log = structlog.get_logger(__name__)
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+#: Ray's error type of a job that found no free node in time (15 minutes, a setting of the cluster).
+NOT_PLACED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 #: The exit code of a job whose node was lost, so that Ray knows none: a crash, which is retried.
 NODE_LOST = 1
 #: How long the cluster may not answer before its job counts as lost, in seconds.
@@ -35,6 +40,20 @@ SILENCE_SECONDS = 60.0
 POLL_SECONDS = 0.5
 #: Seconds between SIGTERM and SIGKILL when Ray stops a job: the trainer writes a checkpoint.
 STOP_SECONDS = 60
+#: How much of a refusal or of a job's message is kept, from its end, in characters.
+MESSAGE_CHARACTERS = 1_000
+
+
+@dataclass
+class Submitted:
+    """A job, the id of its submission, and what the cluster says of it."""
+
+    job: Job
+    submission: str
+    written: int  # bytes of output in its directory before it started
+    answered: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+    message: str = ""
 
 
 class RayLauncher:
@@ -51,57 +70,66 @@ class RayLauncher:
             base_url=settings.RAY_ADDRESS,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=30.0,
+            # a launcher is not closed: no connection is left open between two questions
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
-        self._jobs: dict[str, Job] = {}
-        self._answered: dict[str, float] = {}
-        self._stopped: set[str] = set()
+        self._jobs: dict[str, Submitted] = {}
 
     def submit(self, job: Job) -> str:
         try:
             self._stop_earlier(job)
-            self._request("POST", "/api/jobs/", json=body_of(job))
+            submission = self._start(job)
         except httpx.HTTPError as error:
             raise LaunchError(
                 f"The Ray cluster at {settings.RAY_ADDRESS} did not take the job ({error})"
             ) from error
-        self._jobs[job.name] = job
-        self._answered[job.name] = time.monotonic()
-        log.info("trainer_started", job=job.name, command=job.command, cluster=settings.RAY_ADDRESS)
+        self._jobs[job.name] = Submitted(job, submission, output_bytes(job))
         return job.name
 
     def poll(self, job_id: str) -> int | None:
+        submitted = self._jobs[job_id]
         try:
-            found = self._request("GET", f"/api/jobs/{job_id}")
+            found = self._request("GET", f"/api/jobs/{submitted.submission}")
+            if found.get("error_type") == NOT_PLACED and not submitted.stopped:
+                submitted.submission = self._start(submitted.job)
+                found = {"status": "PENDING"}
         except httpx.HTTPError as error:
-            if time.monotonic() - self._answered[job_id] < SILENCE_SECONDS:
+            if time.monotonic() - submitted.answered < SILENCE_SECONDS:
                 return None
-            log.warning("ray_silent", job=job_id, why=str(error))
+            log.warning("ray_silent", job=submitted.submission, why=str(error))
+            submitted.message = f"The Ray cluster does not answer ({error})."
             return NODE_LOST
-        self._answered[job_id] = time.monotonic()
-        return self._exit_code(job_id, found)
+        submitted.answered = time.monotonic()
+        return exit_code(submitted, found)
 
     def cancel(self, job_id: str) -> None:
-        self._stopped.add(job_id)
+        submitted = self._jobs[job_id]
+        submitted.stopped = True
         # asked again by `end`
         with contextlib.suppress(httpx.HTTPError):
-            self._request("POST", f"/api/jobs/{job_id}/stop")
+            self._stop(submitted.submission)
 
     def end(self, job_id: str, *, seconds: float = END_SECONDS) -> None:
-        self._end(job_id, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
+        submission = self._jobs[job_id].submission
+        self._end(submission, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
 
     def logs(self, job_id: str) -> str:
-        return output_end(self._jobs[job_id].directory)
+        submitted = self._jobs[job_id]
+        output = output_end(submitted.job.directory)
+        return f"{output}\n{submitted.message}" if submitted.message else output
 
-    def _exit_code(self, job_id: str, found: dict[str, Any]) -> int | None:
-        """Return the exit code of a job from its description by Ray."""
-        if found["status"] not in ENDED:
-            return None
-        if found["status"] == "SUCCEEDED":
-            return DONE
-        code = found.get("driver_exit_code")
-        if code is None or found["status"] == "STOPPED":
-            return CANCELLED if job_id in self._stopped else NODE_LOST
-        return int(code)
+    def _start(self, job: Job) -> str:
+        """Submit the job and return the id of its submission. Raises httpx.HTTPError.
+
+        The cluster refuses an id that any job of it ever had: of an evaluation's second look, or of
+        another installation.
+        """
+        submission = f"{job.name}-{secrets.token_hex(6)}"
+        self._request("POST", "/api/jobs/", json=body_of(job, submission))
+        log.info(
+            "trainer_started", job=submission, command=job.command, cluster=settings.RAY_ADDRESS
+        )
+        return submission
 
     def _stop_earlier(self, job: Job) -> None:
         """End jobs of the same directory that an earlier attempt has left running."""
@@ -110,40 +138,86 @@ class RayLauncher:
             if directory == str(job.directory) and found["status"] not in ENDED:
                 self._end(found["submission_id"], seconds=STOP_SECONDS + END_SECONDS)
 
-    def _end(self, job_id: str, *, seconds: float) -> None:
-        """Stop a job and wait until nothing of it runs any more, or the cluster is silent."""
+    def _end(self, submission: str, *, seconds: float) -> None:
+        """Stop a job and wait until nothing of it runs any more, or the cluster is silent.
+
+        A job that waits for a node is stopped as soon as it would start.
+        """
         until = time.monotonic() + seconds
         asked = False
         while time.monotonic() < until:
             with contextlib.suppress(httpx.HTTPError):
-                if self._request("GET", f"/api/jobs/{job_id}")["status"] in ENDED:
+                status = self._request("GET", f"/api/jobs/{submission}")["status"]
+                if status in ENDED or (asked and status == "PENDING"):
                     return
                 if not asked:
-                    self._request("POST", f"/api/jobs/{job_id}/stop")
+                    self._stop(submission)
                     asked = True
             time.sleep(POLL_SECONDS)
-        log.warning("ray_job_not_ended", job=job_id)
+        log.warning("ray_job_not_ended", job=submission)
+
+    def _stop(self, submission: str) -> None:
+        self._request("POST", f"/api/jobs/{submission}/stop")
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
         """Return the JSON of an answer. Raises httpx.HTTPError, with Ray's text for a refusal."""
         answer = self._http.request(method, path, **options)
         if answer.is_error:
+            # a traceback, whose end says what was wrong
             raise httpx.HTTPStatusError(
-                f"HTTP {answer.status_code}: {answer.text[:500]}",
+                f"HTTP {answer.status_code}: {answer.text.strip()[-MESSAGE_CHARACTERS:]}",
                 request=answer.request,
                 response=answer,
             )
         return answer.json()
 
 
-def body_of(job: Job) -> dict[str, Any]:
+def exit_code(submitted: Submitted, found: dict[str, Any]) -> int | None:
+    """Return the exit code of a job from its description by Ray; None while it waits or runs.
+
+    Keeps Ray's message where the trainer itself wrote nothing.
+    """
+    status, code = found["status"], found.get("driver_exit_code")
+    if status == "PENDING" and submitted.stopped:
+        return CANCELLED  # Ray stops it once it has a node
+    if status not in ENDED:
+        return None
+    if status == "SUCCEEDED":
+        return DONE
+    if code is None or status == "STOPPED":
+        code = CANCELLED if submitted.stopped else NODE_LOST
+    if code == NODE_LOST or output_bytes(submitted.job) == submitted.written:
+        submitted.message = message_of(found)
+        log.warning("ray_job_failed", job=submitted.submission, why=submitted.message)
+    return int(code)
+
+
+def message_of(found: dict[str, Any]) -> str:
+    """Return what a job printed outside of its directory, or why Ray could not run it."""
+    lines = str(found.get("message") or "").splitlines()
+    # Ray's own line arrives before or after the output
+    kept = [line for line in lines if not line.startswith("Running entrypoint")]
+    return "\n".join(kept).strip()[-MESSAGE_CHARACTERS:]
+
+
+def output_bytes(job: Job) -> int:
+    """Return the size of the output in the job's directory."""
+    path = job.directory / OUTPUT
+    return path.stat().st_size if path.exists() else 0
+
+
+def body_of(job: Job, submission: str) -> dict[str, Any]:
     """Return the request that starts a job: the trainer's command, and what it takes of a node."""
     command = [settings.RAY_PYTHON, "-m", "trainer", *job.arguments, "--stop-with-parent"]
-    output = shlex.quote(str(job.directory / OUTPUT))
+    directory, output = (shlex.quote(str(path)) for path in (job.directory, job.directory / OUTPUT))
+    missing = shlex.quote(
+        f"This node of the Ray cluster has no {job.directory}: mount ARTIFACT_ROOT at the same path"
+    )
     return {
-        "submission_id": job.name,
+        "submission_id": submission,
         # Ray's shell is replaced, so that signals reach the trainer
-        "entrypoint": f"exec {shlex.join(command)} >> {output} 2>&1",
+        "entrypoint": f"[ -d {directory} ] || {{ echo {missing}; exit {REFUSED}; }}; "
+        f"exec {shlex.join(command)} >> {output} 2>&1",
         "entrypoint_num_cpus": settings.RAY_CPUS,
         "entrypoint_num_gpus": settings.RAY_GPUS,
         "metadata": {"directory": str(job.directory)},
