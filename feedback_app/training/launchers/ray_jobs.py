@@ -1,14 +1,13 @@
 """Launcher `ray`: a run as a job of an existing Ray cluster, by the REST API of Ray Jobs.
 
-The cluster's nodes have the trainer's image and see ARTIFACT_ROOT and the base models at the same
-paths. Ray itself is not needed here. A job survives its worker: whoever takes the run over stops it
-before a job of its own starts.
+The cluster's nodes have the trainer's image and the base models at the same paths. Where
+ARTIFACT_ROOT is a directory they see it as well; with an object store each job brings what it works
+on and stores what it makes (artifact_store/remote_job.py). Ray itself is not needed here. A job
+survives its worker: whoever takes the run over stops it before a job of its own starts.
 """
 
 import contextlib
-import os
 import secrets
-import shlex
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,16 +16,22 @@ import httpx
 import structlog
 from django.conf import settings
 
+from artifact_store.errors import StoreUnreachable
+from artifact_store.objects import ObjectStore
+from artifact_store.pieces import PieceReceiver
+from artifact_store.remote_job import EVENTS
+from feedback_app.artifacts import artifact_store
 from feedback_app.training.launchers.base import (
     CANCELLED,
     DONE,
     END_SECONDS,
     OUTPUT,
-    REFUSED,
     Job,
     LaunchError,
     output_end,
 )
+from feedback_app.training.launchers.child_process import ProcessLauncher
+from feedback_app.training.launchers.ray_requests import STOP_SECONDS, body_of
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +43,8 @@ NODE_LOST = 1
 #: How long the cluster may not answer before its job counts as lost, in seconds.
 SILENCE_SECONDS = 60.0
 POLL_SECONDS = 0.5
-#: Seconds between SIGTERM and SIGKILL when Ray stops a job: the trainer writes a checkpoint.
-STOP_SECONDS = 60
+#: How often the events of a job are asked for, in seconds, where they come through the store.
+FOLLOW_SECONDS = 2.0
 #: How much of a refusal or of a job's message is kept, from its end, in characters.
 MESSAGE_CHARACTERS = 1_000
 
@@ -54,6 +59,17 @@ class Submitted:
     answered: float = field(default_factory=time.monotonic)
     stopped: bool = False
     message: str = ""
+    events: PieceReceiver | None = None  # where they come through the store
+    followed: float = 0.0
+
+    def follow(self, *, now: bool = False) -> None:
+        """Bring new events here from time to time, or now."""
+        if self.events is None or (time.monotonic() - self.followed < FOLLOW_SECONDS and not now):
+            return
+        self.followed = time.monotonic()
+        # they are all in the tree that the job leaves
+        with contextlib.suppress(StoreUnreachable):
+            self.events.receive()
 
 
 class RayLauncher:
@@ -73,9 +89,18 @@ class RayLauncher:
             # a launcher is not closed: no connection is left open between two questions
             limits=httpx.Limits(max_keepalive_connections=0),
         )
+        self._store = artifact_store()
         self._jobs: dict[str, Submitted] = {}
+        #: Runs the jobs that no other host could bring.
+        self._here = ProcessLauncher()
+
+    @property
+    def elsewhere(self) -> bool:
+        return self._store.remote
 
     def submit(self, job: Job) -> str:
+        if self.elsewhere and not job.tree:
+            return self._here.submit(job)
         try:
             self._stop_earlier(job)
             submission = self._start(job)
@@ -83,15 +108,20 @@ class RayLauncher:
             raise LaunchError(
                 f"The Ray cluster at {settings.RAY_ADDRESS} did not take the job ({error})"
             ) from error
-        self._jobs[job.name] = Submitted(job, submission, output_bytes(job))
+        self._jobs[job.name] = Submitted(
+            job, submission, output_bytes(job), events=self._events(job, submission)
+        )
         return job.name
 
     def poll(self, job_id: str) -> int | None:
-        submitted = self._jobs[job_id]
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            return self._here.poll(job_id)
         try:
             found = self._request("GET", f"/api/jobs/{submitted.submission}")
             if found.get("error_type") == NOT_PLACED and not submitted.stopped:
                 submitted.submission = self._start(submitted.job)
+                submitted.events = self._events(submitted.job, submitted.submission)
                 found = {"status": "PENDING"}
         except httpx.HTTPError as error:
             if time.monotonic() - submitted.answered < SILENCE_SECONDS:
@@ -100,21 +130,33 @@ class RayLauncher:
             submitted.message = f"The Ray cluster does not answer ({error})."
             return NODE_LOST
         submitted.answered = time.monotonic()
+        submitted.follow()
         return exit_code(submitted, found)
 
     def cancel(self, job_id: str) -> None:
-        submitted = self._jobs[job_id]
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            self._here.cancel(job_id)
+            return
         submitted.stopped = True
         # asked again by `end`
         with contextlib.suppress(httpx.HTTPError):
             self._stop(submitted.submission)
 
     def end(self, job_id: str, *, seconds: float = END_SECONDS) -> None:
-        submission = self._jobs[job_id].submission
-        self._end(submission, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            self._here.end(job_id, seconds=seconds)
+            return
+        self._end(submitted.submission, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
+        if submitted.events is not None:
+            with contextlib.suppress(StoreUnreachable):
+                submitted.events.remove()
 
     def logs(self, job_id: str) -> str:
-        submitted = self._jobs[job_id]
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            return self._here.logs(job_id)
         output = output_end(submitted.job.directory)
         return f"{output}\n{submitted.message}" if submitted.message else output
 
@@ -125,11 +167,18 @@ class RayLauncher:
         another installation.
         """
         submission = f"{job.name}-{secrets.token_hex(6)}"
-        self._request("POST", "/api/jobs/", json=body_of(job, submission))
+        body = body_of(job, submission, self._store)
+        self._request("POST", "/api/jobs/", json=body)
         log.info(
             "trainer_started", job=submission, command=job.command, cluster=settings.RAY_ADDRESS
         )
         return submission
+
+    def _events(self, job: Job, submission: str) -> PieceReceiver | None:
+        """Return what brings the events of a job here; None where its directory has them."""
+        if not isinstance(self._store, ObjectStore):
+            return None
+        return PieceReceiver(self._store.url, submission, job.directory / EVENTS)
 
     def _stop_earlier(self, job: Job) -> None:
         """End jobs of the same directory that an earlier attempt has left running."""
@@ -204,35 +253,3 @@ def output_bytes(job: Job) -> int:
     """Return the size of the output in the job's directory."""
     path = job.directory / OUTPUT
     return path.stat().st_size if path.exists() else 0
-
-
-def body_of(job: Job, submission: str) -> dict[str, Any]:
-    """Return the request that starts a job: the trainer's command, and what it takes of a node."""
-    command = [settings.RAY_PYTHON, "-m", "trainer", *job.arguments, "--stop-with-parent"]
-    directory, output = (shlex.quote(str(path)) for path in (job.directory, job.directory / OUTPUT))
-    missing = shlex.quote(
-        f"This node of the Ray cluster has no {job.directory}: mount ARTIFACT_ROOT at the same path"
-    )
-    return {
-        "submission_id": submission,
-        # Ray's shell is replaced, so that signals reach the trainer
-        "entrypoint": f"[ -d {directory} ] || {{ echo {missing}; exit {REFUSED}; }}; "
-        f"exec {shlex.join(command)} >> {output} 2>&1",
-        "entrypoint_num_cpus": settings.RAY_CPUS,
-        "entrypoint_num_gpus": settings.RAY_GPUS,
-        "metadata": {"directory": str(job.directory)},
-        "runtime_env": {
-            "env_vars": {
-                "TOKENIZERS_PARALLELISM": "false",
-                "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
-                **inherited(),
-                **job.environment,
-            }
-        },
-    }
-
-
-def inherited() -> dict[str, str]:
-    """Return variables of the worker that change what a run computes."""
-    names = ("PROSPECT_BACKEND", "OMP_NUM_THREADS", "PYTHONPATH")
-    return {name: os.environ[name] for name in names if name in os.environ}
