@@ -23,7 +23,7 @@ OTHER_DATABASE_TESTS := tests/feedback $(addprefix --ignore=,$(LOCKING)) $(addpr
 # each process runs all migrations: more than two cost more than they save
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -n 2 -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python coverage quick quick-list check lint types suite soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python test-ray coverage quick quick-list check lint types suite soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -33,6 +33,7 @@ help:
 	@echo 'make test-avx2          the trainer and engine tests held to AVX2, as on older processors'
 	@echo 'make test-reference     the trainer and engine tests without compiled code'
 	@echo 'make test-python PYTHON=python3.13   the web app on another Python, without torch'
+	@echo 'make test-ray           runs on a Ray cluster of two nodes on this machine; installs Ray under var/'
 	@echo 'make test-gpu           tests and figures on one NVIDIA GPU, in eight minutes at most'
 	@echo 'make coverage           the tests of `make test`, and the share of lines that they run'
 	@echo 'make quick              lint and the fastest tests, under a minute'
@@ -91,6 +92,10 @@ test-gpu:
 # In an environment of its own under var/pythons: .venv keeps its Python.
 test-python:
 	@$(if $(PYTHON),$(PYTHON) tools/python_suite.py $(PYTHON) $(ARGS),$(NO_PYTHON))
+
+# Ray in an environment of its own; its jobs use .venv.
+test-ray: install-test
+	@$(PY) tools/ray_suite.py $(ARGS)
 
 # The files in tests/quick.txt; `make quick-list` chooses them again by measured times.
 FAST := not slow and not long and not browser and not model

@@ -38,6 +38,10 @@ class ArtifactStore:
     def push(self, tree: str, generation: int = ONLY, *, leave_out: Collection[str] = ()) -> None:
         """Store the tree as it is now, without the folders `leave_out`: all of it or nothing."""
 
+    def hand_over(self, tree: str, generation: int) -> None:
+        """Store the tree for another host, which goes on writing the generation: from now on the
+        store has the tree, and this host an older copy."""
+
     def pull(self, tree: str) -> Path:
         """Bring the newest generation to this host unless it has that or a newer one.
 

@@ -8,7 +8,7 @@ the generation of its own attempt is written to, so an attempt that lost contact
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -63,6 +63,29 @@ def files_put(url: str, files: Mapping[str, Path | bytes]) -> None:
                 filesystem.put_file(str(content), f"{root}/{name}")
 
 
+def folder_read(url: str, *, after: str) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents of a folder's files in their order, from the name `after` on.
+
+    Raises StoreUnreachable.
+    """
+    filesystem, root = _opened(url)
+    with _reaching(url):
+        try:
+            paths = sorted(filesystem.ls(root, detail=False))
+        except FileNotFoundError:
+            return
+        for path in paths:
+            if Path(path).name >= after:
+                yield Path(path).name, filesystem.cat_file(path)
+
+
+def folder_remove(url: str) -> None:
+    """Delete a folder of files, if there is one. Raises StoreUnreachable."""
+    filesystem, root = _opened(url)
+    with _reaching(url), suppress(FileNotFoundError):
+        filesystem.rm(root, recursive=True)
+
+
 @contextmanager
 def _reaching(url: str) -> Iterator[None]:
     """Turn whatever the file system's library raises into a StoreError."""
@@ -106,6 +129,10 @@ class ObjectStore(ArtifactStore):
             _index_write(filesystem, base, files)
             _marker_write(self.path(tree), generation)
             self._clean(filesystem, base, {file.sha256 for file in files.values()})
+
+    def hand_over(self, tree: str, generation: int) -> None:
+        self.push(tree, generation)
+        marker_of(self.path(tree)).unlink()
 
     def fetch(self, tree: str, *, again: bool = False) -> Path:
         local = self.path(tree)

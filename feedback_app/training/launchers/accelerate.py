@@ -44,6 +44,8 @@ class Group:
 class AccelerateLauncher:
     """Runs training in several processes, one for each device, and everything else in one."""
 
+    elsewhere = False
+
     def __init__(self) -> None:
         self._single = ProcessLauncher()
         self._groups: dict[str, Group] = {}

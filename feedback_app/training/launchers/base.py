@@ -27,13 +27,20 @@ class LaunchError(Exception):
 
 @dataclass(frozen=True)
 class Job:
-    """One command of the trainer. `name` differs between attempts; `nice` is its niceness."""
+    """One command of the trainer. `name` differs between attempts; `nice` is its niceness.
+
+    What a job on another host needs of the artifact store: the tree that the directory is (a folder
+    of), the generation that it writes, and the trees that it reads. Without them it runs here.
+    """
 
     name: str
     command: Literal["train", "adopt", "evaluate", "influence"]
     directory: Path
     nice: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    tree: str = ""
+    generation: int = 0
+    reads: tuple[str, ...] = ()
 
     @property
     def arguments(self) -> list[str]:
@@ -44,6 +51,11 @@ class Job:
 class Launcher(Protocol):
     """Starts jobs of one worker. When the worker is killed, its jobs end as after `cancel`, or are
     ended by the next `submit` of the same run."""
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its jobs share no file system with this host: they bring the job's tree from the
+        artifact store and write to it, and the directory here gets their events only."""
 
     def submit(self, job: Job) -> str:
         """Start the job and return its id. Raises LaunchError."""

@@ -29,6 +29,8 @@ class Child:
 class ProcessLauncher:
     """Runs jobs as child processes, which end with the worker."""
 
+    elsewhere = False
+
     def __init__(self) -> None:
         self._children: dict[str, Child] = {}
 

@@ -1,20 +1,26 @@
 """Launcher `ray`: a run as a job of an existing Ray cluster, by the REST API of Ray Jobs.
 
-The cluster's nodes have the trainer's image and see ARTIFACT_ROOT and the base models at the same
-paths. Ray itself is not needed here. A job survives its worker: the worker that takes the run over
-stops it before a job of its own starts.
+The cluster's nodes have the trainer's image and the base models at the same paths. Where
+ARTIFACT_ROOT is a directory they see it as well; with an object store each job brings what it works
+on and stores what it makes (artifact_store/remote_job.py). Ray itself is not needed here. A job
+survives its worker: the worker that takes the run over stops it before it starts a job of its own.
 """
 
 import contextlib
-import os
-import shlex
+import secrets
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 import structlog
 from django.conf import settings
 
+from artifact_store.errors import StoreUnreachable
+from artifact_store.objects import ObjectStore
+from artifact_store.pieces import PieceReceiver
+from artifact_store.remote_job import EVENTS
+from feedback_app.artifacts import artifact_store
 from feedback_app.training.launchers.base import (
     CANCELLED,
     DONE,
@@ -24,17 +30,46 @@ from feedback_app.training.launchers.base import (
     LaunchError,
     output_end,
 )
+from feedback_app.training.launchers.child_process import ProcessLauncher
+from feedback_app.training.launchers.ray_requests import STOP_SECONDS, body_of
 
 log = structlog.get_logger(__name__)
 
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+#: Ray's error type of a job that found no free node in time (15 minutes, a setting of the cluster).
+NOT_PLACED = "JOB_SUPERVISOR_ACTOR_START_TIMEOUT"
 #: The exit code of a job whose node was lost, so that Ray knows none: a crash, which is retried.
 NODE_LOST = 1
 #: How long the cluster may not answer before its job counts as lost, in seconds.
 SILENCE_SECONDS = 60.0
 POLL_SECONDS = 0.5
-#: Seconds between SIGTERM and SIGKILL when Ray stops a job: the trainer writes a checkpoint.
-STOP_SECONDS = 60
+#: How often the events of a job are asked for, in seconds, where they come through the store.
+FOLLOW_SECONDS = 2.0
+#: How much of a refusal or of a job's message is kept, from its end, in characters.
+MESSAGE_CHARACTERS = 1_000
+
+
+@dataclass
+class Submitted:
+    """A job, the id of its submission, and what the cluster says of it."""
+
+    job: Job
+    submission: str
+    written: int  # bytes of output in its directory before it started
+    answered: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+    message: str = ""
+    events: PieceReceiver | None = None  # where they come through the store
+    followed: float = 0.0
+
+    def follow(self, *, now: bool = False) -> None:
+        """Bring new events here from time to time, or now."""
+        if self.events is None or (time.monotonic() - self.followed < FOLLOW_SECONDS and not now):
+            return
+        self.followed = time.monotonic()
+        # they are all in the tree that the job leaves
+        with contextlib.suppress(StoreUnreachable):
+            self.events.receive()
 
 
 class RayLauncher:
@@ -51,57 +86,99 @@ class RayLauncher:
             base_url=settings.RAY_ADDRESS,
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=30.0,
+            # a launcher is not closed: no connection is left open between two questions
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
-        self._jobs: dict[str, Job] = {}
-        self._answered: dict[str, float] = {}
-        self._stopped: set[str] = set()
+        self._store = artifact_store()
+        self._jobs: dict[str, Submitted] = {}
+        #: Runs the jobs that no other host could bring.
+        self._here = ProcessLauncher()
+
+    @property
+    def elsewhere(self) -> bool:
+        return self._store.remote
 
     def submit(self, job: Job) -> str:
+        if self.elsewhere and not job.tree:
+            return self._here.submit(job)
         try:
             self._stop_earlier(job)
-            self._request("POST", "/api/jobs/", json=body_of(job))
+            submission = self._start(job)
         except httpx.HTTPError as error:
             raise LaunchError(
                 f"The Ray cluster at {settings.RAY_ADDRESS} did not take the job ({error})"
             ) from error
-        self._jobs[job.name] = job
-        self._answered[job.name] = time.monotonic()
-        log.info("trainer_started", job=job.name, command=job.command, cluster=settings.RAY_ADDRESS)
+        self._jobs[job.name] = Submitted(
+            job, submission, output_bytes(job), events=self._events(job, submission)
+        )
         return job.name
 
     def poll(self, job_id: str) -> int | None:
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            return self._here.poll(job_id)
         try:
-            found = self._request("GET", f"/api/jobs/{job_id}")
+            found = self._request("GET", f"/api/jobs/{submitted.submission}")
+            if found.get("error_type") == NOT_PLACED and not submitted.stopped:
+                submitted.submission = self._start(submitted.job)
+                submitted.events = self._events(submitted.job, submitted.submission)
+                found = {"status": "PENDING"}
         except httpx.HTTPError as error:
-            if time.monotonic() - self._answered[job_id] < SILENCE_SECONDS:
+            if time.monotonic() - submitted.answered < SILENCE_SECONDS:
                 return None
-            log.warning("ray_silent", job=job_id, why=str(error))
+            log.warning("ray_silent", job=submitted.submission, why=str(error))
+            submitted.message = f"The Ray cluster does not answer ({error})."
             return NODE_LOST
-        self._answered[job_id] = time.monotonic()
-        return self._exit_code(job_id, found)
+        submitted.answered = time.monotonic()
+        submitted.follow()
+        return exit_code(submitted, found)
 
     def cancel(self, job_id: str) -> None:
-        self._stopped.add(job_id)
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            self._here.cancel(job_id)
+            return
+        submitted.stopped = True
         # asked again by `end`
         with contextlib.suppress(httpx.HTTPError):
-            self._request("POST", f"/api/jobs/{job_id}/stop")
+            self._stop(submitted.submission)
 
     def end(self, job_id: str, *, seconds: float = END_SECONDS) -> None:
-        self._end(job_id, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            self._here.end(job_id, seconds=seconds)
+            return
+        self._end(submitted.submission, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
+        if submitted.events is not None:
+            with contextlib.suppress(StoreUnreachable):
+                submitted.events.remove()
 
     def logs(self, job_id: str) -> str:
-        return output_end(self._jobs[job_id].directory)
+        submitted = self._jobs.get(job_id)
+        if submitted is None:
+            return self._here.logs(job_id)
+        output = output_end(submitted.job.directory)
+        return f"{output}\n{submitted.message}" if submitted.message else output
 
-    def _exit_code(self, job_id: str, found: dict[str, Any]) -> int | None:
-        """Return the exit code of a job from its description by Ray."""
-        if found["status"] not in ENDED:
+    def _start(self, job: Job) -> str:
+        """Submit the job and return the id of its submission. Raises httpx.HTTPError.
+
+        The cluster refuses an id that any job of it ever had: of an evaluation's second look, or of
+        another installation.
+        """
+        submission = f"{job.name}-{secrets.token_hex(6)}"
+        body = body_of(job, submission, self._store)
+        self._request("POST", "/api/jobs/", json=body)
+        log.info(
+            "trainer_started", job=submission, command=job.command, cluster=settings.RAY_ADDRESS
+        )
+        return submission
+
+    def _events(self, job: Job, submission: str) -> PieceReceiver | None:
+        """Return what brings the events of a job here; None where its directory has them."""
+        if not isinstance(self._store, ObjectStore):
             return None
-        if found["status"] == "SUCCEEDED":
-            return DONE
-        code = found.get("driver_exit_code")
-        if code is None or found["status"] == "STOPPED":
-            return CANCELLED if job_id in self._stopped else NODE_LOST
-        return int(code)
+        return PieceReceiver(self._store.url, submission, job.directory / EVENTS)
 
     def _stop_earlier(self, job: Job) -> None:
         """End jobs of the same directory that an earlier attempt has left running."""
@@ -110,55 +187,69 @@ class RayLauncher:
             if directory == str(job.directory) and found["status"] not in ENDED:
                 self._end(found["submission_id"], seconds=STOP_SECONDS + END_SECONDS)
 
-    def _end(self, job_id: str, *, seconds: float) -> None:
-        """Stop a job and wait until nothing of it runs any more, or the cluster is silent."""
+    def _end(self, submission: str, *, seconds: float) -> None:
+        """Stop a job and wait until nothing of it runs any more, or the cluster is silent.
+
+        A job that waits for a node is stopped as soon as it would start.
+        """
         until = time.monotonic() + seconds
         asked = False
         while time.monotonic() < until:
             with contextlib.suppress(httpx.HTTPError):
-                if self._request("GET", f"/api/jobs/{job_id}")["status"] in ENDED:
+                status = self._request("GET", f"/api/jobs/{submission}")["status"]
+                if status in ENDED or (asked and status == "PENDING"):
                     return
                 if not asked:
-                    self._request("POST", f"/api/jobs/{job_id}/stop")
+                    self._stop(submission)
                     asked = True
             time.sleep(POLL_SECONDS)
-        log.warning("ray_job_not_ended", job=job_id)
+        log.warning("ray_job_not_ended", job=submission)
+
+    def _stop(self, submission: str) -> None:
+        self._request("POST", f"/api/jobs/{submission}/stop")
 
     def _request(self, method: str, path: str, **options: Any) -> Any:
         """Return the JSON of an answer. Raises httpx.HTTPError, with Ray's text for a refusal."""
         answer = self._http.request(method, path, **options)
         if answer.is_error:
+            # a traceback, whose end says what was wrong
             raise httpx.HTTPStatusError(
-                f"HTTP {answer.status_code}: {answer.text[:500]}",
+                f"HTTP {answer.status_code}: {answer.text.strip()[-MESSAGE_CHARACTERS:]}",
                 request=answer.request,
                 response=answer,
             )
         return answer.json()
 
 
-def body_of(job: Job) -> dict[str, Any]:
-    """Return the request that starts a job: the trainer's command, and what it takes of a node."""
-    command = [settings.RAY_PYTHON, "-m", "trainer", *job.arguments, "--stop-with-parent"]
-    output = shlex.quote(str(job.directory / OUTPUT))
-    return {
-        "submission_id": job.name,
-        # Ray's shell is replaced, so that signals reach the trainer
-        "entrypoint": f"exec {shlex.join(command)} >> {output} 2>&1",
-        "entrypoint_num_cpus": settings.RAY_CPUS,
-        "entrypoint_num_gpus": settings.RAY_GPUS,
-        "metadata": {"directory": str(job.directory)},
-        "runtime_env": {
-            "env_vars": {
-                "TOKENIZERS_PARALLELISM": "false",
-                "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS),
-                **inherited(),
-                **job.environment,
-            }
-        },
-    }
+def exit_code(submitted: Submitted, found: dict[str, Any]) -> int | None:
+    """Return the exit code of a job from its description by Ray; None while it waits or runs.
+
+    Keeps Ray's message where the trainer itself wrote nothing.
+    """
+    status, code = found["status"], found.get("driver_exit_code")
+    if status == "PENDING" and submitted.stopped:
+        return CANCELLED  # Ray stops it once it has a node
+    if status not in ENDED:
+        return None
+    if status == "SUCCEEDED":
+        return DONE
+    if code is None or status == "STOPPED":
+        code = CANCELLED if submitted.stopped else NODE_LOST
+    if code == NODE_LOST or output_bytes(submitted.job) == submitted.written:
+        submitted.message = message_of(found)
+        log.warning("ray_job_failed", job=submitted.submission, why=submitted.message)
+    return int(code)
 
 
-def inherited() -> dict[str, str]:
-    """Return variables of the worker that change what a run computes."""
-    names = ("PROSPECT_BACKEND", "OMP_NUM_THREADS", "PYTHONPATH")
-    return {name: os.environ[name] for name in names if name in os.environ}
+def message_of(found: dict[str, Any]) -> str:
+    """Return what a job printed outside of its directory, or why Ray could not run it."""
+    lines = str(found.get("message") or "").splitlines()
+    # Ray's own line arrives before or after the output
+    kept = [line for line in lines if not line.startswith("Running entrypoint")]
+    return "\n".join(kept).strip()[-MESSAGE_CHARACTERS:]
+
+
+def output_bytes(job: Job) -> int:
+    """Return the size of the output in the job's directory."""
+    path = job.directory / OUTPUT
+    return path.stat().st_size if path.exists() else 0

@@ -1,6 +1,6 @@
 """The launcher `ray`: what it asks of Ray Jobs, and what it makes of the answers.
 
-The answers are those that Ray's documentation describes: no cluster runs here.
+The answers are those of a cluster of Ray 2.60; test_ray_cluster.py runs a real one.
 """
 
 import json
@@ -13,18 +13,49 @@ import pytest
 from pytest_django import Settings
 
 from feedback_app.training.launchers import ray_jobs
-from feedback_app.training.launchers.base import CANCELLED, DONE, REFUSED, Job, LaunchError
+from feedback_app.training.launchers.base import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    OUTPUT,
+    REFUSED,
+    Job,
+    LaunchError,
+)
 from feedback_app.training.launchers.ray_jobs import NODE_LOST, RayLauncher
+
+TRACEBACK = """Traceback (most recent call last):
+  File "ray/dashboard/modules/job/job_manager.py", line 553, in submit_job
+    raise ValueError(
+ValueError: Job with submission_id run-7-1-train already exists. Use another.
+.
+"""
+#: The end of a job's description when it found no node within the cluster's time limit.
+NOT_PLACED = {
+    "status": "FAILED",
+    "error_type": "JOB_SUPERVISOR_ACTOR_START_TIMEOUT",
+    "message": "Job supervisor actor failed to start within 900.0 seconds.",
+    "driver_exit_code": None,
+}
+NODE_DIED = """Job supervisor actor died: The actor died unexpectedly before finishing this task.
+\tclass_name: JobSupervisor
+The actor died because its node has died. Node Id: 17f32dcd
+\tthe actor's node was terminated unexpectedly: health check failed"""
 
 
 class Cluster:
-    """Answers of Ray's dashboard, as its documentation describes them, and what it was asked."""
+    """Answers of Ray's dashboard, and what it was asked."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, Any]] = {}
         self.asked: list[str] = []
         self.headers: list[httpx.Headers] = []
         self.away = False
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """The newest job."""
+        return list(self.jobs.values())[-1]
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(f"{request.method} {request.url.path}")
@@ -34,6 +65,8 @@ class Cluster:
         parts = request.url.path.strip("/").split("/")
         if request.method == "POST" and len(parts) == 2:
             body = json.loads(request.content)
+            if body["submission_id"] in self.jobs:
+                return httpx.Response(500, text=TRACEBACK)
             self.jobs[body["submission_id"]] = {**body, "status": "PENDING"}
             return httpx.Response(200, json={"submission_id": body["submission_id"]})
         if len(parts) == 2:
@@ -42,7 +75,9 @@ class Cluster:
             return httpx.Response(404, text=f"Job {parts[2]} does not exist")
         job = self.jobs[parts[2]]
         if parts[-1] == "stop":
-            job["status"] = "STOPPED"
+            # one that waits for a node is stopped when it would start
+            if job["status"] == "RUNNING":
+                job["status"] = "STOPPED"
             return httpx.Response(200, json={"stopped": True})
         return httpx.Response(200, json=job)
 
@@ -65,10 +100,12 @@ def cluster(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
+    directory = tmp_path / "a run"
+    directory.mkdir()
     return Job(
         name="run-7-1-train",
         command="train",
-        directory=tmp_path / "a run",
+        directory=directory,
         nice=10,
         environment={"PROSPECT_REQUEST_ID": "abc"},
     )
@@ -81,6 +118,8 @@ def test_job_has_the_trainers_command_its_resources_and_the_clusters_token(
     (sent,) = cluster.jobs.values()
     directory = str(job.directory)
     assert sent["entrypoint"] == (
+        f"[ -d '{directory}' ] || {{ echo 'This node of the Ray cluster has no {directory}: mount "
+        "ARTIFACT_ROOT at the same path'; exit 4; }; "
         f"exec /opt/python -m trainer train '{directory}' --nice 10 --stop-with-parent "
         f">> '{directory}/trainer.log' 2>&1"
     )
@@ -109,14 +148,24 @@ def test_state_of_a_job_is_the_trainers_exit_code(
 ) -> None:
     launcher = RayLauncher()
     name = launcher.submit(job)
-    cluster.jobs[name] |= found
+    cluster.job.update(found)
     assert launcher.poll(name) == code
 
 
 def test_cancelled_job_ends_as_cancelled(cluster: Cluster, job: Job) -> None:
     launcher = RayLauncher()
     name = launcher.submit(job)
+    cluster.job["status"] = "RUNNING"
     launcher.cancel(name)
+    assert launcher.poll(name) == CANCELLED
+    launcher.end(name)
+
+
+def test_cancelled_job_that_waits_for_a_node_ends_as_cancelled(cluster: Cluster, job: Job) -> None:
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    launcher.cancel(name)
+    assert cluster.job["status"] == "PENDING"
     assert launcher.poll(name) == CANCELLED
     launcher.end(name)
 
@@ -125,15 +174,74 @@ def test_next_attempt_stops_the_job_that_a_killed_worker_has_left(
     cluster: Cluster, job: Job
 ) -> None:
     RayLauncher().submit(job)
+    left = cluster.job
+    left["status"] = "RUNNING"
     other = Job(name="run-8-1-train", command="train", directory=job.directory / "other")
     RayLauncher().submit(other)
     cluster.asked.clear()
 
     RayLauncher().submit(Job(name="run-7-2-train", command="train", directory=job.directory))
 
-    stopped = cluster.asked.index("POST /api/jobs/run-7-1-train/stop")
+    stopped = cluster.asked.index(f"POST /api/jobs/{left['submission_id']}/stop")
     assert stopped < cluster.asked.index("POST /api/jobs/")
-    assert cluster.jobs["run-8-1-train"]["status"] == "PENDING"
+    assert [found["status"] for found in cluster.jobs.values()] == ["STOPPED", "PENDING", "PENDING"]
+
+
+def test_second_evaluation_of_an_attempt_is_a_job_of_its_own(cluster: Cluster, job: Job) -> None:
+    launcher = RayLauncher()
+    for _ in range(2):
+        name = launcher.submit(job)
+        cluster.job.update({"status": "SUCCEEDED", "driver_exit_code": 0})
+        assert launcher.poll(name) == DONE
+    assert len(cluster.jobs) == 2
+
+
+def test_job_that_found_no_node_in_time_goes_on_waiting(cluster: Cluster, job: Job) -> None:
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    cluster.job.update(NOT_PLACED)
+    assert launcher.poll(name) is None
+    assert len(cluster.jobs) == 2
+    assert launcher.poll(name) is None
+    assert len(cluster.jobs) == 2
+    cluster.job["status"] = "RUNNING"
+    launcher.cancel(name)
+    assert launcher.poll(name) == CANCELLED
+
+
+def test_job_that_found_no_node_in_time_after_it_was_cancelled_is_not_submitted_again(
+    cluster: Cluster, job: Job
+) -> None:
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    launcher.cancel(name)
+    cluster.job.update(NOT_PLACED)
+    assert launcher.poll(name) == CANCELLED
+    assert len(cluster.jobs) == 1
+
+
+def test_message_of_ray_is_the_output_where_the_trainer_wrote_none(
+    cluster: Cluster, job: Job
+) -> None:
+    (job.directory / OUTPUT).write_text("step 3\n")
+    launcher = RayLauncher()
+    name = launcher.submit(job)
+    text = "Job entrypoint command failed with exit code 4, last available logs:\nno such directory"
+    printed = f"{text}\nRunning entrypoint for job run-7-1-train: [ -d\n"
+    cluster.job.update({"status": "FAILED", "driver_exit_code": 4, "message": printed})
+    assert launcher.poll(name) == REFUSED
+    assert launcher.logs(name).endswith("no such directory")
+
+    name = launcher.submit(job)
+    (job.directory / OUTPUT).write_text("step 3\nloss is NaN\n")
+    cluster.job.update({"status": "FAILED", "driver_exit_code": 5, "message": printed})
+    assert launcher.poll(name) == FAILED
+    assert launcher.logs(name).endswith("loss is NaN\n")
+
+    name = launcher.submit(job)
+    cluster.job.update({"status": "FAILED", "driver_exit_code": None, "message": NODE_DIED})
+    assert launcher.poll(name) == NODE_LOST
+    assert "its node has died" in launcher.logs(name)
 
 
 def test_silent_cluster_is_asked_again_and_then_the_job_counts_as_lost(
@@ -145,6 +253,7 @@ def test_silent_cluster_is_asked_again_and_then_the_job_counts_as_lost(
     assert launcher.poll(name) is None
     monkeypatch.setattr(ray_jobs, "SILENCE_SECONDS", 0.0)
     assert launcher.poll(name) == NODE_LOST
+    assert "does not answer" in launcher.logs(name)
 
 
 @pytest.mark.parametrize("break_it", ["away", "address"])

@@ -334,6 +334,8 @@ def test_earlier_trial_that_was_stopped_counts_as_far_as_it_came(sweep: Sweep) -
 class Scripted:
     """A launcher whose job writes one probe, and runs until it is cancelled."""
 
+    elsewhere = False
+
     def __init__(self) -> None:
         self.cancelled = False
 

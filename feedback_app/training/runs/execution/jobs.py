@@ -43,9 +43,9 @@ def job_run(
 ) -> JobEnd:
     """Run `python -m trainer COMMAND DIRECTORY` to its end and store its events.
 
-    Each new checkpoint goes to the artifact store. Returns CANCELLED without starting it if the
-    run has been cancelled. Raises ClaimLost, after ending the job, if `alive` or a write of events
-    finds the claim lost. Raises StoreError and LaunchError.
+    Each new checkpoint goes to the artifact store; a job on another host stores its own. Returns
+    CANCELLED without starting it if the run has been cancelled. Raises ClaimLost, after ending the
+    job, if `alive` or a write of events finds the claim lost. Raises StoreError and LaunchError.
     """
     if claim.cancel_requested():
         return JobEnd(CANCELLED)
@@ -53,6 +53,8 @@ def job_run(
     # the evaluation has its own events, read from the start in each attempt
     training = command != "evaluate"
     offset = claim.row.events_offset if training else 0
+    if launcher.elsewhere:
+        files.hand_over()
     job_id = launcher.submit(
         Job(
             name=f"run-{claim.row.pk}-{claim.attempt}-{command}",
@@ -60,6 +62,9 @@ def job_run(
             directory=directory,
             nice=settings.TRAINER_NICE,
             environment={"PROSPECT_REQUEST_ID": request_id()},  # in every event (trainer/events.py)
+            tree=claim.row.tree,
+            generation=claim.attempt,
+            reads=files.reads() if launcher.elsewhere else (),
         )
     )
     try:
@@ -67,6 +72,8 @@ def job_run(
         stopping = False
         while True:
             code = launcher.poll(job_id)
+            if code is not None and launcher.elsewhere:
+                files.take_back()
             new, offset_now = read_new_events(path, offset)
             if alive.lost:
                 raise ClaimLost

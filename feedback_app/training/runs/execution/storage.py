@@ -28,6 +28,7 @@ class RunFiles:
         self._store = artifact_store()
         self._tree = claim.row.tree
         self._due = False
+        self._away = False
         self._again_at = 0.0
         self._noted = False
 
@@ -43,8 +44,8 @@ class RunFiles:
             self._store.trim()
 
     def checkpointed(self) -> None:
-        """Note that there is a checkpoint to store."""
-        self._due = self._store.remote
+        """Note that there is a checkpoint to store; a job on another host stores its own."""
+        self._due = self._store.remote and not self._away
 
     def push_due(self) -> None:
         """Store a new checkpoint. A store that does not answer is asked again later."""
@@ -69,14 +70,35 @@ class RunFiles:
         except StoreUnreachable as error:
             self._note(error)
 
+    def hand_over(self) -> None:
+        """Store the directory for a job on another host, which writes it from now on. Waits for the
+        store. Raises StoreError and ClaimLost."""
+        self._due, self._away = False, True
+        self._persistently(lambda: self._store.hand_over(self._tree, self._claim.attempt))
+
+    def take_back(self) -> None:
+        """Bring what a job on another host has stored. Raises StoreError and ClaimLost."""
+        self._persistently(lambda: self._store.fetch(self._tree, again=True))
+        self._away = False
+
+    def reads(self) -> tuple[str, ...]:
+        """Return the trees that a job of the run reads beside its own."""
+        run = self._claim.row
+        live = run.project.adapters.filter(name=run.project.live_version).first()
+        return (*self._begins_with(), *([live.path] if live is not None else []))
+
+    def _begins_with(self) -> list[str]:
+        """Return the trees of the adapter that the run starts from, or that was imported."""
+        run = self._claim.row
+        start = run.config.get("start_adapter")
+        trees = [str(start).removeprefix("../../")] if start else []
+        return trees if run.trains else [*trees, str(run.config["imported"])]
+
     def _read(self) -> None:
         """Bring the adapter that the run starts from, and log-probabilities of the run before."""
         run = self._claim.row
-        start = run.config.get("start_adapter")
-        if start:
-            self._store.fetch(str(start).removeprefix("../../"))
-        if not run.trains:
-            self._store.fetch(str(run.config["imported"]))
+        for tree in self._begins_with():
+            self._store.fetch(tree)
         reference = run.directory / REFERENCE
         before = Run.objects.filter(
             project=run.project_id, status=Run.Status.SUCCEEDED, number__lt=run.number

@@ -1,0 +1,204 @@
+"""The launcher `ray` on a real cluster of two nodes: a lost node, cancelled runs, a misplaced run.
+
+`make test-ray` installs Ray and runs this; PROSPECT_RAY names its command.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import connection
+from pytest_django import Settings
+
+from feedback_app.accounts.models import User
+from feedback_app.feedback.models import Project
+from feedback_app.training.gate.services import gate_settings_save
+from feedback_app.training.launchers.base import REFUSED, Job
+from feedback_app.training.launchers.ray_jobs import RayLauncher
+from feedback_app.training.launchers.selection import launcher_selected
+from feedback_app.training.models import Run
+from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.config import RunConfig
+from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.services import run_cancel, run_request
+from tests.engines import wait_until
+from tests.ray_cluster import NODE_CPUS, RayCluster, kill_tree, ray_command, run_ray_cluster, tree
+from tests.stacks import database_url
+from tests.training.gate.reports import SMALL_GATE
+from tests.training.launchers.test_accelerate import has_event, processes_of, weights
+
+CONFIG = RunConfig(epochs=4, batch_size=4, kl_brake=10)
+#: More CPUs than a node has: a job that waits.
+TOO_MANY = 50
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.skipif(
+        ray_command() is None, reason="PROSPECT_RAY names no Ray: `make test-ray` installs one"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayCluster]:
+    ray = ray_command()
+    assert ray is not None
+    with run_ray_cluster(ray) as running:
+        yield running
+
+
+@pytest.fixture
+def root(
+    cluster: RayCluster, tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A directory with a tiny model, whose runs are jobs of the cluster that take one CPU."""
+    pytest.importorskip("torch")
+    from tests.tiny import make_tiny_model
+
+    settings.MODELS_ROOT, settings.ARTIFACT_ROOT = tmp_path / "models", tmp_path / "artifacts"
+    settings.TRAINER_NICE = 0
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "ray", ["ray"]
+    settings.RAY_ADDRESS, settings.RAY_AUTH_TOKEN = cluster.address, cluster.token
+    settings.RAY_PYTHON, settings.RAY_CPUS, settings.RAY_GPUS = sys.executable, 1.0, 0.0
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    make_tiny_model(settings.MODELS_ROOT / "SmolLM2-135M-Instruct")
+    return tmp_path
+
+
+@pytest.fixture
+def small(voted_project: Project, admin: User) -> Project:
+    """A project whose runs are compared quickly."""
+    voted_project.max_tokens = 8
+    voted_project.save()
+    gate_settings_save(project=voted_project, settings=SMALL_GATE, by=admin)
+    return voted_project
+
+
+def execute(run: Run) -> Run:
+    """Execute the run in this process, as a worker does."""
+    claim = run_claim(run.pk)
+    assert claim is not None
+    run_execute(claim, launcher_selected(run.project))
+    run.refresh_from_db()
+    return run
+
+
+def execute_in_thread(run: Run) -> threading.Thread:
+    """Start a thread that executes the run."""
+
+    def work() -> None:
+        try:
+            execute(Run.objects.get(pk=run.pk))
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def worker_start(run: Run, root: Path, cluster: RayCluster) -> subprocess.Popen[bytes]:
+    """Start a worker process that executes the run on the second node."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.training.launchers.one_run", str(run.pk), str(root)],
+        env={
+            **os.environ,
+            **cluster.environment(cpus=NODE_CPUS),
+            "DJANGO_SETTINGS_MODULE": "feedback_app.config.settings",
+            "DATABASE_URL": database_url(),
+            "TRAINER_NICE": "0",
+        },
+    )
+
+
+@pytest.mark.django_db
+def test_node_without_the_run_directory_refuses_with_the_reason(root: Path, tmp_path: Path) -> None:
+    launcher = RayLauncher()
+    job = Job(name="run-1-1-train", command="train", directory=tmp_path / "not mounted")
+    launcher.submit(job)
+    wait_until(lambda: launcher.poll(job.name) is not None, what="the end of the job")
+    assert launcher.poll(job.name) == REFUSED
+    assert launcher.logs(job.name).splitlines()[-1] == (
+        f"This node of the Ray cluster has no {job.directory}: mount ARTIFACT_ROOT at the same path"
+    )
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_cancelled_in_the_middle_ends_after_a_checkpoint(
+    small: Project, admin: User, root: Path, cluster: RayCluster
+) -> None:
+    run = run_request(project=small, by=admin, config=RunConfig(epochs=20, batch_size=4))
+    thread = execute_in_thread(run)
+    wait_until(has_event(run, "step"), what="a step")
+    run_cancel(run=run, by=admin)
+    thread.join()
+
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (Run.Status.CANCELLED, 1)
+    assert has_event(run, "cancelled")()
+    assert (run.directory / "checkpoints").is_dir()
+    assert processes_of(run) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_cancelled_while_its_job_waits_for_a_node_ends_at_once(
+    small: Project, admin: User, root: Path, cluster: RayCluster, settings: Settings
+) -> None:
+    settings.RAY_CPUS = TOO_MANY
+    run = run_request(project=small, by=admin, config=CONFIG)
+    thread = execute_in_thread(run)
+    directory = str(run.directory)
+    wait_until(
+        lambda: directory in [job["metadata"].get("directory") for job in cluster.jobs()],
+        what="a job that waits",
+    )
+    run_cancel(run=run, by=admin)
+    thread.join()
+
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (Run.Status.CANCELLED, 1)
+    assert not has_event(run, "start")()
+
+
+# the last one: afterwards the cluster has one node
+@pytest.mark.django_db(transaction=True)
+def test_run_whose_node_is_lost_resumes_on_the_other_to_the_adapter_of_an_undisturbed_run(
+    small: Project, admin: User, root: Path, cluster: RayCluster, settings: Settings
+) -> None:
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "process", ["process"]
+    undisturbed = execute(run_request(project=small, by=admin, config=CONFIG))
+    assert undisturbed.status == Run.Status.SUCCEEDED, undisturbed.error
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "ray", ["ray"]
+
+    run = run_request(project=small, by=admin, config=CONFIG)
+    worker = worker_start(run, root, cluster)
+    try:
+        wait_until(has_event(run, "checkpoint"), what="a checkpoint")
+        (trainer,) = processes_of(run)
+        assert trainer in tree(cluster.node.pid)
+        kill_tree(cluster.node)
+        # it asks the cluster until that has noticed
+        assert worker.wait() == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert not has_event(run, "done")()
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (Run.Status.QUEUED, 1)
+
+    execute(run)
+
+    assert run.status == Run.Status.SUCCEEDED, run.error
+    assert run.attempt == 2
+    notes = " ".join(run.notes.values_list("text", flat=True))
+    assert "resumed from step" in notes
+    steps = list(run.metrics.order_by("step").values_list("step", flat=True))
+    assert steps == list(range(1, undisturbed.metrics.count() + 1))
+    assert weights(run) == weights(undisturbed)
+    # training and evaluation are jobs of the cluster
+    assert [job["status"] for job in cluster.jobs()].count("SUCCEEDED") == 2
