@@ -5,18 +5,12 @@ import gc
 
 
 def release_free_memory() -> None:
-    """Collect garbage and return freed memory to the system.
+    """Return freed memory to the system. With glibc this is malloc_trim; elsewhere nothing is done.
 
     glibc keeps what was freed for later allocations: some hundred MB after a model's weights have
     been converted or packed, which nothing of that size follows.
     """
     gc.collect()
-    trim()
-
-
-def trim() -> None:
-    """Return memory that is freed already. With glibc this is malloc_trim, which takes less than a
-    millisecond where little is free; elsewhere nothing is done."""
-    function = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if function is not None:
-        function(ctypes.c_size_t(0))
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))

@@ -4,6 +4,7 @@ A process takes a free slot, renews it every few seconds and, when it is gone, l
 the cache can be read by slot, and lists no keys.
 """
 
+import ctypes
 import os
 import shutil
 import socket
@@ -15,7 +16,6 @@ from dataclasses import dataclass, replace
 from django.core.cache import cache
 
 from feedback_app.monitoring.heartbeats import BEAT_SECONDS, GONE_SECONDS
-from trainer.heap import trim
 
 #: More processes than any installation has; further ones are not listed.
 SLOTS = 256
@@ -71,7 +71,7 @@ class ProcessBeat:
             self._slot = self._claimed()
         if self._slot is not None:
             cache.set(_key(self._slot), self._process, KEPT_SECONDS)
-        trim()
+        trim_heap()
 
     def forever(self) -> None:
         """Beat from a thread until the process ends."""
@@ -93,6 +93,14 @@ class ProcessBeat:
         return next(
             (slot for slot in free if cache.add(_key(slot), self._process, KEPT_SECONDS)), None
         )
+
+
+def trim_heap() -> None:
+    """Return freed memory to the system. With glibc this is malloc_trim, which takes less than a
+    millisecond where little is free; elsewhere nothing is done."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def processes() -> list[Process]:
