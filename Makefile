@@ -8,7 +8,7 @@ PYTHON := $(or $(PYTHON),$(shell for python in python3.11 python3.12 python3.13 
 	&& { echo "$$python"; break; }; done))
 # bench-<name> runs bench/<name>.py, bench/<name>/, or bench/<name>_vs_<peer> where there is one to beat
 bench_of = $(basename $(notdir $(wildcard bench/$(1).py bench/$(1) bench/$(1)_vs_*)))
-BENCHES := $(foreach name,trainer engine shared annotation queue scale load gate influence,$(if $(call bench_of,$(name)),bench-$(name)))
+BENCHES := $(foreach name,trainer engine shared annotation queue scale load gate influence unattended,$(if $(call bench_of,$(name)),bench-$(name)))
 # a file at a time on each core, and one thread a process: on small models more of them only wait
 # for each other
 test suite test-long test-avx2 test-reference coverage quick quick-list: export OMP_NUM_THREADS := 1

@@ -4,45 +4,82 @@ A form is refused where its view is (feedback/access.py), so no template lists w
 are, and a new one follows.
 """
 
-import re
+from html.parser import HTMLParser
+from itertools import accumulate
 
 from django.http import HttpResponse
 from django.http.response import HttpResponseBase
 from django.urls import Resolver404, resolve
 from django.utils.html import escape
 
-FORM = re.compile(r"(<form\b[^>]*>)(.*?)</form>", re.DOTALL)
-CONTROL = re.compile(r"<(button|input|select|textarea)\b(?![^>]*\sdisabled\b)")
-#: A control outside of its form.
-LINKED = re.compile(
-    r"<(button|input|select|textarea)\b(?![^>]*\sdisabled\b)(?=[^>]*\sform=\"([^\"]*)\")"
-)
-ATTRIBUTE = re.compile(r"\s(action|method|id)=\"([^\"]*)\"")
+CONTROLS = {"button", "input", "select", "textarea"}
 
 
 def forms_disable(response: HttpResponseBase, *, path: str, why: str) -> None:
     """Disable the controls of all forms in a page whose views refuse an archived project; `why` is
     shown when the pointer is over one. `path` is the page's own, to which a form without an action
-    is sent."""
+    is sent. Everything else of the page stays as it is, byte by byte."""
     if not isinstance(response, HttpResponse):  # a stream
         return
     if not response.headers.get("Content-Type", "").startswith("text/html"):
         return
-    refused: set[str] = set()
+    page = response.content.decode()
+    parser = RefusedForms(page, path=path, why=why)
+    parser.feed(page)
+    parser.close()
+    response.content = parser.disabled().encode()
 
-    def form(found: re.Match[str]) -> str:
-        attributes = dict(ATTRIBUTE.findall(found[1]))
-        if attributes.get("method") != "post" or allowed(attributes.get("action") or path):
-            return found[0]
-        refused.add(attributes.get("id", ""))
-        opened = f'{found[1][:-1]} title="{escape(why)}">'
-        return opened + CONTROL.sub(r"<\1 disabled", found[2]) + "</form>"
 
-    def linked(found: re.Match[str]) -> str:
-        return f"{found[0]} disabled" if found[2] in refused else found[0]
+class RefusedForms(HTMLParser):
+    """Finds the forms of a page that an archived project refuses, with their controls."""
 
-    page = FORM.sub(form, response.content.decode())
-    response.content = LINKED.sub(linked, page).encode()
+    def __init__(self, page: str, *, path: str, why: str) -> None:
+        super().__init__(convert_charrefs=False)
+        self._page = page
+        self._path = path
+        self._title = f' title="{escape(why)}"'
+        self._lines = [0, *accumulate(len(line) + 1 for line in page.split("\n"))]
+        #: position in the page and what is inserted there
+        self._inserted: list[tuple[int, str]] = []
+        #: position and form of each control outside of these that names its form
+        self._linked: list[tuple[int, str]] = []
+        self._refused: set[str] = set()
+        self._inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        line, column = self.getpos()
+        start = self._lines[line - 1] + column
+        if tag == "form":
+            self._inside = self._refuses(given)
+            if self._inside:
+                self._refused.add(given.get("id", ""))
+                self._inserted.append(
+                    (start + len(self.get_starttag_text() or "") - 1, self._title)
+                )
+        elif tag in CONTROLS and "disabled" not in given:
+            at = start + 1 + len(tag)
+            if self._inside:
+                self._inserted.append((at, " disabled"))
+            elif "form" in given:
+                self._linked.append((at, given["form"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self._inside = False
+
+    def disabled(self) -> str:
+        """Return the page that was read with these forms disabled."""
+        linked = [(at, " disabled") for at, form in self._linked if form in self._refused]
+        parts, end = [], 0
+        for at, text in sorted(self._inserted + linked):
+            parts += [self._page[end:at], text]
+            end = at
+        return "".join([*parts, self._page[end:]])
+
+    def _refuses(self, given: dict[str, str]) -> bool:
+        is_post = given.get("method", "").lower() == "post"
+        return is_post and not allowed(given.get("action") or self._path)
 
 
 def allowed(action: str) -> bool:
