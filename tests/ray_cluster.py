@@ -17,9 +17,17 @@ import httpx
 import pytest
 
 from tests.engines import ROOT, free_port, wait_until
+from tests.mounts import mounts_allowed, with_directory
+from tests.s3 import Server
 
 #: CPUs of each node: a job that takes two runs on the second.
 HEAD_CPUS, NODE_CPUS = 1, 2
+#: The start of a node that stays in the foreground. By default workers have ports among which are
+#: those of free_port.
+START = (
+    *("start", "--block", "--num-gpus", "0", "--object-store-memory", "80000000"),
+    *("--min-worker-port", "0", "--max-worker-port", "0"),
+)
 #: Ray has time limits for the start of a node, and a busy machine is slower.
 STARTS = 3
 
@@ -60,8 +68,11 @@ class RayCluster:
 
 
 @contextmanager
-def run_ray_cluster(ray: str) -> Iterator[RayCluster]:
-    """Run a head and a second node until the block ends."""
+def run_ray_cluster(ray: str, *, artifacts: Path, store: Server) -> Iterator[RayCluster]:
+    """Run a head and a second node until the block ends.
+
+    Where mounts are allowed each has a directory of its own at `artifacts`. Both reach the store.
+    """
     started: list[subprocess.Popen[bytes]] = []
     directory = Path(tempfile.mkdtemp(prefix="ray-"))  # short: Ray has sockets in it
     token = secrets.token_hex(32)
@@ -70,7 +81,12 @@ def run_ray_cluster(ray: str) -> Iterator[RayCluster]:
         """Start a node, again if it has ended."""
         for _ in range(STARTS):
             log = directory / f"{len(started)}.log"
-            process = node_start(ray, token, log, cpus, *options)
+            ports = ["--dashboard-agent-listen-port", str(free_port())]
+            command = [ray, *START, "--num-cpus", str(cpus), *ports, *options]
+            if mounts_allowed():
+                own = directory / "artifacts" / str(len(started))
+                command = with_directory(own, artifacts, command)
+            process = node_start(command, log, store.environment() | security(token))
             started.append(process)
             if is_running(process, log):
                 return process
@@ -89,22 +105,22 @@ def run_ray_cluster(ray: str) -> Iterator[RayCluster]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def security(token: str) -> dict[str, str]:
+    """Return the variables with which a cluster asks for its token."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+
+
 def node_start(
-    ray: str, token: str, log: Path, cpus: int, *options: str
+    command: list[str], log: Path, environment: dict[str, str]
 ) -> subprocess.Popen[bytes]:
     """Start a node of a cluster; everything on it is a descendant of the process."""
-    sizes = ["--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", "80000000"]
-    # by default workers have ports among which are those of free_port
-    ports = ["--min-worker-port", "0", "--max-worker-port", "0"]
-    agent = ["--dashboard-agent-listen-port", str(free_port())]
     with log.open("wb") as output:
         return subprocess.Popen(
-            [ray, "start", "--block", *sizes, *ports, *agent, *options],
+            command,
             cwd=ROOT,
             env={
                 **os.environ,
-                "RAY_AUTH_MODE": "token",
-                "RAY_AUTH_TOKEN": token,
+                **environment,
                 "RAY_USAGE_STATS_ENABLED": "0",
                 "OMP_NUM_THREADS": "1",
             },

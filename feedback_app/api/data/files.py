@@ -19,6 +19,7 @@ from feedback_app.api.data.uploads import file_store
 from feedback_app.api.errors import ApiError, unauthorised
 from feedback_app.feedback.exports.downloads import download_of, export_target
 from feedback_app.feedback.exports.rows import CHUNK, CONTENT_TYPES, ExportRow, project_rows
+from feedback_app.feedback.imports.files import file_remove
 from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.readers import KNOWN
 from feedback_app.feedback.imports.services import ImportConflict, import_cancel, import_start
@@ -108,7 +109,7 @@ def imports_new(request: ApiRequest, slug: str, ask: Query[s.ImportAsk]) -> Http
         raise
     finally:
         if not taken:
-            kept.path.unlink(missing_ok=True)
+            file_remove(kept.path)
 
 
 def columns_of(ask: s.ImportAsk) -> dict[str, str]:

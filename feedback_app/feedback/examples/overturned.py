@@ -1,7 +1,7 @@
 """Votes that changed the label which earlier votes of other people had given."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 
 from django.db.models import F, OuterRef, Subquery
@@ -9,16 +9,17 @@ from django.db.models import F, OuterRef, Subquery
 from feedback_app.feedback.models import Project, Verdict, Vote, VoteEvent
 
 
-def overturned_by_person(project: Project, *, most: int | None = None) -> dict[int, set[int]]:
+def overturned_by_person(
+    project: Project, *, among: Collection[int] | None = None
+) -> dict[int, set[int]]:
     """Return, by user id, the completions whose label the person's vote turned into another or a
-    tie, without those that an admin decided.
+    tie, without those that an admin decided; only those `among` some, by id, where it is given.
 
-    Only completions with ups and downs can have one; `most` limits how many of them are read,
-    newest first.
+    Only completions with ups and downs can have one.
     """
     rows = project.completions.filter(contested=True, decided="").values_list("pk", flat=True)
     # read first where they are limited: with a subquery PostgreSQL reads all votes
-    contested = rows if most is None else list(rows.order_by("-pk")[:most])
+    contested = rows if among is None else list(rows.filter(pk__in=among).order_by())
     verdict_events = VoteEvent.objects.filter(
         completion=OuterRef("completion"), user=OuterRef("user"), verdict__gt=""
     )

@@ -11,10 +11,12 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
+from artifact_store.errors import StoreDamaged, StoreUnreachable
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim
 from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
+from feedback_app.feedback.imports.files import copies_trim, copy_remove, file_fetch, file_remove
 from feedback_app.feedback.imports.mapping import labels_of
 from feedback_app.feedback.imports.opening import open_path, open_rows
 from feedback_app.feedback.imports.readers import Columns, Unreadable
@@ -71,9 +73,9 @@ def import_start(*, job: ImportJob, by: User) -> None:
 def import_cancel(*, job: ImportJob, by: User) -> None:
     """Stop an import after the chunk that it is writing; imported rows stay."""
     with transaction.atomic():
-        stopped = ImportJob.objects.filter(
-            pk=job.pk, status__in=[ImportJob.Status.PREVIEW, *ImportJob.ACTIVE]
-        ).update(status=ImportJob.Status.CANCELLED, finished_at=timezone.now())
+        stopped = ImportJob.objects.filter(pk=job.pk, status__in=ImportJob.OPEN).update(
+            status=ImportJob.Status.CANCELLED, finished_at=timezone.now()
+        )
         if not stopped:
             raise ImportConflict("This import has ended already.")
         audit(project=job.project, actor=by, action="import.stop", target=job.name)
@@ -95,7 +97,13 @@ def import_discard(*, job: ImportJob, by: User) -> bool:
 def file_discard(job: ImportJob) -> None:
     """Delete the uploaded file of an ended import."""
     if job.uploaded:
-        Path(job.path).unlink(missing_ok=True)
+        file_remove(Path(job.path))
+
+
+def copy_discard(job: ImportJob) -> None:
+    """Delete this host's copy of the uploaded file of an import that another host has ended."""
+    if job.uploaded:
+        copy_remove(Path(job.path))
 
 
 # -- the worker
@@ -165,17 +173,29 @@ def import_execute(claim: ImportClaim) -> None:
         return
     try:
         # skipped rows and large groups of rows are read without a commit in between
-        with claim.kept_alive(), open_path(Path(job.path)) as file:
+        with claim.kept_alive(), open_path(job_file(job)) as file:
             rows = open_rows(file, columns=job.columns)
             for chunk in in_chunks(rows.records(after=job.offset), labels=job_labels(job)):
                 chunk.share = rows.share
                 if not chunk_commit(claim, chunk):
                     log.warning("import_claim_lost", job=job.pk)
                     return
-    except Unreadable as error:
+    except StoreUnreachable as error:
+        # taken up again once the claim is stale
+        log.warning("import_waits_for_the_store", job=job.pk, why=str(error))
+    except (Unreadable, StoreDamaged) as error:
         import_end(claim, ImportJob.Status.FAILED, str(error))
     else:
         import_end(claim, ImportJob.Status.DONE, "")
+
+
+def job_file(job: ImportJob) -> Path:
+    """Return the path of the file, brought to this host. Raises StoreError."""
+    path = Path(job.path)
+    if not job.uploaded:
+        return path
+    copies_trim()
+    return file_fetch(path)
 
 
 def job_labels(job: ImportJob) -> Labels:

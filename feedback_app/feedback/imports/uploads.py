@@ -1,19 +1,24 @@
 """Uploaded files until their import starts: stored, previewed, deleted."""
 
 import datetime as dt
-import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.imports.files import (
+    copies_trim,
+    file_place,
+    file_push,
+    file_remove,
+    file_shown,
+)
 from feedback_app.feedback.imports.mapping import columns_guess, survey
 from feedback_app.feedback.imports.opening import open_path, open_rows
 from feedback_app.feedback.imports.readers import (
@@ -56,12 +61,16 @@ def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") ->
     previews_expire(project)
     size_check(upload.size or 0)
     path = upload_keep(upload.chunks(), every=True)
-    name = cleaned(upload.name or "file")[:200]
-    seen = survey(path)
-    columns = {} if seen.product else columns_guess(seen.names)
-    return ImportJob.objects.create(
-        project=project, by=by, name=name, path=str(path), uploaded=True, columns=columns
-    )
+    try:
+        name = cleaned(upload.name or "file")[:200]
+        seen = survey(path)
+        columns = {} if seen.product else columns_guess(seen.names)
+        return ImportJob.objects.create(
+            project=project, by=by, name=name, path=str(path), uploaded=True, columns=columns
+        )
+    except BaseException:
+        file_remove(path)
+        raise
 
 
 def size_check(size: int) -> None:
@@ -82,10 +91,8 @@ def upload_keep(
 
     With `every`, any column names are accepted. Raise UserError or TooLarge, and delete the file.
     """
-    directory = Path(settings.ARTIFACT_ROOT) / "imports"
-    directory.mkdir(parents=True, exist_ok=True)
-    # the sender's file name is not part of the path
-    path = directory / uuid.uuid4().hex
+    copies_trim()
+    path = file_place()
     try:
         with path.open("wb") as file:
             for piece in pieces:
@@ -93,9 +100,10 @@ def upload_keep(
                 size_check(file.tell())
         with path.open("rb") as file:
             next(open_rows(file, columns=columns, every=every).records(), None)
+        file_push(path)
     except BaseException as error:
         # also on a lost connection or a full disk, as nothing refers to the file yet
-        path.unlink(missing_ok=True)
+        file_remove(path)
         if isinstance(error, Unreadable):
             raise UserError(str(error)) from error
         raise
@@ -112,7 +120,7 @@ def previews_expire(project: Project) -> None:
 
 def preview(job: ImportJob) -> list[PreviewRow]:
     """Return the first rows. Raise Unreadable."""
-    with open_path(Path(job.path)) as file:
+    with open_path(file_shown(Path(job.path))) as file:
         rows = open_rows(file, columns=job.columns)
         labels = job_labels(job)
         return [preview_row(record, labels) for record in islice(rows.records(), PREVIEW_ROWS)]

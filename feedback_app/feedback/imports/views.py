@@ -14,6 +14,7 @@ from django_htmx.http import HttpResponseStopPolling
 from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view
 from feedback_app.feedback.exports.rows import csv_line
+from feedback_app.feedback.imports.files import file_shown
 from feedback_app.feedback.imports.forms import ColumnsForm, UploadForm
 from feedback_app.feedback.imports.mapping import (
     FIELDS,
@@ -24,6 +25,7 @@ from feedback_app.feedback.imports.mapping import (
 )
 from feedback_app.feedback.imports.readers import Unreadable
 from feedback_app.feedback.imports.services import (
+    copy_discard,
     import_cancel,
     import_discard,
     import_map,
@@ -92,6 +94,7 @@ def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespo
     if job.status == ImportJob.Status.PREVIEW:
         context |= preview_context(job)
     elif not job.active:
+        copy_discard(job)
         context["refusals"] = job.refusals.order_by("pk")[:REFUSALS_SHOWN]
     template = "feedback/import_job.html"
     response = render(request, f"{template}#import-status" if request.htmx else template, context)
@@ -103,7 +106,7 @@ def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespo
 def preview_context(job: ImportJob) -> dict[str, Any]:
     """Return the content of a file that has not been started, as recognised."""
     try:
-        seen = survey(Path(job.path))
+        seen = survey(file_shown(Path(job.path)))
     except Unreadable as error:
         return {"fault": str(error)}
     names = seen.names
@@ -135,7 +138,7 @@ def preview_context(job: ImportJob) -> dict[str, Any]:
 def columns_take(request: HtmxHttpRequest, job: ImportJob) -> None:
     """Store the form's columns. Raise UserError."""
     try:
-        seen = survey(Path(job.path))
+        seen = survey(file_shown(Path(job.path)))
     except Unreadable as error:
         raise UserError(str(error)) from error
     form = ColumnsForm(request.POST, job=job, names=seen.names)

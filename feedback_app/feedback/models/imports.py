@@ -22,6 +22,8 @@ class ImportJob(Claimable):
         CANCELLED = "cancelled", "Stopped"
 
     ACTIVE = (Status.QUEUED, Status.RUNNING)
+    #: Its file is still needed.
+    OPEN = (Status.PREVIEW, *ACTIVE)
 
     project = models.ForeignKey(
         "feedback.Project", on_delete=models.CASCADE, related_name="import_jobs"

@@ -5,10 +5,11 @@ votes are left out. Votes that are set aside count for the person, not for agree
 """
 
 import datetime as dt
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 from django.core.cache import cache
 
@@ -30,8 +31,7 @@ CACHE_SECONDS = 30
 AGREED_SECONDS = 60
 
 
-@dataclass(frozen=True)
-class Cast:
+class Cast(NamedTuple):
     """The columns of a vote that are used here."""
 
     completion: int
@@ -130,12 +130,8 @@ def quality(project: Project) -> Quality:
 def quality_measure(project: Project) -> Quality:
     """Compute the project's figures in five queries."""
     rows = Vote.objects.filter(project=project).exclude(source=Source.IMPORT).order_by("-pk")
-    casts = [
-        Cast(*row)
-        for row in rows.values_list(
-            "completion", "user", "verdict", "hasty", "created_at", "source", "set_aside"
-        )[:WINDOW]
-    ]
+    columns = ("completion", "user", "verdict", "hasty", "created_at", "source", "set_aside")
+    casts = [Cast._make(row) for row in rows.values_list(*columns)[:WINDOW]]
     people: dict[int, Person] = {}
     for cast in casts:
         person = people.setdefault(cast.user, Person(cast.user))
@@ -148,7 +144,7 @@ def quality_measure(project: Project) -> Quality:
         if cast.set_aside is None:
             by_answer[cast.completion][cast.user] = cast.verdict
     agree(people, by_answer.values())
-    for user, completions in overturned_by_person(project, most=WINDOW).items():
+    for user, completions in overturned_by_person(project, among=by_answer).items():
         if user in people:
             people[user].overturned = len(completions)
     for user, per_hour in paces(casts).items():
@@ -181,8 +177,9 @@ def agreed(project: Project) -> float | None:
 
 
 def ups_and_downs(verdicts: Iterable[str]) -> tuple[int, int]:
-    counted = Counter(verdicts)
-    return counted[Verdict.UP], counted[Verdict.DOWN]
+    given = list(verdicts)
+    ups = given.count(Verdict.UP)
+    return ups, len(given) - ups
 
 
 def agree(people: dict[int, Person], answers: Iterable[dict[int, str]]) -> None:
@@ -237,7 +234,8 @@ def pairs_of(answers: Iterable[dict[int, str]], names: dict[int, str]) -> list[P
     """Return α of the pairs of people who share the most completions."""
     shared: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for given in answers:
-        for first, second in combinations(sorted(given), 2):
-            shared[first, second].append(ups_and_downs((given[first], given[second])))
+        people = [(user, verdict == Verdict.UP) for user, verdict in sorted(given.items())]
+        for (first, one), (second, other) in combinations(people, 2):
+            shared[first, second].append((one + other, 2 - one - other))
     most = sorted(shared.items(), key=lambda item: (-len(item[1]), item[0]))[:PAIRS]
     return [Pair(names[first], names[second], alpha_of(counts)) for (first, second), counts in most]

@@ -14,6 +14,7 @@ from django.db.models import Exists, F, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from feedback_app.artifacts import artifact_store
+from feedback_app.feedback.imports.files import NAME
 from feedback_app.feedback.models import ImportJob
 from feedback_app.serving.models import Release, TrafficSplit
 from feedback_app.training.models import Adapter, Run
@@ -23,8 +24,6 @@ from feedback_app.training.runs.execution.storage import CHECKPOINTS
 SETTLED = dt.timedelta(days=1)
 #: The folder of a finished adapter in a run's directory.
 ADAPTER = "adapter"
-#: Imports whose file is still needed.
-OPEN_IMPORTS = (ImportJob.Status.PREVIEW, *ImportJob.ACTIVE)
 ENDED = (*Run.DONE, Run.Status.FAILED, Run.Status.CANCELLED)
 
 
@@ -103,12 +102,12 @@ def _reproductions(root: Path, now: dt.datetime) -> Iterator[Deletable]:
 
 def _uploads(root: Path, now: dt.datetime) -> Iterator[Deletable]:
     needed = set(
-        ImportJob.objects.filter(uploaded=True, status__in=OPEN_IMPORTS).values_list(
+        ImportJob.objects.filter(uploaded=True, status__in=ImportJob.OPEN).values_list(
             "path", flat=True
         )
     )
     for path in _children(root / "imports"):
-        if str(path) not in needed and _age(path, now) > SETTLED:
+        if needed.isdisjoint((str(path), str(path / NAME))) and _age(path, now) > SETTLED:
             yield Deletable("imports", (path,))
 
 

@@ -15,6 +15,8 @@ from artifact_store.cache import marker_of
 from artifact_store.errors import StoreDamaged, StoreError
 from artifact_store.selection import store_of
 from feedback_app.artifacts import artifact_store
+from feedback_app.feedback.imports.files import FOLDER as IMPORTS
+from feedback_app.feedback.imports.files import file_fetch
 from feedback_app.feedback.models import ImportJob
 from feedback_app.operations.backup.manifest import (
     BackedUpFile,
@@ -29,8 +31,6 @@ from feedback_app.training.registry.files import BadAdapter, manifest_check
 #: The folder of the artifacts in a backup.
 FOLDER = "artifacts"
 CHECKPOINTS = "checkpoints"
-#: Imports whose file is still needed.
-OPEN_IMPORTS = (ImportJob.Status.PREVIEW, *ImportJob.ACTIVE)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class NamedArtifacts:
 def artifacts_named() -> NamedArtifacts:
     """Read which artifacts the database names. Call it in the snapshot of the backup."""
     root = str(settings.ARTIFACT_ROOT)
-    jobs = ImportJob.objects.filter(uploaded=True, status__in=OPEN_IMPORTS)
+    jobs = ImportJob.objects.filter(uploaded=True, status__in=ImportJob.OPEN)
     runs = Run.objects.order_by("pk").values_list("pk", "status")
     kept = Adapter.objects.filter(deleted_at=None)
     return NamedArtifacts(
@@ -63,8 +63,15 @@ def artifacts_named() -> NamedArtifacts:
 def imports_copy(named: NamedArtifacts, into: Path, manifest: Manifest) -> None:
     """Copy the files of open imports, which are deleted when the import has ended."""
     for path in named.imports:
+        file_bring(path)
         if not file_copy(path, into, manifest):
             manifest.missing.append(f"{path}, the file of an import that has ended meanwhile")
+
+
+def file_bring(path: str) -> None:
+    """Bring the file of an import to this host; one that is damaged in the store is left out."""
+    with contextlib.suppress(StoreDamaged):
+        file_fetch(Path(settings.ARTIFACT_ROOT) / path)
 
 
 def adapters_and_runs_copy(named: NamedArtifacts, into: Path, manifest: Manifest, say: Say) -> None:
@@ -185,6 +192,8 @@ def trees_push() -> None:
     for path in Adapter.objects.values_list("path", flat=True):
         if store.path(path).is_dir():
             store.push(path)
+    for upload in store.path(IMPORTS).glob("[!.]*/"):
+        store.push(f"{IMPORTS}/{upload.name}")
     for run in Run.objects.only("pk", "attempt"):
         if run.directory.is_dir():
             store.push(run.tree, max(run.attempt, 1))

@@ -31,7 +31,7 @@ from feedback_app.training.launchers.base import (
     output_end,
 )
 from feedback_app.training.launchers.child_process import ProcessLauncher
-from feedback_app.training.launchers.ray_requests import STOP_SECONDS, body_of
+from feedback_app.training.launchers.ray_requests import STOP_SECONDS, body_of, place_of
 
 log = structlog.get_logger(__name__)
 
@@ -62,9 +62,9 @@ class Submitted:
     events: PieceReceiver | None = None  # where they come through the store
     followed: float = 0.0
 
-    def follow(self, *, now: bool = False) -> None:
-        """Bring new events here from time to time, or now."""
-        if self.events is None or (time.monotonic() - self.followed < FOLLOW_SECONDS and not now):
+    def follow(self) -> None:
+        """Bring new events here, from time to time."""
+        if self.events is None or time.monotonic() - self.followed < FOLLOW_SECONDS:
             return
         self.followed = time.monotonic()
         # they are all in the tree that the job leaves
@@ -149,9 +149,7 @@ class RayLauncher:
             self._here.end(job_id, seconds=seconds)
             return
         self._end(submitted.submission, seconds=max(seconds, STOP_SECONDS + END_SECONDS))
-        if submitted.events is not None:
-            with contextlib.suppress(StoreUnreachable):
-                submitted.events.remove()
+        events_remove(submitted.events)
 
     def logs(self, job_id: str) -> str:
         submitted = self._jobs.get(job_id)
@@ -181,11 +179,14 @@ class RayLauncher:
         return PieceReceiver(self._store.url, submission, job.directory / EVENTS)
 
     def _stop_earlier(self, job: Job) -> None:
-        """End jobs of the same directory that an earlier attempt has left running."""
+        """End jobs of the same directory that an earlier attempt has left running, and delete
+        events that it has left in the store."""
+        place = place_of(job)
         for found in self._request("GET", "/api/jobs/"):
-            directory = (found.get("metadata") or {}).get("directory")
-            if directory == str(job.directory) and found["status"] not in ENDED:
-                self._end(found["submission_id"], seconds=STOP_SECONDS + END_SECONDS)
+            if (found.get("metadata") or {}).items() >= place.items():
+                if found["status"] not in ENDED:
+                    self._end(found["submission_id"], seconds=STOP_SECONDS + END_SECONDS)
+                events_remove(self._events(job, found["submission_id"]))
 
     def _end(self, submission: str, *, seconds: float) -> None:
         """Stop a job and wait until nothing of it runs any more, or the cluster is silent.
@@ -219,6 +220,13 @@ class RayLauncher:
                 response=answer,
             )
         return answer.json()
+
+
+def events_remove(events: PieceReceiver | None) -> None:
+    """Delete the events of a job that has ended from the store; best effort."""
+    if events is not None:
+        with contextlib.suppress(StoreUnreachable):
+            events.remove()
 
 
 def exit_code(submitted: Submitted, found: dict[str, Any]) -> int | None:

@@ -37,6 +37,12 @@ def command_with_store(
     return "exec " + shlex.join(command_of(remote, command, python=settings.RAY_PYTHON))
 
 
+def place_of(job: Job) -> dict[str, str]:
+    """Return what tells the jobs of a directory from others, also of other installations, whose
+    hosts may have the same paths."""
+    return {"directory": str(job.directory), "store": settings.ARTIFACT_URL}
+
+
 def body_of(job: Job, submission: str, store: ArtifactStore) -> dict[str, Any]:
     """Return the request that starts a job: its command, and what it takes of a node."""
     command = [settings.RAY_PYTHON, "-m", "trainer", *job.arguments, "--stop-with-parent"]
@@ -49,7 +55,7 @@ def body_of(job: Job, submission: str, store: ArtifactStore) -> dict[str, Any]:
         "entrypoint": entrypoint,
         "entrypoint_num_cpus": settings.RAY_CPUS,
         "entrypoint_num_gpus": settings.RAY_GPUS,
-        "metadata": {"directory": str(job.directory)},
+        "metadata": place_of(job),
         "runtime_env": {
             "env_vars": {
                 "TOKENIZERS_PARALLELISM": "false",

@@ -2,8 +2,10 @@
 
 import datetime as dt
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
+import krippendorff
 import pytest
 from django.core.cache import cache
 from django.test import Client
@@ -14,6 +16,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.gold.services import gold_mark
 from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Pause, Project, Source, Verdict, Vote
+from feedback_app.feedback.quality import selectors
 from feedback_app.feedback.quality.agreement import ALL_THE_SAME, NOTHING_SHARED, alpha_of
 from feedback_app.feedback.quality.selectors import Person, quality_measure
 from feedback_app.feedback.queue.services import item_skip
@@ -31,6 +34,15 @@ def test_alpha_equals_krippendorffs_computed_by_hand() -> None:
     assert found.value == pytest.approx(1 - 7 / 15)
     assert found.units == 4, "an answer with one verdict is not a unit"
     assert "Agreement is low" in found.meaning
+
+
+def test_alpha_is_that_of_the_reference_implementation() -> None:
+    drawn = Random(7)
+    for _ in range(50):
+        counts = [(drawn.randrange(4), drawn.randrange(4)) for _ in range(drawn.randrange(3, 30))]
+        units = [pair for pair in counts if sum(pair) > 1]
+        expected = krippendorff.alpha(value_counts=units, level_of_measurement="nominal")
+        assert alpha_of(counts).value == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +143,22 @@ def test_votes_set_aside_do_not_count_for_agreement(
     assert found.alpha.units == 4
     assert person(judged, "Bob").set_aside == 10
     assert person(judged, "Bob").agreement is None
+
+
+@pytest.mark.django_db
+def test_overturned_labels_are_those_of_the_votes_that_are_read(
+    judged: Project,
+    annotator: User,
+    second_annotator: User,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert person(judged, "Bob").overturned == 2
+    # the newest votes are on other answers
+    for row in judged.completions.filter(vote_count=0, skips=None):
+        for by in (annotator, second_annotator):
+            vote_cast(completion=row, verdict=Verdict.UP, by=by, source=Source.ANNOTATE)
+    monkeypatch.setattr(selectors, "WINDOW", 2)
+    assert (person(judged, "Bob").votes, person(judged, "Bob").overturned) == (1, 0)
 
 
 @pytest.mark.slow

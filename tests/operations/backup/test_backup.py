@@ -34,6 +34,8 @@ from pytest_django import Settings
 from feedback_app.accounts.models import User
 from feedback_app.accounts.sealing import seal, unseal
 from feedback_app.feedback.examples.services import examples_refresh
+from feedback_app.feedback.imports.files import file_fetch
+from feedback_app.feedback.imports.uploads import upload_keep
 from feedback_app.feedback.models import (
     Completion,
     Example,
@@ -57,6 +59,7 @@ from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request
 from tests.operations.world import adapter_write
+from tests.s3 import Bucket
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -257,6 +260,23 @@ def test_open_import_finds_its_file_in_the_new_place(
 
     assert Path(ImportJob.objects.get().path).read_text() == "rows"
     assert ImportJob.objects.get().path.startswith(str(tmp_path / "elsewhere"))
+
+
+def test_file_of_an_open_import_is_taken_from_the_object_store_and_restored_into_it(
+    project: Project, admin: User, root: Path, bucket: Bucket, tmp_path: Path, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = bucket.url
+    path = upload_keep([b'{"prompt": "Q", "completion": "A"}'])
+    ImportJob.objects.create(project=project, by=admin, name="f", path=str(path), uploaded=True)
+    shutil.rmtree(root)  # another host makes the backup
+    backup_make(directory=tmp_path / "backup", say=quiet)
+    empty_installation(root)
+    bucket.filesystem.rm(bucket.url, recursive=True)
+
+    backup_restore(directory=tmp_path / "backup", say=quiet)
+
+    shutil.rmtree(root)
+    assert "completion" in file_fetch(Path(ImportJob.objects.get().path)).read_text()
 
 
 # -- in processes of their own

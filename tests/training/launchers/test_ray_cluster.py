@@ -1,4 +1,4 @@
-"""The launcher `ray` on a real cluster of two nodes: a lost node, cancelled runs, a misplaced run.
+"""The launcher `ray` on a real cluster of two nodes: lost nodes, cancelled runs, object storage.
 
 `make test-ray` installs Ray and runs this; PROSPECT_RAY names its command.
 """
@@ -26,7 +26,9 @@ from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
+from tests.mounts import mounts_allowed
 from tests.ray_cluster import NODE_CPUS, RayCluster, kill_tree, ray_command, run_ray_cluster, tree
+from tests.s3 import Bucket, Server
 from tests.stacks import database_url
 from tests.training.gate.reports import SMALL_GATE
 from tests.training.launchers.test_accelerate import has_event, processes_of, weights
@@ -45,10 +47,16 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[RayCluster]:
+def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The artifact directory of which each node has its own."""
+    return tmp_path_factory.mktemp("hosts") / "artifacts"
+
+
+@pytest.fixture(scope="module")
+def cluster(private: Path, s3_server: Server) -> Iterator[RayCluster]:
     ray = ray_command()
     assert ray is not None
-    with run_ray_cluster(ray) as running:
+    with run_ray_cluster(ray, artifacts=private, store=s3_server) as running:
         yield running
 
 
@@ -165,6 +173,20 @@ def test_run_cancelled_while_its_job_waits_for_a_node_ends_at_once(
     assert not has_event(run, "start")()
 
 
+@pytest.mark.skipif(not mounts_allowed(), reason="no mounts of its own for a process here")
+@pytest.mark.django_db(transaction=True)
+def test_run_on_a_node_with_object_storage_alone(
+    small: Project, admin: User, root: Path, private: Path, bucket: Bucket, settings: Settings
+) -> None:
+    settings.ARTIFACT_ROOT, settings.ARTIFACT_URL = private, bucket.url
+    run = execute(run_request(project=small, by=admin, config=CONFIG))
+    assert run.status == Run.Status.SUCCEEDED, run.error
+    assert run.adapter.directory.is_relative_to(private)
+    assert weights(run)
+    assert has_event(run, "done")()
+    assert bucket.objects("here/jobs") == []
+
+
 # the last one: afterwards the cluster has one node
 @pytest.mark.django_db(transaction=True)
 def test_run_whose_node_is_lost_resumes_on_the_other_to_the_adapter_of_an_undisturbed_run(
@@ -201,4 +223,9 @@ def test_run_whose_node_is_lost_resumes_on_the_other_to_the_adapter_of_an_undist
     assert steps == list(range(1, undisturbed.metrics.count() + 1))
     assert weights(run) == weights(undisturbed)
     # training and evaluation are jobs of the cluster
-    assert [job["status"] for job in cluster.jobs()].count("SUCCEEDED") == 2
+    states = [
+        job["status"]
+        for job in cluster.jobs()
+        if str(run.directory) in job["metadata"].get("directory", "")
+    ]
+    assert sorted(states) == ["FAILED", "SUCCEEDED", "SUCCEEDED"]

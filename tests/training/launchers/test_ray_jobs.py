@@ -5,6 +5,7 @@ The answers are those of a cluster of Ray 2.60; test_ray_cluster.py runs a real 
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,17 @@ def test_next_attempt_stops_the_job_that_a_killed_worker_has_left(
     stopped = cluster.asked.index(f"POST /api/jobs/{left['submission_id']}/stop")
     assert stopped < cluster.asked.index("POST /api/jobs/")
     assert [found["status"] for found in cluster.jobs.values()] == ["STOPPED", "PENDING", "PENDING"]
+
+
+def test_job_of_another_installation_in_a_directory_of_the_same_name_goes_on(
+    cluster: Cluster, job: Job, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = "s3://staging/prospect"
+    RayLauncher().submit(replace(job, tree="runs/7"))
+    cluster.job["status"] = "RUNNING"
+    settings.ARTIFACT_URL = ""
+    RayLauncher().submit(job)
+    assert [found["status"] for found in cluster.jobs.values()] == ["RUNNING", "PENDING"]
 
 
 def test_second_evaluation_of_an_attempt_is_a_job_of_its_own(cluster: Cluster, job: Job) -> None:

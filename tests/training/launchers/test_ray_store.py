@@ -6,7 +6,6 @@ artifact directory of the node's own: a mount that no other process sees.
 
 import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -33,21 +32,13 @@ from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
+from tests.mounts import mounts_allowed, with_directory
 from tests.s3 import Bucket
 from tests.training.gate.reports import SMALL_GATE
 from tests.training.launchers.test_accelerate import has_event, weights
 from tests.training.runs.test_object_store import stored_checkpoint
 
 CONFIG = RunConfig(epochs=4, batch_size=4, kl_brake=10)
-
-
-def mounts() -> bool:
-    """Return whether a process may have mounts of its own here."""
-    program = shutil.which("unshare")
-    if program is None:
-        return False
-    tried = subprocess.run([program, "--mount", "true"], capture_output=True, check=False)
-    return tried.returncode == 0
 
 
 class Node:
@@ -72,14 +63,8 @@ class Node:
     def start(self, body: dict[str, Any]) -> dict[str, Any]:
         name = body["submission_id"]
         self.jobs[name] = body
-        mine, theirs = shlex.quote(str(self.directory)), shlex.quote(str(self.seen_as))
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.processes[name] = subprocess.Popen(
-            [
-                *("unshare", "--mount", "sh", "-c"),
-                f'mount --bind {mine} {theirs} && exec sh -c "$0"',
-                body["entrypoint"],
-            ],
+            with_directory(self.directory, self.seen_as, ["sh", "-c", body["entrypoint"]]),
             start_new_session=True,
             env={**os.environ, **body["runtime_env"]["env_vars"]},
         )
@@ -176,7 +161,9 @@ def execute_in_thread(run: Run) -> threading.Thread:
     return thread
 
 
-needs_mounts = pytest.mark.skipif(not mounts(), reason="no mounts of its own for a process here")
+needs_mounts = pytest.mark.skipif(
+    not mounts_allowed(), reason="no mounts of its own for a process here"
+)
 
 
 @needs_mounts
