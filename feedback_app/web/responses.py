@@ -99,7 +99,7 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     """Answer a request that a person may not make with the 403 page; htmx, where it would change
     something, gets a toast. By that the annotation page tells it from an expired CSRF token."""
     if request.headers.get("HX-Request") and request.method not in ("GET", "HEAD", "OPTIONS"):
-        why = str(exception) or "Your role does not include this. Ask an owner of the project."
+        why = str(exception) or "Your role does not include it. Ask an owner of the project."
         return toast(HttpResponse(why, status=403), why, level="error")
     return defaults.permission_denied(request, exception)
 

@@ -172,7 +172,9 @@ def test_rows_of_our_own_formats_stay_what_they_are(row: dict[str, Any]) -> None
     assert recognise(Record(1, row)).shape in ("Prompts only", "Examples with labels")
 
 
-@pytest.mark.parametrize("rating", [10**400, -(10**400), 1e308, 0.5])
+@pytest.mark.parametrize(
+    "rating", [10**400, -(10**400), 1e308, 0.5], ids=["large", "small", "large float", "half"]
+)
 def test_number_that_is_no_thumb_is_refused(rating: float) -> None:
     said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
 
