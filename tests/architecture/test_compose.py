@@ -56,8 +56,8 @@ READ_BY_OTHERS = {
     *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
 }
 
-#: settings that production refuses
-NEVER_IN_PRODUCTION = {"DEBUG"}
+#: refused in production; of one machine
+LOCAL = {"DEBUG", "PORT"}
 
 
 def split_shell(line: str) -> Iterator[list[str]]:
@@ -250,7 +250,7 @@ def test_every_variable_of_a_service_is_read_by_the_settings() -> None:
 def test_every_setting_reaches_the_services() -> None:
     for name, service in OURS.items():
         if "DATABASE_URL" in service["environment"]:
-            ignored = settings_variables() - set(service["environment"]) - NEVER_IN_PRODUCTION
+            ignored = settings_variables() - set(service["environment"]) - LOCAL
             assert not ignored, f"{name}: a line in .env for {ignored} would change nothing"
 
 
