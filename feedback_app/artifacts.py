@@ -7,6 +7,7 @@ from pathlib import Path
 from django.conf import settings
 
 from artifact_store.base import ArtifactStore
+from artifact_store.cache import marker_of
 from artifact_store.errors import StoreError
 from artifact_store.selection import store_of
 
@@ -24,5 +25,6 @@ def tree_discard(tree: str) -> None:
     does not answer keeps it."""
     store = artifact_store()
     shutil.rmtree(store.path(tree), ignore_errors=True)
+    marker_of(store.path(tree)).unlink(missing_ok=True)
     with suppress(StoreError):
         store.remove(tree)

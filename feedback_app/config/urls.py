@@ -19,4 +19,5 @@ urlpatterns = [
     path("", include("feedback_app.privacy.urls")),
 ]
 
+handler403 = "feedback_app.web.responses.permission_denied"
 handler500 = "feedback_app.web.responses.server_error"

@@ -296,7 +296,8 @@ def names_erase(*, user: User, project: Project) -> None:
     # replaces it.
     pauses = entries.filter(action__in=("pause.begin", "pause.lift"), target=str(user))
     pauses.update(target="", redacted=True)
-    restored = entries.filter(action="votes.restore", target__endswith=f" of {user}")
+    restores = ("votes.restore", "flag.restore")
+    restored = entries.filter(action__in=restores, target__endswith=f" of {user}")
     restored.update(target="", redacted=True)
     entries.filter(actor=user).exclude(address="").update(address="", redacted=True)
     # they hold the number of the person's votes; a page asks for them again

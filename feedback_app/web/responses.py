@@ -10,6 +10,7 @@ from django.db import InterfaceError, OperationalError
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.views import defaults
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import trigger_client_event
 
@@ -92,6 +93,15 @@ def page(view: ObjectView[T, P]) -> ObjectView[T, P]:
             return bad_request(request, str(error))
 
     return wrapped
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that a person may not make with the 403 page; htmx, where it would change
+    something, gets a toast. By that the annotation page tells it from an expired CSRF token."""
+    if request.headers.get("HX-Request") and request.method not in ("GET", "HEAD", "OPTIONS"):
+        why = str(exception) or "Your role does not include it. Ask an owner of the project."
+        return toast(HttpResponse(why, status=403), why, level="error")
+    return defaults.permission_denied(request, exception)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

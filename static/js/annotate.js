@@ -149,8 +149,12 @@ document.addEventListener("htmx:afterRequest", (event) => {
     keepInFlight("resting", xhr);
   } else if (status === 409) keepInFlight("other-person", xhr);
   else if (status === 0 || status >= 500) keepInFlight("offline", xhr);
-  else if (status === 401 || status === 403) keepInFlight("signed-out", xhr);
-  else {
+  else if (status === 401 || (status === 403 && !xhr.getResponseHeader("HX-Trigger"))) keepInFlight("signed-out", xhr);
+  else if (status === 403) {
+    // the project was archived, or the person's role has changed: the page says so
+    inFlight = null;
+    location.reload();
+  } else {
     inFlight = null; // refused: the toast says why
     htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
   }

@@ -86,7 +86,9 @@ export class Outbox {
         this.state = "offline";
         return;
       }
-      if (answer.type === "opaqueredirect" || answer.status === 403) {
+      // a 403 that says why is of a project that is archived, or of another role
+      const expired = answer.status === 403 && !answer.headers.get("HX-Trigger");
+      if (answer.type === "opaqueredirect" || expired) {
         this.state = "signed-out";
         return;
       }

@@ -56,6 +56,9 @@ READ_BY_OTHERS = {
     *("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"),
 }
 
+#: refused in production; of one machine
+LOCAL = {"DEBUG", "PORT"}
+
 
 def split_shell(line: str) -> Iterator[list[str]]:
     """Return the words of each command of a line, as sh expands them without variables set;
@@ -242,6 +245,13 @@ def test_every_variable_of_a_service_is_read_by_the_settings() -> None:
     for name, service in OURS.items():
         unknown = set(service["environment"]) - settings_variables() - READ_BY_OTHERS
         assert not unknown, f"{name}: nothing reads {unknown}"
+
+
+def test_every_setting_reaches_the_services() -> None:
+    for name, service in OURS.items():
+        if "DATABASE_URL" in service["environment"]:
+            ignored = settings_variables() - set(service["environment"]) - LOCAL
+            assert not ignored, f"{name}: a line in .env for {ignored} would change nothing"
 
 
 def test_variables_in_the_example_are_explained_and_exist() -> None:

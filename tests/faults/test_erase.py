@@ -416,7 +416,11 @@ def test_audit_trail_of_pauses_and_invitations_keep_no_name(
     assert pause is not None
     pause_lift(pause=pause, by=admin, restore=True)
     # entries of versions that wrote names
-    for action, target in (("pause.begin", "Ann Otator"), ("votes.restore", "12 of Ann Otator")):
+    for action, target in (
+        ("pause.begin", "Ann Otator"),
+        ("votes.restore", "12 of Ann Otator"),
+        ("flag.restore", "3 of Ann Otator"),
+    ):
         AuditEvent.objects.create(project=project, action=action, target=target)
     for owner in (admin, outsider):
         invite = {"role": Role.VIEWER, "days": 1, "max_uses": 1}

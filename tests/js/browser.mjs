@@ -24,7 +24,7 @@ export function browser({ storage = new Map(), cookie = "csrftoken=abc" } = {}) 
     requests.push({ url, ...options });
     const answer = answers.shift();
     if (answer === undefined) throw new TypeError("network error");
-    return { ok: true, status: 200, type: "basic", text: async () => "", ...answer };
+    return { ok: true, status: 200, type: "basic", headers: new Headers(), text: async () => "", ...answer };
   };
   return {
     answers,

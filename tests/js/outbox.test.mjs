@@ -88,6 +88,17 @@ test("a redirect to the sign-in page keeps the votes", async () => {
   }
 });
 
+test("a vote in a project that was archived meanwhile is reported and removed", async () => {
+  const fake = browser();
+  const { box, refused } = outbox();
+  box.keep(UP);
+  const headers = new Headers({ "HX-Trigger": "{}" });
+  fake.answers.push({ ok: false, status: 403, headers, text: async () => "This project is archived." });
+  await box.flush();
+  assert.equal(box.size, 0);
+  assert.deepEqual(refused, ["This project is archived."]);
+});
+
 test("votes stay in the browser until the person who gave them is back", async () => {
   const first = browser();
   outbox("desk", "7").box.keep(UP);

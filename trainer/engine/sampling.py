@@ -228,7 +228,8 @@ class Draw:
         """Return top_k, top_p and the draw of rows, (R', 1) each, in fp64."""
         size = self._scaled.shape[-1]
         numbers = [
-            (self._given[row].top_k or size, self._given[row].top_p, self._draws[row])
+            # a limit beyond the vocabulary is none, whatever its size: a tensor holds no larger one
+            (min(self._given[row].top_k or size, size), self._given[row].top_p, self._draws[row])
             for row in rows
         ]
         top_k, top_p, draw = on_device(numbers, self._scaled.device, torch.float64).split(1, dim=1)

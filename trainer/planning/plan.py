@@ -44,7 +44,7 @@ DEVICES = (1, 2, 4, 8)
 def plan(run_dir: Path) -> dict[str, Any]:
     """Return what the run in `run_dir` would take: see plan_of.
 
-    Raises Refused exactly where `train` would error_response before loading the model.
+    Raises Refused exactly where `train` would refuse before loading the model.
     """
     return plan_of(*read_run(run_dir))
 

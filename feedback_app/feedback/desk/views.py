@@ -107,8 +107,6 @@ def desk_context(
 @page
 def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Show the annotation page."""
-    if project.archived_at:  # it would hand out items
-        raise PermissionDenied(ARCHIVED)
     view = view_of(request, project)
     items = items_for(request, project, view)
     context = desk_context(request, project, view, items)
@@ -251,7 +249,10 @@ def skips_undo_view(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 
 
 def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> list[Completion]:
-    """Return the person's items; none while they are paused."""
+    """Return the person's items; none while they are paused. Raise PermissionDenied in an archived
+    project, which hands out nothing."""
+    if project.archived_at:
+        raise PermissionDenied(ARCHIVED)
     if request.paused:
         return []
     return items_hand_out(project=project, by=request.user, view=view)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from django.db import transaction
 from django.utils import timezone
 
-from feedback_app.accounts.audit import audit
+from feedback_app.accounts.audit import audit, person_name
 from feedback_app.accounts.models import Membership, User
 from feedback_app.feedback.examples.services import completions_lock
 from feedback_app.feedback.models import Completion, Project, Skip
@@ -83,5 +83,6 @@ def flags_restore(*, project: Project, of: User, by: User) -> int:
         completions_lock(ids)
         restored = Completion.objects.filter(pk__in=ids, flagged=True).update(flagged=False)
         if restored:
-            audit(project=project, actor=by, action="flag.restore", target=f"{restored} of {of}")
+            target = f"{restored} of {person_name(of)}"
+            audit(project=project, actor=by, action="flag.restore", target=target)
     return restored

@@ -7,7 +7,9 @@ from django.utils import timezone
 
 from feedback_app.accounts.audit import audit, person_name
 from feedback_app.accounts.models import User
+from feedback_app.db.batches import batched
 from feedback_app.feedback.examples.services import (
+    CHUNK,
     completions_lock,
     examples_refresh,
     examples_restore,
@@ -72,9 +74,13 @@ def votes_set_aside(pause: Pause) -> None:
     )
     if pause.since is not None:
         doubtful = doubtful.filter(created_at__gt=pause.since)
-    completions = list(doubtful.values_list("completion_id", flat=True))
+    found = dict(doubtful.values_list("pk", "completion_id"))
+    completions = list(found.values())
     completions_lock(completions)
-    pause.votes_set_aside = doubtful.update(set_aside=pause)
+    # these alone: of a vote that another request casts meanwhile the example would stay
+    for chunk in batched(list(found), CHUNK):
+        votes = Vote.objects.standing().filter(pk__in=chunk)
+        pause.votes_set_aside += votes.update(set_aside=pause)
     pause.examples = examples_refresh(completions)
     pause.save(update_fields=["votes_set_aside", "examples"])
 

@@ -15,6 +15,7 @@ from artifact_store.errors import StoreDamaged, StoreUnreachable
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim
+from feedback_app.feedback.access import ARCHIVED
 from feedback_app.feedback.imports.chunks import Chunk, chunk_try, chunk_write, in_chunks
 from feedback_app.feedback.imports.files import copies_trim, copy_remove, file_fetch, file_remove
 from feedback_app.feedback.imports.mapping import labels_of
@@ -128,8 +129,11 @@ def import_take_here(
 ) -> ImportClaim:
     """Claim a new import, or the unfinished import of the same file, for the command line.
 
-    Raises UserError while another file is being imported, or this file with other options.
+    Raises UserError while another file is being imported, or this file with other options, and in
+    an archived project.
     """
+    if project.archived_at:
+        raise UserError(ARCHIVED)
     columns = dict(columns or {})
     active = ImportJob.objects.filter(project=project, status__in=ImportJob.ACTIVE).first()
     if active is None:

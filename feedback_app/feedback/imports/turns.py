@@ -83,7 +83,10 @@ def call_read(call: object, own_id: str) -> dict[str, Any]:
     if not isinstance(name, str) or not name:
         raise NoText("has a call of a tool without a name")
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False)
+        try:
+            arguments = json.dumps(arguments, ensure_ascii=False)
+        except RecursionError as error:  # reading them takes less of the stack
+            raise NoText("has a call of a tool whose arguments are nested too deeply") from error
     given = call.get("id")
     return {
         "id": given if isinstance(given, str) and given else own_id,

@@ -4,7 +4,7 @@ import datetime as dt
 import secrets
 from typing import cast
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.dispatch import Signal
 from django.utils import timezone
@@ -205,11 +205,14 @@ def invitation_accept(*, invitation: Invitation, user: User) -> Membership:
 
 def invited_join(*, invitation: Invitation, email: str, name: str, password: str) -> User:
     """Create an account for an invited person, with the membership. Raise UserError."""
-    email = email.lower()
     with transaction.atomic():
-        if User.objects.filter(email=email).exists():
-            raise UserError("There is already an account with this address. Sign in instead.")
-        user = User.objects.create_user(email, password, name=name)
+        try:
+            with transaction.atomic():
+                user = User.objects.create_user(email.lower(), password, name=name)
+        except IntegrityError as error:
+            raise UserError(
+                "There is already an account with this address. Sign in instead."
+            ) from error
         invitation_accept(invitation=invitation, user=user)
     return user
 

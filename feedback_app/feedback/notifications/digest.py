@@ -5,11 +5,11 @@ import datetime as dt
 import structlog
 from django.conf import settings
 from django.core.mail import send_mail
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.template.loader import render_to_string
 from django.utils import timezone
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import Membership, Role, User, roles_from
 from feedback_app.feedback.models.notifications import Notification
 
 log = structlog.get_logger(__name__)
@@ -22,10 +22,18 @@ NAMED = 50
 RETRY_MINUTES = 30
 
 
+def notifications_due() -> QuerySet[Notification]:
+    """Return what a mail is to say: of projects in which the person is still told."""
+    told = Membership.objects.filter(
+        user=OuterRef("user"), project=OuterRef("project"), role__in=roles_from(Role.ADMIN)
+    )
+    return Notification.objects.filter(Exists(told), mail_due=True)
+
+
 def digests_due() -> list[int]:
     """Return the ids of the people to whom a digest is due."""
     before = timezone.now() - dt.timedelta(hours=HOURS)
-    waiting = Notification.objects.filter(mail_due=True, user__is_active=True)
+    waiting = notifications_due().filter(user__is_active=True)
     due = waiting.filter(Q(user__digest_at=None) | Q(user__digest_at__lte=before))
     return list(due.order_by().values_list("user_id", flat=True).distinct())
 
@@ -42,11 +50,7 @@ def digest_send(user_id: int) -> bool:
     now = timezone.now()
     if not User.objects.filter(pk=user_id, digest_at=user.digest_at).update(digest_at=now):
         return False
-    rows = list(
-        Notification.objects.filter(user=user, mail_due=True)
-        .select_related("project")
-        .order_by("-pk")
-    )
+    rows = list(notifications_due().filter(user=user).select_related("project").order_by("-pk"))
     if not rows:
         return False
     context = {"user": user, "rows": rows[:NAMED], "more": max(0, len(rows) - NAMED)}

@@ -1,23 +1,31 @@
 """Archiving a project: it becomes read-only and disappears from lists, and can be restored."""
 
+from contextlib import suppress
+
 from django.db import transaction
 from django.utils import timezone
 
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project, ProjectDeletion, Sampling
+from feedback_app.feedback.imports.services import import_cancel
+from feedback_app.feedback.models import ImportJob, Project, ProjectDeletion, Sampling
 from feedback_app.feedback.prompts.completions import sampling_cancel
 from feedback_app.web.errors import UserError
 
 
 def project_archive(*, project: Project, by: User) -> None:
-    """Make a project read-only. Samplings end, schedules wait, share links and tokens that write
-    are refused. A run that is in progress ends; its version is not released automatically."""
+    """Make a project read-only. Samplings and imports end, schedules wait, share links and tokens
+    that write are refused. A run that is in progress ends; its version is not released
+    automatically."""
     with transaction.atomic():
         if not _set(project, archived=True):
             return
         for sampling in project.samplings.filter(status__in=Sampling.ACTIVE):
-            sampling_cancel(sampling=sampling, by=by)
+            with suppress(UserError):  # it has just ended by itself
+                sampling_cancel(sampling=sampling, by=by)
+        for job in project.import_jobs.filter(status__in=ImportJob.ACTIVE):
+            with suppress(UserError):
+                import_cancel(job=job, by=by)
         audit(project=project, actor=by, action="project.archive", target=project.slug)
 
 

@@ -17,6 +17,7 @@ from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.imports.files import NAME
 from feedback_app.feedback.models import ImportJob
 from feedback_app.serving.models import Release, TrafficSplit
+from feedback_app.training.adapter_import.services import FOLDER as IMPORTED
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.runs.execution.storage import CHECKPOINTS
 
@@ -50,7 +51,13 @@ def sentences() -> list[str]:
             else ". Those of others are kept."
         ),
         "Copies that were trained to reproduce a run are deleted after a day.",
-        "Uploaded files are deleted a day after their import has ended.",
+        "Uploaded files are deleted a day after their import has ended. Files of an adapter whose "
+        "import failed are deleted after a day if it would fail again"
+        + (
+            f", otherwise after {days} days."
+            if days
+            else "; those of an import that can be resumed are kept."
+        ),
         f"Files of a version are deleted {versions} days after it was discarded; its measures stay."
         if versions
         else "Files of discarded versions are kept.",
@@ -73,6 +80,7 @@ def deletable(now: dt.datetime | None = None) -> Iterator[Deletable]:
     yield from _checkpoints(root, now)
     yield from _reproductions(root, now)
     yield from _uploads(root, now)
+    yield from _imported(root, now)
     yield from _versions(root, now)
     yield from _trials(root, now)
 
@@ -96,7 +104,11 @@ def runs_without_checkpoints(now: dt.datetime) -> QuerySet[Run]:
 
 def _reproductions(root: Path, now: dt.datetime) -> Iterator[Deletable]:
     for path in _children(root / "runs"):
-        if path.name.endswith("-again") and _age(path, now) > SETTLED:
+        if not path.name.endswith("-again"):
+            continue
+        # one that trains for longer than SETTLED writes to its files, which a directory's time does
+        # not show
+        if min(_age(each, now) for each in (path, *_children(path))) > SETTLED:
             yield Deletable("reproductions", (path,))
 
 
@@ -109,6 +121,22 @@ def _uploads(root: Path, now: dt.datetime) -> Iterator[Deletable]:
     for path in _children(root / "imports"):
         if needed.isdisjoint((str(path), str(path / NAME))) and _age(path, now) > SETTLED:
             yield Deletable("imports", (path,))
+
+
+def _imported(root: Path, now: dt.datetime) -> Iterator[Deletable]:
+    hopeless = Run.objects.filter(status__in=ENDED, resumable=False)
+    needed = (
+        Run.objects.filter(trigger=Run.Trigger.IMPORTED)
+        .exclude(pk__in=hopeless.values("pk"))
+        .exclude(pk__in=runs_without_checkpoints(now).values("pk"))
+    )
+    trees = {str(run.config.get("imported")) for run in needed.only("config")}
+    for path in _children(root / IMPORTED):
+        # beside a tree is the name of its generation, which begins with a dot
+        if path.name.startswith(".") or f"{IMPORTED}/{path.name}" in trees:
+            continue
+        if _age(path, now) > SETTLED:
+            yield Deletable("imported", (path,))
 
 
 def _versions(root: Path, now: dt.datetime) -> Iterator[Deletable]:

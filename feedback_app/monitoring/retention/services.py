@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import structlog
+from django.conf import settings
 from django.core.cache import cache
 from django.db import transaction
 from django.utils import timezone
@@ -18,7 +19,7 @@ from django.utils import timezone
 from artifact_store.errors import StoreError
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
-from feedback_app.artifacts import artifact_store
+from feedback_app.artifacts import artifact_store, tree_discard
 from feedback_app.monitoring.retention.rules import (
     ADAPTER,
     Deletable,
@@ -110,6 +111,8 @@ def entry_delete(entry: Deletable, *, by: User | None) -> int:
         return trial_adapter_delete(entry.run, entry.paths)
     if entry.run is not None:
         return checkpoints_delete(entry.run, entry.paths[0])
+    if entry.rule == "imported":
+        return trees_delete(entry.paths)
     return paths_delete(entry.paths)
 
 
@@ -160,6 +163,14 @@ def trial_adapter_delete(run_id: int, paths: tuple[Path, ...]) -> int:
     except StoreError as error:
         log.warning("adapter_stays_in_the_store", run=row.pk, why=str(error))
     return paths_delete(paths)
+
+
+def trees_delete(paths: tuple[Path, ...]) -> int:
+    """Delete trees here and in the artifact store; return the bytes that were freed here."""
+    size = size_of(paths)
+    for path in paths:
+        tree_discard(path.relative_to(settings.ARTIFACT_ROOT).as_posix())
+    return size
 
 
 def paths_delete(paths: tuple[Path, ...]) -> int:

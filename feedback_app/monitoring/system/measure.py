@@ -13,6 +13,7 @@ from feedback_app.monitoring.retention.rules import deletable, size_of
 from feedback_app.monitoring.watch import free_bytes
 from feedback_app.serving.engine.state import engine_memory, engine_models
 from feedback_app.serving.engine.stream import EngineError
+from feedback_app.training.adapter_import.services import FOLDER as IMPORTED
 from feedback_app.training.runs.execution.storage import CHECKPOINTS
 
 ENGINES_KEY, DISK_KEY = "monitoring:system:engines", "monitoring:system:disk"
@@ -82,7 +83,7 @@ def disk_measure() -> Disk:
         "Snapshots": bytes_below(root / "snapshots"),
         # of base models, and of versions on the texts of every evaluation
         "Stored log-probabilities": bytes_below(root / "reference") + bytes_below(root / "scores"),
-        "Uploaded files": bytes_below(root / "imports"),
+        "Uploaded files": bytes_below(root / "imports") + bytes_below(root / IMPORTED),
         "Logs": bytes_below(logs),
     }
     freeable = size_of(path for entry in deletable() for path in entry.paths)

@@ -40,6 +40,8 @@ class NamedArtifacts:
     adapters: dict[str, str]
     # run directories, and whether the run can still use its checkpoints
     runs: dict[str, bool]
+    # directories of adapters that runs have yet to verify
+    imported: list[str]
     imports: list[str]
 
 
@@ -52,12 +54,19 @@ def artifacts_named() -> NamedArtifacts:
     return NamedArtifacts(
         adapters=dict(kept.order_by("pk").values_list("name", "path")),
         runs={f"runs/{pk}": status not in Run.DONE for pk, status in runs},
+        imported=imported_trees(),
         imports=[
             str(Path(path).relative_to(root))
             for path in jobs.values_list("path", flat=True)
             if Path(path).is_relative_to(root)
         ],
     )
+
+
+def imported_trees() -> list[str]:
+    """Return the directories of the adapters that runs which have not ended are importing."""
+    runs = Run.objects.filter(trigger=Run.Trigger.IMPORTED).exclude(status__in=Run.DONE)
+    return [str(run.config["imported"]) for run in runs.only("config").order_by("pk")]
 
 
 def imports_copy(named: NamedArtifacts, into: Path, manifest: Manifest) -> None:
@@ -92,6 +101,8 @@ def adapters_and_runs_copy(named: NamedArtifacts, into: Path, manifest: Manifest
     size = 0
     for path, with_checkpoints in named.runs.items():
         size += tree_copy(path, into, manifest, skip="" if with_checkpoints else CHECKPOINTS)
+    for path in named.imported:
+        size += tree_copy(path, into, manifest)
     say(f"  {len(named.runs)} runs: {megabytes(size)}")
 
 
@@ -194,6 +205,9 @@ def trees_push() -> None:
             store.push(path)
     for upload in store.path(IMPORTS).glob("[!.]*/"):
         store.push(f"{IMPORTS}/{upload.name}")
+    for path in imported_trees():
+        if store.path(path).is_dir():
+            store.push(path)
     for run in Run.objects.only("pk", "attempt"):
         if run.directory.is_dir():
             store.push(run.tree, max(run.attempt, 1))

@@ -170,7 +170,7 @@ def import_paths_move(manifest: Manifest) -> None:
 def adapters_verify(manifest: Manifest) -> None:
     """Raise BackupError if an adapter that the backup contains is not whole in its new place."""
     faults = []
-    for adapter in Adapter.objects.order_by("pk"):
+    for adapter in Adapter.objects.filter(deleted_at=None).order_by("pk"):
         try:
             manifest_check(adapter.directory, name=adapter.name)
         except BadAdapter as error:

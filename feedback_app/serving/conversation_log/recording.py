@@ -39,7 +39,8 @@ def gateway_turn_record(
     turn = Turn.objects.create(
         conversation=conversation,
         parent=before,
-        position=(before.position or 0) + 1 if goes_on else None,
+        # of `last`, which was read when the conversation was locked
+        position=(last.position or 0) + 1 if last is not None and goes_on else None,
         user_message=text,
         completion=completion,
     )

@@ -119,9 +119,9 @@ def _read(data: bytes) -> dict[str, Any]:
         raise BadDossier("The file was written again by another program: its bytes differ.")
     formed = (
         isinstance(content["dossier"], dict)
-        and isinstance(content["markdown"], str)
-        and _KEY.fullmatch(str(content["public_key"]))
-        and _SIGNATURE.fullmatch(str(content["signature"]))
+        and all(isinstance(content[name], str) for name in ("markdown", "public_key", "signature"))
+        and _KEY.fullmatch(content["public_key"])
+        and _SIGNATURE.fullmatch(content["signature"])
     )
     if not formed:
         raise BadDossier("The key or the signature is damaged.")

@@ -144,11 +144,12 @@ def voter_of(user_id: int, link_id: int | None) -> str:
 
 
 def votes_count(*, split: TrafficSplit, now: dt.datetime | None = None) -> int:
-    """Count the first vote of each person whose vote is old enough; return how many."""
+    """Count the first vote of each person that is old enough and not set aside; return how many."""
     settled = (now or timezone.now()) - SETTLE
     assignment = "completion__assignment_answer__assignment"
     votes = (
-        Vote.objects.filter(
+        Vote.objects.standing()
+        .filter(
             **{f"{assignment}__split": split, f"{assignment}__voter": ""}, created_at__lte=settled
         )
         .order_by("created_at", "pk")

@@ -79,7 +79,9 @@ def influence_request(*, adapter: Adapter, by: User) -> InfluenceReport:
         if not fresh and report.active:
             return report
         report.status, report.requested_by = Status.QUEUED, by
-        report.attempt = report.done = report.total = 0
+        # attempts are counted on: a claim of an earlier report must not hold, nor its job's name
+        # be given again
+        report.done = report.total = 0
         report.error = report.phase = ""
         report.cancel_requested, report.dispatched_at = False, None
         report.save()

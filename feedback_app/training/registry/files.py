@@ -30,7 +30,9 @@ def manifest_check(directory: Path, *, name: str) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((directory / "manifest.json").read_text())
     except (OSError, ValueError) as error:
-        raise BadAdapter(f"{directory.name} has no readable manifest.json: {error}") from error
+        # without the path: a backup compares what it says with what a restore finds elsewhere
+        why = error.strerror if isinstance(error, OSError) else error
+        raise BadAdapter(f"{directory.name} has no readable manifest.json: {why}") from error
     faults = []
     if manifest.get("name") != name:
         faults.append(f"the manifest is of {manifest.get('name')!r}, not of {name!r}")

@@ -7,6 +7,7 @@ another order each time unless the run was deterministic: there the losses are c
 import json
 import shutil
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,8 @@ def _train(
 ) -> None:
     job = launcher.submit(
         Job(
-            name=f"run-{run.pk}-again",
+            # another one each time: a Ray cluster keeps the names of ended jobs
+            name=f"run-{run.pk}-again-{uuid.uuid4().hex[:8]}",
             command="train",
             directory=directory,
             nice=settings.TRAINER_NICE,

@@ -49,6 +49,9 @@ from feedback_app.web.log_context import request_id
 
 log = structlog.get_logger(__name__)
 
+#: What the log of a run says each time that a person has resumed it.
+RESUMED = "Resumed"
+
 
 def run_request(
     *,
@@ -157,7 +160,7 @@ def run_resume(*, run: Run, by: User) -> None:
                         "other settings."
                     )
                 raise UserError(f"{run} is neither failed nor cancelled: it cannot be resumed.")
-            run_note(run=run, text="Resumed")
+            run_note(run=run, text=RESUMED)
             audit(project=run.project, actor=by, action="run.resume", target=str(run))
     except IntegrityError as error:
         raise UserError("Another run is in progress: wait for it or cancel it.") from error

@@ -127,14 +127,26 @@ def schedules_run(*, now: dt.datetime | None = None) -> list[Run]:
     started = []
     enabled = Schedule.objects.filter(enabled=True, project__archived_at=None)
     for schedule in enabled.select_related("project"):
-        if not schedule_due(schedule=schedule, now=now):
-            continue
         try:
-            started.append(scheduled_run(schedule))
-        except UserError as objection:
-            log.info("schedule_waits", project=schedule.project.slug, why=str(objection))
-            schedule_notify(schedule, str(objection), now=now or timezone.now())
+            run = schedule_run(schedule, now=now)
+        except Exception:  # of this project: the runs of all others must not wait for it
+            log.exception("schedule_failed", project=schedule.project.slug)
+            continue
+        if run is not None:
+            started.append(run)
     return started
+
+
+def schedule_run(schedule: Schedule, *, now: dt.datetime | None) -> Run | None:
+    """Start the run of a schedule, if it is due; tell the admins why it does not start."""
+    if not schedule_due(schedule=schedule, now=now):
+        return None
+    try:
+        return scheduled_run(schedule)
+    except UserError as objection:
+        log.info("schedule_waits", project=schedule.project.slug, why=str(objection))
+        schedule_notify(schedule, str(objection), now=now or timezone.now())
+        return None
 
 
 def scheduled_run(schedule: Schedule) -> Run:

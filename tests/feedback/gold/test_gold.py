@@ -8,6 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.feedback.gold import pauses
 from feedback_app.feedback.gold.pauses import pause_if_due
 from feedback_app.feedback.gold.services import gold_mark, gold_unmark
 from feedback_app.feedback.models import (
@@ -197,6 +198,33 @@ def test_low_gold_accuracy_pauses_and_sets_recent_votes_aside(
     judge(gold[3], "down")
     assert Pause.objects.filter(lifted_at=None).count() == 0
     assert set(AuditEvent.objects.values_list("action", flat=True)) >= {"pause.begin", "pause.lift"}
+
+
+def test_vote_that_is_cast_while_a_pause_begins_keeps_its_example(
+    project: Project,
+    gold: list[Completion],
+    annotator: User,
+    make_completions: MakeCompletions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, meanwhile = make_completions(2)
+    for completion in (before, *gold[:3]):
+        cast(completion, annotator, Verdict.DOWN)
+    lock = pauses.completions_lock
+
+    def cast_and_lock(completions: list[int]) -> None:
+        cast(meanwhile, annotator, Verdict.DOWN)
+        lock(completions)
+
+    monkeypatch.setattr(pauses, "completions_lock", cast_and_lock)
+    pause = pause_if_due(project_id=project.pk, user=annotator)
+
+    assert pause is not None
+    aside = Vote.objects.filter(set_aside=pause).values_list("completion", flat=True)
+    assert before.pk in aside
+    assert meanwhile.pk not in aside
+    assert Example.objects.filter(completion=meanwhile).exists()
+    assert pause.votes_set_aside == len(aside)
 
 
 def test_pause_lifted_without_votes_lets_them_be_restored_later(

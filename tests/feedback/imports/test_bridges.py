@@ -173,6 +173,27 @@ def test_rows_of_our_own_formats_stay_what_they_are(row: dict[str, Any]) -> None
     assert recognise(Record(1, row)).shape in ("Prompts only", "Examples with labels")
 
 
+@pytest.mark.parametrize(
+    "rating", [10**400, -(10**400), 1e308, 0.5], ids=["large", "small", "large float", "half"]
+)
+def test_number_that_is_no_thumb_is_refused(rating: float) -> None:
+    said = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]
+
+    with pytest.raises(RowRefused, match="neither up nor down"):
+        recognise(Record(1, {"messages": said, "rating": rating}))
+
+
+def test_arguments_of_a_call_that_are_nested_too_deeply_are_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(5_000):
+        deep = [deep]
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": {"x": deep}}}
+    turns = [{"role": "user", "content": "Why?"}, {"role": "assistant", "tool_calls": [call]}]
+
+    with pytest.raises(RowRefused, match="nested too deeply"):
+        recognise(Record(1, {"prompt": [*turns, {"role": "tool", "content": "1"}]}))
+
+
 def test_loop_in_a_message_tree_ends() -> None:
     tree = [
         {"messageId": "a", "parentMessageId": "b", "text": "Q", "isCreatedByUser": True},

@@ -182,6 +182,17 @@ def test_digest_is_one_mail_a_day(project: Project, admin: User, settings: Setti
     assert mail.outbox[1].subject == "Prospect: 1 notification"
 
 
+def test_digest_says_nothing_of_a_project_that_a_person_has_left(
+    project: Project, admin: User
+) -> None:
+    mail_wanted(project, admin)
+    tell(project)
+    member_set(project=project, user=admin, role=Role.ANNOTATOR)
+    assert digests_due() == []
+    assert not digest_send(admin.pk)
+    assert mail.outbox == []
+
+
 def test_digest_that_the_mail_server_refuses_is_sent_later(
     project: Project, admin: User, settings: Settings
 ) -> None:

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.urls import NoReverseMatch, reverse
 
 from feedback_app.accounts.models import AuditEvent, Role, Scope, User
 from feedback_app.feedback.members.services import member_set
-from feedback_app.feedback.models import Project, Sampling, Vote
+from feedback_app.feedback.models import ImportJob, Lease, Project, Sampling, Vote
 from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.feedback.prompts.completions import sampling_request
 from feedback_app.feedback.templatetags.display import TABS
@@ -161,12 +163,32 @@ def test_nothing_is_handed_out_or_voted_on(
     client = as_user(annotator)
 
     desk = client.get(reverse("annotate", args=[archived.slug]))
+    polled = client.get(reverse("annotate-status", args=[archived.slug]))
     vote = client.post(reverse("vote", args=[archived.slug, completion.pk]), {"verdict": "up"})
 
-    for answer in (desk, vote):
+    for answer in (desk, polled, vote):
         assert answer.status_code == 403
         assert READ_ONLY in answer.content.decode()
     assert not Vote.objects.filter(completion=completion).exists()
+    assert list(Lease.objects.values_list("completion", flat=True)) == [completion.pk]
+
+
+def test_vote_of_an_open_page_is_told_why_it_is_refused(
+    archived: Project, annotator: User, make_completions: MakeCompletions, as_user: As
+) -> None:
+    [completion] = make_completions()
+    hand_out(annotator, completion)
+    url = reverse("vote", args=[archived.slug, completion.pk])
+
+    refused = as_user(annotator).post(url, {"verdict": "up"}, headers={"HX-Request": "true"})
+    assert (refused.status_code, "toast" in refused["HX-Trigger"]) == (403, True)
+    assert refused.content.decode().startswith(READ_ONLY)
+
+    # a token that has expired: the browser keeps the vote and sends it again
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(annotator)
+    expired = client.post(url, {"verdict": "up"}, headers={"HX-Request": "true"})
+    assert (expired.status_code, expired.has_header("HX-Trigger")) == (403, False)
 
 
 def test_runs_by_hand_and_by_schedule_wait(archived: Project, admin: User) -> None:
@@ -191,6 +213,30 @@ def test_waiting_sampling_ends(project: Project, admin: User) -> None:
     project_archive(project=project, by=admin)
     sampling.refresh_from_db()
     assert sampling.status == Sampling.Status.CANCELLED
+
+
+def test_waiting_import_ends(project: Project, admin: User, tmp_path: Path) -> None:
+    (tmp_path / "votes.csv").write_text("rows")
+    job = ImportJob.objects.create(
+        project=project,
+        by=admin,
+        name="votes.csv",
+        path=str(tmp_path / "votes.csv"),
+        uploaded=True,
+        status=ImportJob.Status.QUEUED,
+    )
+    project_archive(project=project, by=admin)
+    job.refresh_from_db()
+    assert job.status == ImportJob.Status.CANCELLED
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_imports_nothing(archived: Project, tmp_path: Path) -> None:
+    file = tmp_path / "votes.jsonl"
+    file.write_text('{"prompt": "Q", "completion": "A", "label": true}\n')
+    with pytest.raises(CommandError, match=READ_ONLY):
+        call_command("import_examples", file, project=archived.slug)
+    assert not archived.import_jobs.exists()
 
 
 def test_tokens_read_and_do_not_write(archived: Project, admin: User, client: Client) -> None:

@@ -123,8 +123,12 @@ def test_copies_of_reproductions_and_uploads_without_an_import(
     project: Project, admin: User, root: Path
 ) -> None:
     write(root / "runs" / "7-again" / "weights")
+    age(root / "runs" / "7-again" / "weights", 2)
     age(root / "runs" / "7-again", 2)
     write(root / "runs" / "8-again" / "weights")
+    # it trains for two days, and writes to its events
+    write(root / "runs" / "9-again" / "events.jsonl")
+    age(root / "runs" / "9-again", 2)
     lost = write(root / "imports" / "lost", days=2)
     write(root / "imports" / "arriving")
     for status in ("preview", "queued", "running", "done"):
@@ -138,6 +142,44 @@ def test_copies_of_reproductions_and_uploads_without_an_import(
         "reproductions": {str(root / "runs" / "7-again")},
         "imports": {str(lost), str(root / "imports" / "done")},
     }
+
+
+def test_files_of_imported_versions_that_no_run_will_read(
+    make_run: MakeRun, root: Path, settings: Settings
+) -> None:
+    def imported(name: str, status: str, *, days: float, resumable: bool = True) -> None:
+        run = make_run(status, days=days, config={"imported": f"imported/{name}"})
+        Run.objects.filter(pk=run.pk).update(trigger="imported", resumable=resumable)
+        write(root / "imported" / name / "weights")
+        write(root / "imported" / f".{name}.generation", days=20)
+        age(root / "imported" / name, 20)
+
+    imported("waits", "queued", days=0)
+    imported("lately", "failed", days=2)
+    imported("hopeless", "failed", days=2, resumable=False)
+    imported("old", "cancelled", days=8)
+    write(root / "imported" / "lost" / "weights")
+    age(root / "imported" / "lost", 2)
+    write(root / "imported" / "arriving" / "weights")
+
+    gone = {str(root / "imported" / name) for name in ("hopeless", "old", "lost")}
+    assert found()["imported"] == gone
+    settings.CHECKPOINT_DAYS = 0
+    assert found()["imported"] == gone - {str(root / "imported" / "old")}
+
+
+def test_files_of_an_imported_version_leave_the_artifact_store_too(
+    root: Path, admin: User, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = "memory://retention-imported"
+    write(root / "imported" / "lost" / "weights")
+    artifact_store().push("imported/lost")
+    age(root / "imported" / "lost", 2)
+
+    assert cleanup_execute(by=admin).freed == KB
+
+    assert not (root / "imported" / "lost").exists()
+    assert not artifact_store().has("imported/lost")
 
 
 def test_files_of_versions_that_were_discarded_long_ago_and_never_used(

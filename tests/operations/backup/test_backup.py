@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from django.db.migrations.operations import (
 )
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.recorder import MigrationRecorder
+from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
@@ -279,6 +281,42 @@ def test_file_of_an_open_import_is_taken_from_the_object_store_and_restored_into
     assert "completion" in file_fetch(Path(ImportJob.objects.get().path)).read_text()
 
 
+def test_adapter_that_is_being_imported_is_backed_up(
+    adapter: Adapter, root: Path, tmp_path: Path
+) -> None:
+    for number, status in enumerate((Run.Status.QUEUED, Run.Status.SUCCEEDED), 2):
+        (root / "imported" / status).mkdir(parents=True)
+        (root / "imported" / status / "adapter_config.json").write_text("{}")
+        Run.objects.create(
+            project=adapter.project,
+            number=number,
+            snapshot=adapter.run.snapshot,
+            trigger=Run.Trigger.IMPORTED,
+            status=status,
+            config={"imported": f"imported/{status}"},
+        )
+    backup_make(directory=tmp_path / "backup", say=quiet)
+    empty_installation(root)
+
+    backup_restore(directory=tmp_path / "backup", say=quiet)
+
+    assert files_in(root / "imported") == {"queued/adapter_config.json"}
+
+
+def test_version_without_files_since_an_erasure_is_not_missed(
+    adapter: Adapter, root: Path, tmp_path: Path
+) -> None:
+    now = timezone.now()
+    shutil.rmtree(adapter.directory)
+    Adapter.objects.update(discarded_at=now, locked_at=now, deleted_at=now)
+    assert backup_make(directory=tmp_path / "backup", say=quiet).missing == []
+    empty_installation(root)
+
+    backup_restore(directory=tmp_path / "backup", say=quiet)
+
+    assert Adapter.objects.get().deleted_at == now
+
+
 # -- in processes of their own
 
 
@@ -413,19 +451,31 @@ def test_backup_is_of_one_moment_while_others_write(
     assert not (root / "adapters" / "bot@2").exists()
 
 
+@pytest.mark.parametrize(
+    ("file", "fault"),
+    [
+        ("adapter_config.json", "bot@1: adapter_config.json is missing"),
+        ("manifest.json", "bot@1 has no readable manifest.json: No such file or directory"),
+    ],
+)
 def test_adapter_damaged_before_the_backup_is_named(
-    adapter: Adapter, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    adapter: Adapter,
+    root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    fault: str,
 ) -> None:
-    (adapter.directory / "adapter_config.json").unlink()
+    (adapter.directory / file).unlink()
 
-    with pytest.raises(CommandError, match=r"bot@1: adapter_config.json is missing") as failed:
+    with pytest.raises(CommandError, match=re.escape(fault)) as failed:
         call_command("backup", str(tmp_path / "backup"))
     assert failed.value.returncode == 2
     assert "SECRET_KEY is not in the backup" in capsys.readouterr().out
 
     empty_installation(root)
     call_command("restore", str(tmp_path / "backup"))
-    assert "bot@1: adapter_config.json is missing" in capsys.readouterr().err
+    assert fault in capsys.readouterr().err
     assert Vote.objects.count() == 60
 
 

@@ -141,6 +141,10 @@ def test_short_file_is_unchanged_under_every_flip() -> None:
     changed += [data[:place] + b" " + data[place:] for place in range(len(data))]
     changed += [data + b"\n", b"\xef\xbb\xbf" + data, data.decode().encode("utf-16"), b""]
     changed += [b"[" * 100_000, b"null", b'{"format": "prospect-dossier-1"}']
+    # a number of as many digits as the key has
+    content = json.loads(data) | {"public_key": int("1" * 64)}
+    text = json.dumps(content, ensure_ascii=False, sort_keys=True, indent=1) + "\n"
+    changed.append(text.encode())
     for each in changed:
         with pytest.raises(BadDossier):
             dossier_verify(each)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 from django.urls import reverse
 
@@ -128,3 +129,8 @@ def test_project_of_others_cannot_be_copied(
     assert client.get(f"{NEW}?like={project.slug}").status_code == 404
     assert client.post(NEW, form(like=project.slug)).status_code == 404
     assert not Project.objects.filter(slug="shop").exists()
+
+
+def test_command_finds_the_owner_by_any_case_of_the_address(project: Project, admin: User) -> None:
+    call_command("create_project", "shop", owner=admin.email.upper())
+    assert Project.objects.get(slug="shop").memberships.get().user == admin

@@ -9,7 +9,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import Scope, User
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Pause, Project
 from feedback_app.feedback.tokens.services import token_create, voter_of
 from feedback_app.serving.models import Assignment, TrafficSplit
 from feedback_app.serving.share_links.services import link_create, visitor_create
@@ -94,6 +94,16 @@ def test_first_vote_of_a_person_is_the_one_that_counts(split: TrafficSplit, view
     assert votes_count(split=split, now=later()) == 1
     counted = Assignment.objects.get(counted=1)
     assert (counted.candidate, counted.verdict) == (False, "down")
+
+
+def test_vote_that_is_set_aside_is_not_counted(split: TrafficSplit, viewer: User) -> None:
+    vote_on(split, candidate=True, verdicts="+", by=viewer)
+    pause = Pause.objects.create(project=split.project, user=viewer, right=0, of=3)
+    viewer.votes.update(set_aside=pause)
+    assert votes_count(split=split, now=later()) == 0
+
+    viewer.votes.update(set_aside=None)
+    assert votes_count(split=split, now=later()) == 1
 
 
 def test_votes_of_many_people_decide(split: TrafficSplit, promoted: list[Adapter]) -> None:

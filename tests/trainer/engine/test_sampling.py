@@ -72,6 +72,16 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocab
     assert bool(((got - wanted).abs() <= 5 * (wanted * (1 - wanted) / DRAWS).sqrt()).all())
 
 
+@pytest.mark.parametrize("top_k", [13, 10**400], ids=["one more", "beyond any tensor"])
+@pytest.mark.parametrize("top_p", [0.7, 1.0])
+def test_top_k_beyond_the_vocabulary_is_none(top_k: int, top_p: float) -> None:
+    logits = torch.randn(12, generator=torch.Generator().manual_seed(7))
+    free, limited = (
+        Sampling(temperature=1.0, top_p=top_p, top_k=limit, seed=3) for limit in (0, top_k)
+    )
+    assert draws(logits, limited, 200) == draws(logits, free, 200)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("vocabulary", [2000, 9000])
 def test_nearly_uniform_logits_draw_beyond_the_candidates(vocabulary: int) -> None:

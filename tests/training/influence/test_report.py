@@ -105,6 +105,21 @@ def test_second_request_changes_nothing_while_the_first_is_in_progress(
     assert influence_claim(adapter.pk) is None, "another worker has it"
 
 
+def test_claim_of_an_earlier_report_does_not_hold_for_the_next(
+    adapter: Adapter, admin: User
+) -> None:
+    influence_request(adapter=adapter, by=admin)
+    first = influence_claim(adapter.pk)
+    assert first is not None
+    first.update(status="failed")
+
+    influence_request(adapter=adapter, by=admin)
+    second = influence_claim(adapter.pk)
+
+    assert second is not None
+    assert (first.update(phase="late"), second.update(phase="now")) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -10,8 +10,10 @@ from pytest_django import Settings
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
 from feedback_app.training.gate.services import gate_settings_save
+from feedback_app.training.launchers.base import Job, LaunchError
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Adapter, Run
+from feedback_app.training.reproduction.services import run_reproduce
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution.sequence import run_execute
@@ -65,6 +67,27 @@ def test_run_gives_the_same_bytes_again_and_changed_ones_are_found(
     run.snapshot.items.filter(split="train").first().delete()
     with pytest.raises(CommandError, match="erased or changed since"):
         reproduced(run)
+
+
+class Refusing(ProcessLauncher):
+    """Takes no job; keeps the names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def submit(self, job: Job) -> str:
+        self.names.append(job.name)
+        raise LaunchError("no job here")
+
+
+def test_each_attempt_has_another_name(run: Run) -> None:
+    Adapter.objects.create(project=run.project, run=run, name="bot@1", path="adapters/bot@1")
+    launcher = Refusing()
+    for _ in range(2):
+        with pytest.raises(LaunchError):
+            run_reproduce(run, launcher, progress=lambda done, total: None)
+    assert len(set(launcher.names)) == 2
 
 
 def test_run_without_an_adapter_cannot_be_compared(run: Run) -> None:

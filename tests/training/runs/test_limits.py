@@ -10,12 +10,12 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
-from feedback_app.training.launchers.base import CANCELLED, DONE, END_SECONDS, Job
+from feedback_app.training.launchers.base import CANCELLED, DONE, END_SECONDS, Job, LaunchError
 from feedback_app.training.models import Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution import jobs
-from feedback_app.training.runs.execution.sequence import run_execute
+from feedback_app.training.runs.execution.sequence import MAX_CLAIMS, run_execute
 from feedback_app.training.runs.limits import RunLimit, run_limit
 from feedback_app.training.runs.services import run_request, run_resume
 
@@ -109,3 +109,26 @@ def test_training_that_ends_at_the_limit_is_not_lost(
         from feedback_app.training.runs.execution.sequence import train_and_evaluate
 
         train_and_evaluate(claim, CheckpointingLauncher(DONE), Heartbeat())
+
+
+class RefusingLauncher(CheckpointingLauncher):
+    """A launcher that starts nothing."""
+
+    def submit(self, job: Job) -> str:
+        raise LaunchError("There is no device")
+
+
+def test_run_that_was_claimed_too_often_can_be_resumed(run: Run, admin: User) -> None:
+    errors = []
+    for _ in range(2):
+        Run.objects.filter(pk=run.pk).update(attempt=MAX_CLAIMS)
+        claim = run_claim(run.pk)
+        assert claim is not None
+        run_execute(claim, RefusingLauncher())
+        run.refresh_from_db()
+        errors.append(run.error.split(".")[0])
+        run_resume(run=run, by=admin)
+    assert errors == [
+        "21 workers died or were stopped while executing this run",
+        "There is no device",
+    ]

@@ -55,6 +55,22 @@ def night(hours: int) -> dict[str, Any]:
     return {"quiet_from": start.time(), "quiet_until": end.time(), "time_zone": "UTC"}
 
 
+def test_fault_of_one_project_keeps_no_other_waiting(
+    set_schedule: Callable[..., Schedule], outsider: User
+) -> None:
+    Schedule.objects.create(
+        project=Project.objects.get(slug="other"),
+        enabled=True,
+        min_new_examples=1,
+        min_hours=0,
+        quiet_from=dt.time(1),
+        quiet_until=dt.time(2),
+        time_zone="Nowhere/At-All",  # of another installation, from which it was restored
+    )
+    set_schedule()
+    assert len(schedules_run()) == 1
+
+
 def test_no_run_starts_in_quiet_hours(
     set_schedule: Callable[..., Schedule], voted_project: Project
 ) -> None:

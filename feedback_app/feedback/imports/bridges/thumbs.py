@@ -39,7 +39,10 @@ def word_of(value: object) -> str:
     if isinstance(value, bool):
         return "up" if value else "down"
     if isinstance(value, int | float):
-        return "up" if value == 1 else "down" if value in (0, -1) else f"{value:g}"
+        if value in (1, 0, -1):
+            return "up" if value == 1 else "down"
+        # an integer of JSON may be too large for a float
+        return f"{value:g}" if isinstance(value, float) else str(value)
     said = str(value).strip().lower()
     if said in UP | {"1", "1.0", "+1"}:
         return "up"

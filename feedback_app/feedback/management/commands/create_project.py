@@ -22,9 +22,10 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         people = User.objects.filter(is_active=True).order_by("pk")
-        owner = people.filter(email=options["owner"]).first() if options["owner"] else None
-        if options["owner"] and owner is None:
-            raise CommandError(f"No account has the address {options['owner']}.")
+        address = (options["owner"] or "").lower()
+        owner = people.filter(email=address).first() if address else None
+        if address and owner is None:
+            raise CommandError(f"No account has the address {address}.")
         owner = owner or people.filter(memberships__role="owner").first() or people.first()
         if owner is None:
             raise CommandError("There is no account yet. Run `python manage.py createsuperuser`.")

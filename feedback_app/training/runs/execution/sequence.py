@@ -62,8 +62,10 @@ def run_execute(claim: RunClaim, launcher: Launcher) -> None:
 def train_and_evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat) -> None:
     """Run both jobs and end the run. Raises what run_execute catches."""
     run = claim.row
-    if claim.attempt > MAX_CLAIMS:
-        raise RunHopeless(f"{claim.attempt} workers in a row died while executing this run")
+    # as many again after each time that a person has resumed it
+    resumed = run.notes.filter(text=services.RESUMED).count()
+    if claim.attempt > MAX_CLAIMS * (1 + resumed):
+        raise RunHopeless(f"{claim.attempt} workers died or were stopped while executing this run")
     files = RunFiles(claim, alive=heartbeat)
     files.begin()
     prepare(run)
