@@ -23,11 +23,11 @@ RETRY_MINUTES = 30
 
 
 def notifications_due() -> QuerySet[Notification]:
-    """Return what a mail is to say: of projects in which the person is still told."""
-    told = Membership.objects.filter(
+    """Return what a mail is to say: of projects in which the person still has such a role."""
+    notified = Membership.objects.filter(
         user=OuterRef("user"), project=OuterRef("project"), role__in=roles_from(Role.ADMIN)
     )
-    return Notification.objects.filter(Exists(told), mail_due=True)
+    return Notification.objects.filter(Exists(notified), mail_due=True)
 
 
 def digests_due() -> list[int]:
