@@ -8,7 +8,7 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Project, Split
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.launchers.base import Job, LaunchError
 from feedback_app.training.launchers.child_process import ProcessLauncher
@@ -18,6 +18,7 @@ from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request
+from feedback_app.training.snapshots.files import split_write
 from tests.stacks import TINY
 from tests.training.gate.reports import SMALL_GATE
 
@@ -81,7 +82,9 @@ class Refusing(ProcessLauncher):
         raise LaunchError("no job here")
 
 
-def test_each_attempt_has_another_name(run: Run) -> None:
+def test_each_attempt_has_another_name(run: Run, tmp_path: Path) -> None:
+    run.snapshot.sha256 = split_write(run.snapshot, Split.TRAIN, tmp_path / "examples.jsonl")
+    run.snapshot.save()
     Adapter.objects.create(project=run.project, run=run, name="bot@1", path="adapters/bot@1")
     launcher = Refusing()
     for _ in range(2):
