@@ -77,7 +77,7 @@ def test_draws_follow_the_distribution_of_transformers(sampling: Sampling, vocab
 def test_top_k_beyond_the_vocabulary_is_none(top_k: int, top_p: float) -> None:
     logits = torch.randn(12, generator=torch.Generator().manual_seed(7))
     free, limited = (
-        Sampling(temperature=1.0, top_p=top_p, top_k=limit, seed=3) for limit in (0, top_k)
+        Sampling(temperature=1.0, top_p=top_p, top_k=limit, seed=3) for limit in (12, top_k)
     )
     assert draws(logits, limited, 200) == draws(logits, free, 200)
 
