@@ -35,7 +35,7 @@ class RunMemory:
 
 def memory_measured(project: Project) -> Mapping[str, Any] | None:
     """Return what a worker has measured for the project's base model (measuring.py), and have it
-    measured anew if it is old; None before that. It is empty where no worker can."""
+    measured again if it is old; None before that. It is empty where no worker can."""
     row, _ = Figures.objects.get_or_create(project=project, name=NAME)
     known = row.value if row.value and row.value["base_model"] == project.base_model else None
     old = row.counted_at is not None and row.counted_at < timezone.now() - FRESH

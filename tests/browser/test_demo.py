@@ -1,4 +1,4 @@
-"""A message in the demo outlives an expired session and a lost connection."""
+"""The demo: answers are shown as they come, and a message outlives sign-out and lost connection."""
 
 import pytest
 from django.contrib.sessions.models import Session
@@ -71,3 +71,24 @@ def test_lost_connection_is_named_and_the_message_kept(
     say(page, "Hello?")
     expect(page.locator(".toast.bad")).to_contain_text("No connection to the server.")
     expect(page.get_by_label("Your message")).to_have_value("Hello?")
+
+
+def test_answer_is_shown_while_it_is_generated(
+    new_page: NewPage, project: Project, admin: User, settings: Settings
+) -> None:
+    page = new_page(admin)
+    with slow_engine() as engine:
+        settings.ENGINES = {project.base_model: engine.url}
+        page.goto(reverse("demo", args=[project.slug]))
+        page.evaluate(
+            """() => {
+                window.lengths = new Set();
+                new MutationObserver(() => {
+                    const raw = document.querySelector(".reply .raw");
+                    if (raw?.textContent) window.lengths.add(raw.textContent.length);
+                }).observe(document.getElementById("talk"), {subtree: true, childList: true});
+            }"""
+        )
+        say(page, "Hello?")
+        expect(page.locator(".reply .thumbs")).to_be_visible()
+    assert page.evaluate("window.lengths.size") > 1, "the answer arrived in one piece"
