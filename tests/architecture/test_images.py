@@ -183,7 +183,7 @@ assert len(tasks) >= 4, tasks
 # tasks import some modules on use
 for module in pkgutil.walk_packages(feedback_app.__path__, "feedback_app."):
     importlib.import_module(module.name)
-import numpy, pyarrow.parquet, psycopg
+import numpy, pyarrow.parquet, krippendorff, psycopg
 import celery.bin.worker, celery.bin.control
 app.Worker(queues="default", pool="threads", concurrency=8)
 """,

@@ -60,7 +60,7 @@ def test_no_view_task_or_command_imports_torch() -> None:
 def test_web_and_worker_start_without_numerical_libraries() -> None:
     """Together they took 100 MB in each of four processes. A page or task that needs one imports
     it on use."""
-    heavy = ("numpy", "scipy", "pyarrow", "pandas", "torch", "openai")
+    heavy = ("numpy", "scipy", "pyarrow", "pandas", "krippendorff", "torch", "openai")
     assert loaded_of("", heavy) == []
 
 

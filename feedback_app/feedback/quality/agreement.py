@@ -53,15 +53,14 @@ def _pairs(count: int) -> int:
 def alpha_of(counts: Iterable[tuple[int, int]]) -> Alpha:
     """Return nominal α of completions, each given as (ups, downs).
 
-    Completions with a single verdict are ignored. Krippendorff 2011, "Computing Krippendorff's
-    alpha-reliability", part D, for two values: α = 1 − (n − 1) Σ o_ud / (n_u n_d), where a
-    completion with u ups and d downs adds u d / (u + d − 1) to o_ud.
+    Completions with a single verdict are ignored.
     """
     units = [pair for pair in counts if sum(pair) > 1]
     if not units:
         return Alpha(None, 0, NOTHING_SHARED)
-    ups, downs = (sum(column) for column in zip(*units, strict=True))
-    if not ups or not downs:
+    if not all(sum(column) for column in zip(*units, strict=True)):
         return Alpha(None, len(units), ALL_THE_SAME)
-    unequal = sum(up * down / (up + down - 1) for up, down in units)
-    return Alpha(1 - (ups + downs - 1) * unequal / (ups * downs), len(units))
+    import krippendorff  # imports numpy (25 MB), which only the quality page needs
+
+    value = krippendorff.alpha(value_counts=units, level_of_measurement="nominal")
+    return Alpha(float(value), len(units))
