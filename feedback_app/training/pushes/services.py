@@ -12,6 +12,7 @@ from artifact_store.objects import files_put
 from feedback_app.accounts.audit import audit
 from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim
+from feedback_app.feedback.access import ARCHIVED
 from feedback_app.training.models import Adapter, VersionPush
 from feedback_app.training.pushes.destinations import HUB, destination_of
 from feedback_app.training.pushes.hub import hub_push
@@ -93,6 +94,8 @@ def push_send(push: VersionPush, *, attempt: int) -> str:
     """Send the files and return the URL that has them. Raises what push_execute catches."""
     if attempt > MAX_CLAIMS:
         raise UserError(f"{MAX_CLAIMS} workers in a row died while sending the files.")
+    if push.adapter.project.archived_at is not None:
+        raise UserError(ARCHIVED)
     # what is allowed may have changed since
     place = destination_of(push.destination)
     files = pushed_files(push.adapter)

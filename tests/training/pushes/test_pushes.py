@@ -307,6 +307,15 @@ def test_destination_that_is_no_longer_allowed_gets_nothing(
     assert "not among the destinations" in VersionPush.objects.get().error
 
 
+def test_queued_push_of_an_archived_project_sends_nothing(adapter: Adapter, admin: User) -> None:
+    push_request(adapter=adapter, destination="s3://prospect-artifacts/models", by=admin)
+    Project.objects.update(archived_at=timezone.now())
+    assert push_execute(adapter.pk)
+    push = VersionPush.objects.get()
+    assert push.status == "failed"
+    assert "This project is archived" in push.error
+
+
 def test_version_that_is_locked_is_not_pushed(adapter: Adapter, admin: User) -> None:
     push_request(adapter=adapter, destination="s3://prospect-artifacts/models", by=admin)
     Adapter.objects.update(locked_at=timezone.now())
