@@ -21,7 +21,7 @@ def project_archive(*, project: Project, by: User) -> None:
         if not _set(project, archived=True):
             return
         for sampling in project.samplings.filter(status__in=Sampling.ACTIVE):
-            with suppress(UserError):  # it has just ended by itself
+            with suppress(UserError):  # it has just ended
                 sampling_cancel(sampling=sampling, by=by)
         for job in project.import_jobs.filter(status__in=ImportJob.ACTIVE):
             with suppress(UserError):

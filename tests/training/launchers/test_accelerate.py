@@ -16,7 +16,6 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
-from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.launchers import accelerate
 from feedback_app.training.launchers.accelerate import (
     AccelerateLauncher,
@@ -40,13 +39,11 @@ from feedback_app.training.launchers.exit_codes import exit_codes_directory
 from feedback_app.training.launchers.ray_jobs import RayLauncher
 from feedback_app.training.launchers.selection import LAUNCHERS, launcher_selected
 from feedback_app.training.models import Run
-from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
 from tests.stacks import database_url
-from tests.training.gate.reports import SMALL_GATE
+from tests.training.launchers.executing import execute
 
 CONFIG = RunConfig(epochs=4, batch_size=4, kl_brake=10)
 
@@ -63,24 +60,6 @@ def root(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     make_tiny_model(settings.MODELS_ROOT / "SmolLM2-135M-Instruct")
     return tmp_path
-
-
-@pytest.fixture
-def small(voted_project: Project, admin: User) -> Project:
-    """A project whose runs are compared quickly."""
-    voted_project.max_tokens = 8
-    voted_project.save()
-    gate_settings_save(project=voted_project, settings=SMALL_GATE, by=admin)
-    return voted_project
-
-
-def execute(run: Run) -> Run:
-    """Execute the run in this process, as a worker does."""
-    claim = run_claim(run.pk)
-    assert claim is not None
-    run_execute(claim, launcher_selected(run.project))
-    run.refresh_from_db()
-    return run
 
 
 def worker_start(run: Run, root: Path) -> subprocess.Popen[bytes]:

@@ -6,31 +6,25 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from django.db import connection
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
-from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.launchers.base import REFUSED, Job
 from feedback_app.training.launchers.ray_jobs import RayLauncher
-from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import Run
-from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
-from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
 from tests.mounts import mounts_allowed
 from tests.ray_cluster import NODE_CPUS, RayCluster, kill_tree, ray_command, run_ray_cluster, tree
 from tests.s3 import Bucket, Server
 from tests.stacks import database_url
-from tests.training.gate.reports import SMALL_GATE
+from tests.training.launchers.executing import execute, execute_in_thread
 from tests.training.launchers.test_accelerate import has_event, processes_of, weights
 
 CONFIG = RunConfig(epochs=4, batch_size=4, kl_brake=10)
@@ -76,38 +70,6 @@ def root(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     make_tiny_model(settings.MODELS_ROOT / "SmolLM2-135M-Instruct")
     return tmp_path
-
-
-@pytest.fixture
-def small(voted_project: Project, admin: User) -> Project:
-    """A project whose runs are compared quickly."""
-    voted_project.max_tokens = 8
-    voted_project.save()
-    gate_settings_save(project=voted_project, settings=SMALL_GATE, by=admin)
-    return voted_project
-
-
-def execute(run: Run) -> Run:
-    """Execute the run in this process, as a worker does."""
-    claim = run_claim(run.pk)
-    assert claim is not None
-    run_execute(claim, launcher_selected(run.project))
-    run.refresh_from_db()
-    return run
-
-
-def execute_in_thread(run: Run) -> threading.Thread:
-    """Start a thread that executes the run."""
-
-    def work() -> None:
-        try:
-            execute(Run.objects.get(pk=run.pk))
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
 
 
 def worker_start(run: Run, root: Path, cluster: RayCluster) -> subprocess.Popen[bytes]:

@@ -10,18 +10,15 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from django.db import connection
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
-from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.launchers import ray_jobs
 from feedback_app.training.launchers.base import DONE, Job
 from feedback_app.training.launchers.child_process import ProcessLauncher
@@ -34,7 +31,7 @@ from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
 from tests.mounts import mounts_allowed, with_directory
 from tests.s3 import Bucket
-from tests.training.gate.reports import SMALL_GATE
+from tests.training.launchers.executing import execute, execute_in_thread
 from tests.training.launchers.test_accelerate import has_event, weights
 from tests.training.runs.test_object_store import stored_checkpoint
 
@@ -96,6 +93,7 @@ def node(tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) ->
     settings.ARTIFACT_ROOT = tmp_path / "artifacts"
     settings.ARTIFACT_ROOT.mkdir()
     made = Node(tmp_path / "node", settings.ARTIFACT_ROOT)
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "ray", ["ray"]
     settings.RAY_ADDRESS, settings.RAY_AUTH_TOKEN = "http://ray:8265", ""
     settings.RAY_PYTHON, settings.RAY_CPUS, settings.RAY_GPUS = sys.executable, 1.0, 0.0
     client = httpx.Client
@@ -125,40 +123,14 @@ def test_job_without_a_tree_runs_on_the_worker(
 
 
 @pytest.fixture
-def small(
-    voted_project: Project, admin: User, bucket: Bucket, settings: Settings, tmp_path: Path
-) -> Project:
-    """A project whose runs are compared quickly, and a tiny model that all hosts have."""
+def small(small: Project, bucket: Bucket, settings: Settings, tmp_path: Path) -> Project:
+    """The project, with a tiny model that all hosts have."""
     pytest.importorskip("torch")
     from tests.tiny import make_tiny_model
 
     settings.MODELS_ROOT, settings.TRAINER_NICE = tmp_path / "models", 0
     make_tiny_model(settings.MODELS_ROOT / "SmolLM2-135M-Instruct")
-    voted_project.max_tokens = 8
-    voted_project.save()
-    gate_settings_save(project=voted_project, settings=SMALL_GATE, by=admin)
-    return voted_project
-
-
-def execute(run: Run) -> Run:
-    """Execute the run as a worker does that has the object store."""
-    claim = run_claim(run.pk)
-    assert claim is not None
-    run_execute(claim, RayLauncher())
-    run.refresh_from_db()
-    return run
-
-
-def execute_in_thread(run: Run) -> threading.Thread:
-    def work() -> None:
-        try:
-            execute(Run.objects.get(pk=run.pk))
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    return thread
+    return small
 
 
 needs_mounts = pytest.mark.skipif(
