@@ -23,7 +23,7 @@ OTHER_DATABASE_TESTS := tests/feedback $(addprefix --ignore=,$(LOCKING)) $(addpr
 # each process runs all migrations: more than two cost more than they save
 POSTGRES_PYTEST := $(PY) tools/postgres.py $(PYTEST) -n 2 -m 'not long and not browser and not model'
 
-.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python test-ray coverage quick quick-list check lint types suite soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
+.PHONY: help docs demo loop test test-long test-avx2 test-reference test-python test-ray coverage quick quick-list check lint types compiled suite soak evidence sbom audit bench test-gpu $(BENCHES) install install-test clean
 
 help:
 	@echo 'make demo [PORT=8000]   run everything on this machine, until Ctrl-C'
@@ -55,7 +55,9 @@ loop: install
 # The database tests run twice: on SQLite with tables created from the models, then on PostgreSQL with
 # all migrations. On PostgreSQL most of them run in test-long.
 # Types are checked beside the first part: one process, while tests wait for processes of their own.
-test: lint
+# Code is compiled beside lint: three processes of the suite would otherwise compile the same.
+test:
+	@$(MAKE) --no-print-directory -j 2 lint compiled
 	@$(MAKE) --no-print-directory -j 2 types suite
 	@$(if $(ARGS),,$(POSTGRES_PYTEST) $(DATABASE_TESTS))
 
@@ -109,6 +111,12 @@ quick-list: install-test
 	@$(PY) tools/quick_tests.py var/fast.xml
 
 check: lint types
+
+# The model of the tests, and the code that trainer and engine compile for this processor, kept
+# where the tests look for it.
+compiled: install-test
+	@$(PY) -c 'import tests.environment; from trainer.__main__ import main; \
+		raise SystemExit(main(["prepare", "--models", "var/models"]))'
 
 lint: install-test
 	@.venv/bin/ruff check .

@@ -54,7 +54,7 @@ def test_numbers_give_the_estimate_of_any_rank_and_load(device: str, devices: in
 def test_footprint_measures_examples_before_they_are_cut(
     make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_dir = make_run(max_length=64)
+    run_dir = make_run(max_length=64, dtype="float32")
     model = json.loads((run_dir / "config.json").read_text())["base_model"]
     file = tmp_path / "examples.jsonl"
     lengths = (3, 200, 40)
@@ -78,7 +78,7 @@ def test_footprint_measures_examples_before_they_are_cut(
     assert set(found["waits"]) < set(LOSSES)
     assert {way["quantisation"] for way in found["ways"]} == {None, FOUR_BIT}
     # what a run of the same model needs is at least what holds nothing yet
-    plain = next(way for way in found["ways"] if way["dtype"] == "auto")
+    plain = next(way for way in found["ways"] if way["dtype"] == "float32")
     assert 0 < plain["fixed"] < plan(run_dir)["memory"]["total"]
 
 
