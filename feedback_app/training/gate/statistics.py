@@ -9,7 +9,7 @@ has. All bounds are one-sided: a rule asks on which side of a border a mean lies
   Min (2005) add them, but so many that a sample without any difference gets the bound of the exact
   binomial test, 3/n (Hanley and Lippman-Hand 1983). The bootstrap would give it a width of zero.
 - Areas under the ROC curve: their influence on each prompt (Obuchowski 1997), which makes an area a
-  mean over prompts; better than chance is tested by permuting labels between prompts.
+  mean over prompts; better than chance is tested by permuting labels within and between prompts.
 """
 
 import math
@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # numpy is imported where it is used: most web processes neve
     Floats: TypeAlias = NDArray[np.float64]
 
 RESAMPLES = 2000
+#: Resamples that are in memory at one time, where each has all votes.
+AT_ONCE = 100
 #: Below this many prompts the bootstrap's quantiles are too rough.
 EXACT = 12
 #: From this many prompts on the mean's distribution is close enough to Student's.
@@ -228,8 +230,10 @@ def area_by_prompt(scored: Scored) -> list[float]:
 def p_better_than_chance(scored: Scored, *, seed: int = 0) -> float:
     """Return the p-value of "scores say nothing about labels", one-sided.
 
-    Label vectors are permuted between prompts with the same number of examples, so that labels of
-    one prompt stay together.
+    Labels of one prompt stay together, as its answers resemble each other: they are permuted within
+    it, since the order of its answers says nothing, and as a block between prompts with the same
+    number of examples. The first alone would find nothing where every prompt has one label only,
+    the second alone where all have the same labels.
     """
     import numpy as np
 
@@ -243,12 +247,14 @@ def p_better_than_chance(scored: Scored, *, seed: int = 0) -> float:
     for each in rows.values():
         by_size.setdefault(len(each), []).append(each)
     # the sum of ranks of liked examples orders permutations as the area does
-    drawn = np.zeros(RESAMPLES)
+    drawn = np.zeros((RESAMPLES // AT_ONCE, AT_ONCE))
     for blocks in by_size.values():
-        index = np.asarray(blocks)
-        order = rng.permuted(np.tile(np.arange(len(blocks)), (RESAMPLES, 1)), axis=1)
-        for column in range(index.shape[1]):
-            drawn += labels[index[order, column]] @ ranks[index[:, column]]
+        own, score = labels[blocks], ranks[blocks]  # (prompts, examples of each)
+        for sums in drawn:
+            within = rng.permuted(np.tile(own, (AT_ONCE, 1, 1)), axis=2)
+            order = rng.permuted(np.tile(np.arange(len(blocks)), (AT_ONCE, 1)), axis=1)
+            between = np.take_along_axis(within, order[:, :, None], axis=1)
+            sums += np.einsum("dpe,pe->d", between, score)
     found = float(labels @ ranks)
     return (1 + float((drawn >= found - 1e-9).sum())) / (1 + RESAMPLES)
 

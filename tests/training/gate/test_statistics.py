@@ -163,6 +163,21 @@ def test_one_or_two_votes_of_a_class_are_never_better_than_chance(each: int) -> 
     assert p_better_than_chance(scored) > 0.1
 
 
+def paired(rng: random.Random, *, prompts: int, apart: float = 0.0) -> Scored:
+    """Votes on a liked and a disliked answer to each prompt, in this order."""
+    labels = [True, False] * prompts
+    scores = [rng.gauss(apart * label, 1) for label in labels]
+    return Scored(scores, labels, [number // 2 for number in range(len(labels))])
+
+
+def test_prompts_with_the_same_labels_can_show_that_ranking_is_better_than_chance() -> None:
+    perfect = Scored([1.0, 0.0] * 35, [True, False] * 35, [n // 2 for n in range(70)])
+    assert p_better_than_chance(perfect) < 0.001
+    assert p_better_than_chance(paired(random.Random(1), prompts=35, apart=1.5)) < 0.01
+    found = false_alarms(lambda rng: p_better_than_chance(paired(rng, prompts=35)), level=0.05)
+    assert 0.01 <= found <= most(0.05)
+
+
 def test_good_scores_are_found() -> None:
     assert p_better_than_chance(world(random.Random(1), prompts=60, apart=2.0)) < 0.01
 
