@@ -4,6 +4,7 @@ import datetime as dt
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import astuple, dataclass, fields
 from itertools import pairwise
 
@@ -135,11 +136,11 @@ def measure(
     project, email, password = project_fill(
         base_model=base_model, votes=votes, config=config, gate=gate
     )
-    annotator = Annotator(url, email, password, noise=0.0)
-    annotator.sign_in()
-    while annotator.votes < votes:
-        if not annotator.vote_once(project.slug):
-            raise LoopBroken(f"The queue was empty after {annotator.votes} of {votes} votes.")
+    with closing(Annotator(url, email, password, noise=0.0)) as annotator:
+        annotator.sign_in()
+        while annotator.votes < votes:
+            if not annotator.vote_once(project.slug):
+                raise LoopBroken(f"The queue was empty after {annotator.votes} of {votes} votes.")
     return timeline(project, say)
 
 

@@ -93,6 +93,10 @@ class Person:
         # a release waits for an engine that may be slow
         self.client = httpx.Client(base_url=self.base_url, timeout=600.0, follow_redirects=True)
 
+    def close(self) -> None:
+        """Close the browser: its connections."""
+        self.client.close()
+
     def sign_in(self) -> None:
         """Sign in through the form."""
         self.client.get("/accounts/login/").raise_for_status()

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -105,12 +106,15 @@ class ClosedLoop:
     def run(self, *, base_model: str) -> Proof:
         """Run all steps. Raises LoopBroken, PageError or EngineError."""
         started = time.monotonic()
-        project, admin, annotators = self._set_up(base_model)
-        self._timed("annotate", lambda: self._annotate(project, annotators))
-        run = self._timed("train", lambda: self._train(project, admin))
-        adapter = run.adapter
-        self._timed("release", lambda: self._release(project, admin, adapter.name))
-        before, after = self._timed("measure", lambda: self._measure(project, adapter.name))
+        with ExitStack() as browsers:
+            project, admin, annotators = self._set_up(base_model)
+            for person in (admin, *annotators):
+                browsers.enter_context(closing(person))
+            self._timed("annotate", lambda: self._annotate(project, annotators))
+            run = self._timed("train", lambda: self._train(project, admin))
+            adapter = run.adapter
+            self._timed("release", lambda: self._release(project, admin, adapter.name))
+            before, after = self._timed("measure", lambda: self._measure(project, adapter.name))
         self.seconds["total"] = time.monotonic() - started
         return Proof(
             project=self.slug,
