@@ -58,17 +58,13 @@ def history(project: Project) -> History:
     found = figures_read(project=project, name=NAME, count=history_count, rows=project.votes.all())
     if found.value is None:
         return History(known=False)
-    shown = _releases(project)
-    versions = [version for _, version in shown]
-    if all(moment >= _since() for moment, _ in shown):
-        versions.insert(0, BASE_VERSION)  # live until the first release
-    names = list(dict.fromkeys(reversed(versions)))[:VERSIONS_SHOWN]
+    releases = _releases(project)
     rates = found.value["rates"]
     return History(
         votes=found.value["votes"],
         agreement=found.value["agreement"],
-        rates={name: rates[name] for name in reversed(names) if name in rates},
-        releases=[(moment, name) for moment, name in shown if moment >= _since()],
+        rates={name: rates[name] for name in _versions_shown(releases) if name in rates},
+        releases=[(moment, name) for moment, name in releases if moment >= _since()],
         counted_at=found.at,
     )
 
@@ -88,9 +84,19 @@ def _releases(project: Project) -> list[tuple[dt.datetime, str]]:
     return [(row.since, row.version) for row in reversed(rows)]
 
 
+def _versions_shown(releases: list[tuple[dt.datetime, str]]) -> list[str]:
+    """Return the versions whose up-rates are drawn, in the order of their last release."""
+    versions = [version for _, version in releases]
+    if all(moment >= _since() for moment, _ in releases):
+        versions.insert(0, BASE_VERSION)  # live until the first release
+    return list(dict.fromkeys(reversed(versions)))[:VERSIONS_SHOWN][::-1]
+
+
 def history_count(project: Project) -> dict[str, Any]:
     """Count the votes of the last DAYS days. Votes that are set aside do not count, nor those on
-    gold items in the up-rates: all annotators see these."""
+    gold items in the up-rates: all annotators see these. Up-rates are of the versions that are
+    drawn: those of 500 versions would take longer to read than the page."""
+    shown = set(_versions_shown(_releases(project)))
     votes: dict[str, Row] = {}
     rates: defaultdict[str, dict[str, Row]] = defaultdict(dict)
     for row in (
@@ -105,7 +111,7 @@ def history_count(project: Project) -> dict[str, Any]:
         if row["source"] != Source.IMPORT:
             entry = votes.setdefault(day, [day, 0, 0])
             entry[1 if up else 2] += n
-        if not row["completion__gold"]:
+        if row["completion__version"] in shown and not row["completion__gold"]:
             entry = rates[row["completion__version"]].setdefault(day, [day, 0, 0])
             entry[1] += n * up
             entry[2] += n
