@@ -214,8 +214,10 @@ def annotators(each: Site, *, seconds: float, pause: float) -> Iterator[dict[str
 
 
 def crowded(each: Site, wanted: list[Operation], seconds: float) -> list[tuple[str, bool]]:
-    """Request every operation while the annotators vote; return the bars."""
+    """Request every operation while the annotators vote; return the bars. Items that they have
+    judged meanwhile are refused: those operations are left out from then on."""
     taken: dict[str, list[float]] = {}
+    refused: set[str] = set()
     until = time.monotonic() + seconds
     with annotators(each, seconds=seconds, pause=PAUSE) as votes:
         time.sleep(min(5.0, seconds / 4))
@@ -223,7 +225,13 @@ def crowded(each: Site, wanted: list[Operation], seconds: float) -> list[tuple[s
             for operation in wanted:
                 if time.monotonic() >= until:
                     break
-                taken.setdefault(operation.name, []).append(each.client.measure(operation))
+                if operation.name not in refused:
+                    try:
+                        milliseconds = each.client.measure(operation)
+                    except Refused:
+                        refused.add(operation.name)
+                    else:
+                        taken.setdefault(operation.name, []).append(milliseconds)
     print(f"\n{ANNOTATORS} annotators, {votes['rate']:.1f} votes/s; p50 / p99 of", flush=True)
     cycle = votes["milliseconds"]
     print(f"| a verdict with the next item | {median(cycle):.1f} / {p99(cycle):.1f} |")
@@ -234,6 +242,7 @@ def crowded(each: Site, wanted: list[Operation], seconds: float) -> list[tuple[s
         print(
             f"| {name} | {median(taken[name]):.1f} / {most:.1f} (slowest of {len(taken[name])}) |"
         )
+    print(f"refused meanwhile: {', '.join(sorted(refused)) or 'none'}")
     with annotators(each, seconds=min(15.0, seconds), pause=0) as busy:
         pass
     print(
