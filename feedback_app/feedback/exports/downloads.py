@@ -5,6 +5,7 @@ from tempfile import TemporaryFile
 
 from django.http import FileResponse, HttpResponseBase, StreamingHttpResponse
 
+from feedback_app.feedback.exports.files import export_write
 from feedback_app.feedback.exports.rows import CONTENT_TYPES, LINES, ExportRow
 
 
@@ -14,12 +15,10 @@ def download_of(
     """Return the rows as a streamed file."""
     filename, kind = f"{name}.{as_format}", CONTENT_TYPES[as_format]
     if as_format == "parquet":
-        from feedback_app.feedback.exports.parquet import parquet_write  # imports pyarrow
-
         # Parquet's directory is at the end of the file, so it is written before it is sent
         file = TemporaryFile()  # noqa: SIM115 - the response closes it
         try:
-            parquet_write(rows, file, votes=votes)
+            export_write(rows, file, as_format=as_format, votes=votes)
         except BaseException:  # a token that was revoked meanwhile
             file.close()
             raise

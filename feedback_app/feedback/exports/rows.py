@@ -1,4 +1,4 @@
-"""KTO examples as files: JSONL and Parquet in TRL's unpaired form, CSV for spreadsheets.
+"""KTO examples as rows and lines: JSONL in TRL's unpaired form, CSV for spreadsheets.
 
 Everything streams: rows are read in chunks by separate queries, so a slow download holds no
 transaction open, and at most one chunk (or one Parquet row group) is in memory.
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC
-from typing import IO, Any
+from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 from django.utils.crypto import salted_hmac
@@ -208,24 +208,3 @@ def csv_lines(rows: Iterable[ExportRow], *, votes: bool = False) -> Iterator[byt
 
 
 LINES = {"jsonl": jsonl_lines, "csv": csv_lines}
-
-
-def export_write(
-    rows: Iterable[ExportRow], file: IO[bytes], *, as_format: str, votes: bool = False
-) -> int:
-    """Write all rows to `file`; return how many."""
-    count = 0
-
-    def counted() -> Iterator[ExportRow]:
-        nonlocal count
-        for row in rows:
-            count += 1
-            yield row
-
-    if as_format == "parquet":
-        from feedback_app.feedback.exports.parquet import parquet_write  # imports pyarrow
-
-        parquet_write(counted(), file, votes=votes)
-    else:
-        file.writelines(LINES[as_format](counted(), votes=votes))
-    return count

@@ -7,7 +7,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from feedback_app.feedback.exports.rows import FORMATS, ExportRow, export_write, project_rows
+from feedback_app.feedback.exports.files import export_write
+from feedback_app.feedback.exports.rows import FORMATS, ExportRow, project_rows
 from feedback_app.feedback.models import Project
 from feedback_app.training.snapshots.rows import snapshot_rows
 
