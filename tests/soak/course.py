@@ -39,9 +39,11 @@ CONTEXT = 2048
 #: Seconds for work in progress to end once nothing is broken any more.
 SETTLE_SECONDS = 600.0
 #: Shares of the soak's time: the beginning and the end without faults; faults that end processes;
-#: after their last restart, until memory is measured; faults that end no process of the app, until
-#: it is measured again. A process fills its caches for minutes: each of its connections prepares
-#: statements of its own, once it has run each of them five times.
+#: after their last restart, faults that end no process of the app, until memory is measured; the
+#: same faults, until it is measured again. So both measurements follow the same events: a process
+#: fills its caches for minutes (each of its connections prepares statements of its own, once it has
+#: run each of them five times), and when all its threads reconnect at once it takes memory that it
+#: keeps. What leaks grows after the first measurement as before it.
 QUIET, KILLS, FILLING, NO_KILLS = 0.07, 0.4, 0.2, 0.26
 LEAST_QUIET_SECONDS = 20.0
 #: Seconds between two records of memory in the report.
@@ -222,13 +224,14 @@ class Soak:
         await self.work(quiet, lives)
         self.say("Fault injection begins.")
         await self.inject(injector, self.seconds * KILLS, lives, kills=True)
-        self.say(f"Nothing is broken for {filling:.0f} s, so that new processes fill their caches.")
-        await asyncio.to_thread(wait_ready, parts)
-        # the first reconnect loads code and caches of several MB, and not every process has had one
-        await asyncio.to_thread(injector.restart_servers)
+        self.say(f"New processes fill their caches for {filling:.0f} s, faults included.")
         await asyncio.to_thread(wait_ready, parts)
         await self.fill_pools(parts, world)
-        await self.work(filling, lives)
+        # all threads reconnect at once, and not every process has had its first reconnect
+        await asyncio.to_thread(injector.restart_servers)
+        await asyncio.to_thread(wait_ready, parts)
+        await self.inject(injector, filling, lives, kills=False)
+        await asyncio.to_thread(wait_ready, parts)
         await self.gate.close()
         await self.settle(parts)
         self.outcome.before = await asyncio.to_thread(figures, parts)
