@@ -135,6 +135,8 @@ VARIANTS = {
     "runs": ["page=3", "page=9999"],
     "sweeps": ["page=2"],
     "sweep": ["sort=epochs&order=descending"],
+    "tokens": ["page=2"],
+    "own-votes": ["page=9", "text=bread", "verdict=up"],
     "webhook": ["state=failed", "state=waiting", "page=3"],
     "prompts@api": ["limit=100", "cursor={cursor}"],
     "completions@api": ["version={other_adapter}", "prompt_id={prompt}", "limit=100"],

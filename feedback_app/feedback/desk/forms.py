@@ -50,3 +50,10 @@ class SkipForm(StrictForm):
     def why(self) -> str:
         """Return the reason."""
         return str(self.cleaned_data["reason"] or self.cleaned_data["comment"])
+
+
+class OwnVoteForm(StrictForm):
+    """Another verdict, in the list of one's own votes; `back` is the state of the list."""
+
+    verdict = forms.ChoiceField(choices=Verdict.choices)
+    back = forms.CharField(required=False, max_length=1_000)
