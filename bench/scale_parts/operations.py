@@ -27,7 +27,7 @@ LEFT_OUT = {
     ),
     **dict.fromkeys(
         "conversation-log-export audit-export adapter-download dossier examples-export export@api "
-        "me-export import-refusals".split(),
+        "me-export import-refusals run-metrics-csv".split(),
         "a download, of any size: the table of transfers",
     ),
     **dict.fromkeys(
@@ -59,6 +59,7 @@ LEFT_OUT = {
     "project-deletion": "about a project that is deleted",
     "erasure-status": "by a signed link, and about one erasure",
     **dict.fromkeys("turn-show shared-show".split(), "few conversations have branches"),
+    "own-vote-change": "of a vote that the person has cast before, as `vote` stores one",
     "conversation-settings": "of an admin's own conversations, of which there are none here",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",

@@ -8,7 +8,7 @@ from django.http import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 
-from feedback_app.accounts.models import Role, User
+from feedback_app.accounts.models import Role
 from feedback_app.feedback.access import project_view, unpaused
 from feedback_app.feedback.desk.forms import OwnVoteForm
 from feedback_app.feedback.desk.services import vote_and_take_next
@@ -35,14 +35,15 @@ def own_votes(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     query_strict(request, ("text", "verdict", "page"))
     text = storable(request.GET.get("text", "")[:TEXT_LIMIT]).strip()
     verdict = query_choice(request, "verdict", VERDICTS)
-    rows = project.votes.recent_of(request.user)
+    mine = project.votes.filter(user=request.user)
     if text or verdict:
-        found = votes_found(project, request.user, text=text, verdict=verdict)
-        rows = rows.filter(pk__in=found)
+        mine = mine.filter(pk__in=votes_found(mine, text=text, verdict=verdict))
     state = {"text": text, "verdict": verdict}
     context = {
         "project": project,
-        "page": ListedPaginator(rows, PAGE_SIZE).get_page(query_page(request)),
+        "page": ListedPaginator(mine.recent_of(request.user), PAGE_SIZE, of=mine).get_page(
+            query_page(request)
+        ),
         "text": text,
         "verdict": verdict,
         "verdicts": Verdict.choices,
@@ -52,14 +53,16 @@ def own_votes(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     return render(request, "feedback/own_votes.html", context)
 
 
-def votes_found(project: Project, user: User, *, text: str, verdict: str) -> list[int]:
-    """Return the ids of those of the person's newest WINDOW votes that match.
+def votes_found(mine: QuerySet[Vote], *, text: str, verdict: str) -> list[int]:
+    """Return the ids of those of a person's newest WINDOW votes that match.
 
     Read in Python: how a JSON column is compared depends on the database.
     """
     wanted = text.casefold()
-    rows: QuerySet[Vote] = project.votes.filter(user=user).order_by("-updated_at", "-pk")
-    columns = rows.values_list("pk", "verdict", "completion__text", "completion__prompt__messages")
+    newest = mine.order_by("-updated_at", "-pk")
+    columns = newest.values_list(
+        "pk", "verdict", "completion__text", "completion__prompt__messages"
+    )
     return [
         pk
         for pk, given, answer, asked in columns[:WINDOW]
