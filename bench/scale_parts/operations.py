@@ -185,6 +185,7 @@ POSTS: dict[str, Post] = {
         headers=HTMX | {"HX-Target": "stage"},
     ),
     "skip": Post(("item",), headers=HTMX | {"HX-Target": "stage"}),
+    "practice-again": Post(),
     "demo-vote": Post(("demo_completion",), {"verdict": "up"}, headers=HTMX),
     "demo-undo": Post(
         ("demo_completion",), before="demo-vote", before_body={"verdict": "up"}, headers=HTMX

@@ -113,7 +113,7 @@ def project_pages(project: Project) -> list[str]:
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
     names += ("conversations", "conversation-log", "adapter-import", "sweeps", "sweep-new")
-    names += ("schedule-settings", "own-votes")
+    names += ("schedule-settings", "own-votes", "practice")
     names += ("pairs", "prompts", "audit", "notification-choice", "erasures")
     runs = project.runs.values_list("number", flat=True)
     return [

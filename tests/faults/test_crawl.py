@@ -88,6 +88,8 @@ LEAST = {
     "pair-undo": ANNOTATOR,
     "guidelines": ANNOTATOR,
     "own-votes": ANNOTATOR,
+    "practice": ANNOTATOR,
+    "practice-again": ANNOTATOR,
     "own-vote-change": ANNOTATOR,
     "person-deactivate": OWNER,
     "person-reactivate": OWNER,

@@ -57,3 +57,10 @@ class OwnVoteForm(StrictForm):
 
     verdict = forms.ChoiceField(choices=Verdict.choices)
     back = forms.CharField(required=False, max_length=1_000)
+
+
+class PracticeForm(StrictForm):
+    """A verdict on a decided answer, which is not stored."""
+
+    completion = forms.IntegerField(min_value=1, max_value=2**63 - 1)
+    verdict = forms.ChoiceField(choices=Verdict.choices)
