@@ -27,7 +27,7 @@ LEFT_OUT = {
     ),
     **dict.fromkeys(
         "conversation-log-export audit-export adapter-download dossier examples-export export@api "
-        "me-export import-refusals".split(),
+        "me-export import-refusals run-metrics-csv".split(),
         "a download, of any size: the table of transfers",
     ),
     **dict.fromkeys(
@@ -59,6 +59,7 @@ LEFT_OUT = {
     "project-deletion": "about a project that is deleted",
     "erasure-status": "by a signed link, and about one erasure",
     **dict.fromkeys("turn-show shared-show".split(), "few conversations have branches"),
+    "own-vote-change": "of a vote that the person has cast before, as `vote` stores one",
     "conversation-settings": "of an admin's own conversations, of which there are none here",
     "run-pairs-close": "ends the batch whose pairs others judge",
     "webhook-test": "refused while the webhook is paused, which nobody may receive here",
@@ -135,6 +136,8 @@ VARIANTS = {
     "runs": ["page=3", "page=9999"],
     "sweeps": ["page=2"],
     "sweep": ["sort=epochs&order=descending"],
+    "tokens": ["page=2"],
+    "own-votes": ["page=9", "text=bread", "verdict=up"],
     "webhook": ["state=failed", "state=waiting", "page=3"],
     "prompts@api": ["limit=100", "cursor={cursor}"],
     "completions@api": ["version={other_adapter}", "prompt_id={prompt}", "limit=100"],
@@ -182,6 +185,7 @@ POSTS: dict[str, Post] = {
         headers=HTMX | {"HX-Target": "stage"},
     ),
     "skip": Post(("item",), headers=HTMX | {"HX-Target": "stage"}),
+    "practice-again": Post(),
     "demo-vote": Post(("demo_completion",), {"verdict": "up"}, headers=HTMX),
     "demo-undo": Post(
         ("demo_completion",), before="demo-vote", before_body={"verdict": "up"}, headers=HTMX

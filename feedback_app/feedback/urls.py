@@ -4,6 +4,7 @@ from django.urls import path
 
 from feedback_app.feedback.adjudication import views as adjudication_views
 from feedback_app.feedback.audit_trail import views as audit_views
+from feedback_app.feedback.desk import own_votes, practice
 from feedback_app.feedback.desk import views as desk_views
 from feedback_app.feedback.examples import views as examples_views
 from feedback_app.feedback.exports import views as exports_views
@@ -35,6 +36,18 @@ urlpatterns = [
     path("projects/<slug:slug>/annotate/", desk_views.annotate, name="annotate"),
     path(
         "projects/<slug:slug>/annotate/status/", desk_views.annotate_status, name="annotate-status"
+    ),
+    path("projects/<slug:slug>/annotate/practice/", practice.practice, name="practice"),
+    path(
+        "projects/<slug:slug>/annotate/practice/again/",
+        practice.practice_again,
+        name="practice-again",
+    ),
+    path("projects/<slug:slug>/annotate/votes/", own_votes.own_votes, name="own-votes"),
+    path(
+        "projects/<slug:slug>/annotate/votes/<id:pk>/",
+        own_votes.own_vote_change,
+        name="own-vote-change",
     ),
     path("projects/<slug:slug>/completions/<id:pk>/vote/", desk_views.vote, name="vote"),
     path(

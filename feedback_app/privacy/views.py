@@ -16,7 +16,7 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.members.accounts import account_deactivate, account_reactivate, may_close
 from feedback_app.feedback.members.services import may_give, member_remove
 from feedback_app.feedback.members.views import member_of, revoked_text
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Project, Webhook
 from feedback_app.privacy.activity import days_of, work_in
 from feedback_app.privacy.erasure import person_erase, projects_of, used_text
 from feedback_app.privacy.export import person_json
@@ -48,6 +48,12 @@ def tokens_made(person: User, projects: list[Project]) -> list[ApiToken]:
     return list(made.select_related("project").order_by("project", "-pk"))
 
 
+def webhooks_made(person: User, projects: list[Project]) -> list[Webhook]:
+    """Return the webhooks that the person made and that get events of these projects."""
+    made = Webhook.objects.filter(created_by=person, project__in=projects, active=True)
+    return list(made.select_related("project").order_by("project", "-pk"))
+
+
 # -- the own page
 
 
@@ -56,7 +62,8 @@ def me(request: HtmxHttpRequest) -> HttpResponseBase:
     """Show the own page, over all projects."""
     projects = projects_of(request.user)
     context = person_context(request.user, projects) | {
-        "tokens": tokens_made(request.user, projects)
+        "tokens": tokens_made(request.user, projects),
+        "webhooks": webhooks_made(request.user, projects),
     }
     return render(request, TEMPLATE, context)
 
@@ -116,6 +123,7 @@ def person(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseB
         "may_close": may_close(user=user, by=request.user),
         "may_erase": user != request.user and membership.role in roles_of(request.membership),
         "tokens": tokens_made(user, [project]),
+        "webhooks": webhooks_made(user, [project]),
     }
     return render(request, TEMPLATE, context)
 

@@ -14,6 +14,7 @@ from feedback_app.serving.project_home import views as project_home_views
 from feedback_app.serving.releases import views as releases_views
 from feedback_app.serving.share_links import views as share_links_views
 from feedback_app.serving.share_links.visitors import views as visitor_views
+from feedback_app.serving.side_by_side import views as side_by_side_views
 from feedback_app.serving.traffic_splits import views as traffic_splits_views
 from feedback_app.serving.version_diff import views as version_diff_views
 
@@ -46,6 +47,11 @@ urlpatterns = [
         "projects/<slug:slug>/completions/<id:pk>/lineage/",
         lineage_views.completion_lineage,
         name="completion-lineage",
+    ),
+    path(
+        "projects/<slug:slug>/runs/side-by-side/",
+        side_by_side_views.side_by_side,
+        name="runs-side-by-side",
     ),
     path(CHANGES, version_diff_views.version_diff, name="changes"),
     path(f"{CHANGES}progress/", version_diff_views.version_diff_progress, name="changes-progress"),

@@ -12,7 +12,6 @@ from feedback_app.training.pushes import views as pushes_views
 from feedback_app.training.registry import views as registry_views
 from feedback_app.training.runs import views as runs_views
 from feedback_app.training.schedules import views as schedules_views
-from feedback_app.training.side_by_side import views as side_by_side_views
 from feedback_app.training.sweeps import views as sweeps_views
 
 RUN = "projects/<slug:slug>/runs/<id:number>/"
@@ -24,11 +23,6 @@ urlpatterns = [
     path("projects/<slug:slug>/runs/import/", import_views.adapter_import, name="adapter-import"),
     path("projects/<slug:slug>/runs/plan/", runs_views.run_plan_view, name="run-plan"),
     path("projects/<slug:slug>/runs/new/", runs_views.run_request_view, name="run-request"),
-    path(
-        "projects/<slug:slug>/runs/side-by-side/",
-        side_by_side_views.side_by_side,
-        name="runs-side-by-side",
-    ),
     path("projects/<slug:slug>/sweeps/", sweeps_views.sweeps, name="sweeps"),
     path("projects/<slug:slug>/sweeps/new/", sweeps_views.sweep_new, name="sweep-new"),
     path(SWEEP, sweeps_views.sweep, name="sweep"),
@@ -67,6 +61,7 @@ urlpatterns = [
     path(RUN, runs_views.run, name="run"),
     path(f"{RUN}live/", runs_views.run_live, name="run-live"),
     path(f"{RUN}metrics/", runs_views.run_metrics, name="run-metrics"),
+    path(f"{RUN}metrics/download/", runs_views.run_metrics_csv, name="run-metrics-csv"),
     path(f"{RUN}misfits/<id:pk>/", runs_views.misfit_send_back, name="misfit-send-back"),
     path(f"{RUN}examples/", explorer_views.run_examples, name="run-examples"),
     path(f"{RUN}cancel/", runs_views.run_cancel_view, name="run-cancel"),

@@ -271,6 +271,8 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && ["comment", "correction"].includes(event.target.id)) event.target.blur();
 });
 
+// how far a finger moves sideways for a verdict, in pixels
+const SWIPED = 90;
 let start = null;
 desk.addEventListener("touchstart", (event) => {
   const touch = event.touches[0];
@@ -281,13 +283,16 @@ desk.addEventListener("touchmove", (event) => {
   if (!start) return;
   const [dx, dy] = moved(event.touches[0]);
   if (Math.abs(dy) > 40) return settle();
-  if (Math.abs(dx) > 12) document.getElementById("item").style.transform = `translateX(${dx / 2}px)`;
+  const item = document.getElementById("item");
+  if (Math.abs(dx) > 12) item.style.transform = `translateX(${dx / 2}px)`;
+  // the verdict that letting go would cast, by colour and word
+  item.dataset.swipe = Math.abs(dx) > SWIPED ? (dx > 0 ? "up" : "down") : "";
 }, { passive: true });
 desk.addEventListener("touchend", (event) => {
   if (!start) return;
   const [dx, dy] = moved(event.changedTouches[0]);
   settle();
-  if (Math.abs(dx) > 90 && Math.abs(dy) < 40 && !inFlight) verdict(dx > 0 ? "up" : "down")();
+  if (Math.abs(dx) > SWIPED && Math.abs(dy) < 40 && !inFlight) verdict(dx > 0 ? "up" : "down")();
 }, { passive: true });
 
 function moved(touch) {
@@ -297,5 +302,7 @@ function moved(touch) {
 function settle() {
   start = null;
   const item = document.getElementById("item");
-  if (item) item.style.transform = "";
+  if (!item) return;
+  item.style.transform = "";
+  delete item.dataset.swipe;
 }

@@ -1,5 +1,6 @@
 // The demo: answers stream in, can be stopped, copied, asked for again; the last question can be
 // edited. Without this file the same forms work as plain pages.
+import { hotkeys } from "./hotkeys.js";
 import { csrfToken } from "./outbox.js";
 import { copyText } from "./prose.js";
 import { signInForm } from "./signin.js";
@@ -279,3 +280,13 @@ document.querySelector("[data-choose] select")?.addEventListener("change", (even
   event.target.form.requestSubmit();
 });
 if (!document.getElementById("hello")) toEnd();
+
+// E opens the last answer for correction, as at the annotation page
+hotkeys({
+  e: () => {
+    const correction = [...talk.querySelectorAll("details.correct")].at(-1);
+    if (!correction) return false;
+    correction.open = true;
+    correction.querySelector("textarea").focus();
+  },
+});

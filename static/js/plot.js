@@ -3,6 +3,9 @@
 // of the lines of a plot with several versions or runs: the newest is solid
 export const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 4]];
 
+// of an axis of steps: no halves between them
+export const WHOLE = [1, 2, 5].flatMap((digit) => [...Array(7).keys()].map((power) => digit * 10 ** power)).sort((a, b) => a - b);
+
 export function token(name, box = document.body) {
   // a canvas can't read light-dark(): ask for the colour as the page computes it
   const probe = document.createElement("span");

@@ -1,5 +1,5 @@
 // The curves of a run. They grow while it works; colours come from the page's tokens.
-import { axis as axisOf, legendItem, token } from "./plot.js";
+import { axis as axisOf, legendItem, token, WHOLE } from "./plot.js";
 
 const POLL = 2500;
 const box = document.getElementById("charts");
@@ -64,7 +64,7 @@ class Chart {
         legend: { show: false },
         scales: { x: { time: false }, y: { range: (plot, low, high) => room(low, high, this.spec) } },
         axes: [
-          { ...axis, size: 26, grid: { show: false } },
+          { ...axis, size: 26, grid: { show: false }, incrs: WHOLE },
           { ...axis, size: 44 },
         ],
         series: [

@@ -1,5 +1,5 @@
 // The curves of several runs over each other, by step.
-import { axis, DASHES, legendItem, token } from "./plot.js";
+import { axis, DASHES, legendItem, token, WHOLE } from "./plot.js";
 
 const box = document.getElementById("curves");
 const runs = [...document.querySelectorAll("[data-curves]")].map(({ dataset }) => dataset);
@@ -54,7 +54,7 @@ class Overlay {
         legend: { show: false },
         scales: { x: { time: false } },
         axes: [
-          { ...look, size: 26, grid: { show: false } },
+          { ...look, size: 26, grid: { show: false }, incrs: WHOLE },
           { ...look, size: 48 },
         ],
         series: [

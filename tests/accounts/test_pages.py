@@ -44,10 +44,15 @@ def test_page_renders_for_everybody(
         assert client.post(path, follow=True).status_code < 500
 
 
+def sign_in_page(client: Client) -> str:
+    return client.get(reverse("account_login")).content.decode()
+
+
 def test_forgotten_password_is_reset_by_mail_and_strangers_get_none(annotator: User) -> None:
-    client = Client()
+    client, reset = Client(), reverse("account_reset_password")
+    assert f'<a href="{reset}">Forgot password?</a>' in sign_in_page(client)
     for email in ("nobody@example.com", annotator.email):
-        page = client.post(reverse("account_reset_password"), {"email": email}, follow=True)
+        page = client.post(reset, {"email": email}, follow=True)
         assert page.status_code == 200
     [sent] = mail.outbox
     assert sent.to == [annotator.email]

@@ -386,9 +386,17 @@ def test_swipe_right_votes_up(
             const at = (x) => [new Touch({identifier: 1, target: item, clientX: x, clientY: 200})];
             const fire = (type, x) => item.dispatchEvent(new TouchEvent(type, {
                 bubbles: true, touches: type === "touchend" ? [] : at(x), changedTouches: at(x)}));
-            fire("touchstart", 60); fire("touchmove", 150); fire("touchend", 220);
+            window.swiped = (...steps) => steps.forEach(([type, x]) => fire(type, x));
+            swiped(["touchstart", 60], ["touchmove", 130], ["touchmove", 160]);
         }"""
     )
+    item = page.locator("#item")
+    expect(item).to_have_attribute("data-swipe", "up")
+    word = "() => getComputedStyle(document.getElementById('item'), '::after').content"
+    assert page.evaluate(word) == '"Up"'
+    page.evaluate("() => swiped(['touchmove', 100])")
+    expect(item).to_have_attribute("data-swipe", "")
+    page.evaluate("() => swiped(['touchend', 220])")
 
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the vote")

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, Route, expect
 from pytest_django import Settings
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Project
+from feedback_app.feedback.models import Project, Vote
 from tests.browser.conftest import NewPage
 from tests.conftest import PASSWORD
 from tests.serving.engine.slow_engine import slow_engine
@@ -92,3 +92,26 @@ def test_answer_is_shown_while_it_is_generated(
         say(page, "Hello?")
         expect(page.locator(".reply .thumbs")).to_be_visible()
     assert page.evaluate("window.lengths.size") > 1, "the answer arrived in one piece"
+
+
+def test_key_opens_the_last_answer_for_correction(
+    new_page: NewPage, project: Project, admin: User, settings: Settings
+) -> None:
+    page = new_page(admin)
+    with slow_engine() as engine:
+        settings.ENGINES = {project.base_model: engine.url}
+        page.goto(reverse("demo", args=[project.slug]))
+        say(page, "Hello?")
+        expect(page.locator(".reply .thumbs")).to_be_visible(timeout=60_000)
+
+        page.get_by_label("Your message").press("e")
+        expect(page.get_by_label("The answer as it should be")).to_be_hidden()
+        page.get_by_label("Your message").evaluate("field => field.blur()")
+        page.keyboard.press("e")
+        corrected = page.get_by_label("The answer as it should be")
+        expect(corrected).to_be_focused()
+        corrected.fill("Hello.")
+        page.get_by_role("button", name="Save correction").click()
+
+        expect(page.get_by_text("Corrected")).to_be_visible()
+    assert dict(Vote.objects.values_list("completion__text", "verdict"))["Hello."] == "up"

@@ -113,7 +113,7 @@ def project_pages(project: Project) -> list[str]:
     names += ("tokens", "imports", "compare", "guidelines", "rules", "gold", "quality", "resolve")
     names += ("people", "api-docs", "webhooks", "share-links", "flags", "gate-rules", "probes")
     names += ("conversations", "conversation-log", "adapter-import", "sweeps", "sweep-new")
-    names += ("schedule-settings",)
+    names += ("schedule-settings", "own-votes", "practice")
     names += ("pairs", "prompts", "audit", "notification-choice", "erasures")
     runs = project.runs.values_list("number", flat=True)
     return [
@@ -139,6 +139,7 @@ def project_pages(project: Project) -> list[str]:
             reverse("probes", args=[project.slug]) + f"?completion={completion.pk}"
             for completion in project.completions.all()[:1]
         ),
+        reverse("own-votes", args=[project.slug]) + "?text=nothing-like-this",
         reverse("prompts", args=[project.slug]) + "?text=nothing-like-this&show=retired",
         *(reverse("prompt", args=[project.slug, p.pk]) for p in project.prompts.all()[:1]),
         # the list of answers is open

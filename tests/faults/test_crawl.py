@@ -87,6 +87,10 @@ LEAST = {
     "pair-vote": ANNOTATOR,
     "pair-undo": ANNOTATOR,
     "guidelines": ANNOTATOR,
+    "own-votes": ANNOTATOR,
+    "practice": ANNOTATOR,
+    "practice-again": ANNOTATOR,
+    "own-vote-change": ANNOTATOR,
     "person-deactivate": OWNER,
     "person-reactivate": OWNER,
     "project-archive": OWNER,
@@ -112,7 +116,7 @@ LEAST = {
         schedule schedule-settings gate-rules gate-rules-preview gate-rules-reset gate-judge
         gate-judge-test gate-judge-remove probes probe-retire probe-restore run run-live
         run-pairs run-pairs-close
-        run-examples run-metrics misfit-send-back run-cancel run-resume
+        run-examples run-metrics run-metrics-csv misfit-send-back run-cancel run-resume
         adapter-discard adapter-import adapter-push adapter-restore
         person person-erase api-person-erase
         """.split(),

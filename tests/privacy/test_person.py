@@ -195,7 +195,7 @@ def test_own_page_queries_do_not_grow_with_work(
         adapter_of(run_request(project=voted_project, by=admin))
     client = as_user(annotator)
 
-    with django_assert_max_num_queries(13):
+    with django_assert_max_num_queries(14):
         client.get("/me/")
 
 

@@ -50,3 +50,17 @@ class SkipForm(StrictForm):
     def why(self) -> str:
         """Return the reason."""
         return str(self.cleaned_data["reason"] or self.cleaned_data["comment"])
+
+
+class OwnVoteForm(StrictForm):
+    """Another verdict, in the list of one's own votes; `back` is the state of the list."""
+
+    verdict = forms.ChoiceField(choices=Verdict.choices)
+    back = forms.CharField(required=False, max_length=1_000)
+
+
+class PracticeForm(StrictForm):
+    """A verdict on a decided answer, which is not stored."""
+
+    completion = forms.IntegerField(min_value=1, max_value=2**63 - 1)
+    verdict = forms.ChoiceField(choices=Verdict.choices)

@@ -16,6 +16,7 @@ from feedback_app.accounts.models import Role, roles_from
 from feedback_app.feedback.access import ARCHIVED, project_view, unpaused
 from feedback_app.feedback.desk.forms import CorrectedVoteForm, SkipForm
 from feedback_app.feedback.desk.notices import Notice, flags_notice, notices
+from feedback_app.feedback.desk.practice import practice_items
 from feedback_app.feedback.desk.selectors import (
     EmptyQueue,
     empty_queue,
@@ -110,7 +111,9 @@ def annotate(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     view = view_of(request, project)
     items = items_for(request, project, view)
     context = desk_context(request, project, view, items)
+    newcomer = items and not context["recent"]
     context |= {
+        "practice": newcomer and practice_items(project, request.user).exists(),
         "orders": QueueOrder.choices,
         "order_now": view.order or project.queue_order,
         "sources": Source.choices,

@@ -1,7 +1,7 @@
 """Versions of a project's guidelines and the differences between them."""
 
-import difflib
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Literal
 
 from feedback_app.accounts.models import User
@@ -9,6 +9,8 @@ from feedback_app.feedback.models import GuidelinesVersion, Project
 
 #: Unchanged lines shown around a change.
 AROUND = 2
+#: Changed lines, of one version, up to which they are compared one by one.
+COMPARED_LINES = 1_000
 
 
 @dataclass(frozen=True)
@@ -65,21 +67,44 @@ def guidelines_changes(versions: list[GuidelinesVersion], *, project: Project) -
 
 
 def difference(before: str, after: str) -> list[DiffLine]:
-    """Return a line diff with some context."""
-    old, new = before.splitlines(), after.splitlines()
-    lines: list[DiffLine] = []
-    shown_to = 0
-    matcher = difflib.SequenceMatcher(a=old, b=new, autojunk=False)
-    for group in matcher.get_grouped_opcodes(AROUND):
-        if lines or group[0][1] > 0:
-            lines.append(DiffLine("gap"))
-        for tag, a1, a2, b1, b2 in group:
-            if tag == "equal":
-                lines += [DiffLine("same", text) for text in old[a1:a2]]
-            else:
-                lines += [DiffLine("removed", text) for text in old[a1:a2]]
-                lines += [DiffLine("added", text) for text in new[b1:b2]]
-        shown_to = group[-1][2]
-    if lines and shown_to < len(old):
-        lines.append(DiffLine("gap"))
-    return lines
+    """Return a line diff with some context; empty for equal texts.
+
+    Very many lines are shown as removed and added: their comparison would take too long.
+    """
+    lines = compared(before.splitlines(), after.splitlines())
+    shown = {
+        near
+        for at, line in enumerate(lines)
+        if line.kind != "same"
+        for near in range(at - AROUND, at + AROUND + 1)
+    }
+    found: list[DiffLine] = []
+    for at, line in enumerate(lines):
+        if at in shown:
+            found.append(line)
+        elif shown and (not found or found[-1].kind != "gap"):
+            found.append(DiffLine("gap"))
+    return found
+
+
+def compared(old: list[str], new: list[str]) -> list[DiffLine]:
+    """Return every line of both texts, each once where they agree."""
+    shorter = min(len(old), len(new))
+    first = next((at for at in range(shorter) if old[at] != new[at]), shorter)
+    rest = shorter - first
+    last = next((at for at in range(rest) if old[-1 - at] != new[-1 - at]), rest)
+    changed_old, changed_new = old[first : len(old) - last], new[first : len(new) - last]
+    if max(len(changed_old), len(changed_new)) > COMPARED_LINES:
+        middle = [("replace", 0, len(changed_old), 0, len(changed_new))]
+    else:
+        # of more than 200 lines the frequent ones, such as empty lines, begin no match: with them
+        # the time would be quadratic
+        middle = list(SequenceMatcher(None, changed_old, changed_new).get_opcodes())
+    lines = [DiffLine("same", text) for text in old[:first]]
+    for tag, a1, a2, b1, b2 in middle:
+        if tag == "equal":
+            lines += [DiffLine("same", text) for text in changed_old[a1:a2]]
+        else:
+            lines += [DiffLine("removed", text) for text in changed_old[a1:a2]]
+            lines += [DiffLine("added", text) for text in changed_new[b1:b2]]
+    return lines + [DiffLine("same", text) for text in old[len(old) - last :]]

@@ -26,6 +26,7 @@ from feedback_app.feedback.models import (
     Project,
 )
 from feedback_app.feedback.tokens.services import token_revoke
+from feedback_app.feedback.webhooks.services import webhook_switch
 from feedback_app.web.errors import UserError
 
 #: Sent with `project`, `user` and `by`, in the transaction that ends a person's rights of an admin.
@@ -53,12 +54,21 @@ def may_give(actor: Membership, *roles: str) -> None:
 
 
 def admin_rights_revoke(*, project: Project, user: User, by: User | None) -> list[str]:
-    """Revoke the API tokens and share links that the person made; return their names.
+    """Revoke the API tokens and share links that the person made, and pause their webhooks; return
+    their names.
 
-    They may know the secrets. Call it in the transaction that ends their rights of an admin.
+    They may know the secrets, and where the events go. Call it in the transaction that ends their
+    rights of an admin.
     """
     tokens = ApiToken.objects.unrevoked().filter(project=project, created_by=user).order_by("pk")
     revoked = [f"API token {token}" for token in tokens if token_revoke(token=token, by=by)]
+    # paused, not deleted: what uses the events belongs to the project, and an admin may resume it
+    webhooks = project.webhooks.filter(active=True, created_by=user).order_by("pk")
+    revoked += [
+        f"webhook {webhook} (paused)"
+        for webhook in webhooks
+        if webhook_switch(webhook=webhook, on=False, by=by)
+    ]
     for _, names in admin_rights_end.send(Membership, project=project, user=user, by=by):
         revoked += cast("list[str]", names)
     return revoked

@@ -134,8 +134,8 @@ def member_of(project: Project, pk: int) -> Membership:
 
 
 def revoked_text(names: list[str]) -> str:
-    """Return a sentence about revoked tokens and links, or nothing."""
-    return f" Revoked with their rights: {', '.join(names)}." if names else ""
+    """Return a sentence about what ended with a person's rights, or nothing."""
+    return f" Ended with their rights: {', '.join(names)}." if names else ""
 
 
 @project_view(Role.ADMIN)

@@ -4,8 +4,10 @@ from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
+
+from feedback_app.accounts.models import Membership, Role, roles_from
 
 
 class Event(models.TextChoices):
@@ -21,6 +23,18 @@ class Event(models.TextChoices):
     QUOTA_REACHED = "quota.reached", "A share link is used up"
     ENGINE_DOWN = "engine.down", "No engine of the base model answers"
     DISK_LOW = "disk.low", "The disk for adapters is nearly full"
+
+
+class WebhookQuerySet(models.QuerySet["Webhook"]):
+    def of_former_admins(self) -> Self:
+        """Those whose maker, who may know the secret, is no active admin of the project now."""
+        admins = Membership.objects.filter(
+            project=OuterRef("project"),
+            user=OuterRef("created_by"),
+            user__is_active=True,
+            role__in=roles_from(Role.ADMIN),
+        )
+        return self.exclude(Exists(admins))
 
 
 class Webhook(models.Model):
@@ -41,6 +55,8 @@ class Webhook(models.Model):
         settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+"
     )
     created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = WebhookQuerySet.as_manager()
 
     def __str__(self) -> str:
         return self.url

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django import forms
 from django.conf import settings
 
+from feedback_app.feedback.guidelines.forms import GuidelinesField
 from feedback_app.feedback.models import Project, Verdict
 from feedback_app.feedback.models.projects import TEST_PERCENT, VALIDATION_PERCENT
 from feedback_app.feedback.projects.reasons import chips_read, chips_text
@@ -79,6 +80,7 @@ class ProjectForm(SeenValues, StrictFields, forms.ModelForm[Project]):
             "launcher",
             "run_hours",
         ]
+        field_classes: ClassVar = {"guidelines": GuidelinesField}
         labels: ClassVar = {
             "overlap": "Votes per answer",
             "queue_order": "Queue order",

@@ -32,7 +32,12 @@ class Tab:
 TABS = (
     Tab("Home", "project-home", Role.ADMIN, ("project-home",)),
     Tab("Prompts", "prompts", Role.ADMIN, ("prompts", "prompt", "imports", "import-job")),
-    Tab("Annotate", "annotate", Role.ANNOTATOR, ("annotate", "pairs", "pair")),
+    Tab(
+        "Annotate",
+        "annotate",
+        Role.ANNOTATOR,
+        ("annotate", "own-votes", "practice", "pairs", "pair"),
+    ),
     Tab("Examples", "examples", Role.ADMIN, ("examples", "completion-lineage", "run-examples")),
     Tab("Quality", "quality", Role.ADMIN, ("quality", "gold", "resolve", "flags")),
     Tab(

@@ -12,9 +12,12 @@ from feedback_app.feedback.access import project_view
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.tokens.forms import TokenForm
 from feedback_app.feedback.tokens.services import token_create, token_revoke
-from feedback_app.web.forms import NoFields, validated
+from feedback_app.web.forms import NoFields, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, page
+
+PAGE_SIZE = 25
 
 
 @project_view(Role.ADMIN)
@@ -25,6 +28,7 @@ def tokens(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 @page
 def token_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    query_strict(request, ("page",))
     return render(request, "feedback/tokens.html", tokens_context(request, project, TokenForm()))
 
 
@@ -49,9 +53,12 @@ def token_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 
 def tokens_context(request: HtmxHttpRequest, project: Project, form: TokenForm) -> dict[str, Any]:
-    listed = project.tokens.select_related("created_by").order_by("-created_at", "-pk")
+    listed = project.tokens.select_related("created_by").order_by("-pk")
+    shown = ListedPaginator(listed, PAGE_SIZE, of=project.tokens.all()).get_page(
+        query_page(request)
+    )
     base = request.build_absolute_uri("/v1")
-    return {"project": project, "form": form, "tokens": listed, "base": base}
+    return {"project": project, "form": form, "page": shown, "base": base}
 
 
 @project_view(Role.ADMIN, archived=True)

@@ -38,7 +38,7 @@ def webhook_create(
     return webhook, secret
 
 
-def webhook_switch(*, webhook: Webhook, on: bool, by: User) -> bool:
+def webhook_switch(*, webhook: Webhook, on: bool, by: User | None) -> bool:
     """Pause or resume; waiting deliveries are kept. Return False if nothing changed."""
     with transaction.atomic():
         changed = Webhook.objects.filter(pk=webhook.pk, active=not on).update(active=on)

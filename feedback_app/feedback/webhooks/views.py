@@ -29,7 +29,7 @@ from feedback_app.web.responses import action_view, page
 
 LIST = "feedback/webhooks.html"
 LOG = "feedback/webhook.html"
-PAGE_SIZE = 25
+PAGE_SIZE = 25  # of webhooks, and of deliveries
 STATES = ("", *WebhookDelivery.Status.values)
 
 
@@ -43,8 +43,8 @@ def webhooks(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 @page
 def webhook_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    query_strict(request, ())
-    return render(request, LIST, webhooks_context(project, WebhookForm()))
+    query_strict(request, ("page",))
+    return render(request, LIST, webhooks_context(request, project, WebhookForm()))
 
 
 @never_cache
@@ -64,21 +64,26 @@ def webhook_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
             form.add_error("url", str(error))
         else:
             made = {"webhook": webhook, "secret": secret}
-            return render(request, LIST, webhooks_context(project, WebhookForm()) | made)
-    return render(request, LIST, webhooks_context(project, form), status=400)
+            context = webhooks_context(request, project, WebhookForm())
+            return render(request, LIST, context | made)
+    return render(request, LIST, webhooks_context(request, project, form), status=400)
 
 
-def webhooks_context(project: Project, form: WebhookForm) -> dict[str, Any]:
-    listed = project.webhooks.annotate(
+def webhooks_context(
+    request: HtmxHttpRequest, project: Project, form: WebhookForm
+) -> dict[str, Any]:
+    rows = project.webhooks.order_by("-pk")
+    listed = rows.select_related("created_by").annotate(
         waiting=counted_of(Webhook, WebhookDelivery, "status = 'waiting'", on=("webhook_id", "id")),
         failed=counted_of(Webhook, WebhookDelivery, "status = 'failed'", on=("webhook_id", "id")),
     )
-    return {"project": project, "form": form, "webhooks": listed.order_by("-pk")}
+    shown = ListedPaginator(listed, PAGE_SIZE, of=rows).get_page(query_page(request))
+    return {"project": project, "form": form, "page": shown}
 
 
 def webhook_of(project: Project, pk: int) -> Webhook:
     """Return the project's webhook with this number. Raise Http404."""
-    webhook: Webhook = get_object_or_404(project.webhooks, pk=pk)
+    webhook: Webhook = get_object_or_404(project.webhooks.select_related("created_by"), pk=pk)
     webhook.project = project
     return webhook
 
@@ -102,6 +107,8 @@ def webhook_log(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResp
         "query": f"state={state}" if state else "",
         "due": due,
     }
+    if not request.htmx:
+        context["former"] = project.webhooks.of_former_admins().filter(pk=pk).exists()
     response = render(request, f"{LOG}#log" if request.htmx else LOG, context)
     if request.htmx and not due and request.htmx.trigger == "log":
         response.status_code = HttpResponseStopPolling.status_code

@@ -53,6 +53,7 @@ ROWS: dict[str, Check] = {
     "sealed_values": people.sealed_values,
     "tokens": people.tokens_of_inactive_people,
     "share_links": people.links_of_inactive_people,
+    "webhooks": people.webhooks_of_former_admins,
     "votes_and_examples": feedback.votes_and_examples,
     "splits": feedback.splits_of_prompts,
     "live_versions": feedback.live_versions,

@@ -6,8 +6,17 @@ from django import forms
 from django.conf import settings
 from django.core.validators import RegexValidator
 
+from feedback_app.feedback.guidelines.forms import GuidelinesField
 from feedback_app.feedback.models import Project
+from feedback_app.feedback.projects.starter import starter_text
 from feedback_app.web.forms import StrictForm
+
+#: Texts to begin guidelines with: their labels and files.
+GUIDELINES = {
+    "short": ("Short, complete answers", "guidelines.md"),
+    "support": ("Customer support", "guidelines_support.md"),
+    "writing": ("Writing", "guidelines_writing.md"),
+}
 
 
 class NewProjectForm(StrictForm):
@@ -35,11 +44,17 @@ class NewProjectForm(StrictForm):
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text="Starts every conversation, in sampling, training and the demo.",
     )
-    guidelines = forms.CharField(
+    guidelines = GuidelinesField(
         required=False,
         label="Guidelines",
         widget=forms.Textarea(attrs={"rows": 8}),
         help_text="Markdown. Annotators see it beside every answer.",
+    )
+    guidelines_template = forms.ChoiceField(
+        required=False,
+        label="Guidelines template",
+        choices=[("", "None"), *((key, label) for key, (label, _) in GUIDELINES.items())],
+        help_text="Taken where Guidelines is empty; change it under Settings.",
     )
     starter_prompts = forms.BooleanField(
         required=False,
@@ -52,6 +67,13 @@ class NewProjectForm(StrictForm):
         super().__init__(*args, **kwargs)
         models = sorted({settings.BASE_MODEL, *settings.ENGINES})
         self.fields["base_model"].choices = [(name, name) for name in models]
+
+    def clean(self) -> dict[str, Any]:
+        values = super().clean() or self.cleaned_data
+        template = values.pop("guidelines_template", "")
+        if template and not values.get("guidelines") and not self.has_error("guidelines"):
+            values["guidelines"] = starter_text(GUIDELINES[template][1])
+        return values
 
     def clean_slug(self) -> str:
         slug: str = self.cleaned_data["slug"]

@@ -17,11 +17,12 @@ from feedback_app.serving.demo.conversations import versions_offered
 from feedback_app.serving.models import Conversation, ShareLink, ShareVisitor
 from feedback_app.serving.share_links.forms import ShareLinkForm
 from feedback_app.serving.share_links.services import link_create, link_revoke
-from feedback_app.web.forms import NoFields, query_strict, validated
+from feedback_app.web.forms import NoFields, query_page, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
+from feedback_app.web.pagination import ListedPaginator
 from feedback_app.web.responses import action_view, page
 
-LINKS_SHOWN = 100
+PAGE_SIZE = 25
 
 
 @project_view(Role.ADMIN)
@@ -32,8 +33,9 @@ def share_links(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
 
 @page
 def link_list(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
-    query_strict(request, ())
-    return render(request, "serving/share_links.html", links_context(project, ShareLinkForm()))
+    query_strict(request, ("page",))
+    context = links_context(request, project, ShareLinkForm())
+    return render(request, "serving/share_links.html", context)
 
 
 @never_cache
@@ -42,20 +44,25 @@ def link_new(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
     """Create a link. Its URL is shown only in this response, so there is no redirect."""
     form = ShareLinkForm(request.POST)
     if not form.is_valid():
-        return render(request, "serving/share_links.html", links_context(project, form), status=400)
+        context = links_context(request, project, form)
+        return render(request, "serving/share_links.html", context, status=400)
     link, secret = link_create(project=project, by=request.user, **form.cleaned_data)
     address = request.build_absolute_uri(reverse("shared", args=[secret]))
-    context = {**links_context(project, ShareLinkForm()), "link": link, "address": address}
+    context = links_context(request, project, ShareLinkForm())
+    context |= {"link": link, "address": address}
     return render(request, "serving/share_links.html", context)
 
 
-def links_context(project: Project, form: ShareLinkForm) -> dict[str, Any]:
+def links_context(
+    request: HtmxHttpRequest, project: Project, form: ShareLinkForm
+) -> dict[str, Any]:
     visitors = counted_of(ShareLink, ShareVisitor, on=("link_id", "id"))
-    listed = project.share_links.select_related("created_by").annotate(people=visitors)
+    rows = project.share_links.order_by("-created_at", "-pk")
+    listed = rows.select_related("created_by").annotate(people=visitors)
     return {
         "project": project,
         "form": form,
-        "links": listed.order_by("-created_at", "-pk")[:LINKS_SHOWN],
+        "page": ListedPaginator(listed, PAGE_SIZE, of=rows).get_page(query_page(request)),
         "versions": [Conversation.LIVE, *versions_offered(project)],
         "now": timezone.now(),
     }

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from feedback_app.feedback.models import Completion
+from feedback_app.feedback.models import Completion, Project
 from feedback_app.serving.models import ChangeReport, FixedAnswer, FixedPrompt
+from feedback_app.serving.version_diff.services import conditions_of
 from feedback_app.web.word_diff import Piece, differences
 
 
@@ -53,6 +54,32 @@ def rows_of(report: ChangeReport) -> list[Row]:
         row_of(report, prompt, {name: known.get((prompt.pk, name)) for name in report.versions})
         for prompt in fixed
     ]
+
+
+def rows_side_by_side(project: Project, versions: Sequence[str]) -> list[Row]:
+    """Return the fixed prompts in order, with the answers that these versions have given under the
+    project's present conditions; words are marked that the first version's answer does not have."""
+    fixed = list(project.fixed_prompts.select_related("prompt"))
+    found = FixedAnswer.objects.filter(
+        fixed_prompt__in=fixed, version__in=versions, conditions=conditions_of(project)
+    )
+    known = {(answer.fixed_prompt_id, answer.version): answer for answer in found}
+    rows = []
+    for prompt in fixed:
+        answers = [known.get((prompt.pk, version)) for version in versions]
+        columns = [
+            Column(version, answer, marked_against(answers[0], answer))
+            for version, answer in zip(versions, answers, strict=True)
+        ]
+        rows.append(Row(prompt, columns, changed=None))
+    return rows
+
+
+def marked_against(first: FixedAnswer | None, answer: FixedAnswer | None) -> list[Piece]:
+    """Return an answer in pieces; marked is what `first` does not have."""
+    if first is None or answer is None or first is answer:
+        return plain(answer)
+    return differences(first.text, answer.text)[1]
 
 
 def row_of(report: ChangeReport, prompt: FixedPrompt, by: dict[str, FixedAnswer | None]) -> Row:

@@ -48,6 +48,8 @@ TOP = 5
 #: Losses of pairs have no gradient of a single answer.
 PAIR_LOSSES = ("dpo",)
 SAVED = 500
+#: Claims of one request; the last ends it, as the workers before have died or were stopped.
+MAX_CLAIMS = 10
 
 
 def influence_objection(adapter: Adapter) -> str:
@@ -79,8 +81,9 @@ def influence_request(*, adapter: Adapter, by: User) -> InfluenceReport:
         if not fresh and report.active:
             return report
         report.status, report.requested_by = Status.QUEUED, by
-        # attempts are counted on: a claim of an earlier report must not hold, nor its job's name
-        # be given again
+        # attempts are counted on, from the next multiple of MAX_CLAIMS: a claim of an earlier
+        # report must not hold, nor its job's name be given again
+        report.attempt = -(-report.attempt // MAX_CLAIMS) * MAX_CLAIMS
         report.done = report.total = 0
         report.error = report.phase = ""
         report.cancel_requested, report.dispatched_at = False, None
@@ -120,6 +123,11 @@ def influence_execute(claim: ReportClaim, launcher: Launcher) -> None:
         try:
             if report.cancel_requested:
                 raise Stopped
+            if claim.attempt % MAX_CLAIMS == 0:
+                raise UserError(
+                    f"{MAX_CLAIMS - 1} workers in a row died or were stopped while measuring. "
+                    "Look for the cause in their logs, then request it again."
+                )
             items = items_measured(report.adapter.run)
             measured = measure(report, items, launcher, alive)
         except Stopped:

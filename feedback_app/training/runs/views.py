@@ -4,7 +4,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.db.models import Prefetch
-from django.http import HttpResponseBase, JsonResponse
+from django.http import HttpResponseBase, JsonResponse, StreamingHttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django_htmx.http import HttpResponseStopPolling
@@ -30,7 +30,7 @@ from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.pushes.views import push_context
 from feedback_app.training.runs.advice import run_advice
 from feedback_app.training.runs.config import RunConfig, form_initial, start_version
-from feedback_app.training.runs.curves.selectors import run_curves
+from feedback_app.training.runs.curves.selectors import metrics_csv, run_curves
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.forms import PresetForm, RunForm, SendBackForm
 from feedback_app.training.runs.planning.memory import memory_measured, memory_of
@@ -256,6 +256,18 @@ def run_metrics(request: HtmxHttpRequest, project: Project, number: int) -> Http
     after = query_number(request, "after", default="0")
     found = run_of(project, number)
     return JsonResponse(run_curves(found, after=after).as_json() | {"active": found.active})
+
+
+@project_view(Role.ADMIN)
+@page
+def run_metrics_csv(request: HtmxHttpRequest, project: Project, number: int) -> HttpResponseBase:
+    """Return the metrics of every step."""
+    query_strict(request, ())
+    found = run_of(project, number)
+    response = StreamingHttpResponse(metrics_csv(found), content_type="text/csv; charset=utf-8")
+    name = f"{project.slug}-run-{number}-metrics.csv"
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
 @project_view(Role.ADMIN)

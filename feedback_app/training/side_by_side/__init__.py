@@ -1,1 +1,1 @@
-"""Several runs side by side: curves, settings, data and results."""
+"""Several runs side by side: settings, data and results."""

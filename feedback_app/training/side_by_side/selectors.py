@@ -41,9 +41,8 @@ class SideBySide:
 
 def runs_side_by_side(project: Project, numbers: Sequence[int]) -> SideBySide:
     """Return the project's runs of these numbers; numbers without a run are left out."""
-    rows = project.runs.filter(number__in=numbers).select_related("snapshot")
+    rows = project.runs.filter(number__in=numbers).select_related("snapshot", "adapter")
     found = list(rows.order_by("number"))
-    adapters = {adapter.run_id: adapter for adapter in Adapter.objects.filter(run__in=found)}
     settings = [
         Line(BY_NAME[name].label, [setting_shown(run, name) for run in found])
         for name in RUN_FIELDS
@@ -53,7 +52,7 @@ def runs_side_by_side(project: Project, numbers: Sequence[int]) -> SideBySide:
         [line for line in settings if line.differs],
         [line for line in settings if not line.differs],
         data_lines(found),
-        measure_lines([adapters.get(run.pk) for run in found]),
+        measure_lines([getattr(run, "adapter", None) for run in found]),
     )
 
 

@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import User
+from feedback_app.feedback.guidelines.forms import MOST_CHARACTERS
 from feedback_app.feedback.guidelines.services import DiffLine, difference
 from feedback_app.feedback.models import GuidelinesVersion, Project, Source, Verdict, Vote
 from feedback_app.feedback.projects.services import project_change
@@ -134,6 +135,68 @@ def test_difference_shows_context_around_a_change() -> None:
     ]
     assert difference("", "new") == [DiffLine("added", "new")]
     assert difference("same", "same") == []
+
+
+def test_difference_of_far_changes_leaves_out_what_is_between() -> None:
+    before = "\n".join("abcdefghij")
+
+    lines = difference(before, before.replace("b", "B").replace("i", "I"))
+
+    kinds = [(line.kind, line.text) for line in lines]
+    assert kinds[:6] == [
+        ("same", "a"),
+        ("removed", "b"),
+        ("added", "B"),
+        ("same", "c"),
+        ("same", "d"),
+        ("gap", ""),
+    ]
+    assert kinds[6:] == [
+        ("same", "g"),
+        ("same", "h"),
+        ("removed", "i"),
+        ("added", "I"),
+        ("same", "j"),
+    ]
+
+
+def test_difference_of_many_lines_ends() -> None:
+    """Every second line is the same: compared one by one, this would take hours."""
+    before, after = ["x", "y"] * 9_000, ["z", "x"] * 9_000
+
+    lines = difference("\n".join(before), "\n".join(after))
+
+    assert [line.text for line in lines if line.kind == "removed"] == before
+    assert [line.text for line in lines if line.kind == "added"] == after
+
+
+def test_difference_of_a_long_text_finds_the_lines_that_changed() -> None:
+    before = [line for number in range(400) for line in (f"Rule {number}.", "")] + ["End."]
+    after = ["First.", *before[:400], "Another.", *before[401:], "Last."]
+
+    lines = difference("\n".join(before), "\n".join(after))
+
+    assert [line.text for line in lines if line.kind == "removed"] == ["Rule 200."]
+    added = [line.text for line in lines if line.kind == "added"]
+    assert added == ["First.", "Another.", "Last."]
+
+
+def test_guidelines_that_are_too_long_are_refused_and_kept_in_the_form(
+    project: Project, admin: User, as_user: As
+) -> None:
+    client, url = as_user(admin), reverse("project-settings", args=["bot"])
+    longest = "é\r\n" * (MOST_CHARACTERS // 2 - 1) + "ok"
+
+    answer = client.post(url, SETTINGS | {"guidelines": longest + "!"})
+    page = answer.content.decode()
+    assert answer.status_code == 400
+    assert f"at most {MOST_CHARACTERS} characters (it has {MOST_CHARACTERS + 1})" in page
+    assert "ok!</textarea>" in page, "what was typed is still there"
+    assert "maxlength" not in page.split('name="guidelines"')[1].split(">")[0]
+    assert GuidelinesVersion.objects.count() == 1
+
+    assert client.post(url, SETTINGS | {"guidelines": longest}).status_code == 302
+    assert GuidelinesVersion.objects.count() == 2
 
 
 def test_migration_makes_existing_guidelines_version_one(project: Project) -> None:

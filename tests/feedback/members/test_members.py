@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from django.contrib.auth import get_user
@@ -18,10 +19,21 @@ from feedback_app.feedback.members.services import (
     invitation_create,
     member_set,
 )
-from feedback_app.feedback.models import Completion, Lease, Project, Source, Verdict, Vote
+from feedback_app.feedback.models import (
+    Completion,
+    Lease,
+    Project,
+    Source,
+    Verdict,
+    Vote,
+    Webhook,
+)
+from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.projects.archive import project_archive, project_restore
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.feedback.webhooks.events import event_write
+from feedback_app.feedback.webhooks.services import webhook_create
 from feedback_app.privacy.erasure import person_erase
 from feedback_app.serving.share_links.services import link_create
 from feedback_app.web.errors import UserError
@@ -210,28 +222,33 @@ def test_list_queries_do_not_grow_with_people(
 # -- what an admin has made, once they are no admin any more
 
 
-def made_by(user: User, project: Project) -> tuple[str, str]:
-    """Create a token and a share link; return their secrets."""
+def made_by(user: User, project: Project) -> tuple[str, str, Webhook]:
+    """Create a token, a share link and a webhook; return the secrets of the first two."""
     token = token_create(project=project, name="Shop", scopes=list(Scope), by=user)[1]
     limits = {"days": 7, "messages_limit": 9, "messages_each": 9, "votes_limit": 9}
     link = link_create(project=project, by=user, label="Board", choice="base", **limits)[1]
-    return token, link
+    address, events = "https://93.184.215.14/hook", [Event.VOTE_CAST]
+    webhook = webhook_create(project=project, url=address, events=events, by=user)[0]
+    return token, link, webhook
 
 
-def works(secrets: tuple[str, str]) -> list[bool]:
-    """Return whether the token and the link are accepted."""
-    token, link = secrets
+def works(made: tuple[str, str, Webhook]) -> list[bool]:
+    """Return whether the token and the link are accepted, and the webhook gets events."""
+    token, link, webhook = made
     api = Client().get("/v1/models", headers={"Authorization": f"Bearer {token}"})
     page = Client().get(reverse("shared", args=[link]))
-    return [api.status_code == 200, page.status_code == 200]
+    before = webhook.deliveries.count()
+    event_write(project=webhook.project, event=Event.VOTE_CAST, key=uuid4().hex, data={})
+    told = webhook.deliveries.count() > before
+    return [api.status_code == 200, page.status_code == 200, told]
 
 
 @pytest.mark.parametrize("how", ["demoted", "removed", "left", "erased", "erased themselves"])
-def test_tokens_and_links_of_a_former_admin_are_revoked(
+def test_tokens_links_and_webhooks_of_a_former_admin_end(
     how: str, project: Project, admin: User, helper: User, as_user: As
 ) -> None:
     theirs, others = made_by(helper, project), made_by(admin, project)
-    assert works(theirs) == works(others) == [True, True]
+    assert works(theirs) == works(others) == [True, True, True]
     owner, former, number = as_user(admin), as_user(helper), helper.pk
 
     if how == "demoted":
@@ -245,26 +262,41 @@ def test_tokens_and_links_of_a_former_admin_are_revoked(
     else:
         person_erase(user=helper, by=helper)
 
-    assert works(theirs) == [False, False]
-    assert works(others) == [True, True]
-    revoked = AuditEvent.objects.filter(action__in=["token.revoke", "share.revoke"])
+    assert works(theirs) == [False, False, False]
+    assert works(others) == [True, True, True]
+    ended = ["token.revoke", "share.revoke", "webhook.pause"]
+    revoked = AuditEvent.objects.filter(action__in=ended)
     actor = {"left": helper, "erased themselves": None}.get(how, admin)
-    assert [event.actor for event in revoked] == [actor, actor]
+    assert [event.actor for event in revoked] == [actor] * 3
     if how in ("demoted", "removed", "left"):
         text = page.content.decode()
         assert "API token Shop" in text
         assert "share link Board" in text
+        assert "webhook https://93.184.215.14/hook (paused)" in text
 
 
-def test_admin_who_becomes_an_owner_keeps_tokens_and_links(
+def test_admin_who_becomes_an_owner_keeps_tokens_links_and_webhooks(
     project: Project, admin: User, helper: User, as_user: As
 ) -> None:
     theirs = made_by(helper, project)
 
     page = as_user(admin).post(url("member-change", helper.pk), {"role": "owner"}, follow=True)
 
-    assert works(theirs) == [True, True]
-    assert "evoked" not in page.content.decode().split('id="toasts"')[1]
+    assert works(theirs) == [True, True, True]
+    assert "Ended with" not in page.content.decode().split('id="toasts"')[1]
+
+
+def test_page_of_a_deactivated_admin_lists_tokens_and_webhooks(
+    project: Project, admin: User, helper: User, as_user: As
+) -> None:
+    made_by(helper, project)
+    owner, page = as_user(admin), reverse("person", args=["bot", helper.pk])
+    owner.post(url("person-deactivate", helper.pk))
+
+    text = owner.get(page).content.decode()
+    assert "Shop" in text and "https://93.184.215.14/hook" in text
+    owner.post(reverse("webhook-pause", args=["bot", Webhook.objects.get().pk]))
+    assert "https://93.184.215.14/hook" not in owner.get(page).content.decode()
 
 
 # -- invitations
@@ -391,6 +423,10 @@ def test_expired_or_revoked_link_is_404(
     for link in (late, revoked, demoted, "/invitations/nothing/"):
         assert Client().get(link).status_code == 404
         assert Client().post(link, JO).status_code == 404
+    said = [Client().get(link).content.decode() for link in (late, revoked, "/invitations/no/")]
+    assert "This invitation has expired" in said[0]
+    assert "was revoked" in " ".join(said[1].split())
+    assert "There is nothing here" in said[2]
     third.refresh_from_db()
     assert [i.state for i in Invitation.objects.order_by("pk")] == ["expired", "revoked", "revoked"]
 

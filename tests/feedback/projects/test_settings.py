@@ -178,3 +178,15 @@ def test_project_chooses_an_allowed_launcher_and_a_limit_of_its_runs(
     assert client.post(url, shown | {"launcher": "", "run_hours": ""}).status_code == 302
     project.refresh_from_db()
     assert (project.launcher, project.run_hours) == ("", None)
+
+
+def test_links_at_the_side_lead_to_every_section(
+    project: Project, admin: User, as_user: As
+) -> None:
+    page = as_user(admin).get(reverse("project-settings", args=["bot"])).content.decode()
+
+    links = re.findall(r'<li><a href="#([\w-]+)"', page.split('class="sections"')[1])
+    sections = re.findall(r'<section class="card padded stack" aria-labelledby="([\w-]+)"', page)
+    assert links == sections
+    assert len(links) == len(set(links)) == 15
+    assert all(f'id="{name}"' in page for name in links)

@@ -18,8 +18,9 @@ from django.urls import reverse
 from django.utils import timezone
 from pytest_django import Settings
 
-from feedback_app.accounts.models import AuditEvent, User
+from feedback_app.accounts.models import AuditEvent, Role, User
 from feedback_app.feedback.imports.services import import_claim, import_execute, import_start
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Project, Source, Verdict
 from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 from feedback_app.feedback.tasks import dispatch, link_audit_events, webhook_send
@@ -406,6 +407,25 @@ def test_old_deliveries_are_deleted_unless_waiting(made: tuple[Webhook, str]) ->
     assert WebhookDelivery.objects.get().status == "waiting"
 
 
+def test_webhook_of_a_former_admin_waits_until_an_admin_resumes_it(
+    project: Project, admin: User, annotator: User, as_user: As, receiver: Receiver
+) -> None:
+    helper = annotator
+    member_set(project=project, user=helper, role=Role.ADMIN)
+    webhook, _ = webhook_create(project=project, url=receiver.url, events=list(Event), by=helper)
+    ping_write(webhook=webhook)
+    client, log = as_user(admin), reverse("webhook", args=["bot", webhook.pk])
+    assert b"may know its secret" not in client.get(log).content
+
+    client.post(reverse("member-change", args=["bot", helper.pk]), {"role": "annotator"})
+
+    assert webhook_work(webhook.pk) == 0
+    assert b"may know its secret" in client.get(log).content
+    client.post(f"{log}resume/")
+    assert webhook_work(webhook.pk) == 1, "what had not been sent is not lost"
+    assert b"may know its secret" in client.get(log).content
+
+
 # -- the pages
 
 
@@ -478,6 +498,26 @@ def test_invalid_forms_are_refused(
     assert not Webhook.objects.exists()
 
 
+def test_list_has_pages_and_its_queries_do_not_grow(
+    project: Project,
+    admin: User,
+    as_user: As,
+    receiver: Receiver,
+    django_assert_max_num_queries: Any,
+) -> None:
+    for number in range(30):
+        url = f"{receiver.url}/{number}."
+        webhook_create(project=project, url=url, events=[Event.RUN_FINISHED], by=admin)
+    client, page = as_user(admin), reverse("webhooks", args=["bot"])
+
+    with django_assert_max_num_queries(8):
+        first = client.get(page).content.decode()
+    second = client.get(f"{page}?page=2").content.decode()
+    assert "/29." in first and "/5." in first and "/4." not in first
+    assert "/4." in second and "/0." in second and "/5." not in second
+    assert client.get(f"{page}?state=x").status_code == 400
+
+
 def test_log_queries_do_not_grow(
     made: tuple[Webhook, str], admin: User, as_user: As, django_assert_max_num_queries: Any
 ) -> None:
@@ -485,5 +525,5 @@ def test_log_queries_do_not_grow(
         ping_write(webhook=made[0])
     client = as_user(admin)
 
-    with django_assert_max_num_queries(8):
+    with django_assert_max_num_queries(9):
         client.get(reverse("webhook", args=["bot", made[0].pk]))

@@ -109,6 +109,14 @@ class World:
             project=self.project, url="https://example.com", secret=secret, created_by=self.admin
         )
 
+    def webhook_of_former_admin(self) -> None:
+        self.webhook(secret="x")
+        self.project.memberships.filter(user=self.admin).update(role="annotator")
+
+    def webhook_of_inactive(self) -> None:
+        self.webhook(secret="x")
+        self.deactivate_admin()
+
     def judge(self, *, api_key: str) -> Judge:
         return Judge.objects.create(
             project=self.project, url="https://example.com/v1", model="m", api_key=api_key
@@ -267,6 +275,8 @@ TABLE: list[tuple[str, Plant, str]] = [
     ("sealed_values", lambda w: w.judge(api_key="sealed by another key"), "1 of 1"),
     ("tokens", World.token_of_inactive, "nightly"),
     ("share_links", World.link_of_inactive, "for the fair"),
+    ("webhooks", World.webhook_of_former_admin, "https://example.com"),
+    ("webhooks", World.webhook_of_inactive, "https://example.com"),
     ("votes_and_examples", World.vote_without_example, "1 of 60"),
     ("votes_and_examples", World.vote_not_counted, "1 of 60"),
     ("splits", World.prompt_in_other_split, "another split than their prompt"),

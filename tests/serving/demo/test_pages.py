@@ -450,6 +450,8 @@ def test_demo_answer_can_be_corrected(answered: Turn, viewer: User, as_user: As)
     project, client = answered.conversation.project, as_user(viewer)
     target = url("demo-vote", project, answered.completion_id)
     htmx = {"HX-Request": "true"}
+    page = reverse("conversation", args=[project.slug, answered.conversation_id])
+    assert "Correct the answer" in client.get(page).content.decode()
     assert (
         "Correct the answer"
         not in client.post(target, {"verdict": "up"}, headers=htmx).content.decode()

@@ -70,6 +70,21 @@ def test_superuser_without_a_project_may_create_one(db: None, as_user: As) -> No
     assert Project.objects.get(slug="shop").memberships.get().user == root
 
 
+def test_guidelines_come_from_a_template_where_none_are_written(
+    project: Project, admin: User, as_user: As
+) -> None:
+    client = as_user(admin)
+    for slug, given, expected in (
+        ("shop", {"guidelines": ""}, "solved the customer's problem"),
+        ("shop-2", {}, "Short."),
+    ):
+        client.post(NEW, form(slug=slug, guidelines_template="support", **given))
+        made = Project.objects.get(slug=slug)
+        assert expected in made.guidelines
+        assert made.guidelines_number == 1
+    assert client.post(NEW, form(slug="x", guidelines_template="y")).status_code == 400
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -12,16 +12,13 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
 from feedback_app.serving.lineage.selectors import version_lineage
 from feedback_app.training.adapter_import.services import import_directory
-from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.registry.files import adapter_fetch
 from feedback_app.training.reproduction.services import run_reproduce
-from feedback_app.training.runs.claims import run_claim
-from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.web.errors import UserError
 from tests.tiny import make_tiny_adapter, make_tiny_model
-from tests.training.gate.reports import SMALL_GATE
+from tests.training.executing import execute
 from trainer.models.loading import load_base
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
@@ -37,22 +34,6 @@ def foreign(tmp_path: Path, settings: Settings) -> Path:
     for name in ("manifest.json", "README.md"):
         (tmp_path / "foreign" / name).unlink()
     return tmp_path / "foreign"
-
-
-@pytest.fixture
-def small(voted_project: Project, admin: User) -> Project:
-    voted_project.max_tokens = 8
-    voted_project.save()
-    gate_settings_save(project=voted_project, settings=SMALL_GATE, by=admin)
-    return voted_project
-
-
-def execute(run: Run) -> Run:
-    claim = run_claim(run.pk)
-    assert claim is not None
-    run_execute(claim, ProcessLauncher())
-    run.refresh_from_db()
-    return run
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """The report's page, its states, and runs without a group of votes."""
 
+import datetime as dt
 from collections.abc import Callable
 
 import pytest
@@ -19,10 +20,13 @@ from feedback_app.training.influence.groups import (
     training_items,
 )
 from feedback_app.training.influence.services import (
+    MAX_CLAIMS,
     influence_claim,
+    influence_execute,
     influence_request,
     result_store,
 )
+from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import Adapter, InfluenceReport, Run
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
@@ -118,6 +122,25 @@ def test_claim_of_an_earlier_report_does_not_hold_for_the_next(
 
     assert second is not None
     assert (first.update(phase="late"), second.update(phase="now")) == (False, True)
+
+
+def test_report_whose_workers_die_ends_with_the_reason_and_can_be_requested_again(
+    adapter: Adapter, admin: User, as_user: SignIn
+) -> None:
+    client, launcher = as_user(admin), launcher_selected(adapter.project)
+    long_ago = timezone.now() - dt.timedelta(days=1)
+    for _ in range(2):
+        client.post(url(adapter, "influence-new"))
+        for _ in range(MAX_CLAIMS - 1):
+            assert influence_claim(adapter.pk), "its worker dies: nothing else is written"
+            InfluenceReport.objects.update(heartbeat_at=long_ago)
+
+        last = influence_claim(adapter.pk)
+        assert last is not None
+        influence_execute(last, launcher)
+
+        assert influence_claim(adapter.pk) is None
+        assert "workers in a row died" in client.get(url(adapter)).content.decode()
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
 from tests.stacks import database_url
-from tests.training.launchers.executing import execute
+from tests.training.executing import execute
 
 CONFIG = RunConfig(epochs=4, batch_size=4, kl_brake=10)
 

@@ -24,7 +24,7 @@ from tests.mounts import mounts_allowed
 from tests.ray_cluster import NODE_CPUS, RayCluster, kill_tree, ray_command, run_ray_cluster, tree
 from tests.s3 import Bucket, Server
 from tests.stacks import database_url
-from tests.training.launchers.executing import execute, execute_in_thread
+from tests.training.executing import execute, execute_in_thread
 from tests.training.launchers.test_accelerate import has_event, processes_of, weights
 
 CONFIG = RunConfig(epochs=4, batch_size=4, kl_brake=10)

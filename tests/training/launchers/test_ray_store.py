@@ -31,7 +31,7 @@ from feedback_app.training.runs.services import run_cancel, run_request
 from tests.engines import wait_until
 from tests.mounts import mounts_allowed, with_directory
 from tests.s3 import Bucket
-from tests.training.launchers.executing import execute, execute_in_thread
+from tests.training.executing import execute, execute_in_thread
 from tests.training.launchers.test_accelerate import has_event, weights
 from tests.training.runs.test_object_store import stored_checkpoint
 

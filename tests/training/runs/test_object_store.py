@@ -16,19 +16,15 @@ from pytest_django import Settings
 from feedback_app.accounts.models import User
 from feedback_app.artifacts import artifact_store
 from feedback_app.feedback.models import Project
-from feedback_app.training.gate.services import gate_settings_save
-from feedback_app.training.launchers.child_process import ProcessLauncher
 from feedback_app.training.models import Run
 from feedback_app.training.registry.files import BadAdapter, adapter_fetch
-from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution import storage
-from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.services import run_request, run_resume
 from tests.engines import wait_until
 from tests.s3 import Bucket, Server
 from tests.stacks import database_url
-from tests.training.gate.reports import SMALL_GATE
+from tests.training.executing import execute
 
 pytestmark = [pytest.mark.slow, pytest.mark.long]
 
@@ -49,21 +45,10 @@ def root(tmp_path: Path, settings: Settings) -> Path:
 
 
 @pytest.fixture
-def small(voted_project: Project, admin: User, bucket: Bucket, settings: Settings) -> Project:
-    """A project whose runs are compared quickly, in an installation with an object store."""
+def small(small: Project, bucket: Bucket, settings: Settings) -> Project:
+    """The project in an installation with an object store."""
     settings.ARTIFACT_URL = bucket.url
-    voted_project.max_tokens = 8
-    voted_project.save()
-    gate_settings_save(project=voted_project, settings=SMALL_GATE, by=admin)
-    return voted_project
-
-
-def execute(run: Run) -> Run:
-    claim = run_claim(run.pk)
-    assert claim is not None
-    run_execute(claim, ProcessLauncher())
-    run.refresh_from_db()
-    return run
+    return small
 
 
 def worker_start(run: Run, root: Path, bucket: Bucket) -> subprocess.Popen[bytes]:

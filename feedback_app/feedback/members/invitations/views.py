@@ -5,8 +5,8 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth import login
 from django.contrib.auth.decorators import login_not_required
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
@@ -28,12 +28,12 @@ TEMPLATE = "feedback/invitation.html"
 @sensitive_post_parameters("password")
 @require_http_methods(["GET", "HEAD", "POST"])
 def invitation(request: HttpRequest, secret: str) -> HttpResponse:
-    """Show the invitation; a POST joins. An unusable link is a 404 without a reason."""
+    """Show the invitation; a POST joins. A link that cannot be used is a 404, which says why."""
     found = invitation_find(secret)
     if found is None:
         if came_in_by(secret, request.user):
             return redirect("home")  # returned from a sign-in, or clicked twice
-        raise Http404("No such invitation.")
+        return invitation_over(request, secret)
     if not request.user.is_authenticated:
         request.session[WAITING] = found.pk  # an OIDC sign-in returns with it
     if request.method != "POST":
@@ -43,6 +43,12 @@ def invitation(request: HttpRequest, secret: str) -> HttpResponse:
     except UserError as error:
         form = JoinForm(initial={"email": request.POST.get("email", found.email)})
         return invitation_page(request, found, form, fault=str(error), status=400)
+
+
+def invitation_over(request: HttpRequest, secret: str) -> HttpResponse:
+    """Say why the invitation with this secret cannot be used. Raise Http404 if there is none."""
+    known = get_object_or_404(Invitation, digest=digest_of(secret))
+    return render(request, "feedback/invitation_over.html", {"state": known.state}, status=404)
 
 
 def came_in_by(secret: str, user: object) -> bool:

@@ -77,6 +77,16 @@ def links_of_inactive_people() -> Iterator[Problem]:
         )
 
 
+def webhooks_of_former_admins() -> Iterator[Problem]:
+    rows = Webhook.objects.filter(active=True, project__deletion=None).of_former_admins()
+    if found := list(rows.order_by("pk")[:SAMPLE]):
+        yield Problem(
+            "Webhooks get events though who made them, and may know their secret, is no active "
+            f"admin any more: {listed(found)}.",
+            "Open each from the project's page of webhooks, and pause or replace it.",
+        )
+
+
 def audit_trail() -> Iterator[Problem]:
     if faults := list(islice(chain_faults(), SAMPLE)):
         texts = listed([f"event {fault.number} {fault.what}" for fault in faults])

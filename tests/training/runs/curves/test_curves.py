@@ -1,5 +1,6 @@
 """The curves of a long run: few points, and nothing that stands out is lost."""
 
+import csv
 import math
 from collections.abc import Callable
 
@@ -73,3 +74,16 @@ def test_new_steps_of_a_long_run_come_as_they_are(long_run: Run, admin: User, as
     data = as_user(admin).get(url, {"after": STEPS - 3}).json()
     assert data["steps"] == [STEPS - 2, STEPS - 1, STEPS]
     assert (data["total"], data["active"]) == (3, True)
+
+
+def test_all_steps_are_downloaded_as_numbers(long_run: Run, admin: User, as_user: As) -> None:
+    url = reverse("run-metrics-csv", args=[long_run.project.slug, long_run.number])
+
+    answer = as_user(admin).get(url)
+
+    rows = list(csv.DictReader(answer.getvalue().decode().splitlines()))
+    assert len(rows) == STEPS
+    assert [int(row["step"]) for row in (rows[0], rows[-1])] == [1, STEPS]
+    assert float(rows[122]["kl_unclamped"]) == -42.0
+    assert rows[6]["reward_desirable"] == "", "this step had no liked answer"
+    assert "attachment" in answer["Content-Disposition"]

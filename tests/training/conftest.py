@@ -1,4 +1,4 @@
-"""A project for tests of the launchers."""
+"""A project for tests that execute runs."""
 
 import pytest
 

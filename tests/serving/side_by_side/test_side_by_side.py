@@ -11,6 +11,8 @@ from pytest_django.fixtures import DjangoAssertNumQueries
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Project
+from feedback_app.serving.models import FixedAnswer
+from feedback_app.serving.version_diff.services import conditions_of, prompts_fix
 from feedback_app.training.models import Adapter, Run
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.services import run_request
@@ -89,6 +91,39 @@ def test_measures_of_each_version_stand_by_their_rule(
     assert line.values[0].startswith("75 %")
     assert line.values[1] == "–"
     assert adapter.name == "bot@1"
+
+
+def test_answers_of_the_versions_stand_side_by_side(
+    runs: list[Run], voted_project: Project, page: str, admin: User, as_user: As
+) -> None:
+    names = [voted_project.adapter_name(number) for number in (1, 2, 3)]
+    for run, name in zip(runs, names, strict=True):
+        Adapter.objects.create(project=voted_project, run=run, name=name, path=name, sha256=name)
+    voted_project.prompts.order_by("pk").update(split="validation")
+    texts = {names[0]: "Open the <b>door</b>.", names[1]: "Close the <b>door</b>."}
+    for fixed in prompts_fix(voted_project):
+        for name, text in texts.items():
+            FixedAnswer.objects.create(
+                fixed_prompt=fixed,
+                version=name,
+                conditions=conditions_of(voted_project),
+                text=text,
+                finish_reason="stop",
+            )
+
+    client = as_user(admin)
+    text = client.get(f"{page}?run=1&run=2&run=3").content.decode()
+
+    answers = text.split('id="answers-title"')[1]
+    assert answers.count('class="side-by-side"') == 20
+    assert "<mark\n>Close" in answers and "<mark\n>Open" not in answers
+    assert "&lt;b&gt;door" in answers
+    assert f"{names[2]}</span> has not answered" in answers
+    assert reverse("changes", args=["bot", names[2]]) in answers
+    # under other settings the answers would be others
+    Project.objects.update(system_prompt="Be long.")
+    text = client.get(f"{page}?run=1&run=2").content.decode()
+    assert "Close" not in text.split('id="answers-title"')[1]
 
 
 def test_page_shows_the_chosen_runs(page: str, admin: User, as_user: As) -> None:

@@ -1,0 +1,1 @@
+"""The page of several runs and their versions side by side."""
