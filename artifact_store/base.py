@@ -8,6 +8,7 @@ once a higher one has written.
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 #: The generation of trees that are written once.
 ONLY = 1
@@ -55,6 +56,14 @@ class ArtifactStore:
         What is here already is not asked for, unless `again` says that files here are damaged.
         """
         return self.path(tree)
+
+    def opened(self, tree: str, name: str, *, most: int) -> IO[bytes]:
+        """Open a file of a tree for reading its first `most` bytes at least, without bringing the
+        tree to this host and without verifying the hash.
+
+        Raises FileNotFoundError. In a store that copies, reading may raise StoreError.
+        """
+        return (self.path(tree) / name).open("rb")
 
     def copy_part(self, tree: str, folder: str, target: Path) -> None:
         """Copy a folder of a stored tree to `target`, if there is one."""

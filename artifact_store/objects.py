@@ -6,13 +6,14 @@ the generation of its own attempt is written to, so an attempt that lost contact
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from artifact_store.base import ONLY, ArtifactStore
 from artifact_store.cache import cache_trim, marker_of, used
@@ -24,6 +25,8 @@ _FORMAT = 1
 #: How often a push or pull begins again because files or objects change meanwhile.
 _TRIES = 5
 _BLOCK = 8 * 2**20
+#: What is read at once of a file that is not read to its end.
+_PART = 2**20
 #: S3: silence of the server in seconds, and attempts of one request.
 _S3 = {
     "config_kwargs": {
@@ -101,6 +104,38 @@ def _reaching(url: str) -> Iterator[None]:
         ) from error
 
 
+class _Start(io.RawIOBase):
+    """The first bytes of a file in the store, as if it ended there."""
+
+    def __init__(self, raw: Any, size: int, url: str) -> None:
+        self._raw, self._size, self._url = raw, size, url
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), max(0, self._size - self._at))
+        with _reaching(self._url):
+            self._raw.seek(self._at)
+            piece = self._raw.read(wanted) if wanted else b""
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 @dataclass(frozen=True)
 class ObjectStore(ArtifactStore):
     """Trees below `url` (s3://bucket/prefix, or another URL of fsspec), worked on in `local`, where
@@ -163,6 +198,18 @@ class ObjectStore(ArtifactStore):
                 except FileNotFoundError as error:  # replaced meanwhile
                     last = error
             raise StoreDamaged(f"{self.url}/{tree} is incomplete: {last}")
+
+    def opened(self, tree: str, name: str, *, most: int) -> IO[bytes]:
+        filesystem, root = _opened(self.url)
+        with _reaching(self.url):
+            found = self._newest(filesystem, f"{root}/{tree}")
+            base = f"{root}/{tree}/{found or 0:06d}"
+            file = (self._index(filesystem, base) or {}).get(name)
+            if file is not None:
+                raw = filesystem.open(f"{base}/{file.sha256}", "rb", block_size=_PART)
+                start = _Start(raw, min(most, file.bytes), self.url)
+                return io.BufferedReader(start, _PART)
+        raise FileNotFoundError(f"{self.url} has no {tree}/{name}")
 
     def copy_part(self, tree: str, folder: str, target: Path) -> None:
         filesystem, root = _opened(self.url)

@@ -10,6 +10,8 @@ from typing import Any
 from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core.internal.ratelimit import get_ip
 from allauth.mfa.adapter import DefaultMFAAdapter
+from cryptography.fernet import InvalidToken
+from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest
 
 from feedback_app.accounts.sealing import seal, unseal
@@ -26,6 +28,13 @@ class ClosedSignup(DefaultAccountAdapter):
         return f"{str(credentials.get('email', '')).lower()}:{get_ip(request)}"
 
 
+class FactorUnreadable(PermissionDenied):
+    """A second factor was encrypted with a SECRET_KEY that is not known any more."""
+
+    #: Templates show nothing in place of the codes.
+    silent_variable_failure = True
+
+
 class SealedFactors(DefaultMFAAdapter):
     """Second factors are stored encrypted."""
 
@@ -33,4 +42,10 @@ class SealedFactors(DefaultMFAAdapter):
         return seal(text)
 
     def decrypt(self, encrypted_text: str) -> str:
-        return unseal(encrypted_text)
+        try:
+            return unseal(encrypted_text)
+        except InvalidToken as error:
+            raise FactorUnreadable(
+                "Your second factor cannot be read, as the server's SECRET_KEY has changed. Turn "
+                "two-factor authentication off and set it up again."
+            ) from error

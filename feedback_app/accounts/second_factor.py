@@ -16,8 +16,12 @@ from allauth.mfa.totp.internal.auth import (
     hotp_value,
     yield_hotp_counters_from_time,
 )
+from cryptography.fernet import InvalidToken
+from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.db.models import Q, QuerySet
 
+from feedback_app.accounts.adapter import FactorUnreadable
 from feedback_app.accounts.sealing import unseal
 
 #: In the authenticator's data: the latest time step of which a code was accepted.
@@ -41,13 +45,37 @@ def step_take(authenticator: Authenticator, code: str) -> bool:
     return True
 
 
+def factors_unreadable() -> QuerySet[Authenticator]:
+    """Return the second factors that no known SECRET_KEY decrypts, and the recovery codes of people
+    whose authenticator app is one of them."""
+    rows = Authenticator.objects.order_by("pk")
+    locked = [row for row in rows.iterator() if not readable(row)]
+    apps = [row.user_id for row in locked if row.type == Authenticator.Type.TOTP]
+    return rows.filter(Q(pk__in=[row.pk for row in locked]) | Q(user__in=apps))
+
+
+def readable(authenticator: Authenticator) -> bool:
+    """Return whether the secret of an app, or the seed of recovery codes, can be decrypted."""
+    try:
+        unseal(authenticator.data.get("secret") or authenticator.data["seed"])
+    except InvalidToken:
+        return False
+    return True
+
+
 class CodeOnce(forms.BaseAuthenticateForm):
     """Refuses a code of an authenticator app that was used before."""
 
     authenticator: Authenticator
 
     def clean_code(self) -> str:
-        code: str = super().clean_code()
+        try:
+            code: str = super().clean_code()
+        except FactorUnreadable as error:
+            raise ValidationError(
+                "Your code cannot be checked, as the server's SECRET_KEY has changed. Ask whoever "
+                "runs the server to remove your second factor (manage.py forget_factors)."
+            ) from error
         is_app = self.authenticator.type == Authenticator.Type.TOTP
         if is_app and not step_take(self.authenticator, code):
             raise get_adapter().validation_error("incorrect_code")

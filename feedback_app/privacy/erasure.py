@@ -38,6 +38,7 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
@@ -288,8 +289,8 @@ def prompts_of_person_only(answers: Iterable[int], *, project: Project, user: Us
 
 
 def names_erase(*, user: User, project: Project) -> None:
-    """Remove the person from the audit trail, stored answers of the API, stored figures and the
-    probes that they wrote, which stay."""
+    """Remove the person from the audit trail, stored answers of the API, events of webhooks, stored
+    figures and the probes that they wrote, which stay."""
     Probe.objects.filter(project=project, created_by=user).update(created_by=None)
     entries = AuditEvent.objects.filter(project=project)
     # Earlier versions wrote names there. The name may be another member's too, so no number
@@ -304,6 +305,12 @@ def names_erase(*, user: User, project: Project) -> None:
     Figures.objects.filter(project=project).delete()
     ApiReceipt.objects.filter(
         token__project=project, answer__contains=f'"person":{user.pk},'
+    ).delete()
+    # sent or not: none is sent again
+    WebhookDelivery.objects.filter(
+        webhook__project=project,
+        event=Event.VOTE_CAST,
+        body__contains=f'"person": {user.pk}}}',
     ).delete()
 
 

@@ -27,10 +27,6 @@ class RunQuerySet(QuerySet["Run"]):
     def active(self) -> Self:
         return self.filter(status__in=["queued", "running", "evaluating"])
 
-    def with_snapshot(self) -> Self:
-        """Runs whose snapshot has been taken: only these can be executed."""
-        return self.filter(snapshot__status="taken")
-
     def evaluated(self) -> Self:
         """Runs that are judged by the gate, unlike trials of a sweep that were not chosen."""
         return self.filter(evaluates=True)

@@ -16,6 +16,7 @@ from feedback_app.training.launchers.selection import launcher_selected
 from feedback_app.training.models import InfluenceReport, PairBatch, Run, VersionPush
 from feedback_app.training.pushes.hub import hub_here
 from feedback_app.training.pushes.services import push_execute
+from feedback_app.training.runs.claims import startable
 from feedback_app.training.runs.execution.sequence import run_execute
 from feedback_app.training.runs.execution.taking import snapshot_take, snapshots_due
 from feedback_app.training.runs.planning.measuring import memory_due, memory_measure
@@ -43,7 +44,7 @@ def dispatch() -> None:
     now = timezone.now()
     unsent = Q(dispatched_at=None) | Q(dispatched_at__lt=now - dt.timedelta(seconds=RESEND))
     # a trial without a place is sent when one is free: its message would wake a worker for nothing
-    unsent_runs = Run.objects.filter(Run.claimable(), unsent).with_snapshot()
+    unsent_runs = startable(Run.objects.filter(Run.claimable(), unsent))
     waiting = unsent_runs.exclude(pk__in=trials_held())
     for run_id, request_id in waiting.values_list("pk", "request_id"):
         Run.objects.filter(pk=run_id).update(dispatched_at=now)

@@ -1,11 +1,14 @@
 """Second factors: set-up, sign-in, recovery, and encryption in the database."""
 
 import re
+from html import unescape
 from io import StringIO
 
 import pytest
 from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
 from allauth.mfa.totp.internal.auth import (
+    TOTP,
     format_hotp_value,
     hotp_value,
     yield_hotp_counters_from_time,
@@ -123,3 +126,62 @@ def test_removed_factors_keep_the_password(enrolled: tuple[User, str]) -> None:
     client = Client()
     sign_in(client, enrolled[0])
     assert get_user(client) == enrolled[0]
+
+
+OTHER = "another-secret-0123456789-0123456789"
+
+
+def test_factor_of_a_lost_key_is_refused_with_the_reason_until_it_is_removed(
+    enrolled: tuple[User, str], settings: Settings
+) -> None:
+    user, secret = enrolled
+    settings.SECRET_KEY = OTHER
+    client = Client()
+    sign_in(client, user)
+
+    answer = client.post(reverse("mfa_authenticate"), {"code": code_of(secret)})
+
+    assert answer.status_code == 200
+    assert "SECRET_KEY has changed. Ask whoever runs the server" in unescape(
+        answer.content.decode()
+    )
+    assert not get_user(client).is_authenticated
+    call_command("forget_factors", "--unreadable", stdout=StringIO())
+    client = Client()
+    sign_in(client, user)
+    assert get_user(client) == user
+
+
+def test_only_factors_that_cannot_be_read_are_removed(
+    enrolled: tuple[User, str], admin: User, viewer: User, settings: Settings
+) -> None:
+    RecoveryCodes.activate(viewer)
+    settings.SECRET_KEY = OTHER
+    TOTP.activate(viewer, "SECRET")
+    TOTP.activate(admin, "SECRET")
+    RecoveryCodes.activate(admin)
+
+    out = StringIO()
+    call_command("forget_factors", "--unreadable", stdout=out)
+
+    left = Authenticator.objects.order_by("user", "type").values_list("user__email", "type")
+    assert sorted(left) == sorted(
+        [(admin.email, "totp"), (admin.email, "recovery_codes"), (viewer.email, "totp")]
+    )
+    assert "2 people had unreadable second factors." in out.getvalue()
+
+
+def test_pages_of_a_person_who_is_signed_in_open_with_a_lost_key(
+    enrolled: tuple[User, str], settings: Settings
+) -> None:
+    """The session outlives the key: it is signed anew while the old one is a fallback."""
+    user, _ = enrolled
+    settings.SECRET_KEY = OTHER
+    client = Client()
+    client.force_login(user)
+
+    assert client.get(reverse("mfa_index")).status_code == 200
+    again = {"password": PASSWORD, "next": reverse("mfa_view_recovery_codes")}
+    codes = client.post(reverse("account_reauthenticate"), again, follow=True)
+    assert codes.status_code == 403
+    assert "Turn two-factor authentication off and set it up again." in codes.content.decode()

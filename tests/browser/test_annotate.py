@@ -8,8 +8,10 @@ from axe_playwright_python.sync_playwright import Axe
 from django.urls import reverse
 from playwright.sync_api import Page, expect
 
-from feedback_app.accounts.models import User
+from feedback_app.accounts.models import Role, User
+from feedback_app.feedback.members.services import member_set
 from feedback_app.feedback.models import Completion, Example, Project, Vote, VoteEvent
+from feedback_app.feedback.projects.archive import project_archive
 from tests.browser.conftest import NewPage, sign_in
 from tests.conftest import PASSWORD
 from tests.engines import wait_until
@@ -341,6 +343,33 @@ def test_verdict_cast_signed_out_is_sent_after_a_new_sign_in(
 
     wait_until(lambda: verdicts() == {first.pk: "up"}, what="the kept verdict")
     expect(page.locator("#outbox")).to_be_hidden()
+
+
+@pytest.mark.parametrize("why", ["archived", "viewer"])
+def test_refused_verdict_is_not_kept_and_the_page_says_why(
+    new_page: NewPage,
+    project: Project,
+    annotator: User,
+    admin: User,
+    make_completions: Make,
+    why: str,
+) -> None:
+    """403 is a sign-in that has ended (test above), or something that no sign-in changes."""
+    make_completions(2)
+    page = new_page(annotator)
+    open_desk(page, project)
+    if why == "archived":
+        project_archive(project=project, by=admin)
+    else:
+        member_set(project=project, user=annotator, role=Role.VIEWER)
+
+    page.keyboard.press("u")
+
+    told = "is archived" if why == "archived" else "You can't open this page"
+    expect(page.locator("main")).to_contain_text(told)
+    expect(page.locator("#outbox")).to_be_hidden()
+    assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('outbox'))") == []
+    assert not Vote.objects.exists()
 
 
 @pytest.mark.long

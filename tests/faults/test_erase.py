@@ -1,13 +1,17 @@
 """Fault 28: a person is erased, and the effects of their votes are undone or named."""
 
 import datetime as dt
+import threading
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
 from django.apps import apps
 from django.contrib.auth import get_user
 from django.core.serializers import serialize
+from django.db import connection
+from django.db.models.signals import pre_delete
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -29,17 +33,30 @@ from feedback_app.feedback.models import (
     Vote,
     VoteEvent,
 )
+from feedback_app.feedback.models.webhooks import Event, Webhook, WebhookDelivery
 from feedback_app.feedback.probes.services import probe_add
 from feedback_app.feedback.tokens.services import token_create, voter_of
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.privacy import votes as votes_erasing
-from feedback_app.privacy.erasure import erasure_claim, erasure_execute, person_erase
+from feedback_app.privacy.erasure import (
+    erasure_claim,
+    erasure_execute,
+    erasures_begin,
+    person_erase,
+)
+from feedback_app.privacy.example_erasure import example_erase
 from feedback_app.privacy.tasks import dispatch, erase
 from feedback_app.serving.models import Comparison, Conversation
-from feedback_app.training.models import Erasure, Run
+from feedback_app.training.models import Erasure, Run, SnapshotItem
+from feedback_app.training.runs.claims import run_claim
+from feedback_app.training.runs.execution import taking
+from feedback_app.training.runs.execution.taking import snapshot_take
 from feedback_app.training.runs.services import run_request
+from feedback_app.training.runs.waiting import run_claim_next
+from feedback_app.training.snapshots import services as freezing
 from tests.browser.world import chat, said
 from tests.conftest import PASSWORD
+from tests.engines import PATIENCE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 As = Callable[[User], Client]
@@ -471,6 +488,32 @@ def test_stored_answers_of_the_api_lose_the_erased_user(
     assert '\\"user\\":\\"flo\\"' in left
 
 
+def test_events_of_webhooks_lose_the_votes_of_the_erased_person(
+    voted_project: Project,
+    admin: User,
+    annotator: User,
+    second_annotator: User,
+) -> None:
+    webhook = Webhook.objects.create(
+        project=voted_project,
+        url="https://example.com",
+        secret="x",
+        events=[Event.VOTE_CAST, Event.RUN_FINISHED],
+        created_by=admin,
+    )
+    Project.objects.update(votes_told=True)
+    for by in (annotator, second_annotator):
+        completion = Completion.objects.select_related("project").order_by("-pk")[0]
+        vote(completion, by, Verdict.UP)
+    assert WebhookDelivery.objects.count() == 2
+    WebhookDelivery.objects.create(webhook=webhook, event=Event.RUN_FINISHED, key="1", body="{}")
+
+    person_erase(user=annotator, by=admin, project=voted_project)
+
+    left = WebhookDelivery.objects.order_by("pk").values_list("body", flat=True)
+    assert [f'"person": {second_annotator.pk}}}' in body for body in left] == [True, False]
+
+
 def test_second_delivery_of_an_erasure_does_nothing_while_the_first_runs(
     voted_project: Project, annotator: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,3 +550,120 @@ def test_account_is_erased_from_projects_where_only_undone_votes_are_left(
     assert (erasure.project, erasure.runs) == (voted_project, [run.number])
     assert not theirs.exists()
     assert not User.objects.filter(pk=second_annotator.pk).exists()
+
+
+# -- beside runs
+
+
+def test_run_that_is_requested_during_an_erasure_begins_after_it(
+    voted_project: Project, admin: User, second_annotator: User, make_completions: Make
+) -> None:
+    Project.objects.update(person_share=100)
+    for completion in make_completions(6):
+        vote(completion, second_annotator, Verdict.UP)
+    [claim] = erasures_begin(user=second_annotator, by=admin, project=voted_project)
+    voted_project.refresh_from_db()
+
+    run = run_request(project=voted_project, by=admin)
+
+    assert claim.row.runs == []
+    assert run.snapshot.items.count() == 66
+    assert run_claim(run.pk) is None
+    assert run_claim_next() is None
+    erasure_execute(claim)
+    assert run.snapshot.items.count() == 60
+    assert run_claim(run.pk) is not None
+
+
+# -- beside a worker that takes a snapshot
+
+
+class Beside:
+    """Calls a function in a thread with a connection of its own, once."""
+
+    #: How long the caller goes on waiting: the other one may wait for it.
+    SECONDS = 2.0
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.results: list[object] = []
+        self.thread = threading.Thread(target=self._run, args=(call,))
+
+    def _run(self, call: Callable[[], object]) -> None:
+        try:
+            self.results.append(call())
+        except Exception as error:
+            self.results.append(error)
+        finally:
+            connection.close()
+
+    def begin(self) -> None:
+        if not self.thread.is_alive() and not self.results:
+            self.thread.start()
+            self.thread.join(self.SECONDS)
+
+    def result(self) -> object:
+        self.thread.join(PATIENCE)
+        [found] = self.results
+        return found
+
+
+@pytest.fixture
+def queued(voted_project: Project, admin: User, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose snapshot a worker takes."""
+    monkeypatch.setattr(freezing, "AT_ONCE", 5)
+    return run_request(project=voted_project, by=admin)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("person", [False, True])
+def test_erasure_that_begins_when_a_snapshot_ends_finds_it(
+    queued: Run, admin: User, annotator: User, second_annotator: User, person: bool
+) -> None:
+    answer = Completion.objects.filter(example__desirable=False).first()
+    assert answer is not None
+    vote(answer, second_annotator, Verdict.DOWN)
+
+    def erase_one() -> object:
+        if person:
+            return person_erase(user=second_annotator, by=admin, project=queued.project)
+        return [example_erase(completion=answer, by=admin)]
+
+    erasing, asked = Beside(erase_one), taking.erased_since
+
+    def last_look(*arguments: object) -> bool:
+        found = asked(*arguments)  # type: ignore[arg-type]
+        erasing.begin()
+        return found
+
+    with patch.object(taking, "erased_since", last_look):
+        assert snapshot_take(queued.snapshot_id)
+
+    result = erasing.result()
+    assert isinstance(result, list), result
+    assert [erasure.runs for erasure in result] == [[queued.number]]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_snapshot_that_ends_while_an_answer_is_erased_is_taken_again(
+    queued: Run, admin: User
+) -> None:
+    answer = Completion.objects.filter(example__split="train").first()
+    assert answer is not None
+    number = answer.pk
+    worker = Beside(lambda: snapshot_take(queued.snapshot_id))
+
+    def in_the_middle(**values: object) -> None:
+        worker.begin()
+
+    pre_delete.connect(in_the_middle, sender=Completion)
+    try:
+        erasure = example_erase(completion=answer, by=admin)
+    finally:
+        pre_delete.disconnect(in_the_middle, sender=Completion)
+
+    assert isinstance(worker.result(), bool), worker.results
+    # on SQLite the worker has waited for the erasure
+    assert worker.result() or snapshot_take(queued.snapshot_id)
+    assert not SnapshotItem.objects.filter(completion=number).exists()
+    assert SnapshotItem.objects.count() == 59
+    assert erasure.runs == []

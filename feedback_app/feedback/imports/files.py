@@ -1,26 +1,34 @@
-"""Uploaded files of imports: written by the host that gets them, fetched by those that read them.
+"""Uploaded files of imports: written by the host that gets them, fetched by the worker.
 
 Where ARTIFACT_ROOT is a directory, all hosts see the file. With an object store each upload is a
-tree of its own, `imports/ID`, until the import has ended.
+tree of its own, `imports/ID`, until the import has ended. Pages of other hosts read the first bytes
+there: a request does not wait for 2 GB. Of a Parquet file, which is read from its end, the tree has
+the first rows as JSONL.
 """
 
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import structlog
 
 from artifact_store.cache import marker_of
 from artifact_store.errors import StoreError
 from feedback_app.artifacts import artifact_store
+from feedback_app.feedback.imports.opening import is_parquet, open_path
 from feedback_app.feedback.imports.readers import Unreadable
 from feedback_app.feedback.models import ImportJob
 from feedback_app.web.errors import UserError
 
 log = structlog.get_logger(__name__)
 
-FOLDER, NAME = "imports", "file"
+FOLDER, NAME, FIRST_ROWS = "imports", "file", "first-rows.jsonl"
+#: The most bytes that a page reads of a file that is on another host.
+SHOWN_BYTES = 32_000_000
 #: How long a file without an open import is left alone: its upload may not have ended.
 COPY_SECONDS = 24 * 3600.0
 
@@ -66,12 +74,33 @@ def file_fetch(path: Path) -> Path:
     return path
 
 
-def file_shown(path: Path) -> Path:
-    """Return the path of a file for a page that reads it. Raises Unreadable."""
+@contextmanager
+def file_shown(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for a page that reads its first rows. Raises Unreadable."""
     try:
-        return file_fetch(path)
+        tree = None if path.exists() else tree_of(path)
+        with open_path(path) if tree is None else file_start(path, tree) as file:
+            yield file
     except StoreError as error:
         raise Unreadable(f"The file cannot be read now: {error}.") from error
+
+
+def file_start(path: Path, tree: str) -> IO[bytes]:
+    """Open the first rows of a file that another host has uploaded. Raises StoreError and
+    Unreadable."""
+    store = artifact_store()
+    try:
+        return store.opened(tree, FIRST_ROWS, most=SHOWN_BYTES)
+    except FileNotFoundError:
+        pass  # it is no Parquet, or was not uploaded for a page
+    try:
+        file = store.opened(tree, NAME, most=SHOWN_BYTES)
+    except FileNotFoundError as error:
+        raise Unreadable("The file is not stored any more: upload it again.") from error
+    if not is_parquet(file):
+        return file
+    file.close()
+    return open_path(file_fetch(path))
 
 
 def copies_trim() -> None:

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from feedback_app.feedback.imports.bridges.registry import format_of
-from feedback_app.feedback.imports.opening import open_path, open_rows
+from feedback_app.feedback.imports.opening import open_rows
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
@@ -109,16 +108,15 @@ def usable(name: str) -> bool:
     return bool(name) and name == cleaned(name) and len(name) <= 200
 
 
-def survey(path: Path) -> Survey:
-    """Read the first rows. Raise Unreadable if there are none."""
+def survey(file: IO[bytes]) -> Survey:
+    """Read the first rows of an open file. Raise Unreadable if there are none."""
     rows: list[Mapping[str, Any]] = []
-    with open_path(path) as file:
-        try:
-            rows.extend(row.value for row in few(open_rows(file, every=True).records()))
-        except Unreadable:
-            # damaged later in the file: the import reports it there
-            if not rows:
-                raise
+    try:
+        rows.extend(row.value for row in few(open_rows(file, every=True).records()))
+    except Unreadable:
+        # damaged later in the file: the import reports it there
+        if not rows:
+            raise
     return Survey(tuple(rows))
 
 

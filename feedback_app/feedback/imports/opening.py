@@ -22,6 +22,14 @@ def open_path(path: Path) -> IO[bytes]:
         raise Unreadable(f"The file cannot be opened: {error.strerror}.") from error
 
 
+def is_parquet(file: IO[bytes]) -> bool:
+    """Return whether an open file is Parquet, which is read from its end."""
+    file.seek(0)
+    head = file.read(4)
+    file.seek(0)
+    return head == b"PAR1"
+
+
 def open_rows(file: IO[bytes], *, columns: Columns | None = None, every: bool = False) -> Rows:
     """Return the file's rows; the content decides the format.
 

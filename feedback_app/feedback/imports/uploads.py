@@ -1,11 +1,12 @@
 """Uploaded files until their import starts: stored, previewed, deleted."""
 
 import datetime as dt
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.core.files.uploadedfile import UploadedFile
 from django.http import HttpRequest
@@ -13,14 +14,16 @@ from django.utils import timezone
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.imports.files import (
+    FIRST_ROWS,
     copies_trim,
     file_place,
     file_push,
     file_remove,
     file_shown,
+    tree_of,
 )
 from feedback_app.feedback.imports.mapping import columns_guess, survey
-from feedback_app.feedback.imports.opening import open_path, open_rows
+from feedback_app.feedback.imports.opening import is_parquet, open_path, open_rows
 from feedback_app.feedback.imports.readers import (
     Columns,
     Record,
@@ -63,7 +66,8 @@ def import_upload(*, project: Project, by: User, upload: "UploadedFile[Any]") ->
     path = upload_keep(upload.chunks(), every=True)
     try:
         name = cleaned(upload.name or "file")[:200]
-        seen = survey(path)
+        with open_path(path) as file:
+            seen = survey(file)
         columns = {} if seen.product else columns_guess(seen.names)
         return ImportJob.objects.create(
             project=project, by=by, name=name, path=str(path), uploaded=True, columns=columns
@@ -100,6 +104,8 @@ def upload_keep(
                 size_check(file.tell())
         with path.open("rb") as file:
             next(open_rows(file, columns=columns, every=every).records(), None)
+            if every and tree_of(path) is not None and is_parquet(file):
+                first_rows_write(path.with_name(FIRST_ROWS), file)
         file_push(path)
     except BaseException as error:
         # also on a lost connection or a full disk, as nothing refers to the file yet
@@ -108,6 +114,15 @@ def upload_keep(
             raise UserError(str(error)) from error
         raise
     return path
+
+
+def first_rows_write(path: Path, file: IO[bytes]) -> None:
+    """Write the rows of a Parquet file that pages show, for those of other hosts. Raise
+    Unreadable."""
+    with path.open("w", encoding="utf-8") as out:
+        out.writelines(
+            json.dumps(row, ensure_ascii=True) + "\n" for row in survey(file).rows if row
+        )
 
 
 def previews_expire(project: Project) -> None:
@@ -120,7 +135,7 @@ def previews_expire(project: Project) -> None:
 
 def preview(job: ImportJob) -> list[PreviewRow]:
     """Return the first rows. Raise Unreadable."""
-    with open_path(file_shown(Path(job.path))) as file:
+    with file_shown(Path(job.path)) as file:
         rows = open_rows(file, columns=job.columns)
         labels = job_labels(job)
         return [preview_row(record, labels) for record in islice(rows.records(), PREVIEW_ROWS)]

@@ -106,7 +106,8 @@ def import_job(request: HtmxHttpRequest, project: Project, pk: int) -> HttpRespo
 def preview_context(job: ImportJob) -> dict[str, Any]:
     """Return the content of a file that has not been started, as recognised."""
     try:
-        seen = survey(file_shown(Path(job.path)))
+        with file_shown(Path(job.path)) as file:
+            seen = survey(file)
     except Unreadable as error:
         return {"fault": str(error)}
     names = seen.names
@@ -138,7 +139,8 @@ def preview_context(job: ImportJob) -> dict[str, Any]:
 def columns_take(request: HtmxHttpRequest, job: ImportJob) -> None:
     """Store the form's columns. Raise UserError."""
     try:
-        seen = survey(file_shown(Path(job.path)))
+        with file_shown(Path(job.path)) as file:
+            seen = survey(file)
     except Unreadable as error:
         raise UserError(str(error)) from error
     form = ColumnsForm(request.POST, job=job, names=seen.names)

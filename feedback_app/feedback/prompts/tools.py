@@ -27,7 +27,7 @@ def tools_text(given: object) -> str:
         raise UserError("tools is no list of definitions of functions")
     if len(found) > MOST_TOOLS:
         raise UserError(f"tools has {len(found):,} definitions: at most {MOST_TOOLS} are taken")
-    if _too_deep(found):
+    if too_deep(found):
         raise UserError(f"tools has more than {MOST_DEPTH} lists and objects in each other")
     wrapped = [_wrapped(each) for each in found]
     faults = [
@@ -91,7 +91,9 @@ def _parsed(given: object) -> object:
         raise UserError("tools is no valid JSON") from error
 
 
-def _too_deep(found: object) -> bool:
+def too_deep(found: object) -> bool:
+    """Return whether parsed JSON has more than MOST_DEPTH lists and objects in each other: with
+    hundreds of them, writing it where the stack is deep fails."""
     level = [found]
     for _ in range(MOST_DEPTH):
         level = [

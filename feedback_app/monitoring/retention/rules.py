@@ -31,7 +31,7 @@ ENDED = (*Run.DONE, Run.Status.FAILED, Run.Status.CANCELLED)
 @dataclass(frozen=True)
 class Deletable:
     """Files that may be deleted: of a run, of a version, or of neither. `paths` are those on this
-    host; files of a trial may be in the artifact store alone."""
+    host; files of a version or of a trial may be in the artifact store alone."""
 
     rule: str
     paths: tuple[Path, ...]
@@ -140,9 +140,12 @@ def _imported(root: Path, now: dt.datetime) -> Iterator[Deletable]:
 
 
 def _versions(root: Path, now: dt.datetime) -> Iterator[Deletable]:
+    remote = artifact_store().remote
     for adapter in versions_without_files(now).select_related("run"):
         paths = (adapter.directory, adapter.run.directory / ADAPTER)
-        if there := tuple(path for path in paths if path.is_dir()):
+        there = tuple(path for path in paths if path.is_dir())
+        # the host that deleted a version has removed it from the store
+        if there or (remote and adapter.deleted_at is None):
             yield Deletable("versions", there, adapter=adapter.pk)
 
 

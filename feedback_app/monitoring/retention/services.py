@@ -135,7 +135,8 @@ def version_files_delete(adapter_id: int, paths: tuple[Path, ...], *, by: User |
     """Delete the files of a discarded version, unless it was restored meanwhile."""
     with transaction.atomic():
         # restoring it waits for this row, and finds its files gone
-        row = Adapter.objects.select_for_update().get(pk=adapter_id)
+        rows = Adapter.objects.select_related("run").select_for_update(of=("self",))
+        row = rows.get(pk=adapter_id)
         if not versions_without_files(timezone.now()).filter(pk=row.pk).exists():
             return 0
         if row.deleted_at is None:
@@ -143,6 +144,7 @@ def version_files_delete(adapter_id: int, paths: tuple[Path, ...], *, by: User |
             audit(project=row.project, actor=by, action="adapter.expire", target=row.name)
     try:
         artifact_store().remove(row.path)
+        artifact_store().remove_part(row.run.tree, ADAPTER)
     except StoreError as error:
         log.warning("version_stays_in_the_store", adapter=row.name, why=str(error))
     return paths_delete(paths)

@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from artifact_store.errors import StoreError
 from feedback_app.accounts.sealing import seal, unseal
+from feedback_app.accounts.second_factor import factors_unreadable
 from feedback_app.db.next_ids import next_ids_read, next_ids_write
 from feedback_app.db.read_snapshot import read_snapshot
 from feedback_app.feedback.models import ImportJob
@@ -109,8 +110,8 @@ def backup_restore(*, directory: Path, say: Say, other_key: bool = False) -> Man
     """Fill an empty installation from a backup.
 
     Everything is verified before anything is changed, and rows and artifacts are kept together or
-    not at all. With `other_key`, secrets that this SECRET_KEY cannot decrypt are accepted. Raises
-    BackupError.
+    not at all. With `other_key`, secrets that this SECRET_KEY cannot decrypt are accepted, and
+    `say` is told whom that keeps from signing in. Raises BackupError.
     """
     started = time.monotonic()
     manifest = manifest_read(directory)
@@ -134,6 +135,8 @@ def backup_restore(*, directory: Path, say: Say, other_key: bool = False) -> Man
             call_command("migrate", verbosity=0, interactive=False)
     import_paths_move(manifest)
     adapters_verify(manifest)
+    if other_key:
+        factors_report(say)
     say(
         f"Restored {sum(manifest.rows.values()):,} rows and {len(manifest.files)} files "
         f"in {time.monotonic() - started:.1f} s."
@@ -190,6 +193,16 @@ def key_check(manifest: Manifest, *, other_key: bool) -> None:
             "secrets and API keys of judge models could not be read. Set SECRET_KEY to the old key "
             "(or add the old key to SECRET_KEY_FALLBACKS), or restore with --other-key and set "
             "them up again."
+        )
+
+
+def factors_report(say: Say) -> None:
+    """Say how many people cannot sign in because their second factors cannot be decrypted."""
+    if people := factors_unreadable().order_by().values("user").distinct().count():
+        say(
+            f"  {people} people cannot sign in: their second factors cannot be decrypted. "
+            "`manage.py forget_factors --unreadable` removes these; then passwords are enough, and "
+            "they can set up new ones."
         )
 
 

@@ -16,6 +16,7 @@ from django.utils import timezone
 from feedback_app.feedback.models import (
     Adjudication,
     Completion,
+    Correction,
     Example,
     FollowUp,
     Probe,
@@ -38,8 +39,12 @@ def conversations_remove(pks: Iterable[uuid.UUID]) -> int:
 
     Those that are removed already are not counted.
     """
+    pks = list(pks)
+    projects = Conversation.objects.filter(pk__in=pks).values("project")
     with transaction.atomic():
-        rows = Conversation.objects.select_for_update().kept().filter(pk__in=list(pks))
+        # a snapshot that is being taken has an answer, which is then used, or is taken again
+        list(Project.objects.select_for_update(no_key=True).filter(pk__in=projects).order_by("pk"))
+        rows = Conversation.objects.select_for_update().kept().filter(pk__in=pks)
         removed = set(rows.order_by("pk").values_list("pk", flat=True))
         turns = Turn.objects.filter(conversation__in=removed)
         answers = set(turns.exclude(completion=None).values_list("completion_id", flat=True))
@@ -65,6 +70,8 @@ def answers_unused(answers: Iterable[int]) -> set[int]:
         SnapshotItem.objects.filter(completion=OuterRef("pk")),
         Probe.objects.filter(completion=OuterRef("pk")),
         Adjudication.objects.filter(completion=OuterRef("pk")),
+        # also a withdrawn one: by it the text is found when its writer is erased
+        Correction.objects.filter(original=OuterRef("pk")),
     )
     unused = Completion.objects.filter(
         pk__in=list(answers),

@@ -21,7 +21,7 @@ from django.db.models import Exists, OuterRef, QuerySet
 from feedback_app.accounts.models import User
 from feedback_app.db.claims import Claim
 from feedback_app.db.heartbeats import Heartbeat
-from feedback_app.feedback.models import BASE_VERSION, Project, Split
+from feedback_app.feedback.models import BASE_VERSION, Project, Prompt, Split
 from feedback_app.feedback.prompts.completions import Answer, storable
 from feedback_app.serving.engine import client
 from feedback_app.serving.engine.batch import OnTokens, ask_each
@@ -103,7 +103,10 @@ def version_diff_request(*, adapter: Adapter, by: User | None) -> ChangeReport:
 
 
 def adapters_without_version_diff() -> QuerySet[Adapter]:
-    """Return the newest gate winner of each project whose version diff nobody has requested."""
+    """Return the newest gate winner of each project whose version diff nobody has requested, of
+    projects that have a prompt to ask."""
+    asked = Prompt.objects.asked().filter(project=OuterRef("project"), split=Split.VALIDATION)
+    fixed = FixedPrompt.objects.filter(project=OuterRef("project"))
     newer = Adapter.objects.usable().filter(
         project=OuterRef("project"), gate_won=True, pk__gt=OuterRef("pk")
     )
@@ -111,6 +114,7 @@ def adapters_without_version_diff() -> QuerySet[Adapter]:
         Adapter.objects.usable()
         .filter(gate_won=True, change_report=None)
         .exclude(Exists(newer))
+        .filter(Exists(fixed) | Exists(asked))
         .select_related("project")
         .defer("report")
     )

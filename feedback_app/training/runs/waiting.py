@@ -19,7 +19,7 @@ from django.utils import timezone
 from feedback_app.feedback.models import Project
 from feedback_app.feedback.models.projects import Priority
 from feedback_app.training.models import Run, Sweep
-from feedback_app.training.runs.claims import RunClaim, run_claim
+from feedback_app.training.runs.claims import RunClaim, run_claim, startable
 
 #: How far back worker time counts.
 WINDOW = dt.timedelta(hours=24)
@@ -74,10 +74,10 @@ def trials_held() -> set[int]:
 
 
 def waiting_runs(now: dt.datetime | None = None) -> list[Run]:
-    """Return the waiting and abandoned runs in the order in which workers take them; without those
-    whose snapshot has not been taken."""
+    """Return the waiting and abandoned runs in the order in which workers take them, those that are
+    startable."""
     spent = worker_seconds(now or timezone.now())
-    runs = Run.objects.filter(Run.claimable()).with_snapshot()
+    runs = startable(Run.objects.filter(Run.claimable()))
 
     def key(run: Run) -> tuple[bool, float, float, dt.datetime, int]:
         weight = WEIGHTS[Priority(run.project.priority)]

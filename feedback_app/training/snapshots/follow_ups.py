@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from feedback_app.feedback.follow_ups.agreement import READ, follow_up_agreement, verdict_of
 from feedback_app.feedback.models import FollowUp, Project, Split
 from feedback_app.training.models import Snapshot, SnapshotItem
+from feedback_app.training.snapshots.pieces import WHOLE, Pieces
 
 #: The weight of such an example; that of a vote is 1.
 WEIGHT = 0.1
@@ -26,28 +27,35 @@ class Hint:
     up: bool
 
 
-def follow_ups_add(snapshot: Snapshot, project: Project) -> None:
+def follow_ups_add(snapshot: Snapshot, project: Project, pieces: Pieces = WHOLE) -> None:
     """Add the examples to a snapshot that is being taken, if they agree with votes enough. Call it
-    in the transaction that creates the snapshot."""
+    in the transaction that creates the snapshot, or with its pieces."""
     if not project.follow_ups or not follow_up_agreement(project).counts:
         return
     most = int(snapshot.train_total * MOST_SHARE)
     found = hints(project)[:most]
-    SnapshotItem.objects.bulk_create(
-        SnapshotItem(
-            snapshot=snapshot,
-            completion_id=hint.completion,
-            desirable=hint.up,
-            weight=WEIGHT,
-            split=Split.TRAIN,
-            implicit=True,
+    with pieces.part():
+        # voted on since it was looked for, an answer may have an item already
+        voted = SnapshotItem.objects.filter(
+            snapshot=snapshot, completion__in=[hint.completion for hint in found]
         )
-        for hint in found
-    )
-    snapshot.follow_ups = len(found)
-    snapshot.train_up += sum(hint.up for hint in found)
-    snapshot.train_down += sum(not hint.up for hint in found)
-    snapshot.save(update_fields=["follow_ups", "train_up", "train_down"])
+        known = set(voted.values_list("completion", flat=True))
+        found = [hint for hint in found if hint.completion not in known]
+        SnapshotItem.objects.bulk_create(
+            SnapshotItem(
+                snapshot=snapshot,
+                completion_id=hint.completion,
+                desirable=hint.up,
+                weight=WEIGHT,
+                split=Split.TRAIN,
+                implicit=True,
+            )
+            for hint in found
+        )
+        snapshot.follow_ups = len(found)
+        snapshot.train_up += sum(hint.up for hint in found)
+        snapshot.train_down += sum(not hint.up for hint in found)
+        snapshot.save(update_fields=["follow_ups", "train_up", "train_down"])
 
 
 def hints(project: Project) -> list[Hint]:

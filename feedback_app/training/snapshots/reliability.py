@@ -15,12 +15,13 @@ from django.db import connection
 from feedback_app.feedback.models import Completion, Example, Project, Source, Split, Verdict, Vote
 from feedback_app.feedback.reliability.services import weights_of
 from feedback_app.training.models import Snapshot, SnapshotItem
+from feedback_app.training.snapshots.pieces import END, WHOLE, Pieces
 
 #: An example keeps at least this weight: none would be no example.
 LEAST = 0.01
 
 
-def items_weigh(snapshot: Snapshot) -> None:
+def items_weigh(snapshot: Snapshot, pieces: Pieces = WHOLE) -> None:
     """Multiply the weights of a new snapshot's items, if its project weighs by reliability."""
     weights = weights_of(snapshot.project)
     if not weights:
@@ -31,8 +32,9 @@ def items_weigh(snapshot: Snapshot) -> None:
         UPDATE {items} SET weight = {_weighed(items)} FROM trust
         WHERE {items}.snapshot_id = %s AND trust.completion_id = {items}.completion_id
     """  # noqa: S608
-    with connection.cursor() as cursor:
-        cursor.execute(statement, [snapshot.pk, snapshot.pk])
+    for after, upto in pieces.ranges(snapshot.project):
+        with pieces.part(), connection.cursor() as cursor:
+            cursor.execute(statement, [snapshot.pk, after, upto, snapshot.pk])
 
 
 def class_ratios(project: Project) -> dict[bool, float]:
@@ -48,7 +50,8 @@ def class_ratios(project: Project) -> dict[bool, float]:
         WHERE project_id = %s AND split = %s GROUP BY desirable
     """  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(statement, [project.pk, project.pk, Split.TRAIN.value])
+        owner, split = project.pk, Split.TRAIN.value
+        cursor.execute(statement, [owner, 0, END, owner, split])
         sums = cursor.fetchall()
     return {True: 1.0, False: 1.0} | {bool(label): new / old for label, new, old in sums}
 
@@ -70,7 +73,8 @@ def _weighed(rows: str) -> str:
 
 
 def _trust(rows: str, owner: str, weights: Mapping[int, float]) -> str:
-    """Return the SQL of each example's factor: its margin with weighed votes by the one without.
+    """Return the SQL of each example's factor, of those of an owner in a range of answers: its
+    margin with weighed votes by the one without.
 
     Where the label has no majority of all votes, as the cap left some out, it is the mean weight of
     the votes for it. A tie that became an example has no other measure.
@@ -90,6 +94,7 @@ def _trust(rows: str, owner: str, weights: Mapping[int, float]) -> str:
         JOIN {_name(Completion)} AS answer ON answer.id = example.completion_id
         JOIN {_name(Vote)} AS vote ON vote.completion_id = example.completion_id
         LEFT JOIN person ON person.user_id = vote.user_id
-        WHERE example.{owner} = %s AND answer.decided = '' AND vote.set_aside_id IS NULL
+        WHERE example.{owner} = %s AND example.completion_id > %s AND example.completion_id <= %s
+            AND answer.decided = '' AND vote.set_aside_id IS NULL
         GROUP BY example.completion_id
     """  # noqa: S608

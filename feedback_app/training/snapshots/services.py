@@ -16,6 +16,7 @@ from feedback_app.training.models import (
 )
 from feedback_app.training.snapshots.caps import PersonCap, SnapshotTotals
 from feedback_app.training.snapshots.follow_ups import follow_ups_add
+from feedback_app.training.snapshots.pieces import WHOLE, Pieces
 from feedback_app.training.snapshots.reliability import items_weigh
 
 CHUNK = 500
@@ -48,13 +49,19 @@ def snapshot_queue(project: Project, *, without: dict[str, Any] | None = None) -
 
 
 def snapshot_freeze(
-    *, project: Project, cap: PersonCap, totals: SnapshotTotals, queued: Snapshot | None = None
+    *,
+    project: Project,
+    cap: PersonCap,
+    totals: SnapshotTotals,
+    queued: Snapshot | None = None,
+    pieces: Pieces = WHOLE,
 ) -> Snapshot:
     """Copy every example as it is now, under the cap on one person's votes; ties that are an
     example under the cap as well, with weights by reliability where the project wants that.
 
     Call it in the transaction that creates the run, or that takes the `queued` snapshot, with the
-    cap and totals computed there. It does not write the status of `queued`.
+    cap and totals computed there. It does not write the status of `queued`. In `pieces` it is
+    called outside a transaction, and votes of meanwhile are in the snapshot or not.
     """
     snapshot = queued or Snapshot(project=project)
     snapshot.left_out, snapshot.left_out_people = totals.left_out, totals.people
@@ -64,51 +71,74 @@ def snapshot_freeze(
         snapshot.save()
     else:
         snapshot.created_at = timezone.now()
-    items_copy(project, snapshot=snapshot)
-    for chunk in batched(sorted(cap.examples), CHUNK):
-        # those that the cap changes are written again, with their own split
-        replaced = SnapshotItem.objects.filter(snapshot=snapshot, completion__in=chunk)
-        splits = dict(replaced.values_list("completion_id", "split"))
-        replaced.delete()
-        items_create(
-            item(snapshot, pk, splits[pk], values.desirable, values.weight)
-            for pk in chunk
-            if pk in splits and (values := cap.examples[pk]) is not None
-        )
-    for chunk in batched(sorted(cap.restored), CHUNK):
-        items_create(
-            item(snapshot, pk, example.split, example.values.desirable, example.values.weight)
-            for pk in chunk
-            for example in [cap.restored[pk]]
-        )
-    items_weigh(snapshot)
-    follow_ups_add(snapshot, project)
+    for after, upto in pieces.ranges(project):
+        with pieces.part():
+            items_copy(project, snapshot=snapshot, after=after, upto=upto)
+    cap_apply(snapshot, cap, pieces)
+    items_weigh(snapshot, pieces)
+    follow_ups_add(snapshot, project, pieces)
     if queued is not None:
-        # at the end: before that a lock on the row would hold up its heartbeats
-        snapshot_counts_save(snapshot)
+        # votes of meanwhile may have changed what was counted
+        counts_take(snapshot)
+        with pieces.part():
+            if pieces.rows is not None:
+                # an erasure looks for votes in the snapshots that were taken after them
+                snapshot.created_at = timezone.now()
+            # at the end: before that a lock on the row would hold up its heartbeats
+            snapshot_counts_save(snapshot)
     return snapshot
 
 
-def snapshot_keep_test(snapshot: Snapshot) -> None:
+def cap_apply(snapshot: Snapshot, cap: PersonCap, pieces: Pieces) -> None:
+    """Write the examples that the cap changes again, and those that are ties without it."""
+    for chunk in batched(sorted(cap.examples), CHUNK):
+        with pieces.part():
+            # with their own split
+            replaced = SnapshotItem.objects.filter(snapshot=snapshot, completion__in=chunk)
+            splits = dict(replaced.values_list("completion_id", "split"))
+            replaced.delete()
+            items_create(
+                item(snapshot, pk, splits[pk], values.desirable, values.weight)
+                for pk in chunk
+                if pk in splits and (values := cap.examples[pk]) is not None
+            )
+    for chunk in batched(sorted(cap.restored), CHUNK):
+        with pieces.part():
+            # a vote of meanwhile may have made a tie an example
+            SnapshotItem.objects.filter(snapshot=snapshot, completion__in=chunk).delete()
+            items_create(
+                item(snapshot, pk, example.split, example.values.desirable, example.values.weight)
+                for pk in chunk
+                for example in [cap.restored[pk]]
+            )
+
+
+def snapshot_keep_test(snapshot: Snapshot, pieces: Pieces = WHOLE) -> None:
     """Leave only the test examples, for a version that learned from none of the others."""
-    snapshot.items.exclude(split=Split.TEST).delete()
+    unused = snapshot.items.exclude(split=Split.TEST)
+    for after, upto in pieces.ranges(snapshot.project):
+        with pieces.part():
+            unused.filter(completion__gt=after, completion__lte=upto).delete()
     names = ("train_up", "train_down", "validation_up", "validation_down", "left_out")
     for name in (*names, "left_out_people", "follow_ups"):
         setattr(snapshot, name, 0)
-    snapshot_counts_save(snapshot)
+    with pieces.part():
+        snapshot_counts_save(snapshot)
 
 
-def items_copy(project: Project, *, snapshot: Snapshot) -> None:
-    """Copy the examples into items inside the database: a million take no memory here."""
+def items_copy(project: Project, *, snapshot: Snapshot, after: int, upto: int) -> None:
+    """Copy the examples of a range of answers into items inside the database: a million take no
+    memory here."""
     quote = connection.ops.quote_name
     items, examples = quote(SnapshotItem._meta.db_table), quote(Example._meta.db_table)
     copy = f"""
         INSERT INTO {items} (snapshot_id, completion_id, desirable, weight, split)
         SELECT %s, completion_id, desirable, weight, split FROM {examples}
-        WHERE project_id = %s ORDER BY completion_id
+        WHERE project_id = %s AND completion_id > %s AND completion_id <= %s
+        ORDER BY completion_id
     """  # noqa: S608
     with connection.cursor() as cursor:
-        cursor.execute(copy, [snapshot.pk, project.pk])
+        cursor.execute(copy, [snapshot.pk, project.pk, after, upto])
 
 
 def snapshot_copy(snapshot: Snapshot, *, queued: Snapshot | None = None) -> Snapshot:
@@ -130,9 +160,7 @@ def snapshot_copy(snapshot: Snapshot, *, queued: Snapshot | None = None) -> Snap
     """  # noqa: S608
     with connection.cursor() as cursor:
         cursor.execute(statement, [copy.pk, snapshot.pk])
-    counted = copy.items.order_by().values_list("split", "desirable").annotate(n=Count("pk"))
-    for split, desirable, n in counted:
-        setattr(copy, f"{split}_{'up' if desirable else 'down'}", n)
+    counts_take(copy)
     copy.created_at = snapshot.created_at
     copy.follow_ups = copy.items.filter(implicit=True).count()
     if queued is None:
@@ -140,6 +168,16 @@ def snapshot_copy(snapshot: Snapshot, *, queued: Snapshot | None = None) -> Snap
     else:
         snapshot_counts_save(copy)
     return copy
+
+
+def counts_take(snapshot: Snapshot) -> None:
+    """Set the numbers of examples by split and label to those of the items, without saving."""
+    found = snapshot.items.order_by().values_list("split", "desirable").annotate(n=Count("pk"))
+    counts = {(split, desirable): n for split, desirable, n in found}
+    for split in Split.values:
+        for desirable in (True, False):
+            name = f"{split}_{'up' if desirable else 'down'}"
+            setattr(snapshot, name, counts.get((split, desirable), 0))
 
 
 def snapshot_counts_save(snapshot: Snapshot) -> None:

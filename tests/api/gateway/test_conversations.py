@@ -1,17 +1,22 @@
 """What a product's users write to the gateway is listed as conversations of these users."""
 
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.db import connection, transaction
 
 from feedback_app.accounts.models import ApiPerson, Scope, User
 from feedback_app.api.gateway import answers
 from feedback_app.feedback.models import Completion, Project, Prompt
 from feedback_app.feedback.tokens.services import token_create
 from feedback_app.privacy.erasure import person_erase
+from feedback_app.serving.conversation_log.recording import gateway_turn_record
+from feedback_app.serving.demo.branches import branch_show, conversation_lock
 from feedback_app.serving.engine.client import EngineError
 from feedback_app.serving.models import Conversation, Turn
 from tests.api.gateway_client import HELLO, Program
+from tests.engines import PATIENCE
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 
@@ -92,3 +97,54 @@ def test_user_with_a_nul_is_refused(program: Program) -> None:
     assert program.ask(user="a\x00b").status_code == 400
     assert program.ask(user="").status_code == 200
     assert Conversation.objects.get().user == program.token.user
+
+
+@pytest.mark.django_db(transaction=True)
+def test_question_beside_one_that_changes_the_branch_gets_the_next_place(
+    program: Program, served: Project
+) -> None:
+    """What the second question continues is on no branch that is shown until the first commits."""
+    first = program.ask(temperature=0, user="jo")
+    program.ask(temperature=0, user="jo", messages=said(first))
+    other = program.ask(temperature=0, user="jo", messages=said(first, "Another way?"))
+    hidden = Turn.objects.get(position=None)
+    last = hidden.completion
+    assert other.status_code == 200
+    assert last is not None
+    messages = [*last.prompt.messages, {"role": "assistant", "content": last.text}]
+    asked = [*messages, {"role": "user", "content": "And now?"}]
+    copy = Completion.objects.create(
+        project=served, prompt=last.prompt, text="Now.", version="base", source=last.source
+    )
+    made: list[Turn | Exception] = []
+
+    def ask() -> None:
+        try:
+            with transaction.atomic():
+                made.append(
+                    gateway_turn_record(
+                        project=served,
+                        user=hidden.conversation.user,
+                        messages=asked,
+                        completion=copy,
+                        choice="live",
+                    )
+                )
+        except Exception as error:
+            made.append(error)
+        finally:
+            connection.close()
+
+    asking = threading.Thread(target=ask)
+    with transaction.atomic():
+        conversation_lock(hidden.conversation)
+        asking.start()
+        asking.join(2)  # until it waits for the lock
+        branch_show(turn=hidden)
+    asking.join(PATIENCE)
+
+    [turn] = made
+    assert isinstance(turn, Turn), turn
+    shown = turn.conversation.turns.shown()
+    assert [each.pk for each in shown][-2:] == [hidden.pk, turn.pk]
+    assert [each.position for each in shown] == [0, 1, 2]

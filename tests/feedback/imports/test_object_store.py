@@ -1,13 +1,17 @@
 """Imports with an object store: any host shows and imports a file that another one got."""
 
 import datetime as dt
+import io
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
@@ -15,7 +19,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import Scope, User
-from feedback_app.feedback.imports.files import file_place
+from feedback_app.artifacts import artifact_store
+from feedback_app.feedback.imports.files import FIRST_ROWS, file_place
 from feedback_app.feedback.imports.uploads import PREVIEW_HOURS
 from feedback_app.feedback.models import Example, ImportJob, Project
 from feedback_app.feedback.tasks import import_file
@@ -49,7 +54,7 @@ def stored(bucket: Bucket) -> list[str]:
 
 def on_another_host(root: Path) -> None:
     """Go on as a host with no file."""
-    shutil.rmtree(root)
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def test_file_is_shown_and_imported_on_other_hosts_and_then_deleted(
@@ -70,6 +75,78 @@ def test_file_is_shown_and_imported_on_other_hosts_and_then_deleted(
     assert (job.status, job.imported) == ("done", 3), job.error
     assert stored(bucket) == []
     assert list((root / "imports").iterdir()) == []
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch, bucket: Bucket) -> list[int]:
+    """How many bytes each request to the store has asked for of a file that it read in parts."""
+    from s3fs.core import S3File
+
+    sizes, fetch = [], S3File._fetch_range
+
+    def counted(self: Any, start: int, end: int) -> bytes:
+        sizes.append(end - start)
+        return fetch(self, start, end)
+
+    monkeypatch.setattr(S3File, "_fetch_range", counted)
+    return sizes
+
+
+def test_page_of_another_host_reads_the_first_rows_and_brings_no_file(
+    project: Project, admin: User, as_user: As, root: Path, read: list[int]
+) -> None:
+    client = as_user(admin)
+    rows = [ROWS[n % 3] | {"prompt": f"Q{n} " + "x" * 100_000} for n in range(200)]
+    job = uploaded(client, rows)
+    assert Path(job.path).stat().st_size > 20_000_000
+    on_another_host(root)
+
+    shown = text(client, job)
+
+    assert "Q9 x" in shown
+    assert 0 < sum(read) < 10_000_000
+    assert not Path(job.path).exists()
+    job.refresh_from_db()
+    changed = client.post(page(job, "import-columns"), {"prompt": "prompt"})
+    assert changed.status_code in (200, 302)
+    assert not Path(job.path).exists()
+
+
+def parquet(rows: list[Any]) -> SimpleUploadedFile:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    return SimpleUploadedFile("votes.parquet", file.getvalue())
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_parquet_is_shown_on_another_host_as_on_the_one_that_got_it(
+    project: Project, admin: User, as_user: As, root: Path, bucket: Bucket, earlier: bool
+) -> None:
+    """`earlier`: uploaded before its first rows were stored beside it."""
+    client = as_user(admin)
+    odd = [{"question": f"Q{n}", "answer": f"A{n} <b>", "rating": n % 2} for n in range(30)]
+    send(client, parquet(odd))
+    job = ImportJob.objects.get()
+    if earlier:
+        Path(job.path).with_name(FIRST_ROWS).unlink()
+        tree = f"imports/{Path(job.path).parent.name}"
+        artifact_store().push(tree)
+    here = text(client, job)
+    assert "Q9" in here
+    on_another_host(root)
+
+    shown = text(client, job)
+
+    assert without_token(shown) == without_token(here)
+    assert Path(job.path).exists() == earlier
+    client.post(page(job, "import-start"))
+    import_file(job.pk)
+    job.refresh_from_db()
+    assert (job.status, job.imported) == ("done", 30), job.error
+
+
+def without_token(page: str) -> str:
+    return re.sub(r'(csrfmiddlewaretoken" value|X-CSRFToken|csrf)[^>]*', "", page)
 
 
 def test_copy_of_an_import_that_another_host_has_ended_is_deleted_with_its_page(

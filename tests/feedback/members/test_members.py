@@ -485,3 +485,22 @@ def test_concurrent_sign_ups_do_not_exceed_the_uses_of_the_link(
     assert Membership.objects.filter(user__email__startswith="jo").count() == 2
     assert User.objects.filter(email__startswith="jo").count() == 2
     assert Invitation.objects.get().used == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_form_that_is_sent_several_times_at_once_makes_one_account(
+    project: Project, admin: User
+) -> None:
+    link = link_for(admin, max_uses=6)
+    answers = []
+
+    def come() -> None:
+        answers.append(Client().post(link, JO))
+
+    assert at_once([come] * 6) == []
+
+    assert sorted(answer.status_code for answer in answers) == [302, 400, 400, 400, 400, 400]
+    refused = next(answer.content.decode() for answer in answers if answer.status_code == 400)
+    assert "There is already an account with this address. Sign in instead." in refused
+    assert role_of(User.objects.get(email="jo@example.com")) == "annotator"
+    assert Invitation.objects.get().used == 1

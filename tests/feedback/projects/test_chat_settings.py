@@ -60,6 +60,11 @@ def test_settings_are_saved_and_an_unchanged_form_changes_nothing(
         ('{"a b": 1}', "cannot be set"),
         (json.dumps({"a": "x" * 2_000}), "2,000 characters"),
         ('{"a": "\\u0000"}', "NUL"),
+        ('{"a": NaN}', "NaN"),
+        ('{"a": [1e999]}', "Infinity"),
+        ('{"a": "\\ud800"}', "Unicode"),
+        ('{"a": ' + "[" * 100_000, "in each other"),
+        ('{"a": ' + "[" * 500 + "]" * 500 + "}", "in each other"),
     ],
 )
 def test_variables_that_cannot_be_set_are_refused_beside_the_field(

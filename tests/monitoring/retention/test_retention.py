@@ -336,6 +336,30 @@ def test_adapter_of_a_trial_leaves_the_artifact_store_too(
     assert list(deletable()) == []
 
 
+def test_version_leaves_the_artifact_store_too(
+    make_version: Callable[..., Adapter], admin: User, settings: Settings
+) -> None:
+    settings.ARTIFACT_URL = "memory://retention-versions"
+    here, elsewhere, kept = (make_version(discarded=days) for days in (31, 31, 29))
+    store = artifact_store()
+    for adapter in (here, elsewhere, kept):
+        store.push(adapter.path)
+        store.push(adapter.run.tree, 1, leave_out=("checkpoints",))
+    shutil.rmtree(elsewhere.directory)  # a version of another host
+    shutil.rmtree(elsewhere.run.directory)
+
+    cleanup_execute(by=admin)
+
+    for adapter in (here, elsewhere):
+        adapter.refresh_from_db()
+        assert adapter.deleted_at is not None
+        assert not store.has(adapter.path)
+        shutil.rmtree(adapter.run.directory, ignore_errors=True)
+        assert [path.name for path in store.fetch(adapter.run.tree).iterdir()] == ["events.jsonl"]
+    assert store.has(kept.path)
+    assert "versions" not in found()
+
+
 def test_version_without_files_cannot_be_restored_or_downloaded(
     make_version: Callable[..., Adapter], admin: User
 ) -> None:

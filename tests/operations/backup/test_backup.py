@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
+from allauth.mfa.totp.internal.auth import TOTP
 from django.apps import apps
 from django.conf import settings
 from django.core.management import CommandError, call_command
@@ -360,7 +363,7 @@ def table_lines(path: Path) -> list[dict[str, Any]]:
 
 
 #: The last migration of training that the earlier version had.
-EARLIER = "0011_judge"
+EARLIER = "0018_sweeps"
 
 
 @pytest.mark.long
@@ -631,6 +634,33 @@ def test_other_secret_key_is_refused_unless_accepted(
     settings.SECRET_KEY_FALLBACKS = []
     backup_restore(directory=backup, say=quiet, other_key=True)
     assert Vote.objects.count() == 60
+
+
+def test_restore_with_another_key_says_who_cannot_sign_in(
+    adapter: Adapter,
+    admin: User,
+    annotator: User,
+    root: Path,
+    tmp_path: Path,
+    settings: Settings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for person in (admin, annotator):
+        TOTP.activate(person, "SECRETSECRET")
+        RecoveryCodes.activate(person)
+    backup_make(directory=tmp_path / "backup", say=quiet)
+    empty_installation(root)
+    call_command("restore", str(tmp_path / "backup"), "--other-key")
+    assert "cannot sign in" not in capsys.readouterr().out, "the key is the same"
+    empty_installation(root)
+    settings.SECRET_KEY = "another-key-0123456789-0123456789"
+
+    call_command("restore", str(tmp_path / "backup"), "--other-key")
+
+    assert "2 people cannot sign in" in capsys.readouterr().out
+    assert Authenticator.objects.count() == 4, "nobody gets in with the password alone unasked"
+    call_command("forget_factors", "--unreadable")
+    assert not Authenticator.objects.exists()
 
 
 def test_disk_full_during_a_restore_leaves_nothing(

@@ -13,9 +13,11 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from feedback_app.accounts.models import AuditEvent, User
-from feedback_app.feedback.models import Completion, Project, Source, Verdict
+from feedback_app.feedback.models import Completion, Example, Project, Source, Verdict
+from feedback_app.feedback.votes.corrections import vote_cast_corrected
 from feedback_app.feedback.votes.services import vote_cast
 from feedback_app.privacy.erasure import person_erase
+from feedback_app.privacy.example_erasure import example_erase
 from feedback_app.privacy.forgetting.links import erasure_link
 from feedback_app.privacy.forgetting.services import project_forget
 from feedback_app.privacy.tasks import dispatch, forget
@@ -28,7 +30,7 @@ from feedback_app.training.models import Adapter, Erasure, Run
 from feedback_app.training.registry.services import adapter_restore
 from feedback_app.training.runs.services import run_request
 from feedback_app.training.schedules.selectors import next_run
-from feedback_app.web.errors import UserError
+from feedback_app.web.errors import NotFound, UserError
 from tests.browser.world import claimed, finish
 from tests.faults.test_erase import erase_me
 
@@ -315,6 +317,30 @@ def test_example_is_erased_from_examples_and_snapshots(
     assert (erasure.completion, erasure.votes, erasure.runs) == (item.completion_id, 1, [1])
     project_forget(voted_project.pk)
     assert state(erasure).code == "training"
+
+
+def test_correction_of_an_erased_answer_is_erased_with_it(
+    live: Adapter, voted_project: Project, admin: User, annotator: User
+) -> None:
+    item = live.run.snapshot.items.filter(desirable=False).order_by("pk")[0]
+    original = Completion.objects.select_related("project", "prompt").get(pk=item.completion_id)
+    vote_cast_corrected(
+        completion=original,
+        correction="The same name, in better words.",
+        verdict=Verdict.DOWN,
+        by=annotator,
+        source=Source.ANNOTATE,
+    )
+    written = Completion.objects.get(version="edited")
+
+    erasure = example_erase(completion=original, by=admin)
+
+    assert not Completion.objects.filter(pk__in=[original.pk, written.pk]).exists()
+    assert not Example.objects.filter(pk=written.pk).exists()
+    assert (erasure.votes, erasure.examples_gone, erasure.runs) == (2, 2, [1])
+    with pytest.raises(NotFound, match="erased already"):
+        example_erase(completion=original, by=admin)
+    assert Erasure.objects.count() == 1
 
 
 def test_dispatch_sends_projects_with_pending_erasures(

@@ -8,7 +8,17 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Completion, Example, Project, Prompt, Vote
+from feedback_app.feedback.models import (
+    Completion,
+    Example,
+    Project,
+    Prompt,
+    Source,
+    Verdict,
+    Vote,
+)
+from feedback_app.feedback.votes.corrections import vote_cast_corrected
+from feedback_app.feedback.votes.services import vote_undo
 from feedback_app.privacy import tasks
 from feedback_app.privacy.erasure import person_erase
 from feedback_app.serving.conversation_log import removal
@@ -86,6 +96,28 @@ def test_erasure_finds_what_a_removed_conversation_left(project: Project, viewer
     assert not Prompt.objects.exists()
     assert not Completion.objects.exists()
     assert not Conversation.objects.exists()
+
+
+def test_erasure_finds_a_withdrawn_correction_after_the_conversation_was_removed(
+    project: Project, viewer: User
+) -> None:
+    chat = talk(project, viewer, "Where is Oslo?")
+    turn = chat.turns.select_related("completion__project", "completion__prompt").get()
+    assert turn.completion is not None
+    vote_cast_corrected(
+        completion=turn.completion,
+        correction="In Norway, as I told my doctor.",
+        verdict=Verdict.DOWN,
+        by=viewer,
+        source=Source.DEMO,
+    )
+    vote_undo(completion=turn.completion, by=viewer, source=Source.DEMO)
+
+    conversations_remove([chat.pk])
+
+    assert not Conversation.objects.kept().exists()
+    person_erase(user=viewer, by=None, project=project)
+    assert not Completion.objects.exists()
 
 
 def test_retention_removes_in_batches_what_is_older(

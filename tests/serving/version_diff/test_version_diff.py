@@ -180,6 +180,14 @@ class TestServed:
         version_diff_request(adapter=asked, by=None)
         assert list(adapters_without_version_diff()) == []
 
+    def test_winner_waits_for_the_first_validation_prompt_without_being_asked_for(
+        self, asked: Adapter, served: Project
+    ) -> None:
+        served.prompts.update(split=Split.TRAIN)
+        assert list(adapters_without_version_diff()) == []
+        prompts(served, 1, start=90)
+        assert list(adapters_without_version_diff()) == [asked]
+
     def test_version_of_another_project_is_404(
         self, asked: Adapter, outsider: User, as_user: As
     ) -> None:

@@ -1,6 +1,7 @@
 """Snapshots of large projects are taken by a worker, once, after the request."""
 
 import datetime as dt
+import threading
 from collections.abc import Callable
 from unittest.mock import patch
 
@@ -26,8 +27,12 @@ from feedback_app.training.snapshots import services
 from feedback_app.training.sweeps.services import Search, sweep_request, sweeps_advance
 from feedback_app.web.errors import UserError
 from tests.conftest import MakeCompletions, hand_out
+from tests.engines import PATIENCE
 
 pytestmark = pytest.mark.django_db
+on_sqlite = pytest.mark.skipif(
+    connection.vendor != "sqlite", reason="written in one transaction elsewhere"
+)
 
 As = Callable[[User], Client]
 
@@ -229,7 +234,7 @@ def test_workers_that_keep_dying_end_the_run(run: Run) -> None:
     Snapshot.objects.update(attempt=taking.MAX_CLAIMS)
     assert not snapshot_take(run.snapshot_id)
     run.refresh_from_db()
-    assert run.error == "10 workers in a row died while taking the snapshot."
+    assert run.error == "10 attempts in a row to take the snapshot failed."
 
 
 def test_archived_project_and_second_run_are_refused_at_once(
@@ -313,3 +318,88 @@ def test_imported_version_gets_the_test_examples_only(voted_project: Project, ad
     assert set(found.snapshot.items.values_list("split", flat=True)) == {"test"}
     assert found.snapshot.train_total == found.snapshot.validation_total == 0
     assert found.snapshot.test_total == found.snapshot.items.count() > 0
+
+
+# -- in pieces, on SQLite
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(taking, "PIECE_ROWS", 7)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_people_vote_while_a_snapshot_is_taken(
+    voted_project: Project,
+    admin: User,
+    second_annotator: User,
+    make_completions: MakeCompletions,
+    small_pieces: None,
+) -> None:
+    run = run_request(project=voted_project, by=admin)
+    [answer] = make_completions(1)
+    hand_out(second_annotator, answer)
+    copied, voted = [], []
+    copy, apply = services.items_copy, services.cap_apply
+
+    def counted(project: Project, *, snapshot: Snapshot, after: int, upto: int) -> None:
+        copied.append((after, upto))
+        copy(project, snapshot=snapshot, after=after, upto=upto)
+
+    def vote() -> None:
+        try:
+            vote_cast(
+                completion=answer, verdict=Verdict.UP, by=second_annotator, source=Source.ANNOTATE
+            )
+            voted.append(answer)
+        finally:
+            connection.close()
+
+    def meanwhile(*arguments: object) -> None:
+        voter = threading.Thread(target=vote)
+        voter.start()
+        voter.join(PATIENCE / 4)
+        assert voted, "the vote waits for the snapshot"
+        apply(*arguments)  # type: ignore[arg-type]
+
+    with (
+        patch.object(services, "items_copy", counted),
+        patch.object(services, "cap_apply", meanwhile),
+    ):
+        found = taken(run).snapshot
+
+    assert found.items.count() == 60
+    assert found.train_total + found.validation_total + found.test_total == 60
+    assert len(copied) == (9 if connection.vendor == "sqlite" else 1)
+
+
+@on_sqlite
+def test_what_a_killed_worker_has_written_is_not_in_the_snapshot(
+    run: Run, small_pieces: None, make_completions: MakeCompletions
+) -> None:
+    half = [*Example.objects.values_list("pk", flat=True)[:20], make_completions(1)[0].pk]
+    SnapshotItem.objects.bulk_create(
+        services.item(run.snapshot, pk, "train", desirable=True, weight=0.5) for pk in half
+    )
+    found = taken(run).snapshot
+    assert dict(found.items.values_list("completion", "weight")) == dict(
+        Example.objects.values_list("pk", "weight")
+    )
+
+
+@on_sqlite
+def test_worker_that_was_taken_over_writes_nothing_more(run: Run, small_pieces: None) -> None:
+    apply, second = services.cap_apply, []
+
+    def meanwhile(*arguments: object) -> None:
+        if not second:
+            second.append(False)
+            Snapshot.objects.update(heartbeat_at=timezone.now() - dt.timedelta(hours=1))
+            second[0] = snapshot_take(run.snapshot_id)
+        apply(*arguments)  # type: ignore[arg-type]
+
+    with patch.object(services, "cap_apply", meanwhile):
+        assert not snapshot_take(run.snapshot_id)
+    assert second == [True]
+    assert SnapshotItem.objects.count() == 60
+    assert Snapshot.objects.get().taken

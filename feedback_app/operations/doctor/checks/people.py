@@ -53,7 +53,9 @@ def sealed_values() -> Iterator[Problem]:
         yield Problem(
             f"{closed} of {len(sealed)} stored secrets (webhooks, judge models, second factors) do "
             "not open with SECRET_KEY.",
-            "Add the key that sealed them to SECRET_KEY_FALLBACKS.",
+            "Add the key that sealed them to SECRET_KEY_FALLBACKS. If it is lost: make new "
+            "webhooks, save the keys of judges again, and run `manage.py forget_factors "
+            "--unreadable`.",
         )
 
 

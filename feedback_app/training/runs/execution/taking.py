@@ -1,20 +1,25 @@
 """Taking the snapshots that queued runs and sweeps of large projects wait for.
 
-A snapshot is taken in one transaction, by one worker at a time, from the votes as they are then;
-one without a group of votes is a copy of an earlier one. After a crash nothing of it is left, and
-another worker takes it. One run waits for a snapshot, or the trials of a sweep.
+A snapshot is taken by one worker at a time, from the votes as they are then; one without a group
+of votes is a copy of an earlier one. On PostgreSQL it is one transaction, of which a crash leaves
+nothing; on SQLite it is written in pieces (snapshots/pieces.py), and what a crash leaves is deleted
+by the worker that takes it next. One run waits for a snapshot, or the trials of a sweep.
 """
 
 import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
-from django.db import transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from feedback_app.db.claims import Claim, ClaimLost
+from feedback_app.db.write_lock import write_transaction
 from feedback_app.feedback.access import ARCHIVED
+from feedback_app.feedback.models import Project
 from feedback_app.training.forgetting.services import retraining_objections
 from feedback_app.training.influence.services import snapshot_without
 from feedback_app.training.models import Erasure, Run, RunNote, Snapshot, Sweep
@@ -23,13 +28,14 @@ from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.planning.objections import gate_objection
 from feedback_app.training.runs.planning.plan import run_plan
 from feedback_app.training.snapshots.caps import SnapshotTotals, people_cap, snapshot_totals
+from feedback_app.training.snapshots.pieces import PIECE_ROWS, WHOLE, Pieces, items_remove
 from feedback_app.training.snapshots.services import snapshot_freeze, snapshot_keep_test
 from feedback_app.training.sweeps.plan import sweep_plan
 
 log = structlog.get_logger(__name__)
 
 SnapshotClaim = Claim[Snapshot]
-#: Of workers that die while they take a snapshot.
+#: Of attempts that fail, or workers that die, while they take a snapshot.
 MAX_CLAIMS = 10
 
 
@@ -60,25 +66,54 @@ def snapshot_take(pk: int) -> bool:
     if claim is None:
         return False
     try:
-        with claim.kept_alive(), transaction.atomic():
-            _take(claim)
+        with claim.kept_alive(), written(claim) as pieces:
+            _take(claim, pieces)
     except Postponed:
         claim.update(status=Snapshot.Status.QUEUED, attempt=0)
     except Refused as refused:
         runs_fail(claim, str(refused))
     except ClaimLost:
         log.warning("snapshot_claim_lost", snapshot=pk, attempt=claim.attempt)
+    except IntegrityError as error:
+        # an answer was deleted after it had been copied: its row is missed when the copy ends
+        log.warning("snapshot_taken_again", snapshot=pk, attempt=claim.attempt, why=str(error))
+        claim.update(status=Snapshot.Status.QUEUED)
     else:
         log.info("snapshot_taken", snapshot=pk, project=claim.row.project.slug)
         return True
     return False
 
 
-def _take(claim: SnapshotClaim) -> None:
-    """Copy the examples and end the claim. Raises Refused, Postponed and ClaimLost, with which the
-    transaction is rolled back."""
+@contextmanager
+def written(claim: SnapshotClaim) -> Iterator[Pieces]:
+    """Return how the snapshot is written; an exception leaves nothing of it."""
+    if connection.vendor != "sqlite":
+        with transaction.atomic():
+            yield WHOLE
+        return
+
+    @contextmanager
+    def part() -> Iterator[None]:
+        with write_transaction():
+            # what this worker writes after a takeover would be mixed with what the next one writes
+            if not claim.held().exists():
+                raise ClaimLost
+            yield
+
+    items_remove(claim.row)
+    try:
+        yield Pieces(part, PIECE_ROWS)
+    except ClaimLost:
+        raise
+    except BaseException:
+        items_remove(claim.row)
+        raise
+
+
+def _take(claim: SnapshotClaim, pieces: Pieces) -> None:
+    """Copy the examples and end the claim. Raises Refused, Postponed and ClaimLost."""
     if claim.attempt > MAX_CLAIMS:
-        raise Refused(f"{MAX_CLAIMS} workers in a row died while taking the snapshot.")
+        raise Refused(f"{MAX_CLAIMS} attempts in a row to take the snapshot failed.")
     snapshot = claim.row
     runs, started = list(waiting_runs(snapshot)), timezone.now()
     if not runs:
@@ -86,13 +121,17 @@ def _take(claim: SnapshotClaim) -> None:
     if snapshot.project.archived_at is not None:
         raise Refused(ARCHIVED)
     if snapshot.without:
-        copy_without(snapshot, runs[0])
+        with pieces.part():
+            copy_without(snapshot, runs[0])
     else:
-        examples_freeze(snapshot, runs)
-    if not waiting_runs(snapshot).exists() or erased_since(started, snapshot):
-        raise Postponed
-    if not claim.update(status=Snapshot.Status.TAKEN):
-        raise ClaimLost
+        examples_freeze(snapshot, runs, pieces)
+    with pieces.part():
+        # an erasure that begins after this waits for it, and finds the snapshot
+        Project.objects.select_for_update(no_key=True).get(pk=snapshot.project_id)
+        if not waiting_runs(snapshot).exists() or erased_since(started, snapshot):
+            raise Postponed
+        if not claim.update(status=Snapshot.Status.TAKEN):
+            raise ClaimLost
 
 
 def erased_since(started: dt.datetime, snapshot: Snapshot) -> bool:
@@ -102,19 +141,20 @@ def erased_since(started: dt.datetime, snapshot: Snapshot) -> bool:
     return erasures.filter(Q(finished_at=None) | Q(finished_at__gte=started)).exists()
 
 
-def examples_freeze(snapshot: Snapshot, runs: list[Run]) -> None:
+def examples_freeze(snapshot: Snapshot, runs: list[Run], pieces: Pieces) -> None:
     """Copy the project's examples, and store the forecast of what waits. Raises Refused."""
     project, sweep = snapshot.project, runs[0].sweep
     cap = people_cap(project)
     totals = snapshot_totals(project, cap)
     forecast = forecast_made(runs, totals)
-    snapshot_freeze(project=project, cap=cap, totals=totals, queued=snapshot)
+    snapshot_freeze(project=project, cap=cap, totals=totals, queued=snapshot, pieces=pieces)
     if not runs[0].trains:
-        snapshot_keep_test(snapshot)
-    if sweep is not None:
-        Sweep.objects.filter(pk=sweep.pk).update(forecast=forecast)
-    else:
-        Run.objects.filter(pk=runs[0].pk).update(forecast=forecast)
+        snapshot_keep_test(snapshot, pieces)
+    with pieces.part():
+        if sweep is not None:
+            Sweep.objects.filter(pk=sweep.pk).update(forecast=forecast)
+        else:
+            Run.objects.filter(pk=runs[0].pk).update(forecast=forecast)
 
 
 def copy_without(snapshot: Snapshot, run: Run) -> None:
