@@ -4,9 +4,12 @@
 Brings the job's tree, runs the command, and stores what it leaves: its events piece by piece, for
 the worker to follow, the whole tree after each checkpoint and at the end. Exit code: the command's;
 128 and the signal that ended it; STORE_FAILED where the store does not answer.
+
+Of several processes that train one run, each on a host of its own, the first stores (RANK).
 """
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -30,13 +33,15 @@ STORE_FAILED = 1
 SEND_SECONDS, PATIENCE_SECONDS, AGAIN_SECONDS = 1.0, 300.0, 5.0
 #: Standard output and error of the command, and its events, in its directory.
 OUTPUT, EVENTS = "trainer.log", "events.jsonl"
+OUTPUT_CHARACTERS = 4_000
 CHECKPOINT = b'"type": "checkpoint"'
 
 
 @dataclass(frozen=True)
 class RemoteJob:
     """`directory` of the command is `tree` or a folder of it; it writes `generation` of the tree
-    and reads the trees `reads`. `name` is where the store has the pieces of its events."""
+    and reads the trees `reads`. `name` is where the store has the pieces of its events. `stores`:
+    whether what the command leaves is stored; only one job of a tree at a time may do that."""
 
     store: ObjectStore
     tree: str
@@ -44,12 +49,14 @@ class RemoteJob:
     directory: Path
     name: str
     reads: tuple[str, ...] = ()
+    stores: bool = True
 
     def run(self, command: Sequence[str]) -> int:
         """Run the command between bringing and storing the tree; return its exit code.
 
         Raises StoreError.
         """
+        parent = os.getppid()
         self._bring()
         events = PieceSender(self.store.url, self.name, self.directory / EVENTS)
         with (self.directory / OUTPUT).open("ab") as output:
@@ -61,14 +68,19 @@ class RemoteJob:
         while True:
             code = child.poll()
             with suppress(StoreUnreachable):  # sent with the next ones
-                due = CHECKPOINT in events.send() or due
+                due = (self.stores and CHECKPOINT in events.send()) or due
                 if code is None and due:
                     self._push()
                     due = False
             if code is not None:
                 break
+            if os.getppid() != parent:  # it was killed, and nothing else would end this
+                child.terminate()
             time.sleep(SEND_SECONDS)
-        persistently(self._push)
+        if self.stores:
+            persistently(self._push)
+        elif code:  # nobody else gets to see it
+            sys.stdout.write(output_end(self.directory / OUTPUT))
         self._remove()
         return code if code >= 0 else 128 - code
 
@@ -89,6 +101,11 @@ class RemoteJob:
         local = self.store.path(self.tree)
         marker_of(local).unlink(missing_ok=True)
         shutil.rmtree(local, ignore_errors=True)
+
+
+def output_end(path: Path) -> str:
+    """Return the end of what the command has printed."""
+    return path.read_text(errors="replace")[-OUTPUT_CHARACTERS:]
 
 
 def passed_on(child: subprocess.Popen[bytes]) -> Callable[[int, FrameType | None], None]:
@@ -146,6 +163,7 @@ def parse(arguments: Sequence[str]) -> tuple[RemoteJob, list[str]]:
         found.directory,
         found.name,
         tuple(found.reads),
+        stores=os.environ.get("RANK", "0") == "0",
     )
     return job, found.command
 

@@ -5,9 +5,8 @@ import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,22 +39,27 @@ def ray_command() -> str | None:
 
 @dataclass(frozen=True)
 class RayCluster:
-    """The dashboard's address, the token, and the processes of both nodes."""
+    """The dashboard's address, the token, the interpreter that has Ray and our packages, and the
+    processes of both nodes. `start` starts another node with this many CPUs."""
 
     address: str
+    python: str
     head: subprocess.Popen[bytes]
     node: subprocess.Popen[bytes]
+    start: Callable[[int], subprocess.Popen[bytes]]
     token: str = field(repr=False)
 
-    def environment(self, *, cpus: int) -> dict[str, str]:
-        """Return the variables of a worker whose jobs run here and take this many CPUs."""
+    def environment(self, *, cpus: int, processes: int = 1) -> dict[str, str]:
+        """Return the variables of a worker whose runs are trained here by so many processes, each
+        of which takes this many CPUs."""
         return {
             "TRAINER_LAUNCHER": "ray",
             "RAY_ADDRESS": self.address,
             "RAY_AUTH_TOKEN": self.token,
-            "RAY_PYTHON": sys.executable,
+            "RAY_PYTHON": self.python,
             "RAY_CPUS": str(cpus),
             "RAY_GPUS": "0",
+            "RAY_PROCESSES": str(processes),
         }
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -97,8 +101,13 @@ def run_ray_cluster(ray: str, *, artifacts: Path, store: Server) -> Iterator[Ray
         ports = [*("--port", str(gcs)), *("--dashboard-port", str(dashboard))]
         places = ["--ray-client-server-port", str(client), "--temp-dir", str(directory)]
         head = node(HEAD_CPUS, "--head", *ports, *places)
-        second = node(NODE_CPUS, "--address", f"127.0.0.1:{gcs}")
-        yield RayCluster(f"http://127.0.0.1:{dashboard}", head, second, token)
+
+        def another(cpus: int) -> subprocess.Popen[bytes]:
+            return node(cpus, "--address", f"127.0.0.1:{gcs}")
+
+        python = str(Path(ray).with_name("python"))
+        address = f"http://127.0.0.1:{dashboard}"
+        yield RayCluster(address, python, head, another(NODE_CPUS), another, token)
     finally:
         for process in reversed(started):
             kill_tree(process)

@@ -1,12 +1,14 @@
 """Run the tests on a real Ray cluster: `python tools/ray_suite.py [PYTEST ARG …]`.
 
 Installs Ray into a virtual environment of its own, var/pythons/ray: Prospect talks to a cluster
-over HTTP and needs none of it. Jobs run with the interpreter that runs this. Exit code: pytest's.
+over HTTP and needs none of it. Jobs run there, with the packages of the interpreter that runs this
+besides. Exit code: pytest's.
 """
 
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,6 +24,9 @@ def make_environment() -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(DIRECTORY)], check=True)
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", RAY], check=True)
+    # after Ray's own, so that it finds the versions it was installed with
+    (packages,) = DIRECTORY.glob("lib/python*/site-packages")
+    (packages / "ours.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return DIRECTORY / "bin" / "ray"
 
 

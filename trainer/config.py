@@ -46,7 +46,9 @@ class TrainConfig:
     (trainer/distributed/fsdp.py). None for `token_budget`, `held_tokens` and
     `gradient_checkpointing` means what fits the free memory of a GPU (trainer/planning/packs.py),
     and the default of `packs` elsewhere. `deterministic` makes a GPU repeat a run bit for bit, at
-    some cost in speed (trainer/training/determinism.py); on a CPU runs repeat anyway.
+    some cost in speed (trainer/training/determinism.py); on a CPU runs repeat anyway. `compile`
+    has torch compile the decoder layers on CUDA, outside of attention
+    (trainer/backends/cuda/compiled.py): the first step takes minutes, later ones may be faster.
 
     `start_adapter` is the directory of an adapter, relative to the run directory or absolute, that
     training continues: the reference is then the base with that adapter, and rewards, z₀ and
@@ -105,6 +107,7 @@ class TrainConfig:
     device: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    compile: bool = False
     chat_template_kwargs: Mapping[str, Any] = field(default_factory=dict)
     reasoning: str = TRAINED
     report_to: tuple[str, ...] = ()
@@ -292,6 +295,10 @@ def _faults(config: TrainConfig) -> list[str]:
         else None,
         device_fault(config.device),
         None if isinstance(config.deterministic, bool) else "deterministic must be true or false",
+        None if isinstance(config.compile, bool) else "compile must be true or false",
+        "compile was not tried on a base that fsdp spreads or quantisation packs: leave one out"
+        if config.compile is True and (config.fsdp is True or config.quantisation is not None)
+        else None,
         optional("threads", low=1, high=4096, whole=True),
         template_kwargs_fault(config.chat_template_kwargs),
         choice_fault("reasoning", config.reasoning, REASONING),

@@ -398,6 +398,15 @@ RAY_AUTH_TOKEN = env.str("RAY_AUTH_TOKEN", "")
 RAY_PYTHON = env.str("RAY_PYTHON", "python")
 RAY_CPUS = env.float("RAY_CPUS", 1.0)
 RAY_GPUS = env.float("RAY_GPUS", 1.0)
+# the processes that train a run there, each with these CPUs and GPUs
+RAY_PROCESSES = env.int("RAY_PROCESSES", 1)
+if RAY_PROCESSES < 1 or (
+    RAY_PROCESSES > 1 and (RAY_GPUS not in (0, 1) or RAY_CPUS + RAY_GPUS <= 0)
+):
+    raise ImproperlyConfigured(
+        "RAY_PROCESSES is 1 or more. A process uses one GPU: with several of them RAY_GPUS is 1, "
+        "or 0 on CPUs with RAY_CPUS above 0."
+    )
 # worker hours and cost after which a run is ended (training/runs/limits.py); 0: no limit
 RUN_MAX_HOURS = env.float("RUN_MAX_HOURS", 0.0)
 RUN_MAX_COST = env.float("RUN_MAX_COST", 0.0)

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(settings.BASE_DIR)
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"feedback_app", "trainer", "artifact_store"}
-#: Packages of the extra `reports`, which the test environment lacks, by what is imported.
-NOT_INSTALLED = {"mlflow": "mlflow-skinny", "wandb": "wandb"}
+#: Packages of extras that the test environment lacks, by what is imported.
+NOT_INSTALLED = {"mlflow": "mlflow-skinny", "wandb": "wandb", "ray": "ray"}
 
 
 def canonical(name: str) -> str:
@@ -49,6 +49,7 @@ def test_every_import_is_a_runtime_dependency(package: str) -> None:
             *extras["sentry"],
             *extras["otel"],
             *extras["reports"],
+            *extras["ray"],
         ]
     )
     lacking = {name: [package] for name, package in NOT_INSTALLED.items()}

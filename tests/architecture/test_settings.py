@@ -135,3 +135,24 @@ def test_invalid_engine_url_is_refused(tmp_path: Path) -> None:
         done = start(tmp_path, {"ENGINES": f'{{"m": {urls}}}'})
         assert done.returncode != 0
         assert "'file:///etc/passwd' is not an http(s) URL" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"RAY_PROCESSES": "0"},
+        # a process uses one GPU: the others would be idle
+        {"RAY_PROCESSES": "2", "RAY_GPUS": "4"},
+        {"RAY_PROCESSES": "2", "RAY_GPUS": "0.5"},
+        # Ray reserves no place that takes nothing
+        {"RAY_PROCESSES": "2", "RAY_GPUS": "0", "RAY_CPUS": "0"},
+    ],
+    ids=str,
+)
+def test_processes_on_a_cluster_that_could_not_work_are_refused(
+    tmp_path: Path, given: dict[str, str]
+) -> None:
+    done = start(tmp_path, given)
+    assert done.returncode != 0
+    assert "RAY_PROCESSES is 1 or more. A process uses one GPU" in done.stderr
+    assert start(tmp_path, {"RAY_PROCESSES": "8", "RAY_GPUS": "1"}).returncode == 0

@@ -1,6 +1,7 @@
 """Jobs on a host that has the object store only: what they bring, what arrives, how they end."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -111,6 +112,46 @@ def test_tree_is_stored_after_a_checkpoint(
 
     monkeypatch.setattr(RemoteJob, "_push", pushed)
     assert job.run(shell(job, f"{script}; {wait}")) == 0
+
+
+def test_second_process_of_a_run_brings_the_tree_and_stores_nothing(
+    worker: ObjectStore,
+    job: RemoteJob,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    second, _ = parse([*command_of(job, ["true"], python="python")[3:]])
+    before = bucket.objects("here")
+    script = f"cat config.json && echo '{CHECKPOINT.strip()}' >> {EVENTS}; exit 3"
+    assert second.run(shell(second, script)) == 3
+    assert capsys.readouterr().out == "{}", "what it printed"
+    assert not second.store.path(TREE).exists(), "left on the node"
+    assert bucket.objects("here") == before
+
+    monkeypatch.setenv("RANK", "0")
+    first, _ = parse([*command_of(job, ["true"], python="python")[3:]])
+    assert first.run(shell(first, script)) == 3
+    assert bucket.objects("here") != before
+
+
+def test_job_whose_parent_is_killed_ends_its_command(
+    worker: ObjectStore, bucket: Bucket, tmp_path: Path
+) -> None:
+    """Ray kills an actor with nothing that would tell its children."""
+    store = ObjectStore(tmp_path / "node", bucket.url)
+    job = RemoteJob(store, TREE, 3, store.path(TREE), NAME)
+    script = "trap 'echo c > step-2; exit 3' TERM; touch ready; while :; do sleep 0.05; done"
+    command = command_of(job, shell(job, script), python=sys.executable)
+    parent = subprocess.Popen(["sh", "-c", f"{shlex.join(command)} & wait"])
+    try:
+        wait_until((job.directory / "ready").exists, what="the command")
+    finally:
+        parent.kill()
+        parent.wait()
+    stored = worker.path(TREE) / "step-2"
+    wait_until(lambda: worker.fetch(TREE, again=True) and stored.exists(), what="its checkpoint")
 
 
 def test_store_that_is_away_at_the_start_is_named(

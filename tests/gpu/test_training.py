@@ -86,6 +86,7 @@ class AfterSteps(StopRequest):
     [
         pytest.param({"dtype": "bfloat16"}, id="bfloat16"),
         pytest.param({"dtype": "float16", "gradient_checkpointing": True}, id="float16"),
+        pytest.param({"dtype": "bfloat16", "compile": True}, id="compiled"),
         pytest.param({"dtype": "bfloat16", "quantisation": "4bit"}, id="4bit", marks=needs_4bit),
     ],
 )

@@ -231,6 +231,10 @@ class Backend(Protocol):
     def trains(self, layer_class: str) -> bool:
         """Return whether `hidden_states` implements decoder layers of this class."""
 
+    def compile_layers(self, model: Any) -> bool:
+        """Compile the decoder layers of a model with its adapter, in place; False where the backend
+        leaves them as they are. Raises RunFailed where torch cannot compile."""
+
     # serving
 
     def may_serve(self, model_type: str) -> bool:

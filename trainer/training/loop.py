@@ -74,6 +74,12 @@ class Trainer:
         self.lora = new_adapter(run.base, config, sharded=self.process_group.sharded)
         if run.start is not None:
             self.lora.start_from(run.start.tensors)
+        if config.compile and not backend_for(run.base.device).compile_layers(run.base.model):
+            events.write(
+                "warning",
+                message=f"compile has no effect on {run.base.device.type}: its layers are left as "
+                "they are",
+            )
         #: Whether the policy of the first step is the reference: dropout changes an adapter whose B
         #: is not zero.
         zero = run.start is None and config.lora_init == "default"

@@ -47,6 +47,7 @@ class ReferenceCache:
         self.path = directory / f"{name}.logprobs"
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         self._found: dict[bytes, tuple[int, int]] = {}  # offset of the values, their number
+        self._kept: dict[bytes, Tensor] = {}  # in memory only
         self._end = 0
         fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
@@ -60,11 +61,15 @@ class ReferenceCache:
             fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def __contains__(self, row: Row) -> bool:
-        return pair_key(row) in self._found
+        key = pair_key(row)
+        return key in self._found or key in self._kept
 
     def __getitem__(self, row: Row) -> Tensor:
         """Return log π₀ of the row's completion tokens in nats, fp32. Raises KeyError if absent."""
-        offset, count = self._found[pair_key(row)]
+        key = pair_key(row)
+        if key not in self._found and key in self._kept:
+            return self._kept[key]
+        offset, count = self._found[key]
         packed = os.pread(self._file, 4 * count, offset)
         return torch.frombuffer(bytearray(packed), dtype=torch.float32)
 
@@ -94,6 +99,20 @@ class ReferenceCache:
         everyone = process_group.gather(_on_host(values))
         if process_group.first:
             self.add({key: value for part in everyone for key, value in part.items()})
+
+    def share(self, rows: Sequence[Row], process_group: ProcessGroup) -> None:
+        """Send what the first process has of these rows to processes whose host does not see its
+        file, or not yet: they keep it in memory, as one process writes a file that hosts share."""
+        if process_group.size == 1:
+            return
+        lacking = [index for index, row in enumerate(rows) if row not in self]
+        wanted = sorted(set().union(*process_group.gather(lacking)))
+        if not wanted:
+            return
+        first: dict[bytes, Tensor] = {}
+        if process_group.first:
+            first = {pair_key(rows[index]): self[rows[index]] for index in wanted}
+        self._kept.update(process_group.gather(first)[0])
 
     def refresh(self) -> None:
         """Read what other processes have added."""
@@ -168,6 +187,7 @@ def complete(
             on_progress(done, len(wanted))
     process_group.gather(None)  # all is written
     cache.refresh()
+    cache.share(rows, process_group)
 
 
 def _planned(plan: Path, cache: ReferenceCache, rows: Sequence[Row]) -> list[int]:

@@ -246,11 +246,15 @@ def exit_code(submitted: Submitted, found: dict[str, Any]) -> int | None:
     if code == NODE_LOST or output_bytes(submitted.job) == submitted.written:
         submitted.message = message_of(found)
         log.warning("ray_job_failed", job=submitted.submission, why=submitted.message)
+    elif settings.RAY_PROCESSES > 1:
+        # of a process whose output is not in the run's directory
+        _, _, submitted.message = message_of(found).partition("\n")
     return int(code)
 
 
 def message_of(found: dict[str, Any]) -> str:
-    """Return what a job printed outside of its directory, or why Ray could not run it."""
+    """Return what a job printed outside of its directory, after a line of Ray's, or why Ray could
+    not run it."""
     lines = str(found.get("message") or "").splitlines()
     # Ray's own line arrives before or after the output
     kept = [line for line in lines if not line.startswith("Running entrypoint")]

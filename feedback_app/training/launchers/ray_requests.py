@@ -37,6 +37,21 @@ def command_with_store(
     return "exec " + shlex.join(command_of(remote, command, python=settings.RAY_PYTHON))
 
 
+def command_in_processes(command: Sequence[str], *, elsewhere: bool) -> str:
+    """Return what runs a command in RAY_PROCESSES processes, as one run.
+
+    Where nodes have the artifact store only, each process needs a node of its own: two would bring
+    the same tree to the same place.
+    """
+    options = [
+        *("--processes", str(settings.RAY_PROCESSES)),
+        *("--cpus", str(settings.RAY_CPUS), "--gpus", str(settings.RAY_GPUS)),
+        *(["--spread"] if elsewhere else []),
+    ]
+    module = "trainer.distributed.ray_processes"
+    return "exec " + shlex.join([settings.RAY_PYTHON, "-m", module, *options, "--", *command])
+
+
 def place_of(job: Job) -> dict[str, str]:
     """Return what tells the jobs of a directory from others, also of other installations, whose
     hosts may have the same paths."""
@@ -50,11 +65,16 @@ def body_of(job: Job, submission: str, store: ArtifactStore) -> dict[str, Any]:
         entrypoint = command_with_store(job, submission, store, command)
     else:
         entrypoint = command_in_place(job, command)
+    several = job.command == "train" and settings.RAY_PROCESSES > 1
+    if several:
+        shell = ["sh", "-c", entrypoint]
+        entrypoint = command_in_processes(shell, elsewhere=isinstance(store, ObjectStore))
     return {
         "submission_id": submission,
         "entrypoint": entrypoint,
-        "entrypoint_num_cpus": settings.RAY_CPUS,
-        "entrypoint_num_gpus": settings.RAY_GPUS,
+        # the processes reserve what they take themselves
+        "entrypoint_num_cpus": 0 if several else settings.RAY_CPUS,
+        "entrypoint_num_gpus": 0 if several else settings.RAY_GPUS,
         "metadata": place_of(job),
         "runtime_env": {
             "env_vars": {

@@ -44,11 +44,15 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def launch(started: list[subprocess.Popen[str]], *module: str) -> subprocess.Popen[str]:
-    """Run `accelerate launch -m …` with two processes on the CPU."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+def launch(started: list[subprocess.Popen[str]], *module: str) -> subprocess.Popen[str]:
+    """Run `accelerate launch -m …` with two processes on the CPU."""
+    port = free_port()
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     # accelerate starts several processes for devices only; without one ours fall back to gloo
     command += [
@@ -119,6 +123,45 @@ def test_two_processes_train_the_same_adapter_as_one(
     assert start["processes"] == 2
     assert len(events(two, "done")) == 1
     assert not list(two.glob(".*.partial"))
+
+
+def test_processes_of_hosts_without_a_common_directory_train_the_same_adapter_as_one(
+    make_run: MakeRun, tmp_path: Path, started: list[subprocess.Popen[str]]
+) -> None:
+    one, first = (
+        make_run(name, token_budget=40, learning_rate=1e-3, held_tokens=80)
+        for name in ("one", "first")
+    )
+    shutil.copytree(first, tmp_path / "second")
+    alone(one)
+    # the first host has values of the reference from an earlier run
+    shutil.copytree(one / "reference", first / "reference")
+    port = str(free_port())
+    for rank, run_dir in enumerate((first, tmp_path / "second")):
+        variables = {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainer", "train", str(run_dir)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            env={
+                **os.environ,
+                **variables,
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+                "CUDA_VISIBLE_DEVICES": "",
+                "OMP_NUM_THREADS": "1",
+            },
+        )
+        started.append(process)
+    for process in started:
+        output, _ = process.communicate(timeout=DEADLINE)
+        assert process.returncode == 0, output
+    expected, found = (load_file(run_dir / "adapter" / WEIGHTS) for run_dir in (one, first))
+    for name, weight in expected.items():
+        assert (found[name] - weight).abs().max() <= 1e-5, name
+    assert not (tmp_path / "second" / "adapter").exists()
 
 
 @pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])

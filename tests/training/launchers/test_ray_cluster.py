@@ -1,4 +1,5 @@
-"""The launcher `ray` on a real cluster of two nodes: lost nodes, cancelled runs, object storage.
+"""The launcher `ray` on a real cluster of two nodes: lost nodes, cancelled runs, object storage,
+and runs of two processes on both nodes.
 
 `make test-ray` installs Ray and runs this; PROSPECT_RAY names its command.
 """
@@ -66,19 +67,19 @@ def root(
     settings.TRAINER_NICE = 0
     settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "ray", ["ray"]
     settings.RAY_ADDRESS, settings.RAY_AUTH_TOKEN = cluster.address, cluster.token
-    settings.RAY_PYTHON, settings.RAY_CPUS, settings.RAY_GPUS = sys.executable, 1.0, 0.0
+    settings.RAY_PYTHON, settings.RAY_CPUS, settings.RAY_GPUS = cluster.python, 1.0, 0.0
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     make_tiny_model(settings.MODELS_ROOT / "SmolLM2-135M-Instruct")
     return tmp_path
 
 
-def worker_start(run: Run, root: Path, cluster: RayCluster) -> subprocess.Popen[bytes]:
-    """Start a worker process that executes the run on the second node."""
+def worker_start(run: Run, root: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a worker process that executes the run on the cluster of these variables."""
     return subprocess.Popen(
         [sys.executable, "-m", "tests.training.launchers.one_run", str(run.pk), str(root)],
         env={
             **os.environ,
-            **cluster.environment(cpus=NODE_CPUS),
+            **environment,
             "DJANGO_SETTINGS_MODULE": "feedback_app.config.settings",
             "DATABASE_URL": database_url(),
             "TRAINER_NICE": "0",
@@ -149,7 +150,21 @@ def test_run_on_a_node_with_object_storage_alone(
     assert bucket.objects("here/jobs") == []
 
 
-# the last one: afterwards the cluster has one node
+@pytest.mark.skipif(not mounts_allowed(), reason="no mounts of its own for a process here")
+@pytest.mark.django_db(transaction=True)
+def test_run_of_two_processes_on_nodes_with_object_storage_alone(
+    small: Project, admin: User, root: Path, private: Path, bucket: Bucket, settings: Settings
+) -> None:
+    settings.ARTIFACT_ROOT, settings.ARTIFACT_URL = private, bucket.url
+    settings.RAY_PROCESSES = 2
+    run = execute(run_request(project=small, by=admin, config=CONFIG))
+    assert run.status == Run.Status.SUCCEEDED, run.error
+    assert run.facts["processes"] == 2
+    assert weights(run)
+    assert bucket.objects("here/jobs") == []
+
+
+# this one and those after it end the second node
 @pytest.mark.django_db(transaction=True)
 def test_run_whose_node_is_lost_resumes_on_the_other_to_the_adapter_of_an_undisturbed_run(
     small: Project, admin: User, root: Path, cluster: RayCluster, settings: Settings
@@ -160,7 +175,8 @@ def test_run_whose_node_is_lost_resumes_on_the_other_to_the_adapter_of_an_undist
     settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "ray", ["ray"]
 
     run = run_request(project=small, by=admin, config=CONFIG)
-    worker = worker_start(run, root, cluster)
+    # on the second node, which alone has so many CPUs
+    worker = worker_start(run, root, cluster.environment(cpus=NODE_CPUS))
     try:
         wait_until(has_event(run, "checkpoint"), what="a checkpoint")
         (trainer,) = processes_of(run)
@@ -191,3 +207,80 @@ def test_run_whose_node_is_lost_resumes_on_the_other_to_the_adapter_of_an_undist
         if str(run.directory) in job["metadata"].get("directory", "")
     ]
     assert sorted(states) == ["FAILED", "SUCCEEDED", "SUCCEEDED"]
+
+
+@pytest.fixture
+def small_node(cluster: RayCluster) -> Iterator[subprocess.Popen[bytes]]:
+    """A node of one CPU, as the head's: each has room for one of two processes."""
+    kill_tree(cluster.node)
+    node = cluster.start(1)
+    yield node
+    kill_tree(node)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_of_two_processes_cancelled_in_the_middle_ends_both_after_a_checkpoint(
+    small: Project,
+    admin: User,
+    root: Path,
+    settings: Settings,
+    small_node: subprocess.Popen[bytes],
+) -> None:
+    settings.RAY_PROCESSES = 2
+    run = run_request(project=small, by=admin, config=RunConfig(epochs=20, batch_size=4))
+    thread = execute_in_thread(run)
+    wait_until(has_event(run, "step"), what="a step")
+    run_cancel(run=run, by=admin)
+    thread.join()
+
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (Run.Status.CANCELLED, 1)
+    assert has_event(run, "cancelled")()
+    assert (run.directory / "checkpoints").is_dir()
+    assert processes_of(run) == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_of_two_processes_whose_node_is_lost_resumes_on_another_to_the_same_adapter(
+    small: Project,
+    admin: User,
+    root: Path,
+    cluster: RayCluster,
+    settings: Settings,
+    small_node: subprocess.Popen[bytes],
+) -> None:
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "accelerate", ["accelerate"]
+    settings.TRAINER_PROCESSES = settings.RAY_PROCESSES = 2
+    undisturbed = execute(run_request(project=small, by=admin, config=CONFIG))
+    assert undisturbed.status == Run.Status.SUCCEEDED, undisturbed.error
+    settings.TRAINER_LAUNCHER, settings.TRAINER_LAUNCHERS = "ray", ["ray"]
+
+    run = run_request(project=small, by=admin, config=CONFIG)
+    worker = worker_start(run, root, cluster.environment(cpus=1, processes=2))
+    try:
+        wait_until(has_event(run, "checkpoint"), what="a checkpoint")
+        trainers = processes_of(run)
+        assert len(trainers) == 2
+        assert len(set(trainers) & set(tree(small_node.pid))) == 1
+        kill_tree(small_node)
+        assert worker.wait() == 0
+    finally:
+        worker.kill()
+        worker.wait()
+    assert not has_event(run, "done")()
+    assert processes_of(run) == []
+    run.refresh_from_db()
+    assert (run.status, run.attempt) == (Run.Status.QUEUED, 1)
+
+    another = cluster.start(1)
+    try:
+        execute(run)
+    finally:
+        kill_tree(another)
+
+    assert run.status == Run.Status.SUCCEEDED, run.error
+    assert (run.attempt, run.facts["processes"]) == (2, 2)
+    assert "resumed from step" in " ".join(run.notes.values_list("text", flat=True))
+    steps = list(run.metrics.order_by("step").values_list("step", flat=True))
+    assert steps == list(range(1, undisturbed.metrics.count() + 1))
+    assert weights(run) == weights(undisturbed)

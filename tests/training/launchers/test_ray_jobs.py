@@ -4,6 +4,7 @@ The answers are those of a cluster of Ray 2.60; test_ray_cluster.py runs a real 
 """
 
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,39 @@ def test_job_has_the_trainers_command_its_resources_and_the_clusters_token(
     assert {found["Authorization"] for found in cluster.headers} == {"Bearer token-of-the-cluster"}
 
 
+def test_run_of_several_processes_reserves_a_place_for_each(
+    cluster: Cluster, job: Job, settings: Settings
+) -> None:
+    settings.RAY_PROCESSES = 4
+    launcher = RayLauncher()
+    launcher.submit(job)
+    *options, shell = shlex.split(cluster.job["entrypoint"])
+    assert options == [
+        *("exec", "/opt/python", "-m", "trainer.distributed.ray_processes", "--processes", "4"),
+        *("--cpus", "2.0", "--gpus", "1.0", "--", "sh", "-c"),
+    ]
+    assert shell.endswith(
+        f"exec /opt/python -m trainer train '{job.directory}' --nice 10 "
+        f"--stop-with-parent >> '{job.directory}/trainer.log' 2>&1"
+    )
+    # the job itself takes nothing, and waits on the head
+    assert (cluster.job["entrypoint_num_cpus"], cluster.job["entrypoint_num_gpus"]) == (0, 0)
+
+    launcher.submit(replace(job, name="run-7-1-evaluate", command="evaluate"))
+    assert "ray_processes" not in cluster.job["entrypoint"]
+    assert cluster.job["entrypoint_num_cpus"] == 2
+
+
+def test_processes_of_a_run_that_have_object_storage_alone_are_on_different_nodes(
+    cluster: Cluster, job: Job, settings: Settings
+) -> None:
+    settings.RAY_PROCESSES, settings.ARTIFACT_URL = 2, "memory://store"
+    RayLauncher().submit(replace(job, tree="runs/7"))
+    *options, shell = shlex.split(cluster.job["entrypoint"])
+    assert options[-4:] == ["--spread", "--", "sh", "-c"]
+    assert shell.startswith("exec /opt/python -m artifact_store.remote_job ")
+
+
 @pytest.mark.parametrize(
     ("found", "code"),
     [
@@ -254,6 +288,22 @@ def test_message_of_ray_is_the_output_where_the_trainer_wrote_none(
     cluster.job.update({"status": "FAILED", "driver_exit_code": None, "message": NODE_DIED})
     assert launcher.poll(name) == NODE_LOST
     assert "its node has died" in launcher.logs(name)
+
+
+def test_message_of_a_process_on_another_node_follows_the_output_of_the_first(
+    cluster: Cluster, job: Job, settings: Settings
+) -> None:
+    settings.RAY_PROCESSES = 2
+    launcher = RayLauncher()
+    text = "Job entrypoint command failed with exit code 4, last available logs:"
+    for printed, last in (("process 1 ended with 4\nno base model", "no base model"), ("", "lost")):
+        name = launcher.submit(job)
+        with (job.directory / OUTPUT).open("a") as output:
+            output.write("another process was lost\n")
+        message = f"{text}\n{printed}\nRunning entrypoint for job run-7-1-train: exec\n"
+        cluster.job.update({"status": "FAILED", "driver_exit_code": 4, "message": message})
+        assert launcher.poll(name) == REFUSED
+        assert launcher.logs(name).rstrip().endswith(last)
 
 
 def test_silent_cluster_is_asked_again_and_then_the_job_counts_as_lost(

@@ -57,6 +57,9 @@ class CpuBackend:
     def trains(self, layer_class: str) -> bool:
         return layer_class in training_decoder.BUILDS
 
+    def compile_layers(self, model: Any) -> bool:
+        return False
+
     def may_serve(self, model_type: str) -> bool:
         return model_type in serving_decoder.BUILDS
 

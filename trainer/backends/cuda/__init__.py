@@ -47,6 +47,12 @@ class CudaBackend(TorchReference):
             layout.keep.layers[layer] = (key.detach(), value.detach())
         return found
 
+    def compile_layers(self, model: Any) -> bool:
+        from trainer.backends.cuda.compiled import compile_layers
+
+        compile_layers(model)
+        return True
+
     def new_warnings(self) -> list[str]:
         found, self._messages = self._messages, []
         return [*found, *super().new_warnings()]

@@ -40,6 +40,9 @@ class TorchReference:
     def trains(self, layer_class: str) -> bool:
         return False
 
+    def compile_layers(self, model: Any) -> bool:
+        return False
+
     def may_serve(self, model_type: str) -> bool:
         return False
 
