@@ -465,6 +465,8 @@ for engine_urls in ENGINES.values():
 # base models whose engines call tools: vLLM with --enable-auto-tool-choice, or another server of
 # OpenAI's protocol
 ENGINE_TOOLS = env.list("ENGINE_TOOLS", default=[])
+# base models whose engines keep to a JSON schema (`response_format`), as vLLM does
+ENGINE_JSON = env.list("ENGINE_JSON", default=[])
 # A request fails when its engine has sent nothing for this long; answers may take longer
 ENGINE_SILENCE_SECONDS = env.float("ENGINE_SILENCE_SECONDS", 120.0)
 

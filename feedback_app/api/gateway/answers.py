@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from django.conf import settings
 from django.db import transaction
 
 from feedback_app.accounts.models import ApiToken
@@ -68,8 +69,10 @@ class Reply(Streamed):
 def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
     """Return the request of a valid body.
 
-    Raises ApiError 404 for an unknown version, and UserError for an invalid conversation.
+    Raises ApiError 404 for an unknown version and 400 for a format that the engine does not know,
+    and UserError for an invalid conversation.
     """
+    sampling = sampling_of(ask, token.project)
     messages = [message.as_stored() for message in ask.messages]
     system_prompt = None
     if messages[0]["role"] in ("system", "developer"):
@@ -87,12 +90,31 @@ def chat_request_of(ask: ChatAsk, *, token: ApiToken) -> ChatRequest:
         system_prompt=system_prompt,
         message_id=ask.message_id,
         user_group=ask.user_group or token.name[:MAX_GROUP],
-        sampling=sampling_of(ask, token.project),
+        sampling=sampling,
     )
 
 
+def format_of(ask: ChatAsk, project: Project) -> str:
+    """Return the format that an engine is sent, as JSON; empty for text. Raises ApiError where the
+    project's engine keeps to no format."""
+    asked = ask.response_format
+    if asked is None or asked.type == "text":
+        return ""
+    if project.base_model not in settings.ENGINE_JSON:
+        raise ApiError(
+            400,
+            f"The engine of {project.base_model} keeps to no format: ask for JSON in the prompt, "
+            "and check it. If it is a server that does, whoever runs this installation can name "
+            "the base model in ENGINE_JSON.",
+            "format_not_supported",
+            param="response_format",
+        )
+    return asked.as_sent()
+
+
 def sampling_of(ask: ChatAsk, project: Project) -> Sampling:
-    """Return how to sample: as requested, else as the project's demo does."""
+    """Return how to sample: as requested, else as the project's demo does. Raises ApiError for a
+    format that the engine does not know."""
     usual = demo_sampling(project)
     return Sampling(
         max_tokens=ask.max_completion_tokens or ask.max_tokens or usual.max_tokens,
@@ -103,6 +125,7 @@ def sampling_of(ask: ChatAsk, project: Project) -> Sampling:
         presence_penalty=ask.presence_penalty or 0,
         frequency_penalty=ask.frequency_penalty or 0,
         logprobs=(ask.top_logprobs or 0) if ask.logprobs else None,
+        response_format=format_of(ask, project),
     )
 
 

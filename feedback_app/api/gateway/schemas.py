@@ -1,5 +1,6 @@
 """Request and response schemas of the gateway. Unknown fields are errors."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -8,6 +9,7 @@ from feedback_app.feedback.prompts.services import Message, message_new
 
 MAX_MESSAGES = 200
 MAX_CHARACTERS = 32_000
+SCHEMA_CHARACTERS = 20_000
 TOOLS_MOST = 64
 TOP_LOGPROBS = 20  # the most that OpenAI, vLLM and the embedded engine report
 MAX_GROUP = 40
@@ -150,19 +152,38 @@ class StreamOptions(Strict):
 Stop = Annotated[Text, Field(min_length=1, max_length=200)]
 
 
-class ResponseFormat(BaseModel):
-    """OpenAI's choice of a format. Engines write text; JSON is not enforced, so it is refused."""
+class JsonSchema(Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Annotated[Text, Field(max_length=4_000)] | None = None
+    # BaseModel has a method `schema`
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    strict: bool | None = None
 
-    model_config = ConfigDict(extra="forbid")
 
-    type: Literal["text"]
+class ResponseFormat(Strict):
+    """OpenAI's choice of a format. Formats other than text need an engine that keeps to them."""
 
-    @field_validator("type", mode="before")
-    @classmethod
-    def text_only(cls, value: object) -> object:
-        if value in ("json_object", "json_schema"):
-            raise ValueError("only text is supported: ask for JSON in the prompt and check it")
-        return value
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def schema_agrees(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError('json_schema belongs to the type "json_schema"')
+        try:
+            too_long = len(self.as_sent()) > SCHEMA_CHARACTERS
+            json.dumps(json.loads(self.as_sent()), ensure_ascii=False).encode()
+        except (RecursionError, ValueError) as error:
+            raise ValueError(
+                "this schema is nested too deeply, or has numbers or letters that JSON has not"
+            ) from error
+        if too_long:
+            raise ValueError(f"a schema has at most {SCHEMA_CHARACTERS:,} characters")
+        return self
+
+    def as_sent(self) -> str:
+        """Return the JSON that an engine is sent."""
+        return json.dumps(self.model_dump(exclude_none=True, by_alias=True), allow_nan=False)
 
 
 class ChatMetadata(Strict):

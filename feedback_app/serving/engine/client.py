@@ -60,6 +60,8 @@ class Sampling:
     frequency_penalty: float = 0
     # the likeliest other tokens that are reported with each token; None: nothing is reported
     logprobs: int | None = None
+    # OpenAI's response_format as JSON, for engines that know it; empty: text
+    response_format: str = ""
 
 
 def engine_urls(base_model: str) -> list[str]:
@@ -388,6 +390,8 @@ class Engine:
             body["stop"] = list(sampling.stop)
         if sampling.logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": sampling.logprobs}
+        if sampling.response_format:
+            body["response_format"] = json.loads(sampling.response_format)
         for name in ("presence_penalty", "frequency_penalty"):
             if value := getattr(sampling, name):
                 body[name] = value

@@ -484,7 +484,7 @@ def test_penalties_change_what_is_written(program: Program) -> None:
         ("stop", "", "stop"),
         ("presence_penalty", 2.5, "presence_penalty"),
         ("response_format", {"type": "text"}, None),
-        ("response_format", {"type": "json_object"}, "only text is supported"),
+        ("response_format", {"type": "json_object"}, "ENGINE_JSON"),
         ("tools", [], "tools"),
     ],
 )
