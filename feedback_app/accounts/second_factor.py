@@ -51,7 +51,10 @@ def factors_unreadable() -> QuerySet[Authenticator]:
     rows = Authenticator.objects.order_by("pk")
     locked = [row for row in rows.iterator() if not readable(row)]
     apps = [row.user_id for row in locked if row.type == Authenticator.Type.TOTP]
-    return rows.filter(Q(pk__in=[row.pk for row in locked]) | Q(user__in=apps))
+    found: QuerySet[Authenticator] = rows.filter(
+        Q(pk__in=[row.pk for row in locked]) | Q(user__in=apps)
+    )
+    return found
 
 
 def readable(authenticator: Authenticator) -> bool:

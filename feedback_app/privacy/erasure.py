@@ -41,6 +41,7 @@ from feedback_app.feedback.models import (
 from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
 from feedback_app.privacy.votes import VotesErased, votes_erase
 from feedback_app.serving.models import Comparison, Conversation, Turn
+from feedback_app.training.forgetting.gate_reports import questions_forget
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
 from feedback_app.training.influence.services import influence_forget
 from feedback_app.training.models import Erasure, PairVote, Run, SnapshotItem
@@ -255,6 +256,7 @@ def conversations_erase(*, user: User, project: Project) -> None:
         items = SnapshotItem.objects.filter(completion__prompt__in=prompts) | implicit
         failed_run_files_remove(items.values_list("snapshot", flat=True).distinct())
         implicit.delete()
+        questions_forget(prompts)
         FollowUp.objects.filter(user=user, **of_project).delete()
         comparisons.delete()
         conversations.delete()

@@ -17,6 +17,7 @@ from feedback_app.feedback.models import (
     Vote,
 )
 from feedback_app.privacy.erasure import due_after, used_text
+from feedback_app.training.forgetting.gate_reports import questions_forget
 from feedback_app.training.forgetting.snapshots import ENDED, failed_run_files_remove
 from feedback_app.training.models import Erasure, Run, SnapshotItem
 from feedback_app.web.errors import NotFound
@@ -51,8 +52,12 @@ def example_erase(*, completion: Completion, by: User) -> Erasure:
         )
         failed_run_files_remove(list(used.values_list("snapshot", flat=True)))
         prompt = completion.prompt
+        others = prompt.completions.exclude(pk__in=gone)
+        last = prompt.source in (Source.DEMO, Source.API) and not others.exists()
+        if last:
+            questions_forget([prompt.pk])
         Completion.objects.filter(pk__in=gone).delete()
-        if prompt.source in (Source.DEMO, Source.API) and not prompt.completions.exists():
+        if last:
             Prompt.objects.filter(pk=prompt.pk).delete()
         Figures.objects.filter(project=project).delete()
         audit(

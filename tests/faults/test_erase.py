@@ -3,6 +3,7 @@
 import datetime as dt
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -46,8 +47,11 @@ from feedback_app.privacy.erasure import (
 )
 from feedback_app.privacy.example_erasure import example_erase
 from feedback_app.privacy.tasks import dispatch, erase
+from feedback_app.serving.conversation_log.removal import conversations_remove
 from feedback_app.serving.models import Comparison, Conversation
-from feedback_app.training.models import Erasure, Run, SnapshotItem
+from feedback_app.training.forgetting.gate_reports import present_only
+from feedback_app.training.gate.report import comparisons
+from feedback_app.training.models import Adapter, Erasure, Run, Snapshot, SnapshotItem
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.execution import taking
 from feedback_app.training.runs.execution.taking import snapshot_take
@@ -55,8 +59,9 @@ from feedback_app.training.runs.services import run_request
 from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.snapshots import services as freezing
 from tests.browser.world import chat, said
-from tests.conftest import PASSWORD
+from tests.conftest import PASSWORD, prompts_make
 from tests.engines import PATIENCE
+from tests.serving.conversation_log.world import talk
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 As = Callable[[User], Client]
@@ -550,6 +555,78 @@ def test_account_is_erased_from_projects_where_only_undone_votes_are_left(
     assert (erasure.project, erasure.runs) == (voted_project, [run.number])
     assert not theirs.exists()
     assert not User.objects.filter(pk=second_annotator.pk).exists()
+
+
+# -- what the gate asked
+
+
+def asked_by_the_gate(project: Project, *prompts: Prompt) -> Adapter:
+    """Return a version whose gate asked these prompts, with the files of its evaluation."""
+    snapshot = Snapshot.objects.create(project=project, train_up=1, train_down=1)
+    run = Run.objects.create(
+        project=project, number=1, snapshot=snapshot, trigger="person", status="succeeded"
+    )
+    (run.directory / "evaluation").mkdir(parents=True)
+    (run.directory / "evaluation" / "prompts.jsonl").write_text(str(prompts[0].messages))
+    return Adapter.objects.create(
+        project=project,
+        run=run,
+        name=project.adapter_name(1),
+        path="adapters/1",
+        sha256="0" * 64,
+        report={
+            "answers": [
+                {
+                    "id": str(prompt.pk),
+                    "messages": prompt.messages,
+                    "answers": {"base": [{"text": f"To {prompt.title}", "words": 3}]},
+                }
+                for prompt in prompts
+            ]
+        },
+    )
+
+
+@pytest.mark.parametrize("how", ["person", "answer", "conversation"])
+def test_question_that_nobody_voted_on_leaves_the_gate_reports(
+    project: Project, viewer: User, admin: User, settings: Settings, tmp_path: Path, how: str
+) -> None:
+    """The gate asks test prompts whether anybody voted on them or not."""
+    settings.ARTIFACT_ROOT = tmp_path
+    conversation = talk(project, viewer, "What helps against my rash?")
+    turn = conversation.turns.select_related("completion__project", "completion__prompt").get()
+    assert turn.completion is not None
+    Prompt.objects.update(split="test")
+    other = prompts_make(project, ["Of everybody?"])[0]
+    adapter = asked_by_the_gate(project, turn.completion.prompt, other)
+    assert "my rash" in everything()
+
+    if how == "person":
+        assert person_erase(user=viewer, by=admin, project=project)[0].runs == []
+    elif how == "answer":
+        example_erase(completion=turn.completion, by=admin)
+    else:
+        conversations_remove([conversation.pk])
+
+    adapter.refresh_from_db()
+    gone, kept = adapter.report["answers"]
+    assert (gone["messages"], gone["answers"]) == ([], {"base": [{"text": "", "words": 3}]})
+    assert kept["answers"]["base"][0]["text"] == "To Of everybody?"
+    assert [shown.messages for shown in comparisons(adapter)] == [other.messages]
+    assert not (adapter.run.directory / "evaluation").exists()
+    if how != "answer":  # the turn keeps the question of its own conversation
+        assert "my rash" not in everything()
+
+
+def test_report_of_a_gate_that_asked_meanwhile_has_no_deleted_question(project: Project) -> None:
+    first, second = prompts_make(project, ["One?", "Two?"])
+    report = asked_by_the_gate(project, first, second).report
+    first.delete()
+
+    found = present_only(project, report)["answers"]
+
+    assert [entry["messages"] for entry in found] == [[], second.messages]
+    assert found[0]["answers"]["base"][0]["text"] == ""
 
 
 # -- beside runs

@@ -25,6 +25,7 @@ from feedback_app.feedback.models import (
     Source,
 )
 from feedback_app.serving.models import AssignmentAnswer, Conversation, FixedPrompt, Turn
+from feedback_app.training.forgetting.gate_reports import questions_forget
 from feedback_app.training.models import BlindPair, SnapshotItem
 
 #: Conversations that one transaction removes.
@@ -98,6 +99,7 @@ def answers_delete(answers: Iterable[int]) -> None:
     unasked = Prompt.objects.filter(pk__in=prompts, source__in=SAID)
     for use in uses:
         unasked = unasked.exclude(Exists(use.filter(prompt=OuterRef("pk"))))
+    questions_forget(list(unasked.values_list("pk", flat=True)))
     unasked.delete()
 
 

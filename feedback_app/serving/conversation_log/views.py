@@ -78,7 +78,9 @@ def conversation_log_export(request: HtmxHttpRequest, project: Project) -> HttpR
     chosen = LogFilter.of(request, also=("format",))
     kind = query_choice(request, "format", export.FORMATS)
     if request.method == "GET":
-        target = f"{kind} {chosen.query()}".strip()[:200]
+        # not what was searched for: it may be a name, and stays in the trail after an erasure
+        searched = {"text": "*"} if chosen.text else {}
+        target = f"{kind} {chosen.query(**searched)}".strip()[:200]
         audit(project=project, actor=request.user, action="conversations.export", target=target)
     return StreamingHttpResponse(
         export.LINES[kind](export.records(project, chosen)),

@@ -24,6 +24,8 @@ from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import GateOutcome, Run
 from feedback_app.training.snapshots.files import as_line, items_of
 
+#: The folder of a run's directory with what the gate writes of its version.
+EVALUATION = "evaluation"
 #: Answers per prompt and version at the first look, and at most.
 ANSWERS, MOST_ANSWERS = 2, 6
 #: Votes that are scored; a fixed sample of more: they cost a forward pass each, for every version.
@@ -79,7 +81,7 @@ def second_look(
 
 
 def evaluation_directory(run: Run) -> Path:
-    return run.directory / "evaluation"
+    return run.directory / EVALUATION
 
 
 def evaluation_read(run: Run) -> dict[str, Any]:

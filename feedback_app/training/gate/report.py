@@ -297,7 +297,7 @@ def changes(adapter: Adapter) -> Changes | None:
     """Return what got better and worse by the predicted up-rate, or None if it was not measured."""
     live = adapter.gate.get("opponent", "base")
     found = []
-    for entry in adapter.report.get("answers", []):
+    for entry in with_questions(adapter):
         new, old = entry["answers"].get(adapter.name), entry["answers"].get(live)
         if not new or not old or any(each.get("up") is None for each in [*new, *old]):
             continue
@@ -319,6 +319,11 @@ def changes(adapter: Adapter) -> Changes | None:
     )
 
 
+def with_questions(adapter: Adapter) -> list[Mapping[str, Any]]:
+    """Return the test prompts of the report that were not deleted since."""
+    return [entry for entry in adapter.report.get("answers", []) if entry["messages"]]
+
+
 def comparisons(adapter: Adapter) -> list[Comparison]:
     """Return the first held-out prompts with one answer of each version."""
     versions = versions_of(adapter)
@@ -330,7 +335,7 @@ def comparisons(adapter: Adapter) -> list[Comparison]:
                 for version in versions
             ],
         )
-        for entry in adapter.report.get("answers", [])[:ANSWERS_SHOWN]
+        for entry in with_questions(adapter)[:ANSWERS_SHOWN]
     ]
 
 

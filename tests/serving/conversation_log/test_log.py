@@ -321,7 +321,11 @@ def test_export_has_a_row_per_turn_of_the_filter(
     assert len(few) == 1
     assert viewer.email not in str(rows)
     assert "customer-7" not in str(rows)
-    assert AuditEvent.objects.filter(action="conversations.export").count() == 2
+    exported(client, project, "?format=csv&source=demo&text=Oslo")
+    recorded = AuditEvent.objects.filter(action="conversations.export").order_by("pk")
+    assert list(recorded.values_list("target", flat=True)) == [
+        "jsonl", "jsonl source=link", "csv source=demo&text=%2A",
+    ]  # fmt: skip
 
 
 def test_csv_export_neutralises_formulas(

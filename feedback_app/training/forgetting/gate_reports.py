@@ -1,0 +1,91 @@
+"""Questions that are deleted leave the gate reports of all versions.
+
+The gate asks test prompts whether they were voted on or not, so a report has questions that no
+snapshot and so no erasure names. Its measures stay.
+"""
+
+import shutil
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import structlog
+
+from artifact_store.errors import StoreError
+from feedback_app.artifacts import artifact_store
+from feedback_app.feedback.models import Probe, Project, Prompt, Split
+from feedback_app.training.gate.evaluation import EVALUATION, evaluation_directory
+from feedback_app.training.models import Adapter, Run
+
+log = structlog.get_logger(__name__)
+
+Report = dict[str, Any]
+
+
+def questions_forget(prompts: Collection[int]) -> None:
+    """Take prompts, which the caller is about to delete, out of the gate reports of their projects,
+    with all answers to them and the probes made of them; delete the files of these evaluations.
+
+    Reads the reports of the versions since the oldest of the prompts, one by one. Call it in the
+    transaction that deletes them.
+    """
+    asked = Prompt.objects.filter(pk__in=prompts, split=Split.TEST).order_by("created_at")
+    probes = Probe.objects.filter(completion__prompt__in=prompts)
+    names = {str(pk) for pk in asked.values_list("pk", flat=True)}
+    probed = {str(pk) for pk in probes.values_list("pk", flat=True)}
+    if not names and not probed:
+        return
+    oldest = Prompt.objects.filter(pk__in=prompts).order_by("created_at").first()
+    if oldest is None:
+        return
+    rows = Adapter.objects.filter(project=oldest.project_id, created_at__gte=oldest.created_at)
+    for adapter in rows.select_related("run").iterator(chunk_size=1):
+        report = without_questions(adapter.report, names, probes=probed)
+        if report is not None:
+            Adapter.objects.filter(pk=adapter.pk).update(report=report)
+            evaluation_files_remove(adapter.run)
+    # its snapshot is of test examples, and no erasure names it: it learned from none of them
+    imported = Run.objects.filter(trigger=Run.Trigger.IMPORTED, adapter__isnull=False)
+    for run in imported.filter(snapshot__items__completion__prompt__in=prompts).distinct():
+        evaluation_files_remove(run)
+
+
+def without_questions(
+    report: Mapping[str, Any], names: Collection[str], *, probes: Collection[str] = ()
+) -> Report | None:
+    """Return a report without the texts of these prompts and without these probes; None if it has
+    none of them. What was measured of the answers stays."""
+    entries, kept = report.get("answers", []), report.get("probes", [])
+    left = [entry for entry in kept if entry["id"] not in probes]
+    if len(left) == len(kept) and not any(e["id"] in names and e["messages"] for e in entries):
+        return None
+    changed = [_blank(entry) if entry["id"] in names else entry for entry in entries]
+    return {**report, "answers": changed, **({"probes": left} if kept else {})}
+
+
+def present_only(project: Project, report: Mapping[str, Any]) -> Report:
+    """Return the report of an evaluation without questions that were deleted meanwhile."""
+    numbers = [int(e["id"]) for e in report.get("answers", []) if str(e["id"]).isdecimal()]
+    there = project.prompts.filter(pk__in=numbers).values_list("pk", flat=True)
+    gone = {str(pk) for pk in set(numbers) - set(there)}
+    return without_questions(report, gone) or dict(report)
+
+
+def _blank(entry: Mapping[str, Any]) -> Report:
+    answers = {
+        version: [
+            {name: "" if name in ("text", "reasoning") else value for name, value in answer.items()}
+            for answer in given
+        ]
+        for version, given in entry["answers"].items()
+    }
+    return {"id": entry["id"], "messages": [], "answers": answers}
+
+
+def evaluation_files_remove(run: Run) -> None:
+    """Delete what the gate wrote of a run's version, here and in the artifact store. A store that
+    does not answer keeps it."""
+    shutil.rmtree(evaluation_directory(run), ignore_errors=True)
+    try:
+        artifact_store().remove_part(run.tree, EVALUATION)
+    except StoreError as error:
+        log.warning("evaluation_stays_in_the_store", run=run.pk, why=str(error))
