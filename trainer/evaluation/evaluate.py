@@ -108,6 +108,7 @@ def _evaluate(eval_dir: Path, config: EvalConfig, events: EventLog, stop: StopRe
         base,
         config.languages,
         cache=cache,
+        evaluation=eval_dir,
         token_budget=TOKEN_BUDGET,
         template_kwargs=config.chat_template_kwargs,
     )

@@ -6,7 +6,6 @@ once: again and again for the base and the live version, they took half of an ev
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +39,8 @@ class FixedTexts:
     """The passages of some languages and all probes as token ids, scored under any version.
 
     `cache` is a directory of values that evaluations share, one file a version; None scores always.
+    `evaluation` is the directory of this one: an attempt that was killed while it wrote a value
+    left part of a file, which the next attempt replaces.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class FixedTexts:
         languages: Sequence[str],
         *,
         cache: Path | None,
+        evaluation: Path,
         token_budget: int,
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._base, self._cache, self._budget = base, cache, token_budget
+        self._writer = hashlib.sha256(str(evaluation.resolve()).encode()).hexdigest()[:16]
         self._template_kwargs = template_kwargs
         passages = [
             base.tokenizer.encode(passage.text, add_special_tokens=False)
@@ -81,7 +84,7 @@ class FixedTexts:
             ),
         )
         if path is not None and found.finite:
-            _write(path, found)
+            _write(path, found, writer=self._writer)
         return found
 
     def _neutral(self) -> list[float]:
@@ -106,11 +109,11 @@ class FixedTexts:
         return found if whole and found.finite else None
 
 
-def _write(path: Path, found: FixedTextScores) -> None:
+def _write(path: Path, found: FixedTextScores, *, writer: str) -> None:
     """Write the file so that it is complete whenever it exists. Evaluations of one version may
-    write at the same time: each has a partial file of its own."""
+    write at the same time: each writer has a partial file of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{writer}.partial")
     values = {"neutral": found.neutral, "sycophancy": found.sycophancy}
     partial.write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
     fsync(partial)

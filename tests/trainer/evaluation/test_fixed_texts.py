@@ -1,6 +1,7 @@
 """Scores of the texts that every evaluation has: computed once for the same weights."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,8 +15,11 @@ from trainer.models.loading import LoadedBase
 ADAPTER = ["0" * 64, "1" * 64]
 
 
-def texts(base: LoadedBase, cache: Path | None, *languages: str) -> FixedTexts:
-    return FixedTexts(base, languages or ["en"], cache=cache, token_budget=2048)
+def texts(base: LoadedBase, cache: Path | None, *languages: str, run: str = "1") -> FixedTexts:
+    directory = Path("runs", run, "evaluation")
+    return FixedTexts(
+        base, languages or ["en"], cache=cache, evaluation=directory, token_budget=2048
+    )
 
 
 @pytest.fixture
@@ -73,6 +77,20 @@ def test_damaged_file_is_computed_again(tiny: LoadedBase, tmp_path: Path, damage
     stored.write_text(damage)
     assert texts(tiny, tmp_path).scores(None) == first
     assert stored.read_text() == whole
+
+
+def test_next_attempt_replaces_what_a_killed_one_left(
+    tiny: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("trainer.evaluation.fixed_texts.fsync", Mock(side_effect=OSError("killed")))
+        for run in ("1", "2"):
+            with pytest.raises(OSError, match="killed"):
+                texts(tiny, tmp_path, run=run).scores(None)
+    assert len(list(tmp_path.glob(".*.partial"))) == 2, "runs write to files of their own"
+    texts(tiny, tmp_path).scores(None)
+    assert len(list(tmp_path.glob("[!.]*.json"))) == 1
+    assert len(list(tmp_path.glob(".*.partial"))) == 1
 
 
 def test_values_that_are_not_finite_are_not_stored(
