@@ -619,6 +619,21 @@ def test_question_that_nobody_voted_on_leaves_the_gate_reports(
         assert "my rash" not in everything()
 
 
+def test_question_leaves_the_files_of_a_gate_that_was_cancelled(
+    project: Project, viewer: User, admin: User, settings: Settings, tmp_path: Path
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    talk(project, viewer, "What helps against my rash?")
+    Prompt.objects.update(split="test")
+    run = asked_by_the_gate(project, Prompt.objects.get()).run
+    Adapter.objects.all().delete()
+    Run.objects.update(status=Run.Status.CANCELLED, finished_at=timezone.now())
+
+    person_erase(user=viewer, by=admin, project=project)
+
+    assert not (run.directory / "evaluation").exists()
+
+
 def test_report_of_a_gate_that_asked_meanwhile_has_no_deleted_question(
     voted_project: Project, admin: User, settings: Settings, tmp_path: Path
 ) -> None:

@@ -30,8 +30,9 @@ Report = dict[str, Any]
 
 
 def questions_forget(prompts: Collection[int]) -> None:
-    """Take prompts, which the caller is about to delete, out of the gate reports of their projects,
-    with all answers to them and the probes made of them; delete the files of these evaluations.
+    """Take prompts, which the caller is about to delete, out of the gate reports of their project,
+    with all answers to them and the probes made of them; delete the files of these evaluations, and
+    of those that ended without a version.
 
     Reads the reports of the versions since the oldest of the prompts, one by one. Call it in the
     transaction that deletes them.
@@ -53,6 +54,10 @@ def questions_forget(prompts: Collection[int]) -> None:
         if report is not None:
             Adapter.objects.filter(pk=adapter.pk).update(report=report)
             evaluation_files_remove(adapter.run)
+    ended = Run.objects.filter(project=oldest.project_id, adapter=None, evaluates=True)
+    failed = (Run.Status.FAILED, Run.Status.CANCELLED)
+    for run in ended.filter(status__in=failed, finished_at__gte=oldest.created_at):
+        evaluation_files_remove(run)
     # its snapshot is of test examples, and no erasure names it: it learned from none of them
     imported = Run.objects.filter(trigger=Run.Trigger.IMPORTED, adapter__isnull=False)
     for run in imported.filter(snapshot__items__completion__prompt__in=prompts).distinct():
