@@ -99,7 +99,8 @@ def report_of_present(run: Run, report: Mapping[str, Any]) -> Report:
 def _gone(rows: QuerySet[Any], names: Collection[str]) -> set[str]:
     """Return those of the ids that no row has."""
     numbers = {int(name) for name in names if name.isdecimal()}
-    return {str(pk) for pk in numbers - set(rows.filter(pk__in=numbers).values_list("pk", flat=True))}
+    there = rows.filter(pk__in=numbers).values_list("pk", flat=True)
+    return {str(pk) for pk in numbers - set(there)}
 
 
 def _blank(entry: Mapping[str, Any]) -> Report:

@@ -86,7 +86,7 @@ def evaluation_directory(run: Run) -> Path:
 
 
 def evaluation_ids(run: Run, name: str) -> list[str]:
-    """Return the ids in a file that the gate has written for the last evaluation, if it is there."""
+    """Return the ids in a file of the last evaluation; none if there is no such file."""
     return [json.loads(line)["id"] for line in _lines(evaluation_directory(run) / name)]
 
 

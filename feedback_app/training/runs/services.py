@@ -261,11 +261,11 @@ def run_finish(
         gate = gate_of_report(report, settings, candidate=name, people=people)
     with transaction.atomic():
         Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
-        report = report_of_present(run, report)
         if not claim.update(
             status=Run.Status.SUCCEEDED, finished_at=timezone.now(), eta_seconds=None
         ):
             return None
+        report = report_of_present(run, report)
         adapter, created = Adapter.objects.get_or_create(
             run=run,
             defaults={
