@@ -672,9 +672,7 @@ def test_version_that_is_registered_while_its_question_is_deleted_does_not_show_
     assert claim is not None
     report = gate_report("bot@1")
     report["answers"][0] |= {"id": str(asked.pk), "messages": asked.messages}
-    worker = Beside(
-        lambda: run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
-    )
+    worker = Beside(lambda: run_finish(claim=claim, path="p", sha256="0", report=report, fit={}))
 
     def in_the_middle(**values: object) -> None:
         worker.begin()

@@ -406,9 +406,7 @@ def test_worker_that_was_taken_over_writes_nothing_more(run: Run, small_pieces: 
 
 
 @on_sqlite
-def test_worker_that_was_taken_over_and_fails_deletes_nothing(
-    run: Run, small_pieces: None
-) -> None:
+def test_worker_that_was_taken_over_and_fails_deletes_nothing(run: Run, small_pieces: None) -> None:
     count, second = taking.snapshot_totals, []
 
     def meanwhile(*arguments: object) -> object:
