@@ -90,10 +90,9 @@ def test_run_leaves_pairs_and_an_undecided_gate(adapter: Adapter, pairs: list[Bl
 
 
 def test_question_that_is_deleted_while_people_decide_does_not_return(
-    adapter: Adapter, pairs: list[BlindPair], annotator: User, admin: User
+    adapter: Adapter, pairs: list[BlindPair], annotator: User
 ) -> None:
     judge(pairs[:ENOUGH], annotator, CANDIDATE)
-    batch_close(batch=adapter.pair_batch, by=admin)
     Prompt.objects.filter(pk=pairs[0].prompt_id).update(split="test")
 
     def meanwhile(*arguments: Any) -> GateResult:
