@@ -250,6 +250,8 @@ def conversations_erase(*, user: User, project: Project) -> None:
     conversations = Conversation.objects.filter(user=user, **of_project)
     comparisons = Comparison.objects.filter(user=user, **of_project)
     with transaction.atomic():
+        # a version that is being registered is found here, or finds the questions gone
+        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
         answers = answers_of(user=user, project=project)
         prompts = prompts_of_person_only(answers, project=project, user=user)
         implicit = SnapshotItem.objects.filter(implicit=True, completion__in=answers)

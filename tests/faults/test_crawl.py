@@ -140,6 +140,8 @@ SCOPES = {
 #: Forms that are valid, so that a refusal is about the person and not about the fields.
 BODIES: dict[str, dict[str, Any]] = {
     "vote": {"verdict": "down"},
+    "own-vote-change": {"verdict": "down"},
+    "practice": {"completion": "1", "verdict": "down"},
     "skip": {"flag": "1"},
     "demo-vote": {"verdict": "down"},
     "shared-vote": {"verdict": "down"},

@@ -1,6 +1,7 @@
 """Fault 28: a person is erased, and the effects of their votes are undone or named."""
 
 import datetime as dt
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -49,19 +50,19 @@ from feedback_app.privacy.example_erasure import example_erase
 from feedback_app.privacy.tasks import dispatch, erase
 from feedback_app.serving.conversation_log.removal import conversations_remove
 from feedback_app.serving.models import Comparison, Conversation
-from feedback_app.training.forgetting.gate_reports import present_only
 from feedback_app.training.gate.report import comparisons
 from feedback_app.training.models import Adapter, Erasure, Run, Snapshot, SnapshotItem
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.execution import taking
 from feedback_app.training.runs.execution.taking import snapshot_take
-from feedback_app.training.runs.services import run_request
+from feedback_app.training.runs.services import run_finish, run_request
 from feedback_app.training.runs.waiting import run_claim_next
 from feedback_app.training.snapshots import services as freezing
 from tests.browser.world import chat, said
 from tests.conftest import PASSWORD, prompts_make
 from tests.engines import PATIENCE
 from tests.serving.conversation_log.world import talk
+from tests.training.gate.reports import gate_report
 
 pytestmark = [pytest.mark.django_db, pytest.mark.slow]
 As = Callable[[User], Client]
@@ -618,15 +619,72 @@ def test_question_that_nobody_voted_on_leaves_the_gate_reports(
         assert "my rash" not in everything()
 
 
-def test_report_of_a_gate_that_asked_meanwhile_has_no_deleted_question(project: Project) -> None:
-    first, second = prompts_make(project, ["One?", "Two?"])
-    report = asked_by_the_gate(project, first, second).report
+def test_question_leaves_the_files_of_a_gate_that_was_cancelled(
+    project: Project, viewer: User, admin: User, settings: Settings, tmp_path: Path
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    talk(project, viewer, "What helps against my rash?")
+    Prompt.objects.update(split="test")
+    run = asked_by_the_gate(project, Prompt.objects.get()).run
+    Adapter.objects.all().delete()
+    Run.objects.update(status=Run.Status.CANCELLED, finished_at=timezone.now())
+
+    person_erase(user=viewer, by=admin, project=project)
+
+    assert not (run.directory / "evaluation").exists()
+
+
+def test_report_of_a_gate_that_asked_meanwhile_has_no_deleted_question(
+    voted_project: Project, admin: User, settings: Settings, tmp_path: Path
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    first, second = prompts_make(voted_project, ["One?", "Two?"])
+    run = run_request(project=voted_project, by=admin)
+    claim = run_claim(run.pk)
+    assert claim is not None
+    report = gate_report("bot@1")
+    for prompt, entry in zip((first, second), report["answers"], strict=False):
+        entry |= {"id": str(prompt.pk), "messages": prompt.messages}
+    evaluation = run.directory / "evaluation"
+    evaluation.mkdir(parents=True)
+    lines = [json.dumps({"id": str(prompt.pk), "messages": []}) for prompt in (first, second)]
+    (evaluation / "prompts.jsonl").write_text("".join(f"{line}\n" for line in lines))
     first.delete()
 
-    found = present_only(project, report)["answers"]
+    adapter = run_finish(claim=claim, path="p", sha256="0", report=report, fit={})
 
-    assert [entry["messages"] for entry in found] == [[], second.messages]
-    assert found[0]["answers"]["base"][0]["text"] == ""
+    assert adapter is not None
+    gone, kept = adapter.report["answers"][:2]
+    assert (gone["messages"], kept["messages"]) == ([], second.messages)
+    assert not any(answer["text"] for given in gone["answers"].values() for answer in given)
+    assert not evaluation.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_version_that_is_registered_while_its_question_is_deleted_does_not_show_it(
+    voted_project: Project, admin: User, viewer: User, settings: Settings, tmp_path: Path
+) -> None:
+    settings.ARTIFACT_ROOT = tmp_path
+    conversation = talk(voted_project, viewer, "What helps against my rash?")
+    Prompt.objects.filter(completions__turns__conversation=conversation).update(split="test")
+    asked = Prompt.objects.get(completions__turns__conversation=conversation)
+    claim = run_claim(run_request(project=voted_project, by=admin).pk)
+    assert claim is not None
+    report = gate_report("bot@1")
+    report["answers"][0] |= {"id": str(asked.pk), "messages": asked.messages}
+    worker = Beside(lambda: run_finish(claim=claim, path="p", sha256="0", report=report, fit={}))
+
+    def in_the_middle(**values: object) -> None:
+        worker.begin()
+
+    pre_delete.connect(in_the_middle, sender=Prompt)
+    try:
+        person_erase(user=viewer, by=admin, project=voted_project)
+    finally:
+        pre_delete.disconnect(in_the_middle, sender=Prompt)
+
+    assert isinstance(worker.result(), Adapter), worker.results
+    assert Adapter.objects.get().report["answers"][0]["messages"] == []
 
 
 # -- beside runs

@@ -36,6 +36,7 @@ def test_demo_vote_and_undo_of_a_paused_person_are_refused_with_the_reason(
         ("demo-vote", first.completion),
         ("demo-vote", second.completion),
         ("demo-undo", second.completion),
+        ("own-vote-change", second.completion),
     ):
         assert completion is not None
         address = reverse(name, args=["bot", completion.pk])

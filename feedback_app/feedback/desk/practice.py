@@ -1,11 +1,12 @@
 """Practice for newcomers: answers that admins have decided, with the verdict after the own one.
 
-Nothing is stored but the round, in the session. Gold items are not among them.
+Nothing is stored but the round, in the session. Neither gold items nor answers that still wait for
+votes are among them: whoever practises with these would know the verdict before they vote.
 """
 
 from typing import Any
 
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 
@@ -27,13 +28,15 @@ def practice_items(project: Project, user: User) -> QuerySet[Adjudication]:
     """Return decided answers that this person has not judged, newest first.
 
     Only answers to prompts that were added for annotation: nobody reads another person's
-    conversation here. Gold items would be known as such.
+    conversation here.
     """
     decided = Adjudication.objects.filter(project=project, open=False, verdict__gt="")
     newest = decided.order_by("-resolved_at").values_list("pk", flat=True)[:WINDOW]
     judged = Vote.objects.filter(completion=OuterRef("completion"), user=user)
+    asked_no_more = Q(completion__queued=False) | Q(completion__vote_count__gte=project.overlap)
     return (
         Adjudication.objects.filter(
+            asked_no_more,
             pk__in=list(newest),
             completion__gold=False,
             completion__flagged=False,

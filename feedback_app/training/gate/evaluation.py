@@ -33,7 +33,8 @@ VOTES_SCORED = 1_000
 MOST_PROMPTS = 400
 #: The examples that the gate scores versions on. No other file holds the test split.
 TEST_FILE = "test.jsonl"
-PROBES_FILE = "probes.jsonl"
+#: What it asks, and the votes that it predicts up-rates from.
+PROMPTS_FILE, PROBES_FILE, VOTES_FILE = "prompts.jsonl", "probes.jsonl", "votes.jsonl"
 #: What evaluations have computed of versions whose weights are the same (trainer: score_cache).
 SCORES = "scores"
 #: What a judge model said of the answers (judge/evaluation.py).
@@ -82,6 +83,11 @@ def second_look(
 
 def evaluation_directory(run: Run) -> Path:
     return run.directory / EVALUATION
+
+
+def evaluation_ids(run: Run, name: str) -> list[str]:
+    """Return the ids in a file of the last evaluation; none if there is no such file."""
+    return [json.loads(line)["id"] for line in _lines(evaluation_directory(run) / name)]
 
 
 def evaluation_read(run: Run) -> dict[str, Any]:
@@ -138,8 +144,8 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
         for name in ("examples.jsonl", "validation.jsonl")
         for line in _lines(run.directory / name)
     )
-    _write(directory / "votes.jsonl", _sample(votes, seed))
-    _write(directory / "prompts.jsonl", _prompts(project, look.prompts, seed))
+    _write(directory / VOTES_FILE, _sample(votes, seed))
+    _write(directory / PROMPTS_FILE, _prompts(project, look.prompts, seed))
     probes = list(_probes(project))
     if probes:
         _write(directory / PROBES_FILE, probes)

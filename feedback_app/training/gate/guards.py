@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from textwrap import shorten
 
 from feedback_app.training.gate.measures import Measures
 from feedback_app.training.gate.results import LEAST_PROMPTS, RuleResult, finite, named
@@ -216,8 +215,8 @@ def _concentration(measures: Measures, margin: float) -> Check | None:
     return Check("concentration", [], margin, above=False, result=result)
 
 
-#: Broken probes that the rule's text names, and how much of each question.
-PROBES_NAMED, PROBE_TITLE = 3, 60
+#: Broken probes that the rule's text names.
+PROBES_NAMED = 3
 
 
 def _probes(measures: Measures, margin: float) -> Check:
@@ -233,9 +232,10 @@ def _probes(measures: Measures, margin: float) -> Check:
     share = len(broken) / kept_live if kept_live else 0.0
     text = f"{kept} of {len(probes)} kept; {named(measures.live)} kept {kept_live}"
     if broken:
-        names = [f"“{shorten(p.title, PROBE_TITLE, placeholder='…')}”" for p in broken]
-        more = len(names) - PROBES_NAMED
-        text += f". Broken: {', '.join(names[:PROBES_NAMED])}"
+        # by number: texts of rules are copied, and an erasure may delete the question
+        named_ones = ", ".join(probe.number for probe in broken[:PROBES_NAMED])
+        more = len(broken) - PROBES_NAMED
+        text += f". Broken: probe{'s' if len(broken) > 1 else ''} {named_ones}"
         text += f" and {more} more" if more > 0 else ""
     if late := sum(probe.timed_out for probe in probes):
         text += f". The patterns of {late} took too long, which counts as broken"

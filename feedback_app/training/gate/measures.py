@@ -28,9 +28,9 @@ class People:
 @dataclass(frozen=True)
 class Probed:
     """What candidate and live did with one probe: each keeps it unless more than half of its
-    answers break it. `title` is the probe's question."""
+    answers break it."""
 
-    title: str
+    number: str
     kept: bool
     live_kept: bool
     timed_out: bool
@@ -154,9 +154,8 @@ class Measures:
         for entry in self.report.get("probes", []):
             new, old = entry["answers"].get(self.candidate), entry["answers"].get(self.live)
             if new and old:  # none where the prompt is too long for the model
-                title = entry["messages"][-1]["content"]
                 late = any(answer.get("timed_out") for answer in [*new, *old])
-                found.append(Probed(title, _keeps(new), _keeps(old), late))
+                found.append(Probed(entry["id"], _keeps(new), _keeps(old), late))
         return found
 
     def votes(self, version: str) -> Scored:

@@ -17,6 +17,7 @@ from feedback_app.feedback.models.webhooks import Event
 from feedback_app.feedback.notifications.services import notify
 from feedback_app.feedback.queue.services import uncertainty_store
 from feedback_app.feedback.webhooks.events import event_write
+from feedback_app.training.forgetting.gate_reports import report_of_present
 from feedback_app.training.gate.people.services import (
     batch_begin,
     report_with_people,
@@ -259,10 +260,12 @@ def run_finish(
         report = report_without_people(report)
         gate = gate_of_report(report, settings, candidate=name, people=people)
     with transaction.atomic():
+        Project.objects.select_for_update(no_key=True).get(pk=run.project_id)
         if not claim.update(
             status=Run.Status.SUCCEEDED, finished_at=timezone.now(), eta_seconds=None
         ):
             return None
+        report = report_of_present(run, report)
         adapter, created = Adapter.objects.get_or_create(
             run=run,
             defaults={
@@ -270,7 +273,7 @@ def run_finish(
                 "name": name,
                 "path": path,
                 "sha256": sha256,
-                "report": dict(report),
+                "report": report,
                 "gate": gate.as_json(),
                 "gate_outcome": gate.outcome,
                 "gate_won": gate.won,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from feedback_app.db.write_lock import write_transaction
 from feedback_app.feedback.models import Project
 from feedback_app.training.models import Snapshot, SnapshotItem
 
@@ -43,9 +42,9 @@ class Pieces:
 WHOLE = Pieces()
 
 
-def items_remove(snapshot: Snapshot) -> None:
+def items_remove(snapshot: Snapshot, pieces: Pieces) -> None:
     """Delete what there is of a snapshot that was not finished."""
     items = snapshot.items.order_by("pk").values_list("pk", flat=True)
-    while pks := list(items[:PIECE_ROWS]):
-        with write_transaction():
+    while pks := list(items[: pieces.rows]):
+        with pieces.part():
             SnapshotItem.objects.filter(pk__in=pks).delete()

@@ -41,6 +41,10 @@ def decided(admin: User, make_completions: MakeCompletions) -> list[Completion]:
             by=admin,
             resolved_at=timezone.now(),
         )
+    # nobody is asked about them any more
+    Completion.objects.filter(pk__in=[each.pk for each in made]).update(
+        vote_count=waiting.project.overlap
+    )
     adjudication_request(completion=waiting, why="?", by=admin)
     return made
 
@@ -109,6 +113,22 @@ def test_only_decided_answers_for_annotation_are_shown(
         assert client.post(PAGE, body).status_code == 404
     judge(client, left.pk, "down")
     assert shown(client) is None
+
+
+def test_answer_that_still_waits_for_votes_is_not_shown(
+    decided: list[Completion], annotator: User, as_user: As
+) -> None:
+    """Votes on decided answers say how reliable a person is."""
+    rows = Completion.objects.filter(pk__in=[each.pk for each in decided])
+    rows.update(vote_count=0)
+    client = as_user(annotator)
+    assert shown(client) is None
+    body = {"completion": decided[0].pk, "verdict": "up"}
+    assert client.post(PAGE, body).status_code == 404
+
+    rows.update(queued=False)
+
+    assert shown(client) == decided[-1].pk
 
 
 def test_practice_is_offered_to_newcomers_only(

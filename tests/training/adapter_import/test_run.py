@@ -53,6 +53,7 @@ def test_imported_version_is_judged_and_registered(
     # what was written for the evaluation is gone, and so is the upload
     assert not (run.directory / "examples.jsonl").exists()
     assert not (run.directory / "validation.jsonl").exists()
+    assert not (run.directory / "evaluation" / "votes.jsonl").exists()
     assert not list((run.directory.parent.parent / "imported").iterdir())
     assert version_lineage(adapter).snapshot.train_total == 0
     with pytest.raises(UserError, match="no training to repeat"):

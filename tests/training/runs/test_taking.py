@@ -403,3 +403,21 @@ def test_worker_that_was_taken_over_writes_nothing_more(run: Run, small_pieces: 
     assert second == [True]
     assert SnapshotItem.objects.count() == 60
     assert Snapshot.objects.get().taken
+
+
+@on_sqlite
+def test_worker_that_was_taken_over_and_fails_deletes_nothing(run: Run, small_pieces: None) -> None:
+    count, second = taking.snapshot_totals, []
+
+    def meanwhile(*arguments: object) -> object:
+        if second:
+            return count(*arguments)  # type: ignore[arg-type]
+        second.append(False)
+        Snapshot.objects.update(heartbeat_at=timezone.now() - dt.timedelta(hours=1))
+        second[0] = snapshot_take(run.snapshot_id)
+        raise MemoryError
+
+    with patch.object(taking, "snapshot_totals", meanwhile), pytest.raises(MemoryError):
+        snapshot_take(run.snapshot_id)
+    assert second == [True]
+    assert SnapshotItem.objects.count() == 60

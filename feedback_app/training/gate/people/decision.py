@@ -32,14 +32,15 @@ def batch_decide(batch_id: int) -> None:
     batch = rows.filter(pk=batch_id).first()
     if batch is None:
         return
-    adapter = batch.adapter
-    report = {**adapter.report, "people": batch.counts}
-    gate = gate_decide_again(adapter, report)
+    adapter, people = batch.adapter, {"people": batch.counts}
+    gate = gate_decide_again(adapter, {**adapter.report, **people})
     with transaction.atomic():
         if not PairBatch.objects.undecided().filter(pk=batch_id).update(decided_at=timezone.now()):
             return  # a second delivery of the message
+        # read again: questions may have been deleted from it meanwhile
+        stored = Adapter.objects.select_for_update().get(pk=adapter.pk).report
         Adapter.objects.filter(pk=adapter.pk).update(
-            report=report,
+            report={**stored, **people},
             gate=gate.as_json(),
             gate_outcome=gate.outcome,
             gate_won=gate.won,

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 
 from feedback_app.artifacts import artifact_store, tree_discard
-from feedback_app.training.gate.evaluation import TEST_FILE, evaluation_directory
+from feedback_app.training.gate.evaluation import TEST_FILE, VOTES_FILE, evaluation_directory
 from feedback_app.training.models import Run
 from feedback_app.training.snapshots.files import SPLIT_FILES, examples_write, snapshot_write
 
@@ -48,9 +48,11 @@ def votes_write(run: Run) -> None:
 
 
 def imported_remove(run: Run) -> None:
-    """Remove what `votes_write` wrote, and the files that the version was imported from."""
+    """Remove what `votes_write` wrote, the gate's sample of it, and the files that the version was
+    imported from: no snapshot says whose votes they are, so no erasure would find them."""
     for name in SPLIT_FILES.values():
         (run.directory / name).unlink(missing_ok=True)
+    (evaluation_directory(run) / VOTES_FILE).unlink(missing_ok=True)
     tree_discard(str(run.config["imported"]))
 
 

@@ -11,7 +11,6 @@ import structlog
 
 from feedback_app.db.claims import ClaimLost
 from feedback_app.db.heartbeats import Heartbeat
-from feedback_app.training.forgetting.gate_reports import present_only
 from feedback_app.training.gate.evaluation import (
     evaluation_read,
     evaluation_write,
@@ -168,7 +167,7 @@ def finish(claim: RunClaim) -> None:
     """Publish the adapter's files, then register it with its gate report."""
     run = claim.row
     name = run.project.adapter_name(run.number)
-    report = present_only(run.project, evaluation_read(run))
+    report = evaluation_read(run)
     fit = {}
     for line in (run.directory / "fit.jsonl").read_text().splitlines():
         row = json.loads(line)

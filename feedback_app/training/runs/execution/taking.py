@@ -8,7 +8,7 @@ by the worker that takes it next. One run waits for a snapshot, or the trials of
 
 import datetime as dt
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -100,13 +100,16 @@ def written(claim: SnapshotClaim) -> Iterator[Pieces]:
                 raise ClaimLost
             yield
 
-    items_remove(claim.row)
+    pieces = Pieces(part, PIECE_ROWS)
+    items_remove(claim.row, pieces)
     try:
-        yield Pieces(part, PIECE_ROWS)
+        yield pieces
     except ClaimLost:
         raise
     except BaseException:
-        items_remove(claim.row)
+        # what a worker that has taken over writes is not ours
+        with suppress(ClaimLost):
+            items_remove(claim.row, pieces)
         raise
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.test import Client
@@ -16,11 +17,18 @@ from feedback_app.privacy.erasure import person_erase
 from feedback_app.privacy.export import person_json
 from feedback_app.serving.releases.selectors import adapters_to_release
 from feedback_app.training import tasks
+from feedback_app.training.forgetting.gate_reports import questions_forget
+from feedback_app.training.gate.people import decision
 from feedback_app.training.gate.people.decision import batch_decide, batches_end
 from feedback_app.training.gate.people.selectors import pair_next
 from feedback_app.training.gate.people.services import batch_close, pair_judge
 from feedback_app.training.gate.people.sides import candidate_is_left
-from feedback_app.training.gate.services import gate_preview, gate_settings
+from feedback_app.training.gate.rules import GateResult
+from feedback_app.training.gate.services import (
+    gate_decide_again,
+    gate_preview,
+    gate_settings,
+)
 from feedback_app.training.gate.settings import GateSettings
 from feedback_app.training.models import (
     Adapter,
@@ -79,6 +87,23 @@ def test_run_leaves_pairs_and_an_undecided_gate(adapter: Adapter, pairs: list[Bl
     assert pairs[3].candidate_text == "Fresh answer number 3."
     assert pairs[3].live_text == "Plain answer number 3."
     assert pairs[3].messages == [{"role": "user", "content": "Question 3 of the gate?"}]
+
+
+def test_question_that_is_deleted_while_people_decide_does_not_return(
+    adapter: Adapter, pairs: list[BlindPair], annotator: User
+) -> None:
+    judge(pairs[:ENOUGH], annotator, CANDIDATE)
+    Prompt.objects.filter(pk=pairs[0].prompt_id).update(split="test")
+
+    def meanwhile(*arguments: Any) -> GateResult:
+        questions_forget([pairs[0].prompt_id])
+        return gate_decide_again(*arguments)
+
+    with patch.object(decision, "gate_decide_again", meanwhile):
+        found = decided(adapter)
+
+    assert found.report["answers"][0]["messages"] == []
+    assert found.report["people"] == PairBatch.objects.get().counts
 
 
 def test_same_answers_are_ties_that_nobody_is_asked_about(
