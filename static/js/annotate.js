@@ -3,6 +3,7 @@
 import { hotkeys } from "./hotkeys.js";
 import { Outbox } from "./outbox.js";
 import { signInForm } from "./signin.js";
+import { Tabs } from "./tabs.js";
 import { toast } from "./toast.js";
 
 const desk = document.getElementById("desk");
@@ -156,7 +157,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
     location.reload();
   } else {
     inFlight = null; // refused: the toast says why
-    htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
+    stageReload();
   }
 });
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
@@ -176,9 +177,33 @@ let stageHadFocus = false;
 document.addEventListener("htmx:beforeSwap", (event) => {
   stageHadFocus = event.detail.target.id === "stage" && event.detail.target.contains(document.activeElement);
 });
-document.addEventListener("htmx:afterSwap", () => {
+document.addEventListener("htmx:afterSwap", (event) => {
   if (stageHadFocus) document.getElementById("item")?.focus({ preventScroll: true });
   stageHadFocus = false;
+  if (event.detail.target.id === "stage") tabs?.tell();
+});
+
+// -- other tabs
+
+// the id on the screen and the one after it
+function shownHere() {
+  const next = document.getElementById("prefetched")?.content.querySelector("#item");
+  const items = [document.getElementById("item"), next];
+  return items.map((item) => Number(item?.dataset.completion)).filter(Boolean);
+}
+
+function stageReload() {
+  htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
+}
+
+const tabs = globalThis.BroadcastChannel && new Tabs(`${desk.dataset.desk.split("?")[0]}:${desk.dataset.person}`, {
+  shown: shownHere,
+  onClash: () => inFlight === null && !outbox.size && stageReload(),
+});
+
+document.addEventListener("htmx:configRequest", (event) => {
+  const elsewhere = tabs?.elsewhere ?? [];
+  if (elsewhere.length) event.detail.headers["X-Elsewhere"] = elsewhere.join(",");
 });
 
 // a vote's answer brings its own row only; the eleventh goes

@@ -192,11 +192,33 @@ def test_earlier_verdict_is_changed_in_the_history(
     assert verdicts() == {first.pk: "up"}
 
 
-@pytest.mark.long
-def test_second_tab_says_that_the_item_is_judged_and_can_change_it(
+def test_two_tabs_show_different_items(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
-    first, second, _ = make_completions(3)
+    first, second, third, fourth, fifth = make_completions(5)
+    page = new_page(annotator)
+    open_desk(page, project)
+    other = page.context.new_page()
+    open_desk(other, project)
+
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
+    expect(other.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    page.keyboard.press("u")
+    expect(page.locator("#history li")).to_have_count(1)
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    page.keyboard.press("u")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(fifth.pk))
+    other.close()
+    page.reload()
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    assert verdicts() == {first.pk: "up", second.pk: "up"}
+
+
+@pytest.mark.long
+def test_second_tab_says_that_the_last_item_is_judged_and_can_change_it(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [last] = make_completions(1)
     page = new_page(annotator)
     open_desk(page, project)
     other = page.context.new_page()
@@ -208,12 +230,12 @@ def test_second_tab_says_that_the_item_is_judged_and_can_change_it(
 
     toast = other.locator("#toasts > *")
     expect(toast).to_contain_text("You have already judged this answer Up")
-    expect(other.locator("#item")).to_have_attribute("data-completion", str(second.pk))
-    assert verdicts() == {first.pk: "up"}
+    expect(other.get_by_text("All done")).to_be_visible()
+    assert verdicts() == {last.pk: "up"}
     toast.get_by_role("button", name="Change to Down").click()
     expect(other.get_by_role("button", name=re.compile("Change to up"))).to_be_visible()
     expect(toast).to_have_count(0)
-    assert verdicts() == {first.pk: "down"}
+    assert verdicts() == {last.pk: "down"}
 
 
 def test_forms_work_without_javascript(

@@ -1,5 +1,6 @@
 """The annotation page: one item at a time, verdicts, and the last ten votes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,11 +37,13 @@ from feedback_app.feedback.prompts.selectors import sampling_stuck
 from feedback_app.feedback.queue.services import QueueView, items_hand_out, skips_undo
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput, VoteKept
-from feedback_app.web.errors import Conflict, NotFound
+from feedback_app.web.errors import Conflict, NotFound, UserError
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, error_response, page, toast
 
+#: Items of other tabs that are left out.
+MOST_ELSEWHERE = 40
 #: Characters of a version or topic in the URL; no stored value is longer.
 QUERY_LIMIT = 80
 NOTHING_UNDONE = "There was nothing to undo. A skip or flag can be undone for a minute."
@@ -172,6 +175,7 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
                 view=next_of,
                 replaces=not form.cleaned_data["first"],
                 correction=form.cleaned_data["correction"],
+                elsewhere=elsewhere(request),
             )
     except VoteKept as error:
         return vote_kept_answer(request, project, pk, why=str(error), verdict=verdict)
@@ -258,7 +262,18 @@ def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> li
         raise PermissionDenied(ARCHIVED)
     if request.paused:
         return []
-    return items_hand_out(project=project, by=request.user, view=view)
+    return items_hand_out(
+        project=project, by=request.user, view=view, elsewhere=elsewhere(request)
+    )
+
+
+def elsewhere(request: HtmxHttpRequest) -> list[int]:
+    """Return the ids of the items that the person's other tabs show. Raise UserError for others."""
+    given = request.headers.get("X-Elsewhere", "")
+    ids = given.split(",") if given else []
+    if len(ids) > MOST_ELSEWHERE or not all(re.fullmatch(r"[0-9]{1,18}", each) for each in ids):
+        raise UserError("The items of other tabs are unreadable: reload the page.")
+    return [int(each) for each in ids]
 
 
 def at_desk(request: HtmxHttpRequest) -> bool:

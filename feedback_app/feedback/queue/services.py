@@ -1,7 +1,7 @@
 """The annotation queue: which items a person gets, and how long they are reserved."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -82,27 +82,40 @@ EVERYTHING = QueueView()
 
 
 def items_hand_out(
-    *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
+    *,
+    project: Project,
+    by: User,
+    count: int = 2,
+    view: QueueView = EVERYTHING,
+    elsewhere: Collection[int] = (),
 ) -> list[Completion]:
     """Return up to `count` items leased to this person: the one to show and the next.
 
     Items that the person holds already come first, so that a reload shows the same one; a filter
-    by version or source applies to the items after them. On
-    PostgreSQL rows locked by another transaction are skipped; on SQLite the immediate transaction
-    admits one person at a time.
+    by version or source applies to the items after them. `elsewhere` are the ids of items that the
+    person's other tabs show: they are left out. On PostgreSQL rows locked by another transaction
+    are skipped; on SQLite the immediate transaction admits one person at a time.
     """
     with write_transaction():
-        return items_take(project=project, by=by, count=count, view=view)
+        return items_take(project=project, by=by, count=count, view=view, elsewhere=elsewhere)
 
 
 def items_take(
-    *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
+    *,
+    project: Project,
+    by: User,
+    count: int = 2,
+    view: QueueView = EVERYTHING,
+    elsewhere: Collection[int] = (),
 ) -> list[Completion]:
     """Do the same within the caller's transaction."""
-    items = items_held(project=project, by=by, count=count, topic=view.topic)
+    held = partial(
+        items_held, project=project, by=by, count=count, topic=view.topic, elsewhere=elsewhere
+    )
+    items = held()
     if project.gold_every and not items:  # after a break, and at the end of the queue
         gold_renew(project=project, by=by, minutes=LEASE_MINUTES)
-        items = items_held(project=project, by=by, count=count, topic=view.topic)
+        items = held()
     gold = gold_insert(
         [item.pk for item in items],
         partial(view.of, project),
@@ -130,6 +143,8 @@ def items_take(
             if not found:
                 break
             items += map(with_prompt, leases_take(found, project=project, by=by))
+    if not items and elsewhere:  # the last ones: better in two tabs than in none
+        items = items_held(project=project, by=by, count=count, topic=view.topic, elsewhere=())
     for item in items:
         item.project = project
     return items
@@ -162,15 +177,20 @@ def held(
 HELD = Prepared(held)
 
 
-def items_held(*, project: Project, by: User, count: int, topic: str) -> list[Completion]:
-    """Return the items of `topic`, if any, that the person holds; extend a lease that is half over.
+def items_held(
+    *, project: Project, by: User, count: int, topic: str, elsewhere: Collection[int]
+) -> list[Completion]:
+    """Return the items of `topic`, if any, that the person holds, without those of `elsewhere`;
+    extend a lease that is half over.
 
     A filter by version or source does not apply: it would show which ones a gold item has.
     A lease ends with the vote. A skipped item stays leased for UNDO_SKIP and is not shown.
     """
     now = timezone.now()
     narrowed = {"topic": topic} if topic else {}
-    leases = HELD.rows(count, project.overlap, project=project.pk, user=by.pk, now=now, **narrowed)
+    most = count + len(elsewhere)
+    found = HELD.rows(most, project.overlap, project=project.pk, user=by.pk, now=now, **narrowed)
+    leases = [lease for lease in found if lease.completion_id not in elsewhere][:count]
     fresh = dt.timedelta(minutes=LEASE_MINUTES)
     if any(lease.expires_at < now + fresh / 2 for lease in leases):
         mine = Lease.objects.filter(pk__in=[lease.pk for lease in leases], expires_at__gt=now)
