@@ -34,7 +34,13 @@ from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.prompts.selectors import sampling_stuck
-from feedback_app.feedback.queue.services import QueueView, items_hand_out, skips_undo
+from feedback_app.feedback.queue.ahead import AHEAD, items_ahead
+from feedback_app.feedback.queue.services import (
+    EVERYTHING,
+    QueueView,
+    items_hand_out,
+    skips_undo,
+)
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput, VoteKept
 from feedback_app.web.errors import Conflict, NotFound, UserError
@@ -155,6 +161,20 @@ def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 
 
 @project_view(Role.ANNOTATOR)
+@page
+def annotate_ahead(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Return the items that come next, for the time without a connection; those that the browser
+    has already (`have`) without their content."""
+    query_strict(request, ("have",))
+    same_person(request)
+    known = ids_of(request.GET.get("have", ""), most=2 * AHEAD)
+    none = request.paused or project.archived_at
+    held = [] if none else items_ahead(project=project, by=request.user)
+    context = {"project": project, "view": EVERYTHING, "held": held, "known": known}
+    return render(request, "feedback/annotate.html#ahead", context)
+
+
+@project_view(Role.ANNOTATOR)
 @action_view
 def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Store or change a vote; the response carries the next item."""
@@ -262,17 +282,19 @@ def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> li
         raise PermissionDenied(ARCHIVED)
     if request.paused:
         return []
-    return items_hand_out(
-        project=project, by=request.user, view=view, elsewhere=elsewhere(request)
-    )
+    return items_hand_out(project=project, by=request.user, view=view, elsewhere=elsewhere(request))
 
 
 def elsewhere(request: HtmxHttpRequest) -> list[int]:
     """Return the ids of the items that the person's other tabs show. Raise UserError for others."""
-    given = request.headers.get("X-Elsewhere", "")
-    ids = given.split(",") if given else []
-    if len(ids) > MOST_ELSEWHERE or not all(re.fullmatch(r"[0-9]{1,18}", each) for each in ids):
-        raise UserError("The items of other tabs are unreadable: reload the page.")
+    return ids_of(request.headers.get("X-Elsewhere", ""), most=MOST_ELSEWHERE)
+
+
+def ids_of(text: str, *, most: int) -> list[int]:
+    """Return comma-separated ids. Raise UserError for anything else."""
+    ids = text.split(",") if text else []
+    if len(ids) > most or not all(re.fullmatch(r"[0-9]{1,18}", each) for each in ids):
+        raise UserError("The page sent items that do not exist: reload it.")
     return [int(each) for each in ids]
 
 
