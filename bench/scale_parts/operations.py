@@ -48,7 +48,7 @@ LEFT_OUT = {
         "can be done once: a second request is another one",
     ),
     **dict.fromkeys(
-        "health healthz readyz metrics components desk-worker".split(), "reads no project"
+        "health healthz readyz metrics components annotate-worker".split(), "reads no project"
     ),
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",

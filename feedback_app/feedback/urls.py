@@ -28,7 +28,7 @@ WEBHOOK = "projects/<slug:slug>/webhooks/<id:pk>/"
 
 urlpatterns = [
     path("", projects_views.home, name="home"),
-    path("desk-worker.js", desk_worker, name="desk-worker"),
+    path("annotate-worker", desk_worker, name="annotate-worker"),
     path(
         "projects/<slug:slug>/archive/", projects_views.project_archive_view, name="project-archive"
     ),

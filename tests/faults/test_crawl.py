@@ -34,7 +34,7 @@ LEAST = {
     "readyz": OPERATOR,
     "metrics": OPERATOR,
     "components": EVERYONE,
-    "desk-worker": EVERYONE,
+    "annotate-worker": EVERYONE,
     "home": PERSON,
     "project-new": PERSON,
     "project-deletions": PERSON,

@@ -225,7 +225,7 @@ def test_kept_page_has_the_policy_of_the_page(
     client = as_user(annotator)
     served = client.get(reverse("annotate", args=["bot"]))["Content-Security-Policy"]
 
-    worker = Client().get(reverse("desk-worker"))
+    worker = Client().get(reverse("annotate-worker"))
 
     assert worker["Content-Type"].startswith("text/javascript")
     policy = worker.content.decode().split("const POLICY = [")[1].split("]")[0]
