@@ -72,9 +72,10 @@ def test_browser_keeps_what_the_server_hands_out_next_gold_items_included(
     coming = kept(project, annotator)
 
     assert len(coming) > 15
-    assert {item.pk for item in gold} & set(coming)
+    known = {item.pk for item in gold}
     if every == 1:
-        assert coming[-1] not in {item.pk for item in gold}, "the last one would be known"
+        assert known < set(coming)
+        assert coming[-1] not in known, "it would be known"
     for pk in coming[:-1]:
         first, *_ = handed_out(project, annotator)
         assert first == pk
@@ -131,8 +132,8 @@ def test_reading_begins_when_an_item_is_handed_out(
     items = [item.pk for item in make_completions(20)]
     Completion.objects.update(text="word " * 150)
     handed_out(project, annotator)
-    kept(project, annotator)
     Lease.objects.update(taken_at=timezone.now() - dt.timedelta(minutes=1))
+    kept(project, annotator)
 
     for pk in items[:3]:
         assert handed_out(project, annotator)[0] == pk
