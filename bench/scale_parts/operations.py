@@ -47,7 +47,9 @@ LEFT_OUT = {
         "influence-train".split(),
         "can be done once: a second request is another one",
     ),
-    **dict.fromkeys("health healthz readyz metrics components".split(), "reads no project"),
+    **dict.fromkeys(
+        "health healthz readyz metrics components annotate-worker".split(), "reads no project"
+    ),
     "openapi-json@api": "a fixed document",
     "api-root@api": "a fixed document",
     "system-free": "sends a task: nobody receives it here",

@@ -6,6 +6,7 @@ from feedback_app.feedback.adjudication import views as adjudication_views
 from feedback_app.feedback.audit_trail import views as audit_views
 from feedback_app.feedback.desk import own_votes, practice
 from feedback_app.feedback.desk import views as desk_views
+from feedback_app.feedback.desk.worker import desk_worker
 from feedback_app.feedback.examples import views as examples_views
 from feedback_app.feedback.exports import views as exports_views
 from feedback_app.feedback.flags import views as flags_views
@@ -27,6 +28,7 @@ WEBHOOK = "projects/<slug:slug>/webhooks/<id:pk>/"
 
 urlpatterns = [
     path("", projects_views.home, name="home"),
+    path("annotate-worker", desk_worker, name="annotate-worker"),
     path(
         "projects/<slug:slug>/archive/", projects_views.project_archive_view, name="project-archive"
     ),
@@ -37,6 +39,7 @@ urlpatterns = [
     path(
         "projects/<slug:slug>/annotate/status/", desk_views.annotate_status, name="annotate-status"
     ),
+    path("projects/<slug:slug>/annotate/ahead/", desk_views.annotate_ahead, name="annotate-ahead"),
     path("projects/<slug:slug>/annotate/practice/", practice.practice, name="practice"),
     path(
         "projects/<slug:slug>/annotate/practice/again/",

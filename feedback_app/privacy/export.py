@@ -260,7 +260,7 @@ PARTS = (
 LEFT_OUT = {
     Conversation: "its turns are in the document",
     GoldAnswer: "would tell which items are gold; the verdict itself is in the votes",
-    Lease: "the item on their screen for some minutes",
+    Lease: "items on their screen, or ahead in their browser, for some minutes",
     ShareVisitor: "a browser without an account, which cannot request an export",
     ApiPerson: "a person without an account, who cannot request an export",
 }

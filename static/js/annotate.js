@@ -1,8 +1,11 @@
 // The annotation page: the next item is shown before the server has answered, keys and swipes cast
 // votes, and votes that could not be sent are kept and sent later.
+import { Ahead } from "./ahead.js";
+import { cacheFiles, cachePut } from "./desk_cache.js";
 import { hotkeys } from "./hotkeys.js";
 import { Outbox } from "./outbox.js";
 import { signInForm } from "./signin.js";
+import { Tabs } from "./tabs.js";
 import { toast } from "./toast.js";
 
 const desk = document.getElementById("desk");
@@ -10,8 +13,9 @@ const banner = document.getElementById("outbox");
 let inFlight = null;
 // requests whose verdicts were kept: htmx reports an error after the end of the request
 const keptRequests = new WeakSet();
+const RETIRED = "#stage > [data-verdicts]:not([id])";
 const REFUSED = `refused-verdicts:${desk.dataset.person}`;
-// in place of an item: only the one after the item on the screen is loaded ahead
+// in place of an item, once none that was loaded ahead is left
 const COMING = {
   offline: "No more answers are loaded. The next one comes when the connection is back; your verdicts are kept.",
   "signed-out": "The next answer comes after you have signed in; your verdicts are kept.",
@@ -90,12 +94,14 @@ function promote() {
   const hadFocus = document.getElementById("stage").contains(document.activeElement);
   const item = document.getElementById("item");
   const form = document.getElementById("verdicts");
-  if (prefetched) {
-    const next = prefetched.content.cloneNode(true);
+  judged.add(Number(item.dataset.completion));
+  const next = prefetched?.content.cloneNode(true) ?? ahead?.next(gone());
+  prefetched?.remove();
+  if (next) {
     const [nextItem, nextForm] = [next.querySelector("#item"), next.querySelector("#verdicts")];
-    prefetched.remove();
     item.replaceWith(nextItem);
-    retire(form).after(nextForm);
+    form.after(nextForm);
+    retire(form);
     htmx.process(nextForm);
     nextItem.dispatchEvent(new CustomEvent("page:changed", { bubbles: true }));
   } else {
@@ -108,14 +114,16 @@ function promote() {
   }
   if (hadFocus) document.getElementById("item").focus({ preventScroll: true });
   scrollTo({ top: 0 });
+  tabs?.tell();
+  remember();
 }
 
 // a form whose request is under way stays in the page, out of sight, until the answer replaces the
 // stage: htmx tells the end of a request on the element that made it
 function retire(form) {
+  if (!inFlight) return form.remove();
   form.hidden = true;
   form.removeAttribute("id");
-  return form;
 }
 
 document.addEventListener("htmx:beforeRequest", (event) => {
@@ -156,7 +164,7 @@ document.addEventListener("htmx:afterRequest", (event) => {
     location.reload();
   } else {
     inFlight = null; // refused: the toast says why
-    htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
+    stageReload();
   }
 });
 for (const name of ["htmx:sendError", "htmx:responseError", "htmx:timeout"]) {
@@ -170,15 +178,47 @@ function keepInFlight(state, xhr) {
   inFlight = null;
   keptRequests.add(xhr);
   outbox.keep(entry, state);
+  setTimeout(() => document.querySelectorAll(RETIRED).forEach((form) => form.remove()));
 }
 
 let stageHadFocus = false;
 document.addEventListener("htmx:beforeSwap", (event) => {
   stageHadFocus = event.detail.target.id === "stage" && event.detail.target.contains(document.activeElement);
 });
-document.addEventListener("htmx:afterSwap", () => {
+document.addEventListener("htmx:afterSwap", (event) => {
   if (stageHadFocus) document.getElementById("item")?.focus({ preventScroll: true });
   stageHadFocus = false;
+  if (event.detail.target.id === "stage") stageChanged();
+});
+
+// -- other tabs
+
+// the id on the screen and the one after it
+function shownHere() {
+  const next = document.getElementById("prefetched")?.content.querySelector("#item");
+  const items = [document.getElementById("item"), next];
+  return items.map((item) => Number(item?.dataset.completion)).filter(Boolean);
+}
+
+function stageChanged() {
+  // an item that came back by undo is to be judged again
+  for (const id of shownHere()) judged.delete(id);
+  tabs?.tell();
+  lookAhead();
+}
+
+function stageReload() {
+  htmx.ajax("GET", desk.dataset.desk, { target: "#stage", select: "#stage", swap: "outerHTML" });
+}
+
+const tabs = globalThis.BroadcastChannel && new Tabs(`${desk.dataset.desk.split("?")[0]}:${desk.dataset.person}`, {
+  shown: shownHere,
+  onClash: () => inFlight === null && !outbox.size && stageReload(),
+});
+
+document.addEventListener("htmx:configRequest", (event) => {
+  const elsewhere = tabs?.elsewhere ?? [];
+  if (elsewhere.length) event.detail.headers["X-Elsewhere"] = elsewhere.join(",");
 });
 
 // a vote's answer brings its own row only; the eleventh goes
@@ -186,6 +226,55 @@ document.addEventListener("htmx:oobAfterSwap", (event) => {
   if (event.detail.target.id !== "history-list") return;
   for (const row of document.querySelectorAll("#history-list li:nth-child(n + 11)")) row.remove();
 });
+
+// -- without a connection
+
+// items that were judged on this page
+const judged = new Set();
+const ahead = desk.dataset.ahead ? new Ahead(desk.dataset.ahead, desk.dataset.person) : null;
+
+// items whose verdicts wait to be sent
+function kept() {
+  return outbox.entries.map(({ url }) => Number(/\/completions\/(\d+)\//.exec(url)?.[1]));
+}
+
+function gone() {
+  return new Set([...judged, ...kept(), ...shownHere(), ...(tabs?.elsewhere ?? [])]);
+}
+
+async function lookAhead() {
+  if (!ahead) return;
+  await ahead.load(gone());
+  remember();
+}
+
+// keep the page as it is now: a reload without a connection shows it again
+let remembering = 0;
+function remember() {
+  if (!ahead) return;
+  clearTimeout(remembering);
+  remembering = setTimeout(() => {
+    const copy = document.documentElement.cloneNode(true);
+    copy.querySelector("#toasts").replaceChildren();
+    for (const form of copy.querySelectorAll(RETIRED)) form.remove();
+    cachePut(desk.dataset.desk, `<!doctype html>${copy.outerHTML}`);
+  }, 300);
+}
+
+// after the page itself, which is waited for
+setTimeout(async () => {
+  await lookAhead();
+  // a page that was kept may show what has a verdict by now
+  while (inFlight === null && kept().includes(shownHere()[0])) promote();
+}, 500);
+
+if (ahead && navigator.serviceWorker) {
+  navigator.serviceWorker.register(desk.dataset.worker, { scope: "/projects/" }).catch(() => {});
+  addEventListener("load", () => {
+    const files = performance.getEntriesByType("resource").map(({ name }) => name.split("#")[0]);
+    cacheFiles([...new Set(files.filter((name) => new URL(name).pathname.startsWith("/static/")))]);
+  });
+}
 
 // -- corrections
 
@@ -248,13 +337,13 @@ hotkeys(
     z: undo,
     Backspace: undo,
     c: () => {
-      const comment = document.querySelector("[data-comment]");
+      const comment = document.querySelector("#verdicts [data-comment]");
       if (!comment) return false;
       comment.open = true;
       comment.querySelector("textarea").focus();
     },
     e: () => {
-      const correction = document.querySelector("[data-correction]");
+      const correction = document.querySelector("#verdicts [data-correction]");
       if (!correction) return false;
       correction.open = true;
       correctionOf(correction).focus();

@@ -1,4 +1,5 @@
 // What every page has: local times, toasts, menus, dialogs, and what to say when a request fails.
+import { cacheForget } from "./desk_cache.js";
 import { localTimes } from "./time.js";
 import { toast } from "./toast.js";
 import { enrich } from "./prose.js";
@@ -9,6 +10,8 @@ function refresh(root) {
 }
 
 refresh(document);
+// signed out: the next person at this computer must not find what the last one had open
+if (location.pathname.startsWith("/accounts/")) cacheForget();
 // on a narrow screen the tabs scroll: the present one must be in sight
 const tab = document.querySelector(".bar [aria-current]");
 if (tab) tab.closest(".tabs").scrollLeft = tab.offsetLeft - innerWidth / 3;

@@ -52,7 +52,8 @@ NewPage = Callable[..., Page]
 @pytest.fixture
 def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
     """`new_page(user)`: a page signed in as this person; `**options` go to the browser context
-    (`base_url` for another server than the test's own).
+    (`base_url` for another server than the test's own). Service workers are off unless
+    `service_workers="allow"`: they hide requests from `page.route`.
 
     Afterwards no page may have had a script error or a blocked resource (CSP).
     """
@@ -60,7 +61,8 @@ def new_page(browser: Browser, live_server: LiveServer) -> Iterator[NewPage]:
     faults: list[str] = []
 
     def open_page(user: User | None = None, **options: object) -> Page:
-        context = browser.new_context(**{"base_url": live_server.url, **options})  # type: ignore[arg-type]
+        given = {"base_url": live_server.url, "service_workers": "block", **options}
+        context = browser.new_context(**given)  # type: ignore[arg-type]
         context.set_default_timeout(1000 * PATIENCE)
         contexts.append(context)
         page = context.new_page()

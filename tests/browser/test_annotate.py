@@ -192,11 +192,33 @@ def test_earlier_verdict_is_changed_in_the_history(
     assert verdicts() == {first.pk: "up"}
 
 
-@pytest.mark.long
-def test_second_tab_says_that_the_item_is_judged_and_can_change_it(
+def test_two_tabs_show_different_items(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
-    first, second, _ = make_completions(3)
+    first, second, third, _, fifth = make_completions(5)
+    page = new_page(annotator)
+    open_desk(page, project)
+    other = page.context.new_page()
+    open_desk(other, project)
+
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(first.pk))
+    expect(other.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    page.keyboard.press("u")
+    expect(page.locator("#history li")).to_have_count(1)
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
+    page.keyboard.press("u")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(fifth.pk))
+    other.close()
+    page.reload()
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(third.pk))
+    assert verdicts() == {first.pk: "up", second.pk: "up"}
+
+
+@pytest.mark.long
+def test_second_tab_says_that_the_last_item_is_judged_and_can_change_it(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    [last] = make_completions(1)
     page = new_page(annotator)
     open_desk(page, project)
     other = page.context.new_page()
@@ -208,12 +230,12 @@ def test_second_tab_says_that_the_item_is_judged_and_can_change_it(
 
     toast = other.locator("#toasts > *")
     expect(toast).to_contain_text("You have already judged this answer Up")
-    expect(other.locator("#item")).to_have_attribute("data-completion", str(second.pk))
-    assert verdicts() == {first.pk: "up"}
+    expect(other.get_by_text("All done")).to_be_visible()
+    assert verdicts() == {last.pk: "up"}
     toast.get_by_role("button", name="Change to Down").click()
     expect(other.get_by_role("button", name=re.compile("Change to up"))).to_be_visible()
     expect(toast).to_have_count(0)
-    assert verdicts() == {first.pk: "down"}
+    assert verdicts() == {last.pk: "down"}
 
 
 def test_forms_work_without_javascript(
@@ -258,6 +280,89 @@ def test_verdicts_cast_offline_are_sent_once_in_order(
     assert verdicts() == {first.pk: "up", second.pk: "down"}
     order = VoteEvent.objects.order_by("pk").values_list("completion_id", flat=True)
     assert list(order) == [first.pk, second.pk]
+
+
+def ahead_loaded(page: Page) -> None:
+    """Wait until the browser keeps the items that come next, and the page as it is."""
+    page.wait_for_function(
+        """async () => {
+            const kept = await (await caches.open("desk")).keys();
+            return kept.some(({ url }) => url.endsWith("/ahead/"))
+                && kept.some(({ url }) => url.endsWith("/annotate/"))
+                && kept.some(({ url }) => url.endsWith(".js"));
+        }"""
+    )
+
+
+def offline(page: Page) -> None:
+    page.context.set_offline(True)
+    page.wait_for_function("!navigator.onLine")  # it takes effect a little later
+
+
+def test_annotator_goes_on_for_fifty_items_without_a_connection(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    items = [item.pk for item in make_completions(110)]
+    page = new_page(annotator)
+    with page.expect_response("**/annotate/ahead/**"):
+        open_desk(page, project)
+
+    offline(page)
+    for number, pk in enumerate(items[:52], start=1):
+        expect(page.locator("#item")).to_have_attribute("data-completion", str(pk))
+        page.keyboard.press("u" if number % 2 else "d")
+        expect(page.locator("#outbox")).to_contain_text(f"{number} verdict")
+    expect(page.locator("#item")).to_contain_text("No more answers are loaded")
+    assert not Vote.objects.exists()
+    page.context.set_offline(False)
+
+    wait_until(lambda: Vote.objects.count() == 52, what="the kept verdicts")
+    expect(page.locator("#outbox")).to_be_hidden()
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(items[52]))
+    order = VoteEvent.objects.order_by("pk").values_list("completion_id", "verdict")
+    assert list(order) == [(pk, "down" if n % 2 else "up") for n, pk in enumerate(items[:52])]
+
+
+def test_page_that_is_loaded_again_without_a_connection_goes_on(
+    new_page: NewPage, project: Project, annotator: User, make_completions: Make
+) -> None:
+    items = [item.pk for item in make_completions(12)]
+    page = new_page(annotator, service_workers="allow")
+    open_desk(page, project)
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    ahead_loaded(page)
+    page.keyboard.press("u")
+    wait_until(lambda: verdicts() == {items[0]: "up"}, what="the first vote")
+    expect(page.locator("#item")).to_have_attribute("data-completion", str(items[1]))
+
+    offline(page)
+    for pk in items[1:4]:
+        expect(page.locator("#item")).to_have_attribute("data-completion", str(pk))
+        page.keyboard.press("d")
+    expect(page.locator("#outbox")).to_contain_text("3 verdicts")
+    page.wait_for_function(
+        """async (next) => {
+            const kept = await caches.match(location.pathname, { cacheName: "desk" });
+            return new DOMParser().parseFromString(await kept.text(), "text/html")
+                .querySelector("#item").dataset.completion === String(next);
+        }""",
+        arg=items[4],
+    )
+    page.reload()
+
+    expect(page.locator("#outbox")).to_contain_text("3 verdicts are kept")
+    for pk in items[4:6]:
+        expect(page.locator("#item")).to_have_attribute("data-completion", str(pk))
+        page.keyboard.press("u")
+    expect(page.locator("#outbox")).to_contain_text("5 verdicts are kept")
+    page.context.set_offline(False)
+
+    wait_until(lambda: Vote.objects.count() == 6, what="the kept verdicts")
+    expected = dict.fromkeys(items[:1] + items[4:6], "up") | dict.fromkeys(items[1:4], "down")
+    assert verdicts() == expected
+    # signed out: the next person at this computer finds nothing
+    page.goto("/accounts/logout/")
+    page.wait_for_function("caches.has('desk').then((has) => !has)")
 
 
 @pytest.mark.long

@@ -1,5 +1,6 @@
 """Verdicts, skips and undo at the annotation page, on items that were handed out."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from feedback_app.accounts.models import User
@@ -32,10 +33,12 @@ def vote_and_take_next(
     view: QueueView | None,
     replaces: bool,
     correction: str | None = None,
+    elsewhere: Collection[int] = (),
 ) -> Step:
     """Store a verdict and take the next items of the view, if there is one, in one transaction.
 
-    `correction` is the text that the person wrote in place of the answer, with a down.
+    `correction` is the text that the person wrote in place of the answer, with a down. `elsewhere`
+    are the items that the person's other tabs show.
 
     The vote locks one row and the queue skips locked rows, so concurrent calls do not wait for each
     other. Raise Completion.DoesNotExist, UserError, RateLimited, or VoteKept for a verdict that
@@ -54,7 +57,9 @@ def vote_and_take_next(
         vote_event_write(project, vote)
         if text is not None:
             correction_write(locked, project=project, text=text, by=by, source=Source.ANNOTATE)
-        items = items_take(project=project, by=by, view=view) if view is not None else []
+        if view is None:
+            return Step(vote, first, [])
+        items = items_take(project=project, by=by, view=view, elsewhere=elsewhere)
         return Step(vote, first, items)
 
 

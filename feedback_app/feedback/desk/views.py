@@ -1,5 +1,6 @@
 """The annotation page: one item at a time, verdicts, and the last ten votes."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,14 +34,22 @@ from feedback_app.feedback.gold.selectors import gold_at_once, gold_results
 from feedback_app.feedback.models import Completion, Project, QueueOrder, Source, Verdict, Vote
 from feedback_app.feedback.prompts.completions import storable
 from feedback_app.feedback.prompts.selectors import sampling_stuck
-from feedback_app.feedback.queue.services import QueueView, items_hand_out, skips_undo
+from feedback_app.feedback.queue.ahead import AHEAD, items_ahead
+from feedback_app.feedback.queue.services import (
+    EVERYTHING,
+    QueueView,
+    items_hand_out,
+    skips_undo,
+)
 from feedback_app.feedback.votes.counts import rate_limit_note
 from feedback_app.feedback.votes.services import VoteInput, VoteKept
-from feedback_app.web.errors import Conflict, NotFound
+from feedback_app.web.errors import Conflict, NotFound, UserError
 from feedback_app.web.forms import NoFields, query_choice, query_strict, validated
 from feedback_app.web.htmx import HtmxHttpRequest
 from feedback_app.web.responses import action_view, error_response, page, toast
 
+#: Items of other tabs that are left out.
+MOST_ELSEWHERE = 40
 #: Characters of a version or topic in the URL; no stored value is longer.
 QUERY_LIMIT = 80
 NOTHING_UNDONE = "There was nothing to undo. A skip or flag can be undone for a minute."
@@ -152,6 +161,20 @@ def annotate_status(request: HtmxHttpRequest, project: Project) -> HttpResponseB
 
 
 @project_view(Role.ANNOTATOR)
+@page
+def annotate_ahead(request: HtmxHttpRequest, project: Project) -> HttpResponseBase:
+    """Return the items that come next, for the time without a connection; those that the browser
+    has already (`have`) without their content."""
+    query_strict(request, ("have",))
+    same_person(request)
+    known = ids_of(request.GET.get("have", ""), most=2 * AHEAD)
+    none = request.paused or project.archived_at
+    held = [] if none else items_ahead(project=project, by=request.user)
+    context = {"project": project, "view": EVERYTHING, "held": held, "known": known}
+    return render(request, "feedback/annotate.html#ahead", context)
+
+
+@project_view(Role.ANNOTATOR)
 @action_view
 def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBase:
     """Store or change a vote; the response carries the next item."""
@@ -172,6 +195,7 @@ def vote(request: HtmxHttpRequest, project: Project, pk: int) -> HttpResponseBas
                 view=next_of,
                 replaces=not form.cleaned_data["first"],
                 correction=form.cleaned_data["correction"],
+                elsewhere=elsewhere(request),
             )
     except VoteKept as error:
         return vote_kept_answer(request, project, pk, why=str(error), verdict=verdict)
@@ -258,7 +282,20 @@ def items_for(request: HtmxHttpRequest, project: Project, view: QueueView) -> li
         raise PermissionDenied(ARCHIVED)
     if request.paused:
         return []
-    return items_hand_out(project=project, by=request.user, view=view)
+    return items_hand_out(project=project, by=request.user, view=view, elsewhere=elsewhere(request))
+
+
+def elsewhere(request: HtmxHttpRequest) -> list[int]:
+    """Return the ids of the items that the person's other tabs show. Raise UserError for others."""
+    return ids_of(request.headers.get("X-Elsewhere", ""), most=MOST_ELSEWHERE)
+
+
+def ids_of(text: str, *, most: int) -> list[int]:
+    """Return comma-separated ids. Raise UserError for anything else."""
+    ids = text.split(",") if text else []
+    if len(ids) > most or not all(re.fullmatch(r"[0-9]{1,18}", each) for each in ids):
+        raise UserError("The page sent items that do not exist: reload it.")
+    return [int(each) for each in ids]
 
 
 def at_desk(request: HtmxHttpRequest) -> bool:

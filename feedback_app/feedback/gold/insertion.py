@@ -33,18 +33,23 @@ def gold_insert(
     now = timezone.now()
     if not queue().to_hand_out(by, overlap=project.overlap, now=now).exists():
         return None
+    until = now + dt.timedelta(minutes=minutes)
+    return gold_lease(held, topic=topic, project=project, by=by, until=until, ahead=False)
+
+
+def gold_lease(
+    held: list[int], *, topic: str, project: Project, by: User, until: dt.datetime, ahead: bool
+) -> int | None:
+    """Lease a random gold item of `topic`, if any, and not of `held`; return its id, or None if
+    none is left."""
     gold = project.completions.gold_for(by).exclude(pk__in=held)
     # a filter by version or source would show that gold is of another one
     gold = gold.filter(topic=topic) if topic else gold
     found = gold.order_by("?").values_list("pk", flat=True).first()
     if found is None:
         return None
-    until = now + dt.timedelta(minutes=minutes)
-    Lease.objects.update_or_create(
-        completion_id=found,
-        user=by,
-        defaults={"taken_at": now, "expires_at": until, "front": False},
-    )
+    lease = {"taken_at": timezone.now(), "expires_at": until, "front": False, "ahead": ahead}
+    Lease.objects.update_or_create(completion_id=found, user=by, defaults=lease)
     return found
 
 

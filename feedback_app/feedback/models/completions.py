@@ -65,12 +65,16 @@ class CompletionQuerySet(QuerySet["Completion"]):
             vote_count__lt=overlap - F("held")
         )
 
-    def to_hand_out(self, user: User, *, overlap: int, now: dt.datetime) -> Self:
-        """Open for `user` and not leased to them."""
+    def to_hand_out(
+        self, user: User, *, overlap: int, now: dt.datetime, ahead: bool = False
+    ) -> Self:
+        """Open for `user` and not leased to them; with `ahead`, also what they hold ahead."""
+        leases = leases_on(now)
         if overlap == 1:
             # any lease excludes it, also their own
-            return self.wanted_from(user, overlap=1).exclude(Exists(leases_on(now)))
-        mine = leases_on(now).filter(user=user)
+            taken = leases.exclude(user=user, ahead=True) if ahead else leases
+            return self.wanted_from(user, overlap=1).exclude(Exists(taken))
+        mine = leases.filter(user=user, ahead=False) if ahead else leases.filter(user=user)
         return self.open_for(user, overlap=overlap, now=now).exclude(Exists(mine))
 
 

@@ -67,12 +67,17 @@ class Lease(models.Model):
     expires_at = models.DateTimeField()
     # an item that came back by undo is shown before the person's other items
     front = models.BooleanField(default=False)
+    # kept by the browser for the time without a connection, and not yet on its screen
+    ahead = models.BooleanField(default=False, db_default=False)
 
     class Meta:
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["completion", "user"], name="one_lease_per_person")
         ]
-        indexes: ClassVar = [models.Index(fields=["user", "expires_at"], name="lease_of_user")]
+        indexes: ClassVar = [
+            models.Index(fields=["user", "expires_at"], name="lease_of_user"),
+            models.Index(fields=["expires_at"], condition=Q(ahead=True), name="lease_ahead"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.completion_id} for {self.user_id}"

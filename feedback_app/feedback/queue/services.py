@@ -1,14 +1,14 @@
 """The annotation queue: which items a person gets, and how long they are reserved."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlencode
 
 from django.db import connection
-from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models import Exists, F, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
@@ -82,27 +82,47 @@ EVERYTHING = QueueView()
 
 
 def items_hand_out(
-    *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
+    *,
+    project: Project,
+    by: User,
+    count: int = 2,
+    view: QueueView = EVERYTHING,
+    elsewhere: Collection[int] = (),
 ) -> list[Completion]:
     """Return up to `count` items leased to this person: the one to show and the next.
 
     Items that the person holds already come first, so that a reload shows the same one; a filter
-    by version or source applies to the items after them. On
-    PostgreSQL rows locked by another transaction are skipped; on SQLite the immediate transaction
-    admits one person at a time.
+    by version or source applies to the items after them. `elsewhere` are the ids of items that the
+    person's other tabs show: they are left out. On PostgreSQL rows locked by another transaction
+    are skipped; on SQLite the immediate transaction admits one person at a time.
     """
     with write_transaction():
-        return items_take(project=project, by=by, count=count, view=view)
+        return items_take(project=project, by=by, count=count, view=view, elsewhere=elsewhere)
 
 
 def items_take(
-    *, project: Project, by: User, count: int = 2, view: QueueView = EVERYTHING
+    *,
+    project: Project,
+    by: User,
+    count: int = 2,
+    view: QueueView = EVERYTHING,
+    elsewhere: Collection[int] = (),
 ) -> list[Completion]:
     """Do the same within the caller's transaction."""
-    items = items_held(project=project, by=by, count=count, topic=view.topic)
+    # items that are kept ahead were taken without a filter, in the project's order
+    held = partial(
+        items_held,
+        project=project,
+        by=by,
+        count=count,
+        topic=view.topic,
+        elsewhere=elsewhere,
+        ahead=view == EVERYTHING,
+    )
+    items = held()
     if project.gold_every and not items:  # after a break, and at the end of the queue
         gold_renew(project=project, by=by, minutes=LEASE_MINUTES)
-        items = items_held(project=project, by=by, count=count, topic=view.topic)
+        items = held()
     gold = gold_insert(
         [item.pk for item in items],
         partial(view.of, project),
@@ -113,7 +133,20 @@ def items_take(
         minutes=LEASE_MINUTES,
     )
     if gold is not None:
-        items.append(Completion.objects.select_related("prompt").only(*SHOWN).get(pk=gold))
+        items.append(shown_item(gold))
+    items += items_open(count - len(items), project=project, by=by, view=view)
+    if len(items) < count and ahead_end(project=project, but=by):
+        items += items_open(count - len(items), project=project, by=by, view=view)
+    if not items and elsewhere:  # the last ones: better in two tabs than in none
+        items = held(elsewhere=())
+    for item in items:
+        item.project = project
+    return items
+
+
+def items_open(count: int, *, project: Project, by: User, view: QueueView) -> list[Completion]:
+    """Lease and return up to `count` items that the person does not hold, or holds ahead."""
+    items: list[Completion] = []
     order = view.order_in(project)
     for part in range(parts_of(order)):
         while len(items) < count:
@@ -122,6 +155,7 @@ def items_take(
                 part,
                 project.overlap,
                 count - len(items),
+                True,
                 project=project.pk,
                 user=by.pk,
                 now=timezone.now(),
@@ -130,9 +164,22 @@ def items_take(
             if not found:
                 break
             items += map(with_prompt, leases_take(found, project=project, by=by))
-    for item in items:
-        item.project = project
     return items
+
+
+def ahead_end(*, project: Project, but: User) -> bool:
+    """End what others hold ahead, for a person who found too few items; return whether there was
+    any. A verdict that comes later is accepted while the item needs one."""
+    now = timezone.now()
+    others = Lease.objects.filter(ahead=True, expires_at__gt=now, completion__project=project)
+    # a row that another transaction has locked is being handed out, or ended
+    locked = others.exclude(user=but).only("pk").select_for_update(skip_locked=True, of=("self",))
+    return Lease.objects.filter(pk__in=[lease.pk for lease in locked]).update(expires_at=now) > 0
+
+
+def shown_item(pk: int) -> Completion:
+    """Return an item with the columns that a page shows."""
+    return Completion.objects.select_related("prompt").only(*SHOWN).get(pk=pk)
 
 
 def with_prompt(item: Completion) -> Completion:
@@ -143,39 +190,65 @@ def with_prompt(item: Completion) -> Completion:
 
 
 def held(
-    count: int, overlap: int, *, project: Any, user: Any, now: Any, **topic: Any
+    count: int, overlap: int, ahead: bool, *, project: Any, user: Any, now: Any, **topic: Any
 ) -> QuerySet[Lease]:
     """Return the queryset of `items_held`."""
     open_still = Q(completion__queued=True, completion__vote_count__lt=overlap)
     skipped = Skip.objects.filter(completion=OuterRef("completion"), user=user)
+    leases = Lease.objects.all() if ahead else Lease.objects.filter(ahead=False)
     return (
-        Lease.objects.filter(open_still | Q(completion__gold=True), user=user, expires_at__gt=now)
+        leases.filter(open_still | Q(completion__gold=True), user=user, expires_at__gt=now)
         .exclude(Exists(skipped))
         .filter(completion__project=project, completion__flagged=False)
         .filter(**{f"completion__{name}": value for name, value in topic.items()})
         .select_related("completion__prompt")
-        .only("expires_at", *(f"completion__{name}" for name in SHOWN))
-        .order_by("-front", "expires_at", "pk")[:count]
+        .only("expires_at", "ahead", *(f"completion__{name}" for name in SHOWN))
+        .order_by("-front", "ahead", "expires_at", "pk")[:count]
     )
 
 
 HELD = Prepared(held)
 
 
-def items_held(*, project: Project, by: User, count: int, topic: str) -> list[Completion]:
-    """Return the items of `topic`, if any, that the person holds; extend a lease that is half over.
+def items_held(
+    *,
+    project: Project,
+    by: User,
+    count: int,
+    topic: str,
+    elsewhere: Collection[int],
+    ahead: bool,
+    showing: bool = True,
+) -> list[Completion]:
+    """Return the items of `topic`, if any, that the person holds, without those of `elsewhere`;
+    extend all their leases if one of these is half over.
 
-    A filter by version or source does not apply: it would show which ones a gold item has.
-    A lease ends with the vote. A skipped item stays leased for UNDO_SKIP and is not shown.
+    `ahead` includes what the browser keeps ahead, which is taken now if it is `showing`. A filter
+    by version or source does not apply: it would show which ones a gold item has. A lease ends with
+    the vote. A skipped item stays leased for UNDO_SKIP and is not shown.
     """
     now = timezone.now()
-    narrowed = {"topic": topic} if topic else {}
-    leases = HELD.rows(count, project.overlap, project=project.pk, user=by.pk, now=now, **narrowed)
+    values: dict[str, Any] = {"project": project.pk, "user": by.pk, "now": now}
+    if topic:
+        values["topic"] = topic
+    found = HELD.rows(count + len(elsewhere), project.overlap, ahead, **values)
+    leases = [lease for lease in found if lease.completion_id not in elsewhere][:count]
+    coming = [lease.pk for lease in leases if lease.ahead] if showing else []
+    if coming:
+        Lease.objects.filter(pk__in=coming).update(ahead=False, taken_at=now)
     fresh = dt.timedelta(minutes=LEASE_MINUTES)
-    if any(lease.expires_at < now + fresh / 2 for lease in leases):
-        mine = Lease.objects.filter(pk__in=[lease.pk for lease in leases], expires_at__gt=now)
-        mine.update(expires_at=now + fresh)
+    oldest = min((lease.expires_at for lease in leases), default=now + fresh)
+    if oldest < now + fresh / 2:
+        leases_extend(project=project, by=by, more=now + fresh - oldest)
     return [lease.completion for lease in leases]
+
+
+def leases_extend(*, project: Project, by: User, more: dt.timedelta) -> None:
+    """Extend the person's leases by the same time, so that their order stays; not those of skipped
+    items, which others are to get."""
+    skipped = Skip.objects.filter(completion=OuterRef("completion"), user=by)
+    mine = Lease.objects.filter(user=by, completion__project=project, expires_at__gt=timezone.now())
+    mine.exclude(Exists(skipped)).update(expires_at=F("expires_at") + more)
 
 
 def opened(
@@ -183,13 +256,15 @@ def opened(
     part: int,
     overlap: int,
     count: int,
+    ahead: bool,
     *,
     project: Any,
     user: Any,
     now: Any,
     **filters: Any,
 ) -> QuerySet[Completion]:
-    """Return the items that may be handed out next, locked; one part of the order.
+    """Return the items that may be handed out next, locked; one part of the order. With `ahead`
+    also those that the person holds ahead.
 
     The prompt's columns are subqueries: for a join PostgreSQL hashes all prompts of the queue at
     every execution.
@@ -198,7 +273,7 @@ def opened(
     prompt = Prompt.objects.filter(pk=OuterRef("prompt"))
     return (
         parts[part]
-        .to_hand_out(user, overlap=overlap, now=now)
+        .to_hand_out(user, overlap=overlap, now=now, ahead=ahead)
         .annotate(**{f"prompt_{name}": Subquery(prompt.values(name)) for name in SHOWN_PROMPT})
         .only(*SHOWN_ITSELF)
         .select_for_update(skip_locked=True, of=("self",))[:count]
@@ -208,25 +283,33 @@ def opened(
 OPEN = Prepared(opened)
 
 
-def leases_take(found: list[Completion], *, project: Project, by: User) -> list[Completion]:
+def leases_take(
+    found: list[Completion],
+    *,
+    project: Project,
+    by: User,
+    until: dt.datetime | None = None,
+    ahead: bool = False,
+) -> list[Completion]:
     """Lease and return those of the locked rows that are still open."""
     now = timezone.now()
-    until = now + dt.timedelta(minutes=LEASE_MINUTES)
+    until = until or now + dt.timedelta(minutes=LEASE_MINUTES)
     leases = connection.ops.quote_name(Lease._meta.db_table)
     # checked again under the lock: leases may have been added since the query began, or expired
     sql = f"""
-        INSERT INTO {leases} (completion_id, user_id, taken_at, expires_at, front)
-        SELECT %s, %s, %s, %s, %s WHERE %s + (
+        INSERT INTO {leases} (completion_id, user_id, taken_at, expires_at, front, ahead)
+        SELECT %s, %s, %s, %s, %s, %s WHERE %s + (
             SELECT COUNT(*) FROM {leases}
             WHERE completion_id = %s AND expires_at > %s AND user_id <> %s
         ) < %s
         ON CONFLICT (completion_id, user_id) DO UPDATE SET
-            taken_at = EXCLUDED.taken_at, expires_at = EXCLUDED.expires_at, front = EXCLUDED.front
+            taken_at = EXCLUDED.taken_at, expires_at = EXCLUDED.expires_at,
+            front = EXCLUDED.front, ahead = EXCLUDED.ahead
         RETURNING completion_id
     """  # noqa: S608
     taken = []
     for item in found:
-        lease = [item.pk, by.pk, now, until, False]
+        lease = [item.pk, by.pk, now, until, False, ahead]
         others = [item.vote_count, item.pk, now, by.pk]
         if run(sql, [*lease, *others, project.overlap]):
             taken.append(item)
@@ -248,6 +331,7 @@ def lease_take(*, completion: Completion, by: User, front: bool = False) -> Leas
             "taken_at": timezone.now(),
             "expires_at": timezone.now() + dt.timedelta(minutes=LEASE_MINUTES),
             "front": front,
+            "ahead": False,
         },
     )
     return lease

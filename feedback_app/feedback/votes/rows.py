@@ -36,14 +36,16 @@ UNUSED = (
 def annotate_lease(rows: CompletionQuerySet, user: User) -> CompletionQuerySet:
     """Annotate each row with the lease of `user`, and `shown_at`.
 
-    `leased_until` and `lease_front` are None without a lease. Items are handed out one ahead, so
-    the person's latest lease was taken when this item appeared on the screen.
+    `leased_until` is None without a lease, and `lease_front` also where the browser keeps the item
+    ahead. Items are handed out one ahead, so the person's latest lease was taken when this item
+    appeared on the screen; what is kept ahead is taken again when it is handed out.
     """
     mine = Lease.objects.filter(user=user)
     here = mine.filter(completion=OuterRef("pk"))
+    mine = mine.filter(ahead=False)
     return rows.annotate(
         leased_until=Subquery(here.values("expires_at")[:1]),
-        lease_front=Subquery(here.values("front")[:1]),
+        lease_front=Subquery(here.filter(ahead=False).values("front")[:1]),
         shown_at=Subquery(mine.order_by("-taken_at").values("taken_at")[:1]),
     )
 
@@ -93,7 +95,8 @@ def handed_out_lock(pk: int, *, project: Project, by: User, voting: bool) -> Com
 def is_hasty(locked: Completion, *, now: dt.datetime | None = None) -> bool:
     """Return whether a verdict at `now` comes sooner than the answer can be read.
 
-    False for items without a lease, such as answers in the demo.
+    False for items without a lease, such as answers in the demo, and for those that were judged
+    without a connection from what the browser kept ahead.
     """
     # an item that came back by undo has been read before
     if getattr(locked, "lease_front", None) is not False:

@@ -279,6 +279,26 @@ def test_verdict_of_a_second_tab_does_not_overwrite_the_first(
     assert Vote.objects.get().verdict == "down"
 
 
+def test_tab_gets_other_items_than_those_of_the_other_tabs(
+    project: Project, annotator: User, as_user: As, make_completions: Make
+) -> None:
+    first, second, third, _ = make_completions(4)
+    client = as_user(annotator)
+    client.get(desk(project))
+    other_tab = {"X-Elsewhere": f"{first.pk},{second.pk}"}
+
+    page = client.get(desk(project), headers=HTMX | other_tab).content.decode()
+    assert f'data-completion="{third.pk}"' in page.split("<template")[0]
+    answer = client.post(vote_url(third), {"verdict": "up"}, headers=HTMX | other_tab)
+    shown = answer.content.decode()
+    assert f'data-completion="{first.pk}"' not in shown
+    assert f'data-completion="{second.pk}"' not in shown
+
+    for wrong in ("x", "1,,2", "9" * 30, ",".join(["1"] * 41)):
+        refused = client.get(desk(project), headers=HTMX | {"X-Elsewhere": wrong})
+        assert refused.status_code == 400, wrong
+
+
 def test_vote_reasons_chips_can_be_cleared(
     annotator: User, as_user: As, make_completions: Make
 ) -> None:

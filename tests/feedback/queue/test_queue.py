@@ -66,6 +66,23 @@ def test_reload_shows_the_same_item(
     assert first == again
 
 
+def test_items_of_other_tabs_are_left_out_while_there_are_others(
+    project: Project, annotator: User, make_completions: MakeCompletions
+) -> None:
+    first, second, third, last = (item.pk for item in make_completions(4))
+
+    def shown(*elsewhere: int) -> list[int]:
+        items = items_hand_out(project=project, by=annotator, elsewhere=elsewhere)
+        return [item.pk for item in items]
+
+    assert shown() == [first, second]
+    assert shown(first, second) == [third, last]
+    assert shown(third, last) == [first, second]
+    assert Lease.objects.count() == 4
+    # better the same item in two tabs than none
+    assert shown(first, second, third, last) == [first, second]
+
+
 def test_expired_lease_frees_the_item(
     project: Project, annotator: User, second_annotator: User, make_completions: MakeCompletions
 ) -> None:
