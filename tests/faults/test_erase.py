@@ -691,7 +691,11 @@ def test_version_that_is_registered_while_its_question_is_deleted_does_not_show_
 
 
 def test_run_that_is_requested_during_an_erasure_begins_after_it(
-    voted_project: Project, admin: User, second_annotator: User, make_completions: Make
+    voted_project: Project,
+    admin: User,
+    second_annotator: User,
+    make_completions: Make,
+    as_user: As,
 ) -> None:
     Project.objects.update(person_share=100)
     for completion in make_completions(6):
@@ -705,6 +709,10 @@ def test_run_that_is_requested_during_an_erasure_begins_after_it(
     assert run.snapshot.items.count() == 66
     assert run_claim(run.pk) is None
     assert run_claim_next() is None
+    for name, arguments in (("run", ["bot", run.number]), ("runs", ["bot"])):
+        page = as_user(admin).get(reverse(name, args=arguments)).content.decode()
+        assert "aiting for the end of an" in page or "waiting for an erasure" in page
+        assert "GPU worker" not in page
     erasure_execute(claim)
     assert run.snapshot.items.count() == 60
     assert run_claim(run.pk) is not None

@@ -5,6 +5,7 @@ from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from feedback_app.db.claims import Claim
+from feedback_app.feedback.models import Project
 from feedback_app.training.models import Erasure, Run, Snapshot
 
 
@@ -14,6 +15,11 @@ class RunClaim(Claim[Run]):
     def cancel_requested(self) -> bool:
         """Return whether a person has asked to cancel the run."""
         return Run.objects.filter(pk=self.row.pk, cancel_requested=True).exists()
+
+
+def erasing(project: Project) -> bool:
+    """Return whether somebody is being erased from a project: its runs begin after that."""
+    return Erasure.objects.filter(project=project, finished_at=None).exists()
 
 
 def startable(runs: QuerySet[Run]) -> QuerySet[Run]:

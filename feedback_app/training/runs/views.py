@@ -29,6 +29,7 @@ from feedback_app.training.gate.report import (
 from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.pushes.views import push_context
 from feedback_app.training.runs.advice import run_advice
+from feedback_app.training.runs.claims import erasing
 from feedback_app.training.runs.config import RunConfig, form_initial, start_version
 from feedback_app.training.runs.curves.selectors import metrics_csv, run_curves
 from feedback_app.training.runs.fit import fit_of_run
@@ -108,7 +109,7 @@ def train_page(
         "preset_form": PresetForm(initial={"preset": preset.key if preset else "default"}),
         "last": next((run for run in shown if run.facts.get("packs")), None),
         "page": shown,
-        "place": place_of(queued) if queued else None,
+        **waiting_context(queued),
         "erased": erased_votes(project),
         "forgetting": forgetting_of_live(project),
         "content": content_read(project),
@@ -190,12 +191,20 @@ def run_of(project: Project, number: int) -> Run:
     return get_object_or_404(rows, project=project, number=number)
 
 
+def waiting_context(run: Run | None) -> dict[str, Any]:
+    """Return what pages say of a run that waits: its place, or that it has none for an erasure."""
+    if run is None or run.status != Run.Status.QUEUED:
+        return {"place": None}
+    place = place_of(run)
+    return {"place": place, "erasing": place is None and erasing(run.project)}
+
+
 def live_context(run: Run) -> dict[str, Any]:
     metrics = list(run.metrics.order_by("-step")[:40])[::-1]
     return {
         "project": run.project,
         "run": run,
-        "place": place_of(run) if run.status == Run.Status.QUEUED else None,
+        **waiting_context(run),
         "notes": run.notes.order_by("-pk")[:NOTES_SHOWN],
         "advice": run_advice(metrics, kl_brake=run.config.get("kl_brake")),
         "start_version": start_version(run.config),
