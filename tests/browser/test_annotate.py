@@ -79,7 +79,7 @@ def test_queue_filter_is_in_the_url_and_kept_while_voting(
     Completion.objects.filter(pk__in=[second.pk, fourth.pk]).update(topic="Tee & Kaffee")
     page = new_page(annotator)
     open_desk(page, project)
-    page.get_by_text("Filter and order").click()
+    page.get_by_text("Filter and sort").click()
 
     page.get_by_label("Topic").select_option("Tee & Kaffee")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
