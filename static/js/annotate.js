@@ -25,13 +25,12 @@ const COMING = {
 const outbox = new Outbox(desk.dataset.desk.split("?")[0], desk.dataset.person, {
   onChange: showOutbox,
   onRefused: (why) => {
-    const text = `One verdict was refused: ${why.slice(0, 200)}`;
-    refused.push(text);
-    toast({ level: "error", text });
+    refused.push(why.slice(0, 200));
+    refusedShow(refused);
   },
 });
 const refused = [];
-for (const text of refusedBefore()) toast({ level: "error", text });
+refusedShow(refusedBefore());
 let hadEntries = outbox.size > 0;
 showOutbox(outbox);
 outbox.flush();
@@ -65,6 +64,12 @@ function showOutbox(box) {
 function coming(box) {
   if (!box.size) return "The next answer is on its way …";
   return COMING[box.state] ?? "The next answer is loaded once the kept verdicts are sent.";
+}
+
+function refusedShow(whys) {
+  if (!whys.length) return;
+  const text = whys.length === 1 ? "One verdict was refused" : `${whys.length} verdicts were refused, the last one`;
+  toast({ level: "error", text: `${text}: ${whys.at(-1)}` });
 }
 
 function refusedKeep() {

@@ -1,4 +1,4 @@
-// Short messages at the lower edge. Errors stay until they are dismissed.
+// Short messages, one at a time: the newest. Errors stay until they are dismissed.
 const STAY = 6000;
 const box = document.getElementById("toasts");
 
@@ -11,8 +11,7 @@ export function toast({ text, level = "info", undo = "", change = null }) {
   if (undo) element.append(undoButton(undo, element));
   if (change) element.append(changeButton(change, element));
   element.append(dismissButton(element));
-  box.append(element);
-  while (box.children.length > 3) box.firstElementChild.remove();
+  box.replaceChildren(element);
   if (level !== "error") leave(element);
   return element;
 }

@@ -79,7 +79,7 @@ def test_queue_filter_is_in_the_url_and_kept_while_voting(
     Completion.objects.filter(pk__in=[second.pk, fourth.pk]).update(topic="Tee & Kaffee")
     page = new_page(annotator)
     open_desk(page, project)
-    page.get_by_text("Filter and order").click()
+    page.get_by_text("Filter and sort").click()
 
     page.get_by_label("Topic").select_option("Tee & Kaffee")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(second.pk))
@@ -151,6 +151,29 @@ def test_flag_can_be_undone_from_its_toast(
     wait_until(
         lambda: not Completion.objects.filter(flagged=True).exists(), what="the flag to be removed"
     )
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 860)])
+def test_one_message_at_a_time_and_none_over_the_verdicts(
+    new_page: NewPage,
+    project: Project,
+    annotator: User,
+    make_completions: Make,
+    size: tuple[int, int],
+) -> None:
+    items = make_completions(4)
+    page = new_page(annotator, viewport={"width": size[0], "height": size[1]})
+    open_desk(page, project)
+    for next_item in items[1:3]:
+        page.keyboard.press("s")
+        expect(page.locator("#item")).to_have_attribute("data-completion", str(next_item.pk))
+        expect(page.locator("#prefetched")).to_be_attached()
+    toast = page.locator("#toasts > *")
+    expect(toast).to_have_count(1)
+    expect(toast).to_contain_text("Skipped.")
+    message, verdict_form = toast.bounding_box(), page.locator("#verdicts").bounding_box()
+    assert message and verdict_form
+    assert message["y"] + message["height"] <= verdict_form["y"]
 
 
 def test_hotkeys_are_disabled_while_typing_and_in_the_dialog(
@@ -362,7 +385,7 @@ def test_page_that_is_loaded_again_without_a_connection_goes_on(
     assert verdicts() == expected
     # signed out: the next person at this computer finds nothing
     page.goto("/accounts/logout/")
-    page.wait_for_function("caches.has('desk').then((has) => !has)")
+    page.wait_for_function("() => caches.has('desk').then((has) => !has)")
 
 
 @pytest.mark.long

@@ -91,7 +91,7 @@ def test_thumb_train_release_demo(
     assert Run.objects.get().status == Run.Status.SUCCEEDED
     name = Adapter.objects.get().name
     expect(page.get_by_role("columnheader", name=name)).to_be_visible()
-    reason = page.get_by_label("Reason for the release")
+    reason = page.get_by_label("Reason for override")
     if reason.count():  # a tiny random model may lose the gate
         reason.fill("a test")
     page.get_by_role("button", name=f"Release {name}").click()

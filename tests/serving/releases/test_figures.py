@@ -21,6 +21,7 @@ from feedback_app.serving.releases.figures import (
 )
 from feedback_app.serving.share_links.services import link_create
 from tests.conftest import prompts_make
+from tests.serving.project_home.test_history import released
 
 pytestmark = pytest.mark.django_db
 
@@ -83,6 +84,19 @@ def test_pages_show_the_representative_rate_beside_the_raw_one(
         assert "up of 40" in text
         assert "representative <strong>7" in text
         assert "Each channel and user group counts by the answers it got" in text
+
+
+def test_timeline_shows_when_a_version_was_live_as_a_range(
+    voted_project: Project, admin: User, as_user: Any
+) -> None:
+    released(voted_project, 1, days_ago=3, until=1)
+    ended = voted_project.releases.get()
+    assert ended.until is not None
+
+    text = as_user(admin).get(reverse("releases", args=["bot"])).content.decode()
+
+    since, until = ended.since.isoformat(), ended.until.isoformat()
+    assert f'<time datetime="{since}" data-until="{until}">' in text
 
 
 def test_annotators_alone_have_no_representative_rate(
