@@ -115,8 +115,12 @@ def _write(path: Path, found: FixedTextScores, *, writer: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{writer}.partial")
     values = {"neutral": found.neutral, "sycophancy": found.sycophancy}
-    partial.write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
-    fsync(partial)
+    try:
+        partial.write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
+        fsync(partial)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
     partial.replace(path)
 
 
