@@ -8,10 +8,13 @@ from pytest_django import Settings
 
 from feedback_app.accounts.models import User
 from feedback_app.feedback.models import NotificationKind, Project
+from feedback_app.feedback.models.webhooks import Event, WebhookDelivery
+from feedback_app.feedback.webhooks.services import webhook_create
 from feedback_app.monitoring import watch
-from feedback_app.serving.models import ShareLink
+from feedback_app.serving.models import ShareLink, TrafficSplit
 from feedback_app.serving.releases.services import release_flip
 from feedback_app.serving.share_links.services import link_create, message_count, visitor_create
+from feedback_app.serving.traffic_splits.assignments import split_close
 from feedback_app.training.models import Adapter, Run, Schedule
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.services import run_end, run_finish, run_request
@@ -20,6 +23,7 @@ from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
 KIND = NotificationKind
+PUBLIC = "https://93.184.215.14/hook"  # a number: no name is asked for
 
 
 def kinds(user: User) -> list[str]:
@@ -45,6 +49,38 @@ def test_run_and_gate(voted_project: Project, admin: User) -> None:
     last = admin.notifications.order_by("-pk")[0]
     assert last.text.startswith(f"{adapter.name}: ")
     assert last.path == f"/projects/bot/runs/{adapter.run.number}/"
+
+
+def test_gate_that_is_not_passed(voted_project: Project, admin: User) -> None:
+    adapter = finished(voted_project, admin, up=0.45)
+    assert not adapter.gate_won
+    assert kinds(admin) == [KIND.RUN_FINISHED, KIND.GATE_FAILED]
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_split_that_ends_by_its_own_rule(
+    voted_project: Project, admin: User, annotator: User, by_itself: bool
+) -> None:
+    adapter = finished(voted_project, admin)
+    webhook_create(project=voted_project, url=PUBLIC, events=[Event.SPLIT_DECIDED], by=admin)
+    TrafficSplit.objects.create(
+        project=voted_project, candidate=adapter, live_version="base", percent=20
+    )
+    admin.notifications.all().delete()
+
+    split_close(
+        project=voted_project,
+        status=TrafficSplit.Status.WORSE,
+        by=None if by_itself else annotator,
+        reason="Live is better.",
+    )
+
+    told = list(admin.notifications.values_list("kind", "path"))
+    assert told == ([(KIND.SPLIT_DECIDED, "/projects/bot/releases/")] if by_itself else [])
+    sent = WebhookDelivery.objects.filter(event=Event.SPLIT_DECIDED)
+    assert sent.count() == by_itself
+    if by_itself:
+        assert "has ended. Live is better." in admin.notifications.get().text
 
 
 def test_failed_run_with_its_reason(voted_project: Project, admin: User) -> None:

@@ -28,6 +28,7 @@ from feedback_app.serving.conversation_log.removal import (
     projects_past,
 )
 from feedback_app.serving.models import Conversation, Turn
+from feedback_app.serving.share_links.services import link_create
 from tests.serving.conversation_log.world import age, answer, talk, thumb
 
 pytestmark = pytest.mark.django_db
@@ -178,3 +179,9 @@ def test_days_are_a_setting_that_the_demo_tells(
         as_user(viewer).get(reverse("demo", args=[project.slug])).content.decode().split()
     )
     assert "Admins of this project can read what you write; it is deleted after 30 days" in page
+    _, secret = link_create(
+        project=project, label="Board", choice="live", days=7, messages_limit=9,
+        messages_each=9, votes_limit=9, by=admin,
+    )  # fmt: skip
+    page = " ".join(Client().get(reverse("shared", args=[secret])).content.decode().split())
+    assert "who gave you this link can read what you write; it is deleted after 30 days" in page

@@ -13,6 +13,7 @@ from feedback_app.accounts.models import User
 from feedback_app.feedback.models import Completion, Project, Source, Verdict
 from feedback_app.feedback.queue.services import item_skip
 from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.serving.models import TrafficSplit
 from feedback_app.serving.project_home.history import DAYS
 from feedback_app.training.models import Adapter, GateOutcome, Run
 from feedback_app.training.runs.services import run_request
@@ -97,6 +98,17 @@ def test_version_that_failed_was_live_or_is_older_does_not_wait(
     Adapter.objects.filter(pk=past.pk).update(gate_outcome=GateOutcome.PASSED)
 
     assert "is not released" not in page_of(voted_project, as_user(admin))
+
+
+def test_running_split_is_named(voted_project: Project, admin: User, as_user: As) -> None:
+    client = as_user(admin)
+    assert "of the traffic" not in page_of(voted_project, client)
+    version = released(voted_project, 1, days_ago=3, until=1)
+    TrafficSplit.objects.create(
+        project=voted_project, candidate=version, live_version="base", percent=20
+    )
+    page = " ".join(page_of(voted_project, client).split())
+    assert f"{version.name} answers 20 % of the traffic" in page
 
 
 def test_failed_run_is_named_first(voted_project: Project, admin: User, as_user: As) -> None:

@@ -1,5 +1,6 @@
 """A run that is trained again from its snapshot."""
 
+from contextlib import nullcontext
 from io import StringIO
 from pathlib import Path
 
@@ -12,8 +13,9 @@ from feedback_app.feedback.models import Project, Split
 from feedback_app.training.gate.services import gate_settings_save
 from feedback_app.training.launchers.base import Job, LaunchError
 from feedback_app.training.launchers.child_process import ProcessLauncher
+from feedback_app.training.management.commands.reproduce import Command
 from feedback_app.training.models import Adapter, Run
-from feedback_app.training.reproduction.services import run_reproduce
+from feedback_app.training.reproduction.services import Reproduction, run_reproduce
 from feedback_app.training.runs.claims import run_claim
 from feedback_app.training.runs.config import RunConfig
 from feedback_app.training.runs.execution.sequence import run_execute
@@ -68,6 +70,26 @@ def test_run_gives_the_same_bytes_again_and_changed_ones_are_found(
     run.snapshot.items.filter(split="train").first().delete()
     with pytest.raises(CommandError, match="erased or changed since"):
         reproduced(run)
+
+
+@pytest.mark.parametrize(
+    ("again", "device", "difference", "same"),
+    [
+        ("a", "cpu", 0.0, True),
+        ("b", "cuda:0", 0.03, True),
+        ("b", "cuda:0", 0.06, False),
+        ("b", "cuda:0", None, False),
+        ("b", "cpu", 0.01, False),
+    ],
+)
+def test_other_bytes_are_accepted_on_a_gpu_with_losses_within_the_tolerance(
+    run: Run, again: str, device: str, difference: float | None, same: bool
+) -> None:
+    out = StringIO()
+    found = Reproduction("a", again, difference, device, device)
+    with nullcontext() if same else pytest.raises(CommandError, match="another adapter"):
+        Command(stdout=out).report(run, found)
+    assert ("within 5%" in out.getvalue()) == (same and again == "b")
 
 
 class Refusing(ProcessLauncher):
