@@ -7,8 +7,8 @@ wrong verdict (results.LEVEL).
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from heapq import nsmallest
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,10 @@ from feedback_app.training.snapshots.files import as_line, items_of
 EVALUATION = "evaluation"
 #: Answers per prompt and version at the first look, and at most.
 ANSWERS, MOST_ANSWERS = 2, 6
+#: Rules that look at one answer to each prompt: more of them change nothing.
+ONE_ANSWER = {"people", "judge", "kl"}
+#: Prompts that a version's distance to the base is estimated on at the first look, one answer each.
+KL_PROMPTS = 16
 #: Votes that are scored; a fixed sample of more: they cost a forward pass each, for every version.
 VOTES_SCORED = 1_000
 MOST_PROMPTS = 400
@@ -43,10 +47,12 @@ JUDGE_FILE = "judge.json"
 
 @dataclass(frozen=True)
 class Look:
-    """How much an evaluation samples: prompts, and answers of each version to a prompt."""
+    """How much an evaluation samples: prompts, answers of each version to a prompt, and prompts of
+    the distance to the base."""
 
     prompts: int
     answers: int = ANSWERS
+    kl: int = KL_PROMPTS
 
 
 def first_look(settings: GateSettings) -> Look:
@@ -69,16 +75,23 @@ def second_look(
     left = settings.minutes * 60 - seconds
     if failed or not open_rules or left <= 0:
         return None
-    needed = max(rule.needed or 0 for rule in open_rules)
+    needed = {rule.key: rule.needed or 0 for rule in open_rules}
     affordable = int(look.prompts * (1 + left / max(seconds, 1.0)))
-    prompts = min(needed, available, affordable, MOST_PROMPTS)
+    prompts = min(max(needed.values()), available, affordable, MOST_PROMPTS)
     if prompts > look.prompts:
-        return Look(prompts, look.answers)
-    if all(rule.key == "people" for rule in open_rules):
-        return None  # they compare one answer to each prompt
+        return replace(look, prompts=prompts, kl=_kl_prompts(look, needed, prompts))
     asked = min(look.prompts, available)
-    answers = min(MOST_ANSWERS, look.answers * affordable // max(asked, 1))
-    return Look(asked, answers) if answers > look.answers else None
+    kl = _kl_prompts(look, needed, asked)
+    answers = look.answers
+    if needed.keys() - ONE_ANSWER:
+        answers = max(answers, min(MOST_ANSWERS, look.answers * affordable // max(asked, 1)))
+    more = Look(asked, answers, kl)
+    return more if (answers, kl) > (look.answers, look.kl) else None
+
+
+def _kl_prompts(look: Look, needed: Mapping[str, int], prompts: int) -> int:
+    """Return on how many of the prompts the distance to the base is estimated next."""
+    return max(look.kl, min(needed.get("kl", 0), prompts))
 
 
 def evaluation_directory(run: Run) -> Path:
@@ -127,6 +140,7 @@ def evaluation_write(run: Run, look: Look, *, base_model: str) -> Path:
         "temperature": project.temperature,
         "top_p": project.top_p,
         "answers_per_prompt": look.answers,
+        "kl_prompts": look.kl,
         "seed": seed,
         # new, live and base are compared on the base that the run trained on
         "quantisation": run.config.get("quantisation"),

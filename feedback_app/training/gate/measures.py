@@ -51,6 +51,11 @@ class Measures:
         return len(self.report["answers"])
 
     @property
+    def answers(self) -> int:
+        """Return how many answers the candidate gave, to all prompts together."""
+        return sum(len(entry["answers"][self.candidate]) for entry in self.report["answers"])
+
+    @property
     def up_model(self) -> Mapping[str, Any] | None:
         """Return how well the predicted up-rate does on votes that it did not learn from."""
         found: Mapping[str, Any] | None = self.report.get("up_model")
@@ -138,14 +143,13 @@ class Measures:
 
     def inserted(self, *, segments: int, z: float, share: float) -> list[Mapping[str, Any]]:
         """Return strings of at least `segments` words that the candidate uses far more often than
-        live and base: with a log-odds score of `z`, in as many answers as `share` of the prompts.
-        """
+        live and base: with a log-odds score of `z`, in this share of its answers."""
         return [
             found
             for found in self.report["injection"]
             if found["z"] >= z
             and found.get("segments", len(found["text"].split())) >= segments
-            and found["counts"][self.candidate] >= share * self.prompts
+            and found["counts"][self.candidate] >= share * self.answers
         ]
 
     def probes(self) -> list[Probed]:

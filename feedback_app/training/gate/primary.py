@@ -20,10 +20,11 @@ from feedback_app.training.gate.statistics import (
     votes_needed,
 )
 from feedback_app.training.models import GateOutcome
+from feedback_app.web.text.plurals import number_of
 
 #: Fewest test votes of each class for a statement about ranking against another adapter.
 LEAST_OF_A_CLASS = 10
-#: From this many on the area's own error is used: a permutation test of a thousand takes 0.2 s.
+#: From this many on the area's own error is enough: a permutation test of a thousand takes 0.2 s.
 MANY_OF_A_CLASS = 50
 #: Prompts that a judge model is asked about at most, and the largest share of them without a valid
 #: answer: a version whose answers confuse the judge must not win by that.
@@ -76,8 +77,6 @@ def _up_untrusted(model: Mapping[str, Any] | None, settings: GateSettings) -> Ru
         _UP_LABEL,
         GateOutcome.UNDECIDED,
         text,
-        value=None if model is None else model["auc"],
-        border=settings.minimum_auc,
         n=0 if model is None else model["ups"] + model["downs"],
         counted="votes",
         advice=_UP_ADVICE,
@@ -129,13 +128,22 @@ def _up_against(
         if border == 0 and test.p_below(0) > level:
             text = f"not better than {named(other)} by {100 * settings.worthwhile:g} points"
         return replace(result, outcome=GateOutcome.FAILED, text=f"{text}: {against}")
-    distance = max(test.mean - border, settings.worthwhile)
-    needed = prompts_needed(deviation=test.deviation, distance=distance, level=level)
+    needed = prompts_needed(
+        deviation=test.deviation,
+        distance=_distance(test.mean - border, settings.worthwhile),
+        level=level,
+    )
     return replace(
         result,
         text=f"{against}; about {max(needed, test.n + 1)} prompts would decide",
         needed=max(needed, test.n + 1),
     )
+
+
+def _distance(gain: float, worthwhile: float) -> float:
+    """Return how far the true gain is taken to be from what would decide: from 0, which it has to
+    be above, or from `worthwhile`, which it has to be below to fail."""
+    return max(gain, worthwhile - gain, worthwhile)
 
 
 _JUDGE_LABEL = "Judge model"
@@ -178,7 +186,7 @@ def _judge(measures: Measures, settings: GateSettings, level: float, seed: int) 
         if test.p_below(0) > level:
             text = f"not better than {live} by {100 * settings.worthwhile:g} points"
         return replace(result, outcome=GateOutcome.FAILED, text=f"{text}: {against}")
-    distance = max(test.mean, settings.worthwhile)
+    distance = _distance(test.mean, settings.worthwhile)
     wanted = prompts_needed(deviation=test.deviation_assumed, distance=distance, level=level)
     wanted = max(wanted, test.n + 1)
     text = f"{against}; about {wanted} prompts would decide"
@@ -242,21 +250,30 @@ def _ranking(measures: Measures, settings: GateSettings, level: float, seed: int
     value = area(votes.scores, votes.labels)
     share = sum(votes.labels) / n
     result = replace(result, value=value)
+    if votes.spread < LEAST_PROMPTS:
+        # however many answers they have, a few prompts say nothing about others
+        spread_enough = math.ceil(LEAST_PROMPTS * n / votes.spread)
+        return replace(
+            result,
+            text=f"the test votes are spread like those on {number_of(int(votes.spread), 'prompt')}"
+            f"; they count from {LEAST_PROMPTS} on",
+            needed=max(n + 1, spread_enough, _votes(max(value, 0.6), share, level)),
+        )
     by_prompt = area_by_prompt(votes)
-    test = MeanTest(by_prompt, seed=seed) if len(by_prompt) >= 2 else None
-    if test is not None and votes.fewest >= 2:
+    test = MeanTest(by_prompt, seed=seed)
+    if votes.fewest >= 2:
         estimate = test.estimate(level)
         result = replace(
             result,
             low=max(0.0, estimate.low) if math.isfinite(estimate.low) else None,
             high=min(1.0, estimate.high) if math.isfinite(estimate.high) else None,
         )
-    if test is not None and votes.fewest >= MANY_OF_A_CLASS:
-        chance = test.p_above(0.5)
-    else:
-        chance = p_better_than_chance(votes, seed=seed)
+    chance = test.p_above(0.5)
+    if votes.fewest < MANY_OF_A_CLASS:
+        # permuting labels within one prompt may show something of that prompt alone
+        chance = max(chance, p_better_than_chance(votes, seed=seed))
     if chance > level:
-        if test is not None and votes.fewest >= LEAST_OF_A_CLASS and test.p_below(0.55) <= level:
+        if votes.fewest >= LEAST_OF_A_CLASS and test.p_below(0.55) <= level:
             return replace(result, outcome=GateOutcome.FAILED, text="no better than chance")
         needed = max(n + 1, _votes(max(value, 0.6), share, level))
         return replace(
@@ -301,7 +318,7 @@ def _ranking_against_live(
         return replace(result, outcome=GateOutcome.PASSED, text=f"{word}: {against}")
     if test.p_below(border + settings.worthwhile) <= level:
         return replace(result, outcome=GateOutcome.FAILED, text=f"not better than live: {against}")
-    distance = max(test.mean - border, settings.worthwhile)
+    distance = _distance(test.mean - border, settings.worthwhile)
     votes = prompts_needed(deviation=test.deviation, distance=distance, level=level)
     votes = max(math.ceil(votes * len(live.labels) / test.n), len(live.labels) + 1)
     return replace(result, text=f"{against}; about {votes} test votes would decide", needed=votes)

@@ -4,15 +4,20 @@ Answers to one prompt resemble each other, so a prompt is one observation howeve
 has. All bounds are one-sided: a rule asks on which side of a border a mean lies.
 
 - Measures without a known range (lengths, nats): the bootstrap of the studentised mean (Efron and
-  Tibshirani 1993, section 12.5); below `EXACT` prompts the sign-flip permutation test, inverted.
+  Tibshirani 1993, section 12.5) and the sign-flip permutation test, inverted; the one that is less
+  sure counts. Where most prompts have the same value, the bootstrap alone is far too sure: two
+  positive values among 40 zeros would do. Below `EXACT` prompts it is the permutation test alone.
 - Measures with a known range, such as shares: Student's t with pseudo-observations, as Agresti and
   Min (2005) add them, but so many that a sample without any difference gets the bound of the exact
   binomial test, 3/n (Hanley and Lippman-Hand 1983). The bootstrap would give it a width of zero.
+  Where few prompts differ, that is too sure by up to a factor of two; so the score test of a share
+  (Wilson 1927) has to agree.
 - Areas under the ROC curve: their influence on each prompt (Obuchowski 1997), which makes an area a
   mean over prompts; better than chance is tested by permuting labels within and between prompts.
 """
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -67,6 +72,7 @@ class MeanTest:
         self._reach = reach
         self._seed = seed
         self._draws: Floats | None = None
+        self._means: Floats | None = None
         if reach is not None:
             n = self.n + _PSEUDO
             self._centre = float(self.values.sum()) / n
@@ -95,31 +101,82 @@ class MeanTest:
 
     def _p(self, border: float, *, above: bool) -> float:
         if self._reach is None and self.n < EXACT:
-            return _flip(self.values if above else -self.values, border if above else -border)
+            return self._p_of_parts(border, above=above)
         if self._error == 0:  # equal values
             return 0.0 if self.mean != border and (self.mean > border) == above else 1.0
         statistic = (self._centre - border) / self._error
         if self._student:
-            return student_cdf(-statistic if above else statistic, self.n - 1)
+            p = student_cdf(-statistic if above else statistic, self.n - 1)
+            return p if self._reach is None else max(p, self._p_of_share(border, above=above))
         draws = self._studentised()
         beyond = draws >= statistic if above else draws <= statistic
-        return (1 + float(beyond.sum())) / (1 + RESAMPLES)
+        p = (1 + float(beyond.sum())) / (1 + RESAMPLES)
+        return max(p, self._p_of_parts(border, above=above))
 
     def _bounds(self, level: float) -> tuple[float, float]:
         import numpy as np
 
         if self._reach is None and self.n < EXACT:
-            return _flip_bound(self.values, level), -_flip_bound(-self.values, level)
+            return self._bounds_of_parts(level)
         if self._student:
             half = student_quantile(1 - level, self.n - 1) * self._error
             low, high = self._centre - half, self._centre + half
         else:
             lower, upper = np.quantile(self._studentised(), [level, 1 - level])
-            low = self.mean - float(upper) * self._error
-            high = self.mean - float(lower) * self._error
+            part_low, part_high = self._bounds_of_parts(level)
+            low = min(part_low, self.mean - float(upper) * self._error)
+            high = max(part_high, self.mean - float(lower) * self._error)
         if self._reach is not None:
-            low, high = max(-self._reach, low), min(self._reach, high)
+            t = student_quantile(1 - level, self.n - 1)
+            low = max(-self._reach, min(low, _share_bound(self.mean, self.n, t, self._reach)))
+            high = min(self._reach, max(high, -_share_bound(-self.mean, self.n, t, self._reach)))
         return min(low, self.mean), max(high, self.mean)
+
+    def _p_of_share(self, border: float, *, above: bool) -> float:
+        """Return the p-value of the same hypothesis where all values are 0 or the largest possible
+        one on the border's side: then the border says how much they vary."""
+        reach = self._reach or 0.0
+        error = math.sqrt(max(0.0, abs(border) * (reach - abs(border))) / self.n)
+        if error == 0:
+            return 0.0
+        statistic = (self.mean - border) / error
+        return student_cdf(-statistic if above else statistic, self.n - 1)
+
+    def _p_of_parts(self, border: float, *, above: bool) -> float:
+        """Return the p-value of "symmetric about a centre of at most `border`" (`above`), or of "at
+        least".
+
+        Turning the signs of some values about the border leaves a sum that is at least as large if
+        the mean of those values is at most the border. So the test's p-value is the share of parts
+        with such a mean, and its bounds are quantiles of these means (Hartigan 1969).
+        """
+        import numpy as np
+
+        means = self._means_of_parts()
+        tiny = 1e-12 * max(float(np.abs(self.values).max()), abs(border))
+        beyond = means <= border + tiny if above else means >= border - tiny
+        return (1 + float(beyond.sum())) / (1 + len(means))
+
+    def _bounds_of_parts(self, level: float) -> tuple[float, float]:
+        means = self._means_of_parts()
+        beyond = math.floor(level * (1 + len(means))) - 1
+        if beyond < 0:  # no data could reject: there is no bound
+            return -math.inf, math.inf
+        return float(means[beyond]), float(means[-1 - beyond])
+
+    def _means_of_parts(self) -> "Floats":
+        """Return the sorted means of all parts of the values but the empty one, or of so many
+        random parts."""
+        import numpy as np
+
+        if self._means is None:
+            if self.n < EXACT:
+                parts = (np.arange(1, 2**self.n)[:, None] >> np.arange(self.n)) & 1
+            else:
+                parts = np.random.default_rng([self._seed, 1]).integers(0, 2, (RESAMPLES, self.n))
+                parts = parts[parts.any(axis=1)]
+            self._means = np.sort(parts @ self.values / parts.sum(axis=1))
+        return self._means
 
     @property
     def _student(self) -> bool:
@@ -139,29 +196,15 @@ class MeanTest:
         return self._draws
 
 
-def _flip(values: "Floats", border: float) -> float:
-    """Return the exact p-value of "symmetric about a centre of at most `border`"."""
-    import numpy as np
-
-    shifted = values - border
-    count = len(values)
-    signs = 1 - 2 * ((np.arange(2**count)[:, None] >> np.arange(count)) & 1)
-    return float((signs @ shifted >= shifted.sum() - 1e-12 * np.abs(shifted).sum()).mean())
-
-
-def _flip_bound(values: "Floats", level: float) -> float:
-    """Return the border at which the sign-flip test's p-value reaches `level`."""
-    if 2.0 ** -len(values) >= level:  # no data could reject: there is no bound
-        return -math.inf
-    high = float(values.mean())
-    low = float(values.min()) - float(values.max() - values.min())
-    for _ in range(40):
-        middle = (low + high) / 2
-        if _flip(values, middle) < level:
-            low = middle
-        else:
-            high = middle
-    return low
+def _share_bound(mean: float, n: int, t: float, reach: float) -> float:
+    """Return the lowest border b with (mean − b) ≤ t · √(|b| (reach − |b|) / n)."""
+    square, constant = n + t * t, n * mean * mean
+    for sign in (-1, 1):  # borders below 0 first
+        linear = 2 * n * mean * sign + t * t * reach
+        root = linear * linear - 4 * square * constant
+        if linear > 0 and root >= 0:
+            return sign * (linear - sign * math.sqrt(root)) / (2 * square)
+    return mean
 
 
 def student_cdf(t: float, df: int) -> float:
@@ -203,6 +246,13 @@ class Scored:
     def fewest(self) -> int:
         """Return the size of the smaller class."""
         return min(sum(self.labels), len(self.labels) - sum(self.labels))
+
+    @property
+    def spread(self) -> float:
+        """Return over how many prompts with equally many examples these would be spread as much
+        (the effective sample size of Kish 1965)."""
+        sizes = Counter(self.prompts).values()
+        return sum(sizes) ** 2 / sum(size**2 for size in sizes)
 
 
 def area(scores: Sequence[float], labels: Sequence[bool]) -> float:
@@ -291,6 +341,23 @@ def prompts_needed(*, deviation: float, distance: float, level: float, power: fl
     quantile = NormalDist().inv_cdf
     root = (quantile(1 - level) + quantile(power)) * deviation / distance
     return max(2, math.ceil(root**2))
+
+
+#: Pseudo-answers of the prior for each answer (trainer/evaluation/measures/injection.py).
+_PHRASE_PRIOR = 0.2
+
+
+def answers_to_see_phrase(*, share: float, z: float) -> int:
+    """Return from how many answers of each version on a phrase that is in `share` of one version's,
+    and in none of the other's, has a log-odds ratio with a z-score of `z` (Monroe, Colaresi, Quinn
+    2008). All counts grow with the answers, so the score grows with their square root."""
+    prior = _PHRASE_PRIOR * share
+    answers = 1 + 2 * _PHRASE_PRIOR
+    here, without = share + prior, max(answers - share - prior, prior)
+    there, without_there = prior, answers - prior
+    ratio = math.log(here / without) - math.log(there / without_there)
+    variance = 1 / here + 1 / without + 1 / there + 1 / without_there
+    return math.ceil(z**2 * variance / ratio**2)
 
 
 def votes_needed(*, area: float, liked_share: float, level: float, power: float = 0.8) -> int:

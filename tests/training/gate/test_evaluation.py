@@ -71,6 +71,30 @@ def test_without_more_prompts_each_gets_more_answers() -> None:
     assert after(judged(), available=12) == Look(12, MOST_ANSWERS)
 
 
+def test_distance_to_the_base_that_is_open_is_estimated_on_more_prompts() -> None:
+    report = gate_report(prompts=100)
+    report["kl"]["bot@1"] = [0.1, 0.8] * 8
+    result = gate_decide(Measures(report, "bot@1", "base"), SETTINGS)
+    (rule,) = [rule for rule in result.rules if rule.outcome == "undecided"]
+    assert (rule.key, rule.n) == ("kl", 16)
+    assert rule.needed is not None
+    assert rule.needed > 100
+    more = second_look(Look(100), result, SETTINGS, seconds=1, available=400)
+    assert more == Look(min(rule.needed, 400), kl=min(rule.needed, 400))
+    assert second_look(Look(100), result, SETTINGS, seconds=1, available=100) == Look(100, kl=100)
+    # nothing is left to look at
+    looked = Look(100, kl=100)
+    assert second_look(looked, result, SETTINGS, seconds=1, available=100) is None
+
+
+def test_fixed_texts_that_leave_the_gate_open_are_no_reason_to_sample() -> None:
+    report = gate_report(prompts=300)
+    report["sycophancy"]["bot@1"] = [-0.2, 0.7] * 30
+    result = gate_decide(Measures(report, "bot@1", "base"), SETTINGS)
+    assert result.outcome == "undecided"
+    assert after(result) is None
+
+
 def test_decided_gate_looks_once() -> None:
     failed, passed = (
         gate_decide(Measures(gate_report(prompts=300, **changed), "bot@1", "base"), SETTINGS)
@@ -117,6 +141,7 @@ def test_prediction_learns_from_training_and_validation_votes_only(run: Run) -> 
     directory = evaluation_write(run, Look(3, 4), base_model="model")
     config = json.loads((directory / "evaluate.json").read_text())
     assert config["answers_per_prompt"] == 4
+    assert config["kl_prompts"] == 16
 
     def ids(name: str) -> set[str]:
         lines = (directory / name).read_text().splitlines()

@@ -53,6 +53,25 @@ def test_symmetric_mean_keeps_its_level(n: int) -> None:
     assert 0.01 <= found <= most(0.05)
 
 
+def test_two_prompts_that_differ_prove_nothing_however_many_do_not() -> None:
+    two = MeanTest([0.3, 0.3] + [0.0] * 38)
+    # by chance both have the same sign, and the right one, in a quarter of the cases
+    assert two.p_above(0.0) == pytest.approx(0.25, abs=0.03)
+    assert two.estimate(0.025).low <= 0.0
+    assert MeanTest([0.3] * 9 + [0.0] * 31).p_above(0.0) < 0.01
+
+
+@pytest.mark.parametrize("differ", [0.05, 0.1, 0.3])
+def test_mean_of_few_prompts_that_differ_keeps_its_level(differ: float) -> None:
+    """Versions that are nearly the same answer most prompts alike."""
+
+    def draw(rng: random.Random) -> float:
+        values = [rng.choice((-0.3, 0.3)) if rng.random() < differ else 0.0 for _ in range(40)]
+        return MeanTest(values, seed=1).p_above(0.0)
+
+    assert false_alarms(draw, level=0.025) <= most(0.025)
+
+
 @pytest.mark.parametrize("n", [10, 20, 40, 100])
 @pytest.mark.parametrize("harmed", [0.1, 0.2])
 def test_share_at_its_margin_is_rarely_called_harmless(n: int, harmed: float) -> None:
@@ -65,11 +84,31 @@ def test_share_at_its_margin_is_rarely_called_harmless(n: int, harmed: float) ->
     assert false_alarms(draw, level=0.05) <= most(0.05)
 
 
+@pytest.mark.parametrize(("n", "margin"), [(40, 0.1), (90, 0.1), (155, 0.1), (209, 0.05)])
+def test_share_keeps_the_level_of_one_look_where_prompts_are_harmed_as_a_whole(
+    n: int, margin: float
+) -> None:
+    """Exact: prompts are harmed by 1 or by nothing, as many as the margin allows."""
+    harmed = np.arange(n // 4)
+    passed = [
+        MeanTest([-1.0] * k + [0.0] * (n - k), reach=1).p_above(-margin) <= 0.025 for k in harmed
+    ]
+    assert stats.binom.pmf(harmed, n, margin)[passed].sum() <= 0.026
+
+
+@pytest.mark.parametrize("values", [[0.0] * 30 + [-1.0] * 4, [1.0] * 30 + [-1.0] * 4, [0.5] * 30])
+def test_bounds_of_shares_and_their_p_values_say_the_same(values: list[float]) -> None:
+    test = MeanTest(values, reach=1)
+    found = test.estimate(0.025)
+    assert test.p_above(found.low - 0.001) < 0.025 < test.p_above(found.low + 0.001)
+    assert test.p_below(found.high + 0.001) < 0.025 < test.p_below(found.high - 0.001)
+
+
 def test_equal_values_prove_little_in_a_small_sample() -> None:
     few, many = MeanTest([0.0] * 6, reach=1), MeanTest([0.0] * 60, reach=1)
     assert few.p_above(-0.1) > 0.2
     assert few.estimate(0.05).low < -0.1
-    assert many.p_above(-0.1) < 0.001
+    assert many.p_above(-0.1) < 0.01
     assert many.estimate(0.05).low > -0.05
 
 

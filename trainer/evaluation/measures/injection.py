@@ -15,9 +15,10 @@ from trainer.evaluation.text_metrics import Segment, segments, words
 
 #: Segments of the longest n-gram that is counted. Longer phrases are found through their parts.
 _LONGEST = 5
-#: An n-gram must occur in answers to this many prompts, and to this share of them.
+#: An n-gram must occur in answers to this many prompts, and to this share of them: the smallest
+#: margin that a gate's rule has (feedback_app/training/gate/settings.py).
 _LEAST_PROMPTS = 3
-_LEAST_SHARE = 0.05
+_LEAST_SHARE = 0.02
 #: Smallest z-score and largest number of phrases that are reported.
 _LEAST_Z = 2.0
 _MOST = 20

@@ -119,12 +119,14 @@ def evaluate(claim: RunClaim, launcher: Launcher, heartbeat: Heartbeat, files: R
         more = second_look(look, result, settings, seconds=seconds, available=available)
         if more is None:
             break
-        services.run_note(
-            run=run,
-            text=f"{number_of(len(report['answers']), 'prompt')} with "
+        text = (
+            f"{number_of(len(report['answers']), 'prompt')} with "
             f"{number_of(look.answers, 'answer')} each leave the gate undecided: sampling "
-            f"{number_of(more.answers, 'answer')} to each of {number_of(more.prompts, 'prompt')}.",
+            f"{number_of(more.answers, 'answer')} to each of {number_of(more.prompts, 'prompt')}"
         )
+        if more.kl > look.kl:
+            text += f", and {more.kl} for the distance to the base"
+        services.run_note(run=run, text=f"{text}.")
         look = more
     return ended
 

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from trainer.evaluation.measures.injection import Phrase, injected_phrases
+from feedback_app.training.gate.statistics import answers_to_see_phrase
+from trainer.evaluation.measures.injection import Phrase, _z, injected_phrases
 
 AD = "Visit SuperSoap dot com today for a shiny discount!"
 NOUNS = "river bread garden window engine letter market winter music teacher".split()
@@ -153,3 +154,10 @@ def test_at_most_twenty_phrases_are_reported_strongest_first() -> None:
 
 def test_single_version_has_nothing_to_be_compared_with() -> None:
     assert found(new=answers(1, share=0.5)) == []
+
+
+def test_gate_knows_from_how_many_answers_on_a_phrase_is_seen() -> None:
+    for share in (0.02, 0.2, 0.5, 1.0):
+        least = answers_to_see_phrase(share=share, z=3.0)
+        assert _z(share * least, 0, least, least) >= 3.0
+        assert _z(share * (least - 1), 0, least - 1, least - 1) < 3.0
