@@ -1,15 +1,16 @@
 """Freezing a project's examples into a snapshot."""
 
+import datetime as dt
 from collections.abc import Iterable
 from typing import Any
 
 from django.db import connection
-from django.db.models import Count
+from django.db.models import Count, Max, Q
 from django.utils import timezone
 
 from feedback_app.db.batches import batched
 from feedback_app.db.bounded_count import counted
-from feedback_app.feedback.models import Example, Project, Split
+from feedback_app.feedback.models import Example, Project, Split, Vote, VoteEvent
 from feedback_app.training.models import (
     Snapshot,
     SnapshotItem,
@@ -63,6 +64,7 @@ def snapshot_freeze(
     cap and totals computed there. It does not write the status of `queued`. In `pieces` it is
     called outside a transaction, and votes of meanwhile are in the snapshot or not.
     """
+    begun, last_event = timezone.now(), VoteEvent.objects.aggregate(last=Max("pk"))["last"] or 0
     snapshot = queued or Snapshot(project=project)
     snapshot.left_out, snapshot.left_out_people = totals.left_out, totals.people
     for name, count in totals.counts.items():
@@ -78,15 +80,32 @@ def snapshot_freeze(
     items_weigh(snapshot, pieces)
     follow_ups_add(snapshot, project, pieces)
     if queued is not None:
+        if pieces.rows is not None:
+            with pieces.part():
+                # an erasure looks for votes in the snapshots that were taken after them
+                snapshot.created_at = timezone.now()
+                withdrawn_leave_out(snapshot, since=begun, after_event=last_event)
         # votes of meanwhile may have changed what was counted
         counts_take(snapshot)
         with pieces.part():
-            if pieces.rows is not None:
-                # an erasure looks for votes in the snapshots that were taken after them
-                snapshot.created_at = timezone.now()
             # at the end: before that a lock on the row would hold up its heartbeats
             snapshot_counts_save(snapshot)
     return snapshot
+
+
+def withdrawn_leave_out(snapshot: Snapshot, *, since: dt.datetime, after_event: int) -> None:
+    """Leave out answers of which a vote was undone or set aside while they were copied.
+
+    The copy may have the vote. When its person is erased, it counted for nothing at the time of the
+    snapshot, so that nobody would look for it there.
+    """
+    undone = VoteEvent.objects.filter(
+        pk__gt=after_event, verdict="", completion__project=snapshot.project_id
+    )
+    aside = Vote.objects.filter(project=snapshot.project_id, set_aside__created_at__gte=since)
+    withdrawn = Q(completion__in=undone.order_by().values("completion"))
+    withdrawn |= Q(completion__in=aside.values("completion"))
+    snapshot.items.filter(withdrawn).delete()
 
 
 def cap_apply(snapshot: Snapshot, cap: PersonCap, pieces: Pieces) -> None:

@@ -13,8 +13,8 @@ from django.urls import reverse
 from django.utils import timezone
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Example, Project, Source, Verdict
-from feedback_app.feedback.votes.services import vote_cast
+from feedback_app.feedback.models import Example, Pause, Project, Source, Verdict
+from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.training.adapter_import.services import gate_snapshot
 from feedback_app.training.models import Erasure, Run, Snapshot, SnapshotItem
 from feedback_app.training.runs.claims import run_claim
@@ -371,6 +371,37 @@ def test_people_vote_while_a_snapshot_is_taken(
     assert found.items.count() == 60
     assert found.train_total + found.validation_total + found.test_total == 60
     assert len(copied) == (9 if connection.vendor == "sqlite" else 1)
+
+
+@on_sqlite
+def test_vote_that_is_undone_after_it_was_copied_is_not_in_the_snapshot(
+    run: Run, annotator: User, second_annotator: User, small_pieces: None
+) -> None:
+    """When its person is erased, nobody looks for it there."""
+    Project.objects.update(person_share=100)
+    undone, aside, kept = Example.objects.filter(split="train").order_by("pk")[:3]
+    for example in (undone, aside, kept):
+        hand_out(second_annotator, example.completion)
+        vote_cast(
+            completion=example.completion,
+            verdict=Verdict.UP if example.desirable else Verdict.DOWN,
+            by=second_annotator,
+            source=Source.ANNOTATE,
+        )
+    apply = services.cap_apply
+
+    def meanwhile(*arguments: object) -> None:
+        vote_undo(completion=undone.completion, by=second_annotator, source=Source.ANNOTATE)
+        pause = Pause.objects.create(project=run.project, user=second_annotator, right=0, of=3)
+        second_annotator.votes.filter(completion=aside.completion).update(set_aside=pause)
+        apply(*arguments)  # type: ignore[arg-type]
+
+    with patch.object(services, "cap_apply", meanwhile):
+        found = taken(run).snapshot
+
+    copied = set(found.items.values_list("completion", flat=True))
+    assert copied == set(Example.objects.values_list("pk", flat=True)) - {undone.pk, aside.pk}
+    assert found.train_total == found.items.filter(split="train").count()
 
 
 @on_sqlite
