@@ -6,7 +6,7 @@ export class Tabs {
   constructor(place, { shown, onClash }) {
     this.shown = shown;
     this.onClash = onClash;
-    this.id = crypto.randomUUID();
+    this.id = String(Math.random()); // crypto.randomUUID needs TLS
     this.opened = Date.now();
     this.others = new Map();
     this.settled = new Set(); // ids that stay in two tabs: there were no others

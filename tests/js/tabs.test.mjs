@@ -29,6 +29,17 @@ function tab(opened, ids) {
   return { tabs, state, clashes };
 }
 
+test("tabs need nothing that a page without TLS does not have", () => {
+  channels();
+  const { crypto } = globalThis;
+  Object.defineProperty(globalThis, "crypto", { value: {}, configurable: true });
+  try {
+    assert.notEqual(tab(1, [10]).tabs.id, tab(2, [11]).tabs.id);
+  } finally {
+    Object.defineProperty(globalThis, "crypto", { value: crypto, configurable: true });
+  }
+});
+
 test("the younger of two tabs with the same item asks for another", () => {
   channels();
   const first = tab(1, [10, 11]);
