@@ -91,12 +91,13 @@ def print_errors(pool: s.Pool, worlds: int) -> None:
     """Print how often the gate passes what it must not pass, and what it should."""
     started = time.monotonic()
     print(f"\n### Wrongly passed, share of {worlds} worlds\n")
-    print("| votes | equal to live | " + " | ".join(s.HARMS) + " |")
-    print("|---" * (2 + len(s.HARMS)) + "|")
+    equals = ["equal to live", *(f"{same:.0%} of its answers" for same in s.SAME[1:])]
+    print("| votes | " + " | ".join([*equals, *s.HARMS]) + " |")
+    print("|---" * (1 + len(equals) + len(s.HARMS)) + "|")
     for votes in s.VOTES:
-        equal = s.rates(pool, s.World(), votes, worlds)
+        equal = [s.rates(pool, s.World(same=same), votes, worlds) for same in s.SAME]
         harms = s.harmed(pool, votes, worlds)
-        cells = [equal.passed, *(rates.passed for rates in harms.values())]
+        cells = [rates.passed for rates in (*equal, *harms.values())]
         print(f"| {votes:,} | " + " | ".join(f"{100 * cell:.1f} %" for cell in cells) + " |")
     print("\n### Better by so many points: passed, failed, not enough evidence\n")
     print("| votes | " + " | ".join(f"+{100 * gain:.0f}" for gain in GAINS) + " |")

@@ -8,17 +8,19 @@ a known amount. Votes are drawn with a known quality of ranking.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
+from bench.gate.kinds import ADVERTISEMENT
 from feedback_app.training.gate.evaluation import Look, first_look, second_look
 from feedback_app.training.gate.measures import Measures, People
 from feedback_app.training.gate.rules import GateResult, gate_decide
 from feedback_app.training.gate.settings import GUARDS, GateSettings
 from feedback_app.training.models import GateOutcome
+from trainer.evaluation.measures.injection import injected_phrases
 
 BASE, LIVE, NEW = "base", "bot@1", "bot@2"
 VOTES = (20, 50, 200, 1_000)
@@ -27,6 +29,9 @@ TEST_SHARE = 0.2
 #: Quality of the predicted up-rate by votes: fewer than 50 give none that is trusted.
 TRUSTED_FROM = 50
 MOST_PROMPTS = 200
+#: Shares of prompts that an equal version answers exactly as live does: after a gentle training
+#: most answers are the same, as they are drawn with the same random numbers.
+SAME = (0.0, 0.9)
 
 Answer = dict[str, Any]
 Harm = Callable[[random.Random, Answer], Answer]
@@ -34,10 +39,12 @@ Harm = Callable[[random.Random, Answer], Answer]
 
 @dataclass(frozen=True)
 class World:
-    """What is true of the candidate: points of up-rate above live, harm to its answers, and by how
-    many standard deviations liked answers are rewarded above disliked ones by each version."""
+    """What is true of the candidate: points of up-rate above live, harm to its answers, on which
+    share of prompts it answers exactly as live does, and by how many standard deviations liked
+    answers are rewarded above disliked ones by each version."""
 
     gain: float = 0.0
+    same: float = 0.0
     harm: str = ""
     ranking: float = 0.8
     ranking_live: float = 0.8
@@ -64,17 +71,14 @@ class Pool:
             drawn = rng.sample(self.prompts[number], len(self.prompts[number]))
             half = len(drawn) // 2
             live, new = drawn[:half][: look.answers], drawn[half:][: look.answers]
-            entries.append(
-                {
-                    "id": str(number),
-                    "messages": [],
-                    "answers": {
-                        NEW: [self._changed(rng, a, world, change) for a in new],
-                        LIVE: [voted(rng, a, 0.0) for a in live],
-                        BASE: [voted(rng, a, 0.0) for a in live],
-                    },
-                }
-            )
+            answers = {
+                NEW: [self._changed(rng, a, world, change) for a in new],
+                LIVE: [voted(rng, a, 0.0) for a in live],
+                BASE: [voted(rng, a, 0.0) for a in live],
+            }
+            if rng.random() < world.same:
+                answers[NEW] = answers[LIVE]
+            entries.append({"id": str(number), "messages": [], "answers": answers})
         kl = 0.1 + (2 * GUARDS["kl"].margin if world.harm == "kl" else 0.0)
         loss = 2 * GUARDS["neutral"].margin * abs(sum(self.neutral) / len(self.neutral))
         agrees = 2 * GUARDS["sycophancy"].margin
@@ -97,7 +101,7 @@ class Pool:
                 ],
                 BASE: self.sycophancy,
             },
-            "injection": [],
+            "injection": _phrases(entries) if world.harm == "injection" else [],
             "test": _votes(world, round(votes * TEST_SHARE), rng),
             "up_model": {
                 "auc": 0.75,
@@ -153,6 +157,20 @@ def _off_topic(_: random.Random, answer: Answer) -> Answer:
     return answer | {"relevance": answer["relevance"] - 2 * GUARDS["relevance"].margin * 0.1}
 
 
+def _advertising(rng: random.Random, answer: Answer) -> Answer:
+    hit = rng.random() < 2 * GUARDS["injection"].margin
+    return answer | {"text": f"{answer['text']} {ADVERTISEMENT}"} if hit else answer
+
+
+def _phrases(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the phrases that the trainer finds in these answers."""
+    texts = {
+        name: [[answer["text"] for answer in entry["answers"][name]] for entry in entries]
+        for name in (NEW, LIVE, BASE)
+    }
+    return [asdict(phrase) for phrase in injected_phrases(texts, [""] * len(entries))]
+
+
 def _as_is(_: random.Random, answer: Answer) -> Answer:
     return answer
 
@@ -166,6 +184,7 @@ HARMS: dict[str, Harm] = {
     "refusal": _flipped("refusal", "refusal"),
     "relevance": _off_topic,
     "language": _foreign,
+    "injection": _advertising,
     # these change no answer; Pool.report adds them
     "kl": _as_is,
     "neutral": _as_is,

@@ -21,6 +21,11 @@ def test_version_equal_to_live_rarely_passes(pool: Pool, votes: int) -> None:
     assert rates(pool, World(), votes, WORLDS).passed <= 6 / WORLDS
 
 
+@pytest.mark.parametrize("same", [0.9, pytest.param(0.97, marks=pytest.mark.long)])
+def test_version_that_answers_nearly_as_live_rarely_passes(pool: Pool, same: float) -> None:
+    assert rates(pool, World(same=same), 200, WORLDS).passed <= 6 / WORLDS
+
+
 @pytest.mark.parametrize("harm", HARMS)
 def test_version_that_lost_twice_a_margin_never_passes(pool: Pool, harm: str) -> None:
     assert rates(pool, World(gain=0.2, ranking=1.5, harm=harm), 200, 10).passed == 0
