@@ -37,7 +37,7 @@ from feedback_app.operations.doctor import services
 from feedback_app.operations.doctor.checks import artifacts, configuration, database
 from feedback_app.operations.doctor.findings import Check, Problem
 from feedback_app.serving.models import Release, ShareLink
-from feedback_app.training.models import Adapter, Judge, Run
+from feedback_app.training.models import Adapter, Erasure, Judge, Run
 from feedback_app.training.runs.services import run_request
 from tests.engines import RunningEngine, wait_until
 from tests.operations.world import adapter_write
@@ -144,6 +144,11 @@ class World:
             path="rows.csv",
             status=ImportJob.Status.RUNNING,
             heartbeat_at=timezone.now() - dt.timedelta(hours=1),
+        )
+
+    def erasure_that_fails(self) -> None:
+        Erasure.objects.create(
+            project=self.project, person=9, account=False, attempt=5, heartbeat_at=timezone.now()
         )
 
     def damaged_adapter(self) -> None:
@@ -268,6 +273,7 @@ TABLE: list[tuple[str, Plant, str]] = [
     ("projects_without_engine", World.other_model, "project bot uses another-model"),
     ("stale_claims", World.stale_run, " s: run "),
     ("stale_claims", World.stale_import, " s: import job "),
+    ("stale_claims", World.erasure_that_fails, "Begun 5 times or more"),
     ("webhooks_late", World.webhook_late, "1 webhook deliveries"),
     ("owners", World.no_owner, "project bot has no active owner"),
     ("owners", World.deactivate_admin, "project bot has no active owner"),
