@@ -366,8 +366,9 @@ def test_page_that_is_loaded_again_without_a_connection_goes_on(
     page.wait_for_function(
         """async (next) => {
             const kept = await caches.match(location.pathname, { cacheName: "desk" });
-            return new DOMParser().parseFromString(await kept.text(), "text/html")
-                .querySelector("#item").dataset.completion === String(next);
+            const html = await kept?.text() ?? "";
+            return new DOMParser().parseFromString(html, "text/html")
+                .querySelector("#item")?.dataset.completion === String(next);
         }""",
         arg=items[4],
     )

@@ -8,7 +8,7 @@ from django.test import Client
 from django.urls import reverse
 
 from feedback_app.accounts.models import User
-from feedback_app.feedback.models import Completion, Project, Source, Verdict
+from feedback_app.feedback.models import Completion, Project, Source, Split, Verdict
 from feedback_app.feedback.votes.services import vote_cast, vote_undo
 from feedback_app.serving.models import Release
 from feedback_app.training.models import Adapter, Run
@@ -84,7 +84,9 @@ def test_examples_are_listed_by_page_split_and_person(
 def test_example_shows_the_versions_that_used_its_votes_as_they_were(
     version: Adapter, voted_project: Project, admin: User, annotator: User, as_user: As
 ) -> None:
-    completion = voted_project.completions.order_by("pk")[1]
+    # of the training split: without a down among the test examples no run would start
+    downs = voted_project.examples.filter(desirable=False, split=Split.TRAIN)
+    completion = downs.order_by("pk")[0].completion
     vote_undo(completion=completion, by=annotator, source=Source.ANNOTATE)
     vote_cast(completion=completion, verdict=Verdict.UP, by=admin, source=Source.ANNOTATE)
     second = version_of(voted_project, admin, start=version.name)
