@@ -346,6 +346,7 @@ def test_annotator_goes_on_for_fifty_items_without_a_connection(
     assert list(order) == [(pk, "down" if n % 2 else "up") for n, pk in enumerate(items[:52])]
 
 
+@pytest.mark.long
 def test_page_that_is_loaded_again_without_a_connection_goes_on(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
