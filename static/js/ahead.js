@@ -13,6 +13,7 @@ export class Ahead {
     this.person = person;
     this.items = new Map(); // by id, in order: the HTML of an item and its form
     this.loading = false;
+    this.loaded = false; // what an earlier page kept is read before it is replaced
     this.asked = -AGAIN;
   }
 
@@ -34,6 +35,7 @@ export class Ahead {
       if (!this.items.size) this.read(await cached(this.url));
     } finally {
       this.loading = false;
+      this.loaded = true;
     }
   }
 
@@ -45,11 +47,13 @@ export class Ahead {
       if (text) items.set(id, text);
     }
     this.items = items;
-    cachePut(this.url, this.html());
   }
 
-  html() {
-    return [...this.items].map(([id, text]) => `<template data-ahead-item="${id}">${text}</template>`).join("");
+  /** Keep the items that are not among `gone` for a page that is loaded again. */
+  keep(gone) {
+    if (!this.loaded) return;
+    const texts = this.left(gone).map((id) => `<template data-ahead-item="${id}">${this.items.get(id)}</template>`);
+    cachePut(this.url, texts.join(""));
   }
 
   left(gone) {

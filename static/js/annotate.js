@@ -99,7 +99,7 @@ function promote() {
   const hadFocus = document.getElementById("stage").contains(document.activeElement);
   const item = document.getElementById("item");
   const form = document.getElementById("verdicts");
-  judged.add(Number(item.dataset.completion));
+  if (item.dataset.completion) judged.add(Number(item.dataset.completion));
   const next = prefetched?.content.cloneNode(true) ?? ahead?.next(gone());
   prefetched?.remove();
   if (next) {
@@ -115,6 +115,9 @@ function promote() {
     rest.className = "card empty";
     rest.textContent = coming(outbox);
     item.replaceWith(rest);
+    const place = document.createElement("div"); // of the form, if an item is loaded meanwhile
+    place.id = "verdicts";
+    form.after(place);
     retire(form);
   }
   if (hadFocus) document.getElementById("item").focus({ preventScroll: true });
@@ -250,6 +253,8 @@ function gone() {
 async function lookAhead() {
   if (!ahead) return;
   await ahead.load(gone());
+  const waiting = document.querySelector("#item:not([data-completion])") && document.getElementById("verdicts");
+  if (waiting && ahead.left(gone()).length) promote();
   remember();
 }
 
@@ -263,6 +268,7 @@ function remember() {
     copy.querySelector("#toasts").replaceChildren();
     for (const form of copy.querySelectorAll(RETIRED)) form.remove();
     cachePut(desk.dataset.desk, `<!doctype html>${copy.outerHTML}`);
+    ahead.keep(new Set([...judged, ...kept()]));
   }, 300);
 }
 

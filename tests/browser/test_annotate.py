@@ -307,13 +307,13 @@ def test_verdicts_cast_offline_are_sent_once_in_order(
 
 def ahead_loaded(page: Page) -> None:
     """Wait until the browser keeps the items that come next, and the page as it is."""
-    page.wait_for_function(
-        """async () => {
-            const kept = await (await caches.open("desk")).keys();
-            return kept.some(({ url }) => url.endsWith("/ahead/"))
-                && kept.some(({ url }) => url.endsWith("/annotate/"))
-                && kept.some(({ url }) => url.endsWith(".js"));
-        }"""
+    keys = "caches.open('desk').then((kept) => kept.keys()).then((keys) => keys.map((k) => k.url))"
+    wait_until(
+        lambda: all(
+            any(url.endswith(end) for url in page.evaluate(keys))
+            for end in ("/ahead/", "/annotate/", ".js")
+        ),
+        what="the kept items, page and files",
     )
 
 
@@ -346,7 +346,6 @@ def test_annotator_goes_on_for_fifty_items_without_a_connection(
     assert list(order) == [(pk, "down" if n % 2 else "up") for n, pk in enumerate(items[:52])]
 
 
-@pytest.mark.long
 def test_page_that_is_loaded_again_without_a_connection_goes_on(
     new_page: NewPage, project: Project, annotator: User, make_completions: Make
 ) -> None:
@@ -358,28 +357,29 @@ def test_page_that_is_loaded_again_without_a_connection_goes_on(
     page.keyboard.press("u")
     wait_until(lambda: verdicts() == {items[0]: "up"}, what="the first vote")
     expect(page.locator("#item")).to_have_attribute("data-completion", str(items[1]))
+    expect(page.locator("#history-list li")).to_have_count(1)  # the answer has come
 
     offline(page)
-    for pk in items[1:4]:
+    for number, pk in enumerate(items[1:4], start=1):
         expect(page.locator("#item")).to_have_attribute("data-completion", str(pk))
         page.keyboard.press("d")
-    expect(page.locator("#outbox")).to_contain_text("3 verdicts")
-    page.wait_for_function(
-        """async (next) => {
-            const kept = await caches.match(location.pathname, { cacheName: "desk" });
-            const html = await kept?.text() ?? "";
-            return new DOMParser().parseFromString(html, "text/html")
-                .querySelector("#item")?.dataset.completion === String(next);
-        }""",
-        arg=items[4],
+        expect(page.locator("#outbox")).to_contain_text(f"{number} verdict")
+    shown_by_kept_page = """async () => {
+        const kept = await caches.match(location.pathname, { cacheName: "desk" });
+        const html = kept ? await kept.text() : "";
+        const page = new DOMParser().parseFromString(html, "text/html");
+        return page.querySelector("#item")?.dataset.completion;
+    }"""
+    wait_until(
+        lambda: page.evaluate(shown_by_kept_page) == str(items[4]), what="the page as it is now"
     )
     page.reload()
 
     expect(page.locator("#outbox")).to_contain_text("3 verdicts are kept")
-    for pk in items[4:6]:
+    for number, pk in enumerate(items[4:6], start=4):
         expect(page.locator("#item")).to_have_attribute("data-completion", str(pk))
         page.keyboard.press("u")
-    expect(page.locator("#outbox")).to_contain_text("5 verdicts are kept")
+        expect(page.locator("#outbox")).to_contain_text(f"{number} verdicts are kept")
     page.context.set_offline(False)
 
     wait_until(lambda: Vote.objects.count() == 6, what="the kept verdicts")
