@@ -152,6 +152,7 @@ def test_job_whose_parent_is_killed_ends_its_command(
         parent.wait()
     stored = worker.path(TREE) / "step-2"
     wait_until(lambda: worker.fetch(TREE, again=True) and stored.exists(), what="its checkpoint")
+    assert stored.read_text() == "c\n"
 
 
 def test_store_that_is_away_at_the_start_is_named(

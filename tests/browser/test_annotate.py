@@ -387,7 +387,7 @@ def test_page_that_is_loaded_again_without_a_connection_goes_on(
     assert verdicts() == expected
     # signed out: the next person at this computer finds nothing
     page.goto("/accounts/logout/")
-    page.wait_for_function("() => caches.has('desk').then((has) => !has)")
+    wait_until(lambda: not page.evaluate("caches.has('desk')"), what="the cache to go")
 
 
 @pytest.mark.long
