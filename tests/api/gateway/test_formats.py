@@ -6,7 +6,7 @@ import pytest
 from pytest_django import Settings
 
 from feedback_app.feedback.models import Completion
-from tests.api.gateway.test_tools import BASE, asked, program  # noqa: F401 - fixtures
+from tests.api.gateway.conftest import BASE
 from tests.api.gateway_client import Program, fault
 
 pytestmark = pytest.mark.django_db
@@ -24,8 +24,8 @@ Bodies = list[dict[str, Any]]
 def test_format_reaches_an_engine_that_keeps_to_it(
     format_: dict[str, Any],
     stream: bool,
-    program: Program,  # noqa: F811
-    asked: Bodies,  # noqa: F811
+    program: Program,
+    asked: Bodies,
     settings: Settings,
 ) -> None:
     settings.ENGINE_JSON = [BASE]
@@ -45,8 +45,8 @@ def test_format_reaches_an_engine_that_keeps_to_it(
 )
 def test_engine_without_formats_refuses_with_the_reason(
     tools: dict[str, Any],
-    program: Program,  # noqa: F811
-    asked: Bodies,  # noqa: F811
+    program: Program,
+    asked: Bodies,
     settings: Settings,
 ) -> None:
     settings.ENGINE_JSON = ["another"]
@@ -72,8 +72,8 @@ def test_engine_without_formats_refuses_with_the_reason(
 )
 def test_formats_that_are_none_are_refused(
     format_: dict[str, Any],
-    program: Program,  # noqa: F811
-    asked: Bodies,  # noqa: F811
+    program: Program,
+    asked: Bodies,
     settings: Settings,
 ) -> None:
     settings.ENGINE_JSON = [BASE]
