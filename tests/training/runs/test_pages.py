@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from feedback_app.training.runs.claims import RunClaim, run_claim
 from feedback_app.training.runs.config import RunConfig, form_values
 from feedback_app.training.runs.fit import fit_of_run
 from feedback_app.training.runs.services import run_finish, run_request
-from feedback_app.training.runs.value_curve import value_curve
+from feedback_app.training.runs.value_curve import point_of, value_curve
 from tests.training.gate.reports import gate_report
 
 pytestmark = pytest.mark.django_db
@@ -466,3 +467,16 @@ def test_value_curve_places_examples_on_their_branch(adapter: Adapter) -> None:
     liked = [point for point in curve.points if point.desirable]
     assert sum(point.x > curve.width / 2 for point in liked) == len(liked) - 1
     assert all(0 <= point.y <= curve.height for point in curve.points)
+
+
+def test_value_curve_marks_where_all_examples_were_before_training(
+    adapter: Adapter, admin: User, as_user: As
+) -> None:
+    start = point_of(0.0, True, beta=0.1)
+    assert start == replace(point_of(0.0, False, beta=0.1), desirable=True)
+
+    for name in ("run", "run-examples"):
+        url = reverse(name, args=[adapter.project.slug, adapter.run.number])
+        page = as_user(admin).get(url).content.decode()
+        assert f'<circle class="before" cx="{start.x:g}" cy="{start.y:g}"' in page
+        assert "before training, when every reward is 0" in page
